@@ -1,0 +1,71 @@
+"""Checks at the boundary, and what they say."""
+
+import jax
+import numpy as np
+
+
+def check_conductances(neuron, g) -> None:
+    """Raises `ValueError` unless `g` can be the maximal conductances of `neuron`."""
+    names = neuron.channel_names
+    if g.ndim == 0 or g.shape[-1] != len(names):
+        raise ValueError(
+            f"`g` must have a last axis of {len(names)} conductances {names}, got "
+            f"shape {g.shape}."
+        )
+    if isinstance(g, jax.core.Tracer):
+        return  # under jit, grad or vmap there are no values to look at
+    values = np.asarray(g)
+    if values.size == 0:
+        raise ValueError(f"`g` must hold at least one cell, got shape {g.shape}.")
+    bad = ~np.isfinite(values) | (values < 0)
+    if bad.any():
+        *cell, channel = (int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"Conductances must be finite and non-negative, but {names[channel]} is "
+            f"{values[(*cell, channel)]} mS/cm² in cell {tuple(cell)} "
+            f"({int(bad.sum())} such entries in all)."
+        )
+
+
+def check_simulation(
+    duration: float, discard: float, dt: float, save: str, save_every: float
+) -> None:
+    """Raises `ValueError` unless the times of a simulation make sense (ms)."""
+    if not np.isfinite(duration) or duration < 1:
+        raise ValueError(f"`duration` must be at least 1 ms, got {duration}.")
+    if not 0 <= discard < duration:
+        raise ValueError(
+            f"`discard` must lie between 0 and the duration of {duration} ms, got "
+            f"{discard}."
+        )
+    if not 0 < dt <= 0.5:
+        raise ValueError(
+            f"`dt` must lie between 0 and 0.5 ms to resolve a spike, got {dt}."
+        )
+    if save not in ("spikes", "traces"):
+        raise ValueError(f'`save` must be "spikes" or "traces", got {save!r}.')
+    if not dt <= save_every <= 1:
+        raise ValueError(
+            f"`save_every` must lie between `dt` ({dt} ms) and 1 ms, got {save_every}."
+        )
+
+
+def check_targets(targets, num: int | None) -> np.ndarray:
+    """Targets as one (g_s, g_u) row per member, or a `ValueError` that says why not."""
+    rows = np.asarray(targets, np.float64)
+    if rows.shape[-1:] != (2,) or rows.ndim > 2:
+        raise ValueError(
+            "`targets` must be (g_s, g_u), or one such row per member, got shape "
+            f"{rows.shape}."
+        )
+    if not np.isfinite(rows).all():
+        raise ValueError(f"`targets` must be finite, got {rows.tolist()[:3]}.")
+    if num is not None and num < 1:
+        raise ValueError(f"`num` must be at least 1, got {num}.")
+    if rows.ndim == 1:
+        return np.broadcast_to(rows, (num or 1, 2))
+    if num is not None and num != len(rows):
+        raise ValueError(
+            f"`num` is {num} but `targets` has {len(rows)} rows; leave `num` out."
+        )
+    return rows

@@ -1,0 +1,100 @@
+"""An atlas of what a model can do: simulated members and the activity of each.
+
+It travels with the encoder. It says how far a recording is from anything the model
+did, which model suits it best, and which members fire most like it.
+"""
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float, Int
+
+from dicjax.spikes import feature_errors, Features, LABELS, SILENT
+
+
+COLUMNS = ("mean_isi", "period", "intra_burst_isi", "spikes_per_burst")
+NEIGHBOURS = 3  # that must be near for a recording to count as within range
+
+
+class Atlas(eqx.Module):
+    """Conductances (mS/cm²), firing patterns, and logarithms of features.
+
+    - `features`: logarithms of mean ISI, burst period, intra-burst ISI (ms), spikes per
+        burst and the three quartiles of the ISI (ms); nan where undefined.
+    """
+
+    g: Float[np.ndarray, "cells channels"]
+    labels: Int[np.ndarray, " cells"]
+    features: Float[np.ndarray, "cells 7"]
+
+    def errors(self, target: Features) -> Float[np.ndarray, " cells"]:
+        """How far each member is from one train: the largest |ln| of a ratio.
+
+        Infinite where the firing pattern differs.
+        """
+        errors = np.abs(np.asarray(feature_errors(self._as_features(), target)))
+        worst = np.max(np.where(np.isfinite(errors), errors, np.inf), axis=1)
+        return np.where(self.labels == int(target.label), worst, np.inf)
+
+    def distance(self, target: Features) -> float:
+        """The factor by which some feature of the nearest members misses the train."""
+        nearest = np.sort(self.errors(target))[: NEIGHBOURS]
+        return float(np.exp(nearest[-1])) if len(nearest) else float("inf")
+
+    def span(self, target: Features) -> str:
+        """What the members that fire in the train's pattern span, in words."""
+        of = self.labels == int(target.label)
+        name = LABELS[int(target.label)]
+        if not of.any():
+            return f"no member of it is {name}"
+        low, high = np.exp(np.nanquantile(self.features[of], (0.005, 0.995), axis=0))
+        if np.isfinite(low[1]):
+            return (
+                f"its bursting members have periods of {low[1]:.0f} to {high[1]:.0f} "
+                f"ms, {low[3]:.1f} to {high[3]:.1f} spikes per burst and intra-burst "
+                f"ISIs of {low[2]:.0f} to {high[2]:.0f} ms"
+            )
+        return f"its {name} members have mean ISIs of {low[0]:.0f} to {high[0]:.0f} ms"
+
+    def _as_features(self) -> Features:
+        values = np.exp(self.features)
+        unknown = np.full(len(values), np.nan, values.dtype)
+        return Features(
+            label=self.labels,
+            num_spikes=np.zeros(len(values), np.int32),
+            rate=1000 / values[:, 0],
+            cv=unknown,
+            cv2=unknown,
+            lv=unknown,
+            isi_quartiles=values[:, 4:],
+            num_bursts=np.zeros(len(values), np.int32),
+            burst_duration=unknown,
+            duty_cycle=unknown,
+            **{name: values[:, i] for i, name in enumerate(COLUMNS)},
+        )
+
+
+def make_atlas(
+    g: Float[np.ndarray, "cells channels"],
+    features: Features,
+    weights: Float[np.ndarray, " cells"],
+    num: int,
+    seed: int = 0,
+) -> Atlas:
+    """Picks `num` members that fired, half at random and half by `weights`."""
+    rng = np.random.default_rng(seed)
+    labels = np.asarray(features.label)
+    fired = np.flatnonzero((labels != SILENT) & (weights > 0))
+    num = min(num, len(fired))
+    rare = rng.choice(
+        fired, num // 2, replace=False, p=weights[fired] / weights[fired].sum()
+    )
+    rest = rng.permutation(np.setdiff1d(fired, rare))[: num - len(rare)]
+    members = np.sort(np.concatenate([rare, rest]))
+    columns = [np.asarray(getattr(features, name))[members] for name in COLUMNS]
+    quartiles = np.asarray(features.isi_quartiles)[members]
+    values = np.log(np.concatenate([np.stack(columns, 1), quartiles], axis=1))
+    return Atlas(
+        g=np.asarray(g[members], np.float32),
+        labels=labels[members].astype(np.int32),
+        features=values.astype(np.float32),
+    )

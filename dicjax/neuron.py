@@ -1,0 +1,235 @@
+"""Neurons: fixed biology, to which maximal conductances are given as data.
+
+Units everywhere: mV, ms, µM, mS/cm², µA/cm², µF/cm². Everything here is written for
+one cell; public functions take leading axes and `vmap`.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PyTree
+
+from dicjax.channels import GatedChannel
+from dicjax.gating import AbstractCurve, Gate, strong
+from dicjax.recipe import Recipe
+
+
+class State(eqx.Module):
+    """What evolves in time: potential (mV), gates in channel order, calcium (µM)."""
+
+    V: Float[Array, "*cells"]
+    gates: tuple[Float[Array, "*cells"], ...]
+    Ca: Float[Array, "*cells"]
+
+
+class Calcium(eqx.Module):
+    r"""A calcium pool, $\tau \dot{Ca} = -\alpha \sum I - Ca + \beta$.
+
+    - `sources`: names of the channels whose current enters the pool.
+    - `influx`: $\alpha$, in µM per µA/cm².
+    - `baseline`: $\beta$, in µM.
+    - `time_constant`: $\tau$, in ms.
+    """
+
+    sources: tuple[str, ...] = eqx.field(static=True)
+    influx: Float[Array, ""] = eqx.field(converter=strong)
+    baseline: Float[Array, ""] = eqx.field(converter=strong)
+    time_constant: Float[Array, ""] = eqx.field(converter=strong)
+
+
+class Neuron(eqx.Module):
+    r"""A conductance-based model, $C \dot V = I - \sum_c g_c p_c(V, x, Ca) (V - E_c)$.
+
+    - `name`: what files and the command line call it.
+    - `channels`: its channels, whose order is that of every conductance vector.
+    - `timescales`: fast, slow and ultraslow reference time constants (ms), between
+        which dynamic input conductances are split.
+    - `V_ref`: the potential at which published targets are imposed, in mV.
+    - `normaliser`: the conductance (mS/cm²) that dynamic input conductances are divided
+        by: a channel's name, or a number.
+    - `calcium`: its calcium pool, if it has one.
+    - `capacitance`: $C$, in µF/cm².
+    - `initial_V`, `initial_Ca`: where simulations start; gates start in equilibrium.
+    - `recipe`: how populations of it are drawn.
+    """
+
+    name: str = eqx.field(static=True)
+    channels: tuple[GatedChannel, ...]
+    timescales: tuple[AbstractCurve, AbstractCurve, AbstractCurve | None]
+    V_ref: Float[Array, ""] = eqx.field(converter=strong)
+    normaliser: str | float = eqx.field(static=True, default="leak")
+    calcium: Calcium | None = None
+    capacitance: Float[Array, ""] = eqx.field(converter=strong, default=1.0)
+    initial_V: Float[Array, ""] = eqx.field(converter=strong, default=-70.0)
+    initial_Ca: Float[Array, ""] = eqx.field(converter=strong, default=0.05)
+    recipe: Recipe | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        names = self.channel_names
+        if len(set(names)) != len(names):
+            raise ValueError(f"Channel names must differ, got {names}.")
+        wanted = self.calcium.sources if self.calcium is not None else ()
+        if isinstance(self.normaliser, str):
+            wanted = (*wanted, self.normaliser)
+        for name in wanted:
+            if name not in names:
+                raise ValueError(f"{self.name} has no channel {name!r}, only {names}.")
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of the channels, in the order of `g`."""
+        return tuple(channel.name for channel in self.channels)
+
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        """All gates, in channel order."""
+        return tuple(gate for channel in self.channels for gate in channel.gates)
+
+    def index(self, *names: str) -> tuple[int, ...]:
+        """Positions in `g` of the channels called `names`."""
+        for name in names:
+            if name not in self.channel_names:
+                raise ValueError(
+                    f"{self.name} has no channel {name!r}, only {self.channel_names}."
+                )
+        return tuple(self.channel_names.index(name) for name in names)
+
+    def with_dtype(self, dtype: jnp.dtype) -> "Neuron":
+        """The same neuron with every constant in `dtype`."""
+        return jax.tree.map(
+            lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, self
+        )
+
+    def unit_currents(
+        self,
+        V: Float[Array, ""],
+        gates: tuple[Float[Array, ""], ...],
+        Ca: Float[Array, ""],
+    ) -> tuple[Float[Array, ""], ...]:
+        """Currents of one mS/cm² of every channel, in µA/cm², outward positive."""
+        currents, start = [], 0
+        for channel in self.channels:
+            stop = start + len(channel.gates)
+            currents.append(channel.current(V, gates[start:stop], Ca))
+            start = stop
+        return tuple(currents)
+
+    def total_current(
+        self,
+        V: Float[Array, ""],
+        gates: tuple[Float[Array, ""], ...],
+        Ca: Float[Array, ""],
+        g: PyTree,
+    ) -> Float[Array, ""]:
+        """The membrane current of a cell with conductances `g`, in µA/cm²."""
+        unit = self.unit_currents(V, gates, Ca)
+        return sum((g[i] * I for i, I in enumerate(unit)), jnp.zeros_like(V))
+
+    def calcium_current(
+        self,
+        V: Float[Array, ""],
+        gates: tuple[Float[Array, ""], ...],
+        Ca: Float[Array, ""],
+        g: PyTree,
+    ) -> Float[Array, ""]:
+        """The current that enters the calcium pool, in µA/cm²."""
+        if self.calcium is None:
+            return jnp.zeros_like(V)
+        unit = self.unit_currents(V, gates, Ca)
+        sources = self.index(*self.calcium.sources)
+        return sum((g[i] * unit[i] for i in sources), jnp.zeros_like(V))
+
+    def calcium_rate(
+        self,
+        V: Float[Array, ""],
+        gates: tuple[Float[Array, ""], ...],
+        Ca: Float[Array, ""],
+        g: PyTree,
+    ) -> Float[Array, ""]:
+        """dCa/dt in µM/ms; zero where the model has no calcium."""
+        pool = self.calcium
+        if pool is None:
+            return jnp.zeros_like(V)
+        inflow = -pool.influx * self.calcium_current(V, gates, Ca, g)
+        return (inflow - Ca + pool.baseline) / pool.time_constant
+
+    def steady_gates(
+        self, V: Float[Array, ""], Ca: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], ...]:
+        """Steady states of all gates."""
+        return tuple(gate.steady_state(V, Ca) for gate in self.gates)
+
+    def time_constants(
+        self, V: Float[Array, ""], Ca: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], ...]:
+        """Time constants of all gates, in ms."""
+        return tuple(gate.time_constant(V, Ca) for gate in self.gates)
+
+    def vector_field(
+        self, t: Float[Array, ""], y: State, g: PyTree, I_ext: Float[Array, ""] | None
+    ) -> State:
+        """Time derivatives of the state, per ms, under the current `I_ext` (µA/cm²)."""
+        del t
+        I = self.total_current(y.V, y.gates, y.Ca, g)
+        I = I if I_ext is None else I - I_ext
+        steady, tau = self.steady_gates(y.V, y.Ca), self.time_constants(y.V, y.Ca)
+        return State(
+            V=-I / self.capacitance,
+            gates=tuple(
+                (s - x) / t for s, x, t in zip(steady, y.gates, tau, strict=True)
+            ),
+            Ca=self.calcium_rate(y.V, y.gates, y.Ca, g),
+        )
+
+    def initial_state(self) -> State:
+        """The start of every simulation, with gates in equilibrium."""
+        V, Ca = self.initial_V, self.initial_Ca
+        return State(V=V, gates=self.steady_gates(V, Ca), Ca=Ca)
+
+    def steady_calcium(self, V: Float[Array, ""], g: PyTree) -> Float[Array, ""]:
+        """Calcium (µM) of a cell held at `V` until everything has settled.
+
+        Where the reversal potential of calcium follows its concentration the balance
+        is implicit; it increases with calcium, so Newton's method finds the one root.
+        """
+        pool = self.calcium
+        if pool is None:
+            return jnp.zeros_like(V)
+
+        def imbalance(Ca: Float[Array, ""]) -> Float[Array, ""]:
+            gates = self.steady_gates(V, Ca)
+            return -self.calcium_rate(V, gates, Ca, g) * pool.time_constant
+
+        return root(imbalance, jnp.broadcast_to(pool.baseline, jnp.shape(V)))
+
+
+def root(residual, guess: Float[Array, ""], max_steps: int = 50) -> Float[Array, ""]:
+    """A zero of a scalar function by Newton's method, differentiable to third order.
+
+    Iterations run without derivatives until they stop moving; two more, with them,
+    carry exact derivatives through quadratic convergence (each doubles the order to
+    which the root is right), in forward and reverse mode alike.
+    """
+
+    def newton(x: Float[Array, ""]) -> Float[Array, ""]:
+        value, slope = jax.jvp(residual, (x,), (jnp.ones_like(x),))
+        return x - value / slope
+
+    def moving(
+        carry: tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]],
+    ) -> Bool[Array, ""]:
+        x, step, count = carry
+        eps = jnp.finfo(x.dtype).eps
+        return (jnp.abs(step) > 4 * eps * (1 + jnp.abs(x))) & (count < max_steps)
+
+    def iterate(carry):
+        x, _, count = carry
+        new = jax.lax.stop_gradient(newton(x))
+        return new, new - x, count + 1
+
+    start = jax.lax.stop_gradient(guess)
+    x, _, _ = jax.lax.while_loop(
+        moving, iterate, (start, jnp.full_like(start, jnp.inf), jnp.zeros_like(start))
+    )
+    x = jax.lax.stop_gradient(x)
+    return newton(newton(x))

@@ -1,0 +1,254 @@
+"""Populations that share dynamic input conductances and differ in the rest."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from dicjax._checks import check_targets
+from dicjax.dic import dics_of_one_cell, normaliser, sensitivity
+from dicjax.neuron import Neuron
+from dicjax.recipe import Recipe
+
+
+STATUS = ("ok", "infeasible", "singular", "not converged")
+OK, INFEASIBLE, SINGULAR, NOT_CONVERGED = range(4)
+BATCHES = (64, 1024, 8192)  # numbers of members that are compiled for
+MAX_STEPS = 30
+MAX_CONDITION = 1e6
+
+
+class Population(eqx.Module):
+    """Members that were asked to share the dynamic input conductances `targets`.
+
+    - `g`: maximal conductances, in mS/cm², ordered as the neuron's `channel_names`.
+    - `targets`: (g_s, g_u) of every member.
+    - `status`: index into `names`; only where it is "ok" do the DICs hit the targets.
+    - `residual`: largest absolute difference between DICs and targets.
+    - `num_draws`: free draws it took until this member was feasible.
+    """
+
+    g: Float[np.ndarray, "cells channels"]
+    targets: Float[np.ndarray, "cells 2"]
+    status: Int[np.ndarray, " cells"]
+    residual: Float[np.ndarray, " cells"]
+    num_draws: Int[np.ndarray, " cells"]
+    names: tuple[str, ...] = eqx.field(static=True, default=STATUS)
+
+    @property
+    def num_ok(self) -> int:
+        """How many members hit their target with admissible conductances."""
+        return int((self.status == OK).sum())
+
+    def __str__(self) -> str:
+        counts = np.bincount(self.status, minlength=len(self.names))
+        why = ", ".join(
+            f"{count} {name}"
+            for name, count in zip(self.names[1:], counts[1:], strict=True)
+            if count
+        )
+        return f"{self.num_ok} of {len(self.g)} members ok" + (f"; {why}" if why else "")
+
+
+def sample(
+    key: Key[Array, ""],
+    neuron: Neuron,
+    num: int,
+    *,
+    dtype: jnp.dtype | None = None,
+) -> Float[Array, "cells channels"]:
+    """Draws conductances (mS/cm²) uniformly from the Monte-Carlo box of the model.
+
+    Member `i` depends on `key` and `i` alone, not on `num`.
+    """
+    box = jnp.array([_recipe(neuron).box[name] for name in neuron.channel_names])
+    box = box.astype(dtype or box.dtype)
+    draw = lambda i: jr.uniform(jr.fold_in(key, i), box.shape, box.dtype) * box
+    return jax.vmap(draw)(jnp.arange(num))
+
+
+def compensate(
+    key: Key[Array, ""],
+    neuron: Neuron,
+    targets: Float[Array, "2"] | Float[Array, "cells 2"] | np.ndarray,
+    *,
+    num: int | None = None,
+    max_draws: int = 20,
+    dtype: jnp.dtype | None = None,
+) -> Population:
+    r"""Builds a population whose slow and ultraslow input conductances are given.
+
+    Most conductances are drawn as the model's recipe says; two are then solved for, so
+    that the DICs at `neuron.V_ref` are $(g_s, g_u)$. The equations are nonlinear,
+    since calcium feels the conductances that carry it; they are solved exactly, by
+    damped Newton iterations through automatic differentiation. Members that come out
+    infeasible are drawn again; what is still not "ok" after `max_draws` says so.
+
+    **Arguments:**
+
+    - `key`: member `i` depends on this and on `i` alone.
+    - `neuron`: the model; it must have a recipe.
+    - `targets`: $(g_s, g_u)$, one for all members or one row per member.
+    - `num`: how many members; by default one per row of `targets`.
+    - `max_draws`: how often a member is drawn before it is given up.
+    - `dtype`: of the computation; the default float if not given.
+
+    **Returns:**
+
+    A [`dicjax.Population`][] of exactly `num` members.
+
+    **Raises:**
+
+    - `ValueError`: if the model has no recipe or the targets are not finite pairs.
+
+    ??? cite "Reference"
+
+        Fyon, Franci, Sacré & Drion (2024), PNAS Nexus 3(10), for compensation; Brandoit,
+        Ernst, Drion & Fyon (2025), arXiv 2509.12783, for the recipe of the STG model.
+    """
+    _recipe(neuron)
+    dtype = jnp.dtype(dtype or jnp.zeros(()).dtype)
+    rows = check_targets(targets, num).astype(dtype)
+    neuron = neuron.with_dtype(dtype)
+    g = np.zeros((len(rows), len(neuron.channels)), dtype)
+    status = np.full(len(rows), NOT_CONVERGED, np.int32)
+    residual = np.full(len(rows), np.inf, dtype)
+    num_draws = np.zeros(len(rows), np.int32)
+    for draw in range(max_draws):
+        wanting = np.flatnonzero(status != OK)
+        for members in _batches(wanting):
+            real = np.unique(members)
+            solved = _compensate(
+                jr.fold_in(key, draw), neuron, rows[members], jnp.asarray(members)
+            )
+            g[members], status[members], residual[members] = map(np.asarray, solved)
+            num_draws[real] += 1
+        if not len(wanting):
+            break
+    return Population(g, rows, status, residual, num_draws)
+
+
+def _batches(members: np.ndarray):
+    # Padding repeats the last member, whose result is then written twice over.
+    largest = BATCHES[-1]
+    for start in range(0, len(members), largest):
+        part = members[start : start + largest]
+        size = next(size for size in BATCHES if size >= len(part))
+        yield np.pad(part, (0, size - len(part)), mode="edge")
+
+
+@eqx.filter_jit
+def _compensate(key, neuron, targets, members):
+    def one(target, member):
+        return _compensate_one(jr.fold_in(key, member), neuron, target)
+
+    return jax.vmap(one)(targets, members)
+
+
+def _compensate_one(key, neuron, target):
+    recipe = _recipe(neuron)
+    g = _draw(key, neuron, target.dtype)
+    V = neuron.V_ref
+    if recipe.seed_targets is not None:
+        seed = jnp.asarray(recipe.seed_targets, target.dtype)
+        free = jnp.array(neuron.index(*recipe.seed_channels))
+        g, _, _ = _solve(neuron, g, V, (0, 1, 2), seed, free)
+    free = _pair(neuron, target)
+    g, residual, condition = _solve(neuron, g, V, (1, 2), target, free)
+    return g, _status(neuron, g, residual, condition), residual
+
+
+def _draw(key, neuron, dtype):
+    recipe = _recipe(neuron)
+    names = neuron.channel_names
+    low, high = jnp.array([recipe.ranges.get(name, (0.0, 0.0)) for name in names]).T
+    leak_key, key = jr.split(key)
+    (leak,) = neuron.index("leak")
+    g = jr.uniform(key, (len(names),), dtype, low.astype(dtype), high.astype(dtype))
+    if not recipe.scaled_by_leak:
+        return g
+    a, b = recipe.ranges["leak"]
+    shape, scale = 3 * (a + b) ** 2 / (b - a) ** 2, (b - a) ** 2 / (6 * (a + b))
+    g_leak = scale * jr.gamma(leak_key, shape, dtype=dtype)
+    return (g * (g_leak / ((a + b) / 2))).at[leak].set(g_leak)
+
+
+def _pair(neuron, target):
+    g_s, g_u = target
+    holds = {"g_u < 0": g_u < 0, "g_s >= 0": g_s >= 0, "g_s < 0": g_s < 0}
+    *others, (_, last) = _recipe(neuron).pairs
+    free = jnp.array(neuron.index(*last))
+    for rule, pair in reversed(others):
+        free = jnp.where(holds[rule], jnp.array(neuron.index(*pair)), free)
+    return free
+
+
+def _solve(neuron, g, V, rows, targets, free):
+    """Newton's method on the conductances `free`, until DICs `rows` hit `targets`."""
+    rows = jnp.array(rows)
+
+    def miss(x):
+        return dics_of_one_cell(neuron, g.at[free].set(x), V)[rows] - targets
+
+    def largest(x):
+        return jnp.max(jnp.abs(miss(x)))
+
+    tolerance = jnp.finfo(targets.dtype).eps ** 0.5
+
+    def wanting(carry):
+        _, error, _, count = carry
+        return (error > tolerance) & (count < MAX_STEPS)
+
+    def iterate(carry):
+        x, error, damping, count = carry
+        step = jnp.linalg.solve(jax.jacfwd(miss)(x), miss(x))
+        new = x - damping * step
+        new_error = largest(new)
+        better = new_error < error  # False where the step is not finite
+        return (
+            jnp.where(better, new, x),
+            jnp.where(better, new_error, error),
+            jnp.where(better, jnp.minimum(2 * damping, 1), damping / 4),
+            count + 1,
+        )
+
+    x = g[free]
+    one = jnp.ones_like(targets[0])
+    start = (x, largest(x), one, jnp.zeros((), jnp.int32))
+    x, error, _, _ = jax.lax.while_loop(wanting, iterate, start)
+    solved = g.at[free].set(x)
+    return solved, error, _condition(neuron, solved, V, rows, free)
+
+
+def _condition(neuron, g, V, rows, free):
+    # Columns are scaled alike first: units of a conductance say nothing.
+    S = sensitivity(neuron, g, V)[rows][:, free]
+    S = S / jnp.linalg.norm(S, axis=0, keepdims=True)
+    values = jnp.linalg.svd(S, compute_uv=False)
+    return values[0] / values[-1]
+
+
+def _status(neuron, g, residual, condition):
+    tolerance = jnp.finfo(g.dtype).eps ** 0.5
+    recipe = _recipe(neuron)
+    outside = (g < 0).any()
+    if recipe.bounded:
+        box = jnp.array([recipe.box[name] for name in neuron.channel_names])
+        outside |= (g > box.astype(g.dtype)).any()
+    missed = ~(residual <= tolerance)
+    singular = missed & ~(condition < MAX_CONDITION)
+    return jnp.where(
+        singular,
+        SINGULAR,
+        jnp.where(missed, NOT_CONVERGED, jnp.where(outside, INFEASIBLE, OK)),
+    )
+
+
+def _recipe(neuron: Neuron) -> Recipe:
+    if neuron.recipe is None:
+        raise ValueError(
+            f"{neuron.name} has no recipe for populations; give its `Neuron` one."
+        )
+    return neuron.recipe

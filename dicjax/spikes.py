@@ -1,0 +1,499 @@
+"""Spike trains, their features and firing patterns, and distances between them.
+
+A train is a row of times in ms, increasing and padded with infinity. All features are
+functions of its interspike intervals (ISIs), which are taken before anything is
+rounded to float32.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
+
+
+LABELS = ("silent", "tonic", "bursting", "irregular")
+SILENT, TONIC, BURSTING, IRREGULAR = range(len(LABELS))
+
+# The rule of the firing pattern: one for recordings and for simulated cells.
+MIN_SPIKES = 3
+MAX_TONIC_CV = 0.15
+MIN_SPIKES_TO_BURST = 6
+MIN_GAP_RATIO = 1.8
+MIN_BURSTS = 3
+MIN_SPIKES_PER_BURST = 1.5
+
+Trains = Float[ArrayLike, "*cells spikes"]
+Train = Float[ArrayLike, " _"]
+Intervals = Float[Array, "*cells intervals"]
+Counts = Int[Array, "*cells"]
+Row = Float[Array, " _"]
+Mask = Bool[Array, " _"]
+Scalar = Float[Array, ""]
+Count = Int[Array, ""]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SpikeTrain:
+    """The spike times of one recorded unit, checked, on the host, in float64.
+
+    **Arguments:**
+
+    - `times`: spike times, in ms; what is negative, not finite or not strictly
+        increasing is a `ValueError`.
+    - `name`, `source`: the unit and its file, as tables and figures should name them.
+    - `t_start`, `t_stop`: what was recorded, in ms. By default from the first to the
+        last spike, which leaves open how long the silence at the ends was.
+    """
+
+    times: Float[np.ndarray, " spikes"]
+    name: str = ""
+    source: str = ""
+    t_start: float = math.nan
+    t_stop: float = math.nan
+
+    def __post_init__(self):
+        times = np.array(self.times, dtype=np.float64)
+        _check_times(times, self.name)
+        times.flags.writeable = False
+        first, last = (times[0], times[-1]) if times.size else (0.0, 0.0)
+        start = float(first if math.isnan(self.t_start) else self.t_start)
+        stop = float(max(start, last) if math.isnan(self.t_stop) else self.t_stop)
+        if not start <= stop or (times.size and not start <= first <= last <= stop):
+            raise ValueError(
+                f"Train {self.name!r} has spikes from {first} to {last} ms outside its "
+                f"recording, {start} to {stop} ms: correct `t_start` and `t_stop`."
+            )
+        for field, value in (("times", times), ("t_start", start), ("t_stop", stop)):
+            object.__setattr__(self, field, value)
+
+    @property
+    def num_spikes(self) -> int:
+        return self.times.size
+
+    def window(self, start: float, stop: float) -> "SpikeTrain":
+        """The spikes from `start` to `stop` (ms, included), on the same clock."""
+        first, last = max(start, self.t_start), min(stop, self.t_stop)
+        if not first < last:
+            raise ValueError(
+                f"Nothing was recorded from {start} to {stop} ms: choose a window "
+                f"within {self.t_start} to {self.t_stop} ms."
+            )
+        inside = (self.times >= first) & (self.times <= last)
+        return SpikeTrain(self.times[inside], self.name, self.source, first, last)
+
+
+def _check_times(times: np.ndarray, name: str) -> None:
+    if times.ndim != 1:
+        raise ValueError(
+            f"Train {name!r} has shape {times.shape}, but spike times must be one row "
+            "of numbers: make one train per unit."
+        )
+    repeats = times <= np.append(-np.inf, times[:-1])
+    for bad, rule in (
+        (~np.isfinite(times), "finite: remove it"),
+        (times < 0, "non-negative: count time from the start of the recording"),
+        (repeats, "strictly increasing: sort the times and drop repeated ones"),
+    ):
+        if bad.any():
+            i = int(np.argmax(bad))
+            raise ValueError(
+                f"Spike {i} of train {name!r} is at {times[i]} ms, but spike times "
+                f"must be {rule}."
+            )
+
+
+def pad_trains(
+    trains: Sequence[ArrayLike | SpikeTrain], max_spikes: int | None = None
+) -> Float[np.ndarray, "cells spikes"]:
+    """Stacks trains (ms) into sorted rows padded with infinity, on the host.
+
+    Keep `max_spikes`, by default the longest train, the same between calls and what
+    follows will not be compiled again. A train that is longer, or that holds a nan, is
+    a `ValueError`; infinities are taken as padding.
+    """
+    times = [t.times if isinstance(t, SpikeTrain) else t for t in trains]
+    rows = [np.sort(np.asarray(t, dtype=np.float64)) for t in times]
+    rows = [row[row != np.inf] for row in rows]
+    width = max_spikes or max([1, *(row.size for row in rows)])
+    padded = np.full((len(rows), width), np.inf)
+    for i, row in enumerate(rows):
+        if not np.isfinite(row).all():
+            raise ValueError(f"Train {i} holds {row.min()}: pad with infinity instead.")
+        if row.size > width:
+            raise ValueError(
+                f"Train {i} has {row.size} spikes, but `max_spikes` is {width}: raise "
+                "it, or cut the train to a window."
+            )
+        padded[i, : row.size] = row
+    return padded
+
+
+class Features(eqx.Module):
+    """What a spike train looks like; nan where a feature is not defined.
+
+    Bursts are described without the first and the last one, which may be cut.
+    """
+
+    label: Int[Array, "*cells"]  # index into `LABELS`
+    num_spikes: Int[Array, "*cells"]
+    rate: Float[Array, "*cells"]  # Hz, of the mean ISI
+    mean_isi: Float[Array, "*cells"]  # ms
+    cv: Float[Array, "*cells"]
+    cv2: Float[Array, "*cells"]  # Holt et al. 1996, J. Neurophysiol. 75(5)
+    lv: Float[Array, "*cells"]  # Shinomoto et al. 2003, Neural Comput. 15(12)
+    isi_quartiles: Float[Array, "*cells 3"]  # ms, interpolated in the logarithm
+    num_bursts: Int[Array, "*cells"]  # complete ones
+    period: Float[Array, "*cells"]  # ms, onset to onset
+    intra_burst_isi: Float[Array, "*cells"]  # ms
+    spikes_per_burst: Float[Array, "*cells"]
+    burst_duration: Float[Array, "*cells"]  # ms, first to last spike
+    duty_cycle: Float[Array, "*cells"]
+
+
+def spike_features(spike_times: Trains) -> Features:
+    """Measures every spike train of a batch and names its firing pattern.
+
+    The pattern is *silent* below 3 spikes; *tonic* if the coefficient of variation of
+    the ISIs is below 0.15; *bursting* if there are 6 spikes or more, the sorted ISIs
+    have a gap of ratio 1.8 or more between neighbours, and splitting the train at the
+    geometric mean across the largest such gap gives 3 bursts or more, with 1.5 spikes
+    or more on average over the complete ones; *irregular* otherwise.
+
+    **Arguments:**
+
+    - `spike_times`: in ms, rows increasing and padded with infinity. Leading axes, if
+        any, index independent cells. A row on the host that does not increase is a
+        `ValueError`; arrays on a device are trusted.
+    """
+    return _spike_features(*_intervals(spike_times))
+
+
+def _intervals(spike_times: Trains) -> tuple[Intervals, Counts]:
+    if isinstance(spike_times, jax.Array):
+        return _differences(jnp, spike_times)
+    times = np.asarray(spike_times)
+    dtype = times.dtype if times.dtype.kind == "f" else np.float64
+    times = times.astype(np.float64)
+    before, after = times[..., :-1], times[..., 1:]
+    follows = after >= before
+    if not follows.all():
+        raise ValueError(
+            f"Spike times must increase along the last axis, but {after[~follows][0]} "
+            f"ms follows {before[~follows][0]} ms: sort them and pad with infinity."
+        )
+    intervals, num_spikes = _differences(np, times)
+    return jnp.asarray(intervals.astype(dtype)), jnp.asarray(num_spikes)
+
+
+def _differences(numpy, times):
+    is_spike = numpy.isfinite(times)
+    intervals = numpy.diff(numpy.where(is_spike, times, 0), axis=-1)
+    intervals = numpy.where(is_spike[..., 1:], intervals, numpy.inf)
+    return intervals, numpy.sum(is_spike, axis=-1).astype(np.int32)
+
+
+@eqx.filter_jit
+def _spike_features(intervals: Intervals, num_spikes: Counts) -> Features:
+    # Two intervals at least, so that no reduction is over nothing.
+    missing = [(0, 0)] * num_spikes.ndim + [(0, max(2 - intervals.shape[-1], 0))]
+    intervals = jnp.pad(intervals, missing, constant_values=jnp.inf)
+    return _over_cells(_features_of_one, num_spikes.ndim)(intervals, num_spikes)
+
+
+def _over_cells(one_cell: Callable, num_axes: int) -> Callable:
+    for _ in range(num_axes):
+        one_cell = jax.vmap(one_cell)
+    return one_cell
+
+
+def _features_of_one(intervals: Row, num_spikes: Count) -> Features:
+    known = jnp.isfinite(intervals)
+    isi = jnp.where(known, intervals, 0)
+    ordered = _sort_non_negative(intervals)
+    mean = _mean(isi, known)
+    variance = _mean((isi - mean) ** 2, known)
+    cv = _sqrt(jnp.where(jnp.sum(known) > 1, variance, jnp.nan)) / mean
+    cv2, lv = _local_variation(isi, known)
+
+    ratio, threshold = _largest_gap(ordered)
+    is_gap = known & (isi > threshold)
+    num_gaps = jnp.sum(is_gap, dtype=jnp.int32)
+    bursts = _bursts(isi, is_gap, num_gaps - 1)
+    is_bursting = (
+        (num_spikes >= MIN_SPIKES_TO_BURST)
+        & (ratio >= MIN_GAP_RATIO)
+        & (num_gaps + 1 >= MIN_BURSTS)
+        & (bursts["spikes_per_burst"] >= MIN_SPIKES_PER_BURST)
+    )
+    label = jnp.where(is_bursting, BURSTING, IRREGULAR)
+    label = jnp.where(cv < MAX_TONIC_CV, TONIC, label)
+    label = jnp.where(num_spikes < MIN_SPIKES, SILENT, label)
+    return Features(
+        label=label.astype(jnp.int32),
+        num_spikes=num_spikes,
+        rate=1000 / mean,
+        mean_isi=mean,
+        cv=cv,
+        cv2=cv2,
+        lv=lv,
+        isi_quartiles=_log_quartiles(ordered, jnp.sum(known, dtype=jnp.int32)),
+        num_bursts=jnp.where(label == BURSTING, num_gaps - 1, 0),
+        **{k: jnp.where(label == BURSTING, x, jnp.nan) for k, x in bursts.items()},
+    )
+
+
+def _bursts(isi: Row, is_gap: Mask, num_complete: Count) -> dict[str, Scalar]:
+    # Complete bursts lie between the first and the last gap, and there their means
+    # telescope: no burst needs to be looked at alone.
+    index = jnp.arange(isi.size, dtype=jnp.int32)
+    first = jnp.min(jnp.where(is_gap, index, isi.size))
+    last = jnp.max(jnp.where(is_gap, index, -1))
+    between = (index > first) & (index <= last)
+    within = between & ~is_gap
+    time = jnp.sum(jnp.where(between, isi, 0))
+    time_within = jnp.sum(jnp.where(within, isi, 0))
+    return {
+        "period": _ratio(time, num_complete),
+        "intra_burst_isi": _mean(isi, within),
+        "spikes_per_burst": _ratio((last - first).astype(isi.dtype), num_complete),
+        "burst_duration": _ratio(time_within, num_complete),
+        "duty_cycle": time_within / jnp.where(time > 0, time, 1),
+    }
+
+
+def _ratio(total: Scalar, count: Count) -> Scalar:
+    some = jnp.maximum(count, 1).astype(total.dtype)
+    return jnp.where(count > 0, total / some, jnp.nan)
+
+
+def _mean(x: Row, where: Mask) -> Scalar:
+    return _ratio(jnp.sum(jnp.where(where, x, 0)), jnp.sum(where, dtype=jnp.int32))
+
+
+def _sqrt(x: Scalar) -> Scalar:
+    # The slope at zero is infinite, but a distance or a spread of zero is a minimum.
+    return jnp.where(x == 0, 0, jnp.sqrt(jnp.where(x == 0, 1, x)))
+
+
+def _local_variation(isi: Row, known: Mask) -> tuple[Scalar, Scalar]:
+    total = isi[1:] + isi[:-1]
+    is_pair = known[1:] & (total > 0)
+    change = jnp.abs(isi[1:] - isi[:-1]) / jnp.where(is_pair, total, 1)
+    return 2 * _mean(change, is_pair), 3 * _mean(change**2, is_pair)
+
+
+def _largest_gap(ordered: Row) -> tuple[Scalar, Scalar]:
+    below, above = ordered[:-1], ordered[1:]
+    known = jnp.isfinite(above) & (below > 0)
+    ratios = jnp.where(known, above / jnp.where(known, below, 1), 0)
+    ratio = jnp.max(ratios)
+    edge = jnp.min(jnp.where(known & (ratios == ratio), below, jnp.inf))
+    return ratio, edge * jnp.sqrt(ratio)
+
+
+def _log_quartiles(ordered: Row, num_intervals: Count) -> Float[Array, " 3"]:
+    final = jnp.maximum(num_intervals - 1, 0)
+    quarters = jnp.arange(1, 4, dtype=jnp.int32) * final
+    lower, share = quarters // 4, (quarters % 4).astype(ordered.dtype) / 4
+    upper = jnp.minimum(lower + 1, final)
+    smallest = jnp.finfo(ordered.dtype).tiny  # two spikes may coincide in float32
+    below, above = (jnp.log(jnp.maximum(ordered[i], smallest)) for i in (lower, upper))
+    return jnp.exp(below * (1 - share) + above * share)
+
+
+@jax.custom_jvp
+def _sort_non_negative(x: Row) -> Row:
+    # Positive floats are ordered as their bits, which a CPU sorts four times faster.
+    integer = jnp.dtype(f"int{8 * x.dtype.itemsize}")
+    bits = jax.lax.bitcast_convert_type(x, integer)
+    return jax.lax.bitcast_convert_type(jnp.sort(bits, stable=False), x.dtype)
+
+
+@_sort_non_negative.defjvp
+def _sort_non_negative_jvp(primals, tangents):
+    (x,), (dx,) = primals, tangents
+    order = jnp.argsort(x)
+    return x[order], dx[order]
+
+
+@eqx.filter_jit
+def feature_errors(features: Features, target: Features) -> Float[Array, "*cells 3"]:
+    """Signed errors of members in the three features that the target's regime has.
+
+    Each is $\\ln(\\text{feature} / \\text{target})$ of: the mean ISI, for tonic targets
+    (and two zeros); burst period, intra-burst ISI and spikes per burst, for bursting
+    ones; mean ISI and its first and third quartile, for irregular ones. Silent targets
+    have nothing to miss. An error is nan where a member lacks the feature. There is
+    one `target` for all members, or one for each.
+    """
+    target = _spread(target, features)
+
+    def coordinates(x):
+        bursts = (x.period, x.intra_burst_isi, x.spikes_per_burst)
+        others = (x.mean_isi, x.isi_quartiles[..., 0], x.isi_quartiles[..., 2])
+        bursts, others = jnp.stack(bursts, -1), jnp.stack(others, -1)
+        return jnp.where(target.label[..., None] == BURSTING, bursts, others)
+
+    errors = _log_ratio(coordinates(features), coordinates(target))
+    is_compared = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 1], [1, 1, 1]], dtype=bool)
+    return jnp.where(jnp.asarray(is_compared)[target.label], errors, 0)
+
+
+@jax.jit
+def is_valid(
+    features: Features, target: Features, tolerance: float | Scalar
+) -> Bool[Array, "*cells"]:
+    """Whether members fire like the target, within the relative `tolerance` $t$.
+
+    They have its label, and $|\\ln(\\text{feature} / \\text{target})| \\le \\ln(1 + t)$
+    for every feature of that regime: mean ISI (tonic); burst period and intra-burst
+    ISI, with spikes per burst within $\\max(0.5, t n)$ (bursting); mean ISI and the
+    three quartiles of the ISIs (irregular).
+    """
+    target = _spread(target, features)
+    tolerance = jnp.asarray(tolerance, features.rate.dtype)
+    limit = jnp.log1p(tolerance)
+    within = jnp.abs(feature_errors(features, target)) <= limit
+    quartiles = jnp.abs(_log_ratio(features.isi_quartiles, target.isi_quartiles))
+    num_off = jnp.abs(features.spikes_per_burst - target.spikes_per_burst)
+    num_within = num_off <= jnp.maximum(0.5, tolerance * target.spikes_per_burst)
+    return (
+        (features.label == target.label)
+        & jnp.all(within[..., :2], axis=-1)
+        & jnp.where(target.label == BURSTING, num_within, within[..., 2])
+        & ((quartiles[..., 1] <= limit) | (target.label != IRREGULAR))
+    )
+
+
+def _spread(target: Features, features: Features) -> Features:
+    return jax.tree.map(
+        lambda t, x: jnp.broadcast_to(t, x.shape).astype(x.dtype), target, features
+    )
+
+
+def _log_ratio(x: Float[Array, "..."], target: Float[Array, "..."]):
+    # Masked before the logarithm, so that gradients of defined entries stay finite.
+    defined = (x > 0) & (target > 0)
+    ratio = jnp.where(defined, x, 1) / jnp.where(defined, target, 1)
+    return jnp.where(defined, jnp.log(ratio), jnp.nan)
+
+
+class GraceBunney(NamedTuple):
+    """Bursts by the criterion of Grace and Bunney; nan where there are none."""
+
+    num_bursts: Int[Array, "*cells"]
+    share_in_bursts: Float[Array, "*cells"]  # of all spikes
+    spikes_per_burst: Float[Array, "*cells"]
+    intra_burst_isi: Float[Array, "*cells"]  # ms
+
+
+def grace_bunney(
+    spike_times: Trains, onset: float = 80.0, offset: float = 160.0
+) -> GraceBunney:
+    """Finds bursts by fixed intervals, as is standard for dopamine neurons.
+
+    A burst begins with an ISI of at most `onset` ms and goes on until one exceeds
+    `offset` ms (Grace & Bunney 1984, J. Neurosci. 4(11)). Bursts cut by the ends of a
+    train count. `spike_times` are as in [`dicjax.spike_features`][].
+    """
+    if not 0 < onset <= offset:
+        raise ValueError(
+            f"`onset` ({onset} ms) must be positive and at most `offset` ({offset} ms)."
+        )
+    return _grace_bunney(*_intervals(spike_times), onset, offset)
+
+
+@eqx.filter_jit
+def _grace_bunney(
+    intervals: Intervals, num_spikes: Counts, onset: float, offset: float
+) -> GraceBunney:
+    def one_cell(isi: Row, num_spikes: Count) -> GraceBunney:
+        isi = jnp.append(isi, jnp.inf)
+        index = jnp.arange(isi.size, dtype=jnp.int32)
+        latest_start = jax.lax.cummax(jnp.where(isi <= onset, index, -1))
+        latest_end = jax.lax.cummax(jnp.where(isi > offset, index, -1))
+        within = latest_start > latest_end
+        num_bursts = jnp.sum(within[:-1] & ~within[1:], dtype=jnp.int32)
+        num_inside = (jnp.sum(within, dtype=jnp.int32) + num_bursts).astype(isi.dtype)
+        return GraceBunney(
+            num_bursts=num_bursts,
+            share_in_bursts=_ratio(num_inside, num_spikes),
+            spikes_per_burst=_ratio(num_inside, num_bursts),
+            intra_burst_isi=_mean(isi, within),
+        )
+
+    return _over_cells(one_cell, num_spikes.ndim)(intervals, num_spikes)
+
+
+@jax.jit
+def van_rossum_distance(a: Train, b: Train, tau: float | Scalar) -> Scalar:
+    """Distance of two trains (ms) after each spike became an exponential of `tau` ms.
+
+    $D^2 = \\frac{2}{\\tau} \\int (f_a - f_b)^2 dt$ with $f(t) = \\sum_{t_i < t}
+    e^{-(t - t_i) / \\tau}$: one spike more is one. van Rossum (2001), Neural Comput.
+    13(4); the norm is that of Houghton & Kreuz (2012), Network 23(1).
+    """
+    a, b = jnp.asarray(a), jnp.asarray(b)
+    sign = jnp.concatenate((jnp.ones_like(a), -jnp.ones_like(b)))
+    times, sign = jax.lax.sort((jnp.concatenate((a, b)), sign), num_keys=1)
+    times = jnp.append(times, jnp.inf)
+    is_spike = jnp.isfinite(times)
+    waits = jnp.where(is_spike[1:], jnp.diff(jnp.where(is_spike, times, 0)), 0)
+    decays = jnp.where(is_spike[1:], jnp.exp(-waits / tau), 0)  # by the next spike
+    jumps = jnp.where(is_spike[:-1], sign, 0)
+
+    def then(earlier, later):
+        return earlier[0] * later[0], earlier[1] * later[0] + later[1]
+
+    _, apart = jax.lax.associative_scan(then, (jnp.roll(decays, 1), jumps))
+    return _sqrt(jnp.sum(apart**2 * (1 - decays**2)))
+
+
+@jax.jit
+def victor_purpura_distance(a: Train, b: Train, cost: float | Scalar) -> Scalar:
+    """Cheapest edit of one train (ms) into the other: `cost` is that of moving by a ms.
+
+    To add or delete a spike costs one. Victor & Purpura (1996), J. Neurophysiol. 76(2).
+    """
+    a, b = jnp.asarray(a), jnp.asarray(b)
+
+    # Matching two spikes saves deleting one and adding the other. The best savings
+    # follow row by row, each row by one running maximum.
+    def row(savings, time):
+        both = jnp.isfinite(time) & jnp.isfinite(b)
+        moved = jnp.abs(jnp.where(both, time, 0) - jnp.where(both, b, 0))
+        saved = jnp.where(both, jnp.maximum(2 - cost * moved, 0), 0)
+        matched = jnp.maximum(savings[1:], savings[:-1] + saved)
+        return savings.at[1:].set(jax.lax.cummax(matched)), None
+
+    savings, _ = jax.lax.scan(row, jnp.zeros(b.size + 1, jnp.result_type(a, b)), a)
+    num_spikes = jnp.sum(jnp.isfinite(a)) + jnp.sum(jnp.isfinite(b))
+    return num_spikes.astype(savings.dtype) - savings[-1]
+
+
+def isi_wasserstein(a: Train, b: Train) -> Scalar:
+    """Wasserstein-1 distance (ms) between the ISIs of two trains (ms)."""
+    return _wasserstein(_intervals(a)[0], _intervals(b)[0])
+
+
+@eqx.filter_jit
+def _wasserstein(a: Row, b: Row) -> Scalar:
+    isi = jnp.concatenate((a, b))
+    owner = jnp.concatenate((jnp.ones_like(a), -jnp.ones_like(b)))
+    # Padding becomes intervals of zero length that belong to neither train.
+    known = jnp.isfinite(isi)
+    isi, owner = jnp.where(known, isi, 0), jnp.where(known, owner, 0)
+    isi, owner = jax.lax.sort((isi, owner), num_keys=1)
+
+    num_a = jnp.sum(owner > 0, dtype=isi.dtype)
+    num_b = jnp.sum(owner < 0, dtype=isi.dtype)
+    of_a = jnp.cumsum(owner > 0, dtype=isi.dtype)
+    of_b = jnp.cumsum(owner < 0, dtype=isi.dtype)
+    apart = jnp.abs(of_a * num_b - of_b * num_a)[:-1]
+    return jnp.sum(apart * jnp.diff(isi)) / (num_a * num_b)

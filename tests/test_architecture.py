@@ -1,0 +1,73 @@
+"""Imports point downward: a module imports only from layers below its own."""
+
+import ast
+import pathlib
+
+import pytest
+
+import dicjax
+
+
+PACKAGE = pathlib.Path(dicjax.__file__).parent
+LAYERS = (
+    ("_checks", "recipe", "config"),
+    ("gating",),
+    ("channels", "stimulus"),
+    ("neuron",),
+    ("models",),
+    ("solvers",),
+    ("simulation", "spikes", "dic"),
+    ("population", "readers"),
+    ("encoder",),
+    ("dataset", "checkpoint"),
+    ("training", "tables", "plots"),
+    ("pipeline",),
+    ("report",),
+    ("cli",),
+    ("__init__",),
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def _layer(path: pathlib.Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def _imported(path: pathlib.Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+        elif isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+    own = {name.split(".")[1] for name in names if name.startswith("dicjax.")}
+    return own - {_layer(path)}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
+def test_imports_point_downward(path):
+    layer = _layer(path)
+    assert layer in LEVEL, f"{layer} has no layer: give it one in this test"
+    for name in _imported(path):
+        assert LEVEL[name] < LEVEL[layer], f"{layer} imports {name}, which is above it"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
+def test_files_stay_readable(path):
+    assert len(path.read_text().splitlines()) <= 500
+
+
+def test_learning_sees_arrays_only():
+    biology = {"neuron", "models", "population", "simulation"}
+    assert not _imported(PACKAGE / "encoder.py") & biology
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
+def test_only_the_doors_print_or_configure(path):
+    if _layer(path) == "cli":
+        return
+    text = path.read_text()
+    assert "print(" not in text
+    assert "os.environ" not in text
+    assert "jax.config.update" not in text

@@ -1,0 +1,741 @@
+import dataclasses
+
+import elephant.spike_train_dissimilarity as dissimilarity
+import elephant.statistics as statistics
+import h5py
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import neo
+import numpy as np
+import pytest
+import quantities as pq
+import scipy.stats
+from dicjax.spikes import (
+    feature_errors,
+    grace_bunney,
+    is_valid,
+    isi_wasserstein,
+    LABELS,
+    pad_trains,
+    spike_features,
+    SpikeTrain,
+    van_rossum_distance,
+    victor_purpura_distance,
+)
+from hypothesis import example, given
+from jax.test_util import check_grads
+from numpy.typing import ArrayLike
+
+
+WIDTH = 64
+FIELDS = (
+    *("label", "num_spikes", "rate", "mean_isi", "cv", "cv2", "lv", "isi_quartiles"),
+    *("num_bursts", "period", "intra_burst_isi", "spikes_per_burst"),
+    *("burst_duration", "duty_cycle"),
+)
+
+
+# Trains
+
+
+def tonic(rng, num=40):
+    return np.cumsum(rng.normal(100, 5, num).clip(50))
+
+
+def poisson(rng, num=WIDTH):
+    return np.cumsum(rng.exponential(50, num) + 1e-3)
+
+
+def bursting(rng, num=9):
+    sizes = rng.integers(2, 7, num)
+    bursts = [
+        1000 * i + rng.normal(0, 20) + np.cumsum(rng.normal(30, 3, size).clip(15))
+        for i, size in enumerate(sizes)
+    ]
+    return np.concatenate(bursts) + 100
+
+
+def paused(rng):
+    return np.append(tonic(rng, 20), 20_000 + tonic(rng, 20))
+
+
+def short(rng):
+    return np.cumsum(rng.exponential(50, rng.integers(0, 8)))
+
+
+def metronome(period, num=20, start=0.0):
+    return start + period * np.arange(num)
+
+
+def burster(period=1000.0, spikes=5, isi=20.0, num=8):
+    onsets = 50 + period * np.arange(num)[:, None]
+    return (onsets + isi * np.arange(spikes)).ravel()
+
+
+KINDS = (tonic, poisson, bursting, paused, short)
+seeds = st.integers(0, 2**32 - 1)
+
+
+@st.composite
+def trains(draw):
+    kind = draw(st.sampled_from(KINDS))
+    return kind(np.random.default_rng(draw(seeds)))
+
+
+def features_of(times, dtype: type = np.float64, width=WIDTH):
+    return spike_features(jnp.asarray(pad_trains([times], width)[0], dtype))
+
+
+def label_of(times, **kwargs):
+    return LABELS[int(features_of(times, **kwargs).label)]
+
+
+def assert_same(a, b, rtol=1e-9, atol=1e-12):
+    for field in FIELDS:
+        x, y = (np.asarray(getattr(f, field), np.float64) for f in (a, b))
+        np.testing.assert_allclose(x, y, rtol=rtol, atol=atol, err_msg=field)
+
+
+# The definition, written to be read
+
+
+def split_into_bursts(times, threshold):
+    bursts = [[times[0]]]
+    for before, time in zip(times[:-1], times[1:], strict=True):
+        if time - before > threshold:
+            bursts.append([])
+        bursts[-1].append(time)
+    return bursts
+
+
+def bursts_of(times):
+    isi = np.sort(np.diff(times))
+    if len(times) < 6:
+        return None
+    ratios = isi[1:] / isi[:-1]
+    k = int(np.argmax(ratios))
+    if ratios[k] < 1.8:
+        return None
+    bursts = split_into_bursts(times, np.sqrt(isi[k] * isi[k + 1]))
+    if len(bursts) < 3 or np.mean([len(b) for b in bursts[1:-1]]) < 1.5:
+        return None
+    return bursts
+
+
+@dataclasses.dataclass
+class Reference:
+    num_spikes: int
+    label: int = 0
+    rate: ArrayLike = np.nan
+    mean_isi: ArrayLike = np.nan
+    cv: ArrayLike = np.nan
+    cv2: ArrayLike = np.nan
+    lv: ArrayLike = np.nan
+    isi_quartiles: ArrayLike = (np.nan, np.nan, np.nan)
+    num_bursts: int = 0
+    period: ArrayLike = np.nan
+    intra_burst_isi: ArrayLike = np.nan
+    spikes_per_burst: ArrayLike = np.nan
+    burst_duration: ArrayLike = np.nan
+    duty_cycle: ArrayLike = np.nan
+
+
+def reference(times):
+    r = Reference(len(times))
+    isi, cv = np.diff(times), np.nan
+    if len(isi) > 0:
+        r.mean_isi = np.mean(isi)
+        r.rate = 1000 / np.mean(isi)
+        r.isi_quartiles = np.exp(np.percentile(np.log(isi), [25, 50, 75]))
+    if len(isi) > 1:
+        change = np.abs(np.diff(isi)) / (isi[1:] + isi[:-1])
+        r.cv = cv = np.std(isi) / np.mean(isi)
+        r.cv2 = np.mean(2 * change)
+        r.lv = np.mean(3 * change**2)
+    bursts = bursts_of(times)
+    if len(times) < 3:
+        r.label = LABELS.index("silent")
+    elif cv < 0.15:
+        r.label = LABELS.index("tonic")
+    elif bursts is None:
+        r.label = LABELS.index("irregular")
+    else:
+        r.label = LABELS.index("bursting")
+        complete = bursts[1:-1]
+        r.num_bursts = len(complete)
+        onsets = [burst[0] for burst in bursts[1:]]
+        durations = [burst[-1] - burst[0] for burst in complete]
+        r.period = np.mean(np.diff(onsets))
+        r.intra_burst_isi = np.mean(np.concatenate([np.diff(b) for b in complete]))
+        r.spikes_per_burst = np.mean([len(b) for b in complete])
+        r.burst_duration = np.mean(durations)
+        r.duty_cycle = np.mean(durations) / np.mean(np.diff(onsets))
+    return r
+
+
+@given(times=trains())
+@example(times=np.array([]))
+@example(times=np.array([5.0]))
+@example(times=np.array([5.0, 7.0]))
+@example(times=burster(num=2))
+@example(times=burster(num=3))
+@example(times=burster(spikes=1, num=WIDTH))
+def test_features_follow_their_definition(times):
+    assert_same(features_of(times), reference(times))
+
+
+def test_every_pattern_is_among_the_trains_that_test_the_definition():
+    rng = np.random.default_rng(0)
+    labels = {LABELS[reference(kind(rng)).label] for kind in KINDS for _ in range(20)}
+    assert labels == set(LABELS)
+
+
+def test_a_long_train_follows_the_definition():
+    rng = np.random.default_rng(0)
+    times = bursting(rng, num=700)[:3000]
+    assert_same(features_of(times, width=3000), reference(times))
+
+
+# Known limits
+
+
+@given(period=st.floats(1, 5000), num=st.integers(3, WIDTH))
+def test_a_train_of_equal_intervals_is_tonic(period, num):
+    f = features_of(metronome(period, num))
+    assert LABELS[int(f.label)] == "tonic"
+    np.testing.assert_allclose([f.cv, f.cv2, f.lv], 0, atol=1e-9)
+    np.testing.assert_allclose([f.mean_isi, *f.isi_quartiles], period)
+    assert jnp.isnan(f.period) & (f.num_bursts == 0)
+
+
+@given(
+    period=st.floats(500, 5000),
+    spikes=st.integers(2, 8),
+    isi=st.floats(2, 20),
+    num=st.integers(3, 8),
+)
+def test_a_constructed_burster_gives_its_numbers_back(period, spikes, isi, num):
+    if spikes * num < 6 or isi * 1.8 * spikes > period:
+        return
+    f = features_of(burster(period, spikes, isi, num))
+    assert LABELS[int(f.label)] == "bursting"
+    assert f.num_bursts == num - 2
+    np.testing.assert_allclose(f.period, period)
+    np.testing.assert_allclose(f.spikes_per_burst, spikes)
+    np.testing.assert_allclose(f.intra_burst_isi, isi)
+    np.testing.assert_allclose(f.burst_duration, isi * (spikes - 1))
+    np.testing.assert_allclose(f.duty_cycle, isi * (spikes - 1) / period)
+
+
+def test_cut_bursts_at_the_ends_do_not_count():
+    whole = burster(num=8)
+    fields = ("period", "intra_burst_isi", "spikes_per_burst", "burst_duration")
+    for times in (whole, whole[3:], whole[:-4], whole[1:-1]):
+        for field in fields:
+            expected = getattr(features_of(whole), field)
+            np.testing.assert_allclose(getattr(features_of(times), field), expected)
+
+
+@pytest.mark.parametrize(
+    ("times", "label"),
+    (
+        (np.array([]), "silent"),
+        (metronome(100, 2), "silent"),
+        (metronome(100, 3), "tonic"),
+        (burster(spikes=2, num=2), "irregular"),  # two bursts
+        (burster(spikes=2, num=3), "bursting"),  # six spikes, three bursts
+        (burster(spikes=2, num=3)[1:], "irregular"),  # five spikes
+        # Neighbouring ISIs differ by a factor of 1.75, and of 1.85.
+        (burster(70 + 4 * 40, 5, 40), "irregular"),
+        (burster(74 + 4 * 40, 5, 40), "bursting"),
+        # 1.4 and 1.6 spikes per complete burst.
+        (np.cumsum([50, 9, *5 * [100], 9, *2 * [100], 9, 100, 100, 9]), "irregular"),
+        (np.cumsum([50, 9, 100, 9, 100, 9, *3 * [100], 9, 100, 9]), "bursting"),
+    ),
+)
+def test_the_label_changes_where_the_rule_says(times, label):
+    assert label_of(times) == label
+
+
+@pytest.mark.parametrize(("cv", "label"), ((0.149, "tonic"), (0.151, "irregular")))
+def test_tonic_ends_at_its_coefficient_of_variation(cv, label):
+    intervals = 100 * (1 + cv * np.where(np.arange(40) % 2, 1, -1))
+    assert label_of(np.cumsum(intervals)) == label
+
+
+@given(times=trains(), scale=st.floats(0.5, 20), start=st.floats(0, 1e5))
+def test_features_scale_with_time_and_ignore_when_it_starts(times, scale, start):
+    f, g = features_of(times), features_of(start + scale * times)
+    assert f.label == g.label
+    np.testing.assert_allclose(scale * f.isi_quartiles, g.isi_quartiles, rtol=1e-5)
+    np.testing.assert_allclose(scale * f.period, g.period, rtol=1e-6)
+    np.testing.assert_allclose(f.rate, scale * g.rate, rtol=1e-6)
+    np.testing.assert_allclose([f.cv, f.cv2], [g.cv, g.cv2], rtol=1e-4, atol=1e-6)
+
+
+# Batches, padding, precision, gradients
+
+
+def batch():
+    rng = np.random.default_rng(1)
+    return [kind(rng) for kind in KINDS] + [np.array([]), burster()]
+
+
+def test_a_batch_gives_what_each_train_gives_alone():
+    together = spike_features(pad_trains(batch(), WIDTH))
+    for i, times in enumerate(batch()):
+        alone = features_of(times)
+        assert_same(jax.tree.map(lambda x, i=i: x[i], together), alone)
+
+
+def test_leading_axes_are_kept():
+    rows = pad_trains([*batch(), np.array([1.0])], WIDTH).reshape(2, 4, WIDTH)
+    f, bursts = spike_features(rows), grace_bunney(rows)
+    assert f.label.shape == f.period.shape == bursts.num_bursts.shape == (2, 4)
+    assert f.isi_quartiles.shape == (2, 4, 3)
+    assert_same(jax.tree.map(lambda x: x[1], f), spike_features(rows[1]))
+
+
+def test_padding_never_changes_a_result():
+    kept, width = batch(), 3 * WIDTH
+    narrow, wide = pad_trains(kept, WIDTH), pad_trains(kept, width)
+    assert_same(spike_features(narrow), spike_features(wide))
+    for x, y in zip(grace_bunney(narrow), grace_bunney(wide), strict=True):
+        np.testing.assert_allclose(x, y)
+    a, b = kept[0], kept[2]
+    for distance in (
+        lambda a, b: van_rossum_distance(a, b, 50.0),
+        lambda a, b: victor_purpura_distance(a, b, 0.02),
+        isi_wasserstein,
+    ):
+        expected = distance(a, b)
+        padded = distance(*pad_trains([a, b], width))
+        np.testing.assert_allclose(padded, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("width", (0, 1, 2))
+def test_rows_too_short_for_intervals_are_silent(width):
+    f = spike_features(np.arange(2.0 * width).reshape(2, width))
+    assert jnp.all(f.label == 0) & jnp.all(f.num_spikes == width)
+    assert jnp.all(jnp.isnan(f.mean_isi)) == (width < 2)
+    assert jnp.all(jnp.isnan(f.cv)) & jnp.all(jnp.isnan(f.period))
+
+
+@given(times=trains())
+def test_host_and_device_arrays_agree(times):
+    row = pad_trains([times], WIDTH)
+    assert_same(spike_features(row), spike_features(jnp.asarray(row)))
+
+
+def test_float32_stays_float32_and_is_accurate():
+    for times in (tonic(np.random.default_rng(0)), burster(), batch()[1]):
+        single, double = features_of(times, np.float32), features_of(times)
+        assert single.rate.dtype == single.isi_quartiles.dtype == jnp.float32
+        assert_same(single, double, rtol=1e-4)
+
+
+def test_long_recordings_on_the_host_lose_nothing_to_float32():
+    # At 1e6 ms float32 resolves 0.06 ms, which the intervals must not inherit.
+    times = 1e6 + burster(isi=2.1)
+    with jax.enable_x64(False):
+        f = spike_features(pad_trains([times], WIDTH)[0])
+    assert f.intra_burst_isi.dtype == jnp.float32
+    np.testing.assert_allclose(f.intra_burst_isi, 2.1, rtol=1e-5)
+    np.testing.assert_allclose(f.period, 1000, rtol=1e-6)
+
+
+def test_spikes_that_coincide_in_float32_do_no_harm():
+    times = jnp.asarray([1.0, 1.0, 1.0, 50.0, 99.0, 180.0, jnp.inf], jnp.float32)
+    f = spike_features(times)
+    assert LABELS[int(f.label)] == "irregular"
+    assert all(jnp.all(jnp.isfinite(x)) for x in (f.cv, f.cv2, f.lv, f.isi_quartiles))
+
+
+@pytest.mark.parametrize("kind", (poisson, bursting))
+def test_features_are_differentiable(kind):
+    times = jnp.asarray(kind(np.random.default_rng(3))[:WIDTH])
+
+    @jax.jit
+    def summary(times):
+        f = spike_features(jnp.append(times, jnp.inf))
+        shape = jnp.stack([f.mean_isi, 100 * f.cv, 100 * f.cv2, 100 * f.lv])
+        bursts = jnp.stack([f.period, f.intra_burst_isi, f.duty_cycle])
+        bursts = jnp.where(jnp.isnan(bursts), 0, bursts)
+        return jnp.concatenate([shape, f.isi_quartiles, bursts])
+
+    check_grads(summary, (times,), order=1, modes=("fwd", "rev"), eps=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_of_errors_are_finite_for_every_regime(kind):
+    def squared_error(times, target):
+        return jnp.nansum(feature_errors(spike_features(times), target) ** 2)
+
+    times = jnp.asarray(pad_trains([kind(np.random.default_rng(5))], WIDTH)[0])
+    for target in (metronome(90.0), burster(), poisson(np.random.default_rng(6))):
+        target = features_of(target)
+        slope = jax.grad(squared_error)(times, target)
+        if jnp.sum(jnp.isfinite(times)) > 2:
+            assert jnp.all(jnp.isfinite(slope))
+
+
+# Validity
+
+
+def with_fields(features, **changes):
+    changes = {k: jnp.asarray(v) for k, v in changes.items()}
+    return dataclasses.replace(features, **changes)
+
+
+@pytest.mark.parametrize("edge", (1.1, 1 / 1.1))
+def test_tonic_members_are_valid_up_to_the_tolerance(edge):
+    target = features_of(metronome(100.0))
+    inside, outside = 100 * edge ** (1 - 1e-6), 100 * edge ** (1 + 1e-6)
+    assert is_valid(features_of(metronome(inside)), target, 0.1)
+    assert not is_valid(features_of(metronome(outside)), target, 0.1)
+    assert is_valid(features_of(metronome(outside)), target, 0.11)
+
+
+@pytest.mark.parametrize("field", ("period", "intra_burst_isi"))
+@pytest.mark.parametrize("edge", (1.1, 1 / 1.1))
+def test_bursting_members_are_valid_up_to_the_tolerance(field, edge):
+    target = features_of(burster())
+    for power, valid in ((1 - 1e-6, True), (1 + 1e-6, False)):
+        changed = {field: getattr(target, field) * edge**power}
+        assert is_valid(with_fields(target, **changed), target, 0.1) == valid
+
+
+@pytest.mark.parametrize(
+    ("spikes", "member", "tolerance", "valid"),
+    (
+        (4.0, 4.5, 0.1, True),  # half a spike is always allowed
+        (4.0, 4.51, 0.1, False),
+        (4.0, 3.5, 0.0, True),
+        (10.0, 11.0, 0.1, True),  # and so is the tolerance
+        (10.0, 8.99, 0.1, False),
+    ),
+)
+def test_spikes_per_burst_may_miss_by_half_or_by_the_tolerance(
+    spikes, member, tolerance, valid
+):
+    target = with_fields(features_of(burster()), spikes_per_burst=spikes)
+    features = with_fields(target, spikes_per_burst=member)
+    assert is_valid(features, target, tolerance) == valid
+
+
+@pytest.mark.parametrize("quartile", (0, 1, 2))
+def test_irregular_members_must_match_the_mean_and_every_quartile(quartile):
+    target = features_of(poisson(np.random.default_rng(0)))
+    assert is_valid(target, target, 0.0)
+    for factor, valid in ((1.099, True), (1.101, False)):
+        quartiles = target.isi_quartiles.at[quartile].multiply(factor)
+        features = with_fields(target, isi_quartiles=quartiles)
+        assert is_valid(features, target, 0.1) == valid
+    off = with_fields(target, mean_isi=1.101 * target.mean_isi)
+    assert not is_valid(off, target, 0.1)
+
+
+def test_a_different_label_is_never_valid():
+    rng = np.random.default_rng(0)
+    different = [np.array([]), tonic(rng), burster(), poisson(rng)]
+    members = spike_features(pad_trains(different, WIDTH))
+    assert members.label.tolist() == [0, 1, 2, 3]
+    for i in range(4):
+        target = jax.tree.map(lambda x, i=i: x[i], members)
+        assert is_valid(members, target, 100.0).tolist() == [j == i for j in range(4)]
+
+
+def test_errors_are_log_ratios_of_the_regime_of_the_target():
+    steady, bursts = metronome(100.0), burster(1000.0, 5, 20.0)
+    members = spike_features(
+        pad_trains([metronome(110.0), burster(900.0, 4, 21.0)], WIDTH)
+    )
+    errors = feature_errors(members, features_of(steady))
+    mean_isi = np.asarray(members.mean_isi)
+    np.testing.assert_allclose(errors[:, 0], np.log(mean_isi / 100))
+    np.testing.assert_array_equal(errors[:, 1:], 0)
+
+    missing, errors = feature_errors(members, features_of(bursts))
+    assert jnp.all(jnp.isnan(missing))
+    np.testing.assert_allclose(errors, np.log([0.9, 21 / 20, 4 / 5]))
+
+    irregular = features_of(poisson(np.random.default_rng(0)))
+    first, _, third = irregular.isi_quartiles
+    expected = np.log(110 / np.array([irregular.mean_isi, first, third]))
+    errors = np.asarray(feature_errors(members, irregular)[0])
+    np.testing.assert_allclose(errors, expected)
+
+    silent = features_of(np.array([]))
+    np.testing.assert_array_equal(feature_errors(members, silent), 0)
+
+
+def test_a_float64_target_does_not_change_the_type_of_float32_members():
+    target = features_of(burster())
+    members = features_of(burster(), np.float32)
+    assert feature_errors(members, target).dtype == jnp.float32
+    assert is_valid(members, target, 0.01)
+
+
+# Against elephant, scipy and each other
+
+
+def neo_train(times):
+    return neo.SpikeTrain(times, units="ms", t_start=times[0], t_stop=times[-1])
+
+
+@pytest.mark.parametrize("kind", (tonic, poisson, bursting, paused))
+def test_statistics_agree_with_elephant(kind):
+    times = kind(np.random.default_rng(7))
+    f, isi = features_of(times), np.diff(times)
+    np.testing.assert_allclose(f.cv, statistics.cv(isi), rtol=1e-9)
+    np.testing.assert_allclose(f.cv2, statistics.cv2(isi), rtol=1e-9)
+    np.testing.assert_allclose(f.lv, statistics.lv(isi), rtol=1e-9)
+    # One spike fewer than intervals: elephant divides spikes by the duration.
+    open_ended = neo.SpikeTrain(
+        times[:-1], units="ms", t_start=times[0], t_stop=times[-1]
+    )
+    rate = statistics.mean_firing_rate(open_ended).rescale(pq.Hz).item()
+    np.testing.assert_allclose(f.rate, rate, rtol=1e-9)
+
+
+PAIRS = ((tonic, bursting), (poisson, poisson), (bursting, paused))
+
+
+def pair(kinds, seed=11):
+    rng = np.random.default_rng(seed)
+    return [kind(rng) for kind in kinds]
+
+
+@pytest.mark.parametrize("kinds", PAIRS)
+@pytest.mark.parametrize("tau", (1.0, 100.0))
+def test_van_rossum_distance_agrees_with_elephant(kinds, tau):
+    a, b = pair(kinds)
+    theirs = dissimilarity.van_rossum_distance(
+        [neo_train(a), neo_train(b)], time_constant=tau * pq.ms
+    )[0, 1]
+    ours = van_rossum_distance(*pad_trains([a, b], WIDTH), tau)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-8)
+
+
+@pytest.mark.parametrize("kinds", PAIRS)
+@pytest.mark.parametrize("cost", (0.0, 0.003, 0.1))
+def test_victor_purpura_distance_agrees_with_elephant(kinds, cost):
+    a, b = pair(kinds)
+    theirs = dissimilarity.victor_purpura_distance(
+        [neo_train(a), neo_train(b)], cost_factor=cost / pq.ms
+    )[0, 1]
+    ours = victor_purpura_distance(*pad_trains([a, b], WIDTH), cost)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-8)
+
+
+@pytest.mark.parametrize("kinds", PAIRS)
+def test_wasserstein_distance_agrees_with_scipy(kinds):
+    a, b = pair(kinds)
+    theirs = scipy.stats.wasserstein_distance(np.diff(a), np.diff(b))
+    ours = isi_wasserstein(*pad_trains([a, b], WIDTH))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+
+
+DISTANCES = (
+    lambda a, b: van_rossum_distance(a, b, 30.0),
+    lambda a, b: victor_purpura_distance(a, b, 0.01),
+    isi_wasserstein,
+)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@given(seed=seeds)
+def test_distances_are_metrics(distance, seed):
+    rng = np.random.default_rng(seed)
+    a, b, c = pad_trains([bursting(rng), poisson(rng), tonic(rng)], WIDTH)
+    assert distance(a, a) == 0
+    assert distance(a, b) > 0
+    np.testing.assert_allclose(distance(a, b), distance(b, a), rtol=1e-12)
+    assert distance(a, c) <= distance(a, b) + distance(b, c) + 1e-9
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_distances_of_a_batch_are_those_of_its_pairs(distance):
+    a = jnp.asarray(pad_trains([t for t in batch() if t.size > 1], WIDTH))
+    b = jnp.roll(a, 1, axis=0)
+    alone = jnp.stack([distance(x, y) for x, y in zip(a, b, strict=True)])
+    np.testing.assert_allclose(jax.vmap(distance)(a, b), alone, rtol=1e-9)
+
+
+def test_distance_from_an_empty_train_counts_spikes():
+    empty = np.full(WIDTH, np.inf)
+    one = pad_trains([np.array([12.0])], WIDTH)[0]
+    many = pad_trains([burster()], WIDTH)[0]
+    assert van_rossum_distance(one, empty, 10.0) == 1
+    assert victor_purpura_distance(many, empty, 0.1) == burster().size
+    assert van_rossum_distance(empty, empty, 10.0) == 0
+    assert jnp.isnan(isi_wasserstein(many, empty))
+    assert jnp.isnan(isi_wasserstein(one[:1], one[:1]))
+
+
+def test_slopes_of_the_van_rossum_distance_are_finite():
+    a, b = jnp.asarray(pad_trains([burster(), metronome(100.0)], WIDTH))
+    for same in (a, b):
+        slopes = jax.grad(van_rossum_distance, argnums=(0, 2))(a, same, 20.0)
+        assert all(jnp.all(jnp.isfinite(slope)) for slope in slopes)
+
+
+def reference_grace_bunney(times, onset, offset):
+    bursts, inside = [], False
+    for before, time in zip(times[:-1], times[1:], strict=True):
+        if inside and time - before <= offset:
+            bursts[-1].append(time)
+        elif time - before <= onset:
+            bursts.append([before, time])
+            inside = True
+        else:
+            inside = False
+    spikes = sum(len(b) for b in bursts)
+    isi = [np.diff(b) for b in bursts]
+    return (
+        len(bursts),
+        spikes / len(times) if len(times) else np.nan,
+        spikes / len(bursts) if bursts else np.nan,
+        np.mean(np.concatenate(isi)) if bursts else np.nan,
+    )
+
+
+@given(times=trains())
+@example(times=np.array([]))
+@example(times=np.array([0.0, 80.0, 240.0, 401.0, 600.0]))  # both limits, included
+@pytest.mark.parametrize("limits", ((80.0, 160.0), (20.0, 60.0)))
+def test_grace_bunney_bursts_follow_their_definition(limits, times):
+    ours = grace_bunney(pad_trains([times], WIDTH)[0], *limits)
+    np.testing.assert_allclose(ours, np.array(reference_grace_bunney(times, *limits)))
+
+
+def test_grace_bunney_refuses_limits_that_cross():
+    with pytest.raises(ValueError, match="at most `offset`"):
+        grace_bunney(burster(), onset=200.0)
+
+
+# Trains on the host
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    (
+        ([1.0, np.nan, 3.0], r"Spike 1 of train 'LP' is at nan ms.*finite: remove"),
+        ([1.0, np.inf], r"Spike 1 .* finite: remove it"),
+        ([-1.0, 2.0], r"Spike 0 of train 'LP' is at -1.0 ms.*non-negative"),
+        ([1.0, 5.0, 4.0], r"Spike 2 of train 'LP' is at 4.0 ms.*increasing: sort"),
+        ([1.0, 5.0, 5.0], r"Spike 2 of train 'LP' is at 5.0 ms.*drop repeated"),
+    ),
+)
+def test_a_spike_train_says_what_is_wrong_with_its_times(times, message):
+    with pytest.raises(ValueError, match=message):
+        SpikeTrain(np.asarray(times), name="LP")
+
+
+@pytest.mark.parametrize("span", ({"t_start": 2.0}, {"t_stop": 2.0}))
+def test_spikes_outside_the_recording_are_refused(span):
+    with pytest.raises(ValueError, match="outside its recording"):
+        SpikeTrain(np.array([1.0, 3.0]), **span)
+
+
+def test_a_spike_train_keeps_its_own_read_only_copy():
+    times = np.array([1.0, 3.0, 4.0])
+    train = SpikeTrain(times)
+    times[0] = 2.0
+    assert train.times[0] == 1.0
+    assert (train.num_spikes, train.t_start, train.t_stop) == (3, 1.0, 4.0)
+    with pytest.raises(ValueError, match="read-only"):
+        train.times[0] = 2.0
+    assert SpikeTrain(np.array([]), t_start=5.0).t_stop == 5.0
+
+
+def test_a_window_keeps_the_spikes_within_it():
+    train = SpikeTrain(metronome(10.0), "LP", "a.csv", t_start=0.0, t_stop=500.0)
+    cut = train.window(20.0, 60.0)
+    np.testing.assert_array_equal(cut.times, [20, 30, 40, 50, 60])
+    assert (cut.name, cut.source, cut.t_start, cut.t_stop) == ("LP", "a.csv", 20, 60)
+    assert train.window(-10.0, 1e9).t_stop == 500.0
+    assert train.window(300.0, 400.0).num_spikes == 0
+    with pytest.raises(ValueError, match="within 0.0 to 500.0 ms"):
+        train.window(600.0, 700.0)
+
+
+@given(rows=st.lists(st.lists(st.floats(0, 1e6), max_size=WIDTH), max_size=5))
+def test_padding_keeps_every_spike_and_sorts(rows):
+    padded = pad_trains([np.array(row) for row in rows])
+    assert padded.shape == (len(rows), max([1, *(len(row) for row in rows)]))
+    for row, times in zip(padded, rows, strict=True):
+        np.testing.assert_array_equal(row[np.isfinite(row)], np.sort(times))
+        assert not np.any(row[1:] < row[:-1])
+
+
+def test_padding_takes_trains_and_padded_rows_alike():
+    row = np.array([1.0, 2.0, np.inf])
+    padded = pad_trains([SpikeTrain(np.array([1.0, 2.0])), row], 4)
+    np.testing.assert_array_equal(padded[0], [1.0, 2.0, np.inf, np.inf])
+    np.testing.assert_array_equal(padded[0], padded[1])
+
+
+def test_padding_refuses_what_it_would_lose():
+    with pytest.raises(ValueError, match="Train 1 has 3 spikes, but `max_spikes` is 2"):
+        pad_trains([np.ones(1), np.arange(3.0)], 2)
+    with pytest.raises(ValueError, match="Train 0 holds nan"):
+        pad_trains([np.array([np.nan, 1.0])])
+
+
+@pytest.mark.parametrize("times", ([3.0, 2.0], [1.0, np.nan, 2.0], [np.inf, 1.0]))
+def test_unsorted_rows_on_the_host_are_refused(times):
+    with pytest.raises(ValueError, match="increase along the last axis"):
+        spike_features(np.array(times))
+
+
+# Recordings
+
+
+@pytest.mark.parametrize(
+    ("name", "period", "spread", "spikes"),
+    (
+        ("B_baseline", 607, 13, 5),
+        ("A_baseline", 920, 75, 4),
+        ("A_60min_decentralised", 3105, 86, 5),
+    ),
+)
+def test_recorded_pyloric_neurons_burst(data, name, period, spread, spikes):
+    f = recorded(data, f"stg_crab_{name}_LP.csv")
+    assert LABELS[int(f.label)] == "bursting"
+    assert abs(f.period - period) < spread
+    assert abs(f.spikes_per_burst - spikes) < 0.5
+
+
+def recorded(data, name):
+    times = np.loadtxt(data / "recordings" / name, skiprows=1, delimiter=",")
+    return spike_features(pad_trains([SpikeTrain(times)], 5000)[0])
+
+
+def test_two_cells_recorded_as_one_still_burst_with_their_rhythm(data):
+    f = recorded(data, "stg_crab_A_baseline_PD.csv")
+    assert LABELS[int(f.label)] == "bursting"
+    np.testing.assert_allclose(f.period, 958, rtol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    (
+        ("stg_crab_A_baseline_tonic_unit_IN9.csv", "tonic"),
+        ("retinal_ganglion_cell_low_light.csv", "irregular"),
+        ("retinal_ganglion_cell_high_light.csv", "irregular"),
+        ("gnrh_mouse_example.csv", "irregular"),
+    ),
+)
+def test_other_recordings_have_the_label_of_their_kind(data, name, label):
+    assert LABELS[int(recorded(data, name).label)] == label
+
+
+def test_units_of_a_behaving_animal_are_irregular(data):
+    with h5py.File(data / "recordings" / "pynapple_A8604-211122.nwb") as file:
+        times = 1000 * np.asarray(file["units/spike_times"])
+        ends = np.asarray(file["units/spike_times_index"])
+    for unit in np.split(times, ends[:-1]):
+        row = pad_trains([unit[unit < unit[0] + 300_000]], 5000)[0]
+        assert LABELS[int(spike_features(row).label)] == "irregular"

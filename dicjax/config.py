@@ -27,7 +27,7 @@ class EncoderConfig:
 class TrainingConfig:
     """How an encoder is trained."""
 
-    num_steps: int = 30_000
+    num_steps: int = 14_000
     """Optimiser steps."""
     batch_size: int = 128
     """Trains per step."""

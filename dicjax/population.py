@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from dicjax._checks import check_targets
-from dicjax.dic import dics_of_one_cell, normaliser, sensitivity
+from dicjax.dic import dics_of_one_cell
 from dicjax.neuron import Neuron
 from dicjax.recipe import Recipe
 
@@ -154,10 +154,10 @@ def _compensate_one(key, neuron, target):
     if recipe.seed_targets is not None:
         seed = jnp.asarray(recipe.seed_targets, target.dtype)
         free = jnp.array(neuron.index(*recipe.seed_channels))
-        g, _, _ = _solve(neuron, g, V, (0, 1, 2), seed, free)
+        g, _, _ = _solve(neuron, g, V, slice(0, 3), seed, free)
     free = _pair(neuron, target)
-    g, residual, condition = _solve(neuron, g, V, (1, 2), target, free)
-    return g, _status(neuron, g, residual, condition), residual
+    g, residual, jacobian = _solve(neuron, g, V, slice(1, 3), target, free)
+    return g, _status(neuron, g, residual, _condition(jacobian)), residual
 
 
 def _draw(key, neuron, dtype):
@@ -186,47 +186,51 @@ def _pair(neuron, target):
 
 
 def _solve(neuron, g, V, rows, targets, free):
-    """Newton's method on the conductances `free`, until DICs `rows` hit `targets`."""
-    rows = jnp.array(rows)
+    """Newton's method on the conductances `free`, until DICs `rows` hit `targets`.
+
+    Returns conductances, the largest miss, and the Jacobian at the last step.
+    """
 
     def miss(x):
         return dics_of_one_cell(neuron, g.at[free].set(x), V)[rows] - targets
 
-    def largest(x):
-        return jnp.max(jnp.abs(miss(x)))
-
     tolerance = jnp.finfo(targets.dtype).eps ** 0.5
+    size = lambda missed: jnp.max(jnp.abs(missed))
 
     def wanting(carry):
-        _, error, _, count = carry
-        return (error > tolerance) & (count < MAX_STEPS)
+        _, missed, _, _, count = carry
+        return (size(missed) > tolerance) & (count < MAX_STEPS)
 
     def iterate(carry):
-        x, error, damping, count = carry
-        step = jnp.linalg.solve(jax.jacfwd(miss)(x), miss(x))
-        new = x - damping * step
-        new_error = largest(new)
-        better = new_error < error  # False where the step is not finite
+        x, missed, _, damping, count = carry
+        jacobian = jax.jacfwd(miss)(x)
+        new = x - damping * jnp.linalg.solve(jacobian, missed)
+        new_missed = miss(new)
+        better = size(new_missed) < size(missed)  # False where it is not finite
         return (
             jnp.where(better, new, x),
-            jnp.where(better, new_error, error),
+            jnp.where(better, new_missed, missed),
+            jacobian,
             jnp.where(better, jnp.minimum(2 * damping, 1), damping / 4),
             count + 1,
         )
 
     x = g[free]
-    one = jnp.ones_like(targets[0])
-    start = (x, largest(x), one, jnp.zeros((), jnp.int32))
-    x, error, _, _ = jax.lax.while_loop(wanting, iterate, start)
-    solved = g.at[free].set(x)
-    return solved, error, _condition(neuron, solved, V, rows, free)
+    start = (
+        x,
+        miss(x),
+        jnp.eye(len(targets), dtype=targets.dtype),
+        jnp.ones_like(targets[0]),
+        jnp.zeros((), jnp.int32),
+    )
+    x, missed, jacobian, _, _ = jax.lax.while_loop(wanting, iterate, start)
+    return g.at[free].set(x), size(missed), jacobian
 
 
-def _condition(neuron, g, V, rows, free):
+def _condition(jacobian):
     # Columns are scaled alike first: units of a conductance say nothing.
-    S = sensitivity(neuron, g, V)[rows][:, free]
-    S = S / jnp.linalg.norm(S, axis=0, keepdims=True)
-    values = jnp.linalg.svd(S, compute_uv=False)
+    scaled = jacobian / jnp.linalg.norm(jacobian, axis=0, keepdims=True)
+    values = jnp.linalg.svd(scaled, compute_uv=False)
     return values[0] / values[-1]
 
 

@@ -26,7 +26,7 @@ from dicjax.spikes import Features, LABELS, spike_features
 
 MIN_CROP = 8  # spikes that a window keeps at least
 CROPS = (24, 48, 96)  # lengths that are compiled for; short ones are cheaper
-CROP_SHARES = (0.4, 0.35, 0.25)
+CROP_SHARES = (0.45, 0.35, 0.2)
 LABEL_WEIGHT, FEATURE_WEIGHT = 0.5, 0.5  # beside the posterior, in the loss
 NUM_LEVELS = 101
 

@@ -1,0 +1,176 @@
+"""What a search for a population ends with."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from dicjax.encoder import Posterior
+from dicjax.neuron import Neuron
+from dicjax.spikes import Features, SpikeTrain
+
+
+FAILURES = (
+    "did not fire",
+    "fired in another pattern",
+    "mean ISI off",
+    "ISI quartiles off",
+    "burst period off",
+    "intra-burst ISI off",
+    "spikes per burst off",
+    "simulation failed",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """One batch of candidates: how many were simulated and what came of them.
+
+    - `name`: where they came from.
+    - `num`: how many were simulated.
+    - `num_label`: how many of them fired in the recording's pattern.
+    - `num_valid`: how many of them were valid.
+    - `failures`: how many failed, by the first reason that applies.
+    """
+
+    name: str
+    num: int
+    num_label: int
+    num_valid: int
+    failures: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Generated:
+    """A population generated to fire like a recording.
+
+    Rows are members: first the accepted ones, as many as were asked for or found; where
+    fewer were found, the nearest of the others follow, with `accepted` false.
+
+    - `train`, `target`: the recording (or the window of it) and its features.
+    - `posterior`: over its (g_s, g_u), one row.
+    - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`.
+    - `dics`: (g_f, g_s, g_u) at `neuron.V_ref`; `V_th`: own threshold, in mV, or nan.
+    - `spike_times`: in ms, padded with inf; simulated for `duration`, of which the
+        first `discard` ms are left out.
+    - `features`: of the members; `distance`: the largest |ln(feature / target)|.
+    - `accepted`: valid within `tolerance`; `accepted_half_step`: still so when
+        simulated at half the time step.
+    - `num_asked`: how many members were asked for.
+    - `rounds`: what was simulated, in order.
+    - `participation_ratio`: effective number of directions in which the logarithms of
+        the accepted members' conductances vary.
+    - `settings`: everything else that the run depended on (seed, versions, ...).
+    """
+
+    neuron: Neuron
+    train: SpikeTrain
+    target: Features
+    posterior: Posterior
+    tolerance: float
+    num_asked: int
+    g: Float[np.ndarray, "cells channels"]
+    dics: Float[np.ndarray, "cells 3"]
+    V_th: Float[np.ndarray, " cells"]
+    spike_times: Float[np.ndarray, "cells spikes"]
+    features: Features
+    distance: Float[np.ndarray, " cells"]
+    accepted: Bool[np.ndarray, " cells"]
+    accepted_half_step: Bool[np.ndarray, " cells"]
+    duration: float
+    discard: float
+    rounds: tuple[Round, ...]
+    participation_ratio: float
+    seconds: float
+    settings: dict[str, Any]
+
+    @property
+    def num_accepted(self) -> int:
+        """How many members are valid."""
+        return int(self.accepted.sum())
+
+    @property
+    def num_simulated(self) -> int:
+        """How many candidates were simulated in all."""
+        return sum(round.num for round in self.rounds)
+
+    def report(self) -> str:
+        """The outcome in a few sentences."""
+        first, *later = self.rounds
+        before = wilson(first.num_valid, first.num)
+        lines = [
+            f"{self.num_accepted} of {self.num_asked} members asked for fire like the "
+            f"recording within {self.tolerance:.0%} ({self.neuron.name}).",
+            f"{self.num_simulated} candidates were simulated. Drawn from the posterior "
+            f"alone, {first.num_valid} of {first.num} were valid "
+            f"({before[0]:.1%} to {before[1]:.1%}).",
+        ]
+        if later:
+            num, valid = (sum(x) for x in zip(*((r.num, r.num_valid) for r in later)))
+            low, high = wilson(valid, num)
+            lines.append(
+                f"After correction, {valid} of {num} were ({low:.1%} to {high:.1%})."
+            )
+        if self.num_accepted:
+            still = int((self.accepted & self.accepted_half_step).sum())
+            lines.append(
+                f"At half the time step {still} of {self.num_accepted} remain valid. "
+                f"Their conductances vary in {self.participation_ratio:.1f} effective "
+                "directions."
+            )
+        if self.num_accepted < self.num_asked:
+            lines.append(f"The others mostly failed because: {self.main_failures()}.")
+        return "\n".join(lines)
+
+    def main_failures(self, num: int = 3) -> str:
+        """The commonest reasons for which candidates of the last round failed."""
+        failures = sorted(self.rounds[-1].failures.items(), key=lambda x: -x[1])
+        return ", ".join(f"{why} ({count})" for why, count in failures[:num] if count)
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % Wilson interval of a share."""
+    if trials == 0:
+        return 0.0, 1.0
+    z, share = 1.96, successes / trials
+    middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    spread = z / (1 + z**2 / trials)
+    half = spread * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    return float(max(0, middle - half)), float(min(1, middle + half))
+
+
+def participation_ratio(g: Float[np.ndarray, "cells channels"]) -> float:
+    """Effective number of directions of variation of log conductances.
+
+    $(\\sum \\lambda)^2 / \\sum \\lambda^2$ over the eigenvalues of their correlation
+    matrix: 1 where all lie on a line, the number of channels where all are independent.
+    Conductances are floored at a thousandth of their largest value.
+    """
+    if len(g) < 3:
+        return float("nan")
+    z = np.log(np.maximum(g, 1e-3 * g.max(axis=0)))
+    varies = z.std(axis=0) > 0
+    values = np.linalg.eigvalsh(np.corrcoef(z[:, varies].T.astype(np.float64)))
+    return float(values.sum() ** 2 / (values**2).sum())
+
+
+def first_failure(
+    features: Features,
+    errors: Float[np.ndarray, "cells 3"],
+    target: Features,
+    tolerance: float,
+    succeeded: Bool[np.ndarray, " cells"],
+) -> Int[np.ndarray, " cells"]:
+    """Index into `FAILURES` of the first reason each member is invalid for."""
+    label = np.asarray(features.label)
+    of_errors = {
+        1: (2, 2, 2),
+        2: (4, 5, 6),
+        3: (2, 3, 3),
+    }[int(target.label)]
+    off = ~(np.abs(errors) <= np.log1p(tolerance))
+    reasons = np.array(of_errors)[np.argmax(off, axis=1)]
+    reasons = np.where(label != int(target.label), 1, reasons)
+    reasons = np.where(label == 0, 0, reasons)
+    return np.where(succeeded, reasons, 7)

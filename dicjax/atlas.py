@@ -31,13 +31,13 @@ class Atlas(eqx.Module):
 
         Infinite where the firing pattern differs.
         """
-        errors = np.abs(np.asarray(feature_errors(self._as_features(), target)))
+        errors = np.abs(np.asarray(feature_errors(self.as_features(), target)))
         worst = np.max(np.where(np.isfinite(errors), errors, np.inf), axis=1)
         return np.where(self.labels == int(target.label), worst, np.inf)
 
     def distance(self, target: Features) -> float:
         """The factor by which some feature of the nearest members misses the train."""
-        nearest = np.sort(self.errors(target))[: NEIGHBOURS]
+        nearest = np.sort(self.errors(target))[:NEIGHBOURS]
         return float(np.exp(nearest[-1])) if len(nearest) else float("inf")
 
     def span(self, target: Features) -> str:
@@ -55,7 +55,7 @@ class Atlas(eqx.Module):
             )
         return f"its {name} members have mean ISIs of {low[0]:.0f} to {high[0]:.0f} ms"
 
-    def _as_features(self) -> Features:
+    def as_features(self) -> Features:
         values = np.exp(self.features)
         unknown = np.full(len(values), np.nan, values.dtype)
         return Features(

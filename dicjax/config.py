@@ -1,6 +1,7 @@
 """Everything a user may set, defined once for the API, command line and saved runs."""
 
 import dataclasses
+from typing import Literal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,3 +42,16 @@ class TrainingConfig:
     """Largest share of spikes missed."""
     seed: int = 0
     """Seed of everything random."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerateConfig:
+    """How hard a population is searched for."""
+
+    budget: int = 20_000
+    """Candidates simulated at most."""
+    spread: float = 0.7
+    """How far corrected candidates stray at first, in standard deviations of the
+    conductances of those that fire most alike."""
+    out_of_range: Literal["refuse", "try"] = "refuse"
+    """What to do with a recording unlike anything that the model does."""

@@ -4,7 +4,6 @@ import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
 
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -195,9 +194,7 @@ def _simulate(key, neuron, source, g, dics, report):
 
 def _joined(parts: Sequence[Dataset]) -> Dataset:
     width = max(part.spike_times.shape[1] for part in parts)
-    pad = lambda x: np.pad(
-        x, ((0, 0), (0, width - x.shape[1])), constant_values=np.inf
-    )
+    pad = lambda x: np.pad(x, ((0, 0), (0, width - x.shape[1])), constant_values=np.inf)
     return Dataset(
         np.concatenate([part.g for part in parts]),
         np.concatenate([part.dics for part in parts]),

@@ -120,7 +120,7 @@ class Scaled(AbstractCurve):
 
 
 class Gate(eqx.Module):
-    r"""A gating variable, $\dot x = (x_\infty(V, Ca) - x) / \tau_x(V)$, raised to a power.
+    r"""A gating variable, $\dot x = (x_\infty - x) / \tau_x$, raised to a power.
 
     - `exponent`: how many such particles must be open, a positive integer.
     - `steady_state`: $x_\infty$, between 0 and 1.

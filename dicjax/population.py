@@ -7,7 +7,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from dicjax._checks import check_targets
+from dicjax._checks import check_conductances, check_targets
 from dicjax.dic import dics_of_one_cell
 from dicjax.neuron import Neuron
 from dicjax.recipe import Recipe
@@ -49,7 +49,9 @@ class Population(eqx.Module):
             for name, count in zip(self.names[1:], counts[1:], strict=True)
             if count
         )
-        return f"{self.num_ok} of {len(self.g)} members ok" + (f"; {why}" if why else "")
+        return f"{self.num_ok} of {len(self.g)} members ok" + (
+            f"; {why}" if why else ""
+        )
 
 
 def sample(
@@ -105,8 +107,8 @@ def compensate(
 
     ??? cite "Reference"
 
-        Fyon, Franci, Sacré & Drion (2024), PNAS Nexus 3(10), for compensation; Brandoit,
-        Ernst, Drion & Fyon (2025), arXiv 2509.12783, for the recipe of the STG model.
+        Fyon, Franci, Sacré & Drion (2024), PNAS Nexus 3(10), for compensation;
+        Brandoit, Ernst, Drion & Fyon (2025), arXiv 2509.12783, for the STG recipe.
     """
     _recipe(neuron)
     dtype = jnp.dtype(dtype or jnp.zeros(()).dtype)
@@ -130,6 +132,42 @@ def compensate(
     return Population(g, rows, status, residual, num_draws)
 
 
+def impose(
+    neuron: Neuron,
+    g: Float[np.ndarray, "cells channels"],
+    targets: Float[np.ndarray, "cells 2"],
+) -> Population:
+    """Moves given cells to given DICs, through the two channels of the recipe's pair.
+
+    **Arguments:**
+
+    - `neuron`: the model; it must have a recipe.
+    - `g`: conductances to start from, in mS/cm².
+    - `targets`: (g_s, g_u) of every cell.
+
+    **Returns:**
+
+    A [`dicjax.Population`][] in the same order; the other conductances are unchanged.
+    """
+    _recipe(neuron)
+    check_conductances(neuron, g)
+    dtype = np.asarray(g).dtype
+    rows = check_targets(targets, None).astype(dtype)
+    neuron = neuron.with_dtype(dtype)
+    solved = np.array(g)
+    status = np.full(len(rows), NOT_CONVERGED, np.int32)
+    residual = np.full(len(rows), np.inf, dtype)
+    for members in _batches(np.arange(len(rows))):
+        result = _impose(neuron, jnp.asarray(g[members]), jnp.asarray(rows[members]))
+        solved[members], status[members], residual[members] = map(np.asarray, result)
+    return Population(solved, rows, status, residual, np.ones(len(rows), np.int32))
+
+
+@eqx.filter_jit
+def _impose(neuron, g, targets):
+    return jax.vmap(lambda g, target: _finish(neuron, g, target))(g, targets)
+
+
 def _batches(members: np.ndarray):
     # Padding repeats the last member, whose result is then written twice over.
     largest = BATCHES[-1]
@@ -150,12 +188,16 @@ def _compensate(key, neuron, targets, members):
 def _compensate_one(key, neuron, target):
     recipe = _recipe(neuron)
     g = _draw(key, neuron, target.dtype)
-    V = neuron.V_ref
     if recipe.seed_targets is not None:
         seed = jnp.asarray(recipe.seed_targets, target.dtype)
         free = jnp.array(neuron.index(*recipe.seed_channels))
-        g, _, _ = _solve(neuron, g, V, slice(0, 3), seed, free)
+        g, _, _ = _solve(neuron, g, neuron.V_ref, slice(0, 3), seed, free)
+    return _finish(neuron, g, target)
+
+
+def _finish(neuron, g, target):
     free = _pair(neuron, target)
+    V = neuron.V_ref
     g, residual, jacobian = _solve(neuron, g, V, slice(1, 3), target, free)
     return g, _status(neuron, g, residual, _condition(jacobian)), residual
 

@@ -55,8 +55,8 @@ class Generated:
     - `spike_times`: in ms, padded with inf; simulated for `duration`, of which the
         first `discard` ms are left out.
     - `features`: of the members; `distance`: the largest |ln(feature / target)|.
-    - `accepted`: valid within `tolerance`; `accepted_half_step`: still so when
-        simulated at half the time step.
+    - `accepted`: valid within `tolerance`, and still so at half the time step;
+        `num_uncertified`: how many were valid only at the whole step.
     - `num_asked`: how many members were asked for.
     - `rounds`: what was simulated, in order.
     - `participation_ratio`: effective number of directions in which the logarithms of
@@ -77,7 +77,7 @@ class Generated:
     features: Features
     distance: Float[np.ndarray, " cells"]
     accepted: Bool[np.ndarray, " cells"]
-    accepted_half_step: Bool[np.ndarray, " cells"]
+    num_uncertified: int
     duration: float
     discard: float
     rounds: tuple[Round, ...]
@@ -107,16 +107,18 @@ class Generated:
             f"({before[0]:.1%} to {before[1]:.1%}).",
         ]
         if later:
-            num, valid = (sum(x) for x in zip(*((r.num, r.num_valid) for r in later)))
+            num, valid = (
+                sum(x) for x in zip(*((r.num, r.num_valid) for r in later), strict=True)
+            )
             low, high = wilson(valid, num)
             lines.append(
                 f"After correction, {valid} of {num} were ({low:.1%} to {high:.1%})."
             )
         if self.num_accepted:
-            still = int((self.accepted & self.accepted_half_step).sum())
             lines.append(
-                f"At half the time step {still} of {self.num_accepted} remain valid. "
-                f"Their conductances vary in {self.participation_ratio:.1f} effective "
+                "All of them remain valid at half the time step "
+                f"({self.num_uncertified} that did not were left out). Their "
+                f"conductances vary in {self.participation_ratio:.1f} effective "
                 "directions."
             )
         if self.num_accepted < self.num_asked:

@@ -171,7 +171,8 @@ def _spikes(times, offset, discard):
 def _gather(pieces, shape, window, num_windows, discard):
     rows = [row for piece in pieces for row in piece[0]]
     num_spikes = np.array([len(row) for row in rows], np.int32)
-    width = max(1, int(num_spikes.max(initial=0)))
+    # A few widths only, so that what looks at the spikes is not compiled for each.
+    width = 1 << max(6, int(num_spikes.max(initial=0)).bit_length())
     dtype = rows[0].dtype if rows else np.float32
     padded = np.full((len(rows), width), np.inf, dtype)
     for row, values in zip(padded, rows, strict=True):

@@ -29,9 +29,7 @@ class NoisyCurrent(eqx.Module):
     sigma: Float[Array, ""] = eqx.field(converter=strong, default=0.0)
     mean: Float[Array, ""] = eqx.field(converter=strong, default=0.0)
 
-    def nodes(
-        self, cell_key: Key[Array, ""], first: Int[Array, ""]
-    ) -> Nodes:
+    def nodes(self, cell_key: Key[Array, ""], first: Int[Array, ""]) -> Nodes:
         """Three successive nodes of one cell's current, from node `first` on."""
         # Joining independent nodes by lines leaves 2/3 of their variance on average.
         sigma = self.sigma * jnp.sqrt(1.5).astype(self.sigma.dtype)

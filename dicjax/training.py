@@ -15,7 +15,6 @@ from dicjax.config import EncoderConfig, TrainingConfig
 from dicjax.dataset import Dataset
 from dicjax.encoder import (
     Encoder,
-    infer_dics,
     mixture_log_prob,
     NUM_FEATURES,
     Posterior,
@@ -233,9 +232,7 @@ def posterior_of(encoder: Encoder, dataset: Dataset, batch: int = 512) -> Poster
         reading = read(encoder, jnp.asarray(rows))
         reading = jax.tree.map(lambda x, n=len(piece): x[:n], reading)
         pieces.append((reading.weights, reading.means, reading.factors))
-    weights, means, factors = (
-        jnp.concatenate(x) for x in zip(*pieces, strict=True)
-    )
+    weights, means, factors = (jnp.concatenate(x) for x in zip(*pieces, strict=True))
     grid = jnp.linspace(0, 1, NUM_LEVELS)
     return Posterior(weights, means, factors, encoder.low, encoder.high, grid)
 

@@ -17,14 +17,12 @@ LAYERS = (
     ("models",),
     ("solvers",),
     ("simulation", "spikes", "dic"),
-    ("population", "readers"),
-    ("encoder",),
-    ("dataset", "checkpoint"),
-    ("training", "tables", "plots"),
-    ("pipeline",),
-    ("report",),
-    ("cli",),
+    ("population", "readers", "encoder", "atlas", "refinement"),
+    ("dataset", "checkpoint", "result"),
+    ("training", "tables", "plots", "search"),
+    ("fitting", "pipeline", "report"),
     ("__init__",),
+    ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -6,22 +6,6 @@ from dicjax.neuron import Calcium, Neuron
 from dicjax.recipe import Recipe
 
 
-# Time constants, in ms.
-tau_m_na = Sigmoid(-120.0, -25.0, 1.32, -1.26)
-tau_h_na = Product(
-    (Sigmoid(-62.9, -10.0, 0.0, 0.67), Sigmoid(-34.9, 3.6, 1.5, 1.0)),
-)
-tau_m_kd = Sigmoid(-28.3, -19.2, 7.2, -6.4)
-tau_m_cat = Sigmoid(-68.1, -20.5, 21.7, -21.3)
-tau_h_cat = Sigmoid(-55.0, -16.9, 105.0, -89.8)
-tau_m_cas = Bell((-27.0, 10.0), (-70.0, -13.0), 1.4, 7.0)
-tau_h_cas = Bell((-55.0, 9.0), (-65.0, -16.0), 60.0, 150.0)
-tau_m_kca = Sigmoid(-46.0, -22.7, 90.3, -75.1)
-tau_m_a = Sigmoid(-32.9, -15.2, 11.6, -10.4)
-tau_h_a = Sigmoid(-38.9, -26.5, 38.6, -29.2)
-tau_m_h = Sigmoid(-42.2, -8.73, 272.0, 1499.0)
-
-
 RECIPE = Recipe(
     ranges={
         "leak": (0.007, 0.014),
@@ -65,6 +49,20 @@ def stg() -> Neuron:
         conductances regulated by multiple calcium sensors.* J. Neurosci. 18(7). The
         recipe is that of Brandoit, Ernst, Drion & Fyon (2025), arXiv 2509.12783.
     """
+    # Time constants, in ms.
+    tau_m_na = Sigmoid(-120.0, -25.0, 1.32, -1.26)
+    tau_h_na = Product(
+        (Sigmoid(-62.9, -10.0, 0.0, 0.67), Sigmoid(-34.9, 3.6, 1.5, 1.0)),
+    )
+    tau_m_kd = Sigmoid(-28.3, -19.2, 7.2, -6.4)
+    tau_m_cat = Sigmoid(-68.1, -20.5, 21.7, -21.3)
+    tau_h_cat = Sigmoid(-55.0, -16.9, 105.0, -89.8)
+    tau_m_cas = Bell((-27.0, 10.0), (-70.0, -13.0), 1.4, 7.0)
+    tau_h_cas = Bell((-55.0, 9.0), (-65.0, -16.0), 60.0, 150.0)
+    tau_m_kca = Sigmoid(-46.0, -22.7, 90.3, -75.1)
+    tau_m_a = Sigmoid(-32.9, -15.2, 11.6, -10.4)
+    tau_h_a = Sigmoid(-38.9, -26.5, 38.6, -29.2)
+    tau_m_h = Sigmoid(-42.2, -8.73, 272.0, 1499.0)
     return Neuron(
         name="stg",
         channels=(

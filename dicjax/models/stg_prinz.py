@@ -9,10 +9,6 @@ from dicjax.neuron import Calcium, Neuron
 from dicjax.recipe import Recipe
 
 
-m_h = Gate(1, Sigmoid(-75.0, 5.5), Bell((-169.7, -11.6), (26.7, 14.3), 0.0, 2.0))
-nernst = Nernst(outside=3000.0, temperature=283.15)
-
-
 BOX = {
     "Na": 500.0,
     "Kd": 125.0,
@@ -58,6 +54,8 @@ def stg_prinz() -> Neuron:
         models: construction and analysis of databases of model neurons.* J.
         Neurophysiol. 90:3998.
     """
+    m_h = Gate(1, Sigmoid(-75.0, 5.5), Bell((-169.7, -11.6), (26.7, 14.3), 0.0, 2.0))
+    nernst = Nernst(outside=3000.0, temperature=283.15)
     channels = []
     for channel in stg().channels:
         channel = _doubled(channel)

@@ -1,0 +1,243 @@
+"""Spike times in, validated population out: what the command line and the app call."""
+
+import dataclasses
+import importlib.metadata
+import math
+import pathlib
+import time
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from dicjax.checkpoint import Checkpoint, load_checkpoint, shipped_checkpoint
+from dicjax.config import GenerateConfig
+from dicjax.encoder import infer_dics, Posterior
+from dicjax.models import MODELS
+from dicjax.result import Generated
+from dicjax.search import Progress, Search
+from dicjax.spikes import (
+    BURSTING,
+    Features,
+    LABELS,
+    SILENT,
+    spike_features,
+    SpikeTrain,
+)
+
+
+MIN_SPIKES = 10
+MAX_DISTANCE = 1.6  # factor by which the nearest members may miss a recording
+FEW_SPIKES, DRIFT = 40, 1.25  # below and above which a user is warned
+SHORT, MANY_SHORT = 2.0, 0.005  # ms; share of ISIs that no single cell has
+PACKAGES = ("dicjax", "jax", "equinox", "diffrax", "numpy")
+
+
+class OutOfRange(ValueError):
+    """A recording that a model cannot fire like; the message says why."""
+
+
+def infer(
+    trains: Sequence[Float[np.ndarray, " spikes"] | SpikeTrain],
+    model: str = "stg",
+    *,
+    checkpoint: pathlib.Path | None = None,
+) -> Posterior:
+    """Infers the dynamic input conductances (g_s, g_u) of neurons from their spikes.
+
+    **Arguments:**
+
+    - `trains`: spike times, in ms, of one neuron each.
+    - `model`: the model that the conductances are those of.
+    - `checkpoint`: a trained encoder; the shipped one by default.
+
+    **Returns:**
+
+    A [`dicjax.encoder.Posterior`][] with a row per train; `in_distribution` says which
+    trains resemble what the encoder was trained on.
+
+    **Raises:**
+
+    - `ValueError`: if there is no such model or checkpoint, or a train is unsorted,
+        negative, not finite or shorter than ten spikes.
+    """
+    checked = [as_train(train) for train in trains]
+    if not checked:
+        raise ValueError("There are no spike trains to infer anything from.")
+    loaded = load_checkpoint(checkpoint or shipped_checkpoint(model), model)
+    return _posterior(loaded, checked)
+
+
+def _posterior(loaded: Checkpoint, trains: Sequence[SpikeTrain]) -> Posterior:
+    posterior = infer_dics(loaded.encoder, [t.times for t in trains], loaded.ranks)
+    targets = [features_of(train) for train in trains]
+    distance = np.array([loaded.atlas.distance(target) for target in targets])
+    return dataclasses.replace(posterior, distance=distance, max_distance=MAX_DISTANCE)
+
+
+def as_train(train: Float[np.ndarray, " spikes"] | SpikeTrain) -> SpikeTrain:
+    """A checked spike train of at least ten spikes, whatever it came as."""
+    if not isinstance(train, SpikeTrain):
+        train = SpikeTrain(np.asarray(train, np.float64))
+    if train.num_spikes < MIN_SPIKES:
+        raise ValueError(
+            f"A train needs at least {MIN_SPIKES} spikes to tell anything about a "
+            f"neuron, got {train.num_spikes}; give a longer recording or window."
+        )
+    return train
+
+
+def features_of(train: SpikeTrain) -> Features:
+    """Features of one train, as scalars on the host."""
+    # A few widths only, so that trains of other lengths compile nothing new.
+    width = 1 << max(7, math.ceil(math.log2(train.num_spikes)))
+    padded = np.full((1, width), np.inf)
+    padded[0, : train.num_spikes] = train.times
+    return jax.tree.map(lambda x: np.asarray(x)[0], spike_features(padded))
+
+
+def suit(train: Float[np.ndarray, " spikes"] | SpikeTrain) -> str:
+    """The shipped model whose simulated members fire most like a train."""
+    _, distances = _load("auto", None, features_of(as_train(train)))
+    return min(distances, key=lambda name: distances[name])
+
+
+def generate(
+    key: Key[Array, ""],
+    train: Float[np.ndarray, " spikes"] | SpikeTrain,
+    *,
+    model: str = "auto",
+    num: int = 1000,
+    tolerance: float = 0.10,
+    config: GenerateConfig = GenerateConfig(),
+    checkpoint: pathlib.Path | None = None,
+    on_progress: Progress | None = None,
+) -> Generated:
+    """Generates a population that provably fires like a recording.
+
+    The recording's DICs are inferred, members with those DICs are built and simulated,
+    and each is compared with the recording. Members that miss teach the next round how
+    conductances move features, until `num` are valid or the budget is spent. A valid
+    member is simulated again at half the time step, and counts only if it still is.
+
+    **Arguments:**
+
+    - `key`: everything random follows from it.
+    - `train`: spike times, in ms.
+    - `model`: a model's name, or "auto" for the one that fires most like the train.
+    - `num`: how many valid members are wanted.
+    - `tolerance`: how far each feature may be off, as a share.
+    - `config`: the budget and other choices.
+    - `checkpoint`: a trained encoder; the shipped one by default.
+    - `on_progress`: called with (what is being done, valid members, `num`).
+
+    **Returns:**
+
+    A [`dicjax.result.Generated`][].
+
+    **Raises:**
+
+    - `ValueError`: if the train is bad or silent, or the model unknown.
+    - [`dicjax.pipeline.OutOfRange`][]: if no member of the model fires remotely like
+        the recording, unless `config.out_of_range` is "try".
+    """
+    started = time.time()
+    report = on_progress or (lambda stage, done, total: None)
+    if not 0 < tolerance < 1:
+        raise ValueError(f"`tolerance` must lie between 0 and 1, got {tolerance}.")
+    if num < 1:
+        raise ValueError(f"`num` must be at least 1, got {num}.")
+    train = as_train(train)
+    target = features_of(train)
+    if int(target.label) == SILENT:
+        raise ValueError("The recording is silent: there is nothing to fire like.")
+    report("reading the encoder", 0, num)
+    loaded, distances = _load(model, checkpoint, target)
+    chosen = loaded.header["model"]
+    neuron = MODELS[chosen]()
+    if distances[chosen] > MAX_DISTANCE and config.out_of_range == "refuse":
+        raise OutOfRange(_out_of_range(train, target, loaded, distances))
+    posterior = _posterior(loaded, [train])
+    search = Search(neuron, loaded.atlas, target, tolerance, config, report, num)
+    search.run(key, posterior)
+    settings = {
+        "model_asked": model,
+        "config": dataclasses.asdict(config),
+        "distance_to_simulated_members": distances,
+        "encoder": {
+            name: loaded.header[name] for name in ("config_hash", "arrays_hash", "date")
+        },
+        "dt_ms": neuron.recipe.dt,
+        "warnings": warnings_about(train, target),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+    return search.result(train, posterior, time.time() - started, settings)
+
+
+def warnings_about(train: SpikeTrain, target: Features) -> list[str]:
+    """What a user should know about a recording before trusting what follows."""
+    warnings = []
+    short = float(np.mean(np.diff(train.times) < SHORT))
+    if short > MANY_SHORT:
+        warnings.append(
+            f"{short:.1%} of the intervals are shorter than {SHORT:.0f} ms: two cells "
+            "may be merged in this train, and members will fire like their sum."
+        )
+    if train.num_spikes < FEW_SPIKES:
+        warnings.append(
+            f"{train.num_spikes} spikes are few to tell a firing pattern by: short "
+            "random trains can pass for bursts."
+        )
+    halves = np.array_split(np.diff(train.times), 2)
+    change = float(np.exp(abs(np.log(halves[0].mean() / halves[1].mean()))))
+    if change > DRIFT:
+        warnings.append(
+            f"The rate changes by a factor of {change:.2f} from the first to the "
+            "second half: consider a window where it is steady."
+        )
+    return warnings
+
+
+def _load(model, checkpoint, target) -> tuple[Checkpoint, dict[str, float]]:
+    if model != "auto" and model not in MODELS:
+        raise ValueError(
+            f"There is no model {model!r}; choose one of {', '.join(MODELS)}, or auto."
+        )
+    if checkpoint is not None:
+        if model == "auto":
+            raise ValueError("Name the model that the checkpoint is for.")
+        loaded = load_checkpoint(checkpoint, model)
+        return loaded, {model: loaded.atlas.distance(target)}
+    shipped = {name: load_checkpoint(shipped_checkpoint(name), name) for name in MODELS}
+    distances = {name: c.atlas.distance(target) for name, c in shipped.items()}
+    nearest = min(distances, key=lambda name: distances[name])
+    return shipped[nearest if model == "auto" else model], distances
+
+
+def _out_of_range(train, target, loaded, distances) -> str:
+    chosen = loaded.header["model"]
+    others = [name for name, x in distances.items() if x <= MAX_DISTANCE]
+    remedy = (
+        f"try --model {others[0]}, which can"
+        if others
+        else "no model that ships can; `--out-of-range try` searches all the same"
+    )
+    return (
+        f"The recording lies outside what {chosen} can do: it is {describe(target)}, "
+        f"while {loaded.atlas.span(target)} (the nearest of {len(loaded.atlas.g):,} "
+        f"simulated members miss some feature by a factor of "
+        f"{distances[chosen]:.2g}); {remedy}."
+    )
+
+
+def describe(target: Features) -> str:
+    """A train's pattern and main features, in words."""
+    label = LABELS[int(target.label)]
+    if int(target.label) == BURSTING:
+        return (
+            f"bursting with a period of {float(target.period):.0f} ms, "
+            f"{float(target.spikes_per_burst):.1f} spikes per burst and an intra-burst "
+            f"ISI of {float(target.intra_burst_isi):.1f} ms"
+        )
+    return f"{label} with a mean ISI of {float(target.mean_isi):.1f} ms"

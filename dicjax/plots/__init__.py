@@ -1,0 +1,22 @@
+"""Figures of a recording and of a population that fires like it.
+
+Every function returns a `matplotlib.figure.Figure` and leaves matplotlib's own state
+alone. Orange is what was recorded or follows from it, blue is what was simulated.
+"""
+
+from dicjax.plots import style as style
+from dicjax.plots.activity import (
+    COMPARED as COMPARED,
+    FEATURES as FEATURES,
+    plot_features as plot_features,
+    plot_isis as plot_isis,
+    plot_raster as plot_raster,
+    plot_traces as plot_traces,
+)
+from dicjax.plots.population import (
+    most_different as most_different,
+    plot_conductances as plot_conductances,
+    plot_correlations as plot_correlations,
+    plot_posterior as plot_posterior,
+    plot_yield as plot_yield,
+)

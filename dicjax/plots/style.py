@@ -1,0 +1,98 @@
+"""How every figure looks: colours, axes, ticks, words in place of legends."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+
+# After Okabe & Ito, told apart by every kind of colour vision. Whoever embeds figures
+# may exchange these for others, as the report does on a dark screen.
+PAPER = "#ffffff"
+INK = "#1d2733"
+MUTED = "#66717e"
+GRID = "#dde2e8"
+OTHER = "#a9b1ba"
+RECORDING = "#d55e00"
+MEMBERS = "#0072b2"
+HIGHLIGHTS = (MEMBERS, "#009e73", "#b0568b")
+
+WIDTH = 7.2  # inches, of a figure that fills a page
+MAX_VECTOR = 150  # marks beyond which a layer is drawn as pixels
+
+Color = str | tuple[str, float]  # with an opacity
+
+
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained", facecolor=PAPER)
+
+
+def new_axes(figure: Figure, *place: int, sides=("left", "bottom")) -> Axes:
+    return style_axes(figure.add_subplot(*place), sides=sides)
+
+
+def style_axes(ax: Axes, sides: Sequence[str] = ("left", "bottom")) -> Axes:
+    ax.set_facecolor("none")
+    for side, spine in ax.spines.items():
+        spine.set(visible=side in sides, color=MUTED, linewidth=0.8)
+    ax.tick_params(color=MUTED, labelcolor=INK, labelsize=8, length=3, width=0.8)
+    ax.tick_params(which="minor", color=MUTED, length=2, width=0.6)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.label.set(color=INK, size=9)
+    return ax
+
+
+def color_key(ax: Axes, *entries: tuple[str, Color]) -> None:
+    """Says above the axes what each colour is, in that colour."""
+    areas: list[Artist] = [
+        TextArea(text, textprops={"color": color, "size": 9, "weight": "bold"})
+        for text, color in entries
+    ]
+    packed = HPacker(children=areas, pad=0, sep=14, align="baseline")
+    where = {"bbox_to_anchor": (0, 1.02), "bbox_transform": ax.transAxes}
+    ax.add_artist(
+        AnchoredOffsetbox(
+            "lower left", child=packed, frameon=False, pad=0, borderpad=0.2, **where
+        )
+    )
+
+
+def spike_ticks(
+    ax: Axes, times: np.ndarray, y: float | int, height: float, color: str
+) -> None:
+    # One path with gaps: a fraction of the size of a path per spike.
+    x = np.stack([times, times, np.full_like(times, np.nan)], axis=1).ravel() / 1e3
+    heights = np.tile([y - height, y + height, np.nan], len(times))
+    ax.plot(x, heights, color=color, lw=1.1, solid_capstyle="butt")
+
+
+def log_ticks(axis: Axis, low: float, high: float) -> None:
+    """Four ticks or more at round numbers, on however short a logarithmic axis."""
+    decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    ticks = np.empty(0)
+    for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), range(1, 10)):
+        ticks = np.outer(decades, digits).ravel()
+        ticks = ticks[(ticks >= low) & (ticks <= high)]
+        if len(ticks) >= 4:
+            break
+    axis.set_major_locator(FixedLocator(list(ticks)))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def fold_ticks(axis: Axis, low: float, high: float) -> None:
+    base = 2 if high / low < 40 else 10
+    powers = np.arange(np.ceil(np.log(low) / np.log(base)), np.log(high) / np.log(base))
+    name: Callable = lambda x, _: f"\u00d7{x:g}" if x >= 1 else f"\u00d71/{1 / x:g}"
+    axis.set_major_locator(FixedLocator(list(float(base) ** powers)))
+    axis.set_major_formatter(FuncFormatter(name))
+    axis.set_minor_locator(NullLocator())
+
+
+def short(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.2g}"

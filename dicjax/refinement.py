@@ -1,0 +1,97 @@
+r"""Ensemble correction: moving members that miss towards the features of a target.
+
+What a change of conductances does to a train's features is read off the population
+itself: around each parent, features are regressed on log conductances over the members
+nearest to it, which gives a local Jacobian $J$ with no derivative through the
+simulation. A child is its parent, displaced at random by $\epsilon$ and corrected:
+
+$\Delta = \epsilon + J^\top (J J^\top + \lambda I)^{-1} (r - J \epsilon)$,
+
+where $r$ is what the parent misses. To first order it hits the target, and it differs
+from its parent along everything that the features do not feel.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Bool, Float, Key
+
+
+NUM_PARENTS = 192  # nearest to the target, from which children descend
+NUM_LOCAL = 150  # members that shape each Jacobian
+RIDGE = 1e-2
+FURTHEST = 3.0  # standard deviations a child may be from its parent, per channel
+
+
+@eqx.filter_jit
+def children(
+    key: Key[Array, ""],
+    log_g: Float[Array, "cells channels"],
+    misses: Float[Array, "cells features"],
+    usable: Bool[Array, " cells"],
+    bounds: Float[Array, "2 channels"],
+    spread: Float[Array, ""],
+    num: int,
+) -> Float[Array, "{num} channels"]:
+    """Draws `num` corrected children of the members nearest to the target.
+
+    **Arguments:**
+
+    - `log_g`: logarithms of conductances of members whose activity is known.
+    - `misses`: ln(feature / target) of each member; zero for features that do not
+        matter.
+    - `usable`: members with the target's firing pattern and all of its features.
+    - `bounds`: lowest and highest log conductances.
+    - `spread`: size of the random displacement, in standard deviations of the members
+        nearest to the target.
+
+    **Returns:**
+
+    Logarithms of the children's conductances.
+    """
+    error = jnp.where(usable, jnp.max(jnp.abs(misses), axis=1), jnp.inf)
+    nearest = jnp.argsort(error)[:NUM_PARENTS]
+    is_parent = usable[nearest]
+    scale = _spread_of(log_g[nearest], is_parent)
+    pick, draw = jr.split(key)
+    weights = is_parent.astype(log_g.dtype)
+    parents = jr.choice(pick, nearest, (num,), p=weights / jnp.sum(weights))
+    noise = spread * jr.normal(draw, (num, log_g.shape[1]), log_g.dtype)
+    misses = jnp.where(usable[:, None], misses, 0)
+
+    def one_child(parent, noise):
+        away = (log_g - log_g[parent][None]) / scale[None]
+        J = _local_jacobian(away, misses - misses[parent][None], usable)
+        left = -misses[parent] - J @ noise
+        gram = J @ J.T + RIDGE * jnp.eye(len(J), dtype=J.dtype)
+        step = noise + J.T @ jnp.linalg.solve(gram, left)
+        return log_g[parent] + scale * jnp.clip(step, -FURTHEST, FURTHEST)
+
+    # In batches, since every child weighs every member.
+    born = jax.lax.map(lambda x: one_child(*x), (parents, noise), batch_size=64)
+    return jnp.clip(born, bounds[:1], bounds[1:])
+
+
+def _spread_of(log_g, of):
+    count = jnp.maximum(jnp.sum(of), 2).astype(log_g.dtype)
+    mean = jnp.sum(jnp.where(of[:, None], log_g, 0), axis=0) / count
+    square = jnp.where(of[:, None], (log_g - mean[None]) ** 2, 0)
+    # Never so small that nothing could move.
+    return jnp.maximum(jnp.sqrt(jnp.sum(square, axis=0) / count), 0.05)
+
+
+def _local_jacobian(away, change, usable):
+    """Ridge regression of `change` on `away`, by weights that fall with distance."""
+    distance = jnp.where(usable, jnp.sum(away**2, axis=1), jnp.inf)
+    reach = jnp.sort(distance)[NUM_LOCAL]
+    furthest = jnp.max(jnp.where(usable, distance, 0))
+    reach = jnp.where(jnp.isfinite(reach), reach, furthest)
+    weight = jnp.where(usable, jnp.exp(-distance / (0.5 * reach + 1e-6)), 0)
+    # Features that fire far off say little of the slope near the target.
+    weight = weight / (1 + jnp.sum(change**2, axis=1))
+    X = jnp.concatenate([jnp.ones_like(away[:, :1]), away], axis=1)
+    ridge = RIDGE * jnp.sum(weight) * jnp.eye(X.shape[1], dtype=X.dtype)
+    left = (X * weight[:, None]).T @ X + ridge.at[0, 0].set(1e-6)
+    right = (X * weight[:, None]).T @ change
+    return jnp.linalg.solve(left, right)[1:].T

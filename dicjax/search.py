@@ -1,0 +1,251 @@
+"""The search for members that fire like a recording, round by round."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from dicjax.atlas import Atlas
+from dicjax.dic import dynamic_input_conductances, threshold
+from dicjax.neuron import Neuron
+from dicjax.population import compensate, impose, OK
+from dicjax.refinement import children
+from dicjax.result import (
+    FAILURES,
+    first_failure,
+    Generated,
+    participation_ratio,
+    Round,
+)
+from dicjax.simulation import simulate
+from dicjax.spikes import (
+    BURSTING,
+    feature_errors,
+    Features,
+    is_valid,
+    spike_features,
+)
+
+
+BATCH = 512  # candidates per round
+MEMORY = 4096  # members that corrections learn from
+NUM_NEAR = 384  # atlas members from which free conductances are drawn
+FLOOR = 1e-3  # of a channel's bound: what counts as none of it
+
+Progress = Callable[[str, int, int], None]
+
+
+class Search:
+    """The rounds of one call of `generate`, and what they have found so far."""
+
+    def __init__(self, neuron, atlas: Atlas, target, tolerance, config, report, num):
+        self.neuron = neuron
+        self.target = target
+        self.tolerance = tolerance
+        self.config = config
+        self.report = report
+        self.num = num
+        self.duration, self.discard = simulated_time(neuron, target)
+        order = np.argsort(atlas.errors(target))
+        self.near = atlas.g[order[:NUM_NEAR]]
+        self._remember_atlas(atlas, order[: MEMORY // 2])
+        self.rounds: list[Round] = []
+        self.valid: list[tuple] = []  # (g, spike times) of certified members
+        self.missed: list[tuple] = []  # (distance, g, spike times), a few of each round
+        self.num_uncertified = 0
+        self.settings: dict = {}
+
+    def _remember_atlas(self, atlas, members):
+        self.log_g = _log(self.neuron, atlas.g[members])
+        as_features = jax.tree.map(lambda x: x[members], atlas.as_features())
+        self.misses = np.asarray(feature_errors(as_features, self.target))
+        self.usable = (atlas.labels[members] == int(self.target.label)) & np.isfinite(
+            self.misses
+        ).all(axis=1)
+
+    @property
+    def num_valid(self) -> int:
+        return sum(len(g) for g, _ in self.valid)
+
+    def run(self, key, posterior) -> None:
+        """Simulates round after round until enough members are valid."""
+        self.report("simulating the posterior", 0, self.num)
+        candidates = self._from_posterior(jr.fold_in(key, 0), posterior)
+        share = self._try("posterior", candidates)
+        spread = self.config.spread
+        number = 1
+        while self.num_valid < self.num and self._budget_left() >= BATCH:
+            self.report(f"correcting, round {number}", self.num_valid, self.num)
+            candidates = self._corrected(jr.fold_in(key, number), spread)
+            share = self._try(f"correction {number}", candidates)
+            # Wide where that works, for diversity; narrower where little is valid.
+            spread *= 1.15 if share > 0.4 else 0.75 if share < 0.15 else 1.0
+            spread = min(max(spread, 0.05), 2.0)
+            number += 1
+
+    def _budget_left(self) -> int:
+        return self.config.budget - sum(round.num for round in self.rounds)
+
+    def _from_posterior(self, key, posterior):
+        """Members whose DICs are draws of the posterior.
+
+        The conductances that DICs leave free are those of members of the atlas that
+        fire like the recording: of two drawn at random, the one nearer in its DICs.
+        """
+        draw_key, pick_key, fill_key = jr.split(key, 3)
+        num = 2 * BATCH
+        draws = np.asarray(posterior.sample(draw_key, num))[0]
+        near = np.asarray(
+            dynamic_input_conductances(self.neuron, self.near, self.neuron.V_ref)
+        )[:, 1:]
+        scale = np.maximum(draws.std(axis=0), 1e-3)
+        picks = np.asarray(jr.randint(pick_key, (num, 8), 0, len(self.near)))
+        away = np.abs((near[picks] - draws[:, None]) / scale).max(axis=2)
+        picked = picks[np.arange(num), away.argmin(axis=1)]
+        population = impose(self.neuron, self.near[picked], draws)
+        g = population.g[population.status == OK]
+        if len(g) < BATCH:
+            filled = compensate(fill_key, self.neuron, draws[:BATCH])
+            g = np.concatenate([g, filled.g[filled.status == OK].astype(g.dtype)])
+        return g[:BATCH]
+
+    def _corrected(self, key, spread):
+        high = np.array([_bound(self.neuron, c) for c in self.neuron.channel_names])
+        bounds = np.log(np.stack([FLOOR * high, high])).astype(np.float32)
+        born = children(
+            key,
+            jnp.asarray(self.log_g),
+            jnp.asarray(self.misses),
+            jnp.asarray(self.usable),
+            jnp.asarray(bounds),
+            jnp.asarray(spread, jnp.float32),
+            BATCH,
+        )
+        return np.exp(np.asarray(born))
+
+    def _try(self, name, g) -> float:
+        """Simulates candidates, keeps what is valid and learns from the rest."""
+        run = self._simulate(g, self.neuron.recipe.dt)
+        features = spike_features(run.spike_times)
+        errors = np.asarray(feature_errors(features, self.target))
+        valid = run.succeeded & np.asarray(
+            is_valid(features, self.target, self.tolerance)
+        )
+        reasons = first_failure(
+            features, errors, self.target, self.tolerance, run.succeeded
+        )
+        counts = np.bincount(reasons[~valid], minlength=len(FAILURES))
+        self.rounds.append(
+            Round(
+                name=name,
+                num=len(g),
+                num_label=int((np.asarray(features.label) == self.target.label).sum()),
+                num_valid=int(valid.sum()),
+                failures=dict(zip(FAILURES, counts.tolist(), strict=True)),
+            )
+        )
+        self._certify(g[valid], run.spike_times[valid])
+        self._remember(g, errors, features)
+        self._keep_nearest(g[~valid], errors[~valid], features, run, ~valid)
+        return float(valid.mean())
+
+    def _simulate(self, g, dt):
+        return simulate(self.neuron, g, self.duration, discard=self.discard, dt=dt)
+
+    def _certify(self, g, spike_times):
+        if not len(g):
+            return
+        again = self._simulate(g, self.neuron.recipe.dt / 2)
+        features = spike_features(again.spike_times)
+        still = again.succeeded & np.asarray(
+            is_valid(features, self.target, self.tolerance)
+        )
+        self.num_uncertified += int((~still).sum())
+        self.valid.append((g[still], spike_times[still]))
+
+    def _remember(self, g, errors, features):
+        usable = np.asarray(features.label) == int(self.target.label)
+        usable &= np.isfinite(errors).all(axis=1)
+        log_g = np.concatenate([_log(self.neuron, g), self.log_g])
+        misses = np.concatenate([errors, self.misses])
+        usable = np.concatenate([usable, self.usable])
+        size = np.where(usable, np.abs(misses).max(axis=1), np.inf)
+        keep = np.argsort(size, kind="stable")[:MEMORY]
+        self.log_g, self.misses, self.usable = log_g[keep], misses[keep], usable[keep]
+
+    def _keep_nearest(self, g, errors, features, run, of):
+        same = (np.asarray(features.label) == int(self.target.label))[of]
+        size = np.where(np.isfinite(errors), np.abs(errors), np.inf).max(axis=1)
+        size = np.where(same, size, np.inf)
+        for i in np.argsort(size)[: self.num]:
+            if np.isfinite(size[i]):
+                self.missed.append((size[i], g[i], run.spike_times[of][i]))
+
+    def result(self, train, posterior, seconds, settings) -> Generated:
+        """The members found: accepted ones first, then the nearest of the others."""
+        width = max([1, *(times.shape[1] for _, times in self.valid)])
+        width = max([width, *(len(times) for *_, times in self.missed)])
+        found = [
+            (g, np.pad(t, (0, width - len(t)), constant_values=np.inf))
+            for members, trains in self.valid
+            for g, t in zip(members, trains, strict=True)
+        ][: self.num]
+        self.missed.sort(key=lambda miss: miss[0])
+        others = [
+            (g, np.pad(t, (0, width - len(t)), constant_values=np.inf))
+            for _, g, t in self.missed[: self.num - len(found)]
+        ]
+        num_channels = len(self.neuron.channels)
+        rows = found + others
+        g = np.array([g for g, _ in rows], np.float32).reshape(-1, num_channels)
+        spike_times = np.array([t for _, t in rows], np.float32).reshape(-1, width)
+        accepted = np.arange(len(rows)) < len(found)
+        features = spike_features(spike_times)
+        errors = np.abs(np.asarray(feature_errors(features, self.target)))
+        return Generated(
+            neuron=self.neuron,
+            train=train,
+            target=self.target,
+            posterior=posterior,
+            tolerance=self.tolerance,
+            num_asked=self.num,
+            g=g,
+            dics=np.asarray(
+                dynamic_input_conductances(self.neuron, g, self.neuron.V_ref)
+            ),
+            V_th=np.asarray(threshold(self.neuron, g).V),
+            spike_times=spike_times,
+            features=features,
+            distance=np.where(np.isfinite(errors), errors, np.inf).max(axis=1),
+            accepted=accepted,
+            num_uncertified=self.num_uncertified,
+            duration=self.duration,
+            discard=self.discard,
+            rounds=tuple(self.rounds),
+            participation_ratio=participation_ratio(g[accepted]),
+            seconds=seconds,
+            settings=settings,
+        )
+
+
+def simulated_time(neuron: Neuron, target: Features) -> tuple[float, float]:
+    """How long (ms) members are simulated to be compared with a train, and the start
+    that is left out: ten bursts or thirty intervals, within reason."""
+    discard = neuron.recipe.discard
+    if int(target.label) == BURSTING:
+        span = 12 * float(target.period)
+    else:
+        span = 40 * float(target.mean_isi)
+    return discard + float(np.clip(span, 2000.0, 60_000.0)), discard
+
+
+def _log(neuron, g):
+    high = np.array([_bound(neuron, name) for name in neuron.channel_names])
+    return np.log(np.maximum(g, FLOOR * high)).astype(np.float32)
+
+
+def _bound(neuron, name: str) -> float:
+    recipe = neuron.recipe
+    return recipe.box[name] * (1 if recipe.bounded else 3)

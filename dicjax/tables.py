@@ -1,0 +1,405 @@
+"""A population on disk: tables, spike times and what they mean, in one folder."""
+
+import contextlib
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float
+from pyarrow import csv, parquet
+
+from dicjax.models import MODELS
+from dicjax.neuron import Neuron
+from dicjax.result import Generated
+from dicjax.spikes import Features, LABELS
+
+
+FORMAT = "dicjax-population"
+VERSION = 1
+MANIFEST = "manifest.json"
+PACKAGES = ("jax", "equinox", "numpy")
+DICS = ("g_f", "g_s", "g_u")
+
+Column = tuple[np.ndarray, str, str]  # values, unit, meaning
+
+
+def write_population(result: Generated, folder: pathlib.Path) -> None:
+    """Writes a population into `folder`, which exists; each file whole or not at all.
+
+    `models.parquet` and `models.csv` have a row per member, `spikes.parquet` its spike
+    times, `manifest.json` how all came about and `README.txt` what columns mean.
+    """
+    columns = _columns(result)
+    about = {"format": FORMAT, "version": str(VERSION), "model": result.neuron.name}
+    models = _table(columns, about)
+    spikes = _spikes(result, about)
+    with replacing(folder / "models.parquet") as path:
+        parquet.write_table(models, path)
+    with replacing(folder / "models.csv") as path:
+        csv.write_csv(models, path)
+    with replacing(folder / "spikes.parquet") as path:
+        parquet.write_table(spikes, path)
+    with replacing(folder / "README.txt") as path:
+        path.write_text(_readme(result, columns), encoding="utf-8")
+    with replacing(folder / MANIFEST) as path:
+        text = json.dumps(manifest(result), indent=2, ensure_ascii=False)
+        path.write_text(text + "\n", encoding="utf-8")
+
+
+def read_models(
+    path: pathlib.Path | str, neuron: Neuron | None = None
+) -> tuple[str, Float[np.ndarray, "cells channels"]]:
+    """Reads the conductances of a population back.
+
+    **Arguments:**
+
+    - `path`: the folder, or `models.parquet` or `models.csv` in it. Columns are matched
+        by name, so their order and whatever else is in the table do not matter.
+    - `neuron`: the model, where the files do not say or it is none that ships.
+
+    **Returns:**
+
+    The model's name, and conductances in mS/cm², ordered as its `channel_names`.
+
+    **Raises:**
+
+    - `ValueError`: if there is no such table, its model is unknown, or a conductance is
+        missing, of no channel, or not a finite, non-negative number.
+    """
+    path = _models_file(pathlib.Path(path))
+    table = _read_table(path)
+    neuron = neuron if neuron is not None else _neuron_of(path, table)
+    wanted = [f"g_{name}" for name in neuron.channel_names]
+    found = [c for c in table.column_names if c.startswith("g_")]
+    extra = [c for c in found if c not in (*wanted, *DICS)]
+    for problem, names in (
+        ("lacks", [c for c in wanted if c not in found]),
+        ("has, beyond the channels of the model,", extra),
+        ("has more than once", [c for c in wanted if found.count(c) > 1]),
+    ):
+        if names:
+            raise ValueError(
+                f"{path} {problem} {', '.join(names)}: give one column for each of "
+                f"{', '.join(wanted)} ({neuron.name})."
+            )
+    g = [_numbers(path, name, table.column(name)) for name in wanted]
+    return neuron.name, np.stack(g, axis=1)
+
+
+def check_folder(folder: pathlib.Path | str, overwrite: bool) -> pathlib.Path:
+    """The absolute path of `folder`, or a `ValueError` if it may not be written."""
+    path = pathlib.Path(folder).resolve()
+    if not path.exists():
+        return path
+    if not path.is_dir():
+        raise ValueError(f"{folder} is a file: choose another folder to write to.")
+    if not any(path.iterdir()):
+        return path
+    if not _is_ours(path):
+        raise ValueError(
+            f"{folder} holds files that are not a population of dicjax, which would be "
+            "lost: choose a folder that is empty or new."
+        )
+    if not overwrite:
+        raise ValueError(
+            f"{folder} already holds a population: choose another folder, or pass "
+            "`--overwrite` to replace it."
+        )
+    return path
+
+
+def write_folder(
+    folder: pathlib.Path | str,
+    overwrite: bool,
+    write: Callable[[pathlib.Path], None],
+) -> None:
+    """Makes a folder whole or not at all.
+
+    `write` fills a temporary folder beside it, which takes its place once complete. An
+    older population is replaced only with `overwrite`, and only then.
+
+    **Arguments:**
+
+    - `folder`: the folder to make; parents are made as needed.
+    - `overwrite`: whether a population that is there may be replaced. Folders with
+        anything else in them never are.
+    - `write`: what writes the files, given the temporary folder.
+
+    **Raises:**
+
+    - `ValueError`: if `folder` may not be written.
+    """
+    path = check_folder(folder, overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mark = uuid.uuid4().hex[:8]
+    partial = path.with_name(f".{path.name}.{mark}.partial")
+    old = path.with_name(f".{path.name}.{mark}.old")
+    partial.mkdir()
+    try:
+        write(partial)
+        check_folder(folder, overwrite)  # writing took time
+        if path.exists():
+            path.rename(old)
+        try:
+            partial.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives a file that takes the place of `path` once all is written."""
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def manifest(result: Generated) -> dict[str, Any]:
+    """How a population came about, as JSON can say it."""
+    settings = dict(result.settings)
+    train, target = result.train, result.target
+    about = {
+        "format": FORMAT,
+        "version": VERSION,
+        "dicjax": _version("dicjax"),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in PACKAGES},
+        },
+        "model": result.neuron.name,
+        "channels": result.neuron.channel_names,
+        "V_ref": float(result.neuron.V_ref),
+        "source": {
+            "file": file_name(train.source),
+            "sha256": settings.pop("source_sha256", None),
+            "unit": train.name,
+            "num_spikes": train.num_spikes,
+            "t_start": train.t_start,
+            "t_stop": train.t_stop,
+            "features": {k: x.tolist()[0] for k, (x, *_) in _features(target).items()},
+        },
+        "tolerance": result.tolerance,
+        "num_asked": result.num_asked,
+        "num_accepted": result.num_accepted,
+        "num_simulated": result.num_simulated,
+        "num_uncertified": result.num_uncertified,
+        "rounds": [vars(x) for x in result.rounds],
+        "participation_ratio": result.participation_ratio,
+        "duration": result.duration,
+        "discard": result.discard,
+        "seconds": result.seconds,
+        "started": settings.pop("started", None),
+        "finished": settings.pop("finished", None),
+        "units": {"time": "ms", "potential": "mV", "conductance": "mS/cm2"},
+        "settings": settings,
+    }
+    return _as_json(about)
+
+
+def file_name(source: str) -> str:
+    """The last part of a path of any system, so that folders stay private."""
+    return pathlib.PureWindowsPath(source).name
+
+
+def _columns(result: Generated) -> dict[str, Column]:
+    names = result.neuron.channel_names
+    dic = "input conductance at V_ref, divided by the model's normaliser"
+    return {
+        "member": (
+            np.arange(len(result.g), dtype=np.int32),
+            "",
+            "number of the member",
+        ),
+        **{
+            f"g_{name}": (result.g[:, i], "mS/cm2", f"maximal conductance of {name}")
+            for i, name in enumerate(names)
+        },
+        "g_f": (result.dics[:, 0], "1", f"fast {dic}"),
+        "g_s": (result.dics[:, 1], "1", f"slow {dic}"),
+        "g_u": (result.dics[:, 2], "1", f"ultraslow {dic}"),
+        "V_th": (result.V_th, "mV", "the member's own threshold; empty if it has none"),
+        **_features(result.features),
+        "distance": (
+            result.distance,
+            "1",
+            "largest |ln(member / recording)| of the features that decide",
+        ),
+        "accepted": (
+            result.accepted,
+            "",
+            "fires like the recording within tolerance, at half the time step too",
+        ),
+    }
+
+
+def _features(features: Features) -> dict[str, Column]:
+    """Columns of features, of any number of cells."""
+    label = np.atleast_1d(np.asarray(features.label))
+    described = {
+        "rate": ("Hz", "firing rate, 1000 / mean_isi"),
+        "mean_isi": ("ms", "mean interspike interval"),
+        "cv": ("1", "coefficient of variation of interspike intervals"),
+        "period": ("ms", "burst period, onset to onset; empty if not bursting"),
+        "intra_burst_isi": ("ms", "mean interspike interval within bursts"),
+        "spikes_per_burst": ("1", "mean number of spikes in a burst"),
+        "duty_cycle": ("1", "share of the period from first to last spike of a burst"),
+    }
+    return {
+        "label": (np.array(LABELS)[label], "", f"firing pattern: {', '.join(LABELS)}"),
+        **{
+            name: (np.atleast_1d(np.asarray(getattr(features, name))), unit, meaning)
+            for name, (unit, meaning) in described.items()
+        },
+    }
+
+
+def _table(columns: dict[str, Column], about: dict[str, str]) -> pa.Table:
+    # What is not defined is empty: spreadsheets do not know nan.
+    arrays = [pa.array(x, from_pandas=True) for x, *_ in columns.values()]
+    fields = [
+        pa.field(name, array.type, metadata={"unit": unit, "meaning": meaning})
+        for array, (name, (_, unit, meaning)) in zip(
+            arrays, columns.items(), strict=True
+        )
+    ]
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=about))
+
+
+def _spikes(result: Generated, about: dict[str, str]) -> pa.Table:
+    times = np.asarray(result.spike_times)
+    is_spike = np.isfinite(times)
+    offsets = np.append(0, np.cumsum(is_spike.sum(axis=1))).astype(np.int32)
+    rows = pa.ListArray.from_arrays(
+        pa.array(offsets), pa.array(times[is_spike].astype(np.float32))
+    )
+    meaning = f"since the start of {result.duration:g} ms simulated"
+    meaning += f", of which the first {result.discard:g} ms are left out"
+    member = pa.array(np.arange(len(times), dtype=np.int32))
+    fields = [
+        pa.field("member", member.type, metadata={"meaning": "as in models.parquet"}),
+        pa.field("spike_times", rows.type, metadata={"unit": "ms", "meaning": meaning}),
+    ]
+    schema = pa.schema(fields, metadata=about)
+    return pa.Table.from_arrays([member, rows], schema=schema)
+
+
+def _readme(result: Generated, columns: dict[str, Column]) -> str:
+    width = max(len(name) for name in columns)
+    lines = [
+        f"A population of {len(result.g)} {result.neuron.name} neurons, "
+        f"{result.num_accepted} of which fire like",
+        f"{file_name(result.train.source) or 'the recording'} within "
+        f"{result.tolerance:.0%} (made with dicjax).",
+        "",
+        "models.parquet, models.csv  a row per member, whose columns are below",
+        "spikes.parquet              spike times of each member, in ms since the start",
+        f"                            of its simulation; those before "
+        f"{result.discard:g} ms are left out",
+        "manifest.json               how it was made: settings, versions, yield",
+        "",
+        *(
+            f"{name:<{width}}  {f'({unit}) ' if unit not in ('', '1') else ''}{meaning}"
+            for name, (_, unit, meaning) in columns.items()
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _models_file(path: pathlib.Path) -> pathlib.Path:
+    if not path.is_dir():
+        if not path.exists() or path.suffix not in (".parquet", ".csv"):
+            raise ValueError(
+                f"{path} is no table of models: give a folder that dicjax wrote, or "
+                "its models.parquet or models.csv."
+            )
+        return path
+    for name in ("models.parquet", "models.csv"):
+        if (path / name).exists():
+            return path / name
+    raise ValueError(f"{path} holds neither models.parquet nor models.csv.")
+
+
+def _read_table(path: pathlib.Path) -> pa.Table:
+    try:
+        if path.suffix == ".csv":
+            return csv.read_csv(path)
+        return parquet.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} cannot be read as a table: {reason}") from error
+
+
+def _neuron_of(path: pathlib.Path, table: pa.Table) -> Neuron:
+    metadata = table.schema.metadata or {}
+    name = metadata.get(b"model", b"").decode() or _manifest(path.parent).get("model")
+    if name not in MODELS:
+        said = f"is of the model {name!r}" if name else "does not say of which model"
+        raise ValueError(
+            f"{path} {said}: keep it beside its {MANIFEST}, or name one of "
+            f"{', '.join(MODELS)}."
+        )
+    return MODELS[name]()
+
+
+def _numbers(path: pathlib.Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
+    is_number = pa.types.is_floating(column.type) or pa.types.is_integer(column.type)
+    values = column.to_numpy() if is_number else np.full(len(column), np.nan)
+    bad = ~(np.isfinite(values) & (values >= 0))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueError(
+            f"{name} is {column[row].as_py()} in row {row} of {path}, but conductances "
+            "must be finite, non-negative numbers of mS/cm²."
+        )
+    return values.astype(values.dtype if values.dtype.kind == "f" else np.float64)
+
+
+def _manifest(folder: pathlib.Path) -> dict[str, Any]:
+    try:
+        about = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def _is_ours(folder: pathlib.Path) -> bool:
+    return _manifest(folder).get("format") == FORMAT
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None  # run from a checkout
+
+
+def _as_json(x: Any) -> Any:
+    if isinstance(x, dict):
+        return {str(key): _as_json(value) for key, value in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [_as_json(value) for value in x]
+    if hasattr(x, "tolist"):
+        return _as_json(x.tolist())
+    if isinstance(x, float):
+        return x if np.isfinite(x) else None
+    if isinstance(x, datetime.datetime | pathlib.PurePath):
+        return str(x)
+    return x if x is None or isinstance(x, (str, int, bool)) else repr(x)

@@ -1,0 +1,261 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+from dicjax.channels import GatedChannel
+from dicjax.gating import Constant, Gate, Sigmoid
+from dicjax.models import MODELS
+from dicjax.neuron import Calcium, Neuron, root, State
+from numpy.typing import NDArray
+
+
+# The tables of Liu et al. (1998) and Prinz et al. (2003), in plain numpy. Other tests
+# take them as the truth, so nothing here comes from the package.
+# S(V; A, B, C, D) = A + B / (1 + exp((V + D) / C)), in mV, ms, µM, mS/cm².
+
+CHANNELS = ("Na", "Kd", "CaT", "CaS", "KCa", "A", "H", "leak")
+M_NA, H_NA, M_KD, M_CAT, H_CAT, M_CAS, H_CAS, M_KCA, M_A, H_A, M_H = range(11)
+STEADY = np.array(
+    [  # C, D
+        (-5.29, 25.5),
+        (5.18, 48.9),
+        (-11.8, 12.3),
+        (-7.2, 27.1),
+        (5.5, 32.1),
+        (-8.1, 33),
+        (6.2, 60),
+        (-12.6, 28.3),
+        (-8.7, 27.2),
+        (4.9, 56.9),
+        (6, 70),
+    ]
+).T
+TIME_CONSTANTS = np.array(
+    [  # A, B, C, D
+        (1.32, -1.26, -25, 120),
+        (0, 0.67, -10, 62.9),
+        (7.2, -6.4, -19.2, 28.3),
+        (21.7, -21.3, -20.5, 68.1),
+        (105, -89.8, -16.9, 55),
+        (0, 1, 1, 0),  # m_CaS, a bell
+        (0, 1, 1, 0),  # h_CaS, a bell
+        (90.3, -75.1, -22.7, 46),
+        (11.6, -10.4, -15.2, 32.9),
+        (38.6, -29.2, -26.5, 38.9),
+        (272, 1499, -8.73, 42.2),
+    ]
+).T
+FIRST_GATE = np.array([M_NA, M_KD, M_CAT, M_CAS, M_KCA, M_A, M_H])
+EXPONENT = np.array([3, 4, 3, 3, 4, 3, 1])
+INACTIVATED = [0, 2, 3, 5]  # Na, CaT, CaS, A
+INACTIVATION = [H_NA, H_CAT, H_CAS, H_A]
+POOLS = {"stg": (0.94, 0.05, 20.0), "stg-prinz": (9.39, 0.05, 200.0)}
+BOXES = {
+    "stg": np.array([8000, 350, 12, 50, 250, 600, 0.7, 0.02]),
+    "stg-prinz": np.array([500, 125, 12.5, 10, 25, 50, 0.05, 0.05]),
+}
+
+
+def steady_gates(model, V, Ca):
+    C, D = STEADY
+    x = 1 / (1 + np.exp((V + D) / C))
+    x[M_KCA] *= Ca / (Ca + 3)
+    if model == "stg-prinz":
+        x[M_H] = 1 / (1 + np.exp((V + 75) / 5.5))
+    return x
+
+
+def time_constants(model, V):
+    A, B, C, D = TIME_CONSTANTS
+    tau = A + B / (1 + np.exp((V + D) / C))
+    tau[H_NA] *= 1.5 + 1 / (1 + np.exp((V + 34.9) / 3.6))
+    tau[M_CAS] = 1.4 + 7 / (np.exp((V + 27) / 10) + np.exp(-(V + 70) / 13))
+    tau[H_CAS] = 60 + 150 / (np.exp((V + 55) / 9) + np.exp(-(V + 65) / 16))
+    if model == "stg-prinz":
+        tau = 2 * tau
+        tau[M_H] = 2 / (np.exp(-(V + 169.7) / 11.6) + np.exp((V - 26.7) / 14.3))
+    return tau
+
+
+def channel_currents(model, V, x, Ca, g):
+    E_Ca = 80.0
+    if model == "stg-prinz":
+        E_Ca = 500 * 8.6174e-5 * 283.15 * np.log(3000 / Ca)
+    E = np.array([50, -80, E_Ca, E_Ca, -80, -80, -20, -50])
+    p = np.ones(8)
+    p[:7] = x[FIRST_GATE] ** EXPONENT
+    p[INACTIVATED] *= x[INACTIVATION]
+    return g * p * (V - E)
+
+
+def field(t, y, model, g):
+    """Derivatives of V, the eleven gates in table order, and calcium."""
+    V, x, Ca = y[0], y[1:12], y[12]
+    influx, baseline, tau_Ca = POOLS[model]
+    I = channel_currents(model, V, x, Ca, g)
+    dy = np.empty(13)
+    dy[0] = -I.sum()
+    dy[1:12] = (steady_gates(model, V, Ca) - x) / time_constants(model, V)
+    dy[12] = (-influx * (I[2] + I[3]) - Ca + baseline) / tau_Ca
+    return dy
+
+
+def steady_calcium(model, V, g):
+    influx, baseline, _ = POOLS[model]
+
+    def imbalance(Ca):
+        I = channel_currents(model, V, steady_gates(model, V, Ca), Ca, g)
+        return Ca - baseline + influx * (I[2] + I[3])
+
+    if model == "stg":  # its calcium currents do not depend on calcium
+        return -imbalance(0.0)
+    return scipy.optimize.brentq(imbalance, 1e-4, 3000.0, xtol=1e-14, rtol=1e-14)
+
+
+def steady_current(model, V, g):
+    Ca = steady_calcium(model, V, g)
+    return channel_currents(model, V, steady_gates(model, V, Ca), Ca, g).sum()
+
+
+def random_cells(model, num, seed=0) -> NDArray[np.float64]:
+    rng = np.random.default_rng(seed)
+    return rng.uniform(0.02, 1, (num, 8)) * BOXES[model]
+
+
+def test_a_classic_value_of_the_reference_itself():
+    # At rest the sodium gate is closed and the potassium current pulls towards -80 mV.
+    x = steady_gates("stg", -70.0, 0.05)
+    assert x[M_NA] == pytest.approx(2.2211e-4, rel=1e-3)
+    assert x[M_H] == 0.5
+    assert time_constants("stg", -70.0)[M_KD] == pytest.approx(6.545, rel=1e-3)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_vector_field_is_that_of_the_published_tables(model):
+    rng = np.random.default_rng(1)
+    num = 64
+    V, Ca = rng.uniform(-85, 45, num), np.exp(rng.uniform(-4, 4, num))
+    gates, g = rng.uniform(0, 1, (num, 11)), random_cells(model, num)
+    expected = np.stack(
+        [field(0.0, np.r_[V[i], gates[i], Ca[i]], model, g[i]) for i in range(num)]
+    )
+    y = State(V=jnp.asarray(V), gates=tuple(jnp.asarray(gates.T)), Ca=jnp.asarray(Ca))
+    neuron = MODELS[model]()
+    one = lambda y, g: neuron.vector_field(jnp.asarray(0.0), y, g, None)
+    dy = jax.jit(jax.vmap(one))(y, jnp.asarray(g))
+    actual = np.stack((dy.V, *dy.gates, dy.Ca), axis=-1)
+    np.testing.assert_allclose(actual, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_an_applied_current_depolarises(model):
+    neuron = MODELS[model]()
+    g = jnp.asarray(random_cells(model, 1)[0])
+    dV = lambda I: neuron.vector_field(jnp.asarray(0.0), neuron.initial_state(), g, I).V
+    difference = dV(jnp.asarray(3.0)) - dV(None)
+    assert difference == pytest.approx(3.0, rel=1e-9)  # µA/cm² over 1 µF/cm²
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_gates_start_in_equilibrium(model):
+    neuron = MODELS[model]()
+    y = neuron.initial_state()
+    V, Ca = {"stg": (-70.0, 0.5), "stg-prinz": (-60.0, 0.05)}[model]
+    assert (y.V, y.Ca) == (V, Ca)
+    np.testing.assert_allclose(y.gates, steady_gates(model, V, Ca), rtol=1e-12)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_steady_calcium_balances_influx_and_decay(model):
+    neuron = MODELS[model]()
+    V, g = np.linspace(-100.0, 60.0, 64), random_cells(model, 64, seed=2)
+    Ca = jax.jit(jax.vmap(neuron.steady_calcium))(jnp.asarray(V), jnp.asarray(g))
+    expected = [steady_calcium(model, *at) for at in zip(V, g, strict=True)]
+    np.testing.assert_allclose(Ca, expected, rtol=1e-10)
+
+
+def test_without_a_calcium_pool_calcium_stays_where_it_is():
+    neuron = Neuron("passive", (LEAK,), (Constant(1.0), Constant(2.0), None), -50.0)
+    y, g = neuron.initial_state(), jnp.ones(1)
+    assert neuron.steady_calcium(y.V, g) == 0
+    assert neuron.vector_field(jnp.asarray(0.0), y, g, None).Ca == 0
+
+
+MODES = {"forward": jax.jacfwd, "reverse": jax.jacrev}
+
+
+@pytest.mark.parametrize("second", MODES)
+@pytest.mark.parametrize("others", MODES)
+@pytest.mark.parametrize(
+    "residual, solution",
+    (
+        (lambda x, p: jnp.log(x) - p, np.full(4, np.exp(1.7))),
+        (lambda x, p: jnp.exp(x) - p, [np.log(1.7), 1 / 1.7, -(1.7**-2), 2 * 1.7**-3]),
+    ),
+    ids=("exponential", "logarithm"),
+)
+def test_a_root_carries_exact_derivatives_up_to_the_third(
+    residual, solution, others, second
+):
+    f = lambda p: root(lambda x: residual(x, p), jnp.ones_like(p))
+    df = MODES[others](f)
+    d2f = MODES[second](df)
+    d3f = MODES[others](d2f)
+    values = jax.jit(lambda p: (f(p), df(p), d2f(p), d3f(p)))(jnp.asarray(1.7))
+    np.testing.assert_allclose(values, solution, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+def test_a_root_is_found_to_the_rounding_of_its_dtype(dtype):
+    p = jnp.asarray(1.7, dtype)
+    x = root(lambda x: x * x * x + x - p, jnp.ones_like(p))
+    assert x.dtype == dtype
+    exact = scipy.optimize.brentq(lambda x: x**3 + x - float(p), 0, 2, xtol=1e-15)
+    assert abs(float(x) - exact) < 2 * jnp.finfo(dtype).eps
+
+
+def test_a_neuron_of_any_precision_computes_in_it():
+    neuron = MODELS["stg"]().with_dtype(jnp.dtype("float32"))
+    leaves = jax.tree.leaves(eqx.filter(neuron, eqx.is_array))
+    assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
+    g = jnp.ones(8, jnp.float32)
+    dy = neuron.vector_field(jnp.zeros((), "float32"), neuron.initial_state(), g, None)
+    assert {leaf.dtype for leaf in jax.tree.leaves(dy)} == {jnp.dtype("float32")}
+
+
+LEAK = GatedChannel("leak", reversal=-50.0)
+NA = GatedChannel("Na", (Gate(3, Sigmoid(-25.5, -5.29), Constant(1.0)),), reversal=50.0)
+SCALES = (Constant(1.0), Constant(10.0), None)
+
+
+@pytest.mark.parametrize(
+    "channels, options, message",
+    (
+        ((LEAK, NA, LEAK), {}, "must differ.*leak"),
+        ((NA,), {}, "no channel 'leak'.*Na"),
+        ((NA, LEAK), {"normaliser": "Kd"}, "no channel 'Kd'"),
+        (
+            (NA, LEAK),
+            {"calcium": Calcium(("CaT",), 1.0, 0.05, 20.0)},
+            "no channel 'CaT'",
+        ),
+    ),
+)
+def test_a_declaration_that_contradicts_itself_is_refused(channels, options, message):
+    with pytest.raises(ValueError, match=message):
+        Neuron("odd", channels, SCALES, -50.0, **options)
+
+
+def test_channels_are_found_by_name_and_unknown_ones_are_named():
+    neuron = MODELS["stg"]()
+    assert neuron.channel_names == CHANNELS
+    assert neuron.index("leak", "Na") == (7, 0)
+    with pytest.raises(ValueError, match="stg has no channel 'Nap'.*KCa"):
+        neuron.index("Na", "Nap")
+
+
+def test_a_channel_needs_as_many_gate_values_as_it_has_gates():
+    with pytest.raises(ValueError):
+        NA.current(jnp.asarray(0.0), (), jnp.asarray(0.0))

@@ -1,0 +1,375 @@
+import logging
+
+import diffrax as dfx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.signal
+from dicjax import simulation
+from dicjax.channels import GatedChannel
+from dicjax.gating import Constant
+from dicjax.models import MODELS
+from dicjax.neuron import Neuron
+from dicjax.population import compensate
+from dicjax.simulation import simulate
+from dicjax.solvers import Membrane, StaggeredExponential
+from dicjax.spikes import LABELS, spike_features
+from dicjax.stimulus import NoisyCurrent
+from test_neuron import field, steady_gates
+
+
+STG = MODELS["stg"]()
+TARGETS = np.repeat(
+    [[5.0, 4.0], [15.0, 8.0], [-8.0, 4.0], [-15.0, 5.0], [-4.0, 8.0]],
+    [2, 2, 4, 2, 2],
+    0,
+)
+
+
+@pytest.fixture(scope="module")
+def g():
+    population = compensate(jr.key(0), STG, TARGETS)
+    assert population.num_ok == 12
+    return population.g.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def run(g):
+    return simulate(STG, g, 600.0)
+
+
+def spikes_of(run, cell=...):
+    times = run.spike_times[cell]
+    return times[np.isfinite(times)]
+
+
+def assert_same(a, b, **tolerance):
+    np.testing.assert_array_equal(a.num_spikes, b.num_spikes)
+    np.testing.assert_array_equal(a.succeeded, b.succeeded)
+    width = max(1, a.num_spikes.max())
+    np.testing.assert_allclose(
+        a.spike_times[..., :width], b.spike_times[..., :width], **tolerance
+    )
+
+
+# Accuracy
+
+
+def reference_spikes(g, duration, every=0.05):
+    """Upward crossings of 10 mV by LSODA, on the independent vector field."""
+    y0 = np.r_[-70.0, steady_gates("stg", -70.0, 0.5), 0.5]
+    ts = np.arange(0, duration, every)
+    V = scipy.integrate.odeint(
+        field, y0, ts, ("stg", g), rtol=1e-8, atol=1e-8, mxstep=10_000, tfirst=True
+    )[:, 0]
+    (up,) = np.nonzero((V[:-1] < 10) & (V[1:] >= 10))
+    return ts[up] + every * (10 - V[up]) / (V[up + 1] - V[up])
+
+
+def test_spikes_are_those_of_an_adaptive_stiff_solver(g):
+    run = simulate(STG, g, 1500.0, dt=0.025)
+    labels = spike_features(jnp.asarray(run.spike_times)).label
+    assert {"tonic", "bursting"} <= {LABELS[label] for label in labels}
+    errors = []
+    for cell in range(len(g)):
+        expected = reference_spikes(g[cell].astype(np.float64), 1500.0)
+        actual = spikes_of(run, cell)
+        assert abs(len(actual) - len(expected)) <= 1
+        num = min(len(actual), len(expected))
+        errors.append((actual[num - 1] - actual[0]) / np.ptp(expected[:num]) - 1)
+    assert np.sum(np.abs(errors) < 0.01) >= 10
+
+
+def test_potentials_are_those_of_the_solver_for_diffrax():
+    # The two half steps of the gates are merged here, which must change nothing.
+    g = jnp.array([4000.0, 110.0, 4.0, 10.0, 120.0, 200.0, 0.3, 0.01])
+    run = simulate(STG, g[None], 60.0, dt=0.05, save="traces", save_every=0.5)
+    V = dfx.diffeqsolve(
+        dfx.ODETerm(Membrane(STG)),
+        StaggeredExponential(),
+        0.0,
+        60.0,
+        0.05,
+        STG.initial_state(),
+        args=g,
+        saveat=dfx.SaveAt(ts=jnp.linspace(0.5, 60.0, 120), fn=lambda t, y, args: y.V),
+    ).ys
+    assert np.max(V) > 0  # it fires
+    np.testing.assert_allclose(run.V[0], V, atol=1e-6)
+
+
+def test_spike_times_are_where_the_saved_potential_crosses_ten_millivolts(g):
+    run = simulate(STG, g, 200.0, save="traces", save_every=0.05)
+    assert run.ts is not None and run.V is not None
+    np.testing.assert_allclose(run.ts, 0.05 * np.arange(1, 4001))
+    assert run.V.shape == (12, 4000)
+    for cell, V in enumerate(run.V):
+        (up,) = np.nonzero((V[:-1] < 10) & (V[1:] >= 10))
+        times = run.ts[up] + 0.05 * (10 - V[up]) / (V[up + 1] - V[up])
+        # The last one may not be over yet, and is then no spike.
+        times = [t for t in times if V[run.ts > t].min() < 0]
+        np.testing.assert_allclose(spikes_of(run, cell), times, atol=2e-3)
+    assert run.num_spikes.sum() > 20
+
+
+def test_saving_traces_leaves_the_spikes_alone(g, run):
+    traced = simulate(STG, g, 600.0, save="traces", save_every=1.0)
+    assert_same(traced, run, atol=1e-3)
+
+
+def test_discarded_time_is_left_out_of_spikes_and_traces(g, run):
+    late = simulate(STG, g, 600.0, discard=250.0, save="traces", save_every=1.0)
+    assert late.ts is not None and late.V is not None
+    assert late.ts[0] == 251 and late.V.shape == (12, 350)
+    for cell in range(len(g)):
+        times = spikes_of(run, cell)
+        np.testing.assert_allclose(
+            spikes_of(late, cell), times[times >= 250], atol=1e-3
+        )
+
+
+# Independence
+
+
+def test_a_cell_alone_fires_as_it_does_among_others(g, run):
+    alone = simulate(STG, g[5], 600.0)
+    assert alone.num_spikes.shape == ()
+    np.testing.assert_array_equal(spikes_of(alone), spikes_of(run, 5))
+
+
+def test_leading_axes_of_the_conductances_lead_the_result(g, run):
+    grid = simulate(STG, g.reshape(3, 4, 8), 600.0)
+    assert grid.spike_times.shape[:2] == (3, 4)
+    np.testing.assert_array_equal(grid.spike_times.reshape(12, -1), run.spike_times)
+
+
+def test_cells_do_not_depend_on_how_the_population_is_split(g):
+    many = np.tile(g, (86, 1))[:1025]
+    split = simulate(STG, many, 60.0)
+    twelve = simulate(STG, g, 60.0)
+    assert split.num_spikes.shape == (1025,)
+    for cell in (0, 7, 1023, 1024):
+        np.testing.assert_allclose(
+            spikes_of(split, cell), spikes_of(twelve, cell % 12), atol=1e-2
+        )
+    np.testing.assert_array_equal(split.num_spikes, np.resize(twelve.num_spikes, 1025))
+    assert spikes_of(split, 1024).size
+
+
+def test_a_cell_that_diverges_is_marked_and_leaves_the_others_untouched(g, run):
+    broken = g.copy()
+    broken[3] = 3e38
+    spoilt = simulate(STG, broken, 600.0)
+    assert not spoilt.succeeded[3] and spoilt.succeeded.sum() == 11
+    assert run.succeeded.all()
+    for cell in set(range(12)) - {3}:
+        np.testing.assert_array_equal(spikes_of(spoilt, cell), spikes_of(run, cell))
+
+
+def test_a_shorter_run_is_the_beginning_of_a_longer_one(g, run):
+    short = simulate(STG, g, 300.0)
+    for cell in range(len(g)):
+        longer = spikes_of(run, cell)
+        # A spike is reported once it is over.
+        np.testing.assert_array_equal(
+            spikes_of(short, cell)[: np.sum(longer < 295)], longer[longer < 295]
+        )
+        assert np.all(spikes_of(short, cell) < 300)
+
+
+def test_spike_times_are_sorted_and_padded_with_infinity(run):
+    assert (run.num_spikes == np.isfinite(run.spike_times).sum(1)).all()
+    assert run.spike_times.shape[1] == run.num_spikes.max()
+    for cell in range(12):
+        times = run.spike_times[cell]
+        assert np.isinf(times[run.num_spikes[cell] :]).all()
+        assert (np.diff(spikes_of(run, cell)) > 0).all()
+
+
+# Precision, cost
+
+
+def test_precision_is_that_of_the_conductances(g, run):
+    assert run.spike_times.dtype == np.float32
+    double = simulate(STG, g.astype(np.float64), 150.0)
+    assert double.spike_times.dtype == np.float64
+    for cell in range(12):
+        times = spikes_of(run, cell)
+        np.testing.assert_allclose(
+            spikes_of(double, cell), times[times < 149], atol=0.1
+        )
+
+
+def compilations(caplog, do):
+    caplog.clear()
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        do()
+    return [r.getMessage() for r in caplog.records if "ompil" in r.getMessage()]
+
+
+def test_no_value_compiles_again(g, run, caplog):
+    del run  # compiled by now
+    noise = lambda seed, sigma: NoisyCurrent(jr.key(seed), sigma, mean=0.1 * sigma)
+    simulate(STG, g, 20.0, stimulus=noise(0, 1.0))
+    warmer = MODELS["stg"]()
+    warmer = jax.tree.map(lambda x: x * 1.01, warmer)
+
+    def others():
+        simulate(STG, 1.1 * g, 40.0, dt=0.1, discard=3.0)
+        simulate(warmer, g, 20.0)
+        simulate(STG, g, 30.0, stimulus=noise(1, 2.5))
+
+    assert not [m for m in compilations(caplog, others) if "advance" in m]
+    # The count itself can count: another structure is another program.
+    fresh = lambda: simulate(resistor("another"), np.ones(1), 1.0)
+    assert [m for m in compilations(caplog, fresh) if "advance" in m]
+
+
+def test_memory_does_not_grow_with_the_duration(g, monkeypatch):
+    advance, seen = simulation._advance, set()
+
+    def spy(*args):
+        out = advance(*args)
+        arrays = [x for x in jax.tree.leaves((args, out)) if hasattr(x, "nbytes")]
+        seen.add(sum(x.nbytes for x in arrays))
+        return out
+
+    monkeypatch.setattr(simulation, "_advance", spy)
+    for duration in (20.0, 600.0, 1500.0):
+        simulate(STG, g, duration)
+    assert len(seen) == 1
+
+
+def test_progress_is_reported_up_to_the_total(g):
+    calls = []
+    simulate(STG, g, 600.0, on_progress=lambda *call: calls.append(call))
+    done, total = zip(*calls, strict=True)
+    assert set(total) == {done[-1]} and len(calls) > 1
+    assert (np.diff(done) > 0).all()
+
+
+def test_an_exception_from_the_listener_stops_the_simulation(g):
+    calls = []
+
+    def cancel(done, total):
+        calls.append(done)
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        simulate(STG, g, 1500.0, on_progress=cancel)
+    assert len(calls) == 1
+
+
+# Noise
+
+
+def resistor(name):
+    leak, scales = GatedChannel("leak", reversal=0.0), (Constant(1.0), Constant(2.0))
+    return Neuron(name, (leak,), (*scales, None), 0.0, initial_V=0.0)
+
+
+RESISTOR = resistor("resistor")
+STIFF = 1000.0  # mS/cm²: the potential follows the current at once, V = I / g
+
+
+def noise_of(stimulus, num, duration=2000.0, save_every=0.05):
+    g = np.full((num, 1), STIFF, np.float32)
+    run = simulate(
+        RESISTOR,
+        g,
+        duration,
+        dt=0.05,
+        stimulus=stimulus,
+        save="traces",
+        save_every=save_every,
+    )
+    assert run.V is not None
+    return STIFF * run.V
+
+
+def test_noise_has_the_mean_and_the_spread_asked_for():
+    I = noise_of(NoisyCurrent(jr.key(0), sigma=3.0, mean=1.5), 16)
+    num_nodes = I.size / 10
+    assert I.mean() == pytest.approx(1.5, abs=4 * 3 * np.sqrt(1.5 / num_nodes))
+    assert I.std() == pytest.approx(3.0, rel=0.02)
+    assert np.abs(np.corrcoef(I) - np.eye(16)).max() < 0.1
+
+
+def test_noise_is_white_at_low_frequencies_and_dies_out_above_a_kilohertz():
+    I = noise_of(NoisyCurrent(jr.key(0), sigma=3.0), 16)
+    f, power = scipy.signal.welch(I, fs=20.0, nperseg=400)  # kHz
+    power = power.mean(0)
+    share = lambda low, high: power[(f > low) & (f <= high)].sum() / power.sum()
+    assert share(2, 10) < 0.02
+    assert share(3, 10) < 0.01
+    assert share(0, 0.2) == pytest.approx(share(0.2, 0.4), rel=0.2)
+
+
+def test_without_noise_the_current_is_constant():
+    I = noise_of(NoisyCurrent(jr.key(0), sigma=0.0, mean=2.0), 3, 50.0)
+    np.testing.assert_allclose(I, 2.0, rtol=1e-5)
+
+
+def test_the_noise_of_a_cell_depends_on_its_key_and_index_only():
+    few = noise_of(NoisyCurrent(jr.key(1), sigma=3.0), 3, 50.0)
+    many = noise_of(NoisyCurrent(jr.key(1), sigma=3.0), 17, 50.0)
+    other = noise_of(NoisyCurrent(jr.key(2), sigma=3.0), 3, 50.0)
+    np.testing.assert_allclose(many[:3], few, rtol=1e-5, atol=1e-4)
+    assert np.abs(other - few).max() > 1
+
+
+@pytest.mark.parametrize("save_every", (0.1, 0.35, 0.5, 0.7, 1.0))
+def test_noise_does_not_depend_on_how_often_the_potential_is_saved(save_every):
+    noise = NoisyCurrent(jr.key(1), sigma=3.0)
+    fine, coarse = noise_of(noise, 3, 70.0), noise_of(noise, 3, 70.0, save_every)
+    every = round(save_every / 0.05)
+    np.testing.assert_allclose(coarse, fine[:, every - 1 :: every], atol=0.02)
+
+
+def test_noise_of_equal_keys_gives_equal_spikes_and_of_others_other_spikes(g):
+    fire = lambda seed: simulate(STG, g, 20.0, stimulus=NoisyCurrent(jr.key(seed), 5.0))
+    first, again, other = fire(0), fire(0), fire(1)
+    np.testing.assert_array_equal(first.spike_times, again.spike_times)
+    assert not np.array_equal(first.spike_times, other.spike_times)
+
+
+# The boundary
+
+
+@pytest.mark.parametrize(
+    "value, message",
+    ((-1.0, r"Kd is -1.0 mS/cm² in cell \(3,\).*1 such"), (np.nan, r"Kd is nan")),
+)
+def test_bad_conductances_are_named_by_channel_and_cell(g, value, message):
+    bad = g.copy()
+    bad[3, 1] = value
+    with pytest.raises(ValueError, match=message):
+        simulate(STG, bad, 100.0)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    (
+        ({"duration": 0.0}, "`duration` must be at least 1 ms, got 0.0"),
+        ({"duration": np.inf}, "`duration`"),
+        ({"discard": 100.0}, "`discard`.*100.0"),
+        ({"discard": -1.0}, "`discard`.*-1.0"),
+        ({"dt": 0.0}, "`dt`.*0.0"),
+        ({"dt": 1.0}, "`dt`.*resolve a spike, got 1.0"),
+        ({"save_every": 0.01}, "`save_every`.*0.01"),
+        ({"save_every": 2.0}, "`save_every`.*2.0"),
+    ),
+)
+def test_times_that_make_no_sense_are_refused(g, options, message):
+    with pytest.raises(ValueError, match=message):
+        simulate(STG, g, **{"duration": 100.0, **options})
+
+
+def test_conductances_of_another_model_or_of_no_cell_are_refused(g):
+    with pytest.raises(ValueError, match=r"last axis of 8 .*'KCa'.*\(12, 7\)"):
+        simulate(STG, g[:, :7], 100.0)
+    with pytest.raises(ValueError, match="at least one cell"):
+        simulate(STG, g[:0], 100.0)

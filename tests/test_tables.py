@@ -1,0 +1,289 @@
+import functools
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+import pytest
+from dicjax.dic import dynamic_input_conductances
+from dicjax.encoder import Posterior
+from dicjax.models import stg
+from dicjax.result import Generated, participation_ratio, Round
+from dicjax.simulation import simulate
+from dicjax.spikes import (
+    feature_errors,
+    is_valid,
+    spike_features,
+    SpikeTrain,
+)
+from dicjax.tables import read_models, replacing, write_folder, write_population
+from hypothesis import given, strategies as st
+from pyarrow import csv, parquet
+
+
+NEURON = stg()
+BURSTING = np.array([6407.5, 91.66, 4.846, 36.43, 151.0, 375.6, 0.3759, 0.0095])
+COLUMNS = [f"g_{name}" for name in NEURON.channel_names]
+
+
+@functools.cache
+def make_generated() -> Generated:
+    """Sixteen bursting neurons around one, the first of which is the recording."""
+    noise = np.random.default_rng(0).lognormal(0, 0.1, (16, len(BURSTING)))
+    noise[0] = 1
+    g = (BURSTING * noise).astype(np.float32)
+    run = simulate(NEURON, g, 1500.0, discard=500.0)
+    features = jax.tree.map(np.asarray, spike_features(run.spike_times))
+    times = run.spike_times[0][: run.num_spikes[0]].astype(np.float64)
+    train = SpikeTrain(times, name="<b>LP</b>", source="/home/ana/mouse & co <1>.csv")
+    target = jax.tree.map(lambda x: x[0], features)
+    valid = np.asarray(is_valid(features, target, 0.1))
+    distance = np.abs(np.asarray(feature_errors(features, target))).max(axis=1)
+    order = np.argsort(~valid, kind="stable")
+    posterior = Posterior(
+        weights=jnp.log(jnp.array([[0.7, 0.3]], jnp.float32)),
+        means=jnp.array([[[-0.7, -0.8], [0.1, -0.3]]], jnp.float32),
+        factors=jnp.array([[[[0.2, 0], [0.1, 0.3]]] * 2], jnp.float32),
+        low=jnp.array([-22.0, -1.0], jnp.float32),
+        high=jnp.array([22.0, 21.0], jnp.float32),
+        ranks=jnp.linspace(0, 1, 101, dtype=jnp.float32),
+    )
+    failures = {"burst period off": 5, "did not fire": 1}
+    return Generated(
+        neuron=NEURON,
+        train=train,
+        target=target,
+        posterior=posterior,
+        tolerance=0.1,
+        num_asked=12,
+        g=g[order],
+        dics=np.asarray(
+            dynamic_input_conductances(NEURON, jnp.asarray(g[order]), -51.0)
+        ),
+        V_th=np.where(np.arange(16) == 3, np.nan, -51.0).astype(np.float32),
+        spike_times=run.spike_times[order],
+        features=jax.tree.map(lambda x: x[order], features),
+        distance=distance[order],
+        accepted=valid[order],
+        num_uncertified=1,
+        duration=1500.0,
+        discard=500.0,
+        rounds=(Round("posterior", 16, 14, int(valid.sum()), failures),),
+        participation_ratio=participation_ratio(g[valid]),
+        seconds=2.5,
+        settings={"seed": np.int64(0), "source_sha256": "0f" * 32, "share": np.nan},
+    )
+
+
+@pytest.fixture(scope="session")
+def generated() -> Generated:
+    return make_generated()
+
+
+@pytest.fixture
+def folder(generated, tmp_path) -> pathlib.Path:
+    write_population(generated, tmp_path)
+    return tmp_path
+
+
+def test_a_population_leaves_these_files_and_nothing_temporary(folder):
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.txt",
+        "manifest.json",
+        "models.csv",
+        "models.parquet",
+        "spikes.parquet",
+    ]
+
+
+@pytest.mark.parametrize("name", ("", "models.parquet", "models.csv"))
+def test_conductances_survive_to_the_last_bit(generated, folder, name):
+    model, g = read_models(folder / name)
+    assert model == "stg"
+    np.testing.assert_array_equal(g.astype(np.float32), generated.g)
+
+
+def test_spike_times_survive(generated, folder):
+    table = parquet.read_table(folder / "spikes.parquet")
+    assert table.schema.field("spike_times").type == pa.list_(pa.float32())
+    for times, row in zip(
+        generated.spike_times, table["spike_times"].to_pylist(), strict=True
+    ):
+        np.testing.assert_array_equal(np.float32(row), times[np.isfinite(times)])
+
+
+def test_every_column_says_its_meaning_and_unit(folder):
+    schema = parquet.read_schema(folder / "models.parquet")
+    readme = (folder / "README.txt").read_text().splitlines()
+    for field in schema:
+        assert field.metadata[b"meaning"]
+        lines = [line for line in readme if line.split()[:1] == [field.name]]
+        assert len(lines) == 1
+        unit = field.metadata[b"unit"].decode()
+        assert unit in ("", "1") or f"({unit})" in lines[0]
+    assert schema.field("g_Na").metadata[b"unit"] == b"mS/cm2"
+    assert schema.field("period").metadata[b"unit"] == b"ms"
+
+
+def test_what_is_not_defined_is_empty(folder):
+    for table in (
+        parquet.read_table(folder / "models.parquet"),
+        csv.read_csv(folder / "models.csv"),
+    ):
+        assert table["V_th"].null_count == 1
+        assert table["V_th"][3].as_py() is None
+
+
+def test_rows_agree_with_the_result(generated, folder):
+    table = csv.read_csv(folder / "models.csv")
+    assert table["accepted"].to_pylist() == generated.accepted.tolist()
+    assert set(table["label"].to_pylist()) <= {
+        "silent",
+        "tonic",
+        "bursting",
+        "irregular",
+    }
+    rate, isi = (table[name].to_numpy() for name in ("rate", "mean_isi"))
+    np.testing.assert_allclose(rate * isi, 1000, rtol=1e-5)
+    np.testing.assert_allclose(table["g_s"].to_numpy(), generated.dics[:, 1], rtol=1e-6)
+
+
+def test_the_manifest_is_strict_json_without_private_folders(generated, folder):
+    text = (folder / "manifest.json").read_text()
+
+    def refuse(name: str):
+        raise AssertionError(name)
+
+    manifest = json.loads(text, parse_constant=refuse)
+    assert manifest["source"]["file"] == "mouse & co <1>.csv"
+    assert manifest["source"]["sha256"] == "0f" * 32
+    assert "/home/ana" not in text
+    assert manifest["num_accepted"] == generated.num_accepted
+    assert manifest["rounds"][0]["failures"]["burst period off"] == 5
+    assert manifest["settings"]["seed"] == 0
+    assert set(manifest["versions"]) == {"python", "jax", "equinox", "numpy"}
+
+
+@given(
+    order=st.permutations(COLUMNS),
+    values=st.lists(st.floats(0, 1e4, allow_subnormal=False), min_size=8, max_size=8),
+)
+def test_columns_are_matched_by_name_in_any_order(tmp_path_factory, order, values):
+    path = tmp_path_factory.mktemp("models") / "models.csv"
+    wanted = dict(zip(COLUMNS, values, strict=True))
+    # Whatever else a table holds is left alone, input conductances too.
+    header = ["note", *order, "g_s"]
+    row = ["a", *(repr(wanted[name]) for name in order), "-3.0"]
+    path.write_text(f"{','.join(header)}\n{','.join(row)}\n")
+    model, g = read_models(path, NEURON)
+    assert model == "stg"
+    assert g.tolist() == [values]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    (
+        (lambda x: {k: v for k, v in x.items() if k != "g_A"}, "lacks g_A"),
+        (lambda x: {**x, "g_M": "1"}, "g_M"),
+        (lambda x: {**x, "g_H": "nan"}, "g_H is None in row 0"),
+        (lambda x: {**x, "g_H": ""}, "g_H is None in row 0"),
+        (lambda x: {**x, "g_H": "-0.1"}, "g_H is -0.1 in row 0"),
+        (lambda x: {**x, "g_H": "inf"}, "g_H is inf in row 0"),
+        (lambda x: {**x, "g_H": "high"}, "g_H is high in row 0"),
+    ),
+)
+def test_tables_that_are_no_models_are_refused_in_a_sentence(tmp_path, change, message):
+    row = change(dict.fromkeys(COLUMNS, "1.5"))
+    path = tmp_path / "models.csv"
+    path.write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
+    with pytest.raises(ValueError, match=message) as error:
+        read_models(path, NEURON)
+    assert "\n" not in str(error.value)
+
+
+def test_a_table_that_does_not_say_its_model_is_refused(folder, tmp_path_factory):
+    alone = tmp_path_factory.mktemp("alone") / "models.csv"
+    alone.write_bytes((folder / "models.csv").read_bytes())
+    with pytest.raises(ValueError, match="does not say of which model"):
+        read_models(alone)
+
+
+@pytest.mark.parametrize("name", ("nothing", "notes.txt", "models.parquet"))
+def test_what_is_no_table_is_refused(tmp_path, name):
+    if name != "nothing":
+        (tmp_path / name).write_text("hello")
+    with pytest.raises(ValueError, match=name):
+        read_models(tmp_path / name)
+
+
+def _population(note: str):
+    def write(folder: pathlib.Path) -> None:
+        (folder / "manifest.json").write_text('{"format": "dicjax-population"}')
+        (folder / "note").write_text(note)
+
+    return write
+
+
+def _fail(folder: pathlib.Path) -> None:
+    (folder / "half").write_text("half")
+    raise KeyboardInterrupt
+
+
+def test_a_folder_appears_whole_with_its_parents(tmp_path):
+    write_folder(tmp_path / "a" / "b", False, _population("new"))
+    assert (tmp_path / "a" / "b" / "note").read_text() == "new"
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+
+
+def test_a_population_is_replaced_only_when_asked(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()  # an empty folder is as good as none
+    write_folder(out, False, _population("old"))
+    with pytest.raises(ValueError, match=r"out already .* `--overwrite`"):
+        write_folder(out, False, _population("new"))
+    assert (out / "note").read_text() == "old"
+    write_folder(out, True, _population("new"))
+    assert (out / "note").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("manifest", (None, "[]", "{}", '{"format": "other"}', "{"))
+def test_what_is_not_ours_is_never_replaced(tmp_path, manifest):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    if manifest is not None:
+        (out / "manifest.json").write_text(manifest)
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="would be lost"):
+            write_folder(out, overwrite, _population("new"))
+    assert (out / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_file_is_not_replaced_by_a_folder(tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(ValueError, match="out is a file"):
+        write_folder(tmp_path / "out", True, _population("new"))
+
+
+@pytest.mark.parametrize("exists", (False, True))
+def test_a_run_that_is_stopped_changes_nothing(tmp_path, exists):
+    out = tmp_path / "out"
+    if exists:
+        write_folder(out, False, _population("old"))
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(out, True, _fail)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"] * exists
+    assert not exists or (out / "note").read_text() == "old"
+
+
+def test_a_file_that_is_not_finished_leaves_the_old_one(tmp_path):
+    path = tmp_path / "table"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), replacing(path) as partial:
+        partial.write_text("half of the new")
+        raise RuntimeError
+    assert [p.name for p in tmp_path.iterdir()] == ["table"]
+    assert path.read_text() == "old"

@@ -43,9 +43,9 @@ class Recording:
 class Generate:
     """Generate a population of models that fire like RECORDING.
 
-    Writes a folder with models.parquet and models.csv (a row per model), spikes.parquet,
-    manifest.json and report.html. Exit status 0: done; 1: done, but fewer valid models
-    than asked for; 2: bad input.
+    Writes a folder with models.parquet and models.csv (a row per model),
+    spikes.parquet, manifest.json and report.html. Exit status 0: done; 1: done, but
+    fewer valid models than asked for; 2: bad input.
     """
 
     recording: File
@@ -385,7 +385,7 @@ def _say(message: str) -> None:
 
 
 def _prepare() -> None:
-    """What must be set before JAX computes anything, unless the user chose otherwise."""
+    """Sets what must be before JAX computes anything, unless the user has."""
     # Wider vectors make simulations a third faster where the processor has them.
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_prefer_vector_width=512")
     os.environ.setdefault("EQX_ON_ERROR", "nan")

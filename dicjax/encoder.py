@@ -209,17 +209,18 @@ class Posterior(eqx.Module):
     def interval(self, level: float = 0.9) -> Float[Array, "cells 2 2"]:
         """Central intervals of g_s and of g_u, each holding `level` of the draws."""
         draws = self.sample(jr.key(0), NUM_DRAWS)
-        edges = jnp.array([(1 - level) / 2, (1 + level) / 2])
+        edges = jnp.array([(1 - level) / 2, (1 + level) / 2], draws.dtype)
         return jnp.moveaxis(jnp.quantile(draws, edges, axis=1), 0, -1)
 
     def region(self, level: float = 0.9) -> "Region":
         """The calibrated region of highest density that covers `level` of truths."""
-        nominal = jnp.interp(
-            jnp.asarray(level), self.ranks, jnp.linspace(0, 1, len(self.ranks))
-        )
+        ranks = jnp.asarray(self.ranks)
+        grid = jnp.linspace(0, 1, len(ranks), dtype=ranks.dtype)
+        nominal = jnp.interp(jnp.asarray(level, ranks.dtype), ranks, grid)
         draws = self.sample(jr.key(0), NUM_DRAWS)
         densities = self.log_prob(draws)
-        return Region(self, jnp.quantile(densities, 1 - nominal, axis=1))
+        floor = jnp.quantile(densities, 1 - nominal.astype(densities.dtype), axis=1)
+        return Region(self, floor)
 
     @property
     def in_distribution(self) -> Bool[np.ndarray, " cells"]:
@@ -237,7 +238,8 @@ class Region(eqx.Module):
 
     def contains(self, dics: Float[Array, "cells 2"]) -> Bool[Array, " cells"]:
         """Whether the region of each train holds its (g_s, g_u)."""
-        inside = self.posterior.log_prob(jnp.asarray(dics)[:, None])[:, 0]
+        dics = jnp.asarray(dics, self.floor.dtype)
+        inside = self.posterior.log_prob(dics[:, None])[:, 0]
         return inside >= self.floor
 
 

@@ -15,7 +15,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 
 NUM_PARENTS = 192  # nearest to the target, from which children descend
@@ -24,12 +24,23 @@ RIDGE = 1e-2
 FURTHEST = 3.0  # standard deviations a child may be from its parent, per channel
 
 
+class Known(eqx.Module):
+    """Members whose activity is known, as corrections learn from them.
+
+    - `log_g`: logarithms of their conductances.
+    - `misses`: ln(feature / target) of each; zero for features that do not matter.
+    - `usable`: those with the target's firing pattern and all of its features.
+    """
+
+    log_g: Float[Array, "cells channels"]
+    misses: Float[Array, "cells features"]
+    usable: Bool[Array, " cells"]
+
+
 @eqx.filter_jit
 def children(
     key: Key[Array, ""],
-    log_g: Float[Array, "cells channels"],
-    misses: Float[Array, "cells features"],
-    usable: Bool[Array, " cells"],
+    known: Known,
     bounds: Float[Array, "2 channels"],
     spread: Float[Array, ""],
     num: int,
@@ -38,10 +49,7 @@ def children(
 
     **Arguments:**
 
-    - `log_g`: logarithms of conductances of members whose activity is known.
-    - `misses`: ln(feature / target) of each member; zero for features that do not
-        matter.
-    - `usable`: members with the target's firing pattern and all of its features.
+    - `known`: members whose activity is known.
     - `bounds`: lowest and highest log conductances.
     - `spread`: size of the random displacement, in standard deviations of the members
         nearest to the target.
@@ -50,15 +58,40 @@ def children(
 
     Logarithms of the children's conductances.
     """
-    error = jnp.where(usable, jnp.max(jnp.abs(misses), axis=1), jnp.inf)
-    nearest = jnp.argsort(error)[:NUM_PARENTS]
-    is_parent = usable[nearest]
-    scale = _spread_of(log_g[nearest], is_parent)
+    nearest, is_parent, scale = _nearest(known)
     pick, draw = jr.split(key)
-    weights = is_parent.astype(log_g.dtype)
+    weights = is_parent.astype(scale.dtype)
     parents = jr.choice(pick, nearest, (num,), p=weights / jnp.sum(weights))
-    noise = spread * jr.normal(draw, (num, log_g.shape[1]), log_g.dtype)
-    misses = jnp.where(usable[:, None], misses, 0)
+    noise = spread * jr.normal(draw, (num, len(scale)), scale.dtype)
+    return _corrected(known, bounds, scale, parents, noise)
+
+
+@eqx.filter_jit
+def correct(
+    known: Known,
+    bounds: Float[Array, "2 channels"],
+    parents: Int[Array, " children"],
+    log_g: Float[Array, "children channels"],
+) -> Float[Array, "children channels"]:
+    """Corrects given children of the known members `parents` towards the target.
+
+    As in [`dicjax.refinement.children`][], but where a child strays to is given.
+    """
+    _, _, scale = _nearest(known)
+    away = (log_g - known.log_g[parents]) / scale[None]
+    return _corrected(known, bounds, scale, parents, away)
+
+
+def _nearest(known):
+    error = jnp.max(jnp.abs(known.misses), axis=1)
+    nearest = jnp.argsort(jnp.where(known.usable, error, jnp.inf))[:NUM_PARENTS]
+    is_parent = known.usable[nearest]
+    return nearest, is_parent, _spread_of(known.log_g[nearest], is_parent)
+
+
+def _corrected(known, bounds, scale, parents, noise):
+    log_g, usable = known.log_g, known.usable
+    misses = jnp.where(usable[:, None], known.misses, 0)
 
     def one_child(parent, noise):
         away = (log_g - log_g[parent][None]) / scale[None]

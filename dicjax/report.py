@@ -30,6 +30,7 @@ from dicjax.tables import file_name, replacing
 
 PIXELS = 120  # per inch of a figure, where the page is wide enough
 DPI = 200  # of figures that are smaller as pixels
+MAX_SIZE = 300_000  # characters of a figure, beyond which pixels may be smaller
 NUM_TRACES = 3
 THEMED = ("PAPER", "INK", "MUTED", "GRID", "OTHER", "RECORDING", "MEMBERS")
 
@@ -237,7 +238,7 @@ def _said(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}: {_said(x)}" for name, x in value.items())
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.4g}" if np.isfinite(value) else "not known"
     return json.dumps(value, default=str)
 
 
@@ -253,8 +254,10 @@ def _number(value: float) -> str:
 
 
 def _inline(name: str, figure: Figure) -> Markup:
-    """The figure as part of a page, as lines or pixels, whichever is smaller."""
+    """The figure as part of a page: as lines, or as pixels where lines are too many."""
     svg = _svg(name, figure)
+    if len(svg) <= MAX_SIZE:
+        return Markup(svg)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
     png = base64.b64encode(buffer.getvalue()).decode()

@@ -11,7 +11,7 @@ from dicjax.atlas import Atlas
 from dicjax.dic import dynamic_input_conductances, threshold
 from dicjax.neuron import Neuron
 from dicjax.population import compensate, impose, OK
-from dicjax.refinement import children
+from dicjax.refinement import children, correct, Known
 from dicjax.result import (
     FAILURES,
     first_failure,
@@ -31,7 +31,9 @@ from dicjax.spikes import (
 
 BATCH = 512  # candidates per round
 MEMORY = 4096  # members that corrections learn from
-NUM_NEAR = 384  # atlas members from which free conductances are drawn
+NUM_NEAR = 256  # atlas members from which free conductances are drawn
+MIN_NEAR = 20  # below which they are drawn by the recipe instead
+NUM_PICKS = 8  # of them that are compared with each draw of DICs
 FLOOR = 1e-3  # of a channel's bound: what counts as none of it
 
 Progress = Callable[[str, int, int], None]
@@ -48,9 +50,9 @@ class Search:
         self.report = report
         self.num = num
         self.duration, self.discard = simulated_time(neuron, target)
-        order = np.argsort(atlas.errors(target))
-        self.near = atlas.g[order[:NUM_NEAR]]
-        self._remember_atlas(atlas, order[: MEMORY // 2])
+        high = np.array([_bound(neuron, name) for name in neuron.channel_names])
+        self.bounds = jnp.asarray(np.log([FLOOR * high, high]), jnp.float32)
+        self._remember_atlas(atlas, np.argsort(atlas.errors(target))[: MEMORY // 2])
         self.rounds: list[Round] = []
         self.valid: list[tuple] = []  # (g, spike times) of certified members
         self.missed: list[tuple] = []  # (distance, g, spike times), a few of each round
@@ -92,37 +94,46 @@ class Search:
         """Members whose DICs are draws of the posterior.
 
         The conductances that DICs leave free are those of members of the atlas that
-        fire like the recording: of two drawn at random, the one nearer in its DICs.
+        fire like the recording: of several drawn at random, the one nearest in DICs.
+        What that changes in the train is corrected to first order.
         """
         draw_key, pick_key, fill_key = jr.split(key, 3)
-        num = 2 * BATCH
-        draws = np.asarray(posterior.sample(draw_key, num))[0]
-        near = np.asarray(
-            dynamic_input_conductances(self.neuron, self.near, self.neuron.V_ref)
+        draws = np.asarray(posterior.sample(draw_key, 2 * BATCH))[0]
+        num_near = min(NUM_NEAR, int(self.usable.sum()))
+        if num_near < MIN_NEAR:
+            filled = compensate(fill_key, self.neuron, draws[:BATCH])
+            return filled.g[filled.status == OK].astype(np.float32)
+        near = np.exp(self.log_g[:num_near])  # the nearest come first
+        dics = np.asarray(
+            dynamic_input_conductances(self.neuron, near, self.neuron.V_ref)
         )[:, 1:]
         scale = np.maximum(draws.std(axis=0), 1e-3)
-        picks = np.asarray(jr.randint(pick_key, (num, 8), 0, len(self.near)))
-        away = np.abs((near[picks] - draws[:, None]) / scale).max(axis=2)
-        picked = picks[np.arange(num), away.argmin(axis=1)]
-        population = impose(self.neuron, self.near[picked], draws)
-        g = population.g[population.status == OK]
-        if len(g) < BATCH:
-            filled = compensate(fill_key, self.neuron, draws[:BATCH])
-            g = np.concatenate([g, filled.g[filled.status == OK].astype(g.dtype)])
-        return g[:BATCH]
+        picks = np.asarray(jr.randint(pick_key, (len(draws), NUM_PICKS), 0, num_near))
+        away = np.abs((dics[picks] - draws[:, None]) / scale).max(axis=2)
+        parents = picks[np.arange(len(draws)), away.argmin(axis=1)]
+        population = impose(self.neuron, near[parents], draws)
+        ok = np.flatnonzero(population.status == OK)
+        # A fixed number, so that nothing is compiled for each recording.
+        ok = np.resize(ok, BATCH) if len(ok) else np.arange(BATCH)
+        born = correct(
+            self._known(),
+            self.bounds,
+            jnp.asarray(parents[ok]),
+            jnp.asarray(_log(self.neuron, population.g[ok])),
+        )
+        return np.unique(np.exp(np.asarray(born)), axis=0)
+
+    def _known(self) -> Known:
+        """The members to learn from, padded to a fixed number."""
+        missing = MEMORY - len(self.log_g)
+        pad = lambda x: jnp.asarray(
+            np.pad(x, ((0, missing),) + ((0, 0),) * (x.ndim - 1))
+        )
+        return Known(pad(self.log_g), pad(self.misses), pad(self.usable))
 
     def _corrected(self, key, spread):
-        high = np.array([_bound(self.neuron, c) for c in self.neuron.channel_names])
-        bounds = np.log(np.stack([FLOOR * high, high])).astype(np.float32)
-        born = children(
-            key,
-            jnp.asarray(self.log_g),
-            jnp.asarray(self.misses),
-            jnp.asarray(self.usable),
-            jnp.asarray(bounds),
-            jnp.asarray(spread, jnp.float32),
-            BATCH,
-        )
+        spread = jnp.asarray(spread, jnp.float32)
+        born = children(key, self._known(), self.bounds, spread, BATCH)
         return np.exp(np.asarray(born))
 
     def _try(self, name, g) -> float:

@@ -8,9 +8,10 @@ import matplotlib
 import numpy as np
 import pytest
 from dicjax import plots
+from dicjax.encoder import NUM_DRAWS
 from dicjax.report import write_report
 from dicjax.result import Generated, Round
-from dicjax.spikes import Features, spike_features, SpikeTrain
+from dicjax.spikes import Features, pad_trains, spike_features, SpikeTrain
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from test_tables import make_generated
@@ -59,9 +60,9 @@ def _rows(result: Generated, keep) -> Generated:
 
 
 def test_figures_leave_matplotlib_as_it_was(generated):
-    before = dict(matplotlib.rcParams)
+    before = matplotlib.rcParams.copy()
     _all_figures(generated)
-    assert dict(matplotlib.rcParams) == before
+    assert matplotlib.rcParams.copy() == before
     for module in (plots.activity, plots.population, plots.style):
         assert "pyplot" not in inspect.getsource(module)
 
@@ -123,7 +124,7 @@ def test_histograms_hold_all_intervals_and_shares_end_at_all(generated):
 def test_contours_hold_what_they_say(generated):
     figure = plots.plot_posterior(generated.posterior, generated.dics, -51.0)
     key = jax.random.key(3)
-    draws = np.asarray(generated.posterior.sample(key, 4000))[0]
+    draws = np.asarray(generated.posterior.sample(key, NUM_DRAWS))[0]
     (lines,) = (
         c
         for c in figure.axes[0].collections
@@ -164,7 +165,8 @@ def test_accepted_members_lie_in_the_shaded_bands(generated):
 )
 def test_other_regimes_show_the_features_that_decide_there(isi, names):
     times = np.cumsum(np.tile(isi, (3, 1)) * [[1.0], [1.05], [1.3]], axis=1)
-    features = spike_features(times)
+    each = [spike_features(pad_trains([row], 128)) for row in times]
+    features = jax.tree.map(lambda *x: np.concatenate(x), *each)
     target: Features = jax.tree.map(lambda x: x[0], features)
     train = SpikeTrain(times[0])
     accepted = np.array([True, True, False])
@@ -176,8 +178,7 @@ def test_other_regimes_show_the_features_that_decide_there(isi, names):
 
 
 def test_a_silent_recording_has_no_features_to_show(generated):
-    silent = jax.tree.map(lambda x: x, generated.target)
-    silent = dataclasses.replace(silent, label=np.int32(0))
+    silent = jax.tree.map(lambda x: x[0], spike_features(np.full((1, 128), np.inf)))
     with pytest.raises(ValueError, match="silent"):
         plots.plot_features(silent, generated.features, 0.1, generated.accepted)
 
@@ -212,7 +213,7 @@ def test_members_chosen_as_different_are_the_outlying_ones():
 def test_traces_start_with_a_spike_of_every_member(generated):
     ts = np.arange(0.0, 1000.0, 0.1)
     phases = (13.0, 70.0)
-    V = np.stack([-60 + 100 * (np.mod(ts - p, 90.0) < 1.0) for p in phases])
+    V = np.stack([-60 + 100.0 * (np.mod(ts - p, 90.0) < 1.0) for p in phases])
     train = SpikeTrain(np.arange(20.0, 900.0, 90.0))
     figure = plots.plot_traces(train, ts, V, names=("a", "b"))
     for ax in figure.axes[1:]:

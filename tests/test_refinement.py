@@ -3,7 +3,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from dicjax.refinement import children
+from dicjax.refinement import children, correct, Known
 
 
 NUM, CHANNELS = 1000, 8
@@ -19,9 +19,7 @@ def _born(log_g, misses, usable=None, spread=0.7, num=256):
     return np.asarray(
         children(
             jr.key(0),
-            jnp.asarray(log_g),
-            jnp.asarray(misses),
-            jnp.asarray(usable),
+            Known(jnp.asarray(log_g), jnp.asarray(misses), jnp.asarray(usable)),
             BOUNDS,
             jnp.asarray(spread),
             num,
@@ -36,6 +34,18 @@ def test_where_features_are_linear_children_hit_the_target():
     before = np.abs(log_g @ A - 1.0).max(axis=1)
     after = np.abs(born @ A - 1.0).max(axis=1)
     assert np.median(after) < 0.05 * np.median(before)
+
+
+def test_given_children_are_moved_as_little_as_hits_the_target():
+    A = np.zeros((CHANNELS, 3))
+    A[:3] = np.eye(3)
+    log_g = _population()
+    known = Known(jnp.asarray(log_g), jnp.asarray(log_g @ A), jnp.ones(NUM, bool))
+    parents = jnp.arange(100)
+    strayed = log_g[:100] + 0.1
+    born = np.asarray(correct(known, BOUNDS, parents, jnp.asarray(strayed)))
+    assert np.abs(born[:, :3]).max() < 0.1
+    assert np.allclose(born[:, 3:], strayed[:, 3:], atol=0.05)
 
 
 def test_children_differ_along_what_features_do_not_feel():

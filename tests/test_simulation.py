@@ -1,4 +1,5 @@
 import logging
+from typing import Any, cast
 
 import diffrax as dfx
 import jax
@@ -41,7 +42,7 @@ def run(g):
     return simulate(STG, g, 600.0)
 
 
-def spikes_of(run, cell=...):
+def spikes_of(run, cell: Any = ...):
     times = run.spike_times[cell]
     return times[np.isfinite(times)]
 
@@ -88,7 +89,7 @@ def test_potentials_are_those_of_the_solver_for_diffrax():
     g = jnp.array([4000.0, 110.0, 4.0, 10.0, 120.0, 200.0, 0.3, 0.01])
     run = simulate(STG, g[None], 60.0, dt=0.05, save="traces", save_every=0.5)
     V = dfx.diffeqsolve(
-        dfx.ODETerm(Membrane(STG)),
+        dfx.ODETerm(cast(Any, Membrane(STG))),
         StaggeredExponential(),
         0.0,
         60.0,

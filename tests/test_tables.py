@@ -43,12 +43,12 @@ def make_generated() -> Generated:
     distance = np.abs(np.asarray(feature_errors(features, target))).max(axis=1)
     order = np.argsort(~valid, kind="stable")
     posterior = Posterior(
-        weights=jnp.log(jnp.array([[0.7, 0.3]], jnp.float32)),
-        means=jnp.array([[[-0.7, -0.8], [0.1, -0.3]]], jnp.float32),
-        factors=jnp.array([[[[0.2, 0], [0.1, 0.3]]] * 2], jnp.float32),
-        low=jnp.array([-22.0, -1.0], jnp.float32),
-        high=jnp.array([22.0, 21.0], jnp.float32),
-        ranks=jnp.linspace(0, 1, 101, dtype=jnp.float32),
+        weights=jnp.log(jnp.array([[0.7, 0.3]])),
+        means=jnp.array([[[-0.7, -0.8], [0.1, -0.3]]]),
+        factors=jnp.array([[[[0.2, 0], [0.1, 0.3]]] * 2]),
+        low=jnp.array([-22.0, -1.0]),
+        high=jnp.array([22.0, 21.0]),
+        ranks=jnp.linspace(0, 1, 101),
     )
     failures = {"burst period off": 5, "did not fire": 1}
     return Generated(

@@ -13,7 +13,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from dicjax.encoder import Posterior
+from dicjax.encoder import NUM_DRAWS, Posterior
 from dicjax.neuron import Neuron
 from dicjax.plots.style import (
     color_key,
@@ -250,7 +250,7 @@ def _density(posterior: Posterior, points: np.ndarray, num: int = 140):
     """Log density of the first row on a grid that holds it and the points."""
     cells = {x: getattr(posterior, x)[:1] for x in ("weights", "means", "factors")}
     first = dataclasses.replace(posterior, **cells, distance=None)
-    draws = np.asarray(first.sample(jr.key(0), 2048))[0]
+    draws = np.asarray(first.sample(jr.key(0), NUM_DRAWS))[0]
     low, high = np.quantile(draws, (0.002, 0.998), axis=0)
     low = np.min([low, *points], axis=0)
     high = np.max([high, *points], axis=0)

@@ -1,0 +1,263 @@
+import json
+import pathlib
+import re
+
+import jax
+import numpy as np
+import pytest
+
+import dicjax as dj
+from dicjax.checkpoint import load_checkpoint, shipped_checkpoint
+from dicjax.cli import main
+from dicjax.pipeline import as_train, features_of, suit, warnings_about
+from dicjax.result import FAILURES, first_failure, participation_ratio, wilson
+from dicjax.tables import read_models
+
+
+EXAMPLE = pathlib.Path(__file__).parents[1] / "examples" / "slow_burster.csv"
+NUM = 20
+
+
+def _run(*args: object) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(arg) for arg in args])
+    return int(stopped.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "results"
+    assert _run("generate", EXAMPLE, "--members", NUM, "--out", out, "--seed", 3) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def example():
+    (train,) = dj.read_spike_trains(EXAMPLE)
+    return train
+
+
+def test_generate_writes_a_whole_run(folder):
+    names = {path.name for path in folder.iterdir()}
+    assert {"models.parquet", "models.csv", "spikes.parquet", "manifest.json"} <= names
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["model"] == "stg-prinz"  # chosen, not named
+    html = (folder / "report.html").read_text()
+    assert "slow_burster" in html
+    assert "http://" not in html.replace("http://www.w3.org", "")
+
+
+def test_delivered_members_fire_like_the_recording_by_another_integrator(
+    folder, example
+):
+    # Simulated anew, longer, at a quarter of the step: nothing is taken on trust.
+    name, g = read_models(folder)
+    target = features_of(example)
+    run = dj.simulate(dj.stg_prinz(), g[:8], 16_000, discard=4_000, dt=0.025)
+    features = dj.spike_features(run.spike_times)
+    assert name == "stg-prinz"
+    assert np.asarray(dj.is_valid(features, target, 0.11)).mean() >= 0.85
+
+
+def test_members_are_all_different(folder):
+    _, g = read_models(folder)
+    assert len(g) == NUM
+    assert len(np.unique(g, axis=0)) == NUM
+    assert (np.log(np.maximum(g, 1e-3)).std(axis=0) > 0.02).all()
+
+
+def test_the_same_seed_gives_the_same_population(folder, example):
+    result = dj.generate(jax.random.key(3), example, num=NUM)
+    _, g = read_models(folder)
+    assert np.allclose(result.g, g, rtol=1e-5)
+    assert result.accepted.all()
+    assert "20 of 20" in result.report()
+
+
+def test_a_run_is_not_overwritten_unasked(folder, capsys):
+    before = (folder / "models.csv").read_bytes()
+    assert _run("generate", EXAMPLE, "--out", folder) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (folder / "models.csv").read_bytes() == before
+
+
+def test_dics_and_simulations_of_a_run_come_by_command(folder, tmp_path, capsys):
+    assert _run("dic", folder, "--out", tmp_path / "dics.csv") == 0
+    lines = (tmp_path / "dics.csv").read_text().splitlines()
+    assert len(lines) == NUM + 1
+    args = ("--duration", 2000, "--discard", 1000, "--dt", 0.1)
+    assert _run("simulate", folder, "--out", tmp_path / "again", *args) == 0
+    assert (tmp_path / "again" / "spikes.parquet").is_file()
+    assert f"{NUM} models simulated, 0 failed" in capsys.readouterr().out
+
+
+def test_infer_and_features_print_tables(capsys):
+    assert _run("infer", EXAMPLE) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert '"g_s"' in header
+    assert "stg-prinz" in row
+    assert row.endswith("true")
+    assert _run("features", EXAMPLE) == 0
+    assert "bursting" in capsys.readouterr().out
+
+
+def test_inference_is_about_the_members_that_result(folder, example):
+    # The posterior's 99 % box holds most delivered members' own DICs.
+    _, g = read_models(folder)
+    neuron = dj.stg_prinz()
+    dics = np.asarray(dj.dynamic_input_conductances(neuron, g, neuron.V_ref))[:, 1:]
+    posterior = dj.infer([example], "stg-prinz")
+    assert posterior.in_distribution.all()
+    low, high = np.moveaxis(np.asarray(posterior.interval(0.99))[0], -1, 0)
+    assert ((low <= dics) & (dics <= high)).mean() > 0.6
+
+
+def test_a_recording_out_of_range_is_told_which_model_can(tmp_path, capsys):
+    args = ("--model", "stg", "--out", tmp_path / "out")
+    assert _run("generate", EXAMPLE, *args) == 2
+    said = capsys.readouterr().err
+    assert "outside what stg can do" in said
+    assert "--model stg-prinz" in said
+    assert not (tmp_path / "out").exists()
+
+
+def _csv(path: pathlib.Path, lines: list) -> pathlib.Path:
+    path.write_text("\n".join(["spike_time_ms", *map(str, lines)]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "empty|no spike"),
+        (["1", "x", "3"], "x"),
+        ([10, 20, "nan", *range(30, 200, 10)], "nan"),
+        ([-5, *range(10, 200, 10)], "-5"),
+        ([10, 30, 20, *range(40, 200, 10)], "20"),
+        ([10, 10, *range(20, 200, 10)], "10"),
+        ([10, 20, 30], "10 spikes"),
+        ([x / 1e5 for x in range(1, 40)], "Hz"),
+    ],
+)
+def test_bad_recordings_get_a_sentence_and_nothing_is_written(
+    tmp_path, capsys, lines, message
+):
+    recording = _csv(tmp_path / "recording.csv", lines)
+    assert _run("generate", recording, "--out", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("dicjax: ")
+    assert "Traceback" not in said
+    assert re.search(message, said)
+    assert [path.name for path in tmp_path.iterdir()] == ["recording.csv"]
+
+
+def test_unknown_models_and_foreign_checkpoints_are_refused(tmp_path, capsys):
+    out = ("--out", tmp_path / "out")
+    assert _run("generate", EXAMPLE, "--model", "squid", *out) == 2
+    assert "stg, stg-prinz" in capsys.readouterr().err
+    (tmp_path / "foreign").mkdir()
+    foreign = ("--model", "stg", "--checkpoint", tmp_path / "foreign")
+    assert _run("generate", EXAMPLE, *foreign, *out) == 2
+    assert "not a dicjax checkpoint" in capsys.readouterr().err
+    other = ("--model", "stg", "--checkpoint", shipped_checkpoint("stg-prinz"))
+    assert _run("generate", EXAMPLE, *other, *out) == 2
+    assert "is for the model 'stg-prinz'" in capsys.readouterr().err
+    assert _run("generate", EXAMPLE, "--tolerance", 0, *out) == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_exits_cleanly(capsys):
+    assert _run("--help") == 0
+    assert "generate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("file", "model"),
+    [
+        ("stg_crab_A_baseline_LP", "stg-prinz"),
+        ("stg_crab_A_baseline_PD", "stg-prinz"),
+        ("stg_crab_B_baseline_LP", "stg-prinz"),
+        ("stg_crab_A_baseline_tonic_unit_IN9", "stg-prinz"),
+    ],
+)
+def test_crab_recordings_are_within_reach_of_the_slow_model(data, file, model):
+    (train,) = dj.read_spike_trains(data / "recordings" / f"{file}.csv")
+    loaded = load_checkpoint(shipped_checkpoint(model), model)
+    assert loaded.atlas.distance(features_of(train)) < 1.3
+
+
+def test_the_slow_model_is_chosen_for_a_slow_crab_rhythm(data):
+    recording = data / "recordings" / "stg_crab_B_baseline_LP.csv"
+    (train,) = dj.read_spike_trains(recording)
+    assert suit(train) == "stg-prinz"
+
+
+@pytest.mark.parametrize("light", ["low", "high"])
+def test_a_retinal_ganglion_cell_is_out_of_range(data, light):
+    name = f"retinal_ganglion_cell_{light}_light.csv"
+    (train,) = dj.read_spike_trains(data / "recordings" / name)
+    with pytest.raises(dj.OutOfRange):
+        dj.generate(jax.random.key(0), train, num=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "file",
+    [
+        "stg_crab_A_baseline_LP",
+        "stg_crab_A_baseline_PD",
+        "stg_crab_B_baseline_LP",
+        "stg_crab_A_baseline_tonic_unit_IN9",
+    ],
+)
+def test_baseline_crab_recordings_get_a_hundred_members(data, file):
+    (train,) = dj.read_spike_trains(data / "recordings" / f"{file}.csv")
+    result = dj.generate(jax.random.key(0), train, model="stg-prinz", num=100)
+    assert result.num_accepted == 100
+    assert result.participation_ratio > 2
+
+
+def test_merged_cells_and_drift_are_pointed_out(data):
+    (train,) = dj.read_spike_trains(data / "recordings" / "stg_crab_A_baseline_PD.csv")
+    assert any("merged" in x for x in warnings_about(train, features_of(train)))
+    steady = as_train(np.arange(1, 100) * 50.0)
+    assert warnings_about(steady, features_of(steady)) == []
+    drifting = as_train(np.cumsum(np.linspace(50, 120, 100)))
+    assert any("rate" in x for x in warnings_about(drifting, features_of(drifting)))
+
+
+def test_short_trains_are_refused_by_the_api():
+    with pytest.raises(ValueError, match="at least 10 spikes"):
+        dj.infer([np.arange(5.0)])
+    with pytest.raises(ValueError, match="no spike trains"):
+        dj.infer([])
+
+
+def test_participation_ratio_counts_directions():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(20_000, 4))
+    assert np.isclose(participation_ratio(np.exp(z)), 4, rtol=0.02)
+    line = np.exp(0.3 * z[:, :1] * np.ones((1, 4)))
+    assert np.isclose(participation_ratio(line), 1)
+
+
+def test_wilson_intervals_cover_what_they_should():
+    rng = np.random.default_rng(0)
+    for share in (0.02, 0.5, 0.9):
+        hits = rng.binomial(200, share, 2000)
+        inside = [low <= share <= high for low, high in (wilson(h, 200) for h in hits)]
+        assert np.mean(inside) > 0.92
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_every_invalid_member_has_a_reason(example):
+    target = features_of(example)
+    slow = features_of(as_train(1.5 * example.times))
+    tonic = features_of(as_train(np.arange(1, 100) * 50.0))
+    members = jax.tree.map(lambda a, b: np.stack([a, b]), slow, tonic)
+    errors = np.asarray(dj.feature_errors(members, target))
+    reasons = first_failure(members, errors, target, 0.1, np.ones(2, bool))
+    assert [FAILURES[i] for i in reasons] == [
+        "burst period off",
+        "fired in another pattern",
+    ]

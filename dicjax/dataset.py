@@ -68,7 +68,7 @@ def default_sources(neuron: Neuron, num: int) -> tuple[Source, ...]:
     A model whose recipe fills its Monte-Carlo box starts from the box; one whose recipe
     is a population of its own starts from that, with a fifth from the box beside it.
     """
-    recipe = neuron.recipe
+    recipe = neuron.required_recipe
     start = (("box", 0.4),) if recipe.bounded else (("recipe", 0.8), ("box", 0.1))
     rest = 1 - sum(share for _, share in start)
     stages = (*start, *(("rare", rest / 3),) * 3)
@@ -119,7 +119,7 @@ def make_dataset(
 
 
 def _draw(key, neuron, source, parts):
-    recipe = neuron.recipe
+    recipe = neuron.required_recipe
     if source.sampler == "recipe":
         low, high = np.transpose((recipe.g_s, recipe.g_u))
         draw, key = jr.split(key)
@@ -143,7 +143,7 @@ def _around_rare(key, neuron, drawn, num):
     parents = jr.choice(parent_key, len(drawn), (num,), p=jnp.asarray(weights))
     g = drawn.g[np.asarray(parents)]
     noise = np.asarray(jr.normal(noise_key, g.shape, g.dtype))
-    box = np.array([neuron.recipe.box[name] for name in neuron.channel_names])
+    box = neuron.box
     return np.minimum(g * np.exp(SPREAD * noise), box.astype(g.dtype))
 
 
@@ -176,7 +176,7 @@ def rarity(drawn: Dataset) -> Float[np.ndarray, " cells"]:
 
 
 def _simulate(key, neuron, source, g, dics, report):
-    recipe = neuron.recipe
+    recipe = neuron.required_recipe
     stimulus = NoisyCurrent(key, source.sigma) if source.sigma else None
     run = simulate(
         neuron,

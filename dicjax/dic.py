@@ -18,7 +18,7 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from dicjax._checks import check_conductances
 from dicjax.neuron import Neuron, root
@@ -32,8 +32,8 @@ LOWEST, HIGHEST, SPACING = -80.0, 0.0, 0.5  # mV scanned for a threshold
 
 def dynamic_input_conductances(
     neuron: Neuron,
-    g: Float[Array, "*cells channels"],
-    V: Float[Array, "*#cells"] | float,
+    g: Float[ArrayLike, "*cells channels"],
+    V: Float[ArrayLike, "*#cells"] | float,
     *,
     calcium_weight: CalciumWeight = "time_constant",
 ) -> Float[Array, "*cells 3"]:
@@ -166,7 +166,7 @@ class Threshold(eqx.Module):
     names: tuple[str, ...] = eqx.field(static=True, default=THRESHOLD_STATUS)
 
 
-def threshold(neuron: Neuron, g: Float[Array, "*cells channels"]) -> Threshold:
+def threshold(neuron: Neuron, g: Float[ArrayLike, "*cells channels"]) -> Threshold:
     """Each cell's own threshold: where its steady-state I-V curve first stops rising.
 
     The lowest potential between -80 and 0 mV at which the total input conductance

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
 from dicjax.config import EncoderConfig
 from dicjax.gating import strong
@@ -197,7 +197,7 @@ class Posterior(eqx.Module):
         """Draws `num` pairs (g_s, g_u) for every train."""
         return _sample(self, key, num)
 
-    def log_prob(self, dics: Float[Array, "cells points 2"]) -> Array:
+    def log_prob(self, dics: Float[ArrayLike, "cells points 2"]) -> Array:
         """Log density at `dics`, per unit of g_s and g_u."""
         return _log_prob(self, jnp.asarray(dics))
 
@@ -236,7 +236,7 @@ class Region(eqx.Module):
     posterior: Posterior
     floor: Float[Array, " cells"]
 
-    def contains(self, dics: Float[Array, "cells 2"]) -> Bool[Array, " cells"]:
+    def contains(self, dics: Float[ArrayLike, "cells 2"]) -> Bool[Array, " cells"]:
         """Whether the region of each train holds its (g_s, g_u)."""
         dics = jnp.asarray(dics, self.floor.dtype)
         inside = self.posterior.log_prob(dics[:, None])[:, 0]
@@ -296,7 +296,7 @@ def read(encoder: Encoder, spike_times: Float[Array, "cells spikes"]) -> Reading
 
 def windows(
     times: Float[np.ndarray, " spikes"], config: EncoderConfig
-) -> Float[np.ndarray, "windows spikes"]:
+) -> Float[np.ndarray, "windows read"]:
     """Evenly spaced stretches of a train, each short enough to be read at once."""
     length = config.max_spikes
     starts = np.linspace(0, max(0, len(times) - length), config.num_windows)

@@ -73,8 +73,8 @@ def fit_encoder(
     test = test[np.isfinite(test.spike_times).sum(axis=1) >= 10][:NUM_TEST]
     trained = train_encoder(
         learn,
-        neuron.recipe.g_s,
-        neuron.recipe.g_u,
+        neuron.required_recipe.g_s,
+        neuron.required_recipe.g_u,
         config,
         training,
         on_progress=lambda step, total, loss: report(
@@ -88,9 +88,9 @@ def fit_encoder(
             "sources": [dataclasses.asdict(source) for source in sources],
             "num_members": len(learn),
             "seed": training.seed,
-            "duration_ms": neuron.recipe.duration,
-            "discard_ms": neuron.recipe.discard,
-            "dt_ms": neuron.recipe.dt,
+            "duration_ms": neuron.required_recipe.duration,
+            "discard_ms": neuron.required_recipe.discard,
+            "dt_ms": neuron.required_recipe.dt,
             "V_ref_mV": float(neuron.V_ref),
             "normaliser": neuron.normaliser,
         },

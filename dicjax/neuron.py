@@ -7,6 +7,7 @@ one cell; public functions take leading axes and `vmap`.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from dicjax.channels import GatedChannel
@@ -84,6 +85,20 @@ class Neuron(eqx.Module):
     def gates(self) -> tuple[Gate, ...]:
         """All gates, in channel order."""
         return tuple(gate for channel in self.channels for gate in channel.gates)
+
+    @property
+    def required_recipe(self) -> Recipe:
+        """The recipe; a `ValueError` where the model has none."""
+        if self.recipe is None:
+            raise ValueError(
+                f"{self.name} has no recipe for populations; give its `Neuron` one."
+            )
+        return self.recipe
+
+    @property
+    def box(self) -> np.ndarray:
+        """Monte-Carlo upper bounds of every conductance, in the order of `g`."""
+        return np.array([self.required_recipe.box[name] for name in self.channel_names])
 
     def index(self, *names: str) -> tuple[int, ...]:
         """Positions in `g` of the channels called `names`."""

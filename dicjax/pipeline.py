@@ -168,7 +168,7 @@ def generate(
         "encoder": {
             name: loaded.header[name] for name in ("config_hash", "arrays_hash", "date")
         },
-        "dt_ms": neuron.recipe.dt,
+        "dt_ms": neuron.required_recipe.dt,
         "warnings": warnings_about(train, target),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }

@@ -10,7 +10,6 @@ from jaxtyping import Array, Float, Int, Key
 from dicjax._checks import check_conductances, check_targets
 from dicjax.dic import dics_of_one_cell
 from dicjax.neuron import Neuron
-from dicjax.recipe import Recipe
 
 
 STATUS = ("ok", "infeasible", "singular", "not converged")
@@ -65,8 +64,7 @@ def sample(
 
     Member `i` depends on `key` and `i` alone, not on `num`.
     """
-    box = jnp.array([_recipe(neuron).box[name] for name in neuron.channel_names])
-    box = box.astype(dtype or box.dtype)
+    box = jnp.asarray(neuron.box, dtype or float)
     draw = lambda i: jr.uniform(jr.fold_in(key, i), box.shape, box.dtype) * box
     return jax.vmap(draw)(jnp.arange(num))
 
@@ -110,7 +108,7 @@ def compensate(
         Fyon, Franci, Sacré & Drion (2024), PNAS Nexus 3(10), for compensation;
         Brandoit, Ernst, Drion & Fyon (2025), arXiv 2509.12783, for the STG recipe.
     """
-    _recipe(neuron)
+    neuron.required_recipe  # noqa: B018 - a model without a recipe is refused at once
     dtype = jnp.dtype(dtype or jnp.zeros(()).dtype)
     rows = check_targets(targets, num).astype(dtype)
     neuron = neuron.with_dtype(dtype)
@@ -149,7 +147,7 @@ def impose(
 
     A [`dicjax.Population`][] in the same order; the other conductances are unchanged.
     """
-    _recipe(neuron)
+    neuron.required_recipe  # noqa: B018
     check_conductances(neuron, g)
     dtype = np.asarray(g).dtype
     rows = check_targets(targets, None).astype(dtype)
@@ -186,7 +184,7 @@ def _compensate(key, neuron, targets, members):
 
 
 def _compensate_one(key, neuron, target):
-    recipe = _recipe(neuron)
+    recipe = neuron.required_recipe
     g = _draw(key, neuron, target.dtype)
     if recipe.seed_targets is not None:
         seed = jnp.asarray(recipe.seed_targets, target.dtype)
@@ -203,7 +201,7 @@ def _finish(neuron, g, target):
 
 
 def _draw(key, neuron, dtype):
-    recipe = _recipe(neuron)
+    recipe = neuron.required_recipe
     names = neuron.channel_names
     low, high = jnp.array([recipe.ranges.get(name, (0.0, 0.0)) for name in names]).T
     leak_key, key = jr.split(key)
@@ -220,7 +218,7 @@ def _draw(key, neuron, dtype):
 def _pair(neuron, target):
     g_s, g_u = target
     holds = {"g_u < 0": g_u < 0, "g_s >= 0": g_s >= 0, "g_s < 0": g_s < 0}
-    *others, (_, last) = _recipe(neuron).pairs
+    *others, (_, last) = neuron.required_recipe.pairs
     free = jnp.array(neuron.index(*last))
     for rule, pair in reversed(others):
         free = jnp.where(holds[rule], jnp.array(neuron.index(*pair)), free)
@@ -278,11 +276,10 @@ def _condition(jacobian):
 
 def _status(neuron, g, residual, condition):
     tolerance = jnp.finfo(g.dtype).eps ** 0.5
-    recipe = _recipe(neuron)
+    recipe = neuron.required_recipe
     outside = (g < 0).any()
     if recipe.bounded:
-        box = jnp.array([recipe.box[name] for name in neuron.channel_names])
-        outside |= (g > box.astype(g.dtype)).any()
+        outside |= (g > jnp.asarray(neuron.box, g.dtype)).any()
     missed = ~(residual <= tolerance)
     singular = missed & ~(condition < MAX_CONDITION)
     return jnp.where(
@@ -290,11 +287,3 @@ def _status(neuron, g, residual, condition):
         SINGULAR,
         jnp.where(missed, NOT_CONVERGED, jnp.where(outside, INFEASIBLE, OK)),
     )
-
-
-def _recipe(neuron: Neuron) -> Recipe:
-    if neuron.recipe is None:
-        raise ValueError(
-            f"{neuron.name} has no recipe for populations; give its `Neuron` one."
-        )
-    return neuron.recipe

@@ -250,7 +250,7 @@ def _listed(names: tuple[str, ...]) -> str:
 def _number(value: float) -> str:
     if 0 < abs(value) < 0.001:
         return "< 0.001"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}"
+    return f"{value:.0f}" if abs(value) >= 99.95 else f"{value:#.3g}"
 
 
 def _inline(name: str, figure: Figure) -> Markup:

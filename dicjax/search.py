@@ -50,7 +50,7 @@ class Search:
         self.report = report
         self.num = num
         self.duration, self.discard = simulated_time(neuron, target)
-        high = np.array([_bound(neuron, name) for name in neuron.channel_names])
+        high = _bounds(neuron)
         self.bounds = jnp.asarray(np.log([FLOOR * high, high]), jnp.float32)
         self._remember_atlas(atlas, np.argsort(atlas.errors(target))[: MEMORY // 2])
         self.rounds: list[Round] = []
@@ -138,7 +138,7 @@ class Search:
 
     def _try(self, name, g) -> float:
         """Simulates candidates, keeps what is valid and learns from the rest."""
-        run = self._simulate(g, self.neuron.recipe.dt)
+        run = self._simulate(g, self.neuron.required_recipe.dt)
         features = spike_features(run.spike_times)
         errors = np.asarray(feature_errors(features, self.target))
         valid = run.succeeded & np.asarray(
@@ -168,7 +168,7 @@ class Search:
     def _certify(self, g, spike_times):
         if not len(g):
             return
-        again = self._simulate(g, self.neuron.recipe.dt / 2)
+        again = self._simulate(g, self.neuron.required_recipe.dt / 2)
         features = spike_features(again.spike_times)
         still = again.succeeded & np.asarray(
             is_valid(features, self.target, self.tolerance)
@@ -244,7 +244,7 @@ class Search:
 def simulated_time(neuron: Neuron, target: Features) -> tuple[float, float]:
     """How long (ms) members are simulated to be compared with a train, and the start
     that is left out: ten bursts or thirty intervals, within reason."""
-    discard = neuron.recipe.discard
+    discard = neuron.required_recipe.discard
     if int(target.label) == BURSTING:
         span = 12 * float(target.period)
     else:
@@ -253,10 +253,9 @@ def simulated_time(neuron: Neuron, target: Features) -> tuple[float, float]:
 
 
 def _log(neuron, g):
-    high = np.array([_bound(neuron, name) for name in neuron.channel_names])
-    return np.log(np.maximum(g, FLOOR * high)).astype(np.float32)
+    return np.log(np.maximum(g, FLOOR * _bounds(neuron))).astype(np.float32)
 
 
-def _bound(neuron, name: str) -> float:
-    recipe = neuron.recipe
-    return recipe.box[name] * (1 if recipe.bounded else 3)
+def _bounds(neuron):
+    # Published recipes that are not drawn from the box go far beyond it.
+    return neuron.box * (1 if neuron.required_recipe.bounded else 3)

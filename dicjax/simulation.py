@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, PyTree, Shaped
 
 from dicjax._checks import check_conductances, check_simulation
 from dicjax.neuron import Neuron, State
@@ -20,7 +20,7 @@ SPIKE_UP = 10.0  # mV: a spike is an upward crossing of this ...
 SPIKE_DOWN = 0.0  # mV: ... confirmed by a later fall below this.
 WINDOW = 1.0  # ms in which a cell fires at most once
 CHUNK = 256  # windows advanced per dispatch, between which a caller hears of progress
-BLOCKS = (16, 64, 256, 1024)  # numbers of cells that are compiled for
+BLOCKS = (16, 64, 256, 512, 1024)  # numbers of cells that are compiled for
 
 
 class Run(eqx.Module):
@@ -41,7 +41,7 @@ class Run(eqx.Module):
 
 def simulate(
     neuron: Neuron,
-    g: Float[Array, "*cells channels"] | np.ndarray,
+    g: Float[ArrayLike, "*cells channels"],
     duration: float,
     *,
     discard: float = 0.0,
@@ -98,7 +98,7 @@ def simulate(
         # Padding repeats a real member, so that it can do nothing unusual.
         members = np.minimum(np.arange(start, start + size), stop - 1)
         piece = engine.run(flat[members], members, num_windows, discard, report)
-        pieces.append(tuple(None if x is None else x[: stop - start] for x in piece))
+        pieces.append([None if x is None else x[: stop - start] for x in piece])
     return _gather(pieces, shape, engine.window, num_windows, discard)
 
 
@@ -129,7 +129,8 @@ class _Engine:
         dt = jnp.asarray(self.window / self.steps, self.dtype)
         keys = None
         if self.stimulus is not None:
-            keys = jax.vmap(lambda i: jr.fold_in(self.stimulus.key, i))(members)
+            root = self.stimulus.key
+            keys = jax.vmap(lambda i: jr.fold_in(root, i))(members)
         carry = _start(self.neuron, len(g), self.dtype)
         spikes, traces = [], []
         for first in range(0, num_windows, CHUNK):
@@ -154,11 +155,8 @@ class _Engine:
                 report(first + count)
         succeeded = np.asarray(jnp.isfinite(carry.y.V) & ~carry.lost)
         cells, times = (np.concatenate(x) for x in zip(*spikes, strict=True))
-        order = np.argsort(cells, kind="stable")
-        num = np.bincount(cells, minlength=len(g))
-        rows = np.split(times[order].astype(self.dtype), np.cumsum(num)[:-1])
         V = np.concatenate(traces).T if self.traces else None
-        return rows, succeeded, V
+        return _rows(cells, times.astype(self.dtype), len(g)), succeeded, V
 
 
 def _spikes(times, offset, discard):
@@ -168,15 +166,27 @@ def _spikes(times, offset, discard):
     return cells[keep], found[keep]
 
 
-def _gather(pieces, shape, window, num_windows, discard):
-    rows = [row for piece in pieces for row in piece[0]]
-    num_spikes = np.array([len(row) for row in rows], np.int32)
+def _rows(cells, times, num_cells):
+    """Times as one row per cell, in the order given, padded with inf."""
+    num = np.bincount(cells, minlength=num_cells)
+    order = np.argsort(cells, kind="stable")
+    starts = np.cumsum(num) - num
+    position = np.arange(len(cells)) - np.repeat(starts, num)
     # A few widths only, so that what looks at the spikes is not compiled for each.
-    width = 1 << max(6, int(num_spikes.max(initial=0)).bit_length())
-    dtype = rows[0].dtype if rows else np.float32
-    padded = np.full((len(rows), width), np.inf, dtype)
-    for row, values in zip(padded, rows, strict=True):
-        row[: len(values)] = values
+    width = 1 << max(6, int(num.max(initial=0)).bit_length())
+    rows = np.full((num_cells, width), np.inf, times.dtype)
+    rows[cells[order], position] = times[order]
+    return rows
+
+
+def _gather(pieces, shape, window, num_windows, discard):
+    width = max(piece[0].shape[1] for piece in pieces)
+    rows = [
+        np.pad(x, ((0, 0), (0, width - x.shape[1])), constant_values=np.inf)
+        for x, *_ in pieces
+    ]
+    padded = np.concatenate(rows)
+    num_spikes = np.isfinite(padded).sum(axis=1, dtype=np.int32)
     succeeded = np.concatenate([piece[1] for piece in pieces])
     ts = V = None
     if pieces[0][2] is not None:
@@ -276,7 +286,7 @@ def _step(
     carry, spike = val
     j = j.astype(dt.dtype)
     I = None
-    if nodes is not None:
+    if nodes is not None and origin is not None:
         I = between_nodes(nodes, origin + (j + 0.5) * dt / NODE_INTERVAL)
     y = relax_gates(neuron, carry.y, dt)
     y = relax_membrane(neuron, y, g, dt, I)

@@ -112,8 +112,10 @@ class StaggeredExponential(dfx.AbstractSolver):
         """One symmetric step from `t0` to `t1`."""
         del solver_state, made_jump
         membrane: Membrane = terms.vector_field
-        h = t1 - t0
-        I = None if membrane.I_ext is None else membrane.I_ext((t0 + t1) / 2)
+        h = jnp.asarray(t1 - t0)
+        I = None
+        if membrane.I_ext is not None:
+            I = membrane.I_ext(jnp.asarray((t0 + t1) / 2))
         y1 = relax_gates(membrane.neuron, y0, h / 2)
         y1 = relax_membrane(membrane.neuron, y1, args, h, I)
         y1 = relax_gates(membrane.neuron, y1, h / 2)

@@ -20,7 +20,8 @@ from pyarrow import csv, parquet
 from dicjax.models import MODELS
 from dicjax.neuron import Neuron
 from dicjax.result import Generated
-from dicjax.spikes import Features, LABELS
+from dicjax.simulation import Run
+from dicjax.spikes import Features, LABELS, spike_features
 
 
 FORMAT = "dicjax-population"
@@ -39,20 +40,42 @@ def write_population(result: Generated, folder: pathlib.Path) -> None:
     times, `manifest.json` how all came about and `README.txt` what columns mean.
     """
     columns = _columns(result)
-    about = {"format": FORMAT, "version": str(VERSION), "model": result.neuron.name}
-    models = _table(columns, about)
-    spikes = _spikes(result, about)
-    with replacing(folder / "models.parquet") as path:
-        parquet.write_table(models, path)
-    with replacing(folder / "models.csv") as path:
-        csv.write_csv(models, path)
-    with replacing(folder / "spikes.parquet") as path:
-        parquet.write_table(spikes, path)
-    with replacing(folder / "README.txt") as path:
-        path.write_text(_readme(result, columns), encoding="utf-8")
-    with replacing(folder / MANIFEST) as path:
-        text = json.dumps(manifest(result), indent=2, ensure_ascii=False)
-        path.write_text(text + "\n", encoding="utf-8")
+    made = f"since the start of {result.duration:g} ms simulated, of which the first "
+    made += f"{result.discard:g} ms are left out"
+    title = (
+        f"A population of {len(result.g)} {result.neuron.name} neurons, "
+        f"{result.num_accepted} of which fire like\n"
+        f"{file_name(result.train.source) or 'the recording'} within "
+        f"{result.tolerance:.0%} (made with dicjax)."
+    )
+    _write(folder, title, columns, result.spike_times, made, manifest(result))
+
+
+def write_simulation(
+    model: str,
+    g: Float[np.ndarray, "cells channels"],
+    run: Run,
+    folder: pathlib.Path,
+) -> None:
+    """Writes simulated cells in the form of a population.
+
+    **Arguments:**
+
+    - `model`: name of the model that ships.
+    - `g`: maximal conductances, in mS/cm².
+    - `run`: what came of simulating them.
+    - `folder`: to write into; it exists.
+    """
+    columns: dict[str, Column] = {
+        **_conductances(MODELS[model](), g),
+        **_features(spike_features(run.spike_times)),
+        "num_spikes": (run.num_spikes, "1", "number of spikes"),
+        "succeeded": (run.succeeded, "", "stayed finite and below 1 kHz"),
+    }
+    about = {**_about(model), "num_simulated": len(g)}
+    title = f"{len(g)} simulated {model} neurons (made with dicjax)."
+    made = "since the start of the simulation"
+    _write(folder, title, columns, run.spike_times, made, _as_json(about))
 
 
 def read_models(
@@ -177,14 +200,7 @@ def manifest(result: Generated) -> dict[str, Any]:
     settings = dict(result.settings)
     train, target = result.train, result.target
     about = {
-        "format": FORMAT,
-        "version": VERSION,
-        "dicjax": _version("dicjax"),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: _version(name) for name in PACKAGES},
-        },
-        "model": result.neuron.name,
+        **_about(result.neuron.name),
         "channels": result.neuron.channel_names,
         "V_ref": float(result.neuron.V_ref),
         "source": {
@@ -208,7 +224,6 @@ def manifest(result: Generated) -> dict[str, Any]:
         "seconds": result.seconds,
         "started": settings.pop("started", None),
         "finished": settings.pop("finished", None),
-        "units": {"time": "ms", "potential": "mV", "conductance": "mS/cm2"},
         "settings": settings,
     }
     return _as_json(about)
@@ -219,19 +234,57 @@ def file_name(source: str) -> str:
     return pathlib.PureWindowsPath(source).name
 
 
+def _about(model: str) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "dicjax": _version("dicjax"),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in PACKAGES},
+        },
+        "model": model,
+        "units": {"time": "ms", "potential": "mV", "conductance": "mS/cm2"},
+    }
+
+
+def _write(
+    folder: pathlib.Path,
+    title: str,
+    columns: dict[str, Column],
+    spike_times: Float[np.ndarray, "cells spikes"],
+    made: str,
+    about: dict[str, Any],
+) -> None:
+    metadata = {name: str(about[name]) for name in ("format", "version", "model")}
+    models, spikes = _table(columns, metadata), _spikes(spike_times, made, metadata)
+    with replacing(folder / "models.parquet") as path:
+        parquet.write_table(models, path)
+    with replacing(folder / "models.csv") as path:
+        csv.write_csv(models, path)
+    with replacing(folder / "spikes.parquet") as path:
+        parquet.write_table(spikes, path)
+    with replacing(folder / "README.txt") as path:
+        path.write_text(_readme(title, made, columns), encoding="utf-8")
+    with replacing(folder / MANIFEST) as path:
+        text = json.dumps(about, indent=2, ensure_ascii=False)
+        path.write_text(text + "\n", encoding="utf-8")
+
+
+def _conductances(neuron: Neuron, g: np.ndarray) -> dict[str, Column]:
+    return {
+        "member": (np.arange(len(g), dtype=np.int32), "", "number of the member"),
+        **{
+            f"g_{name}": (g[:, i], "mS/cm2", f"maximal conductance of {name}")
+            for i, name in enumerate(neuron.channel_names)
+        },
+    }
+
+
 def _columns(result: Generated) -> dict[str, Column]:
-    names = result.neuron.channel_names
     dic = "input conductance at V_ref, divided by the model's normaliser"
     return {
-        "member": (
-            np.arange(len(result.g), dtype=np.int32),
-            "",
-            "number of the member",
-        ),
-        **{
-            f"g_{name}": (result.g[:, i], "mS/cm2", f"maximal conductance of {name}")
-            for i, name in enumerate(names)
-        },
+        **_conductances(result.neuron, result.g),
         "g_f": (result.dics[:, 0], "1", f"fast {dic}"),
         "g_s": (result.dics[:, 1], "1", f"slow {dic}"),
         "g_u": (result.dics[:, 2], "1", f"ultraslow {dic}"),
@@ -283,37 +336,31 @@ def _table(columns: dict[str, Column], about: dict[str, str]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=about))
 
 
-def _spikes(result: Generated, about: dict[str, str]) -> pa.Table:
-    times = np.asarray(result.spike_times)
+def _spikes(times: np.ndarray, made: str, about: dict[str, str]) -> pa.Table:
     is_spike = np.isfinite(times)
     offsets = np.append(0, np.cumsum(is_spike.sum(axis=1))).astype(np.int32)
     rows = pa.ListArray.from_arrays(
         pa.array(offsets), pa.array(times[is_spike].astype(np.float32))
     )
-    meaning = f"since the start of {result.duration:g} ms simulated"
-    meaning += f", of which the first {result.discard:g} ms are left out"
     member = pa.array(np.arange(len(times), dtype=np.int32))
     fields = [
         pa.field("member", member.type, metadata={"meaning": "as in models.parquet"}),
-        pa.field("spike_times", rows.type, metadata={"unit": "ms", "meaning": meaning}),
+        pa.field("spike_times", rows.type, metadata={"unit": "ms", "meaning": made}),
     ]
     schema = pa.schema(fields, metadata=about)
     return pa.Table.from_arrays([member, rows], schema=schema)
 
 
-def _readme(result: Generated, columns: dict[str, Column]) -> str:
+def _readme(title: str, made: str, columns: dict[str, Column]) -> str:
     width = max(len(name) for name in columns)
     lines = [
-        f"A population of {len(result.g)} {result.neuron.name} neurons, "
-        f"{result.num_accepted} of which fire like",
-        f"{file_name(result.train.source) or 'the recording'} within "
-        f"{result.tolerance:.0%} (made with dicjax).",
+        title,
         "",
         "models.parquet, models.csv  a row per member, whose columns are below",
-        "spikes.parquet              spike times of each member, in ms since the start",
-        f"                            of its simulation; those before "
-        f"{result.discard:g} ms are left out",
+        "spikes.parquet              spike times of each member, in ms",
         "manifest.json               how it was made: settings, versions, yield",
+        "",
+        f"Spike times count {made}.",
         "",
         *(
             f"{name:<{width}}  {f'({unit}) ' if unit not in ('', '1') else ''}{meaning}"

@@ -46,10 +46,10 @@ class Trained:
 class Batch(eqx.Module):
     """Trains to learn from and what is known of them."""
 
-    spike_times: Float[Array, "batch spikes"]
-    dics: Float[Array, "batch 2"]
-    labels: Int[Array, " batch"]
-    features: Float[Array, "batch 4"]  # logarithms; nan where undefined
+    spike_times: Float[Array | np.ndarray, "batch spikes"]
+    dics: Float[Array | np.ndarray, "batch 2"]
+    labels: Int[Array | np.ndarray, " batch"]
+    features: Float[Array | np.ndarray, "batch 4"]  # logarithms; nan where undefined
 
 
 def train_encoder(

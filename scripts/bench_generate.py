@@ -1,8 +1,8 @@
 """Measures `generate`: `bench_generate.py synthetic`, `bench_generate.py recordings`.
 
 `synthetic`: 24 targets drawn from the published STG recipe, 12 tonic and 12 bursting.
-`recordings FOLDER`: every stg*.csv in it, with both models. Everything is measured warm,
-after one call that compiles.
+`recordings FOLDER`: every stg*.csv in it, with both models. Of two calls in one process
+the second is warm.
 """
 
 import os
@@ -64,8 +64,8 @@ def synthetic() -> None:
         mean, low = np.mean(rows, axis=0), np.min(rows, axis=0)
         print(
             f"{label}: mean over {len(rows)} targets (least): label match "
-            f"{mean[0]:.3f} ({low[0]:.3f}), valid before selection {mean[1]:.3f} ({low[1]:.3f}), "
-            f"participation ratio {mean[2]:.2f} ({low[2]:.2f})"
+            f"{mean[0]:.3f} ({low[0]:.3f}), valid before selection {mean[1]:.3f} "
+            f"({low[1]:.3f}), participation ratio {mean[2]:.2f} ({low[2]:.2f})"
         )
 
 

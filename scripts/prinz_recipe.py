@@ -19,7 +19,7 @@ import equinox as eqx  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
-from scipy.spatial import cKDTree  # noqa: E402
+from scipy.spatial import KDTree  # noqa: E402
 
 import dicjax as dj  # noqa: E402
 from dicjax.pipeline import features_of  # noqa: E402
@@ -38,7 +38,7 @@ COLUMNS = {
 def told_by_neighbours(x, y, num: int = 10):
     """Share of the variance of `y` that cells with similar `x` predict."""
     x = (x - x.mean(axis=0)) / x.std(axis=0)
-    _, neighbours = cKDTree(x).query(x, num + 1)
+    _, neighbours = KDTree(x).query(x, num + 1)
     predicted = y[neighbours[:, 1:]].mean(axis=1)
     return 1 - ((y - predicted) ** 2).sum(axis=0) / ((y - y.mean(0)) ** 2).sum(axis=0)
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -102,6 +104,10 @@ def field(t, y, model, g):
     return dy
 
 
+def zero_of(f, low, high) -> Any:
+    return scipy.optimize.brentq(f, low, high, xtol=1e-15)
+
+
 def steady_calcium(model, V, g):
     influx, baseline, _ = POOLS[model]
 
@@ -111,7 +117,7 @@ def steady_calcium(model, V, g):
 
     if model == "stg":  # its calcium currents do not depend on calcium
         return -imbalance(0.0)
-    return scipy.optimize.brentq(imbalance, 1e-4, 3000.0, xtol=1e-14, rtol=1e-14)
+    return zero_of(imbalance, 1e-4, 3000.0)
 
 
 def steady_current(model, V, g):
@@ -212,7 +218,7 @@ def test_a_root_is_found_to_the_rounding_of_its_dtype(dtype):
     p = jnp.asarray(1.7, dtype)
     x = root(lambda x: x * x * x + x - p, jnp.ones_like(p))
     assert x.dtype == dtype
-    exact = scipy.optimize.brentq(lambda x: x**3 + x - float(p), 0, 2, xtol=1e-15)
+    exact = zero_of(lambda x: x**3 + x - float(p), 0, 2)
     assert abs(float(x) - exact) < 2 * jnp.finfo(dtype).eps
 
 

@@ -78,8 +78,8 @@ def test_members_share_their_input_conductances_and_differ_in_the_rest(many):
 
 
 def test_a_population_at_the_seed_is_that_of_the_published_recipe(many):
-    mean = dict(zip(CHANNELS, many.g.mean(0), strict=True))
-    spread = dict(zip(CHANNELS, many.g.std(0), strict=True))
+    mean: dict[str, float] = dict(zip(CHANNELS, many.g.mean(0), strict=True))
+    spread: dict[str, float] = dict(zip(CHANNELS, many.g.std(0), strict=True))
     assert mean["Na"] == pytest.approx(6869, rel=0.03)
     assert mean["Kd"] == pytest.approx(105, rel=0.03)
     assert mean["CaT"] == pytest.approx(4.99, rel=0.03)

@@ -7,20 +7,27 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, strategies as st
+from pyarrow import csv, parquet
+
 from dicjax.dic import dynamic_input_conductances
 from dicjax.encoder import Posterior
 from dicjax.models import stg
 from dicjax.result import Generated, participation_ratio, Round
-from dicjax.simulation import simulate
+from dicjax.simulation import Run, simulate
 from dicjax.spikes import (
     feature_errors,
     is_valid,
     spike_features,
     SpikeTrain,
 )
-from dicjax.tables import read_models, replacing, write_folder, write_population
-from hypothesis import given, strategies as st
-from pyarrow import csv, parquet
+from dicjax.tables import (
+    read_models,
+    replacing,
+    write_folder,
+    write_population,
+    write_simulation,
+)
 
 
 NEURON = stg()
@@ -164,6 +171,21 @@ def test_the_manifest_is_strict_json_without_private_folders(generated, folder):
     assert manifest["rounds"][0]["failures"]["burst period off"] == 5
     assert manifest["settings"]["seed"] == 0
     assert set(manifest["versions"]) == {"python", "jax", "equinox", "numpy"}
+
+
+def test_simulated_cells_are_written_like_a_population(generated, tmp_path):
+    times = generated.spike_times
+    num = np.isfinite(times).sum(axis=1).astype(np.int32)
+    run = Run(times, num, np.ones(len(times), bool))
+    g = generated.g.astype(np.float64)
+    write_folder(tmp_path / "out", False, lambda x: write_simulation("stg", g, run, x))
+    model, read = read_models(tmp_path / "out")
+    assert model == "stg"
+    np.testing.assert_array_equal(read, g)
+    table = parquet.read_table(tmp_path / "out" / "models.parquet")
+    assert table["num_spikes"].to_pylist() == num.tolist()
+    # What we wrote may be replaced.
+    write_folder(tmp_path / "out", True, lambda x: write_simulation("stg", g, run, x))
 
 
 @given(

@@ -95,4 +95,4 @@ def fold_ticks(axis: Axis, low: float, high: float) -> None:
 
 
 def short(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
+    return f"{value:.0f}" if value >= 99.5 else f"{value:.2g}"

@@ -162,10 +162,9 @@ def rarity(drawn: Dataset) -> Float[np.ndarray, " cells"]:
     for name, share in shares.items():
         members = label == LABELS.index(name)
         members &= drawn.sigma == 0
-        values = [np.log(np.asarray(getattr(features, c))) for c in columns[name]]
-        for column, value in enumerate(values):
-            coordinates[members, column] = value[members]
-            members &= np.isfinite(value)
+        values = np.stack([np.asarray(getattr(features, c)) for c in columns[name]])
+        members &= (values > 0).all(axis=0)
+        coordinates[members, : len(values)] = np.log(values[:, members].T)
         bins = np.floor(coordinates[members] / BIN).astype(int)
         _, which, counts = np.unique(
             bins, axis=0, return_inverse=True, return_counts=True

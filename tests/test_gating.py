@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import example, given, strategies as st
+
 from dicjax.gating import (
     Bell,
     CalciumSaturation,
@@ -16,7 +18,6 @@ from dicjax.gating import (
     strong,
 )
 from dicjax.models import MODELS
-from hypothesis import example, given, strategies as st
 
 
 DTYPES = ("float32", "float64")

@@ -6,11 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+from numpy.typing import NDArray
+
 from dicjax.channels import GatedChannel
 from dicjax.gating import Constant, Gate, Sigmoid
 from dicjax.models import MODELS
 from dicjax.neuron import Calcium, Neuron, root, State
-from numpy.typing import NDArray
 
 
 # The tables of Liu et al. (1998) and Prinz et al. (2003), in plain numpy. Other tests

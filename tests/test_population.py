@@ -3,11 +3,12 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from test_neuron import BOXES, CHANNELS
+
 from dicjax.dic import dics_of_one_cell, dynamic_input_conductances
 from dicjax.models import MODELS
 from dicjax.neuron import Neuron
 from dicjax.population import compensate, Population, sample
-from test_neuron import BOXES, CHANNELS
 
 
 STG, PRINZ = MODELS["stg"](), MODELS["stg-prinz"]()

@@ -7,9 +7,10 @@ import warnings
 import h5py
 import numpy as np
 import pytest
+from hypothesis import example, given, strategies as st
+
 from dicjax import readers
 from dicjax.readers import read_spike_trains
-from hypothesis import example, given, strategies as st
 
 
 # In eighths of a millisecond, so that the text of a time is exact and never whole.

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import scipy.integrate
 import scipy.signal
+from test_neuron import field, steady_gates
+
 from dicjax import simulation
 from dicjax.channels import GatedChannel
 from dicjax.gating import Constant
@@ -19,7 +21,6 @@ from dicjax.simulation import simulate
 from dicjax.solvers import Membrane, StaggeredExponential
 from dicjax.spikes import LABELS, spike_features
 from dicjax.stimulus import NoisyCurrent
-from test_neuron import field, steady_gates
 
 
 STG = MODELS["stg"]()

@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, strategies as st
+from test_neuron import BOXES, random_cells
+
 from dicjax.channels import GatedChannel
 from dicjax.gating import Constant, Gate
 from dicjax.models import MODELS
 from dicjax.neuron import Neuron, State
 from dicjax.solvers import Membrane, relax_gates, StaggeredExponential
-from hypothesis import given, strategies as st
-from test_neuron import BOXES, random_cells
 
 
 # Cells that come to rest or fire slowly: a few ms from their start are smooth.

@@ -11,6 +11,10 @@ import numpy as np
 import pytest
 import quantities as pq
 import scipy.stats
+from hypothesis import example, given
+from jax.test_util import check_grads
+from numpy.typing import ArrayLike
+
 from dicjax.spikes import (
     feature_errors,
     grace_bunney,
@@ -23,9 +27,6 @@ from dicjax.spikes import (
     van_rossum_distance,
     victor_purpura_distance,
 )
-from hypothesis import example, given
-from jax.test_util import check_grads
-from numpy.typing import ArrayLike
 
 
 WIDTH = 64

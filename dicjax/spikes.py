@@ -140,20 +140,20 @@ class Features(eqx.Module):
     Bursts are described without the first and the last one, which may be cut.
     """
 
-    label: Int[Array, "*cells"]  # index into `LABELS`
-    num_spikes: Int[Array, "*cells"]
-    rate: Float[Array, "*cells"]  # Hz, of the mean ISI
-    mean_isi: Float[Array, "*cells"]  # ms
-    cv: Float[Array, "*cells"]
-    cv2: Float[Array, "*cells"]  # Holt et al. 1996, J. Neurophysiol. 75(5)
-    lv: Float[Array, "*cells"]  # Shinomoto et al. 2003, Neural Comput. 15(12)
-    isi_quartiles: Float[Array, "*cells 3"]  # ms, interpolated in the logarithm
-    num_bursts: Int[Array, "*cells"]  # complete ones
-    period: Float[Array, "*cells"]  # ms, onset to onset
-    intra_burst_isi: Float[Array, "*cells"]  # ms
-    spikes_per_burst: Float[Array, "*cells"]
-    burst_duration: Float[Array, "*cells"]  # ms, first to last spike
-    duty_cycle: Float[Array, "*cells"]
+    label: Int[Array | np.ndarray, "*cells"]  # index into `LABELS`
+    num_spikes: Int[Array | np.ndarray, "*cells"]
+    rate: Float[Array | np.ndarray, "*cells"]  # Hz, of the mean ISI
+    mean_isi: Float[Array | np.ndarray, "*cells"]  # ms
+    cv: Float[Array | np.ndarray, "*cells"]
+    cv2: Float[Array | np.ndarray, "*cells"]  # Holt et al. 1996, J. Neurophysiol. 75(5)
+    lv: Float[Array | np.ndarray, "*cells"]  # Shinomoto et al. 2003, Neural Comput. 15(12)
+    isi_quartiles: Float[Array | np.ndarray, "*cells 3"]  # ms, interpolated in the logarithm
+    num_bursts: Int[Array | np.ndarray, "*cells"]  # complete ones
+    period: Float[Array | np.ndarray, "*cells"]  # ms, onset to onset
+    intra_burst_isi: Float[Array | np.ndarray, "*cells"]  # ms
+    spikes_per_burst: Float[Array | np.ndarray, "*cells"]
+    burst_duration: Float[Array | np.ndarray, "*cells"]  # ms, first to last spike
+    duty_cycle: Float[Array | np.ndarray, "*cells"]
 
 
 def spike_features(spike_times: Trains) -> Features:

@@ -79,7 +79,10 @@ def train_encoder(
     known = batch_of(dataset)
     held_out = np.arange(len(dataset)) % 20 == 0
     learn = np.flatnonzero(~held_out)
-    encoder = Encoder(config, g_s, g_u, key=jr.fold_in(key, 0))
+    encoder = jax.tree.map(
+        lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x,
+        Encoder(config, g_s, g_u, key=jr.fold_in(key, 0)),
+    )
     optimiser = _optimiser(training)
     state = optimiser.init(eqx.filter(encoder, _trainable(encoder)))
     average = encoder
@@ -167,19 +170,19 @@ def _augment(
         num = jnp.sum(jnp.isfinite(times), dtype=jnp.int32)
         longest = jnp.minimum(num, crop)
         shortest = jnp.minimum(longest, MIN_CROP)
-        length = jr.randint(keys[0], (), shortest, longest + 1)
-        start = jr.randint(keys[1], (), 0, num - length + 1)
-        padded = jnp.concatenate([times, jnp.full(crop, jnp.inf)])
+        length = jr.randint(keys[0], (), shortest, longest + 1, jnp.int32)
+        start = jr.randint(keys[1], (), 0, num - length + 1, jnp.int32)
+        padded = jnp.concatenate([times, jnp.full(crop, jnp.inf, times.dtype)])
         stretch = jax.lax.dynamic_slice_in_dim(padded, start, crop)
-        stretch = jnp.where(jnp.arange(crop) < length, stretch, jnp.inf)
+        stretch = jnp.where(jnp.arange(crop, dtype=jnp.int32) < length, stretch, jnp.inf)
         stretch = stretch - stretch[0]
         # Half of the trains stay as they are: recordings may be that clean, too.
         dirty = jr.bernoulli(keys[2]).astype(times.dtype)
-        jitter, missed = jr.uniform(keys[3], (2,))
+        jitter, missed = jr.uniform(keys[3], (2,), times.dtype)
         normal, uniform = jr.split(keys[4])
-        noise = jr.normal(normal, (crop,))
+        noise = jr.normal(normal, (crop,), times.dtype)
         moved = stretch + dirty * training.max_jitter * jitter * noise
-        lost = jr.uniform(uniform, (crop,)) < dirty * training.max_missed * missed
+        lost = jr.uniform(uniform, (crop,), times.dtype) < dirty * training.max_missed * missed
         return jnp.sort(jnp.where(lost, jnp.inf, moved))
 
     return jax.vmap(one)(jr.split(key, len(spike_times)), spike_times)

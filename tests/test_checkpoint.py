@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import jax
 import jax.random as jr
@@ -59,12 +60,22 @@ def test_an_edited_configuration_is_refused(saved):
 
 
 def test_damaged_arrays_are_refused(saved):
-    files = sorted((saved[0] / "arrays").rglob("d/*"), key=lambda p: p.stat().st_size)
-    content = bytearray(files[-1].read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    files[-1].write_bytes(bytes(content))
+    for path in (saved[0] / "arrays").rglob("d/*"):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        path.write_bytes(bytes(content))
     with pytest.raises(ValueError, match="damaged"):
         load_checkpoint(saved[0], "stg")
+
+
+def test_arrays_of_another_checkpoint_are_refused(saved, tmp_path):
+    path, _, ranks, atlas = saved
+    other = Encoder(CONFIG, (-20.0, 20.0), (0.0, 20.0), key=jr.key(1))
+    save_checkpoint(tmp_path / "other", "stg", other, ranks, atlas, {})
+    shutil.rmtree(path / "arrays")
+    (tmp_path / "other" / "arrays").rename(path / "arrays")
+    with pytest.raises(ValueError, match="damaged"):
+        load_checkpoint(path, "stg")
 
 
 @pytest.mark.parametrize("content", [None, "not json", "[]", '{"format": "other"}'])

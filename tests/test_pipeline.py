@@ -129,13 +129,13 @@ def _csv(path: pathlib.Path, lines: list) -> pathlib.Path:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([], "empty|no spike"),
+        ([], "no lines of spike times"),
         (["1", "x", "3"], "x"),
         ([10, 20, "nan", *range(30, 200, 10)], "nan"),
         ([-5, *range(10, 200, 10)], "-5"),
         ([10, 30, 20, *range(40, 200, 10)], "20"),
         ([10, 10, *range(20, 200, 10)], "10"),
-        ([10, 20, 30], "10 spikes"),
+        ([10, 20, 30], "at least 10"),
         ([x / 1e5 for x in range(1, 40)], "Hz"),
     ],
 )
@@ -245,7 +245,7 @@ def test_wilson_intervals_cover_what_they_should():
     rng = np.random.default_rng(0)
     for share in (0.02, 0.5, 0.9):
         hits = rng.binomial(200, share, 2000)
-        inside = [low <= share <= high for low, high in (wilson(h, 200) for h in hits)]
+        inside = [low <= share <= high for low, high in (wilson(int(h), 200) for h in hits)]
         assert np.mean(inside) > 0.92
     assert wilson(0, 0) == (0.0, 1.0)
 

@@ -30,7 +30,7 @@ from dicjax.spikes import (
 MIN_SPIKES = 10
 MAX_DISTANCE = 1.6  # factor by which the nearest members may miss a recording
 FEW_SPIKES, DRIFT = 40, 1.25  # below and above which a user is warned
-SHORT, MANY_SHORT = 2.0, 0.005  # ms; share of ISIs that no single cell has
+REFRACTORY = 0.25  # of the median interval in a burst: one cell is never so quick
 PACKAGES = ("dicjax", "jax", "equinox", "diffrax", "numpy")
 
 
@@ -178,12 +178,16 @@ def generate(
 def warnings_about(train: SpikeTrain, target: Features) -> list[str]:
     """What a user should know about a recording before trusting what follows."""
     warnings = []
-    short = float(np.mean(np.diff(train.times) < SHORT))
-    if short > MANY_SHORT:
-        warnings.append(
-            f"{short:.1%} of the intervals are shorter than {SHORT:.0f} ms: two cells "
-            "may be merged in this train, and members will fire like their sum."
-        )
+    if int(target.label) == BURSTING:
+        isi = np.diff(train.times)
+        within = isi[isi < np.sqrt(float(target.intra_burst_isi * target.period))]
+        shortest, middle = np.quantile(within, (0.05, 0.5))
+        if shortest < REFRACTORY * middle:
+            warnings.append(
+                f"Within bursts, intervals are as short as {shortest:.1f} ms beside a "
+                f"median of {middle:.1f} ms: two cells may be merged in this train, "
+                "and members will fire like their sum."
+            )
     if train.num_spikes < FEW_SPIKES:
         warnings.append(
             f"{train.num_spikes} spikes are few to tell a firing pattern by: short "

@@ -28,6 +28,7 @@ MIN_GAP_RATIO = 1.8
 MIN_BURSTS = 3
 MIN_SPIKES_PER_BURST = 1.5
 
+AnyArray = Array | np.ndarray
 Trains = Float[ArrayLike, "*cells spikes"]
 Train = Float[ArrayLike, " _"]
 Intervals = Float[Array, "*cells intervals"]
@@ -140,20 +141,20 @@ class Features(eqx.Module):
     Bursts are described without the first and the last one, which may be cut.
     """
 
-    label: Int[Array | np.ndarray, "*cells"]  # index into `LABELS`
-    num_spikes: Int[Array | np.ndarray, "*cells"]
-    rate: Float[Array | np.ndarray, "*cells"]  # Hz, of the mean ISI
-    mean_isi: Float[Array | np.ndarray, "*cells"]  # ms
-    cv: Float[Array | np.ndarray, "*cells"]
-    cv2: Float[Array | np.ndarray, "*cells"]  # Holt et al. 1996, J. Neurophysiol. 75(5)
-    lv: Float[Array | np.ndarray, "*cells"]  # Shinomoto et al. 2003, Neural Comput. 15(12)
-    isi_quartiles: Float[Array | np.ndarray, "*cells 3"]  # ms, interpolated in the logarithm
-    num_bursts: Int[Array | np.ndarray, "*cells"]  # complete ones
-    period: Float[Array | np.ndarray, "*cells"]  # ms, onset to onset
-    intra_burst_isi: Float[Array | np.ndarray, "*cells"]  # ms
-    spikes_per_burst: Float[Array | np.ndarray, "*cells"]
-    burst_duration: Float[Array | np.ndarray, "*cells"]  # ms, first to last spike
-    duty_cycle: Float[Array | np.ndarray, "*cells"]
+    label: Int[AnyArray, "*cells"]  # index into `LABELS`
+    num_spikes: Int[AnyArray, "*cells"]
+    rate: Float[AnyArray, "*cells"]  # Hz, of the mean ISI
+    mean_isi: Float[AnyArray, "*cells"]  # ms
+    cv: Float[AnyArray, "*cells"]
+    cv2: Float[AnyArray, "*cells"]  # Holt et al. 1996, J. Neurophysiol. 75(5)
+    lv: Float[AnyArray, "*cells"]  # Shinomoto et al. 2003, Neural Comput. 15(12)
+    isi_quartiles: Float[AnyArray, "*cells 3"]  # ms, interpolated in the logarithm
+    num_bursts: Int[AnyArray, "*cells"]  # complete ones
+    period: Float[AnyArray, "*cells"]  # ms, onset to onset
+    intra_burst_isi: Float[AnyArray, "*cells"]  # ms
+    spikes_per_burst: Float[AnyArray, "*cells"]
+    burst_duration: Float[AnyArray, "*cells"]  # ms, first to last spike
+    duty_cycle: Float[AnyArray, "*cells"]
 
 
 def spike_features(spike_times: Trains) -> Features:

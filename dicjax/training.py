@@ -174,7 +174,8 @@ def _augment(
         start = jr.randint(keys[1], (), 0, num - length + 1, jnp.int32)
         padded = jnp.concatenate([times, jnp.full(crop, jnp.inf, times.dtype)])
         stretch = jax.lax.dynamic_slice_in_dim(padded, start, crop)
-        stretch = jnp.where(jnp.arange(crop, dtype=jnp.int32) < length, stretch, jnp.inf)
+        kept = jnp.arange(crop, dtype=jnp.int32) < length
+        stretch = jnp.where(kept, stretch, jnp.inf)
         stretch = stretch - stretch[0]
         # Half of the trains stay as they are: recordings may be that clean, too.
         dirty = jr.bernoulli(keys[2]).astype(times.dtype)
@@ -182,7 +183,8 @@ def _augment(
         normal, uniform = jr.split(keys[4])
         noise = jr.normal(normal, (crop,), times.dtype)
         moved = stretch + dirty * training.max_jitter * jitter * noise
-        lost = jr.uniform(uniform, (crop,), times.dtype) < dirty * training.max_missed * missed
+        chance = dirty * training.max_missed * missed
+        lost = jr.uniform(uniform, (crop,), times.dtype) < chance
         return jnp.sort(jnp.where(lost, jnp.inf, moved))
 
     return jax.vmap(one)(jr.split(key, len(spike_times)), spike_times)

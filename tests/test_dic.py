@@ -196,7 +196,13 @@ def test_at_threshold_the_slope_falls_through_zero(model):
 
 
 @pytest.mark.parametrize(
-    "differentiate", (jax.jacfwd, pytest.param(jax.jacrev, marks=pytest.mark.slow))
+    "model, differentiate",
+    (
+        ("stg", jax.jacfwd),
+        pytest.param("stg", jax.jacrev, marks=pytest.mark.slow),
+        pytest.param("stg-prinz", jax.jacfwd, marks=pytest.mark.slow),
+        pytest.param("stg-prinz", jax.jacrev, marks=pytest.mark.slow),
+    ),
 )
 def test_derivatives_of_the_threshold_are_those_of_finite_differences(
     model, differentiate

@@ -53,7 +53,7 @@ def test_delivered_members_fire_like_the_recording_by_another_integrator(
     # Simulated anew, longer, at a quarter of the step: nothing is taken on trust.
     name, g = read_models(folder)
     target = features_of(example)
-    run = dj.simulate(dj.stg_prinz(), g[:8], 16_000, discard=4_000, dt=0.025)
+    run = dj.simulate(dj.stg_prinz(), g[:8], 16_000.0, discard=4_000.0, dt=0.025)
     features = dj.spike_features(run.spike_times)
     assert name == "stg-prinz"
     assert np.asarray(dj.is_valid(features, target, 0.11)).mean() >= 0.85
@@ -192,12 +192,11 @@ def test_the_slow_model_is_chosen_for_a_slow_crab_rhythm(data):
     assert suit(train) == "stg-prinz"
 
 
-@pytest.mark.parametrize("light", ["low", "high"])
-def test_a_retinal_ganglion_cell_is_out_of_range(data, light):
-    name = f"retinal_ganglion_cell_{light}_light.csv"
-    (train,) = dj.read_spike_trains(data / "recordings" / name)
-    with pytest.raises(dj.OutOfRange):
-        dj.generate(jax.random.key(0), train, num=1)
+def test_rhythms_of_fifteen_seconds_are_beyond_every_model(example, tmp_path, capsys):
+    slowed = _csv(tmp_path / "slow.csv", list(np.round(20 * example.times, 3)))
+    assert _run("generate", slowed, "--out", tmp_path / "out") == 2
+    assert "no model that ships can" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
@@ -245,7 +244,9 @@ def test_wilson_intervals_cover_what_they_should():
     rng = np.random.default_rng(0)
     for share in (0.02, 0.5, 0.9):
         hits = rng.binomial(200, share, 2000)
-        inside = [low <= share <= high for low, high in (wilson(int(h), 200) for h in hits)]
+        inside = [
+            low <= share <= high for low, high in (wilson(int(h), 200) for h in hits)
+        ]
         assert np.mean(inside) > 0.92
     assert wilson(0, 0) == (0.0, 1.0)
 

@@ -1,6 +1,6 @@
 """Checks at the boundary, and what they say."""
 
-import jax
+import jax.core
 import numpy as np
 
 

@@ -128,7 +128,8 @@ class Encoder(eqx.Module):
         self.features = eqx.nn.Linear(latent, NUM_FEATURES, key=jr.fold_in(key, 7))
         ranges = np.array([g_s, g_u])
         margin = MARGIN * (ranges[:, 1] - ranges[:, 0])
-        self.low, self.high = ranges[:, 0] - margin, ranges[:, 1] + margin
+        self.low = strong(ranges[:, 0] - margin)
+        self.high = strong(ranges[:, 1] + margin)
         self.center, self.scale = center, scale
         self.config = config
 

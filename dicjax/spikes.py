@@ -172,10 +172,10 @@ def spike_features(spike_times: Trains) -> Features:
         any, index independent cells. A row on the host that does not increase is a
         `ValueError`; arrays on a device are trusted.
     """
-    return _spike_features(*_intervals(spike_times))
+    return _spike_features(*intervals(spike_times))
 
 
-def _intervals(spike_times: Trains) -> tuple[Intervals, Counts]:
+def intervals(spike_times: Trains) -> tuple[Intervals, Counts]:
     if isinstance(spike_times, jax.Array):
         return _differences(jnp, spike_times)
     times = np.asarray(spike_times)
@@ -219,7 +219,7 @@ def _features_of_one(intervals: Row, num_spikes: Count) -> Features:
     ordered = _sort_non_negative(intervals)
     mean = _mean(isi, known)
     variance = _mean((isi - mean) ** 2, known)
-    cv = _sqrt(jnp.where(jnp.sum(known) > 1, variance, jnp.nan)) / mean
+    cv = safe_sqrt(jnp.where(jnp.sum(known) > 1, variance, jnp.nan)) / mean
     cv2, lv = _local_variation(isi, known)
 
     ratio, threshold = _largest_gap(ordered)
@@ -277,7 +277,7 @@ def _mean(x: Row, where: Mask) -> Scalar:
     return _ratio(jnp.sum(jnp.where(where, x, 0)), jnp.sum(where, dtype=jnp.int32))
 
 
-def _sqrt(x: Scalar) -> Scalar:
+def safe_sqrt(x: Scalar) -> Scalar:
     # The slope at zero is infinite, but a distance or a spread of zero is a minimum.
     return jnp.where(x == 0, 0, jnp.sqrt(jnp.where(x == 0, 1, x)))
 
@@ -361,7 +361,8 @@ def is_valid(
     tolerance = jnp.asarray(tolerance, features.rate.dtype)
     limit = jnp.log1p(tolerance)
     within = jnp.abs(feature_errors(features, target)) <= limit
-    quartiles = jnp.abs(_log_ratio(features.isi_quartiles, target.isi_quartiles))
+    quartiles = (jnp.asarray(x.isi_quartiles) for x in (features, target))
+    quartiles = jnp.abs(_log_ratio(*quartiles))
     num_off = jnp.abs(features.spikes_per_burst - target.spikes_per_burst)
     num_within = num_off <= jnp.maximum(0.5, tolerance * target.spikes_per_burst)
     return (
@@ -407,7 +408,7 @@ def grace_bunney(
         raise ValueError(
             f"`onset` ({onset} ms) must be positive and at most `offset` ({offset} ms)."
         )
-    return _grace_bunney(*_intervals(spike_times), onset, offset)
+    return _grace_bunney(*intervals(spike_times), onset, offset)
 
 
 @eqx.filter_jit
@@ -430,71 +431,3 @@ def _grace_bunney(
         )
 
     return _over_cells(one_cell, num_spikes.ndim)(intervals, num_spikes)
-
-
-@jax.jit
-def van_rossum_distance(a: Train, b: Train, tau: float | Scalar) -> Scalar:
-    """Distance of two trains (ms) after each spike became an exponential of `tau` ms.
-
-    $D^2 = \\frac{2}{\\tau} \\int (f_a - f_b)^2 dt$ with $f(t) = \\sum_{t_i < t}
-    e^{-(t - t_i) / \\tau}$: one spike more is one. van Rossum (2001), Neural Comput.
-    13(4); the norm is that of Houghton & Kreuz (2012), Network 23(1).
-    """
-    a, b = jnp.asarray(a), jnp.asarray(b)
-    sign = jnp.concatenate((jnp.ones_like(a), -jnp.ones_like(b)))
-    times, sign = jax.lax.sort((jnp.concatenate((a, b)), sign), num_keys=1)
-    times = jnp.append(times, jnp.inf)
-    is_spike = jnp.isfinite(times)
-    waits = jnp.where(is_spike[1:], jnp.diff(jnp.where(is_spike, times, 0)), 0)
-    decays = jnp.where(is_spike[1:], jnp.exp(-waits / tau), 0)  # by the next spike
-    jumps = jnp.where(is_spike[:-1], sign, 0)
-
-    def then(earlier, later):
-        return earlier[0] * later[0], earlier[1] * later[0] + later[1]
-
-    _, apart = jax.lax.associative_scan(then, (jnp.roll(decays, 1), jumps))
-    return _sqrt(jnp.sum(apart**2 * (1 - decays**2)))
-
-
-@jax.jit
-def victor_purpura_distance(a: Train, b: Train, cost: float | Scalar) -> Scalar:
-    """Cheapest edit of one train (ms) into the other: `cost` is that of moving by a ms.
-
-    To add or delete a spike costs one. Victor & Purpura (1996), J. Neurophysiol. 76(2).
-    """
-    a, b = jnp.asarray(a), jnp.asarray(b)
-
-    # Matching two spikes saves deleting one and adding the other. The best savings
-    # follow row by row, each row by one running maximum.
-    def row(savings, time):
-        both = jnp.isfinite(time) & jnp.isfinite(b)
-        moved = jnp.abs(jnp.where(both, time, 0) - jnp.where(both, b, 0))
-        saved = jnp.where(both, jnp.maximum(2 - cost * moved, 0), 0)
-        matched = jnp.maximum(savings[1:], savings[:-1] + saved)
-        return savings.at[1:].set(jax.lax.cummax(matched)), None
-
-    savings, _ = jax.lax.scan(row, jnp.zeros(b.size + 1, jnp.result_type(a, b)), a)
-    num_spikes = jnp.sum(jnp.isfinite(a)) + jnp.sum(jnp.isfinite(b))
-    return num_spikes.astype(savings.dtype) - savings[-1]
-
-
-def isi_wasserstein(a: Train, b: Train) -> Scalar:
-    """Wasserstein-1 distance (ms) between the ISIs of two trains (ms)."""
-    return _wasserstein(_intervals(a)[0], _intervals(b)[0])
-
-
-@eqx.filter_jit
-def _wasserstein(a: Row, b: Row) -> Scalar:
-    isi = jnp.concatenate((a, b))
-    owner = jnp.concatenate((jnp.ones_like(a), -jnp.ones_like(b)))
-    # Padding becomes intervals of zero length that belong to neither train.
-    known = jnp.isfinite(isi)
-    isi, owner = jnp.where(known, isi, 0), jnp.where(known, owner, 0)
-    isi, owner = jax.lax.sort((isi, owner), num_keys=1)
-
-    num_a = jnp.sum(owner > 0, dtype=isi.dtype)
-    num_b = jnp.sum(owner < 0, dtype=isi.dtype)
-    of_a = jnp.cumsum(owner > 0, dtype=isi.dtype)
-    of_b = jnp.cumsum(owner < 0, dtype=isi.dtype)
-    apart = jnp.abs(of_a * num_b - of_b * num_a)[:-1]
-    return jnp.sum(apart * jnp.diff(isi)) / (num_a * num_b)

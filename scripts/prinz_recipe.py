@@ -38,7 +38,7 @@ COLUMNS = {
 def told_by_neighbours(x, y, num: int = 10):
     """Share of the variance of `y` that cells with similar `x` predict."""
     x = (x - x.mean(axis=0)) / x.std(axis=0)
-    _, neighbours = KDTree(x).query(x, num + 1)
+    neighbours = np.asarray(KDTree(x).query(x, num + 1)[1])
     predicted = y[neighbours[:, 1:]].mean(axis=1)
     return 1 - ((y - predicted) ** 2).sum(axis=0) / ((y - y.mean(0)) ** 2).sum(axis=0)
 

@@ -17,7 +17,7 @@ LAYERS = (
     ("models",),
     ("solvers",),
     ("simulation", "spikes", "dic"),
-    ("population", "readers", "encoder", "atlas", "refinement"),
+    ("population", "readers", "encoder", "atlas", "distances", "refinement"),
     ("dataset", "checkpoint", "result"),
     ("training", "tables", "plots", "search"),
     ("fitting", "pipeline", "report"),

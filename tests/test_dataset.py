@@ -23,7 +23,9 @@ from dicjax.training import evaluate, train_encoder
 
 @pytest.fixture(scope="module")
 def neuron():
-    short = dataclasses.replace(stg().recipe, duration=1200.0, discard=200.0, dt=0.1)
+    short = dataclasses.replace(
+        stg().required_recipe, duration=1200.0, discard=200.0, dt=0.1
+    )
     return dataclasses.replace(stg(), recipe=short)
 
 
@@ -45,7 +47,7 @@ def test_default_sources_add_up_and_half_are_noisy(make):
 def test_members_carry_the_dics_of_their_conductances(neuron, dataset):
     dics = dynamic_input_conductances(neuron, dataset.g, neuron.V_ref)
     assert np.allclose(np.asarray(dics)[:, 1:], dataset.dics, atol=1e-3)
-    low, high = np.transpose((neuron.recipe.g_s, neuron.recipe.g_u))
+    low, high = np.transpose((neuron.required_recipe.g_s, neuron.required_recipe.g_u))
     assert np.all((dataset.dics >= low) & (dataset.dics <= high))
     assert set(np.unique(dataset.sigma)) == {0.0, 3.0}
 

@@ -107,3 +107,16 @@ def test_slopes_of_the_van_rossum_distance_are_finite():
     for same in (a, b):
         slopes = jax.grad(van_rossum_distance, argnums=(0, 2))(a, same, 20.0)
         assert all(jnp.all(jnp.isfinite(slope)) for slope in slopes)
+
+
+def test_padding_never_changes_a_distance():
+    kept = batch()
+    a, b = kept[0], kept[2]
+    for distance in (
+        lambda a, b: van_rossum_distance(a, b, 50.0),
+        lambda a, b: victor_purpura_distance(a, b, 0.02),
+        isi_wasserstein,
+    ):
+        expected = distance(a, b)
+        padded = distance(*pad_trains([a, b], 3 * WIDTH))
+        np.testing.assert_allclose(padded, expected, rtol=1e-9)

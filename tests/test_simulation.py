@@ -186,7 +186,7 @@ def test_a_shorter_run_is_the_beginning_of_a_longer_one(g, run):
 
 def test_spike_times_are_sorted_and_padded_with_infinity(run):
     assert (run.num_spikes == np.isfinite(run.spike_times).sum(1)).all()
-    assert run.spike_times.shape[1] == run.num_spikes.max()
+    assert run.spike_times.shape[1] >= run.num_spikes.max()
     for cell in range(12):
         times = run.spike_times[cell]
         assert np.isinf(times[run.num_spikes[cell] :]).all()

@@ -32,6 +32,7 @@ from dicjax.spikes import (
 BATCH = 512  # candidates per round
 MEMORY = 4096  # members that corrections learn from
 NUM_NEAR = 256  # atlas members from which free conductances are drawn
+NUM_DRAWN = 8192  # DICs drawn for it, of which the first feasible ones are used
 MIN_NEAR = 20  # below which they are drawn by the recipe instead
 NUM_PICKS = 8  # of them that are compared with each draw of DICs
 FLOOR = 1e-3  # of a channel's bound: what counts as none of it
@@ -82,8 +83,12 @@ class Search:
             self.report(f"correcting, round {number}", self.num_valid, self.num)
             candidates = self._corrected(jr.fold_in(key, number), spread)
             share = self._try(f"correction {number}", candidates)
-            # Wide where that works, for diversity; narrower where little is valid.
-            spread *= 1.15 if share > 0.4 else 0.75 if share < 0.15 else 1.0
+            # Wide where that works, for diversity; narrower where little is valid, and
+            # at once where children do not even fire like their parents.
+            if self.rounds[-1].num_label < 0.3 * self.rounds[-1].num:
+                spread *= 0.5
+            else:
+                spread *= 1.15 if share > 0.4 else 0.75 if share < 0.15 else 1.0
             spread = min(max(spread, 0.05), 2.0)
             number += 1
 
@@ -98,7 +103,7 @@ class Search:
         What that changes in the train is corrected to first order.
         """
         draw_key, pick_key, fill_key = jr.split(key, 3)
-        draws = np.asarray(posterior.sample(draw_key, 2 * BATCH))[0]
+        draws = np.asarray(posterior.sample(draw_key, NUM_DRAWN))[0]
         num_near = min(NUM_NEAR, int(self.usable.sum()))
         if num_near < MIN_NEAR:
             filled = compensate(fill_key, self.neuron, draws[:BATCH])

@@ -93,7 +93,14 @@ def train_encoder(
         members = rng.choice(learn, training.batch_size)
         batch = jax.tree.map(lambda x, m=members: x[m], known)
         encoder, average, state, loss = _learn(
-            encoder, average, state, batch, jr.fold_in(key, step), training, crop
+            encoder,
+            average,
+            state,
+            batch,
+            jr.fold_in(key, step),
+            jnp.asarray(step, jnp.float32),
+            training,
+            crop,
         )
         losses[step] = loss
         if on_progress is not None:
@@ -138,7 +145,7 @@ def _optimiser(training: TrainingConfig) -> optax.GradientTransformation:
 
 
 @eqx.filter_jit(donate="none")
-def _learn(encoder, average, state, batch, key, training, crop):
+def _learn(encoder, average, state, batch, key, step, training, crop):
     spike_times = _augment(key, batch.spike_times, training, crop)
     learned, fixed = eqx.partition(encoder, _trainable(encoder))
 
@@ -148,7 +155,8 @@ def _learn(encoder, average, state, batch, key, training, crop):
     value, gradient = eqx.filter_value_and_grad(loss)(learned)
     updates, state = _optimiser(training).update(gradient, state, learned)
     encoder = eqx.apply_updates(encoder, updates)
-    decay = 0.999
+    # An average over few steps at first, so that it soon forgets the start.
+    decay = jnp.minimum(0.999, (1 + step) / (10 + step))
     average = jax.tree.map(
         lambda a, e: decay * a + (1 - decay) * e if eqx.is_inexact_array(a) else a,
         average,
@@ -244,7 +252,7 @@ def posterior_of(encoder: Encoder, dataset: Dataset, batch: int = 512) -> Poster
 
 def evaluate(
     encoder: Encoder, ranks: Float[np.ndarray, " levels"], dataset: Dataset
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, float | int]]:
     """Errors and coverage by label, on members the encoder has not seen.
 
     For each label: how many members, mean absolute error of the posterior means of g_s

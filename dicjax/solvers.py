@@ -8,13 +8,13 @@ the unit interval for a gate and needs no Newton iteration.
 """
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import cast, ClassVar
 
 import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PyTree, Shaped
 
 from dicjax.neuron import Neuron, State
 
@@ -99,7 +99,7 @@ class StaggeredExponential(dfx.AbstractSolver):
     term_structure: ClassVar = dfx.ODETerm
     interpolation_cls: ClassVar = dfx.LocalLinearInterpolation
 
-    def order(self, terms: dfx.ODETerm) -> int:
+    def order(self, terms: dfx.AbstractTerm) -> int:
         """The order of convergence."""
         del terms
         return 2
@@ -111,11 +111,11 @@ class StaggeredExponential(dfx.AbstractSolver):
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         """One symmetric step from `t0` to `t1`."""
         del solver_state, made_jump
-        membrane: Membrane = terms.vector_field
-        h = jnp.asarray(t1 - t0)
+        membrane, direction = _unwrapped(terms)
+        h = jnp.asarray(direction * (t1 - t0))
         I = None
         if membrane.I_ext is not None:
-            I = membrane.I_ext(jnp.asarray((t0 + t1) / 2))
+            I = membrane.I_ext(jnp.asarray(direction * (t0 + t1) / 2))
         y1 = relax_gates(membrane.neuron, y0, h / 2)
         y1 = relax_membrane(membrane.neuron, y1, args, h, I)
         y1 = relax_gates(membrane.neuron, y1, h / 2)
@@ -124,3 +124,11 @@ class StaggeredExponential(dfx.AbstractSolver):
     def func(self, terms, t0, y0, args) -> State:
         """The vector field, for diffrax's choice of a first step."""
         return terms.vf(t0, y0, args)
+
+
+def _unwrapped(terms) -> tuple[Membrane, Shaped[Array, ""] | int]:
+    # Diffrax wraps terms, and runs backwards by negating times.
+    direction = 1
+    while not isinstance(terms, dfx.ODETerm):
+        terms, direction = terms.term, direction * terms.direction
+    return cast(Membrane, terms.vector_field), direction

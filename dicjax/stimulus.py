@@ -1,5 +1,7 @@
 """Applied currents."""
 
+import itertools
+
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
@@ -9,9 +11,8 @@ from dicjax.gating import strong
 
 
 NODE_INTERVAL = 0.5  # ms between noise nodes: a band limit of 1 kHz
-
-
-Nodes = tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]
+NUM_NODES = 4  # that a window of 1 ms may touch, wherever it starts
+Nodes = tuple[Float[Array, ""], ...]
 
 
 class NoisyCurrent(eqx.Module):
@@ -30,16 +31,17 @@ class NoisyCurrent(eqx.Module):
     mean: Float[Array, ""] = eqx.field(converter=strong, default=0.0)
 
     def nodes(self, cell_key: Key[Array, ""], first: Int[Array, ""]) -> Nodes:
-        """Three successive nodes of one cell's current, from node `first` on."""
+        """Successive nodes of one cell's current, from node `first` on."""
         # Joining independent nodes by lines leaves 2/3 of their variance on average.
         sigma = self.sigma * jnp.sqrt(1.5).astype(self.sigma.dtype)
         node = lambda i: jr.normal(jr.fold_in(cell_key, first + i), dtype=sigma.dtype)
-        # Separate scalars, not an array of three: they vectorise over cells.
-        a, b, c = (self.mean + sigma * node(i) for i in range(3))
-        return a, b, c
+        # Separate scalars, not an array: they vectorise over cells.
+        return tuple(self.mean + sigma * node(i) for i in range(NUM_NODES))
 
 
 def between_nodes(nodes: Nodes, position: Float[Array, ""]) -> Float[Array, ""]:
-    """The piecewise linear current at `position` (0 to 2) among three nodes."""
-    first = nodes[0] + (nodes[1] - nodes[0]) * jnp.clip(position, 0, 1)
-    return first + (nodes[2] - nodes[1]) * jnp.clip(position - 1, 0, 1)
+    """The piecewise linear current at `position`, counted in nodes from the first."""
+    current = nodes[0]
+    for i, (before, after) in enumerate(itertools.pairwise(nodes)):
+        current = current + (after - before) * jnp.clip(position - i, 0, 1)
+    return current

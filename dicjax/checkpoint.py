@@ -72,6 +72,8 @@ def save_checkpoint(
     partial.mkdir(parents=True)
     with ocp.PyTreeCheckpointer() as checkpointer:
         checkpointer.save(partial / "arrays", arrays)
+    # It says where on this machine the folder was, which is nobody's business.
+    (partial / "arrays" / "commit_success.txt").unlink(missing_ok=True)
     (partial / "header.json").write_text(json.dumps(header, indent=2) + "\n")
     shutil.rmtree(path, ignore_errors=True)
     partial.rename(path)

@@ -44,6 +44,7 @@ def children(
     bounds: Float[Array, "2 channels"],
     spread: Float[Array, ""],
     num: int,
+    stride: float = float("inf"),
 ) -> Float[Array, "{num} channels"]:
     """Draws `num` corrected children of the members nearest to the target.
 
@@ -53,6 +54,8 @@ def children(
     - `bounds`: lowest and highest log conductances.
     - `spread`: size of the random displacement, in standard deviations of the members
         nearest to the target.
+    - `stride`: how much of a miss is corrected at once, as ln(feature / target): far
+        from the target a Jacobian holds for part of the way only.
 
     **Returns:**
 
@@ -63,7 +66,7 @@ def children(
     weights = is_parent.astype(scale.dtype)
     parents = jr.choice(pick, nearest, (num,), p=weights / jnp.sum(weights))
     noise = spread * jr.normal(draw, (num, len(scale)), scale.dtype)
-    return _corrected(known, bounds, scale, parents, noise)
+    return _corrected(known, bounds, scale, parents, noise, stride)
 
 
 @eqx.filter_jit
@@ -72,6 +75,7 @@ def correct(
     bounds: Float[Array, "2 channels"],
     parents: Int[Array, " children"],
     log_g: Float[Array, "children channels"],
+    stride: float = float("inf"),
 ) -> Float[Array, "children channels"]:
     """Corrects given children of the known members `parents` towards the target.
 
@@ -79,7 +83,7 @@ def correct(
     """
     _, _, scale = _nearest(known)
     away = (log_g - known.log_g[parents]) / scale[None]
-    return _corrected(known, bounds, scale, parents, away)
+    return _corrected(known, bounds, scale, parents, away, stride)
 
 
 def _nearest(known):
@@ -89,14 +93,16 @@ def _nearest(known):
     return nearest, is_parent, _spread_of(known.log_g[nearest], is_parent)
 
 
-def _corrected(known, bounds, scale, parents, noise):
+def _corrected(known, bounds, scale, parents, noise, stride):
     log_g, usable = known.log_g, known.usable
     misses = jnp.where(usable[:, None], known.misses, 0)
 
     def one_child(parent, noise):
         away = (log_g - log_g[parent][None]) / scale[None]
         J = _local_jacobian(away, misses - misses[parent][None], usable)
-        left = -misses[parent] - J @ noise
+        missed = misses[parent]
+        furthest = jnp.max(jnp.abs(missed)) + 1e-6
+        left = -missed * jnp.minimum(1, stride / furthest) - J @ noise
         gram = J @ J.T + RIDGE * jnp.eye(len(J), dtype=J.dtype)
         step = noise + J.T @ jnp.linalg.solve(gram, left)
         return log_g[parent] + scale * jnp.clip(step, -FURTHEST, FURTHEST)

@@ -34,6 +34,7 @@ MEMORY = 4096  # members that corrections learn from
 NUM_NEAR = 256  # atlas members from which free conductances are drawn
 NUM_DRAWN = 8192  # DICs drawn for it, of which the first feasible ones are used
 MIN_NEAR = 20  # below which they are drawn by the recipe instead
+STRIDE = 0.3  # of ln(feature / target) that one correction takes at most
 NUM_PICKS = 8  # of them that are compared with each draw of DICs
 FLOOR = 1e-3  # of a channel's bound: what counts as none of it
 
@@ -125,6 +126,7 @@ class Search:
             self.bounds,
             jnp.asarray(parents[ok]),
             jnp.asarray(_log(self.neuron, population.g[ok])),
+            STRIDE,
         )
         return np.unique(np.exp(np.asarray(born)), axis=0)
 
@@ -138,7 +140,7 @@ class Search:
 
     def _corrected(self, key, spread):
         spread = jnp.asarray(spread, jnp.float32)
-        born = children(key, self._known(), self.bounds, spread, BATCH)
+        born = children(key, self._known(), self.bounds, spread, BATCH, STRIDE)
         return np.exp(np.asarray(born))
 
     def _try(self, name, g) -> float:

@@ -203,13 +203,14 @@ def test_rhythms_of_fifteen_seconds_are_beyond_every_model(example, tmp_path, ca
 @pytest.mark.parametrize(
     "file",
     [
+        "stg_crab_A_60min_decentralised_LP",
         "stg_crab_A_baseline_LP",
         "stg_crab_A_baseline_PD",
         "stg_crab_B_baseline_LP",
         "stg_crab_A_baseline_tonic_unit_IN9",
     ],
 )
-def test_baseline_crab_recordings_get_a_hundred_members(data, file):
+def test_crab_recordings_get_a_hundred_members(data, file):
     (train,) = dj.read_spike_trains(data / "recordings" / f"{file}.csv")
     result = dj.generate(jax.random.key(0), train, model="stg-prinz", num=100)
     assert result.num_accepted == 100

@@ -97,3 +97,13 @@ def test_few_usable_members_suffice(num_usable):
     log_g = _population()
     born = _born(log_g, log_g[:, :3], np.arange(NUM) < num_usable)
     assert np.isfinite(born).all()
+
+
+def test_far_from_the_target_a_correction_goes_part_of_the_way():
+    log_g = _population()
+    misses = log_g[:, :3] + 5.0
+    known = Known(jnp.asarray(log_g), jnp.asarray(misses), jnp.ones(NUM, bool))
+    parents = jnp.arange(50)
+    born = np.asarray(correct(known, BOUNDS, parents, known.log_g[:50], 0.3))
+    moved = misses[:50].max(axis=1) - (born[:, :3] + 5.0).max(axis=1)
+    assert np.all((moved > 0.1) & (moved < 0.5))

@@ -98,6 +98,8 @@ class Generate:
             write_folder(self.out, self.overwrite, lambda path: _write(result, path))
         for warning in result.settings["warnings"]:
             _say(f"Note: {warning}")
+        if result.settings["interrupted"]:
+            _say("Stopped: what was found until then is written.")
         print(result.report())
         print(f"Look at {self.out / 'report.html'}.")
         return 0 if result.num_accepted >= self.members else 1

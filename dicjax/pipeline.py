@@ -120,6 +120,7 @@ def generate(
     and each is compared with the recording. Members that miss teach the next round how
     conductances move features, until `num` are valid or the budget is spent. A valid
     member is simulated again at half the time step, and counts only if it still is.
+    Interrupted (Ctrl-C), it returns what the rounds before found.
 
     **Arguments:**
 
@@ -168,6 +169,7 @@ def generate(
         "encoder": {
             name: loaded.header[name] for name in ("config_hash", "arrays_hash", "date")
         },
+        "interrupted": search.interrupted,
         "dt_ms": neuron.required_recipe.dt,
         "warnings": warnings_about(train, target),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},

@@ -117,8 +117,11 @@ class Generated:
         if self.num_accepted:
             lines.append(
                 "All of them remain valid at half the time step "
-                f"({self.num_uncertified} that did not were left out). Their "
-                f"conductances vary in {self.participation_ratio:.1f} effective "
+                f"({self.num_uncertified} that did not were left out)."
+            )
+        if np.isfinite(self.participation_ratio):
+            lines.append(
+                f"Their conductances vary in {self.participation_ratio:.1f} effective "
                 "directions."
             )
         if self.num_accepted < self.num_asked:

@@ -59,7 +59,7 @@ class Search:
         self.valid: list[tuple] = []  # (g, spike times) of certified members
         self.missed: list[tuple] = []  # (distance, g, spike times), a few of each round
         self.num_uncertified = 0
-        self.settings: dict = {}
+        self.interrupted = False
 
     def _remember_atlas(self, atlas, members):
         self.log_g = _log(self.neuron, atlas.g[members])
@@ -74,7 +74,18 @@ class Search:
         return sum(len(g) for g, _ in self.valid)
 
     def run(self, key, posterior) -> None:
-        """Simulates round after round until enough members are valid."""
+        """Simulates round after round until enough members are valid.
+
+        An interruption ends it with what the rounds before it found, if there were any.
+        """
+        try:
+            self._run(key, posterior)
+        except KeyboardInterrupt:
+            if not self.rounds:
+                raise
+            self.interrupted = True
+
+    def _run(self, key, posterior) -> None:
         self.report("simulating the posterior", 0, self.num)
         candidates = self._from_posterior(jr.fold_in(key, 0), posterior)
         share = self._try("posterior", candidates)

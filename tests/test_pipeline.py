@@ -74,6 +74,18 @@ def test_the_same_seed_gives_the_same_population(folder, example):
     assert "20 of 20" in result.report()
 
 
+def test_an_interrupted_search_keeps_what_it_found(example):
+    def interrupt(stage: str, done: int, total: int) -> None:
+        if stage.startswith("correcting"):
+            raise KeyboardInterrupt
+
+    result = dj.generate(jax.random.key(3), example, num=200, on_progress=interrupt)
+    assert result.settings["interrupted"]
+    assert len(result.rounds) == 1
+    assert 0 < result.num_accepted < 200
+    assert result.num_accepted == result.rounds[0].num_valid - result.num_uncertified
+
+
 def test_a_run_is_not_overwritten_unasked(folder, capsys):
     before = (folder / "models.csv").read_bytes()
     assert _run("generate", EXAMPLE, "--out", folder) == 2

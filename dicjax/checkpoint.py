@@ -74,6 +74,7 @@ def save_checkpoint(
         checkpointer.save(partial / "arrays", arrays)
     # It says where on this machine the folder was, which is nobody's business.
     (partial / "arrays" / "commit_success.txt").unlink(missing_ok=True)
+    header["files_hash"] = _digest_files(partial / "arrays")
     (partial / "header.json").write_text(json.dumps(header, indent=2) + "\n")
     shutil.rmtree(path, ignore_errors=True)
     partial.rename(path)
@@ -99,12 +100,13 @@ def load_checkpoint(path: pathlib.Path | str, model: str) -> Checkpoint:
             f"The checkpoint {path} is for the model {header['model']!r}, not for "
             f"{model!r}; choose that model or another checkpoint."
         )
-    arrays = _read_arrays(path)
-    if _digest_arrays(arrays) != header.get("arrays_hash"):
+    # Before anything is read: what storage layers make of damage is not for users.
+    if _digest_files(path / "arrays") != header.get("files_hash"):
         raise ValueError(
             f"The checkpoint {path} is damaged: its arrays are not those that its "
             "header describes; copy or train it again."
         )
+    arrays = _read_arrays(path)
     encoder = _skeleton(EncoderConfig(**header["config"]))
     shapes = [x.shape for x in _leaves(encoder)]
     leaves = [arrays["encoder"][f"{i:03}"] for i in range(len(arrays["encoder"]))]
@@ -199,6 +201,14 @@ def _leaves(encoder: Encoder) -> list:
 def _skeleton(config: EncoderConfig) -> Encoder:
     ranges = ((0.0, 1.0), (0.0, 1.0))
     return Encoder(config, *ranges, key=jr.key(0))
+
+
+def _digest_files(folder: pathlib.Path) -> str:
+    hasher = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        hasher.update(path.relative_to(folder).as_posix().encode())
+        hasher.update(path.read_bytes())
+    return hasher.hexdigest()[:12]
 
 
 def _digest_arrays(arrays: dict[str, Any]) -> str:

@@ -60,8 +60,7 @@ def fit_encoder(
     report = on_progress or (lambda stage, done, total: None)
     sources = default_sources(neuron, num_members)
     learn = _data(neuron, sources, training.seed, data, report, "training data")
-    test_sources = tuple(source for source in sources if source.sampler != "rare")
-    quiet = test_sources[0]
+    quiet = sources[0]
     test = _data(
         neuron,
         (Source(quiet.sampler, int(1.2 * NUM_TEST)),),

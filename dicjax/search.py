@@ -88,7 +88,7 @@ class Search:
     def _run(self, key, posterior) -> None:
         self.report("simulating the posterior", 0, self.num)
         candidates = self._from_posterior(jr.fold_in(key, 0), posterior)
-        share = self._try("posterior", candidates)
+        self._try("posterior", candidates)
         spread = self.config.spread
         number = 1
         while self.num_valid < self.num and self._budget_left() >= BATCH:
@@ -228,6 +228,12 @@ class Search:
         ]
         num_channels = len(self.neuron.channels)
         rows = found + others
+        if not rows:
+            raise ValueError(
+                f"None of {sum(x.num for x in self.rounds)} candidates fired in the "
+                "recording's pattern: try another model, a steadier window, or a "
+                "larger `--budget`."
+            )
         g = np.array([g for g, _ in rows], np.float32).reshape(-1, num_channels)
         spike_times = np.array([t for _, t in rows], np.float32).reshape(-1, width)
         accepted = np.arange(len(rows)) < len(found)
@@ -261,7 +267,7 @@ class Search:
 
 def simulated_time(neuron: Neuron, target: Features) -> tuple[float, float]:
     """How long (ms) members are simulated to be compared with a train, and the start
-    that is left out: ten bursts or thirty intervals, within reason."""
+    that is left out: twelve bursts or forty intervals, within reason."""
     discard = neuron.required_recipe.discard
     if int(target.label) == BURSTING:
         span = 12 * float(target.period)

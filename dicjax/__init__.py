@@ -2,7 +2,12 @@
 
 import importlib.metadata
 
-from dicjax.channels import GatedChannel as GatedChannel
+from dicjax.channels import (
+    AbstractChannel as AbstractChannel,
+    GatedChannel as GatedChannel,
+    MarkovChannel as MarkovChannel,
+    Transition as Transition,
+)
 from dicjax.config import (
     EncoderConfig as EncoderConfig,
     GenerateConfig as GenerateConfig,
@@ -17,17 +22,40 @@ from dicjax.dic import (
 from dicjax.encoder import Posterior as Posterior
 from dicjax.gating import (
     AbstractCurve as AbstractCurve,
+    AbstractGate as AbstractGate,
     Bell as Bell,
     CalciumSaturation as CalciumSaturation,
     Constant as Constant,
+    Exponential as Exponential,
     Gate as Gate,
+    GoldmanHodgkinKatz as GoldmanHodgkinKatz,
+    Linoid as Linoid,
+    MagnesiumBlock as MagnesiumBlock,
     Nernst as Nernst,
+    OpenFraction as OpenFraction,
+    Power as Power,
     Product as Product,
+    RateGate as RateGate,
+    Relaxation as Relaxation,
     Scaled as Scaled,
     Sigmoid as Sigmoid,
+    Sum as Sum,
 )
-from dicjax.models import MODELS as MODELS, stg as stg, stg_prinz as stg_prinz
-from dicjax.neuron import Calcium as Calcium, Neuron as Neuron, State as State
+from dicjax.models import (
+    connor_stevens as connor_stevens,
+    da as da,
+    hodgkin_huxley as hodgkin_huxley,
+    MODELS as MODELS,
+    pospischil as pospischil,
+    stg as stg,
+    stg_prinz as stg_prinz,
+)
+from dicjax.neuron import (
+    Calcium as Calcium,
+    Neuron as Neuron,
+    State as State,
+    Temperature as Temperature,
+)
 from dicjax.pipeline import (
     generate as generate,
     infer as infer,
@@ -45,7 +73,7 @@ from dicjax.result import Generated as Generated
 from dicjax.simulation import Run as Run, simulate as simulate
 from dicjax.solvers import (
     Membrane as Membrane,
-    StaggeredExponential as StaggeredExponential,
+    StaggeredMidpoint as StaggeredMidpoint,
 )
 from dicjax.spikes import (
     feature_errors as feature_errors,
@@ -55,7 +83,14 @@ from dicjax.spikes import (
     spike_features as spike_features,
     SpikeTrain as SpikeTrain,
 )
-from dicjax.stimulus import NoisyCurrent as NoisyCurrent
+from dicjax.stimulus import (
+    AbstractStimulus as AbstractStimulus,
+    Chirp as Chirp,
+    NoisyCurrent as NoisyCurrent,
+    Ramp as Ramp,
+    Step as Step,
+    Waveform as Waveform,
+)
 
 
 __version__ = importlib.metadata.version("dicjax")

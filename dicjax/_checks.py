@@ -1,7 +1,12 @@
 """Checks at the boundary, and what they say."""
 
-import jax.core
+import jax
+import jax.numpy as jnp
 import numpy as np
+
+
+SAFE_DT = 0.1  # ms, fine for any neuron that fires
+MAX_STEPS_PER_TAU = 8  # of `dt`, a quarter of which is the shortest step
 
 
 def check_conductances(neuron, g) -> None:
@@ -28,7 +33,12 @@ def check_conductances(neuron, g) -> None:
 
 
 def check_simulation(
-    duration: float, discard: float, dt: float, save: str, save_every: float
+    duration: float,
+    discard: float,
+    dt: float,
+    save: str,
+    save_every: float,
+    max_spikes: int | None,
 ) -> None:
     """Raises `ValueError` unless the times of a simulation make sense (ms)."""
     if not np.isfinite(duration) or duration < 1:
@@ -44,9 +54,36 @@ def check_simulation(
         )
     if save not in ("spikes", "traces"):
         raise ValueError(f'`save` must be "spikes" or "traces", got {save!r}.')
-    if not dt <= save_every <= 1:
+    if not 0 < save_every <= duration:
         raise ValueError(
-            f"`save_every` must lie between `dt` ({dt} ms) and 1 ms, got {save_every}."
+            f"`save_every` must lie between 0 and the duration of {duration} ms, got "
+            f"{save_every}."
+        )
+    if max_spikes is not None and max_spikes < 1:
+        raise ValueError(f"`max_spikes` must be at least 1, got {max_spikes}.")
+
+
+def check_stimulus(stimulus, duration: float) -> None:
+    """Raises `ValueError` if the stimulus ends before the simulation does (ms)."""
+    if stimulus is not None and stimulus.duration < duration - 1e-6:
+        raise ValueError(
+            f"The stimulus lasts {stimulus.duration:g} ms, but the simulation "
+            f"{duration:g} ms; simulate for no longer than it lasts, or extend it."
+        )
+
+
+def check_resolved(neuron, dt: float) -> None:
+    """Raises `ValueError` if steps of `dt` ms cannot follow the gates of `neuron`."""
+    if dt <= SAFE_DT:
+        return
+    V = jnp.linspace(-100, 50, 151)
+    taus = jax.vmap(neuron.time_constants, (0, None))(V, neuron.initial_Ca)
+    fastest = min((float(tau.min()) for tau in taus), default=np.inf)
+    if dt > MAX_STEPS_PER_TAU * fastest:
+        raise ValueError(
+            f"`dt` of {dt} ms cannot resolve {neuron.name}, whose fastest gate has a "
+            f"time constant of {fastest:.3g} ms; use at most "
+            f"{MAX_STEPS_PER_TAU * fastest:.2g}."
         )
 
 

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from dicjax.atlas import Atlas
 from dicjax.config import EncoderConfig
 from dicjax.encoder import Encoder
+from dicjax.models import MODELS
 
 
 FORMAT = "dicjax-encoder"
@@ -128,15 +129,27 @@ def load_checkpoint(path: pathlib.Path | str, model: str) -> Checkpoint:
 
 def shipped_checkpoint(model: str) -> pathlib.Path:
     """The folder of the checkpoint that dicjax ships for `model`."""
+    folder = _shipped(model)
+    if folder is None:
+        raise ValueError(
+            f"dicjax ships no encoder for the model {model!r}; train one with `dicjax "
+            f"train --model {model}` and name it with `--checkpoint`."
+        )
+    return folder
+
+
+def _shipped(model: str) -> pathlib.Path | None:
     inside = pathlib.Path(str(importlib.resources.files("dicjax"))) / "checkpoints"
     beside = inside.parents[1] / "checkpoints"  # in a checkout
     for folder in (beside / model, inside / model):
         if (folder / "header.json").is_file():
             return folder
-    raise ValueError(
-        f"dicjax ships no encoder for the model {model!r}; train one with `dicjax "
-        f"train --model {model}` and name it with `--checkpoint`."
-    )
+    return None
+
+
+def shipped_models() -> tuple[str, ...]:
+    """The models that dicjax ships a checkpoint for."""
+    return tuple(name for name in MODELS if _shipped(name) is not None)
 
 
 def _read_header(path: pathlib.Path) -> dict[str, Any]:

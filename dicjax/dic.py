@@ -13,6 +13,7 @@ differentiation, so it holds for any declared neuron.
     PNAS Nexus 3(10).
 """
 
+import itertools
 from typing import Literal
 
 import equinox as eqx
@@ -111,42 +112,38 @@ def _dics(neuron, g, V, calcium_weight):
 def _slopes_and_weights(neuron, g, V, calcium_weight, *, total):
     """Slopes through each variable, and how each is shared among the timescales.
 
-    Rows are the potential itself, every gate and calcium. Each sees its own copy of
-    the potential, so that one differentiation separates them. With `total`, slopes of
-    the whole current (rows,); else of every channel's unit current (rows, channels).
+    Rows are the potential itself, every gate or kinetic scheme, and calcium. Each sees
+    its own copy of the potential, so that one differentiation separates them. With
+    `total`, slopes of the whole current (rows,); else of every channel's unit current
+    (rows, channels).
     """
-    num_gates = len(neuron.gates)
+    num_variables = sum(channel.num_variables for channel in neuron.channels)
 
     def currents(copies: Float[Array, " rows"]):
-        Ca = neuron.steady_calcium(copies[-1], g)
-        gates = tuple(
-            gate.steady_state(copies[1 + j], Ca) for j, gate in enumerate(neuron.gates)
-        )
-        unit = jnp.stack(neuron.unit_currents(copies[0], gates, Ca))
+        V_instant, *V_variables, V_Ca = copies
+        Ca = neuron.steady_calcium(V_Ca, g)
+        own, gates = iter(V_variables), []
+        for channel in neuron.channels:
+            V_channel = tuple(itertools.islice(own, channel.num_variables))
+            gates.extend(channel.steady_states(V_channel, Ca))
+        unit = jnp.stack(neuron.unit_currents(V_instant, tuple(gates), Ca))
         return unit @ g if total else unit
 
-    copies = jnp.full(num_gates + 2, V)
+    copies = jnp.full(num_variables + 2, V)
     slopes = jax.grad(currents)(copies) if total else jax.jacrev(currents)(copies).T
     return slopes, _timescale_weights(neuron, g, V, calcium_weight)
 
 
 def _timescale_weights(neuron, g, V, calcium_weight) -> Float[Array, "rows 3"]:
     Ca = neuron.steady_calcium(V, g)
-    fast, slow, ultraslow = (
-        None if curve is None else curve(V, Ca) for curve in neuron.timescales
-    )
-    instant = jnp.zeros_like(V)
+    fast, slow, *ultraslow = neuron.reference_time_constants(V, Ca)
     tau_Ca = jnp.full_like(V, jnp.inf)
     if neuron.calcium is not None and calcium_weight == "time_constant":
-        tau_Ca = jnp.broadcast_to(neuron.calcium.time_constant, V.shape)
-    tau = jnp.stack((instant, *neuron.time_constants(V, Ca), tau_Ca))
+        (tau_Ca,) = neuron.slowed((neuron.calcium.time_constant,))
+    tau = jnp.stack((jnp.zeros_like(V), *neuron.time_constants(V, Ca), tau_Ca))
     w_fs = _share_of_faster(tau, fast, slow)
     # Without a third timescale, all that is not fast is slow.
-    w_su = (
-        jnp.ones_like(tau)
-        if ultraslow is None
-        else _share_of_faster(tau, slow, ultraslow)
-    )
+    w_su = _share_of_faster(tau, slow, *ultraslow) if ultraslow else jnp.ones_like(tau)
     return jnp.stack((w_fs, w_su - w_fs, 1 - w_su), axis=-1)
 
 

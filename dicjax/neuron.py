@@ -4,14 +4,18 @@ Units everywhere: mV, ms, µM, mS/cm², µA/cm², µF/cm². Everything here is w
 one cell; public functions take leading axes and `vmap`.
 """
 
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from dicjax.channels import GatedChannel
-from dicjax.gating import AbstractCurve, Gate, strong
+from dicjax.channels import AbstractChannel, States
+from dicjax.gating import AbstractCurve, strong
 from dicjax.recipe import Recipe
 
 
@@ -38,6 +42,28 @@ class Calcium(eqx.Module):
     time_constant: Float[Array, ""] = eqx.field(converter=strong)
 
 
+class Temperature(eqx.Module):
+    r"""How much faster all kinetics run than as declared, $q_{10}^{(T - T_0) / 10}$.
+
+    - `celsius`: the temperature $T$ of the neuron, in °C.
+    - `reference`: the temperature $T_0$ at which its kinetics are declared, in °C.
+    - `q10`: the factor for every 10 °C.
+    """
+
+    celsius: Float[Array, ""] = eqx.field(converter=strong)
+    reference: Float[Array, ""] = eqx.field(converter=strong)
+    q10: Float[Array, ""] = eqx.field(converter=strong)
+
+    @property
+    def speed(self) -> Float[Array, ""]:
+        """The factor on all rates."""
+        return self.q10 ** ((self.celsius - self.reference) / 10)
+
+
+def _by_name(conductances: Mapping[str, float] | None):
+    return None if conductances is None else tuple(dict(conductances).items())
+
+
 class Neuron(eqx.Module):
     r"""A conductance-based model, $C \dot V = I - \sum_c g_c p_c(V, x, Ca) (V - E_c)$.
 
@@ -51,11 +77,13 @@ class Neuron(eqx.Module):
     - `calcium`: its calcium pool, if it has one.
     - `capacitance`: $C$, in µF/cm².
     - `initial_V`, `initial_Ca`: where simulations start; gates start in equilibrium.
+    - `temperature`: a factor common to all kinetics, if there is one.
+    - `defaults`: published maximal conductances (mS/cm²) by channel, where there are.
     - `recipe`: how populations of it are drawn.
     """
 
     name: str = eqx.field(static=True)
-    channels: tuple[GatedChannel, ...]
+    channels: tuple[AbstractChannel, ...]
     timescales: tuple[AbstractCurve, AbstractCurve, AbstractCurve | None]
     V_ref: Float[Array, ""] = eqx.field(converter=strong)
     normaliser: str | float = eqx.field(static=True, default="leak")
@@ -63,6 +91,10 @@ class Neuron(eqx.Module):
     capacitance: Float[Array, ""] = eqx.field(converter=strong, default=1.0)
     initial_V: Float[Array, ""] = eqx.field(converter=strong, default=-70.0)
     initial_Ca: Float[Array, ""] = eqx.field(converter=strong, default=0.05)
+    temperature: Temperature | None = None
+    defaults: tuple[tuple[str, float], ...] | None = eqx.field(
+        static=True, converter=_by_name, default=None
+    )
     recipe: Recipe | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
@@ -75,6 +107,11 @@ class Neuron(eqx.Module):
         for name in wanted:
             if name not in names:
                 raise ValueError(f"{self.name} has no channel {name!r}, only {names}.")
+        if self.defaults is not None and set(dict(self.defaults)) != set(names):
+            raise ValueError(
+                f"Default conductances of {self.name} must be those of {names}, got "
+                f"{tuple(dict(self.defaults))}."
+            )
 
     @property
     def channel_names(self) -> tuple[str, ...]:
@@ -82,9 +119,14 @@ class Neuron(eqx.Module):
         return tuple(channel.name for channel in self.channels)
 
     @property
-    def gates(self) -> tuple[Gate, ...]:
-        """All gates, in channel order."""
-        return tuple(gate for channel in self.channels for gate in channel.gates)
+    def default_g(self) -> Float[Array, " channels"]:
+        """Published conductances, in mS/cm²; a `ValueError` where there are none."""
+        if self.defaults is None:
+            raise ValueError(
+                f"{self.name} has no default conductances; give its `Neuron` some."
+            )
+        values = dict(self.defaults)
+        return jnp.array([float(values[name]) for name in self.channel_names])
 
     @property
     def required_recipe(self) -> Recipe:
@@ -115,6 +157,22 @@ class Neuron(eqx.Module):
             lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, self
         )
 
+    def at(self, celsius: float) -> "Neuron":
+        """The same neuron at another temperature, in °C."""
+        if self.temperature is None:
+            raise ValueError(
+                f"{self.name} has no temperature; give its `Neuron` a `Temperature`."
+            )
+        temperature = dataclasses.replace(self.temperature, celsius=celsius)
+        return dataclasses.replace(self, temperature=temperature)
+
+    def _with_states(self, states: States) -> Iterator[tuple[AbstractChannel, States]]:
+        start = 0
+        for channel in self.channels:
+            stop = start + channel.num_states
+            yield channel, states[start:stop]
+            start = stop
+
     def unit_currents(
         self,
         V: Float[Array, ""],
@@ -122,12 +180,10 @@ class Neuron(eqx.Module):
         Ca: Float[Array, ""],
     ) -> tuple[Float[Array, ""], ...]:
         """Currents of one mS/cm² of every channel, in µA/cm², outward positive."""
-        currents, start = [], 0
-        for channel in self.channels:
-            stop = start + len(channel.gates)
-            currents.append(channel.current(V, gates[start:stop], Ca))
-            start = stop
-        return tuple(currents)
+        return tuple(
+            channel.current(V, states, Ca)
+            for channel, states in self._with_states(gates)
+        )
 
     def total_current(
         self,
@@ -166,19 +222,55 @@ class Neuron(eqx.Module):
         if pool is None:
             return jnp.zeros_like(V)
         inflow = -pool.influx * self.calcium_current(V, gates, Ca, g)
-        return (inflow - Ca + pool.baseline) / pool.time_constant
+        rate = (inflow - Ca + pool.baseline) / pool.time_constant
+        return rate if self.temperature is None else self.temperature.speed * rate
 
     def steady_gates(
         self, V: Float[Array, ""], Ca: Float[Array, ""]
     ) -> tuple[Float[Array, ""], ...]:
-        """Steady states of all gates."""
-        return tuple(gate.steady_state(V, Ca) for gate in self.gates)
+        """All gates in equilibrium at `V` and `Ca`, in channel order."""
+        steady = (
+            channel.steady_states((V,) * channel.num_variables, Ca)
+            for channel in self.channels
+        )
+        return tuple(itertools.chain(*steady))
 
     def time_constants(
         self, V: Float[Array, ""], Ca: Float[Array, ""]
     ) -> tuple[Float[Array, ""], ...]:
-        """Time constants of all gates, in ms."""
-        return tuple(gate.time_constant(V, Ca) for gate in self.gates)
+        """Time constants of all gates and kinetic schemes, in ms."""
+        tau = (channel.time_constants(V, Ca) for channel in self.channels)
+        return self.slowed(itertools.chain(*tau))
+
+    def reference_time_constants(
+        self, V: Float[Array, ""], Ca: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], ...]:
+        """The two or three time constants (ms) that tell the timescales apart."""
+        return self.slowed(curve(V, Ca) for curve in self.timescales if curve)
+
+    def slowed(
+        self, time_constants: Iterable[Float[Array, ""]]
+    ) -> tuple[Float[Array, ""], ...]:
+        """Time constants (ms) as declared, brought to the neuron's temperature."""
+        if self.temperature is None:
+            return tuple(time_constants)
+        speed = self.temperature.speed
+        return tuple(tau / speed for tau in time_constants)
+
+    def relax(
+        self,
+        V: Float[Array, ""],
+        gates: tuple[Float[Array, ""], ...],
+        Ca: Float[Array, ""],
+        h: Float[Array, ""],
+    ) -> tuple[Float[Array, ""], ...]:
+        """All gates after `h` ms at frozen potential and calcium."""
+        h = h if self.temperature is None else self.temperature.speed * h
+        relaxed = (
+            channel.relax(V, states, Ca, h)
+            for channel, states in self._with_states(gates)
+        )
+        return tuple(itertools.chain(*relaxed))
 
     def vector_field(
         self, t: Float[Array, ""], y: State, g: PyTree, I_ext: Float[Array, ""] | None
@@ -187,12 +279,16 @@ class Neuron(eqx.Module):
         del t
         I = self.total_current(y.V, y.gates, y.Ca, g)
         I = I if I_ext is None else I - I_ext
-        steady, tau = self.steady_gates(y.V, y.Ca), self.time_constants(y.V, y.Ca)
+        rates = itertools.chain.from_iterable(
+            channel.derivatives(y.V, states, y.Ca)
+            for channel, states in self._with_states(y.gates)
+        )
+        if self.temperature is not None:
+            speed = self.temperature.speed
+            rates = (speed * rate for rate in rates)
         return State(
             V=-I / self.capacitance,
-            gates=tuple(
-                (s - x) / t for s, x, t in zip(steady, y.gates, tau, strict=True)
-            ),
+            gates=tuple(rates),
             Ca=self.calcium_rate(y.V, y.gates, y.Ca, g),
         )
 
@@ -210,10 +306,11 @@ class Neuron(eqx.Module):
         pool = self.calcium
         if pool is None:
             return jnp.zeros_like(V)
+        (tau,) = self.slowed((pool.time_constant,))
 
         def imbalance(Ca: Float[Array, ""]) -> Float[Array, ""]:
             gates = self.steady_gates(V, Ca)
-            return -self.calcium_rate(V, gates, Ca, g) * pool.time_constant
+            return -self.calcium_rate(V, gates, Ca, g) * tau
 
         return root(imbalance, jnp.broadcast_to(pool.baseline, jnp.shape(V)))
 

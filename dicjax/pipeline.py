@@ -11,7 +11,12 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from dicjax.checkpoint import Checkpoint, load_checkpoint, shipped_checkpoint
+from dicjax.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    shipped_checkpoint,
+    shipped_models,
+)
 from dicjax.config import GenerateConfig
 from dicjax.encoder import infer_dics, Posterior
 from dicjax.models import MODELS
@@ -215,7 +220,10 @@ def _load(model, checkpoint, target) -> tuple[Checkpoint, dict[str, float]]:
             raise ValueError("Name the model that the checkpoint is for.")
         loaded = load_checkpoint(checkpoint, model)
         return loaded, {model: loaded.atlas.distance(target)}
-    shipped = {name: load_checkpoint(shipped_checkpoint(name), name) for name in MODELS}
+    names = list(shipped_models())
+    if model not in ("auto", *names):
+        names.append(model)  # to be told how to train it
+    shipped = {name: load_checkpoint(shipped_checkpoint(name), name) for name in names}
     distances = {name: c.atlas.distance(target) for name, c in shipped.items()}
     nearest = min(distances, key=lambda name: distances[name])
     return shipped[nearest if model == "auto" else model], distances

@@ -1,10 +1,17 @@
-r"""Our integrator: second-order staggered exponential splitting.
+r"""Our integrator: second-order staggered implicit-midpoint splitting.
 
-Frozen at the others' values, each part of a conductance-based model relaxes
-exponentially: the gates exactly, the potential and calcium up to the curvature of
-their own equation. Composed symmetrically (gates half a step, calcium half, potential
-whole, calcium half, gates half) the parts make a second-order method that never leaves
-the unit interval for a gate and needs no Newton iteration.
+Frozen at the others' values, each part of a conductance-based model is (nearly) linear
+and relaxes towards an equilibrium; the implicit midpoint rule advances it without
+iteration. Composed symmetrically (gates half a step, calcium half, potential whole,
+calcium half, gates half) the parts make a second-order method.
+
+Relaxing the parts exactly, through exponentials, is less accurate: where a part is
+faster than the step, it then answers to the others' values with a lag of half a step,
+while the midpoint rule follows them without bias.
+
+Each step may have its own length without loss of order. Half a step of gates at the end
+of one step and half a step at the start of the next see the same potential, and are
+taken as one.
 """
 
 from collections.abc import Callable
@@ -17,6 +24,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, Shaped
 
 from dicjax.neuron import Neuron, State
+
+
+REFERENCE_SLOPE = 16.0  # mV/ms at which a step is `dt` long
+FINEST, LONGEST = 4, 8  # steps are at least `dt / FINEST`, at most `LONGEST * dt`
 
 
 class Membrane(eqx.Module):
@@ -34,14 +45,8 @@ class Membrane(eqx.Module):
 
 
 def relax_gates(neuron: Neuron, y: State, h: Float[Array, ""]) -> State:
-    """Advances every gate by `h` ms at frozen potential and calcium, exactly."""
-    steady = neuron.steady_gates(y.V, y.Ca)
-    tau = neuron.time_constants(y.V, y.Ca)
-    gates = tuple(
-        s + (x - s) * jnp.exp(-h / t)
-        for s, x, t in zip(steady, y.gates, tau, strict=True)
-    )
-    return State(V=y.V, gates=gates, Ca=y.Ca)
+    """Advances every gate by `h` ms at frozen potential and calcium."""
+    return State(V=y.V, gates=neuron.relax(y.V, y.gates, y.Ca, h), Ca=y.Ca)
 
 
 def relax_membrane(
@@ -75,21 +80,32 @@ def _relax(
     x: Float[Array, ""],
     h: Float[Array, ""],
 ) -> Float[Array, ""]:
-    # Rosenbrock-Euler: exact where `rate` is affine in `x`, second order elsewhere.
+    # Exactly the midpoint rule where `rate` is affine in `x`, second order elsewhere.
     f, slope = jax.jvp(rate, (x,), (jnp.ones_like(x),))
-    return x + h * f * _mean_growth(h * slope)
+    # A slope is positive only through instantaneous curves, and then small.
+    return x + h * f / (1 - jnp.minimum(h * slope, 1) / 2)
 
 
-def _mean_growth(z: Float[Array, ""]) -> Float[Array, ""]:
-    # (exp(z) - 1) / z, twice as fast as through `expm1`, and exact to rounding.
-    small = jnp.abs(z) < 0.1
-    series = jnp.ones_like(z)
-    for n in (7, 6, 5, 4, 3, 2):
-        series = 1 + series * z / n
-    return jnp.where(small, series, (jnp.exp(z) - 1) / jnp.where(small, 1, z))
+def next_step(
+    dV: Float[Array, ""],
+    h: Float[Array, ""],
+    dt: Float[Array, ""],
+    longest: Float[Array, ""],
+) -> Float[Array, ""]:
+    """The length of the step after one of `h` ms that changed the potential by `dV`.
+
+    It goes with the inverse square root of the slope of the potential: for models that
+    fire, this took the fewest steps for a given error of firing periods, among powers
+    from 1/3 to 1. It is `dt` at 16 mV/ms, and between `dt / 4` and `8 dt` elsewhere.
+    """
+    slope = jnp.abs(dV) / h
+    wanted = dt * jax.lax.rsqrt(slope * (1 / REFERENCE_SLOPE) + 1e-6)
+    return jnp.clip(
+        jnp.minimum(wanted, 2 * h), dt / FINEST, jnp.minimum(LONGEST * dt, longest)
+    )
 
 
-class StaggeredExponential(dfx.AbstractSolver):
+class StaggeredMidpoint(dfx.AbstractSolver):
     """The integrator of this module, for `diffrax.diffeqsolve`.
 
     Takes an `ODETerm` of a [`dicjax.solvers.Membrane`][]. Populations are integrated

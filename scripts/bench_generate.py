@@ -71,7 +71,7 @@ def synthetic() -> None:
 
 def recordings(folder: pathlib.Path) -> None:
     paths = sorted(folder.glob("stg*.csv"))
-    for model in dj.MODELS:
+    for model in ("stg", "stg-prinz"):
         for path in paths:
             (train,) = dj.read_spike_trains(path)
             posterior = dj.infer([train], model)

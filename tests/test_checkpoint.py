@@ -93,7 +93,7 @@ def test_saving_again_replaces_the_whole(saved):
     assert not list(path.parent.glob("*.partial"))
 
 
-@pytest.mark.parametrize("model", list(MODELS))
+@pytest.mark.parametrize("model", ("stg", "stg-prinz"))
 def test_what_ships_loads_and_says_how_good_it_is(model):
     loaded = load_checkpoint(shipped_checkpoint(model), model)
     tested = loaded.header["test"]["by_label"]

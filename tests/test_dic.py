@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_neuron import CHANNELS, random_cells, steady_current
+from test_neuron import BOXES, CHANNELS, random_cells, steady_current
 
 from dicjax.dic import (
     dynamic_input_conductances,
@@ -19,7 +19,7 @@ from dicjax.models import MODELS
 
 
 NUM = 40
-NEURONS = {name: make() for name, make in MODELS.items()}
+NEURONS = {name: MODELS[name]() for name in BOXES}
 POTENTIALS = jnp.linspace(-75.0, 20.0, NUM)
 
 
@@ -31,7 +31,7 @@ def rows(*arrays):
     return zip(*map(np.asarray, arrays), strict=True)
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=BOXES)
 def model(request):
     return request.param
 

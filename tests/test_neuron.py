@@ -139,7 +139,7 @@ def test_a_classic_value_of_the_reference_itself():
     assert time_constants("stg", -70.0)[M_KD] == pytest.approx(6.545, rel=1e-3)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", BOXES)
 def test_the_vector_field_is_that_of_the_published_tables(model):
     rng = np.random.default_rng(1)
     num = 64
@@ -156,7 +156,7 @@ def test_the_vector_field_is_that_of_the_published_tables(model):
     np.testing.assert_allclose(actual, expected, rtol=1e-10)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", BOXES)
 def test_an_applied_current_depolarises(model):
     neuron = MODELS[model]()
     g = jnp.asarray(random_cells(model, 1)[0])
@@ -165,7 +165,7 @@ def test_an_applied_current_depolarises(model):
     assert difference == pytest.approx(3.0, rel=1e-9)  # µA/cm² over 1 µF/cm²
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", BOXES)
 def test_gates_start_in_equilibrium(model):
     neuron = MODELS[model]()
     y = neuron.initial_state()
@@ -174,7 +174,7 @@ def test_gates_start_in_equilibrium(model):
     np.testing.assert_allclose(y.gates, steady_gates(model, V, Ca), rtol=1e-12)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", BOXES)
 def test_steady_calcium_balances_influx_and_decay(model):
     neuron = MODELS[model]()
     V, g = np.linspace(-100.0, 60.0, 64), random_cells(model, 64, seed=2)

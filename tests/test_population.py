@@ -181,7 +181,7 @@ def test_a_population_says_how_many_members_are_ok_and_why_others_are_not():
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("neuron", (STG, PRINZ), ids=MODELS)
+@pytest.mark.parametrize("neuron", (STG, PRINZ), ids=BOXES)
 def test_samples_fill_the_box_and_do_not_depend_on_their_number(neuron, dtype):
     g = sample(jr.key(0), neuron, 500, dtype=jnp.dtype(dtype))
     assert g.dtype == dtype

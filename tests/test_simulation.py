@@ -11,16 +11,16 @@ import scipy.integrate
 import scipy.signal
 from test_neuron import field, steady_gates
 
-from dicjax import simulation
+from dicjax import scheduling
 from dicjax.channels import GatedChannel
 from dicjax.gating import Constant
 from dicjax.models import MODELS
 from dicjax.neuron import Neuron
 from dicjax.population import compensate
 from dicjax.simulation import simulate
-from dicjax.solvers import Membrane, StaggeredExponential
+from dicjax.solvers import Membrane
 from dicjax.spikes import LABELS, spike_features
-from dicjax.stimulus import NoisyCurrent
+from dicjax.stimulus import NoisyCurrent, Step, Waveform
 
 
 STG = MODELS["stg"]()
@@ -85,24 +85,50 @@ def test_spikes_are_those_of_an_adaptive_stiff_solver(g):
     assert np.sum(np.abs(errors) < 0.01) >= 10
 
 
-def test_potentials_are_those_of_the_solver_for_diffrax():
-    # The two half steps of the gates are merged here, which must change nothing.
-    g = jnp.array([4000.0, 110.0, 4.0, 10.0, 120.0, 200.0, 0.3, 0.01])
-    run = simulate(STG, g[None], 60.0, dt=0.05, save="traces", save_every=0.5)
+def test_potentials_are_those_of_an_adaptive_solver(g):
+    chosen = jnp.array([4000.0, 110.0, 4.0, 10.0, 120.0, 200.0, 0.3, 0.01])
+    run = simulate(STG, chosen, 60.0, dt=0.0025, save="traces", save_every=0.5)
     V = dfx.diffeqsolve(
         dfx.ODETerm(cast(Any, Membrane(STG))),
-        StaggeredExponential(),
+        dfx.Tsit5(),
         0.0,
         60.0,
-        0.05,
+        1e-3,
         STG.initial_state(),
-        args=g,
+        args=chosen,
+        stepsize_controller=dfx.PIDController(rtol=1e-9, atol=1e-10),
+        max_steps=100_000,
         saveat=dfx.SaveAt(ts=jnp.linspace(0.5, 60.0, 120), fn=lambda t, y, args: y.V),
     ).ys
     V = np.asarray(cast(Any, V))
     assert V.max() > 0  # it fires
     assert run.V is not None
-    np.testing.assert_allclose(run.V[0], V, atol=1e-6)
+    np.testing.assert_allclose(run.V, V, atol=0.05)
+
+
+@pytest.mark.parametrize("stimulus", (None, Step(5.0, 11.3, 90.0)))
+def test_errors_of_spike_times_fall_with_the_square_of_the_step(stimulus):
+    g = jnp.array([4000.0, 110.0, 4.0, 10.0, 120.0, 200.0, 0.3, 0.01])
+    fire = lambda dt: spikes_of(simulate(STG, g, 150.0, dt=dt, stimulus=stimulus))
+    truth = fire(0.001)
+    steps = np.array([0.04, 0.02, 0.01])
+    errors = [np.abs(fire(dt) - truth).max() for dt in steps]
+    assert len(truth) >= 3
+    assert np.polyfit(np.log(steps), np.log(errors), 1)[0] > 1.7
+    assert errors[0] < 0.5
+
+
+def crossings(ts, V):
+    """Upward crossings of 10 mV that a fall below 0 mV has confirmed."""
+    times, pending = [], None
+    for i in range(len(V) - 1):
+        if pending is None and V[i] < 10 <= V[i + 1]:
+            part = (10 - V[i]) / (V[i + 1] - V[i])
+            pending = ts[i] + part * (ts[i + 1] - ts[i])
+        if pending is not None and V[i + 1] < 0:
+            times.append(pending)
+            pending = None
+    return times
 
 
 def test_spike_times_are_where_the_saved_potential_crosses_ten_millivolts(g):
@@ -110,13 +136,16 @@ def test_spike_times_are_where_the_saved_potential_crosses_ten_millivolts(g):
     assert run.ts is not None and run.V is not None
     np.testing.assert_allclose(run.ts, 0.05 * np.arange(1, 4001))
     assert run.V.shape == (12, 4000)
+    num_seen = 0
     for cell, V in enumerate(run.V):
-        (up,) = np.nonzero((V[:-1] < 10) & (V[1:] >= 10))
-        times = run.ts[up] + 0.05 * (10 - V[up]) / (V[up + 1] - V[up])
-        # The last one may not be over yet, and is then no spike.
-        times = [t for t in times if V[run.ts > t].min() < 0]
-        np.testing.assert_allclose(spikes_of(run, cell), times, atol=2e-3)
-    assert run.num_spikes.sum() > 20
+        times = crossings(run.ts, V)
+        spikes = spikes_of(run, cell)
+        for time in times:
+            assert np.abs(spikes - time).min() < 0.02
+        num_seen += len(times)
+    assert num_seen > 20
+    # Samples may miss a spike that hardly reaches 10 mV.
+    assert 0.9 * run.num_spikes.sum() <= num_seen <= run.num_spikes.sum()
 
 
 def test_saving_traces_leaves_the_spikes_alone(g, run):
@@ -198,13 +227,12 @@ def test_spike_times_are_sorted_and_padded_with_infinity(run):
 
 def test_precision_is_that_of_the_conductances(g, run):
     assert run.spike_times.dtype == np.float32
-    double = simulate(STG, g.astype(np.float64), 150.0)
+    double = simulate(STG, g.astype(np.float64), 600.0)
     assert double.spike_times.dtype == np.float64
-    for cell in range(12):
-        times = spikes_of(run, cell)
-        np.testing.assert_allclose(
-            spikes_of(double, cell), times[times < 149], atol=0.1
-        )
+    assert np.abs(double.num_spikes - run.num_spikes).max() <= 1
+    np.testing.assert_allclose(
+        double.spike_times[:, :3], run.spike_times[:, :3], rtol=1e-3
+    )
 
 
 def compilations(caplog, do):
@@ -218,38 +246,61 @@ def test_no_value_compiles_again(g, run, caplog):
     del run  # compiled by now
     noise = lambda seed, sigma: NoisyCurrent(jr.key(seed), sigma, mean=0.1 * sigma)
     simulate(STG, g, 20.0, stimulus=noise(0, 1.0))
-    warmer = MODELS["stg"]()
-    warmer = jax.tree.map(lambda x: x * 1.01, warmer)
 
     def others():
         simulate(STG, 1.1 * g, 40.0, dt=0.1, discard=3.0)
-        simulate(warmer, g, 20.0)
+        simulate(MODELS["stg"](), g, 20.0)  # equal, but another object
         simulate(STG, g, 30.0, stimulus=noise(1, 2.5))
 
-    assert not [m for m in compilations(caplog, others) if "advance" in m]
-    # The count itself can count: another structure is another program.
+    assert not [m for m in compilations(caplog, others) if "dispatch" in m]
+    # The count itself can count: another biology is another program.
     fresh = lambda: simulate(resistor("another"), np.ones(1), 1.0)
-    assert [m for m in compilations(caplog, fresh) if "advance" in m]
+    assert [m for m in compilations(caplog, fresh) if "dispatch" in m]
 
 
 def test_memory_does_not_grow_with_the_duration(g, monkeypatch):
-    advance, seen = simulation._advance, set()
+    dispatch, seen = scheduling.dispatch, set()
 
     def spy(*args):
-        out = advance(*args)
+        out = dispatch(*args)
         arrays = [x for x in jax.tree.leaves((args, out)) if hasattr(x, "nbytes")]
         seen.add(sum(x.nbytes for x in arrays))
         return out
 
-    monkeypatch.setattr(simulation, "_advance", spy)
+    monkeypatch.setattr(scheduling, "dispatch", spy)
     for duration in (20.0, 600.0, 1500.0):
         simulate(STG, g, duration)
     assert len(seen) == 1
 
 
+@pytest.mark.parametrize("room", (1, 5, 1000))
+def test_what_does_not_fit_is_reported_and_never_silently_cut(g, run, room):
+    tight = simulate(STG, g, 600.0, max_spikes=room)
+    assert tight.spike_times.shape == (12, room)
+    np.testing.assert_array_equal(tight.num_spikes, run.num_spikes)
+    np.testing.assert_array_equal(tight.overflowed, run.num_spikes > room)
+    assert tight.succeeded.all() and not run.overflowed.any()
+    for cell in range(12):
+        np.testing.assert_array_equal(
+            spikes_of(tight, cell), spikes_of(run, cell)[:room]
+        )
+
+
+def test_lanes_are_refilled_without_mixing_up_members(g, monkeypatch):
+    # Members that finish at different times, in far fewer lanes than members.
+    many = np.tile(g, (9, 1))
+    monkeypatch.setattr(scheduling, "CPU", {16: 4})
+    packed = simulate(STG, many, 90.0)
+    twelve = simulate(STG, g, 90.0)
+    for cell in range(len(many)):
+        np.testing.assert_array_equal(
+            spikes_of(packed, cell), spikes_of(twelve, cell % 12)
+        )
+
+
 def test_progress_is_reported_up_to_the_total(g):
     calls = []
-    simulate(STG, g, 600.0, on_progress=lambda *call: calls.append(call))
+    simulate(STG, g, 6000.0, on_progress=lambda *call: calls.append(call))
     done, total = zip(*calls, strict=True)
     assert set(total) == {done[-1]} and len(calls) > 1
     assert (np.diff(done) > 0).all()
@@ -267,70 +318,9 @@ def test_an_exception_from_the_listener_stops_the_simulation(g):
     assert len(calls) == 1
 
 
-# Noise
-
-
 def resistor(name):
     leak, scales = GatedChannel("leak", reversal=0.0), (Constant(1.0), Constant(2.0))
     return Neuron(name, (leak,), (*scales, None), 0.0, initial_V=0.0)
-
-
-RESISTOR = resistor("resistor")
-STIFF = 1000.0  # mS/cm²: the potential follows the current at once, V = I / g
-
-
-def noise_of(stimulus, num, duration=2000.0, save_every=0.05):
-    g = np.full((num, 1), STIFF, np.float32)
-    run = simulate(
-        RESISTOR,
-        g,
-        duration,
-        dt=0.05,
-        stimulus=stimulus,
-        save="traces",
-        save_every=save_every,
-    )
-    assert run.V is not None
-    return STIFF * run.V
-
-
-def test_noise_has_the_mean_and_the_spread_asked_for():
-    I = noise_of(NoisyCurrent(jr.key(0), sigma=3.0, mean=1.5), 16)
-    num_nodes = I.size / 10
-    assert I.mean() == pytest.approx(1.5, abs=4 * 3 * np.sqrt(1.5 / num_nodes))
-    assert I.std() == pytest.approx(3.0, rel=0.02)
-    assert np.abs(np.corrcoef(I) - np.eye(16)).max() < 0.1
-
-
-def test_noise_is_white_at_low_frequencies_and_dies_out_above_a_kilohertz():
-    I = noise_of(NoisyCurrent(jr.key(0), sigma=3.0), 16)
-    f, power = scipy.signal.welch(I, fs=20.0, nperseg=400)  # kHz
-    power = power.mean(0)
-    share = lambda low, high: power[(f > low) & (f <= high)].sum() / power.sum()
-    assert share(2, 10) < 0.02
-    assert share(3, 10) < 0.01
-    assert share(0, 0.2) == pytest.approx(share(0.2, 0.4), rel=0.2)
-
-
-def test_without_noise_the_current_is_constant():
-    I = noise_of(NoisyCurrent(jr.key(0), sigma=0.0, mean=2.0), 3, 50.0)
-    np.testing.assert_allclose(I, 2.0, rtol=1e-5)
-
-
-def test_the_noise_of_a_cell_depends_on_its_key_and_index_only():
-    few = noise_of(NoisyCurrent(jr.key(1), sigma=3.0), 3, 50.0)
-    many = noise_of(NoisyCurrent(jr.key(1), sigma=3.0), 17, 50.0)
-    other = noise_of(NoisyCurrent(jr.key(2), sigma=3.0), 3, 50.0)
-    np.testing.assert_allclose(many[:3], few, rtol=1e-5, atol=1e-4)
-    assert np.abs(other - few).max() > 1
-
-
-@pytest.mark.parametrize("save_every", (0.1, 0.35, 0.5, 0.7, 1.0))
-def test_noise_does_not_depend_on_how_often_the_potential_is_saved(save_every):
-    noise = NoisyCurrent(jr.key(1), sigma=3.0)
-    fine, coarse = noise_of(noise, 3, 70.0), noise_of(noise, 3, 70.0, save_every)
-    every = round(save_every / 0.05)
-    np.testing.assert_allclose(coarse, fine[:, every - 1 :: every], atol=0.02)
 
 
 def test_noise_of_equal_keys_gives_equal_spikes_and_of_others_other_spikes(g):
@@ -363,8 +353,11 @@ def test_bad_conductances_are_named_by_channel_and_cell(g, value, message):
         ({"discard": -1.0}, "`discard`.*-1.0"),
         ({"dt": 0.0}, "`dt`.*0.0"),
         ({"dt": 1.0}, "`dt`.*resolve a spike, got 1.0"),
-        ({"save_every": 0.01}, "`save_every`.*0.01"),
-        ({"save_every": 2.0}, "`save_every`.*2.0"),
+        ({"save_every": 0.0}, "`save_every`.*0.0"),
+        ({"save_every": 200.0}, "`save_every`.*200.0"),
+        ({"max_spikes": 0}, "`max_spikes`.*0"),
+        ({"stimulus": Waveform(np.zeros(100), 0.5)}, "lasts 49.5 ms.*100 ms"),
+        ({"stimulus": Step(np.ones(3))}, r"Step has values.*\(3,\).*\(12,\)"),
     ),
 )
 def test_times_that_make_no_sense_are_refused(g, options, message):

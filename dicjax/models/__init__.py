@@ -1,10 +1,25 @@
 """The models that ship with dicjax, by the name that files and doors use."""
 
+import functools
 from collections.abc import Callable
 
+from dicjax.models.connor_stevens import connor_stevens as connor_stevens
+from dicjax.models.da import da as da
+from dicjax.models.hodgkin_huxley import hodgkin_huxley as hodgkin_huxley
+from dicjax.models.pospischil import pospischil as pospischil
 from dicjax.models.stg import stg as stg
 from dicjax.models.stg_prinz import stg_prinz as stg_prinz
 from dicjax.neuron import Neuron
 
 
-MODELS: dict[str, Callable[[], Neuron]] = {"stg": stg, "stg-prinz": stg_prinz}
+MODELS: dict[str, Callable[[], Neuron]] = {
+    "stg": stg,
+    "stg-prinz": stg_prinz,
+    "da": da,
+    "hodgkin-huxley": hodgkin_huxley,
+    "connor-stevens": connor_stevens,
+    "pospischil-rs": functools.partial(pospischil, "RS"),
+    "pospischil-fs": functools.partial(pospischil, "FS"),
+    "pospischil-ib": functools.partial(pospischil, "IB"),
+    "pospischil-lts": functools.partial(pospischil, "LTS"),
+}

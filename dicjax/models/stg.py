@@ -52,7 +52,7 @@ def stg() -> Neuron:
     # Time constants, in ms.
     tau_m_na = Sigmoid(-120.0, -25.0, 1.32, -1.26)
     tau_h_na = Product(
-        (Sigmoid(-62.9, -10.0, 0.0, 0.67), Sigmoid(-34.9, 3.6, 1.5, 1.0)),
+        (Sigmoid(-62.9, -10.0, amplitude=0.67), Sigmoid(-34.9, 3.6, 1.5, 1.0)),
     )
     tau_m_kd = Sigmoid(-28.3, -19.2, 7.2, -6.4)
     tau_m_cat = Sigmoid(-68.1, -20.5, 21.7, -21.3)

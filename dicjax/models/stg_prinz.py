@@ -54,7 +54,9 @@ def stg_prinz() -> Neuron:
         models: construction and analysis of databases of model neurons.* J.
         Neurophysiol. 90:3998.
     """
-    m_h = Gate(1, Sigmoid(-75.0, 5.5), Bell((-169.7, -11.6), (26.7, 14.3), 0.0, 2.0))
+    m_h = Gate(
+        1, Sigmoid(-75.0, 5.5), Bell((-169.7, -11.6), (26.7, 14.3), amplitude=2.0)
+    )
     nernst = Nernst(outside=3000.0, temperature=283.15)
     channels = []
     for channel in stg().channels:

@@ -1,0 +1,359 @@
+"""Scalar expressions, and how languages write them.
+
+Equal expressions are one object, so that what two curves share is computed once.
+"""
+
+import dataclasses
+import itertools
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Expression:
+    """An operation on other expressions, a constant or a variable.
+
+    - `op`: `"constant"`, `"variable"` or what is done to `args`.
+    - `value`: the constant, or the name of the variable.
+    """
+
+    op: str
+    args: tuple["Expression", ...] = ()
+    value: float | str = ""
+
+    def __add__(self, other: "Expression") -> "Expression":
+        return apply("add", self, other)
+
+    def __sub__(self, other: "Expression") -> "Expression":
+        return apply("sub", self, other)
+
+    def __mul__(self, other: "Expression") -> "Expression":
+        return apply("mul", self, other)
+
+    def __truediv__(self, other: "Expression") -> "Expression":
+        return apply("div", self, other)
+
+    def __neg__(self) -> "Expression":
+        return apply("neg", self)
+
+
+_known: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
+
+FOLD: dict[str, Callable[..., float]] = {
+    "neg": np.negative,
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.divide,
+    "pow": np.power,
+    "exp": np.exp,
+    "log": np.log,
+    "expm1": np.expm1,
+    "log1p": np.log1p,
+    "tanh": np.tanh,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
+    "sin": np.sin,
+    "cos": np.cos,
+    "sqrt": np.sqrt,
+    "abs": np.abs,
+    "max": np.maximum,
+    "min": np.minimum,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "and": np.logical_and,
+    "or": np.logical_or,
+    "not": np.logical_not,
+    "select": lambda is_true, yes, no: yes if is_true else no,
+}
+"""Every operation there is, on numbers."""
+
+
+def constant(value: int | float | np.generic) -> Expression:
+    """A number; one in single precision is taken for the shortest decimal it prints."""
+    is_single = np.asarray(value).dtype == np.float32
+    return _unique("constant", (), float(str(value) if is_single else value))
+
+
+def variable(name: str) -> Expression:
+    """A named scalar."""
+    return _unique("variable", (), name)
+
+
+def apply(op: str, *args: Expression) -> Expression:
+    """`op` on `args`, computed where all are constant and freed of idle operations."""
+    if all(arg.op == "constant" for arg in args):
+        with np.errstate(all="ignore"):
+            return constant(float(FOLD[op](*(arg.value for arg in args))))
+    simpler = _SIMPLER[op](*args) if op in _SIMPLER else None
+    return _unique(op, args) if simpler is None else simpler
+
+
+def is_constant(x: Expression, value: int | float) -> bool:
+    """Whether `x` is the number `value`."""
+    return x.op == "constant" and x.value == value
+
+
+def variables(x: Expression) -> frozenset[str]:
+    """Names of all variables in `x`."""
+    return frozenset(str(node.value) for node in walk([x]) if node.op == "variable")
+
+
+def walk(roots: Iterable[Expression]) -> list[Expression]:
+    """Everything in `roots`, each once, after what it is made of."""
+    seen: dict[Expression, None] = {}
+
+    def visit(x: Expression) -> None:
+        if x not in seen:
+            for arg in x.args:
+                visit(arg)
+            seen[x] = None
+
+    for root in roots:
+        visit(root)
+    return list(seen)
+
+
+def substitute(x: Expression, values: Mapping[str, Expression]) -> Expression:
+    """`x` with other expressions in place of some of its variables."""
+    done: dict[Expression, Expression] = {}
+    for node in walk([x]):
+        if node.op == "variable":
+            done[node] = values.get(str(node.value), node)
+        else:
+            args = [done[arg] for arg in node.args]
+            done[node] = apply(node.op, *args) if args else node
+    return done[x]
+
+
+def affine(x: Expression, name: str) -> tuple[Expression, Expression]:
+    """`(a, b)` with `x = a + b * name` and no `name` in `b`.
+
+    Terms that are not affine in the variable stay whole in `a`.
+    """
+    if x is variable(name):
+        return constant(0.0), constant(1.0)
+    if name not in variables(x):
+        return x, constant(0.0)
+    if x.op in ("add", "sub", "neg"):
+        a, b = zip(*(affine(arg, name) for arg in x.args), strict=True)
+        return apply(x.op, *a), apply(x.op, *b)
+    if x.op in ("mul", "div"):
+        left, right = x.args
+        if name not in variables(right):
+            a, b = affine(left, name)
+            return apply(x.op, a, right), apply(x.op, b, right)
+        if x.op == "mul" and name not in variables(left):
+            a, b = affine(right, name)
+            return left * a, left * b
+    return x, constant(0.0)
+
+
+# Writing
+
+
+@dataclasses.dataclass(frozen=True)
+class Syntax:
+    """How a language writes expressions.
+
+    - `infix`: operators, by operation, from the weakest to the strongest binding.
+    - `functions`: names of functions, by operation.
+    - `width`: characters beyond which an expression is split.
+    """
+
+    infix: tuple[Mapping[str, str], ...]
+    functions: Mapping[str, str]
+    width: int = 66
+
+
+COMPARISONS = {"lt": " < ", "le": " <= ", "gt": " > ", "ge": " >= "}
+COMPARISONS = {**COMPARISONS, "eq": " == ", "ne": " != "}
+SUM, PRODUCT = {"add": " + ", "sub": " - "}, {"mul": "*", "div": "/"}
+NAMED = ("exp", "log", "expm1", "log1p", "tanh", "sinh", "cosh", "sin", "cos", "sqrt")
+FUNCTIONS = {name: name for name in NAMED}
+PYTHON = Syntax(
+    infix=({"or": " or "}, {"and": " and "}, COMPARISONS, SUM, PRODUCT, {"pow": "**"}),
+    functions={
+        **FUNCTIONS,
+        "abs": "abs",
+        "max": "max",
+        "min": "min",
+        "not": "not_",
+        "select": "where",
+    },
+)
+
+
+def assignments(
+    outputs: Mapping[str, Expression],
+    syntax: Syntax,
+    known: Mapping[Expression, str] | None = None,
+    temporary: str = "u",
+) -> list[tuple[str, str]]:
+    """Statements `name = text` that compute `outputs`, in the order to run them.
+
+    Shared or long parts get names of their own, `temporary` and a number, that are to
+    be declared as local. Expressions in `known` are read from the variable there.
+    """
+    names = dict(known or {})
+    statements: list[tuple[str, str]] = []
+    uses = _count_uses(outputs.values(), names)
+    numbers = itertools.count(1)
+
+    def text(x: Expression) -> tuple[str, int]:
+        if x in names or x.op == "variable":
+            return names.get(x, str(x.value)), ATOM
+        written, strength = _written(x, syntax, [text(arg) for arg in x.args])
+        is_worth_it = uses[x] > 1 and any(arg.args for arg in x.args)
+        if is_worth_it or len(written) > syntax.width:
+            names[x] = f"{temporary}{next(numbers)}"
+            statements.append((names[x], written))
+            return names[x], ATOM
+        return written, strength
+
+    for name, x in outputs.items():
+        if x in names or not x.args:
+            statements.append((name, text(x)[0]))
+            continue
+        written, _ = _written(x, syntax, [text(arg) for arg in x.args])
+        statements.append((name, written))
+        names[x] = name
+    return statements
+
+
+ATOM = 100  # binds more strongly than every operator
+
+
+def _written(
+    x: Expression, syntax: Syntax, args: list[tuple[str, int]]
+) -> tuple[str, int]:
+    """The text of `x`, and how strongly its last operation binds."""
+    level = {op: i for i, ops in enumerate(syntax.infix) for op in ops}
+    if x.op == "constant":
+        return _number(float(x.value)), level["add"] if float(x.value) < 0 else ATOM
+    if x.op == "neg":
+        return "-" + _wrapped(args[0], level["mul"]), level["add"]
+    if x.op in syntax.functions:
+        inner = ", ".join(text for text, _ in args)
+        return f"{syntax.functions[x.op]}({inner})", ATOM
+    own, first = level[x.op], x.args[0]
+    if x.op in PRODUCT and first.op == "constant" and float(first.value) < 0:
+        left, strength = args[0][0], level["add"]
+    else:
+        # Of two equals the left one comes first anyway, unless they do not associate.
+        left, strength = _wrapped(args[0], own + (x.op not in (*SUM, *PRODUCT))), own
+    right = _wrapped(args[1], own + (x.op != "mul"))
+    return left + syntax.infix[own][x.op] + right, strength
+
+
+def _wrapped(text: tuple[str, int], least: int) -> str:
+    return text[0] if text[1] >= least else f"({text[0]})"
+
+
+def _number(value: float) -> str:
+    if not np.isfinite(value):
+        raise ValueError(f"A model holds the constant {value}, which has no text.")
+    return repr(int(value)) if value == int(value) < 1e6 else repr(value)
+
+
+def _count_uses(
+    outputs: Iterable[Expression], known: Mapping[Expression, str]
+) -> Counter[Expression]:
+    uses: Counter[Expression] = Counter()
+
+    def visit(x: Expression) -> None:
+        uses[x] += 1
+        if uses[x] == 1 and x not in known:
+            for arg in x.args:
+                visit(arg)
+
+    for x in outputs:
+        visit(x)
+    return uses
+
+
+# Simplifying
+
+
+def _unique(
+    op: str, args: tuple[Expression, ...], value: float | str = ""
+) -> Expression:
+    x = Expression(op, args, value)
+    return _known.setdefault((op, args, value), x)
+
+
+def _add(x: Expression, y: Expression) -> Expression | None:
+    if is_constant(x, 0):
+        return y
+    if is_constant(y, 0):
+        return x
+    return x - -y if _is_negative(y) else None
+
+
+def _sub(x: Expression, y: Expression) -> Expression | None:
+    if is_constant(x, 0):
+        return -y
+    if is_constant(y, 0):
+        return x
+    return x + -y if _is_negative(y) else None
+
+
+def _is_negative(x: Expression) -> bool:
+    """Whether `x` has a minus sign of its own to lose."""
+    if x.op == "constant":
+        return float(x.value) < 0
+    is_led = x.op in ("mul", "div", "sub")
+    return x.op == "neg" or (is_led and _is_negative(x.args[0]))
+
+
+def _mul(x: Expression, y: Expression) -> Expression | None:
+    if is_constant(x, 0) or is_constant(y, 1):
+        return x
+    if is_constant(y, 0) or is_constant(x, 1):
+        return y
+    if is_constant(x, -1):
+        return -y
+    if is_constant(y, -1):
+        return -x
+    if y.op == "constant":
+        return y * x
+    if x.op == "constant" and _is_negative(y):
+        return -x * -y
+    if x.op == "constant" and y.op == "div" and y.args[1].op == "constant":
+        return x / y.args[1] * y.args[0]
+    return x / y.args[1] if y.op == "div" and is_constant(y.args[0], 1) else None
+
+
+def _div(x: Expression, y: Expression) -> Expression | None:
+    if is_constant(x, 0) or is_constant(y, 1):
+        return x
+    if x.op == "neg" and y.op == "constant":
+        return x.args[0] / -y
+    return -x if is_constant(y, -1) else None
+
+
+def _neg(x: Expression) -> Expression | None:
+    if x.op == "neg":
+        return x.args[0]
+    if x.op == "sub":
+        return x.args[1] - x.args[0]
+    if x.op in ("mul", "div") and _is_negative(x):
+        return apply(x.op, -x.args[0], x.args[1])
+    return None
+
+
+_SIMPLER: dict[str, Callable[..., Expression | None]] = {
+    "add": _add,
+    "sub": _sub,
+    "mul": _mul,
+    "div": _div,
+    "neg": _neg,
+    "pow": lambda x, y: x if is_constant(y, 1) else None,
+}

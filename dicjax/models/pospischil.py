@@ -1,0 +1,103 @@
+"""The cortical and thalamic cells of Pospischil et al. (2008)."""
+
+import math
+from typing import get_args, Literal
+
+from dicjax.channels import GatedChannel
+from dicjax.gating import (
+    Bell,
+    Constant,
+    Exponential,
+    Gate,
+    Linoid,
+    Power,
+    Product,
+    RateGate,
+    Sigmoid,
+    Sum,
+)
+from dicjax.neuron import Neuron
+
+
+Kind = Literal["RS", "FS", "IB", "LTS"]
+THRESHOLD = {"RS": -56.2, "FS": -55.0, "IB": -56.2, "LTS": -50.0}  # mV
+SLOWEST = {"RS": 608.0, "FS": 502.0, "IB": 608.0, "LTS": 4000.0}  # ms
+LEAK = {"RS": -70.3, "FS": -70.0, "IB": -70.0, "LTS": -50.0}  # mV
+DEFAULTS = {
+    "RS": {"Na": 56.0, "Kd": 6.0, "M": 0.075, "leak": 0.0205},
+    "FS": {"Na": 50.0, "Kd": 10.0, "M": 0.0, "leak": 0.15},
+    "IB": {"Na": 50.0, "Kd": 5.0, "M": 0.03, "CaL": 0.1, "leak": 0.01},
+    "LTS": {"Na": 50.0, "Kd": 4.0, "M": 0.028, "CaT": 0.4, "leak": 0.019},
+}
+
+
+def pospischil(kind: Kind = "RS") -> Neuron:
+    """A cortical cell: Na, Kd, M and leak, with CaL if "IB" and CaT if "LTS".
+
+    **Arguments:**
+
+    - `kind`: regular spiking ("RS"), fast spiking ("FS"), intrinsically bursting ("IB")
+        or low-threshold spiking ("LTS").
+
+    ??? cite "Reference"
+
+        Pospischil, Toledo-Rodriguez, Monier, Piwkowska, Bal, Frégnac, Markram &
+        Destexhe (2008). *Minimal Hodgkin-Huxley type models for different classes of
+        cortical and thalamic neurons.* Biol. Cybern. 99.
+    """
+    if kind not in get_args(Kind):
+        raise ValueError(f"`kind` must be one of {get_args(Kind)}, got {kind!r}.")
+    # Rates per ms, time constants in ms.
+    V_T = THRESHOLD[kind]
+    m = RateGate(3, Linoid(V_T + 13, 4.0, 1.28), Linoid(V_T + 40, -5.0, 1.4))
+    h = RateGate(
+        1,
+        Exponential(V_T + 17, -18.0, 0.128),
+        Sigmoid(V_T + 40, -5.0, amplitude=4.0),
+    )
+    n = RateGate(4, Linoid(V_T + 15, 5.0, 0.16), Exponential(V_T + 10, -40.0, 0.5))
+    flank = -35.0 - 20 * math.log(3.3)
+    tau_p = Bell((flank, 20.0), (-35.0, -20.0), amplitude=SLOWEST[kind])
+    p = Gate(1, Sigmoid(-35.0, -10.0), tau_p)
+    calcium = {"IB": (_cal(),), "LTS": (_cat(shift=-7.0),)}.get(kind, ())
+    return Neuron(
+        name=f"pospischil-{kind.lower()}",
+        channels=(
+            GatedChannel("Na", (m, h), reversal=50.0),
+            GatedChannel("Kd", (n,), reversal=-90.0),
+            GatedChannel("M", (p,), reversal=-90.0),
+            *calcium,
+            GatedChannel("leak", reversal=LEAK[kind]),
+        ),
+        timescales=(m.time_constant, n.time_constant, tau_p),
+        V_ref=-60.0,
+        initial_V=LEAK[kind],
+        defaults=DEFAULTS[kind],
+    )
+
+
+def _cal() -> GatedChannel:
+    """High-threshold calcium, after Reuveni et al. (1993)."""
+    q = RateGate(2, Linoid(-27.0, 3.8, 0.209), Exponential(-75.0, -17.0, 0.94))
+    r = RateGate(
+        1,
+        Exponential(-13.0, -50.0, 0.000457),
+        Sigmoid(-15.0, -28.0, amplitude=0.0065),
+    )
+    return GatedChannel("CaL", (q, r), reversal=120.0)
+
+
+def _cat(shift: float) -> GatedChannel:
+    """Low-threshold calcium, after Destexhe et al. (1996); `shift` is `V_x`, in mV."""
+    q10 = 3.0**1.2  # from 24 to 36 °C
+    closing = Sigmoid(-84.0 - shift, 3.2)
+    tau_u = Sum(
+        (
+            Constant(30.8 / q10),
+            Product((closing, Constant(211.4 / q10))),
+            Product((closing, Exponential(-113.2 - shift, 5.0, 1 / q10))),
+        )
+    )
+    u = Gate(1, Sigmoid(-81.0 - shift, 4.0), tau_u)
+    s = Sigmoid(-57.0 - shift, -6.2)
+    return GatedChannel("CaT", (u,), factor=Power(s, 2), reversal=120.0)

@@ -1,0 +1,269 @@
+"""Who simulates which member, where: lanes on every core or device, refilled."""
+
+import contextlib
+import math
+import os
+import queue
+import threading
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dicjax.engine import Compiled, dispatch, Progress, start, Steps
+from dicjax.neuron import Neuron
+from dicjax.solvers import LONGEST
+from dicjax.stimulus import AbstractStimulus, for_members
+
+
+# Numbers of lanes that are compiled for, with the bursts in a dispatch: enough to make
+# the host's share small, few enough to hear of progress.
+CPU = {16: 512, 64: 256, 128: 128, 256: 64, 512: 64}
+GPU = {1024: 64, 8192: 64, 65_536: 64, 524_288: 64}
+# A step costs as much as this many lanes, besides its lanes.
+CPU_OVERHEAD, GPU_OVERHEAD = 70, 50_000
+# The busiest lane takes longer than the average one by this part of a simulation.
+IMBALANCE = 0.6
+
+
+class Job:
+    """A population to simulate, and what has come of it so far.
+
+    Its members are taken by workers, one per core or device; each advances a block of
+    lanes and gives a lane that has finished to the next member.
+    """
+
+    def __init__(
+        self,
+        neuron: Neuron,
+        g: np.ndarray,
+        duration: float,
+        discard: float,
+        dt: float,
+        stimulus: AbstractStimulus | None,
+        save_every: float | None,
+    ):
+        dtype = g.dtype
+        self.neuron = neuron.with_dtype(dtype)
+        self.program = Compiled(self.neuron)
+        self.g = g
+        self.duration, self.discard = duration, discard
+        self.until = math.ceil(duration)
+        longest = LONGEST * dt
+        if stimulus is not None:
+            longest = min(longest, stimulus.longest_step)
+            stimulus = jax.tree.map(
+                lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, stimulus
+            )
+        self.stimulus = stimulus
+        self.steps = Steps(jnp.asarray(dt, dtype), jnp.asarray(longest, dtype))
+        self.finite = np.zeros(len(g), bool)
+        self.lost = np.zeros(len(g), bool)
+        self.ts = self.V = None
+        self.every = save_every
+        if save_every is not None:
+            first = math.floor(discard / save_every + 1e-9) + 1
+            self.first_sample = first
+            num = math.floor(duration / save_every + 1e-9) - first + 1
+            self.ts = save_every * np.arange(first, first + num)
+            self.V = np.full((len(g), num), np.nan, dtype)
+        self._spikes: list[tuple[np.ndarray, np.ndarray]] = []
+        self._next = 0
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+
+    def spikes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Members and times (ms) of all spikes; in order of time for every member."""
+        if not self._spikes:
+            return np.zeros(0, np.int64), np.zeros(0)
+        members, times = zip(*self._spikes, strict=True)
+        return np.concatenate(members), np.concatenate(times)
+
+    def run(self, on_progress: Callable[[int, int], None] | None) -> None:
+        """Simulates all members, reporting (done, total) ms on the calling thread."""
+        devices, num_lanes, num_bursts = _places(len(self.g))
+        workers = [_Worker(self, device, num_lanes, num_bursts) for device in devices]
+        reports = queue.SimpleQueue()
+        threads = [
+            threading.Thread(target=worker.run, args=(reports,), daemon=True)
+            for worker in workers
+        ]
+        # One compilation before all start, or every thread would compile for itself.
+        workers[0].compile()
+        for thread in threads:
+            thread.start()
+        done, running = 0, len(threads)
+        try:
+            while running:
+                report = reports.get()
+                if isinstance(report, BaseException):
+                    raise report
+                if report is None:
+                    running -= 1
+                elif on_progress is not None:
+                    done += report
+                    on_progress(done, len(self.g) * self.until)
+        finally:
+            self._stopped.set()
+            for thread in threads:
+                thread.join()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the workers should give up."""
+        return self._stopped.is_set()
+
+    def take(self, num: int) -> np.ndarray:
+        """The next members to simulate, at most `num`."""
+        with self._lock:
+            first = self._next
+            self._next = min(first + num, len(self.g))
+            return np.arange(first, self._next)
+
+    def add_spikes(self, members: np.ndarray, times: np.ndarray) -> None:
+        """Keeps the spikes that fall between discard and duration."""
+        keep = (times >= self.discard) & (times <= self.duration)
+        with self._lock:
+            self._spikes.append((members[keep], times[keep]))
+
+    def add_trace(self, members: np.ndarray, times: np.ndarray, V: np.ndarray) -> None:
+        """Keeps potentials of (members, steps), sampled between first and last step."""
+        assert self.every is not None and self.V is not None
+        low = np.ceil(times[:, 0] / self.every - 1e-9).astype(int)
+        high = np.floor(times[:, -1] / self.every + 1e-9).astype(int)
+        low = np.maximum(low, self.first_sample)
+        high = np.minimum(high, self.first_sample + self.V.shape[1] - 1)
+        num = np.maximum(high - low + 1, 0)
+        row = np.repeat(np.arange(len(members)), num)
+        sample = np.arange(num.sum()) - np.repeat(np.cumsum(num) - num - low, num)
+        # One interpolation for all members: each lies on a stretch of time of its own.
+        apart = times.max(initial=0) + 1
+        x = (times + apart * np.arange(len(members))[:, None]).ravel()
+        at = sample * self.every + apart * row
+        self.V[members[row], sample - self.first_sample] = np.interp(at, x, V.ravel())
+
+
+def _places(num_members: int) -> tuple[list[jax.Device], int, int]:
+    """Devices of the workers, and the lanes and bursts per dispatch of each."""
+    default = jax.config.jax_default_device
+    devices = [default] if default is not None else jax.local_devices()
+    kind = devices[0].platform
+    sizes, overhead = (CPU, CPU_OVERHEAD) if kind == "cpu" else (GPU, GPU_OVERHEAD)
+    if kind == "cpu":
+        # XLA alone keeps one core busy and part of another.
+        devices = devices * max(1, _num_cores() // len(devices))
+    num_workers = min(len(devices), math.ceil(num_members / min(sizes)))
+    share = num_members / num_workers
+
+    def cost(lanes: int) -> float:
+        return (overhead + lanes) * (max(1, share / lanes) + IMBALANCE)
+
+    lanes = min(sizes, key=cost)
+    return devices[:num_workers], lanes, sizes[lanes]
+
+
+def _num_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class _Worker:
+    """Advances a block of lanes on one device until no member is left."""
+
+    def __init__(self, job: Job, device: jax.Device, num_lanes: int, num_bursts: int):
+        self.job = job
+        self.device = device
+        self.x64 = bool(jax.config.jax_enable_x64)
+        self.num_lanes, self.num_bursts = num_lanes, num_bursts
+        shapes = jax.eval_shape(lambda: start(job.neuron, num_lanes, job.steps))
+        self.lanes = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+        self.owner = np.full(num_lanes, -1)
+        self.now = np.zeros(num_lanes, np.int64)  # whole ms, of every lane
+        self.last_t = np.zeros(num_lanes)
+        self.last_V = np.zeros(num_lanes, job.g.dtype)
+
+    def compile(self) -> None:
+        """Compiles the dispatch, which with nobody in the lanes returns at once."""
+        with self._context():
+            self._dispatch(np.ones(self.num_lanes, bool))
+
+    def run(self, reports: queue.SimpleQueue) -> None:
+        """Works until done or stopped, and then reports `None`, or what went wrong."""
+        try:
+            with self._context():
+                while not self.job.stopped and (fresh := self._refill()) is not None:
+                    self._collect(self._dispatch(fresh), reports)
+            reports.put(None)
+        except BaseException as error:
+            reports.put(error)
+
+    @contextlib.contextmanager
+    def _context(self):
+        # What the caller may have set for its own thread alone has to hold in this one.
+        with jax.enable_x64(self.x64), jax.default_device(self.device):
+            yield
+
+    def _refill(self) -> np.ndarray | None:
+        """Gives idle lanes to new members; which they are, or None if all is done."""
+        (idle,) = np.nonzero(self.owner < 0)
+        members = self.job.take(len(idle))
+        fresh = np.zeros(self.num_lanes, bool)
+        fresh[idle[: len(members)]] = True
+        self.owner[fresh] = members
+        self.now[fresh] = 0
+        self.last_t[fresh] = 0
+        self.last_V[fresh] = np.asarray(self.job.neuron.initial_V)
+        return fresh if (self.owner >= 0).any() else None
+
+    def _dispatch(self, fresh: np.ndarray) -> Progress:
+        job, owner = self.job, np.maximum(self.owner, 0)
+        stimulus = job.stimulus
+        self.lanes, progress = dispatch(
+            job.program,
+            self.lanes,
+            jnp.asarray(job.g[owner]),
+            None if stimulus is None else for_members(stimulus, jnp.asarray(owner)),
+            job.steps,
+            jnp.asarray(job.until, jnp.int32),
+            jnp.asarray(self.owner >= 0),
+            jnp.asarray(fresh),
+            self.num_bursts,
+            job.every is not None,
+        )
+        return progress
+
+    def _collect_trace(self, progress: Progress, count: int) -> None:
+        by_lane = lambda x: np.moveaxis(np.asarray(x)[:count], 1, 0).reshape(
+            self.num_lanes, -1
+        )
+        times = by_lane(progress.times) + self.now[:, None]
+        times = np.column_stack((self.last_t, times))
+        V = np.column_stack((self.last_V, by_lane(progress.V)))
+        self.last_t, self.last_V = times[:, -1], V[:, -1]
+        # Times stop being numbers where a member diverges.
+        busy = (self.owner >= 0) & np.isfinite(times).all(axis=1)
+        self.job.add_trace(self.owner[busy], times[busy], V[busy])
+
+    def _collect(self, progress: Progress, reports: queue.SimpleQueue) -> None:
+        job, lanes = self.job, self.lanes
+        count = int(progress.count)
+        spikes = np.asarray(progress.spikes)[:count]
+        at, lane = np.nonzero(np.isfinite(spikes) & (self.owner >= 0))
+        job.add_spikes(self.owner[lane], spikes[at, lane] + self.now[lane])
+        if progress.times is not None:
+            self._collect_trace(progress, count)
+        busy = self.owner >= 0
+        before, after = self.now, np.asarray(lanes.whole, np.int64)
+        finite = np.isfinite(np.asarray(lanes.y.V))
+        done = busy & ((after >= job.until) | ~finite)
+        job.finite[self.owner[done]] = finite[done]
+        job.lost[self.owner[done]] = np.asarray(lanes.lost)[done]
+        gone = np.minimum(after, job.until) - np.minimum(before, job.until)
+        # A member that diverged counts as done.
+        gone = np.where(done, job.until - np.minimum(before, job.until), gone)
+        self.owner[done] = -1
+        self.now = after
+        reports.put(int(gone[busy].sum()))

@@ -6,6 +6,7 @@ dispatches, after which the host is heard.
 """
 
 import functools
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -60,17 +61,28 @@ def start(neuron: Neuron, num_lanes: int, steps: Steps) -> Lanes:
     )
 
 
+def renewed(
+    neuron: Neuron, lanes: Lanes, steps: Steps, fresh: Bool[Array, " lanes"]
+) -> Lanes:
+    """The same lanes, those that are `fresh` back at time zero."""
+    new = start(neuron, len(fresh), steps)
+    return jax.tree.map(lambda new, old: jnp.where(fresh, new, old), new, lanes)
+
+
 def burst(
     neuron: Neuron,
     lane: Lanes,
     g: PyTree,
     stimulus: AbstractStimulus | None,
     steps: Steps,
-    record: bool,
+    *,
+    record: bool = False,
+    fence: Callable[[Array], Array] = jax.lax.optimization_barrier,
 ) -> tuple[Lanes, Float[Array, ""], tuple[Array, Array] | None]:
     """`BURST` steps of one lane, and the time (ms after `lane.whole`) of its spike.
 
-    With `record`, also times and potentials after every step.
+    With `record`, also times and potentials after every step. `fence` keeps compilers
+    that split a step into kernels from computing the membrane once in each.
     """
     prepared = None
     if stimulus is not None:
@@ -83,7 +95,7 @@ def burst(
         I = None
         if stimulus is not None:
             I = stimulus.average(prepared, lane.t, lane.next_h)
-        lane, spike = _step(neuron, lane, spike, g, I, steps)
+        lane, spike = _step(neuron, lane, spike, g, I, steps, fence)
         if trace is not None:
             trace = (trace[0].at[j].set(lane.t), trace[1].at[j].set(lane.y.V))
         return lane, spike, trace
@@ -112,13 +124,13 @@ def _step(
     g: PyTree,
     I: Float[Array, ""] | None,
     steps: Steps,
+    fence: Callable[[Array], Array],
 ) -> tuple[Lanes, Float[Array, ""]]:
     """One time step of one lane, with the spike it may have completed."""
     before, h = lane.y.V, lane.next_h
     y = relax_gates(neuron, lane.y, (lane.h + h) / 2)
     y = relax_membrane(neuron, y, g, h, I)
-    # Or else compilers compute the membrane once more for everything that follows.
-    after = jax.lax.optimization_barrier(y.V)
+    after = fence(y.V)
     dV = after - before
     up = (before < SPIKE_UP) & (after >= SPIKE_UP) & jnp.isinf(lane.pending)
     pending = jnp.where(up, lane.t + h * (SPIKE_UP - before) / dV, lane.pending)
@@ -150,7 +162,7 @@ class Compiled:
     @property
     def neuron(self) -> Neuron:
         """The neuron, with constants for leaves."""
-        leaves = [jnp.asarray(leaf) for leaf in self._leaves]
+        leaves = [jax.lax.full((), leaf.item(), leaf.dtype) for leaf in self._leaves]
         return jax.tree.unflatten(self._treedef, leaves)
 
     def __eq__(self, other: object) -> bool:
@@ -161,16 +173,16 @@ class Compiled:
 
 
 class Progress(eqx.Module):
-    """What a dispatch gave; rows beyond `count` bursts are empty.
+    """What a dispatch gave; only the first `count` rows hold anything.
 
-    - `spikes`: ms after the time at which the dispatch began, else inf.
+    - `spikes`: ms after the time at which the dispatch began, later ones below, or inf.
     - `times`, `V`: after every step, where traces were asked for.
     """
 
     count: Int[Array, ""]
-    spikes: Float[Array, "bursts lanes"]
-    times: Float[Array, "bursts lanes steps"] | None
-    V: Float[Array, "bursts lanes steps"] | None
+    spikes: Float[Array, "rows lanes"]
+    times: Float[Array, "rows lanes steps"] | None
+    V: Float[Array, "rows lanes steps"] | None
 
 
 @functools.partial(
@@ -196,13 +208,12 @@ def dispatch(
     Lanes that are `fresh` start over.
     """
     neuron = program.neuron
-    renew = lambda new, old: jnp.where(fresh, new, old)
-    lanes = jax.tree.map(renew, start(neuron, len(g), steps), lanes)
+    lanes = renewed(neuron, lanes, steps, fresh)
     began = lanes.whole
     # As separate scalars the conductances vectorise over lanes like the state.
     columns = tuple(g.T)
     axes = (0, 0, None if stimulus is None else cell_axes(stimulus))
-    one = lambda lane, g, stimulus: burst(neuron, lane, g, stimulus, steps, record)
+    one = lambda *own: burst(neuron, *own, steps, record=record)
     all_lanes = jax.vmap(one, axes)
 
     def wanting(val):

@@ -24,6 +24,12 @@ def optional(x: Any) -> Array | None:
     return None if x is None else strong(x)
 
 
+def strong_pair(pair: Any) -> tuple[Array, Array]:
+    """Two numbers as strongly typed scalars; all constants of curves are scalars."""
+    first, second = pair
+    return strong(first), strong(second)
+
+
 class AbstractCurve(eqx.Module):
     """A smooth function of the membrane potential (mV) and of calcium (µM)."""
 
@@ -110,8 +116,8 @@ class Bell(AbstractCurve):
     falls to 0 on both.
     """
 
-    left: Float[Array, " 2"] = eqx.field(converter=strong)
-    right: Float[Array, " 2"] = eqx.field(converter=strong)
+    left: tuple[Float[Array, ""], Float[Array, ""]] = eqx.field(converter=strong_pair)
+    right: tuple[Float[Array, ""], Float[Array, ""]] = eqx.field(converter=strong_pair)
     offset: Float[Array, ""] | None = eqx.field(converter=optional, default=None)
     amplitude: Float[Array, ""] = eqx.field(converter=strong, default=1.0)
 

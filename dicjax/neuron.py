@@ -221,7 +221,7 @@ class Neuron(eqx.Module):
         pool = self.calcium
         if pool is None:
             return jnp.zeros_like(V)
-        inflow = -pool.influx * self.calcium_current(V, gates, Ca, g)
+        inflow = -(pool.influx * self.calcium_current(V, gates, Ca, g))
         rate = (inflow - Ca + pool.baseline) / pool.time_constant
         return rate if self.temperature is None else self.temperature.speed * rate
 

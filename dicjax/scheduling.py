@@ -44,6 +44,7 @@ class Job:
         dt: float,
         stimulus: AbstractStimulus | None,
         save_every: float | None,
+        max_spikes: int | None,
     ):
         dtype = g.dtype
         self.neuron = neuron.with_dtype(dtype)
@@ -69,17 +70,10 @@ class Job:
             num = math.floor(duration / save_every + 1e-9) - first + 1
             self.ts = save_every * np.arange(first, first + num)
             self.V = np.full((len(g), num), np.nan, dtype)
-        self._spikes: list[tuple[np.ndarray, np.ndarray]] = []
+        self.spikes = Spikes(len(g), dtype, max_spikes)
         self._next = 0
         self._lock = threading.Lock()
         self._stopped = threading.Event()
-
-    def spikes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Members and times (ms) of all spikes; in order of time for every member."""
-        if not self._spikes:
-            return np.zeros(0, np.int64), np.zeros(0)
-        members, times = zip(*self._spikes, strict=True)
-        return np.concatenate(members), np.concatenate(times)
 
     def run(self, on_progress: Callable[[int, int], None] | None) -> None:
         """Simulates all members, reporting (done, total) ms on the calling thread."""
@@ -123,10 +117,10 @@ class Job:
             return np.arange(first, self._next)
 
     def add_spikes(self, members: np.ndarray, times: np.ndarray) -> None:
-        """Keeps the spikes that fall between discard and duration."""
-        keep = (times >= self.discard) & (times <= self.duration)
+        """Keeps, of (rows, members), the spikes between discard and duration."""
+        fired = (times >= self.discard) & (times <= self.duration)
         with self._lock:
-            self._spikes.append((members[keep], times[keep]))
+            self.spikes.add(members, times, fired)
 
     def add_trace(self, members: np.ndarray, times: np.ndarray, V: np.ndarray) -> None:
         """Keeps potentials of (members, steps), sampled between first and last step."""
@@ -151,9 +145,10 @@ def _places(num_members: int) -> tuple[list[jax.Device], int, int]:
     devices = [default] if default is not None else jax.local_devices()
     kind = devices[0].platform
     sizes, overhead = (CPU, CPU_OVERHEAD) if kind == "cpu" else (GPU, GPU_OVERHEAD)
-    if kind == "cpu":
-        # XLA alone keeps one core busy and part of another.
-        devices = devices * max(1, _num_cores() // len(devices))
+    # XLA alone keeps one core busy and part of another; a GPU would wait while the host
+    # sorts spikes.
+    per_device = max(1, _num_cores() // len(devices)) if kind == "cpu" else 2
+    devices = devices * per_device
     num_workers = min(len(devices), math.ceil(num_members / min(sizes)))
     share = num_members / num_workers
 
@@ -168,6 +163,33 @@ def _num_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+class Spikes:
+    """Spike times of all members as they come in: one row each, padded with inf.
+
+    - `rows`: times (ms), of a width that few programs have to be compiled for.
+    - `num`: how many spikes every member fired, whether or not there was room.
+    """
+
+    def __init__(self, num_members: int, dtype: np.dtype, room: int | None):
+        self.room = room
+        self.rows = np.full((num_members, room or 64), np.inf, dtype)
+        self.num = np.zeros(num_members, np.int32)
+
+    def add(self, members: np.ndarray, times: np.ndarray, fired: np.ndarray) -> None:
+        """Appends the times (rows, members) at which these members `fired`."""
+        # Where each spike goes, counting down the rows of its member.
+        at = np.cumsum(fired, axis=0) - 1 + self.num[members]
+        needed = int(at.max(initial=0)) + 1
+        if self.room is None and needed > self.rows.shape[1]:
+            wider = 1 << (needed - 1).bit_length()
+            grown = np.full((len(self.rows), wider), np.inf, self.rows.dtype)
+            grown[:, : self.rows.shape[1]] = self.rows
+            self.rows = grown
+        row, lane = np.nonzero(fired & (at < self.rows.shape[1]))
+        self.rows[members[lane], at[row, lane]] = times[row, lane]
+        self.num[members] += fired.sum(axis=0, dtype=np.int32)
 
 
 class _Worker:
@@ -200,6 +222,15 @@ class _Worker:
         except BaseException as error:
             reports.put(error)
 
+    @property
+    def _advance(self):
+        if self.device.platform == "cpu" or self.job.every is not None:
+            return dispatch
+        # Half a second to import, which nobody without a GPU should wait for.
+        from dicjax.kernel import dispatch_fused, supports
+
+        return dispatch_fused if supports(self.job.stimulus) else dispatch
+
     @contextlib.contextmanager
     def _context(self):
         # What the caller may have set for its own thread alone has to hold in this one.
@@ -221,7 +252,7 @@ class _Worker:
     def _dispatch(self, fresh: np.ndarray) -> Progress:
         job, owner = self.job, np.maximum(self.owner, 0)
         stimulus = job.stimulus
-        self.lanes, progress = dispatch(
+        self.lanes, progress = self._advance(
             job.program,
             self.lanes,
             jnp.asarray(job.g[owner]),
@@ -250,9 +281,11 @@ class _Worker:
     def _collect(self, progress: Progress, reports: queue.SimpleQueue) -> None:
         job, lanes = self.job, self.lanes
         count = int(progress.count)
-        spikes = np.asarray(progress.spikes)[:count]
-        at, lane = np.nonzero(np.isfinite(spikes) & (self.owner >= 0))
-        job.add_spikes(self.owner[lane], spikes[at, lane] + self.now[lane])
+        # A few sizes only, since every slice is compiled.
+        rows = min(1 << (count - 1).bit_length(), self.num_bursts) if count else 0
+        spikes = np.asarray(progress.spikes[:rows])
+        (busy,) = np.nonzero(self.owner >= 0)
+        job.add_spikes(self.owner[busy], spikes[:, busy] + self.now[busy])
         if progress.times is not None:
             self._collect_trace(progress, count)
         busy = self.owner >= 0

@@ -96,35 +96,15 @@ def simulate(
     if stimulus is not None:
         stimulus = per_cell(stimulus, shape)
     every = save_every if save == "traces" else None
-    job = Job(
-        neuron, g.reshape(-1, g.shape[-1]), duration, discard, dt, stimulus, every
-    )
+    flat = g.reshape(-1, g.shape[-1])
+    job = Job(neuron, flat, duration, discard, dt, stimulus, every, max_spikes)
     job.run(on_progress)
-    return _result(job, shape, max_spikes)
-
-
-def _result(job: Job, shape: tuple[int, ...], max_spikes: int | None) -> Run:
-    rows, num_spikes = _rows(*job.spikes(), len(job.g), max_spikes)
-    overflowed = job.lost | (num_spikes > rows.shape[1])
+    rows, num_spikes = job.spikes.rows, job.spikes.num
     return Run(
-        spike_times=rows.astype(job.g.dtype).reshape(*shape, -1),
+        spike_times=rows.reshape(*shape, -1),
         num_spikes=num_spikes.reshape(shape),
         succeeded=(job.finite & ~job.lost).reshape(shape),
-        overflowed=overflowed.reshape(shape),
+        overflowed=(job.lost | (num_spikes > rows.shape[1])).reshape(shape),
         ts=job.ts,
         V=None if job.V is None else job.V.reshape(*shape, -1),
     )
-
-
-def _rows(cells, times, num_cells: int, max_spikes: int | None):
-    """Times as one row per cell, in the order given, padded with inf; and counts."""
-    num = np.bincount(cells, minlength=num_cells).astype(np.int32)
-    order = np.argsort(cells, kind="stable")
-    starts = np.cumsum(num) - num
-    position = np.arange(len(cells)) - np.repeat(starts, num)
-    # A few widths only, so that what looks at the spikes is not compiled for each.
-    width = max_spikes or 1 << max(6, int(num.max(initial=0)).bit_length())
-    rows = np.full((num_cells, width), np.inf)
-    kept = position < width
-    rows[cells[order][kept], position[kept]] = times[order][kept]
-    return rows, num

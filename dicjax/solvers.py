@@ -81,7 +81,9 @@ def _relax(
     h: Float[Array, ""],
 ) -> Float[Array, ""]:
     # Exactly the midpoint rule where `rate` is affine in `x`, second order elsewhere.
-    f, slope = jax.jvp(rate, (x,), (jnp.ones_like(x),))
+    # The tangent is one, written so that Triton does not meet a negated constant.
+    one = jnp.where(x == x, jnp.ones_like(x), 1)
+    f, slope = jax.jvp(rate, (x,), (one,))
     # A slope is positive only through instantaneous curves, and then small.
     return x + h * f / (1 - jnp.minimum(h * slope, 1) / 2)
 

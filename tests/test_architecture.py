@@ -17,6 +17,7 @@ LAYERS = (
     ("models",),
     ("solvers",),
     ("engine",),
+    ("kernel",),
     ("scheduling",),
     ("simulation", "spikes", "dic"),
     ("population", "readers", "encoder", "atlas", "distances", "refinement"),

@@ -1,4 +1,7 @@
 import logging
+import os
+import subprocess
+import sys
 from typing import Any, cast
 
 import diffrax as dfx
@@ -220,6 +223,31 @@ def test_spike_times_are_sorted_and_padded_with_infinity(run):
         times = run.spike_times[cell]
         assert np.isinf(times[run.num_spikes[cell] :]).all()
         assert (np.diff(spikes_of(run, cell)) > 0).all()
+
+
+ON_DEVICES = """
+import sys, jax, numpy as np, dicjax as dj
+assert len(jax.local_devices()) == int(sys.argv[1])
+g = np.load(sys.argv[2])
+noise = dj.NoisyCurrent(jax.random.key(0), 3.0)
+run = dj.simulate(dj.stg(), g, 80.0, stimulus=noise)
+np.savez(sys.argv[3], times=run.spike_times, num=run.num_spikes)
+"""
+
+
+def test_two_devices_give_what_one_gives_bit_for_bit(g, tmp_path):
+    np.save(tmp_path / "g.npy", np.tile(g, (6, 1)))
+    results = []
+    for num in (1, 2):
+        flags = f"--xla_force_host_platform_device_count={num}"
+        out = tmp_path / f"{num}.npz"
+        args = [sys.executable, "-c", ON_DEVICES, str(num), tmp_path / "g.npy", out]
+        subprocess.run(args, check=True, env={**os.environ, "XLA_FLAGS": flags})
+        results.append(np.load(out))
+    one, two = results
+    assert one["num"].sum() > 100
+    np.testing.assert_array_equal(one["num"], two["num"])
+    np.testing.assert_array_equal(one["times"], two["times"])
 
 
 # Precision, cost

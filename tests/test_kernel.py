@@ -1,0 +1,79 @@
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from test_neuron import BOXES
+
+from dicjax.engine import Compiled, dispatch, start, Steps
+from dicjax.kernel import dispatch_fused, supports, TILE
+from dicjax.models import MODELS
+from dicjax.stimulus import Chirp, for_members, NoisyCurrent, Ramp, Step, Waveform
+
+
+STIMULI = {
+    "none": None,
+    "step": Step(np.linspace(0, 10, TILE, dtype=np.float32), 5.0),
+    "noise and ramp": NoisyCurrent(jr.key(0), 3.0) + Ramp(0.0, 5.0, 1.0, 9.0),
+    "chirp": Chirp(5.0, low=10.0, high=90.0, rise=10.0),
+}
+
+
+def conductances(name, num):
+    if name in BOXES:
+        rng = np.random.default_rng(0)
+        return rng.uniform(0, BOXES[name], (num, len(BOXES[name])))
+    return np.tile(MODELS[name]().default_g, (num, 1))
+
+
+def arguments(name, stimulus=None, num=TILE, dtype="float32"):
+    dtype = np.dtype(dtype)
+    neuron = MODELS[name]().with_dtype(dtype)
+    g = jnp.asarray(conductances(name, num), dtype)
+    steps = Steps(jnp.asarray(0.05, dtype), jnp.asarray(0.2, dtype))
+    if stimulus is not None:
+        cast = lambda x: x.astype(dtype) if x.dtype in (float, "float32") else x
+        stimulus = jax.tree.map(cast, for_members(stimulus, jnp.arange(num)))
+    until = jnp.asarray(10_000, jnp.int32)
+    all_lanes = jnp.ones(num, bool)
+    lanes = start(neuron, num, steps)
+    return Compiled(neuron), lanes, g, stimulus, steps, until, all_lanes, all_lanes
+
+
+@pytest.mark.parametrize("stimulus", STIMULI)
+def test_the_kernel_takes_the_steps_of_the_engine(stimulus):
+    args = arguments("stg", STIMULI[stimulus], dtype="float64")
+    lanes, progress = dispatch(*args, 10, False)
+    fused, compact = dispatch_fused(*args, 10, False, interpret=True)
+    for a, b in zip(jax.tree.leaves(lanes), jax.tree.leaves(fused), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9)
+    every, packed = np.asarray(progress.spikes), np.asarray(compact.spikes)
+    assert np.isfinite(every).sum() > 20
+    for a, b in zip(every.T, packed.T, strict=True):
+        fired = a[np.isfinite(a)]
+        np.testing.assert_allclose(b[: len(fired)], fired, rtol=1e-7)
+        assert np.isinf(b[len(fired) :]).all()
+    assert int(compact.count) == np.isfinite(packed).sum(0).max()
+
+
+def test_the_kernel_agrees_in_single_precision():
+    args = arguments("stg", num=2 * TILE)
+    lanes, _ = dispatch(*args, 6, False)
+    fused, _ = dispatch_fused(*args, 6, False, interpret=True)
+    np.testing.assert_allclose(lanes.t, fused.t, atol=2e-3)
+    close = np.isclose(lanes.y.V, fused.y.V, atol=1.0)
+    assert close.mean() > 0.97  # in the middle of a spike the last digit matters
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_kernel_compiles_for_a_gpu_whatever_the_model(name):
+    args = arguments(name, STIMULI["noise and ramp"] + STIMULI["chirp"])
+    fused = lambda lanes: dispatch_fused(args[0], lanes, *args[2:], 8, False)
+    lowered = jax.jit(fused).trace(args[1]).lower(lowering_platforms=("cuda",))
+    assert "triton" in lowered.as_text()
+
+
+def test_waveforms_are_left_to_the_engine():
+    waveform = Waveform(np.zeros(10), 0.1)
+    assert not supports(waveform) and not supports(Step(1.0) + waveform)
+    assert supports(None) and supports(Step(1.0) + NoisyCurrent(jr.key(0), 1.0))

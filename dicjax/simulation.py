@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Literal
 
+import diffrax as dfx
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,7 @@ from dicjax._checks import (
     check_stimulus,
 )
 from dicjax.neuron import Neuron
+from dicjax.reference import solve
 from dicjax.scheduling import Job
 from dicjax.stimulus import AbstractStimulus, per_cell
 
@@ -49,6 +51,8 @@ def simulate(
     save: Literal["spikes", "traces"] = "spikes",
     save_every: float = 0.1,
     max_spikes: int | None = None,
+    solver: dfx.AbstractSolver | None = None,
+    tolerance: float | None = 1e-6,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Run:
     """Simulates every cell of a population.
@@ -72,6 +76,9 @@ def simulate(
     - `stimulus`: an applied current, such as [`dicjax.Step`][]; none by default.
     - `save`: `"traces"` keeps the potential too, every `save_every` ms.
     - `max_spikes`: room for this many spikes per cell; by default for all.
+    - `solver`: one of diffrax's, such as `diffrax.Tsit5()`, in place of our own. It is
+        20 to 100 times slower, and memory grows with the duration.
+    - `tolerance`: relative tolerance of `solver`; with `None` its steps are `dt`.
     - `on_progress`: called with (done, total) units of work; whatever it raises stops
         the simulation.
 
@@ -98,7 +105,10 @@ def simulate(
     every = save_every if save == "traces" else None
     flat = g.reshape(-1, g.shape[-1])
     job = Job(neuron, flat, duration, discard, dt, stimulus, every, max_spikes)
-    job.run(on_progress)
+    if solver is None:
+        job.run(on_progress)
+    else:
+        solve(job, solver, tolerance, on_progress)
     rows, num_spikes = job.spikes.rows, job.spikes.num
     return Run(
         spike_times=rows.reshape(*shape, -1),

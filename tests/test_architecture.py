@@ -19,6 +19,7 @@ LAYERS = (
     ("engine",),
     ("kernel",),
     ("scheduling",),
+    ("reference",),
     ("simulation", "spikes", "dic"),
     ("population", "readers", "encoder", "atlas", "distances", "refinement"),
     ("dataset", "checkpoint", "result"),

@@ -23,7 +23,7 @@ from dicjax.population import compensate
 from dicjax.simulation import simulate
 from dicjax.solvers import Membrane
 from dicjax.spikes import LABELS, spike_features
-from dicjax.stimulus import NoisyCurrent, Step, Waveform
+from dicjax.stimulus import NoisyCurrent, Ramp, Step, Waveform
 
 
 STG = MODELS["stg"]()
@@ -107,6 +107,40 @@ def test_potentials_are_those_of_an_adaptive_solver(g):
     assert V.max() > 0  # it fires
     assert run.V is not None
     np.testing.assert_allclose(run.V, V, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "stimulus",
+    (None, Step(5.0, 11.3, 90.0), Ramp(0.0, 5.0, 0.0, 100.0)),
+    ids=("rest", "step", "ramp"),
+)
+def test_solvers_of_diffrax_give_the_same_spikes_and_traces(g, stimulus):
+    few = g[3:6].astype(np.float64)
+    options = {"save": "traces", "save_every": 0.2, "discard": 5.0}
+    ours = simulate(STG, few, 120.0, dt=0.005, stimulus=stimulus, **options)
+    theirs = simulate(
+        STG,
+        few,
+        120.0,
+        stimulus=stimulus,
+        solver=dfx.Tsit5(),
+        tolerance=1e-8,
+        **options,
+    )
+    assert ours.num_spikes.sum() > 5
+    np.testing.assert_array_equal(ours.num_spikes, theirs.num_spikes)
+    np.testing.assert_allclose(ours.ts, theirs.ts)
+    for cell in range(3):
+        ours_here, theirs_here = spikes_of(ours, cell), spikes_of(theirs, cell)
+        np.testing.assert_allclose(ours_here, theirs_here, atol=0.05)
+    assert np.median(np.abs(ours.V - theirs.V)) < 0.01
+
+
+def test_a_cell_that_a_solver_cannot_solve_is_marked(g):
+    broken = g[:2].astype(np.float64)
+    broken[0] = 1e300
+    run = simulate(STG, broken, 20.0, dt=0.001, solver=dfx.Euler(), tolerance=None)
+    assert not run.succeeded[0] and run.succeeded[1]
 
 
 @pytest.mark.parametrize("stimulus", (None, Step(5.0, 11.3, 90.0)))

@@ -1,6 +1,7 @@
 """Checks at the boundary, and what they say."""
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 

@@ -1,6 +1,7 @@
 """The command line: parse, one call, write."""
 
 import dataclasses
+import math
 import os
 import pathlib
 import sys
@@ -195,13 +196,19 @@ class Simulate:
     out: pathlib.Path
     """Folder to write; it must not exist yet."""
     model: str | None = None
-    """stg or stg-prinz, where the table does not say."""
+    """stg, da, hodgkin-huxley or another model, where the table does not say."""
     duration: float = 6000.0
     """Simulated time, in ms."""
     discard: float = 3000.0
     """Time left out at the start, in ms."""
     dt: float = 0.05
     """Time step, in ms."""
+    current: float = 0.0
+    """Applied current, in µA/cm², from `start` to `stop`."""
+    start: float = 0.0
+    """When the applied current begins, in ms."""
+    stop: float = math.inf
+    """When it ends, in ms; it lasts to the end if not given."""
     noise: float = 0.0
     """Standard deviation of an applied noise current, in µA/cm²."""
     seed: int = 0
@@ -216,14 +223,15 @@ class Simulate:
 
         from dicjax.models import MODELS
         from dicjax.simulation import simulate
-        from dicjax.stimulus import NoisyCurrent
+        from dicjax.stimulus import NoisyCurrent, Step
         from dicjax.tables import check_folder, write_folder, write_simulation
 
         check_folder(self.out, self.overwrite)
         name, g = _models(self.models, self.model)
-        stimulus = None
+        stimulus = Step(self.current, self.start, self.stop) if self.current else None
         if self.noise:
-            stimulus = NoisyCurrent(jax.random.key(self.seed), self.noise)
+            noise = NoisyCurrent(jax.random.key(self.seed), self.noise)
+            stimulus = noise if stimulus is None else stimulus + noise
         with _Progress() as progress:
             run = simulate(
                 MODELS[name](),
@@ -388,8 +396,6 @@ def _say(message: str) -> None:
 
 def _prepare() -> None:
     """Sets what must be before JAX computes anything, unless the user has."""
-    # Wider vectors make simulations a third faster where the processor has them.
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_prefer_vector_width=512")
     os.environ.setdefault("EQX_ON_ERROR", "nan")
     import jax
 

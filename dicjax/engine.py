@@ -213,7 +213,9 @@ def dispatch(
     # As separate scalars the conductances vectorise over lanes like the state.
     columns = tuple(g.T)
     axes = (0, 0, None if stimulus is None else cell_axes(stimulus))
-    one = lambda *own: burst(neuron, *own, steps, record=record)
+    one = lambda lane, g, stimulus: burst(
+        neuron, lane, g, stimulus, steps, record=record
+    )
     all_lanes = jax.vmap(one, axes)
 
     def wanting(val):

@@ -90,7 +90,9 @@ def _tile(program, treedef, shared, num_bursts, *refs):
     neuron = program.neuron
     began, column = lanes.whole, jnp.arange(TILE, dtype=jnp.int32)
     axes = (0, 0, None if stimulus is None else cell_axes(stimulus))
-    one = lambda *own: burst(neuron, *own, steps, fence=lambda x: x)[:2]
+    one = lambda lane, g, stimulus: burst(
+        neuron, lane, g, stimulus, steps, fence=lambda x: x
+    )[:2]
     all_lanes = jax.vmap(one, axes)
 
     def advance(i, val):

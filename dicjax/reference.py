@@ -42,7 +42,7 @@ def solve(
     table = np.full((num.max(initial=0), len(V)), np.inf)
     table[row, cells] = times
     job.add_spikes(np.arange(len(V)), table)
-    job.finite = np.isfinite(V).all(axis=1)
+    job.finite[:] = np.isfinite(V).all(axis=1)
     if job.V is not None:
         job.V = V[:, finer * job.first_sample :: finer][:, : job.V.shape[1]]
 
@@ -109,6 +109,7 @@ def _stretch(
         )
         ys = solution.ys
         failed = solution.result != dfx.RESULTS.successful
+        assert ys is not None  # sampled, hence saved
         V = jnp.where(failed, jnp.nan, ys.V)
         return jax.tree.map(lambda x: x[-1], ys), V
 

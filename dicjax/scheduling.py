@@ -6,6 +6,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -139,9 +140,9 @@ class Job:
         self.V[members[row], sample - self.first_sample] = np.interp(at, x, V.ravel())
 
 
-def _places(num_members: int) -> tuple[list[jax.Device], int, int]:
+def _places(num_members: int) -> tuple[list[Any], int, int]:
     """Devices of the workers, and the lanes and bursts per dispatch of each."""
-    default = jax.config.jax_default_device
+    default = jax.config.jax_default_device  # pyright: ignore
     devices = [default] if default is not None else jax.local_devices()
     kind = devices[0].platform
     sizes, overhead = (CPU, CPU_OVERHEAD) if kind == "cpu" else (GPU, GPU_OVERHEAD)
@@ -195,10 +196,10 @@ class Spikes:
 class _Worker:
     """Advances a block of lanes on one device until no member is left."""
 
-    def __init__(self, job: Job, device: jax.Device, num_lanes: int, num_bursts: int):
+    def __init__(self, job: Job, device: Any, num_lanes: int, num_bursts: int):
         self.job = job
         self.device = device
-        self.x64 = bool(jax.config.jax_enable_x64)
+        self.x64 = bool(jax.config.jax_enable_x64)  # pyright: ignore
         self.num_lanes, self.num_bursts = num_lanes, num_bursts
         shapes = jax.eval_shape(lambda: start(job.neuron, num_lanes, job.steps))
         self.lanes = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)

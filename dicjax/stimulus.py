@@ -4,9 +4,11 @@ import dataclasses
 import itertools
 import math
 from abc import abstractmethod
+from typing import cast
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -322,7 +324,8 @@ class NoisyCurrent(AbstractStimulus):
 
     def seeded(self, members: Int[Array, " lanes"]) -> "NoisyCurrent":
         """The same, with two words of randomness for each of these cells."""
-        keys = jax.vmap(lambda i: jr.fold_in(self.key, i))(members)
+        root = cast(Key[Array, ""], self.key)
+        keys = jax.vmap(lambda i: jr.fold_in(root, i))(members)
         words = jax.vmap(lambda key: jr.bits(key, (2,), jnp.uint32))(keys)
         return NoisyCurrent((words[:, 0], words[:, 1]), self.sigma, self.mean)
 
@@ -332,9 +335,10 @@ class NoisyCurrent(AbstractStimulus):
         sigma = self.sigma * math.sqrt(1.5)
         first = whole.astype(jnp.uint32) * round(1 / NODE_INTERVAL)
         count = math.ceil((reach + 1) / NODE_INTERVAL) + 1
+        words = cast(Words, self.key)
         # Separate scalars, not an array: they vectorise over cells.
         return tuple(
-            self.mean + sigma * _normal(self.key, first + i).astype(sigma.dtype)
+            self.mean + sigma * _normal(words, first + i).astype(sigma.dtype)
             for i in range(count)
         )
 

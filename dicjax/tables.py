@@ -70,7 +70,8 @@ def write_simulation(
         **_conductances(MODELS[model](), g),
         **_features(spike_features(run.spike_times)),
         "num_spikes": (run.num_spikes, "1", "number of spikes"),
-        "succeeded": (run.succeeded, "", "stayed finite and below 1 kHz"),
+        "succeeded": (run.succeeded, "", "stayed finite, and no spike was lost"),
+        "overflowed": (run.overflowed, "", "fired more often than could be recorded"),
     }
     about = {**_about(model), "num_simulated": len(g)}
     title = f"{len(g)} simulated {model} neurons (made with dicjax)."

@@ -5,20 +5,15 @@
 the second is warm.
 """
 
-import os
 import pathlib
 import sys
+import time
 
+import jax
+import numpy as np
 
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_prefer_vector_width=512")
-
-import time  # noqa: E402
-
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-
-import dicjax as dj  # noqa: E402
-from dicjax.pipeline import describe, features_of  # noqa: E402
+import dicjax as dj
+from dicjax.pipeline import describe, features_of
 
 
 NUM_TARGETS = 12

@@ -1,15 +1,11 @@
 """Makes examples/slow_burster.csv: a noisy slow burster, simulated by dicjax itself."""
 
-import os
 import pathlib
 
+import jax
+import numpy as np
 
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_prefer_vector_width=512")
-
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-
-import dicjax as dj  # noqa: E402
+import dicjax as dj
 
 
 # Na, Kd, CaT, CaS, KCa, A, H, leak, in mS/cm².

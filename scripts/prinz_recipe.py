@@ -6,24 +6,19 @@ of a train's features; and which pair of conductances, solved for given DICs, le
 members that fire most like recordings?
 """
 
-import os
+import dataclasses
 import pathlib
 import sys
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.spatial import KDTree
 
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_prefer_vector_width=512")
-
-import dataclasses  # noqa: E402
-
-import equinox as eqx  # noqa: E402
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-from scipy.spatial import KDTree  # noqa: E402
-
-import dicjax as dj  # noqa: E402
-from dicjax.pipeline import features_of  # noqa: E402
-from dicjax.population import OK  # noqa: E402
+import dicjax as dj
+from dicjax.pipeline import features_of
+from dicjax.population import OK
 
 
 NUM_CELLS = 12_288

@@ -176,7 +176,8 @@ def test_the_manifest_is_strict_json_without_private_folders(generated, folder):
 def test_simulated_cells_are_written_like_a_population(generated, tmp_path):
     times = generated.spike_times
     num = np.isfinite(times).sum(axis=1).astype(np.int32)
-    run = Run(times, num, np.ones(len(times), bool))
+    good = np.ones(len(times), bool)
+    run = Run(times, num, good, ~good)
     g = generated.g.astype(np.float64)
     write_folder(tmp_path / "out", False, lambda x: write_simulation("stg", g, run, x))
     model, read = read_models(tmp_path / "out")

@@ -9,6 +9,7 @@ from jaxtyping import ArrayLike, Bool, Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from dicjax.engine import SPIKE_UP
 from dicjax.plots.style import (
     color_key,
     GRID,
@@ -26,7 +27,6 @@ from dicjax.plots.style import (
     spike_ticks,
     style_axes,
 )
-from dicjax.simulation import SPIKE_UP
 from dicjax.spikes import (
     BURSTING,
     Features,

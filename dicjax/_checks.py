@@ -10,6 +10,16 @@ SAFE_DT = 0.1  # ms, fine for any neuron that fires
 MAX_STEPS_PER_TAU = 8  # of `dt`, a quarter of which is the shortest step
 
 
+def check_concrete(g) -> None:
+    """Raises `TypeError` if `g` has no values yet, as under `jit`, `vmap` or `grad`."""
+    if isinstance(g, jax.core.Tracer):
+        raise TypeError(
+            "`simulate` drives compiled code from the host and cannot be traced: pass "
+            "all cells as leading axes of `g` instead of `vmap`, call it outside of "
+            "`jit`, and for gradients use `diffrax.diffeqsolve` of a `dicjax.Membrane`."
+        )
+
+
 def check_conductances(neuron, g) -> None:
     """Raises `ValueError` unless `g` can be the maximal conductances of `neuron`."""
     names = neuron.channel_names

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import ArrayLike, Bool, Float, Int
 
 from dicjax._checks import (
+    check_concrete,
     check_conductances,
     check_resolved,
     check_simulation,
@@ -92,6 +93,7 @@ def simulate(
         non-finite entry, if times do not make sense, if `dt` is too long for the model,
         or if the stimulus ends before the simulation or has values for other cells.
     """
+    check_concrete(g)
     g = np.asarray(jnp.asarray(g))
     if not np.issubdtype(g.dtype, np.floating):
         g = g.astype(jnp.zeros(()).dtype)

@@ -16,7 +16,7 @@ from test_neuron import field, steady_gates
 
 from dicjax import scheduling
 from dicjax.channels import GatedChannel
-from dicjax.gating import Constant
+from dicjax.gating import Constant, Gate
 from dicjax.models import MODELS
 from dicjax.neuron import Neuron
 from dicjax.population import compensate
@@ -432,3 +432,25 @@ def test_conductances_of_another_model_or_of_no_cell_are_refused(g):
         simulate(STG, g[:, :7], 100.0)
     with pytest.raises(ValueError, match="at least one cell"):
         simulate(STG, g[:0], 100.0)
+
+
+def test_tracing_is_refused_with_what_to_do_instead(g):
+    with pytest.raises(TypeError, match="leading axes of `g`"):
+        jax.vmap(lambda g: simulate(STG, g, 10.0).num_spikes)(jnp.asarray(g))
+
+
+def test_a_step_too_long_for_the_model_is_refused():
+    fast = Neuron(
+        "fast",
+        (
+            GatedChannel(
+                "Na", (Gate(1, Constant(0.5), Constant(0.01)),), reversal=50.0
+            ),
+            GatedChannel("leak", reversal=-50.0),
+        ),
+        (Constant(1.0), Constant(2.0), None),
+        -50.0,
+    )
+    with pytest.raises(ValueError, match="cannot resolve fast.*0.01 ms.*at most 0.08"):
+        simulate(fast, np.ones(2), 10.0, dt=0.2)
+    assert simulate(fast, np.ones(2), 10.0, dt=0.08).succeeded

@@ -18,11 +18,14 @@ States = tuple[Float[Array, ""], ...]
 Entries = dict[tuple[int, int], Float[Array, ""]]  # of a sparse matrix
 
 
-def as_curve(value: float | AbstractCurve | None) -> AbstractCurve | None:
-    """A number as a constant curve; curves, and what is left out, pass through."""
-    if value is None or isinstance(value, AbstractCurve):
-        return value
-    return Constant(value)
+def as_curve(value: float | AbstractCurve) -> AbstractCurve:
+    """A number as a constant curve; curves pass through."""
+    return value if isinstance(value, AbstractCurve) else Constant(value)
+
+
+def as_optional_curve(value: float | AbstractCurve | None) -> AbstractCurve | None:
+    """As [`dicjax.channels.as_curve`][], where a curve may be left out."""
+    return None if value is None else as_curve(value)
 
 
 class AbstractChannel(eqx.Module):
@@ -108,7 +111,7 @@ class GatedChannel(AbstractChannel):
     name: str = eqx.field(static=True)
     gates: tuple[AbstractGate, ...] = ()
     reversal: AbstractCurve | None = eqx.field(
-        converter=as_curve, kw_only=True, default=None
+        converter=as_optional_curve, kw_only=True, default=None
     )
     driving_force: AbstractCurve | None = eqx.field(kw_only=True, default=None)
     factor: AbstractCurve | None = eqx.field(kw_only=True, default=None)
@@ -137,10 +140,11 @@ class GatedChannel(AbstractChannel):
         self, V: Float[Array, ""], states: States, Ca: Float[Array, ""]
     ) -> States:
         """Time derivatives of the gates, per ms."""
-        return tuple(
-            (gate.steady_state(V, Ca) - x) / gate.time_constant(V, Ca)
-            for gate, x in zip(self.gates, states, strict=True)
-        )
+        rates = []
+        for gate, x in zip(self.gates, states, strict=True):
+            steady, tau = gate.kinetics(V, Ca)
+            rates.append((steady - x) / tau)
+        return tuple(rates)
 
     def relax(
         self,
@@ -157,9 +161,8 @@ class GatedChannel(AbstractChannel):
         """
         relaxed = []
         for gate, x in zip(self.gates, states, strict=True):
-            part = h / (gate.time_constant(V, Ca) + h / 2)
-            moved = x + (gate.steady_state(V, Ca) - x) * part
-            relaxed.append(moved)
+            steady, tau = gate.kinetics(V, Ca)
+            relaxed.append(x + (steady - x) * (h / (tau + h / 2)))
         return tuple(relaxed)
 
     def current(
@@ -205,7 +208,7 @@ class MarkovChannel(AbstractChannel):
     open_states: tuple[str, ...] = eqx.field(static=True)
     time_constant: AbstractCurve = eqx.field(converter=as_curve)
     reversal: AbstractCurve | None = eqx.field(
-        converter=as_curve, kw_only=True, default=None
+        converter=as_optional_curve, kw_only=True, default=None
     )
     driving_force: AbstractCurve | None = eqx.field(kw_only=True, default=None)
     factor: AbstractCurve | None = eqx.field(kw_only=True, default=None)

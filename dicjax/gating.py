@@ -282,6 +282,12 @@ class AbstractGate(eqx.Module):
                 f"A gate's exponent must be a positive integer, got {self.exponent}."
             )
 
+    @abstractmethod
+    def kinetics(
+        self, V: Float[Array, ""], Ca: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Steady state and time constant (ms) at once."""
+
 
 class Gate(AbstractGate):
     """A gate given by its steady state and its time constant."""
@@ -289,6 +295,12 @@ class Gate(AbstractGate):
     exponent: int = eqx.field(static=True)
     steady_state: AbstractCurve
     time_constant: AbstractCurve
+
+    def kinetics(
+        self, V: Float[Array, ""], Ca: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Steady state and time constant (ms) at once."""
+        return self.steady_state(V, Ca), self.time_constant(V, Ca)
 
 
 class RateGate(AbstractGate):
@@ -301,6 +313,9 @@ class RateGate(AbstractGate):
     alpha: AbstractCurve
     beta: AbstractCurve
 
+    def __init__(self, exponent: int, alpha: AbstractCurve, beta: AbstractCurve):
+        self.exponent, self.alpha, self.beta = exponent, alpha, beta
+
     @property
     def steady_state(self) -> AbstractCurve:
         """The fraction open in equilibrium."""
@@ -310,3 +325,10 @@ class RateGate(AbstractGate):
     def time_constant(self) -> AbstractCurve:
         """How fast equilibrium is reached, in ms."""
         return Relaxation(self.alpha, self.beta)
+
+    def kinetics(
+        self, V: Float[Array, ""], Ca: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Steady state and time constant (ms) at once, of rates evaluated once."""
+        alpha, beta = self.alpha(V, Ca), self.beta(V, Ca)
+        return alpha / (alpha + beta), 1 / (alpha + beta)

@@ -60,7 +60,10 @@ class Temperature(eqx.Module):
         return self.q10 ** ((self.celsius - self.reference) / 10)
 
 
-def _by_name(conductances: Mapping[str, float] | None):
+Defaults = tuple[tuple[str, float], ...]
+
+
+def _by_name(conductances: Mapping[str, float] | Defaults | None) -> Defaults | None:
     return None if conductances is None else tuple(dict(conductances).items())
 
 
@@ -92,9 +95,7 @@ class Neuron(eqx.Module):
     initial_V: Float[Array, ""] = eqx.field(converter=strong, default=-70.0)
     initial_Ca: Float[Array, ""] = eqx.field(converter=strong, default=0.05)
     temperature: Temperature | None = None
-    defaults: tuple[tuple[str, float], ...] | None = eqx.field(
-        static=True, converter=_by_name, default=None
-    )
+    defaults: Defaults | None = eqx.field(static=True, converter=_by_name, default=None)
     recipe: Recipe | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):

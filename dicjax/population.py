@@ -14,6 +14,7 @@ from dicjax.neuron import Neuron
 
 STATUS = ("ok", "infeasible", "singular", "not converged")
 OK, INFEASIBLE, SINGULAR, NOT_CONVERGED = range(4)
+Target = tuple[float, float]  # (g_s, g_u)
 BATCHES = (64, 1024, 8192)  # numbers of members that are compiled for
 MAX_STEPS = 30
 MAX_CONDITION = 1e6
@@ -72,7 +73,7 @@ def sample(
 def compensate(
     key: Key[Array, ""],
     neuron: Neuron,
-    targets: Float[Array, "2"] | Float[Array, "cells 2"] | np.ndarray,
+    targets: Float[Array, "2"] | Float[Array, "cells 2"] | np.ndarray | Target,
     *,
     num: int | None = None,
     max_draws: int = 20,

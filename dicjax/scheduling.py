@@ -282,9 +282,11 @@ class _Worker:
     def _collect(self, progress: Progress, reports: queue.SimpleQueue) -> None:
         job, lanes = self.job, self.lanes
         count = int(progress.count)
-        # A few sizes only, since every slice is compiled.
-        rows = min(1 << (count - 1).bit_length(), self.num_bursts) if count else 0
-        spikes = np.asarray(progress.spikes[:rows])
+        spikes = progress.spikes
+        if self.device.platform != "cpu" and count:
+            # Fewer bytes to move; few sizes, since every slice is compiled.
+            spikes = spikes[: min(1 << (count - 1).bit_length(), self.num_bursts)]
+        spikes = np.asarray(spikes)[:count]
         (busy,) = np.nonzero(self.owner >= 0)
         job.add_spikes(self.owner[busy], spikes[:, busy] + self.now[busy])
         if progress.times is not None:

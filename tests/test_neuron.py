@@ -1,3 +1,4 @@
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -9,9 +10,10 @@ import scipy.optimize
 from numpy.typing import NDArray
 
 from dicjax.channels import GatedChannel
+from dicjax.dic import dynamic_input_conductances, threshold
 from dicjax.gating import Constant, Gate, Sigmoid
 from dicjax.models import MODELS
-from dicjax.neuron import Calcium, Neuron, root, State
+from dicjax.neuron import Calcium, Neuron, root, State, Temperature
 
 
 # The tables of Liu et al. (1998) and Prinz et al. (2003), in plain numpy. Other tests
@@ -232,6 +234,72 @@ def test_a_neuron_of_any_precision_computes_in_it():
     assert {leaf.dtype for leaf in jax.tree.leaves(dy)} == {jnp.dtype("float32")}
 
 
+# Temperature
+
+
+def at_twenty(neuron, q10=2.0):
+    """The same with all kinetics twice as fast, declared 10 °C lower."""
+    return dataclasses.replace(neuron, temperature=Temperature(10.0, 10.0, q10)).at(
+        20.0
+    )
+
+
+@pytest.mark.parametrize("model", ("stg", "stg-prinz", "da"))
+def test_temperature_leaves_input_conductances_and_threshold_alone(model):
+    neuron = MODELS[model]()
+    g, warm = neuron.default_g, at_twenty(neuron)
+    at = neuron.V_ref, jnp.asarray(0.5)
+    for slow, fast in zip(
+        neuron.time_constants(*at), warm.time_constants(*at), strict=True
+    ):
+        assert float(slow) == 2 * float(fast)
+    np.testing.assert_allclose(
+        dynamic_input_conductances(warm, g, float(neuron.V_ref)),
+        dynamic_input_conductances(neuron, g, float(neuron.V_ref)),
+        rtol=1e-10,
+    )
+    warm_V, V = (float(threshold(n, g).V) for n in (warm, neuron))
+    assert warm_V == pytest.approx(V, abs=1e-9)
+    for V in (-70.0, -40.0):
+        np.testing.assert_allclose(
+            warm.steady_calcium(jnp.asarray(V), g),
+            neuron.steady_calcium(jnp.asarray(V), g),
+            rtol=1e-12,
+        )
+
+
+@pytest.mark.parametrize("model", ("stg", "da"))
+def test_with_capacitance_temperature_only_changes_the_speed_of_time(model):
+    neuron = MODELS[model]()
+    g, warm = neuron.default_g, at_twenty(neuron)
+    warm = dataclasses.replace(warm, capacitance=neuron.capacitance / 2)
+    y = neuron.initial_state()
+    y = State(V=y.V + 20, gates=tuple(x / 2 for x in y.gates), Ca=y.Ca)
+    slow, fast = (n.vector_field(jnp.asarray(0.0), y, g, None) for n in (neuron, warm))
+    for a, b in zip(jax.tree.leaves(slow), jax.tree.leaves(fast), strict=True):
+        assert 2 * float(a) == pytest.approx(float(b), rel=1e-12)
+    h = jnp.asarray(0.05)
+    for a, b in zip(
+        neuron.relax(y.V, y.gates, y.Ca, h),
+        warm.relax(y.V, y.gates, y.Ca, h / 2),
+        strict=True,
+    ):
+        assert float(a) == float(b)
+
+
+def test_a_neuron_without_temperature_says_how_to_have_one():
+    with pytest.raises(ValueError, match="stg has no temperature.*`Temperature`"):
+        MODELS["stg"]().at(20.0)
+    squid = MODELS["hodgkin-huxley"]()
+    warm = squid.at(16.3)
+    assert warm.temperature is not None
+    assert float(warm.temperature.speed) == pytest.approx(3)
+    assert squid.at(6.3).initial_state() == squid.initial_state()
+
+
+# Declarations
+
+
 LEAK = GatedChannel("leak", reversal=-50.0)
 NA = GatedChannel("Na", (Gate(3, Sigmoid(-25.5, -5.29), Constant(1.0)),), reversal=50.0)
 SCALES = (Constant(1.0), Constant(10.0), None)
@@ -248,6 +316,7 @@ SCALES = (Constant(1.0), Constant(10.0), None)
             {"calcium": Calcium(("CaT",), 1.0, 0.05, 20.0)},
             "no channel 'CaT'",
         ),
+        ((NA, LEAK), {"defaults": {"Na": 1.0}}, "must be those of.*'Na', 'leak'"),
     ),
 )
 def test_a_declaration_that_contradicts_itself_is_refused(channels, options, message):
@@ -261,6 +330,15 @@ def test_channels_are_found_by_name_and_unknown_ones_are_named():
     assert neuron.index("leak", "Na") == (7, 0)
     with pytest.raises(ValueError, match="stg has no channel 'Nap'.*KCa"):
         neuron.index("Na", "Nap")
+
+
+def test_a_neuron_without_published_conductances_says_so():
+    neuron = Neuron("odd", (NA, LEAK), SCALES, -50.0)
+    with pytest.raises(ValueError, match="odd has no default conductances"):
+        _ = neuron.default_g
+    given = dataclasses.replace(neuron, defaults={"leak": 0.1, "Na": 120.0})
+    assert given.default_g.tolist() == [120.0, 0.1]
+    assert dataclasses.replace(given, V_ref=-40.0).defaults == given.defaults
 
 
 def test_a_channel_needs_as_many_gate_values_as_it_has_gates():

@@ -81,7 +81,7 @@ def test_a_chirp_sweeps_its_band():
 
 @pytest.mark.parametrize("every", (0.1, 0.3, 1.0, 2.5))
 def test_a_waveform_goes_through_its_samples(every):
-    values = np.random.default_rng(0).normal(size=round(2100 / every))
+    values = np.random.default_rng(0).normal(size=(round(2100 / every),))
     I = current(Waveform(values, every))[0]
     expected = np.interp(TS + 5e-4, every * np.arange(len(values)), values)
     np.testing.assert_allclose(I, expected, atol=1e-6)

@@ -58,7 +58,7 @@ def connor_stevens() -> Neuron:
             GatedChannel("leak", reversal=-17.0),
         ),
         timescales=(m.time_constant, n.time_constant, None),
-        V_ref=-50.0,
+        V_ref=-57.0,
         initial_V=-68.0,
         defaults={"Na": 120.0, "Kd": 20.0, "A": 47.7, "leak": 0.3},
     )

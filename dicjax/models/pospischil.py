@@ -22,6 +22,7 @@ from dicjax.neuron import Neuron
 Kind = Literal["RS", "FS", "IB", "LTS"]
 THRESHOLD = {"RS": -56.2, "FS": -55.0, "IB": -56.2, "LTS": -50.0}  # mV
 SLOWEST = {"RS": 608.0, "FS": 502.0, "IB": 608.0, "LTS": 4000.0}  # ms
+V_REF = {"RS": -53.0, "FS": -50.0, "IB": -54.5, "LTS": -47.0}  # mV
 LEAK = {"RS": -70.3, "FS": -70.0, "IB": -70.0, "LTS": -50.0}  # mV
 DEFAULTS = {
     "RS": {"Na": 56.0, "Kd": 6.0, "M": 0.075, "leak": 0.0205},
@@ -70,7 +71,7 @@ def pospischil(kind: Kind = "RS") -> Neuron:
             GatedChannel("leak", reversal=LEAK[kind]),
         ),
         timescales=(m.time_constant, n.time_constant, tau_p),
-        V_ref=-60.0,
+        V_ref=V_REF[kind],
         initial_V=LEAK[kind],
         defaults=DEFAULTS[kind],
     )

@@ -47,7 +47,8 @@ def stg() -> Neuron:
 
         Liu, Golowasch, Marder & Abbott (1998). *A model neuron with activity-dependent
         conductances regulated by multiple calcium sensors.* J. Neurosci. 18(7). The
-        recipe is that of Brandoit, Ernst, Drion & Fyon (2025), arXiv 2509.12783.
+        recipe is that of Brandoit, Ernst, Drion & Fyon (2025), arXiv 2509.12783; the
+        default conductances are burster 1 of Drion et al. (2015), eNeuro 2(1).
     """
     # Time constants, in ms.
     tau_m_na = Sigmoid(-120.0, -25.0, 1.32, -1.26)
@@ -120,5 +121,15 @@ def stg() -> Neuron:
         calcium=Calcium(("CaT", "CaS"), influx=0.94, baseline=0.05, time_constant=20.0),
         initial_V=-70.0,
         initial_Ca=0.5,
+        defaults={
+            "Na": 700.0,
+            "Kd": 70.0,
+            "CaT": 2.0,
+            "CaS": 4.0,
+            "KCa": 40.0,
+            "A": 50.0,
+            "H": 0.03,
+            "leak": 0.01,
+        },
         recipe=RECIPE,
     )

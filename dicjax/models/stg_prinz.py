@@ -2,7 +2,7 @@
 
 import equinox as eqx
 
-from dicjax.channels import GatedChannel
+from dicjax.channels import AbstractChannel, GatedChannel
 from dicjax.gating import Bell, Gate, Nernst, Scaled, Sigmoid
 from dicjax.models.stg import stg
 from dicjax.neuron import Calcium, Neuron
@@ -33,7 +33,8 @@ RECIPE = Recipe(
 )
 
 
-def _doubled(channel: GatedChannel) -> GatedChannel:
+def _doubled(channel: AbstractChannel) -> GatedChannel:
+    assert isinstance(channel, GatedChannel)
     gates = tuple(
         Gate(gate.exponent, gate.steady_state, Scaled(gate.time_constant, 2.0))
         for gate in channel.gates
@@ -52,7 +53,8 @@ def stg_prinz() -> Neuron:
 
         Prinz, Billimoria & Marder (2003). *Alternative to hand-tuning conductance-based
         models: construction and analysis of databases of model neurons.* J.
-        Neurophysiol. 90:3998.
+        Neurophysiol. 90:3998. The default conductances are AB/PD 1 of Prinz, Bucher &
+        Marder (2004), Nat. Neurosci. 7:1345.
     """
     m_h = Gate(
         1, Sigmoid(-75.0, 5.5), Bell((-169.7, -11.6), (26.7, 14.3), amplitude=2.0)
@@ -78,5 +80,15 @@ def stg_prinz() -> Neuron:
         ),
         initial_V=-60.0,
         initial_Ca=0.05,
+        defaults={
+            "Na": 400.0,
+            "Kd": 100.0,
+            "CaT": 2.5,
+            "CaS": 6.0,
+            "KCa": 10.0,
+            "A": 50.0,
+            "H": 0.01,
+            "leak": 0.0,
+        },
         recipe=RECIPE,
     )

@@ -1,0 +1,58 @@
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+from dicjax.models import MODELS
+from dicjax.spikes import BURSTING
+
+
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+
+
+def run_blocks(page: str) -> dict:
+    """Runs the Python blocks of a page one after the other, as a reader would."""
+    namespace = {}
+    for block in re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.S):
+        exec(compile(block, page, "exec"), namespace)
+    return namespace
+
+
+@pytest.fixture(scope="module")
+def declared():
+    return run_blocks("declare_a_neuron.md")
+
+
+def test_a_neuron_takes_some_forty_lines(declared):
+    (block, *_) = re.findall(
+        r"```python\n(.*?)```", (DOCS / "declare_a_neuron.md").read_text(), re.S
+    )
+    assert len([line for line in block.splitlines() if line.strip()]) <= 60
+    assert declared["thalamic"].name == "thalamic"
+
+
+def test_the_declared_neuron_does_what_its_page_says(declared):
+    tonic, bursting = declared["awake"], declared["asleep"]
+    assert float(tonic.mean_isi) == pytest.approx(21.7, rel=0.02)
+    assert int(bursting.label) == BURSTING
+    assert float(bursting.period) == pytest.approx(303, rel=0.03)
+    dics = [float(declared[name]) for name in ("g_f", "g_s", "g_u", "V_th")]
+    np.testing.assert_allclose(dics, (1.165, -1.892, 2.368, -54.98), rtol=1e-3)
+
+
+def test_the_declared_population_shares_its_input_conductances(declared):
+    population = declared["population"]
+    assert str(population) == "32 of 32 members ok"
+    assert population.residual.max() < 1e-6
+    assert (np.asarray(declared["labels"]) == BURSTING).mean() > 0.9
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_has_a_card_with_its_conductances(name):
+    card, neuron = (DOCS / "models" / f"{name}.md").read_text(), MODELS[name]()
+    assert f"[{name}]({name}.md)" in (DOCS / "models" / "README.md").read_text()
+    assert (DOCS / "models" / f"{name}.png").stat().st_size < 100_000
+    for channel, g in neuron.defaults or ():
+        assert re.search(rf"^\| {channel} \|.*\| {g:g} \|$", card, re.M)
+    assert f"| V_ref | {float(neuron.V_ref):g} mV |" in card

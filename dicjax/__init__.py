@@ -1,6 +1,8 @@
 """From recorded spike times to validated populations of conductance-based neurons."""
 
+import importlib
 import importlib.metadata
+from typing import TYPE_CHECKING
 
 from dicjax.channels import (
     AbstractChannel as AbstractChannel,
@@ -71,10 +73,6 @@ from dicjax.readers import read_spike_trains as read_spike_trains
 from dicjax.recipe import Recipe as Recipe
 from dicjax.result import Generated as Generated
 from dicjax.simulation import Run as Run, simulate as simulate
-from dicjax.solvers import (
-    Membrane as Membrane,
-    StaggeredMidpoint as StaggeredMidpoint,
-)
 from dicjax.spikes import (
     feature_errors as feature_errors,
     Features as Features,
@@ -94,3 +92,26 @@ from dicjax.stimulus import (
 
 
 __version__ = importlib.metadata.version("dicjax")
+
+# What would make everyone wait for libraries that few need.
+_ON_DEMAND = {
+    "export_neuron": "dicjax.exporters",
+    "Membrane": "dicjax.solvers",
+    "StaggeredMidpoint": "dicjax.solvers",
+}
+if TYPE_CHECKING:
+    from dicjax.exporters import export_neuron as export_neuron
+    from dicjax.solvers import (
+        Membrane as Membrane,
+        StaggeredMidpoint as StaggeredMidpoint,
+    )
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ON_DEMAND:
+        raise AttributeError(f"module 'dicjax' has no attribute {name!r}")
+    return getattr(importlib.import_module(_ON_DEMAND[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ON_DEMAND])

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 from dicjax.neuron import Neuron, State
-from dicjax.solvers import LONGEST, next_step, relax_gates, relax_membrane
+from dicjax.stepping import LONGEST, next_step, relax_gates, relax_membrane
 from dicjax.stimulus import AbstractStimulus, cell_axes
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from dicjax.engine import Compiled, dispatch, Progress, start, Steps
 from dicjax.neuron import Neuron
-from dicjax.solvers import LONGEST
+from dicjax.stepping import LONGEST
 from dicjax.stimulus import AbstractStimulus, for_members
 
 

@@ -1,9 +1,8 @@
 """Populations of neurons in time: spike times, and traces where wanted."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TYPE_CHECKING
 
-import diffrax as dfx
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -17,9 +16,12 @@ from dicjax._checks import (
     check_stimulus,
 )
 from dicjax.neuron import Neuron
-from dicjax.reference import solve
 from dicjax.scheduling import Job
 from dicjax.stimulus import AbstractStimulus, per_cell
+
+
+if TYPE_CHECKING:
+    import diffrax
 
 
 class Run(eqx.Module):
@@ -52,7 +54,7 @@ def simulate(
     save: Literal["spikes", "traces"] = "spikes",
     save_every: float = 0.1,
     max_spikes: int | None = None,
-    solver: dfx.AbstractSolver | None = None,
+    solver: "diffrax.AbstractSolver | None" = None,
     tolerance: float | None = 1e-6,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Run:
@@ -110,6 +112,8 @@ def simulate(
     if solver is None:
         job.run(on_progress)
     else:
+        from dicjax.reference import solve  # loads diffrax, which most never need
+
         solve(job, solver, tolerance, on_progress)
     rows, num_spikes = job.spikes.rows, job.spikes.num
     return Run(

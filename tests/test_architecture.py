@@ -15,6 +15,7 @@ LAYERS = (
     ("channels", "stimulus"),
     ("neuron",),
     ("models",),
+    ("stepping",),
     ("solvers",),
     ("engine",),
     ("kernel",),

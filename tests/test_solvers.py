@@ -12,13 +12,8 @@ from dicjax.channels import GatedChannel
 from dicjax.gating import Constant, Gate
 from dicjax.models import MODELS
 from dicjax.neuron import Neuron, State
-from dicjax.solvers import (
-    Membrane,
-    next_step,
-    relax_gates,
-    relax_membrane,
-    StaggeredMidpoint,
-)
+from dicjax.solvers import Membrane, StaggeredMidpoint
+from dicjax.stepping import next_step, relax_gates, relax_membrane
 
 
 # Cells that come to rest or fire slowly: a few ms from their start are smooth.

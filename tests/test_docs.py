@@ -56,3 +56,10 @@ def test_every_model_has_a_card_with_its_conductances(name):
     for channel, g in neuron.defaults or ():
         assert re.search(rf"^\| {channel} \|.*\| {g:g} \|$", card, re.M)
     assert f"| V_ref | {float(neuron.V_ref):g} mV |" in card
+
+
+def test_the_page_on_simulation_does_what_it_says():
+    page = run_blocks("simulation.md")
+    run, reference = page["run"], page["reference"]
+    assert run.V.shape == (2, len(run.ts)) and np.isfinite(run.V).all()
+    assert reference.succeeded.all()

@@ -50,7 +50,7 @@ class GenerateConfig:
 
     budget: int = 20_000
     """Candidates simulated at most."""
-    spread: float = 0.7
+    spread: float = 2.0
     """How far corrected candidates stray at first, in standard deviations of the
     conductances of those that fire most alike."""
     out_of_range: Literal["refuse", "try"] = "refuse"

@@ -175,7 +175,7 @@ def generate(
             name: loaded.header[name] for name in ("config_hash", "arrays_hash", "date")
         },
         "interrupted": search.interrupted,
-        "dt_ms": neuron.required_recipe.dt,
+        "dt_ms": neuron.required_recipe.dt / 2,  # of the spikes that are delivered
         "warnings": warnings_about(train, target),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from scipy.spatial import KDTree
 
 from dicjax.atlas import Atlas
 from dicjax.dic import dynamic_input_conductances, threshold
@@ -36,6 +37,12 @@ NUM_DRAWN = 8192  # DICs drawn for it, of which the first feasible ones are used
 MIN_NEAR = 20  # below which they are drawn by the recipe instead
 STRIDE = 0.3  # of ln(feature / target) that one correction takes at most
 NUM_PICKS = 8  # of them that are compared with each draw of DICs
+# Where a good share of candidates is valid, more are sought than asked for, and among
+# them corrected ones, to choose the most diverse from.
+WORTHWHILE = 0.15  # share
+SURPLUS = 1.5  # valid members per one asked for
+MIN_ROUNDS = 4
+CROWD = 6  # neighbours that tell how crowded a member's surroundings are
 FLOOR = 1e-3  # of a channel's bound: what counts as none of it
 
 Progress = Callable[[str, int, int], None]
@@ -88,10 +95,10 @@ class Search:
     def _run(self, key, posterior) -> None:
         self.report("simulating the posterior", 0, self.num)
         candidates = self._from_posterior(jr.fold_in(key, 0), posterior)
-        self._try("posterior", candidates)
-        spread = self.config.spread
+        share = self._try("posterior", candidates)
+        spread = self.config.spread * (1 if share > WORTHWHILE else 1 / 3)
         number = 1
-        while self.num_valid < self.num and self._budget_left() >= BATCH:
+        while self._wanting(share) and self._budget_left() >= BATCH:
             self.report(f"correcting, round {number}", self.num_valid, self.num)
             candidates = self._corrected(jr.fold_in(key, number), spread)
             share = self._try(f"correction {number}", candidates)
@@ -103,6 +110,13 @@ class Search:
                 spread *= 1.15 if share > 0.4 else 0.75 if share < 0.15 else 1.0
             spread = min(max(spread, 0.05), 2.0)
             number += 1
+
+    def _wanting(self, share: float) -> bool:
+        """Whether to go on: for enough members, or, where cheap, to choose from."""
+        if share <= WORTHWHILE:
+            return self.num_valid < self.num
+        enough = self.num_valid >= SURPLUS * self.num
+        return not enough or len(self.rounds) < MIN_ROUNDS
 
     def _budget_left(self) -> int:
         return self.config.budget - sum(round.num for round in self.rounds)
@@ -157,11 +171,7 @@ class Search:
     def _try(self, name, g) -> float:
         """Simulates candidates, keeps what is valid and learns from the rest."""
         run = self._simulate(g, self.neuron.required_recipe.dt)
-        features = spike_features(run.spike_times)
-        errors = np.asarray(feature_errors(features, self.target))
-        valid = run.succeeded & np.asarray(
-            is_valid(features, self.target, self.tolerance)
-        )
+        features, errors, valid = self._judge(run)
         reasons = first_failure(
             features, errors, self.target, self.tolerance, run.succeeded
         )
@@ -175,7 +185,7 @@ class Search:
                 failures=dict(zip(FAILURES, counts.tolist(), strict=True)),
             )
         )
-        self._certify(g[valid], run.spike_times[valid])
+        self._certify(g[valid])
         self._remember(g, errors, features)
         self._keep_nearest(g[~valid], errors[~valid], features, run, ~valid)
         return float(valid.mean())
@@ -183,16 +193,26 @@ class Search:
     def _simulate(self, g, dt):
         return simulate(self.neuron, g, self.duration, discard=self.discard, dt=dt)
 
-    def _certify(self, g, spike_times):
+    def _judge(self, run):
+        """Features of what was simulated, its misses, and which members are valid."""
+        # Padded to a number of rows that is compiled for once.
+        num = len(run.spike_times)
+        rows = -(-num // BATCH) * BATCH
+        padded = np.pad(run.spike_times, ((0, rows - num), (0, 0)), mode="edge")
+        features = spike_features(padded)
+        errors = feature_errors(features, self.target)
+        valid = is_valid(features, self.target, self.tolerance)
+        cut = lambda x: np.asarray(x)[:num]
+        return jax.tree.map(cut, features), cut(errors), run.succeeded & cut(valid)
+
+    def _certify(self, g):
+        """Keeps what is still valid at half the time step, as it then fires."""
         if not len(g):
             return
         again = self._simulate(g, self.neuron.required_recipe.dt / 2)
-        features = spike_features(again.spike_times)
-        still = again.succeeded & np.asarray(
-            is_valid(features, self.target, self.tolerance)
-        )
+        _, _, still = self._judge(again)
         self.num_uncertified += int((~still).sum())
-        self.valid.append((g[still], spike_times[still]))
+        self.valid.append((g[still], again.spike_times[still]))
 
     def _remember(self, g, errors, features):
         usable = np.asarray(features.label) == int(self.target.label)
@@ -212,31 +232,49 @@ class Search:
             if np.isfinite(size[i]):
                 self.missed.append((size[i], g[i], run.spike_times[of][i]))
 
+    def _most_diverse(self):
+        """As many valid members as asked for: those in the least crowded places."""
+        num_channels = len(self.neuron.channels)
+        g = np.concatenate([np.zeros((0, num_channels)), *(g for g, _ in self.valid)])
+        width = max([1, *(times.shape[1] for _, times in self.valid)])
+        times = np.full((len(g), width), np.inf, np.float32)
+        start = 0
+        for _, own in self.valid:
+            times[start : start + len(own), : own.shape[1]] = own
+            start += len(own)
+        keep = np.arange(len(g))
+        if len(g) > self.num:
+            log_g = _log(self.neuron, g)
+            scaled = log_g / np.maximum(log_g.std(axis=0), 1e-3)
+            near = min(CROWD, len(g) - 1)
+            distance = KDTree(scaled).query(scaled, near + 1)[0][:, -1]
+            keep = np.sort(np.argsort(-distance, kind="stable")[: self.num])
+        return g[keep].astype(np.float32), times[keep]
+
     def result(self, train, posterior, seconds, settings) -> Generated:
         """The members found: accepted ones first, then the nearest of the others."""
-        width = max([1, *(times.shape[1] for _, times in self.valid)])
-        width = max([width, *(len(times) for *_, times in self.missed)])
-        found = [
-            (g, np.pad(t, (0, width - len(t)), constant_values=np.inf))
-            for members, trains in self.valid
-            for g, t in zip(members, trains, strict=True)
-        ][: self.num]
+        found_g, found_times = self._most_diverse()
+        width = max(
+            [1, found_times.shape[1], *(len(times) for *_, times in self.missed)]
+        )
+        pad = lambda times: np.pad(
+            times,
+            ((0, 0), (0, width - times.shape[1])),
+            constant_values=np.inf,
+        )
         self.missed.sort(key=lambda miss: miss[0])
-        others = [
-            (g, np.pad(t, (0, width - len(t)), constant_values=np.inf))
-            for _, g, t in self.missed[: self.num - len(found)]
-        ]
-        num_channels = len(self.neuron.channels)
-        rows = found + others
-        if not rows:
+        others = self.missed[: self.num - len(found_g)]
+        if not len(found_g) and not others:
             raise ValueError(
                 f"None of {sum(x.num for x in self.rounds)} candidates fired in the "
                 "recording's pattern: try another model, a steadier window, or a "
                 "larger `--budget`."
             )
-        g = np.array([g for g, _ in rows], np.float32).reshape(-1, num_channels)
-        spike_times = np.array([t for _, t in rows], np.float32).reshape(-1, width)
-        accepted = np.arange(len(rows)) < len(found)
+        g = np.concatenate([found_g, *(g[None] for _, g, _ in others)])
+        spike_times = np.concatenate(
+            [pad(found_times), *(pad(times[None]) for *_, times in others)]
+        )
+        accepted = np.arange(len(g)) < len(found_g)
         features = spike_features(spike_times)
         errors = np.abs(np.asarray(feature_errors(features, self.target)))
         return Generated(

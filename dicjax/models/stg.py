@@ -34,6 +34,7 @@ RECIPE = Recipe(
     scaled_by_leak=True,
     seed_targets=(-6.2, 4.0, 5.0),
     seed_channels=("Na", "A", "H"),
+    dt=0.1,
 )
 
 

@@ -162,8 +162,16 @@ class Compiled:
     @property
     def neuron(self) -> Neuron:
         """The neuron, with constants for leaves."""
-        leaves = [jax.lax.full((), leaf.item(), leaf.dtype) for leaf in self._leaves]
-        return jax.tree.unflatten(self._treedef, leaves)
+        # A scalar that is filled in, unlike an array, may stand inside of a kernel.
+        constant = lambda x: (
+            jnp.asarray(x) if x.ndim else jax.lax.full((), x.item(), x.dtype)
+        )
+        return jax.tree.unflatten(self._treedef, map(constant, self._leaves))
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether no curve of the neuron holds an array."""
+        return all(leaf.ndim == 0 for leaf in self._leaves)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Compiled) and self._key == other._key

@@ -20,11 +20,11 @@ from dicjax.stimulus import AbstractStimulus, cell_axes, Together, Waveform
 TILE = 128  # lanes in a program: one in each thread of four warps
 
 
-def supports(stimulus: AbstractStimulus | None) -> bool:
-    """Whether the kernel can apply it: waveforms are looked up in memory."""
+def supports(program: Compiled, stimulus: AbstractStimulus | None) -> bool:
+    """Whether the kernel can do it: arrays and waveforms are looked up in memory."""
     if isinstance(stimulus, Together):
-        return all(map(supports, stimulus.parts))
-    return not isinstance(stimulus, Waveform)
+        return all(supports(program, part) for part in stimulus.parts)
+    return program.is_scalar and not isinstance(stimulus, Waveform)
 
 
 @functools.partial(

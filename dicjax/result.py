@@ -119,6 +119,12 @@ class Generated:
                 "All of them remain valid at half the time step "
                 f"({self.num_uncertified} that did not were left out)."
             )
+        num_found = sum(r.num_valid for r in self.rounds) - self.num_uncertified
+        if num_found > self.num_accepted:
+            lines.append(
+                f"Of {num_found} such members, the {self.num_accepted} in the least "
+                "crowded places were kept."
+            )
         if np.isfinite(self.participation_ratio):
             lines.append(
                 f"Their conductances vary in {self.participation_ratio:.1f} effective "

@@ -230,7 +230,8 @@ class _Worker:
         # Half a second to import, which nobody without a GPU should wait for.
         from dicjax.kernel import dispatch_fused, supports
 
-        return dispatch_fused if supports(self.job.stimulus) else dispatch
+        fits = supports(self.job.program, self.job.stimulus)
+        return dispatch_fused if fits else dispatch
 
     @contextlib.contextmanager
     def _context(self):

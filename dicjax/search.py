@@ -99,7 +99,9 @@ class Search:
         spread = self.config.spread * (1 if share > WORTHWHILE else 1 / 3)
         number = 1
         while self._wanting(share) and self._budget_left() >= BATCH:
-            self.report(f"correcting, round {number}", self.num_valid, self.num)
+            done = min(self.num_valid, self.num)
+            aim = "widening" if done == self.num else "correcting"
+            self.report(f"{aim}, round {number}", done, self.num)
             candidates = self._corrected(jr.fold_in(key, number), spread)
             share = self._try(f"correction {number}", candidates)
             # Wide where that works, for diversity; narrower where little is valid, and

@@ -1,4 +1,4 @@
-"""Measures `generate`: `bench_generate.py synthetic`, `bench_generate.py recordings`.
+"""Measures `generate`: `bench_generate.py synthetic [MEMBERS]`, or `recordings FOLDER`.
 
 `synthetic`: 24 targets drawn from the published STG recipe, 12 tonic and 12 bursting.
 `recordings FOLDER`: every stg*.csv in it, with both models. Of two calls in one process
@@ -34,12 +34,14 @@ def synthetic_targets(label: str) -> list[np.ndarray]:
     return [run.spike_times[i, : run.num_spikes[i]].astype(float) for i in of]
 
 
-def synthetic() -> None:
+def synthetic(members: int) -> None:
     for label in ("tonic", "bursting"):
         rows = []
         for number, times in enumerate(synthetic_targets(label)):
             start = time.time()
-            result = dj.generate(jax.random.key(number), times, model="stg", num=200)
+            result = dj.generate(
+                jax.random.key(number), times, model="stg", num=members
+            )
             first = result.rounds[0]
             rows.append(
                 (
@@ -53,7 +55,7 @@ def synthetic() -> None:
             print(
                 f"{label} {number:2}: {describe(result.target)}; label "
                 f"{rows[-1][0]:.3f}, valid {rows[-1][1]:.3f}, participation ratio "
-                f"{rows[-1][2]:.2f}, {rows[-1][3]} of 200, {rows[-1][4]:.1f} s",
+                f"{rows[-1][2]:.2f}, {rows[-1][3]} of {members}, {rows[-1][4]:.1f} s",
                 flush=True,
             )
         mean, low = np.mean(rows, axis=0), np.min(rows, axis=0)
@@ -106,6 +108,6 @@ def recordings(folder: pathlib.Path) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "synthetic":
-        synthetic()
+        synthetic(int(sys.argv[2]) if len(sys.argv) > 2 else 200)
     else:
         recordings(pathlib.Path(sys.argv[2]))

@@ -75,5 +75,7 @@ def test_the_kernel_compiles_for_a_gpu_whatever_the_model(name):
 
 def test_waveforms_are_left_to_the_engine():
     waveform = Waveform(np.zeros(10), 0.1)
-    assert not supports(waveform) and not supports(Step(1.0) + waveform)
-    assert supports(None) and supports(Step(1.0) + NoisyCurrent(jr.key(0), 1.0))
+    stg = Compiled(MODELS["stg"]())
+    assert not supports(stg, waveform) and not supports(stg, Step(1.0) + waveform)
+    assert supports(stg, None)
+    assert supports(stg, Step(1.0) + NoisyCurrent(jr.key(0), 1.0))

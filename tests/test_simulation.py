@@ -12,12 +12,13 @@ import jax.random as jr
 import numpy as np
 import pytest
 import scipy.integrate
-import scipy.signal
+from jaxtyping import Array, Float
 from test_neuron import field, steady_gates
 
 from dicjax import scheduling
 from dicjax.channels import GatedChannel
-from dicjax.gating import Constant, Gate
+from dicjax.engine import Compiled
+from dicjax.gating import AbstractCurve, Constant, Gate, Sigmoid
 from dicjax.models import MODELS
 from dicjax.neuron import Neuron
 from dicjax.population import compensate
@@ -438,6 +439,27 @@ def test_conductances_of_another_model_or_of_no_cell_are_refused(g):
 def test_tracing_is_refused_with_what_to_do_instead(g):
     with pytest.raises(TypeError, match="leading axes of `g`"):
         jax.vmap(lambda g: simulate(STG, g, 10.0).num_spikes)(jnp.asarray(g))
+
+
+class Polynomial(AbstractCurve):
+    """A curve of a user's own, whose constants are an array."""
+
+    coefficients: Float[Array, " degree"]
+
+    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+        del Ca
+        return jnp.polyval(self.coefficients.astype(V.dtype), V / 100)
+
+
+def test_a_curve_of_a_users_own_may_hold_an_array():
+    tau = Polynomial(jnp.array([1.0, 0.0, 2.0]))
+    gate = Gate(1, Sigmoid(-40.0, -5.0), tau)
+    kd = GatedChannel("Kd", (gate,), reversal=-80.0)
+    leak = GatedChannel("leak", reversal=-50.0)
+    scales = Constant(1.0), Constant(2.0), None
+    neuron = Neuron("own", (kd, leak), scales, -50.0)
+    assert simulate(neuron, np.ones((3, 2)), 20.0).succeeded.all()
+    assert not Compiled(neuron).is_scalar and Compiled(STG).is_scalar
 
 
 def test_a_step_too_long_for_the_model_is_refused():

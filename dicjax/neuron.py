@@ -143,6 +143,12 @@ class Neuron(eqx.Module):
         """Monte-Carlo upper bounds of every conductance, in the order of `g`."""
         return np.array([self.required_recipe.box[name] for name in self.channel_names])
 
+    @property
+    def bounds(self) -> np.ndarray:
+        """How large conductances may get in a search, in the order of `g`."""
+        # Published recipes that are not drawn from the box go far beyond it.
+        return self.box * (1 if self.required_recipe.bounded else 3)
+
     def index(self, *names: str) -> tuple[int, ...]:
         """Positions in `g` of the channels called `names`."""
         for name in names:

@@ -20,7 +20,10 @@ from dicjax.dic import (
 from dicjax.models import MODELS, pospischil, stg_prinz
 from dicjax.neuron import State
 from dicjax.population import compensate, sample
+from dicjax.simulation import simulate
 from dicjax.solvers import Membrane, StaggeredMidpoint
+from dicjax.spikes import BURSTING, spike_features, TONIC
+from dicjax.stimulus import Step
 
 
 # The published equations once more, in plain numpy: currents per conductance, and
@@ -424,3 +427,35 @@ def test_dopamine_populations_have_the_published_means_and_thresholds():
     assert (found.status == 0).all()
     assert np.abs(np.asarray(found.V) + 62.7).max() < 2
     assert (np.asarray(sample(jax.random.key(1), da, 8)) <= da.box).all()
+
+
+# Populations of the intrinsically bursting cell
+
+
+def test_bursting_cortical_cells_are_compensated_through_kd_and_m_within_the_box():
+    neuron, rng = pospischil("IB"), np.random.default_rng(0)
+    low, high = np.transpose((neuron.required_recipe.g_s, neuron.required_recipe.g_u))
+    targets = rng.uniform(low, high, (64, 2))
+    population = compensate(jax.random.key(0), neuron, targets)
+    assert population.num_ok == 64
+    assert (population.g <= neuron.box).all()
+    dics = dynamic_input_conductances(neuron, population.g, float(neuron.V_ref))
+    np.testing.assert_allclose(dics[:, 1:], targets, atol=1e-6)
+
+
+def test_bursting_cortical_cells_fire_in_both_patterns_under_their_current():
+    neuron = pospischil("IB")
+    recipe = neuron.required_recipe
+    g = sample(jax.random.key(0), neuron, 192, dtype=jnp.dtype(jnp.float32))
+    run = simulate(
+        neuron,
+        g,
+        3000.0,
+        discard=recipe.discard,
+        dt=recipe.dt,
+        stimulus=Step(recipe.current),
+    )
+    label = np.asarray(spike_features(run.spike_times).label)
+    assert (label == BURSTING).mean() > 0.08
+    assert (label == TONIC).mean() > 0.4
+    assert np.median(np.asarray(run.num_spikes)[label > 0]) > 20  # in 1 s

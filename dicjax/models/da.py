@@ -34,10 +34,11 @@ RECIPE = Recipe(
     g_s=(-10.0, 15.0),
     g_u=(0.0, 20.0),
     pairs=(("g_s < 0", ("ERG", "CaL")), ("always", ("ERG", "Kd"))),
+    solved=("ERG", "Kd"),
     scaled_by_leak=True,
     seed_targets=(-12.95, 0.5, 5.0),
     seed_channels=("Na", "CaN", "ERG"),
-    duration=12_000.0,
+    duration=24_000.0,
 )
 
 

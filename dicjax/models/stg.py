@@ -31,6 +31,7 @@ RECIPE = Recipe(
         ("g_s >= 0", ("A", "H")),
         ("always", ("CaS", "H")),
     ),
+    solved=("A", "H"),
     scaled_by_leak=True,
     seed_targets=(-6.2, 4.0, 5.0),
     seed_channels=("Na", "A", "H"),

@@ -25,9 +25,10 @@ RECIPE = Recipe(
     g_s=(-16.0, 2.0),
     g_u=(-1.0, 8.0),
     pairs=(("always", ("CaS", "H")),),
+    solved=("A", "H"),
     bounded=True,
     noise=(0.5, 1.5),
-    duration=15_000.0,
+    duration=24_000.0,
     discard=4_000.0,
     dt=0.1,
 )

@@ -1,27 +1,29 @@
 """Simulated neurons to learn from: conductances, their DICs and their spike trains."""
 
 import dataclasses
-import pathlib
 from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Array, Float, Key
 
-from dicjax.dic import dynamic_input_conductances
+from dicjax.dic import dynamic_input_conductances, threshold
 from dicjax.neuron import Neuron
 from dicjax.population import compensate, OK, sample
 from dicjax.simulation import simulate
-from dicjax.spikes import LABELS, pad_trains, spike_features
-from dicjax.stimulus import NoisyCurrent
+from dicjax.spikes import Features, LABELS, spike_features
+from dicjax.stimulus import applied, NoisyCurrent
 
 
 MAX_SPIKES = 512  # kept of a train
+SHARD_SIZE = 8192  # members simulated, and written, at once
 SPREAD = 0.2  # of log conductances around an enriched parent
 BIN = 0.25  # of log features, within which activities count as alike
+SHARES = {"tonic": 0.15, "bursting": 0.75, "irregular": 0.1}  # of enriched parents
+CHUNK = 16_384  # trains whose features are measured at once
+SAMPLERS = ("recipe", "gamma", "box", "rare")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +31,9 @@ class Source:
     """Where a part of a data set comes from.
 
     - `sampler`: "recipe" draws (g_s, g_u) uniformly and compensates; "box" draws
-        conductances uniformly; "rare" perturbs those members drawn so far whose
-        activity is rarest, which fills the slow and the odd corners of what a model
-        can do.
+        conductances uniformly, "gamma" from gamma distributions of the same mean and
+        variance; "rare" perturbs those members drawn so far whose activity is rarest,
+        which fills the slow and the odd corners of what a model can do.
     - `num`: how many members to simulate.
     - `sigma`: noise, in µA/cm².
     """
@@ -40,45 +42,75 @@ class Source:
     num: int
     sigma: float = 0.0
 
+    def __post_init__(self):
+        if self.sampler not in SAMPLERS:
+            raise ValueError(
+                f"There is no sampler {self.sampler!r}; choose one of {SAMPLERS}."
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Simulated members: `g` (mS/cm²), `dics` (g_s, g_u), `sigma`, `trains` (ms)."""
+    """Simulated members.
+
+    - `g`: conductances, in mS/cm².
+    - `dics`: (g_f, g_s, g_u) at the model's reference potential.
+    - `V_th`: own threshold, in mV; nan where there is none.
+    - `sigma`: noise, in µA/cm².
+    - `sampler`: index into `SAMPLERS`.
+    - `spike_times`: in ms, padded with infinity.
+    - `num_left_out`: members that were drawn but are missing, by reason.
+    """
 
     g: Float[np.ndarray, "cells channels"]
-    dics: Float[np.ndarray, "cells 2"]
+    dics: Float[np.ndarray, "cells 3"]
+    V_th: Float[np.ndarray, " cells"]
     sigma: Float[np.ndarray, " cells"]
+    sampler: np.ndarray
     spike_times: Float[np.ndarray, "cells spikes"]
+    num_left_out: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.g)
 
     def __getitem__(self, members) -> "Dataset":
-        return Dataset(
-            self.g[members],
-            self.dics[members],
-            self.sigma[members],
-            self.spike_times[members],
-        )
+        rows = {name: getattr(self, name)[members] for name in COLUMNS}
+        return Dataset(**rows, num_left_out=self.num_left_out)
+
+
+COLUMNS = ("g", "dics", "V_th", "sigma", "sampler", "spike_times")
 
 
 def default_sources(neuron: Neuron, num: int) -> tuple[Source, ...]:
-    """How `num` members are spread over samplers, half of them with noise.
+    """How `num` members are spread over samplers, a third of them with noise.
 
     A model whose recipe fills its Monte-Carlo box starts from the box; one whose recipe
-    is a population of its own starts from that, with a fifth from the box beside it.
+    is a population of its own starts from that, with a seventh from the box beside it.
     """
     recipe = neuron.required_recipe
-    start = (("box", 0.4),) if recipe.bounded else (("recipe", 0.8), ("box", 0.1))
+    if recipe.bounded:
+        start = (("box", 0.45), ("gamma", 0.05))
+    else:
+        start = (("recipe", 0.75), ("box", 0.1), ("gamma", 0.03))
     rest = 1 - sum(share for _, share in start)
     stages = (*start, *(("rare", rest / 3),) * 3)
-    quiet = [Source(name, round(share * num / 2)) for name, share in stages]
+    quiet = [Source(name, round(share * num * 2 / 3)) for name, share in stages]
     noisy = [
-        Source(name, round(share * num / 2 / len(recipe.noise)), sigma)
+        Source(name, round(share * num / 3 / len(recipe.noise)), sigma)
         for name, share in ((start[0][0], start[0][1]), ("rare", 1 - start[0][1]))
         for sigma in recipe.noise
     ]
     return (*quiet, *noisy)
+
+
+def test_sources(neuron: Neuron, num: int) -> tuple[Source, ...]:
+    """What an encoder is tested on: members by the recipe, with and without noise, and,
+    where the recipe is another, `num / 2` uniform over the box."""
+    recipe = neuron.required_recipe
+    name = "box" if recipe.bounded else "recipe"
+    noisy = [Source(name, num // 2, sigma) for sigma in recipe.noise]
+    box = () if recipe.bounded else (Source("box", num // 2),)
+    return (Source(name, num), *noisy, *box)
 
 
 def make_dataset(
@@ -86,70 +118,69 @@ def make_dataset(
     neuron: Neuron,
     sources: Sequence[Source],
     *,
+    shard_size: int = SHARD_SIZE,
+    load: Callable[[int, int], Dataset | None] = lambda stage, first: None,
+    save: Callable[[int, int, Dataset], None] = lambda stage, first, shard: None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Simulates a training set, one source after the other.
+    """Simulates a training set, one source after the other, shard by shard.
 
     **Arguments:**
 
-    - `key`: everything random follows from it.
+    - `key`: everything random follows from it; a member depends on the key, its source
+        and its number alone, so that the size of shards changes nothing.
     - `neuron`: the model; its recipe gives ranges, durations and the time step.
     - `sources`: what to draw, in order: "rare" looks at all that came before.
+    - `shard_size`: members simulated at once.
+    - `load`, `save`: where shards are kept, by source and first member; see
+        [`dicjax.shards.Shards`][].
     - `on_progress`: called with (done, total) members.
 
     **Returns:**
 
-    A [`dicjax.dataset.Dataset`][]. Members that failed, that fell outside the ranges
-    of DICs the recipe names, or that could not be compensated are left out.
+    A [`dicjax.dataset.Dataset`][]. Members that failed, that fired more than memory
+    holds, that fell outside the ranges of DICs the recipe names, or that could not be
+    compensated are left out, and counted.
     """
     total = sum(source.num for source in sources)
-    parts: list[Dataset] = []
+    report = on_progress or (lambda done, total: None)
+    stages: list[Dataset] = []
     done = 0
     for number, source in enumerate(sources):
-        draw_key, noise_key = jr.split(jr.fold_in(key, number))
-        g, dics = _draw(draw_key, neuron, source, parts)
-        report = None
-        if on_progress is not None:
-            report = lambda i, n, at=done, num=source.num: on_progress(
-                at + num * i // n, total
-            )
-        parts.append(_simulate(noise_key, neuron, source, g, dics, report))
+        draw = _drawer(jr.fold_in(key, number), neuron, source, stages)
+        noise_key = jr.fold_in(jr.fold_in(key, number), 1)
+        shards = []
+        for first in range(0, source.num, shard_size):
+            num = min(shard_size, source.num - first)
+            shard = load(number, first)
+            if shard is None:
+                within = lambda i, n, at=done + first, num=num: report(
+                    at + num * i // n, total
+                )
+                shard = _simulate(noise_key, neuron, source, *draw(first, num), within)
+                save(number, first, shard)
+            shards.append(shard)
+            report(done + first + num, total)
+        stages.append(joined(shards))
         done += source.num
-    return _joined(parts)
+    return joined(stages)
 
 
-def _draw(key, neuron, source, parts):
-    recipe = neuron.required_recipe
-    if source.sampler == "recipe":
-        low, high = np.transpose((recipe.g_s, recipe.g_u))
-        draw, key = jr.split(key)
-        unit = np.asarray(jr.uniform(draw, (source.num, 2)))
-        population = compensate(key, neuron, low + unit * (high - low))
-        ok = population.status == OK
-        return population.g[ok], population.targets[ok]
-    if source.sampler == "box":
-        g = np.asarray(sample(key, neuron, source.num))
-    else:
-        g = _around_rare(key, neuron, _joined(parts), source.num)
-    dics = np.asarray(dynamic_input_conductances(neuron, g, neuron.V_ref))[:, 1:]
-    low, high = np.transpose((recipe.g_s, recipe.g_u)).astype(dics.dtype)
-    inside = ((low <= dics) & (dics <= high)).all(axis=1)
-    return g[inside], dics[inside]
-
-
-def _around_rare(key, neuron, drawn, num):
-    parent_key, noise_key = jr.split(key)
-    weights = rarity(drawn)
-    parents = jr.choice(parent_key, len(drawn), (num,), p=jnp.asarray(weights))
-    g = drawn.g[np.asarray(parents)]
-    noise = np.asarray(jr.normal(noise_key, g.shape, g.dtype))
-    box = neuron.box
-    return np.minimum(g * np.exp(SPREAD * noise), box.astype(g.dtype))
+def features_of_all(spike_times: Float[np.ndarray, "cells spikes"]) -> Features:
+    """Features of many trains, in chunks that memory can hold."""
+    pieces = []
+    for start in range(0, len(spike_times), CHUNK):
+        piece = spike_times[start : start + CHUNK]
+        num = len(piece)
+        padded = np.pad(piece, ((0, CHUNK - num), (0, 0)), constant_values=np.inf)
+        features = spike_features(padded if len(spike_times) > CHUNK else piece)
+        pieces.append(jax.tree.map(lambda x, n=num: np.asarray(x)[:n], features))
+    return jax.tree.map(lambda *x: np.concatenate(x), *pieces)
 
 
 def rarity(drawn: Dataset) -> Float[np.ndarray, " cells"]:
     """Weights by which every kind of activity is drawn alike, bursting most of all."""
-    features = spike_features(drawn.spike_times)
+    features = features_of_all(drawn.spike_times)
     label = np.asarray(features.label)
     coordinates = np.zeros((len(drawn), 3))
     columns = {
@@ -158,10 +189,8 @@ def rarity(drawn: Dataset) -> Float[np.ndarray, " cells"]:
         "irregular": ("mean_isi", "cv"),
     }
     weights = np.zeros(len(drawn))
-    shares = {"tonic": 0.15, "bursting": 0.75, "irregular": 0.1}
-    for name, share in shares.items():
-        members = label == LABELS.index(name)
-        members &= drawn.sigma == 0
+    for name, share in SHARES.items():
+        members = (label == LABELS.index(name)) & (drawn.sigma == 0)
         values = np.stack([np.asarray(getattr(features, c)) for c in columns[name]])
         members &= (values > 0).all(axis=0)
         coordinates[members, : len(values)] = np.log(values[:, members].T)
@@ -171,66 +200,153 @@ def rarity(drawn: Dataset) -> Float[np.ndarray, " cells"]:
         )
         if len(counts):
             weights[members] = share / (len(counts) * counts[which.ravel()])
+    if not weights.any():
+        raise ValueError(
+            "None of the members drawn so far fires: there is nothing to learn from. "
+            "Widen the recipe's ranges or give it a `current`."
+        )
     return weights / weights.sum()
 
 
-def _simulate(key, neuron, source, g, dics, report):
+# What a stage draws: (first, num) to conductances, DICs and how many were left out.
+Drawn = tuple[np.ndarray, np.ndarray, dict[str, int]]
+
+
+def _drawer(key, neuron, source, stages) -> Callable[[int, int], Drawn]:
+    if source.sampler == "recipe":
+        return lambda first, num: _compensated(key, neuron, first, num)
+    if source.sampler == "rare":
+        g_of = _around_rare(key, neuron, joined(stages))
+    elif source.sampler == "gamma":
+        g_of = lambda first, num: _gamma(key, neuron, first, num)
+    else:
+        g_of = lambda first, num: np.asarray(sample(key, neuron, num, first=first))
+
+    def draw(first, num):
+        g = g_of(first, num)
+        V_ref = neuron.V_ref
+        dics = np.asarray(dynamic_input_conductances(neuron, g, V_ref))
+        low, high = _ranges(neuron).astype(dics.dtype)
+        inside = ((low <= dics[:, 1:]) & (dics[:, 1:] <= high)).all(axis=1)
+        left = {"outside the range of DICs": int((~inside).sum())}
+        return g[inside], np.flatnonzero(inside), left
+
+    return draw
+
+
+def _ranges(neuron):
     recipe = neuron.required_recipe
-    stimulus = NoisyCurrent(key, source.sigma) if source.sigma else None
-    run = simulate(
-        neuron,
-        g,
-        recipe.duration,
-        discard=recipe.discard,
-        dt=recipe.dt,
-        stimulus=stimulus,
-        on_progress=report,
+    return np.transpose((recipe.g_s, recipe.g_u))
+
+
+def _compensated(key, neuron, first, num):
+    low, high = _ranges(neuron)
+    target_key, draw_key = jr.split(key)
+    unit = _uniform(target_key, first, num, 2)
+    targets = low + np.asarray(unit) * (high - low)
+    population = compensate(draw_key, neuron, targets, first=first)
+    ok = population.status == OK
+    left = {"not compensated": int((~ok).sum())}
+    return population.g[ok], np.flatnonzero(ok), left
+
+
+def _uniform(key, first, num, width):
+    draw = lambda i: jr.uniform(jr.fold_in(key, i), (width,))
+    return jax.vmap(draw)(first + jnp.arange(num))
+
+
+def _gamma(key, neuron, first, num):
+    # A uniform variable over (0, b) has mean b / 2 and variance b^2 / 12.
+    box = neuron.box
+    draw = lambda i: jr.gamma(jr.fold_in(key, i), 3.0, (len(box),))
+    unit = np.asarray(jax.vmap(draw)(first + jnp.arange(num)))
+    return np.minimum(unit * (box / 6), neuron.bounds).astype(unit.dtype)
+
+
+def _around_rare(key, neuron, drawn):
+    heights = np.cumsum(rarity(drawn))
+    bounds = neuron.bounds
+
+    def draw(first, num):
+        parent_key, noise_key = jr.split(key)
+        u = np.asarray(_uniform(parent_key, first, num, 1))[:, 0]
+        parents = np.minimum(np.searchsorted(heights, u), len(heights) - 1)
+        normal = lambda i: jr.normal(jr.fold_in(noise_key, i), (len(bounds),))
+        noise = np.asarray(jax.vmap(normal)(first + jnp.arange(num)))
+        g = drawn.g[parents] * np.exp(SPREAD * noise)
+        return np.minimum(g, bounds).astype(drawn.g.dtype)
+
+    return draw
+
+
+def _simulate(key, neuron, source, g, numbers, left, report) -> Dataset:
+    recipe = neuron.required_recipe
+    if len(g) == 0:
+        g = np.zeros((0, len(neuron.channels)), np.float32)
+        run_times, good = np.zeros((0, 1), np.float32), np.zeros(0, bool)
+    else:
+        run = simulate(
+            neuron,
+            g,
+            recipe.duration,
+            discard=recipe.discard,
+            dt=recipe.dt,
+            stimulus=_stimulus(key, recipe, source.sigma, numbers),
+            on_progress=report,
+        )
+        good = run.succeeded & ~run.overflowed
+        left = left | {
+            "diverged": int((~run.succeeded).sum()),
+            "overflowed": int((run.overflowed & run.succeeded).sum()),
+        }
+        run_times = run.spike_times
+    g = g[good]
+    num = len(g)
+    times = np.full((num, min(MAX_SPIKES, run_times.shape[1])), np.inf, np.float32)
+    times[:] = run_times[good, :MAX_SPIKES]
+    return Dataset(
+        g=g.astype(np.float32),
+        dics=_measured(
+            g, lambda g: dynamic_input_conductances(neuron, g, neuron.V_ref), 3
+        ),
+        V_th=_measured(g, lambda g: threshold(neuron, g).V[:, None], 1)[:, 0],
+        sigma=np.full(num, source.sigma, np.float32),
+        sampler=np.full(num, SAMPLERS.index(source.sampler), np.int8),
+        spike_times=times,
+        num_left_out={name: count for name, count in left.items() if count},
     )
-    good = run.succeeded
-    sigma = np.full(int(good.sum()), source.sigma, np.float32)
-    return Dataset(g[good], dics[good], sigma, run.spike_times[good, :MAX_SPIKES])
 
 
-def _joined(parts: Sequence[Dataset]) -> Dataset:
+def _stimulus(key, recipe, sigma, numbers):
+    if sigma:
+        return NoisyCurrent(key, sigma, recipe.current, jnp.asarray(numbers, jnp.int32))
+    return applied(recipe.current)
+
+
+def _measured(g, measure, width):
+    """`measure` of all cells, in pieces of one size, for which alone it is compiled."""
+    pieces = [np.zeros((0, width), np.float32)]
+    for start in range(0, len(g), SHARD_SIZE):
+        piece = g[start : start + SHARD_SIZE]
+        padded = np.pad(piece, ((0, SHARD_SIZE - len(piece)), (0, 0)), mode="edge")
+        pieces.append(np.asarray(measure(padded), np.float32)[: len(piece)])
+    return np.concatenate(pieces)
+
+
+def joined(parts: Sequence[Dataset]) -> Dataset:
+    """Several data sets as one."""
     width = max(part.spike_times.shape[1] for part in parts)
-    pad = lambda x: np.pad(x, ((0, 0), (0, width - x.shape[1])), constant_values=np.inf)
-    return Dataset(
-        np.concatenate([part.g for part in parts]),
-        np.concatenate([part.dics for part in parts]),
-        np.concatenate([part.sigma for part in parts]),
-        np.concatenate([pad(part.spike_times) for part in parts]),
-    )
-
-
-def save_dataset(dataset: Dataset, path: pathlib.Path, neuron: Neuron) -> None:
-    """Writes a data set as one Parquet file, atomically."""
-    columns = {
-        f"g_{name}": dataset.g[:, i] for i, name in enumerate(neuron.channel_names)
-    }
-    columns["g_s"], columns["g_u"] = dataset.dics.T
-    columns["sigma"] = dataset.sigma
-    num = np.isfinite(dataset.spike_times).sum(axis=1)
-    offsets = pa.array(np.concatenate([[0], np.cumsum(num)]), pa.int32())
-    flat = dataset.spike_times[np.isfinite(dataset.spike_times)]
-    columns["spike_times"] = pa.ListArray.from_arrays(offsets, pa.array(flat))
-    table = pa.table(columns).replace_schema_metadata({"model": neuron.name})
-    partial = path.with_suffix(".partial")
-    pq.write_table(table, partial, compression="zstd")
-    partial.replace(path)
-
-
-def load_dataset(path: pathlib.Path, neuron: Neuron) -> Dataset:
-    """Reads what [`dicjax.dataset.save_dataset`][] wrote for the same model."""
-    table = pq.read_table(path)
-    model = (table.schema.metadata or {}).get(b"model", b"an unknown model").decode()
-    if model != neuron.name:
-        raise ValueError(f"{path} holds members of {model}, not of {neuron.name}.")
-    column = lambda name: table[name].to_numpy()
-    trains = table["spike_times"].combine_chunks()
-    rows = np.split(np.asarray(trains.values), np.asarray(trains.offsets)[1:-1])
-    return Dataset(
-        np.stack([column(f"g_{name}") for name in neuron.channel_names], axis=1),
-        np.stack([column("g_s"), column("g_u")], axis=1),
-        column("sigma"),
-        pad_trains(rows),
-    )
+    left: dict[str, int] = {}
+    for part in parts:
+        for name, count in part.num_left_out.items():
+            left[name] = left.get(name, 0) + count
+    rows = {}
+    for name in COLUMNS[:-1]:
+        rows[name] = np.concatenate([getattr(part, name) for part in parts])
+    times = np.full((sum(map(len, parts)), width), np.inf, np.float32)
+    start = 0
+    for part in parts:
+        own = part.spike_times
+        times[start : start + len(own), : own.shape[1]] = own
+        start += len(own)
+    return Dataset(**rows, spike_times=times, num_left_out=left)

@@ -59,15 +59,16 @@ def sample(
     neuron: Neuron,
     num: int,
     *,
+    first: int = 0,
     dtype: jnp.dtype | None = None,
 ) -> Float[Array, "cells channels"]:
     """Draws conductances (mS/cm²) uniformly from the Monte-Carlo box of the model.
 
-    Member `i` depends on `key` and `i` alone, not on `num`.
+    Members are numbered from `first` on; each depends on `key` and its number alone.
     """
     box = jnp.asarray(neuron.box, dtype or float)
     draw = lambda i: jr.uniform(jr.fold_in(key, i), box.shape, box.dtype) * box
-    return jax.vmap(draw)(jnp.arange(num))
+    return jax.vmap(draw)(first + jnp.arange(num))
 
 
 def compensate(
@@ -77,6 +78,7 @@ def compensate(
     *,
     num: int | None = None,
     max_draws: int = 20,
+    first: int = 0,
     dtype: jnp.dtype | None = None,
 ) -> Population:
     r"""Builds a population whose slow and ultraslow input conductances are given.
@@ -89,11 +91,12 @@ def compensate(
 
     **Arguments:**
 
-    - `key`: member `i` depends on this and on `i` alone.
+    - `key`: a member depends on this and on its number alone.
     - `neuron`: the model; it must have a recipe.
     - `targets`: $(g_s, g_u)$, one for all members or one row per member.
     - `num`: how many members; by default one per row of `targets`.
     - `max_draws`: how often a member is drawn before it is given up.
+    - `first`: the number of the first member, where a population is made in parts.
     - `dtype`: of the computation; the default float if not given.
 
     **Returns:**
@@ -122,7 +125,10 @@ def compensate(
         for members in _batches(wanting):
             real = np.unique(members)
             solved = _compensate(
-                jr.fold_in(key, draw), neuron, rows[members], jnp.asarray(members)
+                jr.fold_in(key, draw),
+                neuron,
+                rows[members],
+                jnp.asarray(first + members),
             )
             g[members], status[members], residual[members] = map(np.asarray, solved)
             num_draws[real] += 1
@@ -135,14 +141,18 @@ def impose(
     neuron: Neuron,
     g: Float[np.ndarray, "cells channels"],
     targets: Float[np.ndarray, "cells 2"],
+    *,
+    through: tuple[str, str] | None = None,
 ) -> Population:
-    """Moves given cells to given DICs, through the two channels of the recipe's pair.
+    """Moves given cells to given DICs, by the maximal conductances of two channels.
 
     **Arguments:**
 
     - `neuron`: the model; it must have a recipe.
     - `g`: conductances to start from, in mS/cm².
     - `targets`: (g_s, g_u) of every cell.
+    - `through`: names of the two channels; by default what the recipe says of each
+        target.
 
     **Returns:**
 
@@ -153,18 +163,24 @@ def impose(
     dtype = np.asarray(g).dtype
     rows = check_targets(targets, None).astype(dtype)
     neuron = neuron.with_dtype(dtype)
+    free = None if through is None else neuron.index(*through)
     solved = np.array(g)
     status = np.full(len(rows), NOT_CONVERGED, np.int32)
     residual = np.full(len(rows), np.inf, dtype)
     for members in _batches(np.arange(len(rows))):
-        result = _impose(neuron, jnp.asarray(g[members]), jnp.asarray(rows[members]))
+        result = _impose(
+            neuron, jnp.asarray(g[members]), jnp.asarray(rows[members]), free
+        )
         solved[members], status[members], residual[members] = map(np.asarray, result)
     return Population(solved, rows, status, residual, np.ones(len(rows), np.int32))
 
 
 @eqx.filter_jit
-def _impose(neuron, g, targets):
-    return jax.vmap(lambda g, target: _finish(neuron, g, target))(g, targets)
+def _impose(neuron, g, targets, free):
+    def one(g, target):
+        return _finish(neuron, g, target, _pair(neuron, target, free))
+
+    return jax.vmap(one)(g, targets)
 
 
 def _batches(members: np.ndarray):
@@ -191,11 +207,10 @@ def _compensate_one(key, neuron, target):
         seed = jnp.asarray(recipe.seed_targets, target.dtype)
         free = jnp.array(neuron.index(*recipe.seed_channels))
         g, _, _ = _solve(neuron, g, neuron.V_ref, slice(0, 3), seed, free)
-    return _finish(neuron, g, target)
+    return _finish(neuron, g, target, _pair(neuron, target))
 
 
-def _finish(neuron, g, target):
-    free = _pair(neuron, target)
+def _finish(neuron, g, target, free):
     V = neuron.V_ref
     g, residual, jacobian = _solve(neuron, g, V, slice(1, 3), target, free)
     return g, _status(neuron, g, residual, _condition(jacobian)), residual
@@ -216,7 +231,9 @@ def _draw(key, neuron, dtype):
     return (g * (g_leak / ((a + b) / 2))).at[leak].set(g_leak)
 
 
-def _pair(neuron, target):
+def _pair(neuron, target, given=None):
+    if given is not None:
+        return jnp.array(given)
     g_s, g_u = target
     holds = {"g_u < 0": g_u < 0, "g_s >= 0": g_s >= 0, "g_s < 0": g_s < 0}
     *others, (_, last) = neuron.required_recipe.pairs

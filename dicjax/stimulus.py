@@ -176,6 +176,11 @@ class Step(AbstractStimulus):
         return self.amplitude * jnp.clip(covered / h, 0, 1)
 
 
+def applied(current: float) -> Step | None:
+    """A constant `current` (µA/cm²) throughout, or nothing if it is zero."""
+    return Step(current) if current else None
+
+
 class Ramp(AbstractStimulus):
     """Goes straight from `first` at `start` to `last` (µA/cm²) at `stop` (ms).
 
@@ -307,6 +312,8 @@ class NoisyCurrent(AbstractStimulus):
     above 1 kHz) and made on the fly from the key of each cell: nothing is stored.
 
     - `key`: its randomness; cell `i` of a population uses `fold_in(key, i)`.
+    - `numbers`: the number of each cell, where they are not 0, 1, 2 and so on: a
+        population that is simulated in parts keeps its noise.
     - `sigma`: standard deviation over time of the noise, in µA/cm².
     - `mean`: the constant part, in µA/cm².
 
@@ -316,6 +323,7 @@ class NoisyCurrent(AbstractStimulus):
     key: Key[Array, ""] | Words
     sigma: Float[Array, "*cells"] = eqx.field(converter=strong, default=0.0)
     mean: Float[Array, "*cells"] = eqx.field(converter=strong, default=0.0)
+    numbers: Int[Array, "*cells"] | None = None
 
     @property
     def longest_step(self) -> float:
@@ -325,7 +333,8 @@ class NoisyCurrent(AbstractStimulus):
     def seeded(self, members: Int[Array, " lanes"]) -> "NoisyCurrent":
         """The same, with two words of randomness for each of these cells."""
         root = cast(Key[Array, ""], self.key)
-        keys = jax.vmap(lambda i: jr.fold_in(root, i))(members)
+        numbers = members if self.numbers is None else self.numbers
+        keys = jax.vmap(lambda i: jr.fold_in(root, i))(numbers)
         words = jax.vmap(lambda key: jr.bits(key, (2,), jnp.uint32))(keys)
         return NoisyCurrent((words[:, 0], words[:, 1]), self.sigma, self.mean)
 

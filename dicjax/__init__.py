@@ -21,7 +21,6 @@ from dicjax.dic import (
     Threshold as Threshold,
     threshold as threshold,
 )
-from dicjax.encoder import Posterior as Posterior
 from dicjax.gating import (
     AbstractCurve as AbstractCurve,
     AbstractGate as AbstractGate,
@@ -69,6 +68,7 @@ from dicjax.population import (
     Population as Population,
     sample as sample,
 )
+from dicjax.posterior import Posterior as Posterior
 from dicjax.readers import read_spike_trains as read_spike_trains
 from dicjax.recipe import Recipe as Recipe
 from dicjax.result import Generated as Generated

@@ -90,11 +90,18 @@ def make_atlas(
     )
     rest = rng.permutation(np.setdiff1d(fired, rare))[: num - len(rare)]
     members = np.sort(np.concatenate([rare, rest]))
-    columns = [np.asarray(getattr(features, name))[members] for name in COLUMNS]
-    quartiles = np.asarray(features.isi_quartiles)[members]
-    values = np.log(np.concatenate([np.stack(columns, 1), quartiles], axis=1))
     return Atlas(
         g=np.asarray(g[members], np.float32),
         labels=labels[members].astype(np.int32),
-        features=values.astype(np.float32),
+        features=log_features(features)[members],
     )
+
+
+def log_features(features: Features) -> Float[np.ndarray, "cells 7"]:
+    """Logarithms of the features that an atlas holds and an encoder predicts."""
+    columns = [np.asarray(getattr(features, name)) for name in COLUMNS]
+    quartiles = np.asarray(features.isi_quartiles)
+    values = np.concatenate([np.stack(columns, axis=1), quartiles], axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(values)
+    return np.where(np.isfinite(logs), logs, np.nan).astype(np.float32)

@@ -1,32 +1,57 @@
-"""From a neuron to a trained encoder on disk: simulate, train, measure, save."""
+"""From a neuron to a checkpoint on disk: simulate, train, calibrate, test, save."""
 
 import dataclasses
 import datetime
 import pathlib
 from collections.abc import Callable
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
 from dicjax.atlas import make_atlas
-from dicjax.checkpoint import save_checkpoint
-from dicjax.config import EncoderConfig, TrainingConfig
+from dicjax.augmentation import augment
+from dicjax.calibration import calibrate, evaluate
+from dicjax.checkpoint import (
+    Base,
+    load_checkpoint,
+    save_checkpoint,
+    shipped_checkpoint,
+)
+from dicjax.config import AdapterConfig, DensityConfig, EncoderConfig, TrainingConfig
 from dicjax.dataset import (
     Dataset,
     default_sources,
-    load_dataset,
-    make_dataset,
+    features_of_all,
     rarity,
-    save_dataset,
+    SAMPLERS,
     Source,
+    test_sources,
 )
+from dicjax.density import contexts, Density, train_density
+from dicjax.encoder import Encoder, read
+from dicjax.lora import attach, merge
 from dicjax.neuron import Neuron
-from dicjax.spikes import spike_features
-from dicjax.training import evaluate, train_encoder
+from dicjax.neuron_files import check_recipe
+from dicjax.plots import plot_training
+from dicjax.shards import simulate_dataset
+from dicjax.spikes import LABELS
+from dicjax.training import (
+    Batch,
+    batch_of,
+    HELD_OUT,
+    learnable,
+    new_encoder,
+    scales_of,
+    train_encoder,
+)
 
 
-NUM_TEST = 5000
+NUM_TEST = 8000
 ATLAS_SIZE = 16_384
+READ_AT_ONCE = 512
 
 Progress = Callable[[str, int, int], None]
 
@@ -38,86 +63,283 @@ def fit_encoder(
     num_members: int,
     config: EncoderConfig = EncoderConfig(),
     training: TrainingConfig = TrainingConfig(),
+    density: DensityConfig = DensityConfig(),
     data: pathlib.Path | None = None,
+    data_seed: int = 1,
     on_progress: Progress | None = None,
 ) -> dict:
-    """Simulates, trains, tests and writes the checkpoint folder `out`.
+    """Simulates, trains an encoder from nothing, tests it and writes a checkpoint.
 
     **Arguments:**
 
     - `neuron`: the model, with a recipe.
-    - `out`: where the checkpoint goes.
+    - `out`: the checkpoint's folder.
     - `num_members`: how many neurons to simulate for training.
-    - `config`, `training`: the network, and how to train it.
-    - `data`: a folder where simulated data are kept and found again.
+    - `config`, `training`, `density`: the networks, and how they are trained.
+    - `data`: a folder where simulated data and the state of training are kept, so that
+        what was stopped goes on.
+    - `data_seed`: of the simulated members; those for tests have the next one.
     - `on_progress`: called with (what is being done, done, total).
 
     **Returns:**
 
     The metrics, as they stand in the checkpoint's header: errors and coverage by label
-    on 5,000 members simulated for nothing else.
+    on members simulated for nothing else.
     """
-    report = on_progress or (lambda stage, done, total: None)
-    sources = default_sources(neuron, num_members)
-    learn = _data(neuron, sources, training.seed, data, report, "training data")
-    quiet = sources[0]
-    test = _data(
-        neuron,
-        (Source(quiet.sampler, int(1.2 * NUM_TEST)),),
-        training.seed + 1,
-        data,
-        report,
-        "test data",
-    )
-    test = test[np.isfinite(test.spike_times).sum(axis=1) >= 10][:NUM_TEST]
-    trained = train_encoder(
-        learn,
-        neuron.required_recipe.g_s,
-        neuron.required_recipe.g_u,
-        config,
-        training,
-        on_progress=lambda step, total, loss: report(
-            f"training, loss {loss:.2f}", step, total
-        ),
-    )
-    metrics = evaluate(trained.encoder, trained.ranks, test)
-    about = {
-        "date": datetime.date.today().isoformat(),
-        "data": {
-            "sources": [dataclasses.asdict(source) for source in sources],
+    work = _Work(neuron, data, data_seed, on_progress)
+    known, learn = work.learn(num_members)
+    recipe = neuron.required_recipe
+    encoder = new_encoder(known, recipe.g_s, recipe.g_u, config, training.seed)
+    encoder = work.train(encoder, known, training)
+    about = {"training": dataclasses.asdict(training)}
+    return work.finish(out, encoder, encoder, known, learn, density, about)
+
+
+def fit_adapter(
+    neuron: Neuron,
+    out: pathlib.Path,
+    *,
+    base: str = "stg",
+    adapting: AdapterConfig = AdapterConfig(),
+    density: DensityConfig = DensityConfig(),
+    data: pathlib.Path | None = None,
+    data_seed: int = 1,
+    neuron_file: pathlib.Path | None = None,
+    on_progress: Progress | None = None,
+) -> dict:
+    """Turns the encoder that ships for `base` to another neuron, by an adapter.
+
+    **Arguments:**
+
+    - `neuron`: the model, with a recipe.
+    - `out`: the checkpoint's folder, which holds the adapter, not the encoder.
+    - `base`: the model whose encoder is adapted.
+    - `adapting`: rank, members and training.
+    - `neuron_file`: the declaration of a model that does not ship, to be kept.
+
+    The rest is as in [`dicjax.fitting.fit_encoder`][].
+    """
+    shipped = load_checkpoint(shipped_checkpoint(base), base)
+    training = adapting.training
+    work = _Work(neuron, data, data_seed, on_progress)
+    known, learn = work.learn(adapting.members)
+    adapted = adapt(shipped.encoder, neuron, known, adapting.rank, training.seed)
+    adapted = work.train(adapted, known, training, name="adapter")
+    about = {"training": dataclasses.asdict(adapting)}
+    about["base"] = Base(base, adapting.rank, shipped.header["encoder_hash"])
+    whole = merge(adapted)
+    return work.finish(out, adapted, whole, known, learn, density, about, neuron_file)
+
+
+def adapt(
+    encoder: Encoder, neuron: Neuron, known: Batch, rank: int, seed: int
+) -> Encoder:
+    """An encoder with an adapter attached, scaled to another model's trains."""
+    recipe = neuron.required_recipe
+    scales = scales_of(known, recipe.g_s, recipe.g_u)
+    dtype = encoder.embed.weight.dtype
+    scales = jax.tree.map(lambda x: x.astype(dtype), scales)
+    encoder = eqx.tree_at(lambda e: e.scales, encoder, scales)
+    return attach(jr.key(seed), encoder, rank)
+
+
+class _Work:
+    """One fit: its neuron, its folder and whom it tells how far it is."""
+
+    def __init__(self, neuron, data, seed, on_progress):
+        check_recipe(neuron)
+        self.neuron = neuron
+        self.data = data
+        self.seed = seed
+        self.report = on_progress or (lambda stage, done, total: None)
+
+    def learn(self, num_members) -> tuple[Batch, Dataset]:
+        """Members to learn from, and what is known of their trains."""
+        sources = default_sources(self.neuron, num_members)
+        dataset = self._simulated(sources, self.seed, "training data")
+        learn = learnable(dataset)
+        if len(learn) < HELD_OUT:
+            raise ValueError(
+                f"Only {len(learn)} of {len(dataset)} members of {self.neuron.name} "
+                "fire ten times or more: there is nothing to learn from. Widen the "
+                "recipe's ranges, simulate longer, or give it a `current`."
+            )
+        return batch_of(learn), learn
+
+    def train(self, encoder, known, training, name="encoder") -> Encoder:
+        """The encoder after training, or after as much of it as was left."""
+        steps = f"{training.num_steps}-{len(known.labels)}"
+        folder = self._folder(f"{name}-{steps}-{training.seed}")
+        trained = train_encoder(
+            encoder,
+            known,
+            training,
+            folder=folder,
+            on_progress=lambda step, total, loss: self.report(
+                f"training, loss {loss:.2f}", step, total
+            ),
+        )
+        if folder is not None:
+            figure = plot_training(trained.losses, trained.validation)
+            figure.savefig(folder / "training.png", dpi=150)
+        return trained.encoder
+
+    def finish(
+        self, out, encoder, whole, known, learn, density_config, about, neuron_file=None
+    ) -> dict:
+        """Calibrates, fits the density, tests and writes `encoder`."""
+        self.report("calibrating", 0, 1)
+        calibration = self._calibrate(whole, known, learn)
+        density, log_prob = self._density(whole, known, learn, density_config)
+        self.report("testing", 0, 1)
+        tests = self._test(whole, calibration)
+        weights = rarity(learn)
+        atlas = make_atlas(
+            learn.g,
+            features_of_all(learn.spike_times),
+            weights,
+            ATLAS_SIZE,
+            self.seed,
+        )
+        base = about.pop("base", None)
+        save_checkpoint(
+            out,
+            self.neuron.name,
+            encoder,
+            calibration,
+            density,
+            density_config,
+            atlas,
+            {
+                "date": datetime.date.today().isoformat(),
+                "data": self._recipe_in_words(learn),
+                **about,
+                "density_log_prob": log_prob,
+                "tests": tests,
+            },
+            base=base,
+            neuron_file=neuron_file,
+        )
+        return tests
+
+    def _calibrate(self, encoder, known, learn):
+        apart = np.arange(len(learn)) % HELD_OUT == 0
+        start = SAMPLERS.index(default_sources(self.neuron, 1)[0].sampler)
+        ordinary = np.flatnonzero(apart & (learn.sampler == start))
+        quiet = ordinary[learn.sigma[ordinary] == 0]
+        flawed = _flawed(known.spike_times[ordinary], self.seed)
+        return calibrate(
+            encoder,
+            trains_of(known.spike_times[quiet]),
+            known.slow[quiet],
+            known.labels[quiet],
+            trains_of(flawed),
+        )
+
+    def _density(self, encoder, known, learn, config) -> tuple[Density, float]:
+        quiet = np.flatnonzero(learn.sigma == 0)
+        times = _flawed(known.spike_times[quiet], self.seed)
+        latent = np.concatenate(
+            [
+                np.asarray(read(encoder, jnp.asarray(rows)).latent)
+                for rows in _in_batches(times)
+            ]
+        )[: len(quiet)]
+        context = contexts(
+            latent, known.features[quiet], known.labels[quiet], known.slow[quiet]
+        )
+        # Half as they were drawn, half the rare activities.
+        weights = rarity(learn)[quiet]
+        weights = 0.5 / len(quiet) + 0.5 * weights / weights.sum()
+        neuron = self.neuron
+        return train_density(
+            jr.fold_in(jr.key(self.seed), 2),
+            learn.g[quiet],
+            context,
+            weights,
+            neuron.bounds.astype(np.float32),
+            neuron.index(*neuron.required_recipe.solved_pair),
+            config,
+            on_progress=lambda step, total, loss: self.report(
+                f"learning conductances, loss {loss:.2f}", step, total
+            ),
+        )
+
+    def _test(self, encoder, calibration) -> dict:
+        sources = test_sources(self.neuron, NUM_TEST)
+        test = learnable(self._simulated(sources, self.seed + 1, "test data"))
+        labels = np.asarray(features_of_all(test.spike_times).label)
+        tests = {}
+        for source in sources:
+            of = test.sampler == SAMPLERS.index(source.sampler)
+            of &= test.sigma == np.float32(source.sigma)
+            name = f"{source.sampler}, sigma {source.sigma:g}"
+            tests[name] = evaluate(
+                encoder,
+                calibration,
+                trains_of(test.spike_times[of]),
+                test.dics[of, 1:],
+                labels[of],
+            )
+        return tests
+
+    def _recipe_in_words(self, learn) -> dict:
+        recipe = self.neuron.required_recipe
+        counts = np.bincount(np.asarray(features_of_all(learn.spike_times).label))
+        return {
             "num_members": len(learn),
-            "seed": training.seed,
-            "duration_ms": neuron.required_recipe.duration,
-            "discard_ms": neuron.required_recipe.discard,
-            "dt_ms": neuron.required_recipe.dt,
-            "V_ref_mV": float(neuron.V_ref),
-            "normaliser": neuron.normaliser,
-        },
-        "training": dataclasses.asdict(training),
-        "final_loss": float(trained.losses[-500:].mean()),
-        "test": {"sampler": quiet.sampler, "num": len(test), "by_label": metrics},
-    }
-    weights = rarity(learn)
-    features = spike_features(learn.spike_times)
-    atlas = make_atlas(learn.g, features, weights, ATLAS_SIZE, training.seed)
-    save_checkpoint(out, neuron.name, trained.encoder, trained.ranks, atlas, about)
-    return metrics
+            "by_label": dict(zip(LABELS, counts.tolist(), strict=False)),
+            "left_out": learn.num_left_out,
+            "sources": [dataclasses.asdict(x) for x in self.sources],
+            "seed": self.seed,
+            "duration_ms": recipe.duration,
+            "discard_ms": recipe.discard,
+            "dt_ms": recipe.dt,
+            "current_uA_per_cm2": recipe.current,
+            "V_ref_mV": float(self.neuron.V_ref),
+            "normaliser": self.neuron.normaliser,
+        }
 
-
-def _data(neuron, sources, seed, folder, report, stage) -> Dataset:
-    path = None
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+    def _simulated(self, sources: tuple[Source, ...], seed, stage) -> Dataset:
+        if stage == "training data":
+            self.sources = sources
         num = sum(source.num for source in sources)
-        path = folder / f"{neuron.name}-{num}-{seed}.parquet"
-        if path.exists():
-            return load_dataset(path, neuron)
-    dataset = make_dataset(
-        jr.key(seed),
-        neuron,
-        sources,
-        on_progress=lambda done, total: report(stage, done, total),
-    )
-    if path is not None:
-        save_dataset(dataset, path, neuron)
-    return dataset
+        return simulate_dataset(
+            self.neuron,
+            sources,
+            seed=seed,
+            folder=self._folder(f"members-{num}-{seed}"),
+            on_progress=lambda done, total: self.report(stage, done, total),
+        )
+
+    def _folder(self, name) -> pathlib.Path | None:
+        return None if self.data is None else self.data / self.neuron.name / name
+
+
+def trains_of(spike_times: np.ndarray) -> list[np.ndarray]:
+    """Rows without their padding."""
+    return [row[np.isfinite(row)] for row in spike_times]
+
+
+def _flawed(spike_times, seed):
+    """Stretches as they might be recorded, none of them an anomaly."""
+    ordinary = TrainingConfig(anomalies=0.0)
+    length = EncoderConfig().max_spikes
+    pieces = []
+    for number, rows in enumerate(_in_batches(spike_times)):
+        key = jr.fold_in(jr.key(seed), number)
+        pieces.append(np.asarray(_augmented(key, jnp.asarray(rows), ordinary, length)))
+    return np.concatenate(pieces)[: len(spike_times)]
+
+
+@eqx.filter_jit
+def _augmented(key, rows, training, length):
+    return augment(key, rows, training, length, jnp.asarray(0.5, rows.dtype))[0]
+
+
+def _in_batches(rows):
+    """Batches of one size; the last row of all fills up the last batch."""
+    for start in range(0, len(rows), READ_AT_ONCE):
+        piece = rows[start : start + READ_AT_ONCE]
+        missing = READ_AT_ONCE - len(piece)
+        yield np.pad(piece, ((0, missing), (0, 0)), mode="edge")

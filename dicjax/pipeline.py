@@ -13,13 +13,14 @@ from jaxtyping import Array, Float, Key
 
 from dicjax.checkpoint import (
     Checkpoint,
+    is_checkpoint,
     load_checkpoint,
     shipped_checkpoint,
     shipped_models,
 )
 from dicjax.config import GenerateConfig
-from dicjax.encoder import infer_dics, Posterior
 from dicjax.models import MODELS
+from dicjax.posterior import Posterior, posterior_of, read_trains
 from dicjax.result import Generated
 from dicjax.search import Progress, Search
 from dicjax.spikes import (
@@ -32,6 +33,7 @@ from dicjax.spikes import (
 )
 
 
+AUTO = ("stg", "stg-prinz")  # what "auto" chooses from
 MIN_SPIKES = 10
 MAX_DISTANCE = 1.6  # factor by which the nearest members may miss a recording
 FEW_SPIKES, DRIFT = 40, 1.25  # below and above which a user is warned
@@ -70,15 +72,25 @@ def infer(
     checked = [as_train(train) for train in trains]
     if not checked:
         raise ValueError("There are no spike trains to infer anything from.")
-    loaded = load_checkpoint(checkpoint or shipped_checkpoint(model), model)
-    return _posterior(loaded, checked)
+    return _read(_named(model, checkpoint), checked)[0]
 
 
-def _posterior(loaded: Checkpoint, trains: Sequence[SpikeTrain]) -> Posterior:
-    posterior = infer_dics(loaded.encoder, [t.times for t in trains], loaded.ranks)
+def _read(
+    loaded: Checkpoint, trains: Sequence[SpikeTrain]
+) -> tuple[Posterior, Float[np.ndarray, "trains latent"]]:
+    """Posteriors, and the encoder's summaries of the trains."""
+    reading = read_trains(loaded.encoder, [train.times for train in trains])
     targets = [features_of(train) for train in trains]
-    distance = np.array([loaded.atlas.distance(target) for target in targets])
-    return dataclasses.replace(posterior, distance=distance, max_distance=MAX_DISTANCE)
+    labels = np.array([int(target.label) for target in targets])
+    calibration = loaded.calibration
+    posterior = posterior_of(loaded.encoder, reading, calibration.ranks[labels])
+    posterior = dataclasses.replace(
+        posterior,
+        distance=np.array([loaded.atlas.distance(target) for target in targets]),
+        max_distance=MAX_DISTANCE,
+        max_anomaly=float(calibration.max_anomaly),
+    )
+    return posterior, np.asarray(reading.latent)
 
 
 def as_train(train: Float[np.ndarray, " spikes"] | SpikeTrain) -> SpikeTrain:
@@ -103,9 +115,8 @@ def features_of(train: SpikeTrain) -> Features:
 
 
 def suit(train: Float[np.ndarray, " spikes"] | SpikeTrain) -> str:
-    """The shipped model whose simulated members fire most like a train."""
-    _, distances = _load("auto", None, features_of(as_train(train)))
-    return min(distances, key=lambda name: distances[name])
+    """The stomatogastric model whose simulated members fire most like a train."""
+    return _load("auto", None, features_of(as_train(train)))[0].model
 
 
 def generate(
@@ -131,7 +142,8 @@ def generate(
 
     - `key`: everything random follows from it.
     - `train`: spike times, in ms.
-    - `model`: a model's name, or "auto" for the one that fires most like the train.
+    - `model`: a model's name, the folder of a checkpoint, or "auto" for the
+        stomatogastric model that fires most like the train.
     - `num`: how many valid members are wanted.
     - `tolerance`: how far each feature may be off, as a share.
     - `config`: the budget and other choices.
@@ -160,31 +172,40 @@ def generate(
         raise ValueError("The recording is silent: there is nothing to fire like.")
     report("reading the encoder", 0, num)
     loaded, distances = _load(model, checkpoint, target)
-    chosen = loaded.header["model"]
-    neuron = MODELS[chosen]()
+    chosen = loaded.model
     if distances[chosen] > MAX_DISTANCE and config.out_of_range == "refuse":
         raise OutOfRange(_out_of_range(train, target, loaded, distances))
-    posterior = _posterior(loaded, [train])
-    search = Search(neuron, loaded.atlas, target, tolerance, config, report, num)
+    posterior, latent = _read(loaded, [train])
+    search = Search(loaded, latent[0], target, tolerance, config, report, num)
     search.run(key, posterior)
     settings = {
         "model_asked": model,
         "config": dataclasses.asdict(config),
         "distance_to_simulated_members": distances,
         "encoder": {
-            name: loaded.header[name] for name in ("config_hash", "arrays_hash", "date")
+            name: loaded.header[name]
+            for name in ("config_hash", "encoder_hash", "date")
         },
         "interrupted": search.interrupted,
-        "dt_ms": neuron.required_recipe.dt / 2,  # of the spikes that are delivered
-        "warnings": warnings_about(train, target),
+        "dt_ms": loaded.neuron.required_recipe.dt
+        / 2,  # of the spikes that are delivered
+        "warnings": warnings_about(train, target, posterior),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
     return search.result(train, posterior, time.time() - started, settings)
 
 
-def warnings_about(train: SpikeTrain, target: Features) -> list[str]:
+def warnings_about(
+    train: SpikeTrain, target: Features, posterior: Posterior
+) -> list[str]:
     """What a user should know about a recording before trusting what follows."""
     warnings = []
+    if not posterior.in_distribution[0]:
+        warnings.append(
+            "The recording is unlike anything the encoder knows: merged cells, or "
+            "intervals more random than the model's. Do not rely on the dynamic input "
+            "conductances read from it; members are judged by simulation all the same."
+        )
     if int(target.label) == BURSTING:
         isi = np.diff(train.times)
         within = isi[isi < np.sqrt(float(target.intra_burst_isi * target.period))]
@@ -210,27 +231,34 @@ def warnings_about(train: SpikeTrain, target: Features) -> list[str]:
     return warnings
 
 
-def _load(model, checkpoint, target) -> tuple[Checkpoint, dict[str, float]]:
-    if model != "auto" and model not in MODELS:
-        raise ValueError(
-            f"There is no model {model!r}; choose one of {', '.join(MODELS)}, or auto."
-        )
+def _named(model: str, checkpoint: pathlib.Path | None = None) -> Checkpoint:
+    """The checkpoint of a model, by its name or by its own folder."""
     if checkpoint is not None:
-        if model == "auto":
-            raise ValueError("Name the model that the checkpoint is for.")
-        loaded = load_checkpoint(checkpoint, model)
-        return loaded, {model: loaded.atlas.distance(target)}
-    names = list(shipped_models())
-    if model not in ("auto", *names):
-        names.append(model)  # to be told how to train it
-    shipped = {name: load_checkpoint(shipped_checkpoint(name), name) for name in names}
-    distances = {name: c.atlas.distance(target) for name, c in shipped.items()}
-    nearest = min(distances, key=lambda name: distances[name])
-    return shipped[nearest if model == "auto" else model], distances
+        return load_checkpoint(checkpoint, model)
+    if model not in MODELS and is_checkpoint(model):
+        return load_checkpoint(model)
+    if model not in MODELS:
+        raise ValueError(
+            f"There is no model {model!r}; choose one of {', '.join(shipped_models())}"
+            ", or the folder of a checkpoint that `dicjax adapt` made."
+        )
+    return load_checkpoint(shipped_checkpoint(model), model)
+
+
+def _load(model, checkpoint, target) -> tuple[Checkpoint, dict[str, float]]:
+    if model == "auto" and checkpoint is not None:
+        raise ValueError("Name the model that the checkpoint is for.")
+    first = [] if model == "auto" else [_named(model, checkpoint)]
+    # The others are looked at to say which model suits a recording better.
+    rest = [] if checkpoint is not None else [_named(x) for x in shipped_models()]
+    every = {x.model: x for x in [*first, *rest]} | {x.model: x for x in first}
+    distances = {name: x.atlas.distance(target) for name, x in every.items()}
+    nearest = min(AUTO, key=lambda name: distances[name])
+    return every[nearest] if model == "auto" else first[0], distances
 
 
 def _out_of_range(train, target, loaded, distances) -> str:
-    chosen = loaded.header["model"]
+    chosen = loaded.model
     others = [name for name, x in distances.items() if x <= MAX_DISTANCE]
     remedy = (
         f"try --model {others[0]}, which can"

@@ -25,6 +25,7 @@ from dicjax.plots import style
 from dicjax.result import FAILURES, Generated, wilson
 from dicjax.simulation import simulate
 from dicjax.spikes import BURSTING, LABELS
+from dicjax.stimulus import applied
 from dicjax.tables import file_name, replacing
 
 
@@ -93,11 +94,12 @@ def _alerts(result: Generated) -> list[str]:
             f"were found. Most candidates failed because: {result.main_failures()}.",
         )
     posterior = result.posterior
-    if posterior.distance is not None and not bool(posterior.in_distribution[0]):
+    far = posterior.distance is not None and posterior.distance[0]
+    if far and far > posterior.max_distance:
         alerts.append(
             "The recording lies outside what the encoder was trained on: the nearest "
             "simulated neurons miss some feature by a factor of "
-            f"{float(np.asarray(posterior.distance)[0]):.2g}. Do not rely on the "
+            f"{float(far):.2g}. Do not rely on the "
             "inferred input conductances."
         )
     return alerts
@@ -182,6 +184,7 @@ def _traces(result: Generated, members: Int[np.ndarray, " _"]) -> Figure:
         float(np.ceil(result.discard + 5.5 * cycle)),
         discard=result.discard,
         dt=_time_step(result),
+        stimulus=applied(result.neuron.required_recipe.current),
         save="traces",
         save_every=0.1 if cycle < 2000 else 0.5,
     )

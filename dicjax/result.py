@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dicjax.encoder import Posterior
 from dicjax.neuron import Neuron
+from dicjax.posterior import Posterior
 from dicjax.spikes import Features, SpikeTrain
 
 

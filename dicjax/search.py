@@ -8,10 +8,12 @@ import jax.random as jr
 import numpy as np
 from scipy.spatial import KDTree
 
-from dicjax.atlas import Atlas
+from dicjax.atlas import log_features
+from dicjax.checkpoint import Checkpoint
+from dicjax.density import contexts, sample_density
 from dicjax.dic import dynamic_input_conductances, threshold
 from dicjax.neuron import Neuron
-from dicjax.population import compensate, impose, OK
+from dicjax.population import impose, OK
 from dicjax.refinement import children, correct, Known
 from dicjax.result import (
     FAILURES,
@@ -28,15 +30,15 @@ from dicjax.spikes import (
     is_valid,
     spike_features,
 )
+from dicjax.stimulus import applied
 
 
 BATCH = 512  # candidates per round
 MEMORY = 4096  # members that corrections learn from
-NUM_NEAR = 256  # atlas members from which free conductances are drawn
-NUM_DRAWN = 8192  # DICs drawn for it, of which the first feasible ones are used
-MIN_NEAR = 20  # below which they are drawn by the recipe instead
+NUM_NEAR = 256  # members of the atlas that first candidates are corrected by
+NUM_DRAWN = 4096  # members drawn, of which those next to such are simulated
+MIN_NEAR = 20  # members below which nothing is corrected
 STRIDE = 0.3  # of ln(feature / target) that one correction takes at most
-NUM_PICKS = 8  # of them that are compared with each draw of DICs
 # Where a good share of candidates is valid, more are sought than asked for, and among
 # them corrected ones, to choose the most diverse from.
 WORTHWHILE = 0.15  # share
@@ -51,15 +53,20 @@ Progress = Callable[[str, int, int], None]
 class Search:
     """The rounds of one call of `generate`, and what they have found so far."""
 
-    def __init__(self, neuron, atlas: Atlas, target, tolerance, config, report, num):
-        self.neuron = neuron
+    def __init__(
+        self, loaded: Checkpoint, latent, target, tolerance, config, report, num
+    ):
+        self.loaded = loaded
+        self.neuron = neuron = loaded.neuron
+        self.latent = latent
+        atlas = loaded.atlas
         self.target = target
         self.tolerance = tolerance
         self.config = config
         self.report = report
         self.num = num
         self.duration, self.discard = simulated_time(neuron, target)
-        high = _bounds(neuron)
+        high = neuron.bounds
         self.bounds = jnp.asarray(np.log([FLOOR * high, high]), jnp.float32)
         self._remember_atlas(atlas, np.argsort(atlas.errors(target))[: MEMORY // 2])
         self.rounds: list[Round] = []
@@ -94,7 +101,7 @@ class Search:
 
     def _run(self, key, posterior) -> None:
         self.report("simulating the posterior", 0, self.num)
-        candidates = self._from_posterior(jr.fold_in(key, 0), posterior)
+        candidates = self.first_candidates(jr.fold_in(key, 0), posterior)
         share = self._try("posterior", candidates)
         spread = self.config.spread * (1 if share > WORTHWHILE else 1 / 3)
         number = 1
@@ -123,39 +130,48 @@ class Search:
     def _budget_left(self) -> int:
         return self.config.budget - sum(round.num for round in self.rounds)
 
-    def _from_posterior(self, key, posterior):
-        """Members whose DICs are draws of the posterior.
+    def first_candidates(self, key, posterior):
+        """Members whose DICs are draws of the posterior, for nothing simulated yet.
 
-        The conductances that DICs leave free are those of members of the atlas that
-        fire like the recording: of several drawn at random, the one nearest in DICs.
-        What that changes in the train is corrected to first order.
+        The conductances that DICs leave free are drawn from the learned density, given
+        what the recording looks like. Of many draws those are taken that lie next to
+        members of the atlas which fire much like the recording: what these say of how
+        the draws will miss holds near them, and is corrected.
         """
-        draw_key, pick_key, fill_key = jr.split(key, 3)
+        draw_key, free_key = jr.split(key)
         draws = np.asarray(posterior.sample(draw_key, NUM_DRAWN))[0]
-        num_near = min(NUM_NEAR, int(self.usable.sum()))
-        if num_near < MIN_NEAR:
-            filled = compensate(fill_key, self.neuron, draws[:BATCH])
-            return filled.g[filled.status == OK].astype(np.float32)
-        near = np.exp(self.log_g[:num_near])  # the nearest come first
-        dics = np.asarray(
-            dynamic_input_conductances(self.neuron, near, self.neuron.V_ref)
-        )[:, 1:]
-        scale = np.maximum(draws.std(axis=0), 1e-3)
-        picks = np.asarray(jr.randint(pick_key, (len(draws), NUM_PICKS), 0, num_near))
-        away = np.abs((dics[picks] - draws[:, None]) / scale).max(axis=2)
-        parents = picks[np.arange(len(draws)), away.argmin(axis=1)]
-        population = impose(self.neuron, near[parents], draws)
+        g = sample_density(self.loaded.density, free_key, self._contexts(draws))
+        pair = self.neuron.required_recipe.solved_pair
+        population = impose(self.neuron, np.asarray(g), draws, through=pair)
         ok = np.flatnonzero(population.status == OK)
+        ok = ok if len(ok) else np.arange(BATCH)
+        log_g = _log(self.neuron, population.g[ok])
+        near = np.flatnonzero(self.usable)[:NUM_NEAR]  # the nearest come first
+        if len(near) < MIN_NEAR:
+            return np.unique(np.exp(log_g[:BATCH]), axis=0)
+        scale = np.maximum(self.log_g[near].std(axis=0), 0.05)
+        away, nearest = KDTree(self.log_g[near] / scale).query(log_g / scale)
         # A fixed number, so that nothing is compiled for each recording.
-        ok = np.resize(ok, BATCH) if len(ok) else np.arange(BATCH)
+        taken = np.resize(np.argsort(away, kind="stable"), BATCH)
         born = correct(
             self._known(),
             self.bounds,
-            jnp.asarray(parents[ok]),
-            jnp.asarray(_log(self.neuron, population.g[ok])),
+            jnp.asarray(near[nearest[taken]]),
+            jnp.asarray(log_g[taken]),
             STRIDE,
         )
         return np.unique(np.exp(np.asarray(born)), axis=0)
+
+    def _contexts(self, draws):
+        repeat = lambda x: np.repeat(np.asarray(x)[None], len(draws), axis=0)
+        features = log_features(jax.tree.map(lambda x: x[None], self.target))
+        rows = contexts(
+            repeat(self.latent),
+            repeat(features[0]),
+            repeat(self.target.label),
+            draws,
+        )
+        return jnp.asarray(rows)
 
     def _known(self) -> Known:
         """The members to learn from, padded to a fixed number."""
@@ -193,7 +209,15 @@ class Search:
         return float(valid.mean())
 
     def _simulate(self, g, dt):
-        return simulate(self.neuron, g, self.duration, discard=self.discard, dt=dt)
+        stimulus = applied(self.neuron.required_recipe.current)
+        return simulate(
+            self.neuron,
+            g,
+            self.duration,
+            discard=self.discard,
+            dt=dt,
+            stimulus=stimulus,
+        )
 
     def _judge(self, run):
         """Features of what was simulated, its misses, and which members are valid."""
@@ -317,9 +341,4 @@ def simulated_time(neuron: Neuron, target: Features) -> tuple[float, float]:
 
 
 def _log(neuron, g):
-    return np.log(np.maximum(g, FLOOR * _bounds(neuron))).astype(np.float32)
-
-
-def _bounds(neuron):
-    # Published recipes that are not drawn from the box go far beyond it.
-    return neuron.box * (1 if neuron.required_recipe.bounded else 3)
+    return np.log(np.maximum(g, FLOOR * neuron.bounds)).astype(np.float32)

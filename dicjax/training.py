@@ -1,6 +1,10 @@
-"""Training an encoder on simulated trains, and measuring what it learned."""
+"""Training an encoder on simulated trains."""
 
 import dataclasses
+import json
+import pathlib
+import shutil
+import time
 from collections.abc import Callable
 
 import equinox as eqx
@@ -9,273 +13,338 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
+from dicjax.atlas import log_features
+from dicjax.augmentation import augment
 from dicjax.config import EncoderConfig, TrainingConfig
-from dicjax.dataset import Dataset
-from dicjax.encoder import (
-    Encoder,
-    mixture_log_prob,
-    NUM_FEATURES,
-    Posterior,
-    read,
-)
-from dicjax.spikes import Features, LABELS, spike_features
+from dicjax.dataset import Dataset, features_of_all
+from dicjax.encoder import Encoder, make_scales, mixture_log_prob, to_logits
+from dicjax.lora import learned, merge
+from dicjax.spikes import LABELS
 
 
-MIN_CROP = 8  # spikes that a window keeps at least
+MIN_SPIKES = 10  # of a train that is learned from
 CROPS = (24, 48, 96)  # lengths that are compiled for; short ones are cheaper
 CROP_SHARES = (0.45, 0.35, 0.2)
-LABEL_WEIGHT, FEATURE_WEIGHT = 0.5, 0.5  # beside the posterior, in the loss
-NUM_LEVELS = 101
+# Beside the density of (g_s, g_u) in the loss.
+FAST_WEIGHT, LABEL_WEIGHT, FEATURE_WEIGHT, ANOMALY_WEIGHT = 0.3, 0.3, 0.1, 0.3
+FINE = 0.05  # of log features: misses far below count by their square
+SHARES = {"tonic": 0.35, "bursting": 0.55, "irregular": 0.1}  # of what is learned from
+REPEATS = 20.0  # times at most that a member is drawn for its pattern being rare
+CLEAN = (0.5, 0.75)  # share of trains without flaws, in the first and second cycle
+HELD_OUT = 20  # every so many members are kept apart
+NUM_VALIDATION = 2048
+SAVE_EVERY = 2000  # steps
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """An encoder, its loss over training, and the coverage of its regions.
+    """An encoder and how its losses went.
 
-    `ranks[i]` is the share of held-out truths found in the region of nominal level
-    `i / (len(ranks) - 1)`.
+    - `encoder`: with its adapter still attached, if it has one.
+    - `losses`: of every step.
+    - `validation`: rows of (step, loss on members kept apart).
     """
 
     encoder: Encoder
     losses: Float[np.ndarray, " steps"]
-    ranks: Float[np.ndarray, " levels"]
+    validation: Float[np.ndarray, "rows 2"]
 
 
 class Batch(eqx.Module):
-    """Trains to learn from and what is known of them."""
+    """Trains to learn from and what is known of them.
+
+    - `slow`, `fast`: (g_s, g_u) and (g_f, V_th), the last nan where there is none.
+    - `features`: logarithms; nan where undefined.
+    """
 
     spike_times: Float[Array | np.ndarray, "batch spikes"]
-    dics: Float[Array | np.ndarray, "batch 2"]
+    slow: Float[Array | np.ndarray, "batch 2"]
+    fast: Float[Array | np.ndarray, "batch 2"]
     labels: Int[Array | np.ndarray, " batch"]
-    features: Float[Array | np.ndarray, "batch 4"]  # logarithms; nan where undefined
+    features: Float[Array | np.ndarray, "batch 7"]
 
-
-def train_encoder(
-    dataset: Dataset,
-    g_s: tuple[float, float],
-    g_u: tuple[float, float],
-    config: EncoderConfig,
-    training: TrainingConfig,
-    *,
-    on_progress: Callable[[int, int, float], None] | None = None,
-) -> Trained:
-    """Trains an encoder of (g_s, g_u) on simulated trains.
-
-    Every step sees random stretches of random trains, jittered and with spikes missed,
-    of members that fired at least ten spikes. A twentieth of the members is kept apart
-    to calibrate the posterior's regions.
-
-    **Arguments:**
-
-    - `dataset`: simulated members.
-    - `g_s`, `g_u`: the ranges their DICs come from.
-    - `config`, `training`: the network, and how to train it.
-    - `on_progress`: called with (step, number of steps, loss).
-    """
-    key = jr.key(training.seed)
-    dataset = dataset[np.isfinite(dataset.spike_times).sum(axis=1) >= 10]
-    known = batch_of(dataset)
-    held_out = np.arange(len(dataset)) % 20 == 0
-    learn = np.flatnonzero(~held_out)
-    encoder = jax.tree.map(
-        lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x,
-        Encoder(config, g_s, g_u, key=jr.fold_in(key, 0)),
-    )
-    optimiser = _optimiser(training)
-    state = optimiser.init(eqx.filter(encoder, _trainable(encoder)))
-    average = encoder
-    rng = np.random.default_rng(training.seed)  # of the host's order of batches
-    losses = np.zeros(training.num_steps, np.float32)
-    for step in range(training.num_steps):
-        crop = int(rng.choice(CROPS, p=CROP_SHARES))
-        members = rng.choice(learn, training.batch_size)
-        batch = jax.tree.map(lambda x, m=members: x[m], known)
-        encoder, average, state, loss = _learn(
-            encoder,
-            average,
-            state,
-            batch,
-            jr.fold_in(key, step),
-            jnp.asarray(step, jnp.float32),
-            training,
-            crop,
-        )
-        losses[step] = loss
-        if on_progress is not None:
-            on_progress(step + 1, training.num_steps, float(loss))
-    test = dataset[held_out]
-    return Trained(average, losses, calibrate(average, test))
+    def __getitem__(self, members) -> "Batch":
+        return jax.tree.map(lambda x: x[members], self)
 
 
 def batch_of(dataset: Dataset) -> Batch:
     """What there is to learn from simulated members, on the host."""
-    features = spike_features(dataset.spike_times)
+    features = features_of_all(dataset.spike_times)
     return Batch(
         spike_times=dataset.spike_times,
-        dics=dataset.dics.astype(np.float32),
+        slow=dataset.dics[:, 1:].astype(np.float32),
+        fast=np.stack([dataset.dics[:, 0], dataset.V_th], 1).astype(np.float32),
         labels=np.asarray(features.label),
         features=log_features(features),
     )
 
 
-def log_features(features: Features) -> Float[np.ndarray, "cells 4"]:
-    """Logarithms of the features that the encoder also predicts."""
-    names = ("mean_isi", "period", "intra_burst_isi", "spikes_per_burst")
-    columns = [np.asarray(getattr(features, name), np.float32) for name in names]
-    return np.log(np.stack(columns, axis=1))
-
-
-def _trainable(encoder: Encoder) -> PyTree:
-    every = jax.tree.map(eqx.is_inexact_array, encoder)
-    fixed = lambda e: (e.low, e.high, e.center, e.scale)
-    return eqx.tree_at(fixed, every, (False,) * 4)
-
-
-def _optimiser(training: TrainingConfig) -> optax.GradientTransformation:
-    steps = training.num_steps
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, training.learning_rate, min(500, steps // 10 + 1), steps
+def new_encoder(
+    known: Batch,
+    g_s: tuple[float, float],
+    g_u: tuple[float, float],
+    config: EncoderConfig,
+    seed: int,
+) -> Encoder:
+    """An encoder that has learned nothing yet, scaled to a model's trains."""
+    encoder = Encoder(config, scales_of(known, g_s, g_u), key=jr.key(seed))
+    return jax.tree.map(
+        lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, encoder
     )
+
+
+def scales_of(known: Batch, g_s: tuple[float, float], g_u: tuple[float, float]):
+    """Ranges of DICs, and the mean and spread of log intervals, of simulated trains."""
+    times = np.where(np.isfinite(known.spike_times), known.spike_times, np.nan)
+    log_isi = np.log1p(np.abs(np.diff(times[: 1 << 15], axis=1)))
+    low, high = np.nanquantile(known.fast, (0.001, 0.999), axis=0)
+    # Where no member has a threshold, any range will do.
+    low, high = np.nan_to_num(low, nan=-80.0), np.nan_to_num(high, nan=0.0)
+    return make_scales(
+        g_s,
+        g_u,
+        g_f=(low[0], high[0] + 1e-3),
+        V_th=(low[1], high[1] + 1e-3),
+        center=float(np.nanmean(log_isi)),
+        scale=float(max(np.nanstd(log_isi), 0.3)),
+    )
+
+
+def learnable(dataset: Dataset) -> Dataset:
+    """The members that fire enough to be learned from."""
+    return dataset[np.isfinite(dataset.spike_times).sum(axis=1) >= MIN_SPIKES]
+
+
+def train_encoder(
+    encoder: Encoder,
+    known: Batch,
+    training: TrainingConfig,
+    *,
+    folder: pathlib.Path | None = None,
+    on_progress: Callable[[int, int, float], None] | None = None,
+) -> Trained:
+    """Trains an encoder of (g_s, g_u), or an adapter attached to one.
+
+    Every step sees random stretches of random trains, as they might be recorded; see
+    [`dicjax.augmentation.augment`][]. A twentieth of the members is kept apart.
+
+    **Arguments:**
+
+    - `encoder`: where to start; what [`dicjax.lora.learned`][] says is trained.
+    - `known`: simulated trains and what is known of them.
+    - `training`: how to train.
+    - `folder`: where the run is kept: `metrics.jsonl`, a line for every validation,
+        and the state, from which a run that was stopped goes on as if it had not been.
+    - `on_progress`: called with (step, number of steps, loss).
+    """
+    run = _Run(encoder, training, folder)
+    held_out = np.arange(len(known.labels)) % HELD_OUT == 0
+    learn = np.flatnonzero(~held_out)
+    odds = np.cumsum(_odds(np.asarray(known.labels)[learn]))
+    apart = known[np.flatnonzero(held_out)[:NUM_VALIDATION]]
+    for step in range(run.step, training.num_steps):
+        rng = np.random.default_rng((training.seed, step))
+        crop = int(rng.choice(CROPS, p=CROP_SHARES))
+        drawn = np.searchsorted(odds, rng.random(training.batch_size) * odds[-1])
+        loss = run.advance(known[learn[drawn]], crop)
+        last = step + 1 == training.num_steps
+        if (step + 1) % SAVE_EVERY == 0 or last:
+            run.validate(apart)
+        if on_progress is not None:
+            on_progress(step + 1, training.num_steps, loss)
+    return run.result()
+
+
+def _odds(labels):
+    """How often each member is drawn: patterns by their shares, within reason."""
+    odds = np.zeros(len(labels))
+    for name, share in SHARES.items():
+        of = labels == LABELS.index(name)
+        if of.any():
+            odds[of] = min(share / of.mean(), REPEATS)
+    return odds
+
+
+class _Run:
+    """The state of a training run, in memory and on disk."""
+
+    def __init__(self, encoder, training, folder):
+        self.training = training
+        self.folder = folder
+        self.spec = learned(encoder)
+        self.encoder = encoder
+        self.average = encoder
+        self.state = optimiser(training).init(eqx.filter(encoder, self.spec))
+        self.step = 0
+        self.losses = np.zeros(training.num_steps, np.float32)
+        self.validation = np.zeros((0, 2), np.float32)
+        self.started = time.time()
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._restore()
+
+    def advance(self, batch, crop) -> float:
+        self.encoder, self.average, self.state, loss = _learn(
+            self.encoder,
+            self.average,
+            self.state,
+            batch,
+            jr.fold_in(jr.key(self.training.seed), self.step),
+            jnp.asarray(self.step, jnp.float32),
+            jnp.asarray(self._clean(), jnp.float32),
+            self.training,
+            crop,
+        )
+        self.losses[self.step] = loss
+        self.step += 1
+        return float(loss)
+
+    def _clean(self) -> float:
+        return CLEAN[int(self.step >= _first_cycle(self.training))]
+
+    def validate(self, apart) -> None:
+        key = jr.key(0)  # the same stretches every time
+        loss = float(_validation_loss(self.average, apart, key, self.training))
+        row = np.array([[self.step, loss]], np.float32)
+        self.validation = np.concatenate([self.validation, row])
+        if self.folder is None:
+            return
+        recent = self.losses[max(0, self.step - SAVE_EVERY) : self.step]
+        line = {
+            "step": self.step,
+            "loss": float(recent.mean()),
+            "validation_loss": loss,
+            "learning_rate": float(_schedule(self.training)(self.step)),
+            "seconds": round(time.time() - self.started, 1),
+        }
+        with (self.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        self._save()
+
+    def _arrays(self):
+        arrays = (self.encoder, self.average, self.state)
+        leaves = jax.tree.leaves(eqx.filter(arrays, eqx.is_array))
+        return {f"{i:04}": np.asarray(x) for i, x in enumerate(leaves)}
+
+    def _save(self):
+        import orbax.checkpoint as ocp
+
+        path = (self.folder / f"state-{self.step:07}").absolute()
+        shutil.rmtree(path, ignore_errors=True)
+        content = {
+            "arrays": self._arrays(),
+            "losses": self.losses[: self.step],
+            "validation": self.validation,
+        }
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            checkpointer.save(path, content)
+        for old in self.folder.glob("state-*"):
+            if old.name < path.name:
+                shutil.rmtree(old)
+
+    def _restore(self):
+        import orbax.checkpoint as ocp
+
+        states = sorted(self.folder.glob("state-???????"))
+        if not states:
+            (self.folder / "metrics.jsonl").unlink(missing_ok=True)
+            return
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            content = checkpointer.restore(states[-1].absolute())
+        arrays = (self.encoder, self.average, self.state)
+        kept, structure = jax.tree.flatten(eqx.filter(arrays, eqx.is_array))
+        found = [content["arrays"][f"{i:04}"] for i in range(len(content["arrays"]))]
+        steps = len(content["losses"])
+        if [x.shape for x in kept] != [x.shape for x in found] or steps > len(
+            self.losses
+        ):
+            raise ValueError(
+                f"{self.folder} holds the state of another training run; name another "
+                "folder, or empty it."
+            )
+        restored = jax.tree.unflatten(structure, [jnp.asarray(x) for x in found])
+        rest = eqx.filter(arrays, eqx.is_array, inverse=True)
+        self.encoder, self.average, self.state = eqx.combine(restored, rest)
+        self.step = steps
+        self.losses[:steps] = content["losses"]
+        self.validation = np.asarray(content["validation"], np.float32).reshape(-1, 2)
+
+    def result(self) -> Trained:
+        return Trained(self.average, self.losses, self.validation)
+
+
+def _first_cycle(training: TrainingConfig) -> int:
+    """Steps of the first of two cycles; the second one polishes."""
+    return max(2, training.num_steps * 2 // 3)
+
+
+def _schedule(training: TrainingConfig) -> optax.Schedule:
+    first = _first_cycle(training)
+    rate = training.learning_rate
+    warm_up = min(500, first // 10 + 1)
+    learn = optax.warmup_cosine_decay_schedule(0.0, rate, warm_up, first)
+    rest = max(training.num_steps - first, 1)
+    polish = optax.cosine_decay_schedule(rate / 2, rest)
+    return optax.join_schedules([learn, polish], [first])
+
+
+def optimiser(training: TrainingConfig) -> optax.GradientTransformation:
+    """AdamW with clipped gradients; a warm-up and a cosine, and a second, lower one."""
     return optax.chain(
         optax.clip_by_global_norm(1.0),
-        optax.adamw(schedule, weight_decay=training.weight_decay),
+        optax.adamw(_schedule(training), weight_decay=training.weight_decay),
     )
 
 
 @eqx.filter_jit(donate="none")
-def _learn(encoder, average, state, batch, key, step, training, crop):
-    spike_times = _augment(key, batch.spike_times, training, crop)
-    learned, fixed = eqx.partition(encoder, _trainable(encoder))
+def _learn(encoder, average, state, batch, key, step, clean, training, crop):
+    spike_times, is_anomaly = augment(key, batch.spike_times, training, crop, clean)
+    changing, fixed = eqx.partition(encoder, learned(encoder))
 
-    def loss(learned):
-        return _loss(eqx.combine(learned, fixed), spike_times, batch)
+    def loss(changing):
+        whole = merge(eqx.combine(changing, fixed))
+        return _loss(whole, spike_times, is_anomaly, batch)
 
-    value, gradient = eqx.filter_value_and_grad(loss)(learned)
-    updates, state = _optimiser(training).update(gradient, state, learned)
-    encoder = eqx.apply_updates(encoder, updates)
+    value, gradient = eqx.filter_value_and_grad(loss)(changing)
+    updates, state = optimiser(training).update(gradient, state, changing)
+    changing = eqx.apply_updates(changing, updates)
     # An average over few steps at first, so that it soon forgets the start.
     decay = jnp.minimum(0.999, (1 + step) / (10 + step))
-    average = jax.tree.map(
-        lambda a, e: decay * a + (1 - decay) * e if eqx.is_inexact_array(a) else a,
-        average,
-        encoder,
+    before = eqx.filter(average, learned(average))
+    now = jax.tree.map(lambda a, e: decay * a + (1 - decay) * e, before, changing)
+    return eqx.combine(changing, fixed), eqx.combine(now, fixed), state, value
+
+
+@eqx.filter_jit
+def _validation_loss(encoder, batch, key, training):
+    clean = jnp.asarray(CLEAN[0], jnp.float32)
+    spike_times, is_anomaly = augment(
+        key, batch.spike_times, training, CROPS[-1], clean
     )
-    return encoder, average, state, value
+    return _loss(merge(encoder), spike_times, is_anomaly, batch)
 
 
-def _augment(
-    key: Key[Array, ""],
-    spike_times: Float[Array, "batch spikes"],
-    training: TrainingConfig,
-    crop: int,
-) -> Float[Array, "batch crop"]:
-    """Random stretches of the trains, with spikes moved and missed."""
-
-    def one(key, times):
-        keys = jr.split(key, 5)
-        num = jnp.sum(jnp.isfinite(times), dtype=jnp.int32)
-        longest = jnp.minimum(num, crop)
-        shortest = jnp.minimum(longest, MIN_CROP)
-        length = jr.randint(keys[0], (), shortest, longest + 1, jnp.int32)
-        start = jr.randint(keys[1], (), 0, num - length + 1, jnp.int32)
-        padded = jnp.concatenate([times, jnp.full(crop, jnp.inf, times.dtype)])
-        stretch = jax.lax.dynamic_slice_in_dim(padded, start, crop)
-        kept = jnp.arange(crop, dtype=jnp.int32) < length
-        stretch = jnp.where(kept, stretch, jnp.inf)
-        stretch = stretch - stretch[0]
-        # Half of the trains stay as they are: recordings may be that clean, too.
-        dirty = jr.bernoulli(keys[2]).astype(times.dtype)
-        jitter, missed = jr.uniform(keys[3], (2,), times.dtype)
-        normal, uniform = jr.split(keys[4])
-        noise = jr.normal(normal, (crop,), times.dtype)
-        moved = stretch + dirty * training.max_jitter * jitter * noise
-        chance = dirty * training.max_missed * missed
-        lost = jr.uniform(uniform, (crop,), times.dtype) < chance
-        return jnp.sort(jnp.where(lost, jnp.inf, moved))
-
-    return jax.vmap(one)(jr.split(key, len(spike_times)), spike_times)
-
-
-def _loss(encoder, spike_times, batch):
+def _loss(encoder: Encoder, spike_times, is_anomaly, batch: Batch) -> PyTree:
     reading = jax.vmap(encoder)(spike_times)
-    share = (batch.dics - encoder.low[None]) / (encoder.high - encoder.low)[None]
-    u = jnp.log(share) - jnp.log1p(-share)
-    density = jax.vmap(mixture_log_prob)(
-        reading.weights, reading.means, reading.factors, u
+    scales = encoder.scales
+    slow = to_logits(batch.slow, scales.low[None], scales.high[None])
+    fast = to_logits(batch.fast, scales.fast_low[None], scales.fast_high[None])
+    density = jax.vmap(mixture_log_prob)
+    miss = -density(reading.weights, reading.means, reading.factors, slow)
+    miss_fast = -density(
+        reading.fast_weights, reading.fast_means, reading.fast_factors, fast
     )
     label = optax.softmax_cross_entropy_with_integer_labels(
         reading.labels, batch.labels
     )
     known = jnp.isfinite(batch.features)
-    miss = jnp.where(known, reading.features - jnp.where(known, batch.features, 0), 0)
-    feature = jnp.sum(miss**2, axis=-1) / NUM_FEATURES
-    return jnp.mean(-density + LABEL_WEIGHT * label + FEATURE_WEIGHT * feature)
-
-
-def calibrate(encoder: Encoder, dataset: Dataset) -> Float[np.ndarray, " levels"]:
-    """The share of truths inside the region of each nominal level."""
-    posterior = posterior_of(encoder, dataset)
-    draws = posterior.sample(jr.key(1), 1024)
-    densities = posterior.log_prob(draws)
-    truth = posterior.log_prob(jnp.asarray(dataset.dics)[:, None])
-    # The smallest level whose region holds the truth.
-    levels = np.asarray(jnp.mean(densities > truth, axis=1))
-    grid = np.linspace(0, 1, NUM_LEVELS)
-    ranks = np.searchsorted(np.sort(levels), grid, side="right") / len(levels)
-    # Strictly increasing, so that it can be inverted, and whole at the end.
-    ranks = np.maximum.accumulate(ranks) + 1e-6 * grid
-    ranks[0], ranks[-1] = 0.0, 1.0
-    return ranks.astype(np.float32)
-
-
-def posterior_of(encoder: Encoder, dataset: Dataset, batch: int = 512) -> Posterior:
-    """Posteriors of simulated members, from as many spikes as are read at once."""
-    width = encoder.config.max_spikes
-    times = dataset.spike_times
-    times = np.pad(
-        times, ((0, 0), (0, max(0, width - times.shape[1]))), constant_values=np.inf
-    )[:, :width].astype(np.float32)
-    times = np.where(np.isfinite(times), times - times[:, :1], np.inf)
-    pieces = []
-    for start in range(0, len(times), batch):
-        piece = times[start : start + batch]
-        rows = np.concatenate([piece, np.repeat(piece[-1:], batch - len(piece), 0)])
-        reading = read(encoder, jnp.asarray(rows))
-        reading = jax.tree.map(lambda x, n=len(piece): x[:n], reading)
-        pieces.append((reading.weights, reading.means, reading.factors))
-    weights, means, factors = (jnp.concatenate(x) for x in zip(*pieces, strict=True))
-    grid = jnp.linspace(0, 1, NUM_LEVELS)
-    return Posterior(weights, means, factors, encoder.low, encoder.high, grid)
-
-
-def evaluate(
-    encoder: Encoder, ranks: Float[np.ndarray, " levels"], dataset: Dataset
-) -> dict[str, dict[str, float | int]]:
-    """Errors and coverage by label, on members the encoder has not seen.
-
-    For each label: how many members, mean absolute error of the posterior means of g_s
-    and g_u, and the share of truths within the calibrated 50 and 90 % regions.
-    """
-    labels = np.asarray(spike_features(dataset.spike_times).label)
-    posterior = posterior_of(encoder, dataset)
-    posterior = dataclasses.replace(posterior, ranks=jnp.asarray(ranks))
-    errors = np.abs(np.asarray(posterior.mean) - dataset.dics)
-    inside = {
-        level: np.asarray(posterior.region(level / 100).contains(dataset.dics))
-        for level in (50, 90)
-    }
-    table = {}
-    for index, name in enumerate(LABELS):
-        of = labels == index
-        if not of.any():
-            continue
-        table[name] = {
-            "num": int(of.sum()),
-            "mae_g_s": float(errors[of, 0].mean()),
-            "mae_g_u": float(errors[of, 1].mean()),
-            "coverage_50": float(inside[50][of].mean()),
-            "coverage_90": float(inside[90][of].mean()),
-        }
-    return table
+    away = jnp.where(known, reading.features - jnp.where(known, batch.features, 0), 0)
+    features = jnp.mean(jnp.sqrt(1 + (away / FINE) ** 2) - 1, axis=-1)
+    each = miss + FAST_WEIGHT * miss_fast
+    each += LABEL_WEIGHT * label + FEATURE_WEIGHT * features
+    own = (~is_anomaly).astype(each.dtype)
+    anomaly = optax.sigmoid_binary_cross_entropy(reading.anomaly, 1 - own)
+    total = jnp.sum(own * each) / jnp.maximum(jnp.sum(own), 1)
+    return total + ANOMALY_WEIGHT * jnp.mean(anomaly)

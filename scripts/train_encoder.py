@@ -1,7 +1,9 @@
 """Makes the checkpoints that dicjax ships: `python scripts/train_encoder.py MODEL`.
 
-Simulated data are kept under data/, so that training can be repeated without them
-being made again.
+`stg` and `stg-prinz` are trained from nothing, `da` and `pospischil-ib` adapted to the
+encoder of `stg`. Simulated data and the state of training are kept under data/, so that
+the same command goes on where it was stopped. `--seed N` trains another encoder into
+data/, for comparison.
 """
 
 import os
@@ -15,18 +17,26 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_prefer_vector_width=512")
 import json  # noqa: E402
 import time  # noqa: E402
 
-from dicjax.config import TrainingConfig  # noqa: E402
-from dicjax.fitting import fit_encoder  # noqa: E402
+from dicjax.config import AdapterConfig, TrainingConfig  # noqa: E402
+from dicjax.fitting import fit_adapter, fit_encoder  # noqa: E402
 from dicjax.models import MODELS  # noqa: E402
 
 
 ROOT = pathlib.Path(__file__).parents[1]
-NUM_MEMBERS = 125_000
+DATA = ROOT / "data"
+MEMBERS = {"stg": 300_000, "stg-prinz": 300_000}
+STEPS = {"stg": 48_000, "stg-prinz": 36_000}
+ADAPTED = {"da": 100_000, "pospischil-ib": 40_000}
+ADAPTER_STEPS = {"da": 12_000, "pospischil-ib": 6_000}
+SEED = 1
 
 
 def main() -> None:
     model = sys.argv[1]
-    num_steps = int(sys.argv[2]) if len(sys.argv) > 2 else TrainingConfig().num_steps
+    seed = int(sys.argv[sys.argv.index("--seed") + 1]) if "--seed" in sys.argv else SEED
+    out = ROOT / "checkpoints" / model
+    if seed != SEED:
+        out = DATA / model / f"seed-{seed}"
     start = time.time()
     said = [0.0]
 
@@ -35,15 +45,23 @@ def main() -> None:
             said[0] = time.time()
             print(f"{said[0] - start:6.0f} s  {stage}: {done} of {total}", flush=True)
 
-    metrics = fit_encoder(
-        MODELS[model](),
-        ROOT / "checkpoints" / model,
-        num_members=NUM_MEMBERS,
-        training=TrainingConfig(num_steps=num_steps, seed=1),
-        data=ROOT / "data",
-        on_progress=report,
-    )
-    print(json.dumps(metrics, indent=2))
+    neuron = MODELS[model]()
+    if model in ADAPTED:
+        training = TrainingConfig(num_steps=ADAPTER_STEPS[model], seed=seed)
+        adapting = AdapterConfig(members=ADAPTED[model], training=training)
+        tests = fit_adapter(
+            neuron, out, adapting=adapting, data=DATA, on_progress=report
+        )
+    else:
+        tests = fit_encoder(
+            neuron,
+            out,
+            num_members=MEMBERS[model],
+            training=TrainingConfig(num_steps=STEPS[model], seed=seed),
+            data=DATA,
+            on_progress=report,
+        )
+    print(json.dumps(tests, indent=2))
     print(f"{time.time() - start:.0f} s")
 
 

@@ -1,81 +1,180 @@
+import dataclasses
 import json
 import shutil
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
 
+import dicjax.checkpoint
 from dicjax.atlas import Atlas
-from dicjax.checkpoint import load_checkpoint, save_checkpoint, shipped_checkpoint
-from dicjax.config import EncoderConfig
-from dicjax.encoder import Encoder
+from dicjax.calibration import Calibration
+from dicjax.checkpoint import (
+    Base,
+    encoder_hash,
+    find_neuron,
+    load_checkpoint,
+    save_checkpoint,
+    shipped_checkpoint,
+    shipped_models,
+)
+from dicjax.config import DensityConfig, EncoderConfig
+from dicjax.density import Density
+from dicjax.encoder import Encoder, make_scales
+from dicjax.lora import attach, LowRank, merge
 from dicjax.models import MODELS
 
 
-CONFIG = EncoderConfig(width=8, num_heads=2, num_blocks=1, latent=4, max_spikes=16)
+CONFIG = EncoderConfig(width=8, num_slots=2, latent=4, hidden=8, max_spikes=16)
+DENSITY = DensityConfig(width=8, num_components=2)
+NEURON = """
+import dataclasses
+import dicjax as dj
+
+neuron = dataclasses.replace(dj.stg(), name="mine")
+"""
+
+
+def _encoder(seed=0):
+    made = Encoder(CONFIG, make_scales((-20.0, 20.0), (0.0, 20.0)), key=jr.key(seed))
+    return jax.tree.map(
+        lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, made
+    )
 
 
 @pytest.fixture
-def saved(tmp_path):
-    encoder = Encoder(CONFIG, (-20.0, 20.0), (0.0, 20.0), key=jr.key(0))
+def parts():
     rng = np.random.default_rng(0)
-    atlas = Atlas(
-        g=rng.uniform(size=(5, 8)).astype(np.float32),
-        labels=np.array([1, 2, 2, 3, 1], np.int32),
-        features=rng.normal(size=(5, 7)).astype(np.float32),
-    )
-    ranks = np.linspace(0, 1, 11).astype(np.float32)
+    levels = np.linspace(0, 1, 11, dtype=np.float32)
+    density = Density(DENSITY, (0, 1, 2, 3, 4, 7), 8, 5, key=jr.key(1))
+    return {
+        "encoder": _encoder(),
+        "calibration": Calibration(np.tile(levels, (4, 1)), np.asarray(1.5)),
+        "density": density,
+        "density_config": DENSITY,
+        "atlas": Atlas(
+            g=rng.uniform(size=(5, 8)).astype(np.float32),
+            labels=np.array([1, 2, 2, 3, 1], np.int32),
+            features=rng.normal(size=(5, 7)).astype(np.float32),
+        ),
+        "about": {"date": "2026-01-01"},
+    }
+
+
+@pytest.fixture
+def saved(tmp_path, parts):
     path = tmp_path / "stg"
-    save_checkpoint(path, "stg", encoder, ranks, atlas, {"date": "2026-01-01"})
-    return path, encoder, ranks, atlas
+    save_checkpoint(path, "stg", **parts)
+    return path
 
 
-def test_a_checkpoint_comes_back_bit_for_bit(saved):
-    path, encoder, ranks, atlas = saved
-    loaded = load_checkpoint(path, "stg")
-    for x, y in zip(
-        jax.tree.leaves((encoder, atlas)),
-        jax.tree.leaves((loaded.encoder, loaded.atlas)),
-        strict=True,
-    ):
+def _same(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         assert np.array_equal(x, y, equal_nan=True)
         assert x.dtype == y.dtype
-    assert np.array_equal(loaded.ranks, ranks)
+
+
+def test_a_checkpoint_comes_back_bit_for_bit(saved, parts):
+    loaded = load_checkpoint(saved, "stg")
+    for name in ("encoder", "calibration", "density", "atlas"):
+        _same(getattr(loaded, name), parts[name])
     assert loaded.encoder.config == CONFIG
+    assert loaded.density.free == (0, 1, 2, 3, 4, 7)
     assert loaded.header["date"] == "2026-01-01"
+    assert loaded.neuron.name == "stg"
+
+
+def test_an_adapter_is_kept_without_the_encoder_and_comes_back_on_it(
+    saved, parts, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(dicjax.checkpoint, "shipped_checkpoint", lambda model: saved)
+    adapted = attach(jr.key(2), parts["encoder"], 2)
+    adapted = jax.tree.map(
+        lambda x: (
+            eqx.tree_at(lambda w: w.up, x, x.up + jnp.float32(0.1))
+            if isinstance(x, LowRank)
+            else x
+        ),
+        adapted,
+        is_leaf=lambda x: isinstance(x, LowRank),
+    )
+    base = Base("stg", 2, encoder_hash(parts["encoder"]))
+    path = tmp_path / "stg-prinz"
+    save_checkpoint(path, "stg-prinz", **parts | {"encoder": adapted}, base=base)
+    loaded = load_checkpoint(path, "stg-prinz")
+    _same(loaded.encoder, merge(adapted))
+    whole = load_checkpoint(saved).header["num_parameters"]
+    assert loaded.header["num_parameters"] < whole
+    # Another encoder in the place of the one it was trained on does not go unnoticed.
+    shutil.rmtree(saved)
+    save_checkpoint(saved, "stg", **parts | {"encoder": _encoder(9)})
+    with pytest.raises(ValueError, match="adapts the encoder .* adapt again"):
+        load_checkpoint(path)
+
+
+def test_a_neuron_of_ones_own_travels_with_its_checkpoint(parts, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(NEURON)
+    path = tmp_path / "mine"
+    save_checkpoint(path, "mine", **parts, neuron_file=file)
+    file.unlink()
+    loaded = load_checkpoint(path)
+    assert loaded.model == loaded.neuron.name == "mine"
+    neuron, copy = find_neuron(str(path))
+    assert neuron.name == "mine"
+    assert copy is not None
+    load_checkpoint(path)  # looking at it has left nothing behind
+    copy.write_text(NEURON + "\n# edited")
+    with pytest.raises(ValueError, match="damaged"):
+        load_checkpoint(path)
+
+
+def test_a_model_this_version_does_not_have_is_refused(parts, tmp_path):
+    save_checkpoint(tmp_path / "new", "newest", **parts)
+    with pytest.raises(ValueError, match="which this dicjax does not have"):
+        load_checkpoint(tmp_path / "new")
 
 
 def test_another_model_is_refused(saved):
     with pytest.raises(ValueError, match="is for the model 'stg', not for 'stg-prinz'"):
-        load_checkpoint(saved[0], "stg-prinz")
+        load_checkpoint(saved, "stg-prinz")
+
+
+def test_another_version_is_refused(saved):
+    header = json.loads((saved / "header.json").read_text())
+    header["version"] = 1
+    (saved / "header.json").write_text(json.dumps(header))
+    with pytest.raises(ValueError, match="format version 1, but .* reads version 2"):
+        load_checkpoint(saved)
 
 
 def test_an_edited_configuration_is_refused(saved):
-    header = json.loads((saved[0] / "header.json").read_text())
-    header["config"]["width"] = 16
-    (saved[0] / "header.json").write_text(json.dumps(header))
+    header = json.loads((saved / "header.json").read_text())
+    header["config"]["encoder"]["width"] = 16
+    (saved / "header.json").write_text(json.dumps(header))
     with pytest.raises(ValueError, match="was edited"):
-        load_checkpoint(saved[0], "stg")
+        load_checkpoint(saved, "stg")
 
 
-def test_damaged_arrays_are_refused(saved):
-    for path in (saved[0] / "arrays").rglob("d/*"):
+@pytest.mark.parametrize("folder", ["encoder", "arrays"])
+def test_damaged_arrays_are_refused(saved, folder):
+    for path in (saved / folder).rglob("d/*"):
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 0xFF
         path.write_bytes(bytes(content))
     with pytest.raises(ValueError, match="damaged"):
-        load_checkpoint(saved[0], "stg")
+        load_checkpoint(saved, "stg")
 
 
-def test_arrays_of_another_checkpoint_are_refused(saved, tmp_path):
-    path, _, ranks, atlas = saved
-    other = Encoder(CONFIG, (-20.0, 20.0), (0.0, 20.0), key=jr.key(1))
-    save_checkpoint(tmp_path / "other", "stg", other, ranks, atlas, {})
-    shutil.rmtree(path / "arrays")
-    (tmp_path / "other" / "arrays").rename(path / "arrays")
+def test_arrays_of_another_checkpoint_are_refused(saved, parts, tmp_path):
+    save_checkpoint(tmp_path / "other", "stg", **parts | {"encoder": _encoder(3)})
+    shutil.rmtree(saved / "encoder")
+    (tmp_path / "other" / "encoder").rename(saved / "encoder")
     with pytest.raises(ValueError, match="damaged"):
-        load_checkpoint(path, "stg")
+        load_checkpoint(saved, "stg")
 
 
 @pytest.mark.parametrize("content", [None, "not json", "[]", '{"format": "other"}'])
@@ -86,24 +185,38 @@ def test_foreign_folders_are_refused(tmp_path, content):
         load_checkpoint(tmp_path, "stg")
 
 
-def test_saving_again_replaces_the_whole(saved):
-    path, encoder, ranks, atlas = saved
-    save_checkpoint(path, "stg", encoder, ranks, atlas, {"date": "2026-02-02"})
-    assert load_checkpoint(path, "stg").header["date"] == "2026-02-02"
-    assert not list(path.parent.glob("*.partial"))
+def test_saving_again_replaces_the_whole(saved, parts):
+    save_checkpoint(saved, "stg", **parts | {"about": {"date": "2026-02-02"}})
+    assert load_checkpoint(saved, "stg").header["date"] == "2026-02-02"
+    assert not list(saved.parent.glob("*.partial"))
 
 
-@pytest.mark.parametrize("model", ("stg", "stg-prinz"))
+@pytest.mark.parametrize("model", shipped_models())
 def test_what_ships_loads_and_says_how_good_it_is(model):
     loaded = load_checkpoint(shipped_checkpoint(model), model)
-    tested = loaded.header["test"]["by_label"]
+    for table in loaded.header["tests"].values():
+        for row in table.values():
+            assert 0 <= row["coverage_90"] <= 1
+    tested = next(iter(loaded.header["tests"].values()))
     assert {"tonic", "bursting"} <= set(tested)
-    for row in tested.values():
-        assert 0 <= row["coverage_90"] <= 1
     assert loaded.atlas.g.shape[1] == len(MODELS[model]().channels)
-    assert np.all(np.diff(loaded.ranks) >= 0)
+    assert np.all(np.diff(loaded.calibration.ranks, axis=1) >= 0)
+    assert loaded.encoder.config == EncoderConfig()
 
 
-def test_models_without_a_checkpoint_say_how_to_train_one():
-    with pytest.raises(ValueError, match="dicjax train"):
+def test_what_ships_are_the_three_models_of_recordings():
+    assert set(shipped_models()) >= {"stg", "stg-prinz", "da"}
+    folder = shipped_checkpoint("da") / "encoder"
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    assert size < 300_000  # an adapter, not an encoder
+
+
+def test_models_without_a_checkpoint_say_how_to_make_one():
+    with pytest.raises(ValueError, match="dicjax adapt squid --out"):
         shipped_checkpoint("squid")
+
+
+def test_an_unknown_neuron_says_what_may_be_named():
+    with pytest.raises(ValueError, match="a Python file that declares a neuron"):
+        find_neuron("squid")
+    assert dataclasses.is_dataclass(find_neuron("stg")[0])

@@ -231,11 +231,31 @@ def test_crab_recordings_get_a_hundred_members(data, file):
 
 def test_merged_cells_and_drift_are_pointed_out(data):
     (train,) = dj.read_spike_trains(data / "recordings" / "stg_crab_A_baseline_PD.csv")
-    assert any("merged" in x for x in warnings_about(train, features_of(train)))
-    steady = as_train(np.arange(1, 100) * 50.0)
-    assert warnings_about(steady, features_of(steady)) == []
+    assert any("merged" in x for x in _warnings(train, "stg-prinz"))
+    steady = as_train(np.arange(1, 100) * 100.0)
+    assert _warnings(steady, "stg") == []
     drifting = as_train(np.cumsum(np.linspace(50, 120, 100)))
-    assert any("rate" in x for x in warnings_about(drifting, features_of(drifting)))
+    assert any("rate" in x for x in _warnings(drifting, "stg"))
+
+
+def _warnings(train, model):
+    return warnings_about(train, features_of(train), dj.infer([train], model))
+
+
+@pytest.mark.parametrize(
+    ("file", "known"),
+    [
+        ("stg_crab_A_baseline_LP", True),
+        ("stg_crab_B_baseline_LP", True),
+        ("stg_crab_A_baseline_PD", False),  # two cells
+        ("retinal_ganglion_cell_low_light", False),
+        ("retinal_ganglion_cell_high_light", False),
+    ],
+)
+def test_recordings_unlike_the_model_are_flagged(data, file, known):
+    (train,) = dj.read_spike_trains(data / "recordings" / f"{file}.csv")
+    posterior = dj.infer([train], "stg-prinz")
+    assert posterior.in_distribution.tolist() == [known]
 
 
 def test_short_trains_are_refused_by_the_api():

@@ -16,8 +16,8 @@ from matplotlib.text import Text
 from test_tables import make_generated
 
 from dicjax import plots
-from dicjax.encoder import NUM_DRAWS
 from dicjax.plots import activity, population, style
+from dicjax.posterior import NUM_DRAWS
 from dicjax.report import write_report
 from dicjax.result import Generated, Round
 from dicjax.spikes import Features, pad_trains, spike_features, SpikeTrain
@@ -307,3 +307,13 @@ def test_a_report_without_a_valid_member_says_so(generated, tmp_path):
     assert "<h1>0 of 12" in page
     assert "Only 0 of the 12 members asked for were found" in page
     assert "nan" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
+
+
+def test_a_training_curve_shows_both_losses():
+    losses = np.exp(-np.arange(2000) / 300)
+    validation = np.array([[1000, 0.5], [2000, 0.3]])
+    figure = plots.plot_training(losses, validation)
+    (ax,) = figure.axes
+    learning, apart = ax.lines
+    assert learning.get_ydata()[0] == pytest.approx(losses[:200].mean())
+    assert apart.get_xdata().tolist() == [1000, 2000]

@@ -11,8 +11,8 @@ from hypothesis import given, strategies as st
 from pyarrow import csv, parquet
 
 from dicjax.dic import dynamic_input_conductances
-from dicjax.encoder import Posterior
 from dicjax.models import stg
+from dicjax.posterior import Posterior
 from dicjax.result import Generated, participation_ratio, Round
 from dicjax.simulation import Run, simulate
 from dicjax.spikes import (
@@ -55,7 +55,7 @@ def make_generated() -> Generated:
         factors=jnp.array([[[[0.2, 0], [0.1, 0.3]]] * 2]),
         low=jnp.array([-22.0, -1.0]),
         high=jnp.array([22.0, 21.0]),
-        ranks=jnp.linspace(0, 1, 101),
+        ranks=jnp.linspace(0, 1, 101)[None],
     )
     failures = {"burst period off": 5, "did not fire": 1}
     return Generated(

@@ -13,6 +13,7 @@ from dicjax.plots.activity import (
     plot_raster as plot_raster,
     plot_traces as plot_traces,
 )
+from dicjax.plots.learning import plot_training as plot_training
 from dicjax.plots.population import (
     most_different as most_different,
     plot_conductances as plot_conductances,

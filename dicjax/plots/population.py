@@ -13,7 +13,6 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from dicjax.encoder import NUM_DRAWS, Posterior
 from dicjax.neuron import Neuron
 from dicjax.plots.style import (
     color_key,
@@ -32,6 +31,7 @@ from dicjax.plots.style import (
     style_axes,
     WIDTH,
 )
+from dicjax.posterior import NUM_DRAWS, Posterior
 from dicjax.result import Round, wilson
 
 

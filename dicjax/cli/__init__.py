@@ -1,0 +1,393 @@
+"""The command line: parse, one call, write."""
+
+import dataclasses
+import math
+import os
+import pathlib
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Annotated
+
+import tyro
+
+from dicjax.cli.common import File, Flat, Progress, say
+from dicjax.cli.learning import Adapt, Dataset, Train
+from dicjax.config import GenerateConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """Which spikes to read."""
+
+    unit: str | None = None
+    """Unit of the times in RECORDING: ms, s, us, min, or samples@RATE (in Hz). Needed
+    only where the file does not say."""
+    unit_id: str | None = None
+    """Which neuron to take from a file that holds several."""
+    window: tuple[float, float] | None = None
+    """Start and stop, in ms, of the stretch to use."""
+
+    def read(self, path: pathlib.Path) -> list:
+        """The spike trains of a file, cut to the window."""
+        from dicjax.readers import read_spike_trains
+
+        trains = read_spike_trains(path, unit=self.unit, unit_id=self.unit_id)
+        if self.window is not None:
+            trains = [train.window(*self.window) for train in trains]
+        return trains
+
+
+@dataclasses.dataclass(frozen=True)
+class Generate:
+    """Generate a population of models that fire like RECORDING.
+
+    Writes a folder with models.parquet and models.csv (a row per model),
+    spikes.parquet, manifest.json and report.html. Exit status 0: done; 1: done, but
+    fewer valid models than asked for; 2: bad input.
+    """
+
+    recording: File
+    """Spike times of one neuron: CSV, text, npy, npz or NWB."""
+    out: pathlib.Path
+    """Folder to write; it must not exist yet."""
+    model: str = "auto"
+    """stg, stg-prinz, da, the folder that `dicjax adapt` made, or auto for the
+    stomatogastric one that suits the recording."""
+    members: int = 100
+    """How many valid models to find."""
+    tolerance: float = 0.10
+    """How far each feature may be from the recording's, as a share."""
+    seed: int = 0
+    """The same seed gives the same population."""
+    overwrite: bool = False
+    """Replace a run that the folder already holds."""
+    checkpoint: pathlib.Path | None = None
+    """A trained encoder, instead of the one that ships."""
+    source: Flat[Recording] = dataclasses.field(default_factory=Recording)
+    search: Flat[GenerateConfig] = dataclasses.field(default_factory=GenerateConfig)
+
+    def run(self) -> int:
+        """Generates and writes; the exit status."""
+        from dicjax.tables import check_folder, write_folder
+
+        check_folder(self.out, self.overwrite)
+        train = _only(self.source.read(self.recording), self.recording)
+        with Progress() as progress:
+            import jax
+
+            from dicjax.pipeline import generate
+
+            result = generate(
+                jax.random.key(self.seed),
+                train,
+                model=self.model,
+                num=self.members,
+                tolerance=self.tolerance,
+                config=self.search,
+                checkpoint=self.checkpoint,
+                on_progress=progress,
+            )
+            progress("writing", result.num_accepted, self.members)
+            settings = result.settings | {
+                "seed": self.seed,
+                "source_sha256": _sha256(self.recording),
+                "window_ms": self.source.window,
+            }
+            result = dataclasses.replace(result, settings=settings)
+            write_folder(self.out, self.overwrite, lambda path: _write(result, path))
+        for warning in result.settings["warnings"]:
+            say(f"Note: {warning}")
+        if result.settings["interrupted"]:
+            say("Stopped: what was found until then is written.")
+        print(result.report())
+        print(f"Look at {self.out / 'report.html'}.")
+        return 0 if result.num_accepted >= self.members else 1
+
+
+def _write(result, folder: pathlib.Path) -> None:
+    from dicjax.report import write_report
+    from dicjax.tables import write_population
+
+    write_population(result, folder)
+    write_report(result, folder / "report.html")
+
+
+@dataclasses.dataclass(frozen=True)
+class Infer:
+    """Infer the dynamic input conductances of every neuron in RECORDING.
+
+    Writes a CSV with a row per neuron: medians and 90 % intervals of the slow,
+    ultraslow and fast input conductances and of the threshold (mV), and whether the
+    recording resembles what the encoder was trained on.
+    """
+
+    recording: File
+    """Spike times: CSV, text, npy, npz or NWB."""
+    out: pathlib.Path | None = None
+    """CSV to write; the terminal if not given."""
+    model: str = "auto"
+    """stg, stg-prinz, da, the folder that `dicjax adapt` made, or auto for the
+    stomatogastric one that suits the first train."""
+    checkpoint: pathlib.Path | None = None
+    """A trained encoder, instead of the one that ships."""
+    source: Flat[Recording] = dataclasses.field(default_factory=Recording)
+
+    def run(self) -> int:
+        """Infers and writes; the exit status."""
+        from dicjax.pipeline import infer, suit
+
+        trains = self.source.read(self.recording)
+        model = suit(trains[0]) if self.model == "auto" else self.model
+        posterior = infer(trains, model, checkpoint=self.checkpoint)
+        columns = {
+            "unit": [train.name for train in trains],
+            "num_spikes": [train.num_spikes for train in trains],
+            "model": [model] * len(trains),
+        }
+        for one, names in (
+            (posterior, ("g_s", "g_u")),
+            (posterior.fast, ("g_f", "V_th")),
+        ):
+            median, interval = one.median, one.interval(0.9)
+            for i, name in enumerate(names):
+                columns[name] = median[:, i].tolist()
+                columns[f"{name}_5"] = interval[:, i, 0].tolist()
+                columns[f"{name}_95"] = interval[:, i, 1].tolist()
+        columns["in_distribution"] = posterior.in_distribution.tolist()
+        _table(columns, self.out)
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """Measure every spike train in RECORDING and name its firing pattern."""
+
+    recording: File
+    """Spike times: CSV, text, npy, npz or NWB."""
+    out: pathlib.Path | None = None
+    """CSV to write; the terminal if not given."""
+    source: Flat[Recording] = dataclasses.field(default_factory=Recording)
+
+    def run(self) -> int:
+        """Measures and writes; the exit status."""
+        from dicjax.pipeline import features_of
+        from dicjax.spikes import LABELS
+
+        trains = self.source.read(self.recording)
+        measured = [features_of(train) for train in trains]
+        columns = {
+            "unit": [train.name for train in trains],
+            "label": [LABELS[int(f.label)] for f in measured],
+        }
+        names = ("num_spikes", "rate", "mean_isi", "cv", "cv2", "lv", "num_bursts")
+        bursts = ("period", "intra_burst_isi", "spikes_per_burst", "duty_cycle")
+        for name in names + bursts:
+            columns[name] = [getattr(f, name).item() for f in measured]
+        _table(columns, self.out)
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Simulate:
+    """Simulate every model of a table, and write spike times and features.
+
+    MODELS has a column g_<channel> (mS/cm²) per channel; a folder that `generate` wrote
+    will do.
+    """
+
+    models: File
+    """models.parquet, models.csv, or the folder that holds them."""
+    out: pathlib.Path
+    """Folder to write; it must not exist yet."""
+    model: str | None = None
+    """stg, da, hodgkin-huxley or another model, a Python file that declares a neuron,
+    or a checkpoint's folder, where the table does not say."""
+    duration: float = 6000.0
+    """Simulated time, in ms."""
+    discard: float = 3000.0
+    """Time left out at the start, in ms."""
+    dt: float = 0.05
+    """Time step, in ms."""
+    current: float = 0.0
+    """Applied current, in µA/cm², from `start` to `stop`."""
+    start: float = 0.0
+    """When the applied current begins, in ms."""
+    stop: float = math.inf
+    """When it ends, in ms; it lasts to the end if not given."""
+    noise: float = 0.0
+    """Standard deviation of an applied noise current, in µA/cm²."""
+    seed: int = 0
+    """Seed of the noise."""
+    overwrite: bool = False
+    """Replace what the folder already holds."""
+
+    def run(self) -> int:
+        """Simulates and writes; the exit status."""
+        import jax
+        import numpy as np
+
+        from dicjax.simulation import simulate
+        from dicjax.stimulus import NoisyCurrent, Step
+        from dicjax.tables import check_folder, write_folder, write_simulation
+
+        check_folder(self.out, self.overwrite)
+        neuron, g = _models(self.models, self.model)
+        stimulus = Step(self.current, self.start, self.stop) if self.current else None
+        if self.noise:
+            noise = NoisyCurrent(jax.random.key(self.seed), self.noise)
+            stimulus = noise if stimulus is None else stimulus + noise
+        with Progress() as progress:
+            run = simulate(
+                neuron,
+                np.asarray(g, np.float32),
+                self.duration,
+                discard=self.discard,
+                dt=self.dt,
+                stimulus=stimulus,
+                on_progress=lambda done, total: progress("simulating", done, total),
+            )
+        write_folder(
+            self.out,
+            self.overwrite,
+            lambda path: write_simulation(neuron.name, g, run, path),
+        )
+        failed = int((~run.succeeded).sum())
+        print(f"{len(g)} models simulated, {failed} failed -> {self.out}")
+        return 1 if failed else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Dic:
+    """Compute the dynamic input conductances and the threshold of every model."""
+
+    models: File
+    """models.parquet, models.csv, or the folder that holds them."""
+    out: pathlib.Path | None = None
+    """CSV to write; the terminal if not given."""
+    model: str | None = None
+    """A model's name, a Python file that declares a neuron, or a checkpoint's folder,
+    where the table does not say."""
+    V: float | None = None
+    """Potential, in mV; the model's reference potential if not given."""
+
+    def run(self) -> int:
+        """Computes and writes; the exit status."""
+        import numpy as np
+
+        from dicjax.dic import dynamic_input_conductances, threshold
+
+        neuron, g = _models(self.models, self.model)
+        g = np.asarray(g, np.float32)
+        V = float(neuron.V_ref) if self.V is None else self.V
+        dics = np.asarray(dynamic_input_conductances(neuron, g, V))
+        own = threshold(neuron, g)
+        columns = {"member": list(range(len(g))), "V": [V] * len(g)}
+        for i, column in enumerate(("g_f", "g_s", "g_u")):
+            columns[column] = dics[:, i].tolist()
+        columns["V_th"] = np.asarray(own.V).tolist()
+        columns["threshold"] = [own.names[i] for i in np.asarray(own.status)]
+        _table(columns, self.out)
+        return 0
+
+
+def _only(trains: list, path: pathlib.Path):
+    if len(trains) > 1:
+        names = ", ".join(repr(train.name) for train in trains[:8])
+        raise ValueError(
+            f"{path} holds {len(trains)} neurons; choose one with --unit-id: {names}."
+        )
+    return trains[0]
+
+
+def _models(path: pathlib.Path, model: str | None):
+    """The neuron of a table of models, and their conductances."""
+    from dicjax.checkpoint import find_neuron
+    from dicjax.tables import read_models
+
+    if model is not None:
+        neuron, _ = find_neuron(model)
+        return neuron, read_models(path, neuron)[1]
+    name, g = read_models(path)
+    return find_neuron(name)[0], g
+
+
+def _table(columns: dict[str, list], out: pathlib.Path | None) -> None:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    from dicjax.tables import replacing
+
+    table = pa.table(columns)
+    if out is None:
+        sink = pa.BufferOutputStream()
+        csv.write_csv(table, sink)
+        print(sink.getvalue().to_pybytes().decode(), end="")
+        return
+    with replacing(out) as path:
+        csv.write_csv(table, path)
+
+
+def _sha256(path: pathlib.Path) -> str:
+    import hashlib
+
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _prepare() -> None:
+    """Sets what must be before JAX computes anything, unless the user has."""
+    os.environ.setdefault("EQX_ON_ERROR", "nan")
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        home = os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")
+        cache = pathlib.Path(home) / "dicjax"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+COMMANDS: dict[str, Callable] = {
+    "generate": Generate,
+    "infer": Infer,
+    "features": Features,
+    "simulate": Simulate,
+    "dic": Dic,
+    "dataset": Dataset,
+    "train": Train,
+    "adapt": Adapt,
+}
+Command = (
+    Annotated[Generate, tyro.conf.subcommand("generate")]
+    | Annotated[Infer, tyro.conf.subcommand("infer")]
+    | Annotated[Features, tyro.conf.subcommand("features")]
+    | Annotated[Simulate, tyro.conf.subcommand("simulate")]
+    | Annotated[Dic, tyro.conf.subcommand("dic")]
+    | Annotated[Dataset, tyro.conf.subcommand("dataset")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Adapt, tyro.conf.subcommand("adapt")]
+)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Runs `dicjax`; exits with 0 (done), 1 (done in part) or 2 (bad input)."""
+    command = tyro.cli(
+        Command,
+        args=args,
+        prog="dicjax",
+        description="Spike times in, validated populations of neuron models out.",
+    )
+    _prepare()
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            status = command.run()
+    except (ValueError, OSError) as e:
+        say(f"dicjax: {e}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        say("dicjax: stopped")
+        sys.exit(130)
+    for warning in caught:
+        if warning.category is UserWarning:
+            say(f"Note: {warning.message}")
+    sys.exit(status)

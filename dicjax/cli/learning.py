@@ -1,0 +1,159 @@
+"""Commands that make data and encoders."""
+
+import dataclasses
+import pathlib
+
+import tyro
+
+from dicjax.cli.common import Flat, Progress, say
+from dicjax.config import (
+    AdapterConfig,
+    DensityConfig,
+    EncoderConfig,
+    TrainingConfig,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Simulate members of a model, with their spike times and DICs, into a folder.
+
+    Shards of Parquet are written one after the other; the same command goes on where
+    it was stopped, and a shard that was damaged is made again.
+    """
+
+    model: tyro.conf.Positional[str]
+    """A model's name, or a Python file that declares a neuron."""
+    out: pathlib.Path
+    """Folder of the shards."""
+    members: int = 300_000
+    """How many neurons to simulate."""
+    seed: int = 0
+    """Every member follows from this and its number."""
+
+    def run(self) -> int:
+        """Simulates and writes; the exit status."""
+        from dicjax.checkpoint import find_neuron
+        from dicjax.dataset import default_sources
+        from dicjax.neuron_files import check_recipe
+        from dicjax.shards import simulate_dataset
+
+        neuron, _ = find_neuron(self.model)
+        check_recipe(neuron)
+        with Progress() as progress:
+            made = simulate_dataset(
+                neuron,
+                default_sources(neuron, self.members),
+                seed=self.seed,
+                folder=self.out,
+                on_progress=lambda done, total: progress("simulating", done, total),
+            )
+        print(f"{len(made):,} members of {neuron.name} -> {self.out}")
+        for reason, count in made.num_left_out.items():
+            say(f"Note: {count:,} more were left out: {reason}.")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Simulate members of a model, train an encoder on them and write a checkpoint.
+
+    For a model of one's own, `dicjax adapt` is much quicker.
+    """
+
+    model: tyro.conf.Positional[str]
+    """A model's name: stg, stg-prinz, da or another with a recipe."""
+    out: pathlib.Path
+    """Folder of the checkpoint; it must not exist yet."""
+    members: int = 300_000
+    """How many neurons to simulate."""
+    data: pathlib.Path | None = None
+    """Folder where simulated data and the state of training are kept: the same command
+    then goes on where it was stopped."""
+    encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    density: DensityConfig = dataclasses.field(default_factory=DensityConfig)
+
+    def run(self) -> int:
+        """Trains and writes; the exit status."""
+        from dicjax.checkpoint import find_neuron
+        from dicjax.fitting import fit_encoder
+
+        _check_new(self.out)
+        neuron, file = find_neuron(self.model)
+        if file is not None:
+            raise ValueError(
+                f"{file} is a neuron of your own: use `dicjax adapt {file}`."
+            )
+        with Progress() as progress:
+            tests = fit_encoder(
+                neuron,
+                self.out,
+                num_members=self.members,
+                config=self.encoder,
+                training=self.training,
+                density=self.density,
+                data=self.data,
+                on_progress=progress,
+            )
+        _print_tests(tests, self.out)
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapt:
+    """Turn an encoder that ships to another neuron, in minutes.
+
+    Simulates members of NEURON, trains a low-rank adapter of the encoder on them, and
+    writes a checkpoint that `dicjax generate --model FOLDER` accepts.
+    """
+
+    neuron: tyro.conf.Positional[str]
+    """A Python file that declares `neuron`, with a recipe, or a model's name."""
+    out: pathlib.Path
+    """Folder of the checkpoint; it must not exist yet."""
+    base: str = "stg"
+    """The model whose encoder is adapted."""
+    data: pathlib.Path | None = None
+    """Folder where simulated data and the state of training are kept: the same command
+    then goes on where it was stopped."""
+    adapter: Flat[AdapterConfig] = dataclasses.field(default_factory=AdapterConfig)
+    density: DensityConfig = dataclasses.field(default_factory=DensityConfig)
+
+    def run(self) -> int:
+        """Adapts and writes; the exit status."""
+        from dicjax.checkpoint import find_neuron
+        from dicjax.fitting import fit_adapter
+
+        _check_new(self.out)
+        neuron, file = find_neuron(self.neuron)
+        with Progress() as progress:
+            tests = fit_adapter(
+                neuron,
+                self.out,
+                base=self.base,
+                adapting=self.adapter,
+                density=self.density,
+                data=self.data,
+                neuron_file=file,
+                on_progress=progress,
+            )
+        _print_tests(tests, self.out)
+        return 0
+
+
+def _check_new(out: pathlib.Path) -> None:
+    if out.exists():
+        raise ValueError(f"{out} exists already; name another folder.")
+
+
+def _print_tests(tests: dict, out: pathlib.Path) -> None:
+    """A row for each kind of test members and firing pattern."""
+    for name, table in tests.items():
+        for label, row in table.items():
+            print(
+                f"{name}, {label} ({row['num']}): error of g_s {row['mae_g_s']:.2f}, "
+                f"of g_u {row['mae_g_u']:.2f}; 90 % regions hold "
+                f"{100 * row['coverage_90']:.0f} % of truths"
+            )
+    print(f"Use it with `dicjax generate RECORDING --model {out}`.")

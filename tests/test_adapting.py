@@ -1,0 +1,95 @@
+import json
+import pathlib
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from dicjax.checkpoint import load_checkpoint
+from dicjax.cli import main
+
+
+# The published cell with kinetics twice as slow, and a recipe for quick simulations.
+NEURON = """
+import dataclasses
+
+import dicjax as dj
+
+base = dj.stg()
+recipe = dataclasses.replace(
+    base.required_recipe, duration=2500.0, discard=500.0, noise=(3.0,)
+)
+neuron = dataclasses.replace(base, name="mine", recipe=recipe)
+"""
+
+
+def _run(*args: object) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(arg) for arg in args])
+    return int(stopped.value.code or 0)
+
+
+@pytest.fixture
+def file(tmp_path) -> pathlib.Path:
+    path = tmp_path / "mine.py"
+    path.write_text(NEURON)
+    return path
+
+
+def test_dataset_writes_shards_and_goes_on(file, tmp_path, capsys):
+    out = tmp_path / "members"
+    assert _run("dataset", file, "--members", 60, "--seed", 4, "--out", out) == 0
+    said = capsys.readouterr()
+    assert "members of mine ->" in said.out
+    paths = sorted(out.glob("*.parquet"))
+    table = pq.read_table(paths[0])
+    assert {"g_Na", "g_s", "V_th", "sigma", "spike_times"} <= set(table.column_names)
+    assert json.loads((out / "plan.json").read_text())["seed"] == 4
+    before = paths[0].stat().st_mtime_ns
+    assert _run("dataset", file, "--members", 60, "--seed", 4, "--out", out) == 0
+    assert paths[0].stat().st_mtime_ns == before
+    capsys.readouterr()
+    assert _run("dataset", file, "--members", 60, "--seed", 5, "--out", out) == 2
+    assert "made by another plan" in capsys.readouterr().err
+
+
+def test_a_neuron_that_cannot_be_is_refused_before_any_work(file, tmp_path, capsys):
+    file.write_text(NEURON.replace("2500.0", "400.0"))
+    assert _run("adapt", file, "--out", tmp_path / "out") == 2
+    assert "duration" in capsys.readouterr().err
+    file.write_text("neuron = 3")
+    assert _run("adapt", file, "--out", tmp_path / "out") == 2
+    assert _run("adapt", "squid", "--out", tmp_path / "out") == 2
+    assert "There is no model 'squid'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_that_exists_is_not_overwritten(file, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    assert _run("adapt", file, "--out", tmp_path / "out") == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_training_an_encoder_for_a_file_points_to_adapting(file, tmp_path, capsys):
+    assert _run("train", file, "--out", tmp_path / "out") == 2
+    assert "use `dicjax adapt" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_adapted_neuron_generates_members(file, tmp_path, monkeypatch):
+    monkeypatch.setattr("dicjax.fitting.NUM_TEST", 400)
+    out = tmp_path / "mine"
+    args = ("--members", 6000, "--training.num-steps", 600)
+    assert _run("adapt", file, "--out", out, "--density.num-steps", 800, *args) == 0
+    loaded = load_checkpoint(out)
+    assert loaded.model == "mine"
+    assert loaded.header["config"]["base"]["model"] == "stg"
+    burst = 190.0 * np.arange(25)[:, None] + np.array([0.0, 8.0, 17.0, 27.0, 39.0])
+    recording = tmp_path / "recording.csv"
+    recording.write_text(
+        "spike_time_ms\n" + "\n".join(f"{t:.2f}" for t in burst.ravel())
+    )
+    results = tmp_path / "results"
+    args = ("--model", out, "--members", 10, "--tolerance", 0.3)
+    assert _run("generate", recording, "--out", results, *args) == 0
+    assert (results / "report.html").is_file()

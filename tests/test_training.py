@@ -1,0 +1,124 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from dicjax.calibration import calibrate, evaluate
+from dicjax.config import EncoderConfig, TrainingConfig
+from dicjax.dataset import Dataset
+from dicjax.spikes import LABELS
+from dicjax.training import batch_of, learnable, new_encoder, train_encoder
+
+
+CONFIG = EncoderConfig(
+    width=16, radius=2, num_slots=2, latent=8, hidden=32, num_components=3
+)
+RANGES = ((-1.0, 1.0), (-1.0, 1.0))
+SHORT = TrainingConfig(num_steps=30, batch_size=16)
+
+
+@pytest.fixture(autouse=True)
+def one_length(monkeypatch):
+    """One length of stretches: every other one would be compiled for."""
+    monkeypatch.setattr("dicjax.training.CROPS", (24,))
+    monkeypatch.setattr("dicjax.training.CROP_SHARES", (1.0,))
+
+
+def _toy(num, seed):
+    # g_s is the logarithm of the interval and g_u is noise: what can be learned is
+    # known, and so is what cannot.
+    rng = np.random.default_rng(seed)
+    dics = rng.uniform(-1, 1, (num, 3)).astype(np.float32)
+    steps = np.arange(1, 41)
+    times = 100 * np.exp(dics[:, 1:2]) * steps
+    return Dataset(
+        g=np.ones((num, 8), np.float32),
+        dics=dics,
+        V_th=np.where(np.arange(num) % 4, -50 + dics[:, 1], np.nan).astype(np.float32),
+        sigma=np.zeros(num, np.float32),
+        sampler=np.zeros(num, np.int8),
+        spike_times=times.astype(np.float32),
+    )
+
+
+def _train(training, folder=None, **kwargs):
+    known = batch_of(learnable(_toy(2000, 0)))
+    encoder = new_encoder(known, *RANGES, CONFIG, training.seed)
+    with jax.numpy_dtype_promotion("standard"):  # optax's schedules promote integers
+        return train_encoder(encoder, known, training, folder=folder, **kwargs)
+
+
+def _rows(data):
+    return [row for row in data.spike_times], data.dics[:, 1:]
+
+
+def test_training_learns_what_trains_tell_and_is_unsure_of_the_rest():
+    training = TrainingConfig(num_steps=400, batch_size=64, learning_rate=5e-3)
+    trained = _train(training)
+    assert trained.losses[-50:].mean() < trained.losses[:50].mean() - 0.5
+    encoder = trained.encoder
+    trains, dics = _rows(_toy(1000, 1))
+    labels = np.full(len(dics), LABELS.index("tonic"))
+    calibration = calibrate(encoder, trains, dics, labels, trains)
+    trains, dics = _rows(_toy(1000, 2))
+    table = evaluate(encoder, calibration, trains, dics, labels)["tonic"]
+    assert table["num"] == 1000
+    assert table["mae_g_s"] < 0.15
+    # Half of the mean distance between a point and the middle of its range.
+    assert 0.4 < table["mae_g_u"] < 0.6
+    assert table["width_90_g_u"] > 1.4
+    for level in (50, 80, 90, 95):
+        assert abs(table[f"coverage_{level}"] - level / 100) < 0.05
+    assert table["label"] > 0.95
+    assert table["flagged"] < 0.1
+
+
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
+    monkeypatch.setattr("dicjax.training.SAVE_EVERY", 10)
+    whole = _train(SHORT, tmp_path / "whole")
+
+    def kill(step, total, loss):
+        if step == 17:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _train(SHORT, tmp_path / "run", on_progress=kill)
+    assert [path.name for path in (tmp_path / "run").glob("state-*")] == [
+        "state-0000010"
+    ]
+    steps = []
+    again = _train(
+        SHORT,
+        tmp_path / "run",
+        on_progress=lambda step, total, loss: steps.append(step),
+    )
+    assert steps[0] == 11
+    assert np.array_equal(again.losses, whole.losses)
+    assert np.array_equal(again.validation, whole.validation)
+    for x, y in zip(
+        jax.tree.leaves(again.encoder), jax.tree.leaves(whole.encoder), strict=True
+    ):
+        assert np.array_equal(x, y)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [10, 20, 30]
+
+
+def test_the_state_of_another_run_is_refused(tmp_path):
+    _train(SHORT, tmp_path)
+    with pytest.raises(ValueError, match="another training run"):
+        _train(TrainingConfig(num_steps=20, batch_size=16), tmp_path)
+
+
+def test_validation_members_are_never_learned_from():
+    # Members kept apart hold nan: one of them in a batch would spoil the loss.
+    known = batch_of(_toy(400, 0))
+    slow = np.array(known.slow)
+    slow[::20] = np.nan
+    spoiled = type(known)(
+        known.spike_times, slow, known.fast, known.labels, known.features
+    )
+    encoder = new_encoder(known, *RANGES, CONFIG, 0)
+    with jax.numpy_dtype_promotion("standard"):
+        trained = train_encoder(encoder, spoiled, SHORT)
+    assert np.isfinite(trained.losses).all()

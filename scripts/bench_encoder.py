@@ -7,8 +7,8 @@
 `bench_encoder.py targets [NUM] [--npe]`: candidates before any selection, for STG
 targets drawn by DICs and from the Monte-Carlo box, clean and noisy, by dicjax, by a
 table of neighbours, by the true DICs and (`pip install dicjax[npe]`) by sbi's NPE.
-`bench_encoder.py learning DATA`: adapter against training from nothing, on the dopamine
-neuron's members in DATA, by number of members.
+`bench_encoder.py learning DATA [STEPS]`: adapter against training from nothing, on the
+dopamine neuron's members in DATA, by number of members.
 
 Simulated members are made anew where DATA or ./data does not hold them.
 """
@@ -205,7 +205,9 @@ def _report(kind, name, neuron, cells, method) -> None:
         same = np.asarray(features.label) == int(target.label)
         ratio = participation_ratio(g[valid]) if valid.sum() > 8 else np.nan
         rows.append((same.mean(), valid.mean(), ratio, seconds))
-    label, valid, ratio, seconds = np.nanmean(rows, axis=0)
+    label, valid, _, seconds = np.mean(rows, axis=0)
+    ratios = np.array([row[2] for row in rows])
+    ratio = ratios[np.isfinite(ratios)].mean() if np.isfinite(ratios).any() else np.nan
     print(
         f"{kind} ({len(rows)} targets), {name}: label {label:.3f}, valid {valid:.3f} "
         f"(least {np.min(rows, axis=0)[1]:.3f}), participation ratio of valid "
@@ -298,7 +300,7 @@ def _summary(spike_times: np.ndarray) -> np.ndarray:
     return table.astype(np.float32)
 
 
-def learning(data: pathlib.Path) -> None:
+def learning(data: pathlib.Path, num_steps: int) -> None:
     neuron = dj.da()
     base = load_checkpoint(shipped_checkpoint("stg"), "stg")
     (train,) = (data / "da").glob("members-100*-1")
@@ -309,7 +311,7 @@ def learning(data: pathlib.Path) -> None:
     for num in (1_000, 10_000, len(known.labels)):
         # As many of every kind as chance gives.
         some = known[np.random.default_rng(0).permutation(len(known.labels))[:num]]
-        training = TrainingConfig(num_steps=3_000)
+        training = TrainingConfig(num_steps=num_steps)
         scratch = new_encoder(
             some, recipe.g_s, recipe.g_u, base.encoder.config, training.seed
         )
@@ -345,8 +347,10 @@ def main() -> None:
         targets(numbers[0] if numbers else 12, "--npe" in rest)
     elif what in ("calibration", "flaws"):
         {"calibration": calibration, "flaws": flaws}[what](rest[0])
+    elif what == "learning":
+        learning(pathlib.Path(rest[0]), int(rest[1]) if len(rest) > 1 else 3_000)
     else:
-        {"recordings": recordings, "learning": learning}[what](pathlib.Path(rest[0]))
+        recordings(pathlib.Path(rest[0]))
 
 
 if __name__ == "__main__":

@@ -72,10 +72,11 @@ class Density(eqx.Module):
         self.second = tuple(linear(width, width) for _ in free)
         self.mixture = tuple(linear(width, size) for _ in free)
         self.free = free
-        self.bounds = self.start = np.ones(num_channels)
-        self.center, self.scale = np.zeros(len(free)), np.ones(len(free))
-        self.context_center = np.zeros(num_context)
-        self.context_scale = np.ones(num_context)
+        self.bounds = self.start = strong(np.ones(num_channels))
+        self.center = strong(np.zeros(len(free)))
+        self.scale = strong(np.ones(len(free)))
+        self.context_center = strong(np.zeros(num_context))
+        self.context_scale = strong(np.ones(num_context))
 
     def log_prob(
         self, z: Float[Array, " free"], context: Float[Array, " context"]

@@ -230,9 +230,9 @@ def _mixture(raw: Float[Array, " numbers"]) -> Mixed:
 
 
 def mixture_log_prob(
-    weights: Float[Array, " components"],
-    means: Float[Array, "components 2"],
-    factors: Float[Array, "components 2 2"],
+    weights: Float[Array | np.ndarray, " components"],
+    means: Float[Array | np.ndarray, "components 2"],
+    factors: Float[Array | np.ndarray, "components 2 2"],
     u: Float[Array, " 2"],
 ) -> Float[Array, ""]:
     """Log density of a mixture of Gaussians given by Cholesky factors.
@@ -252,7 +252,7 @@ def mixture_log_prob(
 
 
 def to_logits(
-    x: Float[Array, "*points 2"],
+    x: Float[Array | np.ndarray, "*points 2"],
     low: Float[Array, "*#points 2"],
     high: Float[Array, "*#points 2"],
 ) -> Float[Array, "*points 2"]:

@@ -125,8 +125,10 @@ def fit_adapter(
     known, learn = work.learn(adapting.members)
     adapted = adapt(shipped.encoder, neuron, known, adapting.rank, training.seed)
     adapted = work.train(adapted, known, training, name="adapter")
-    about = {"training": dataclasses.asdict(adapting)}
-    about["base"] = Base(base, adapting.rank, shipped.header["encoder_hash"])
+    about = {
+        "training": dataclasses.asdict(adapting),
+        "base": Base(base, adapting.rank, shipped.header["encoder_hash"]),
+    }
     whole = merge(adapted)
     return work.finish(out, adapted, whole, known, learn, density, about, neuron_file)
 

@@ -150,7 +150,8 @@ class Search:
         if len(near) < MIN_NEAR:
             return np.unique(np.exp(log_g[:BATCH]), axis=0)
         scale = np.maximum(self.log_g[near].std(axis=0), 0.05)
-        away, nearest = KDTree(self.log_g[near] / scale).query(log_g / scale)
+        tree = KDTree(self.log_g[near] / scale)
+        away, nearest = map(np.asarray, tree.query(log_g / scale))
         # A fixed number, so that nothing is compiled for each recording.
         taken = np.resize(np.argsort(away, kind="stable"), BATCH)
         born = correct(

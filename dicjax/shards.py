@@ -163,7 +163,7 @@ def _read(path, names, identity) -> Dataset:
         )
     column = lambda name: table[name].to_numpy()
     trains = table["spike_times"].combine_chunks()
-    num = np.diff(np.asarray(trains.offsets))
+    num = np.diff(np.asarray(trains.offsets).astype(np.int64))
     times = np.full((len(num), max([1, *num])), np.inf, np.float32)
     times[np.arange(times.shape[1]) < num[:, None]] = np.asarray(trains.values)
     return Dataset(

@@ -216,7 +216,7 @@ class _Run:
             "step": self.step,
             "loss": float(recent.mean()),
             "validation_loss": loss,
-            "learning_rate": float(_schedule(self.training)(self.step)),
+            "learning_rate": float(np.asarray(_schedule(self.training)(self.step))),
             "seconds": round(time.time() - self.started, 1),
         }
         with (self.folder / "metrics.jsonl").open("a") as file:

@@ -152,9 +152,9 @@ def recordings(folder: pathlib.Path) -> None:
             for model in shipped_models():
                 posterior = dj.infer([train], model)
                 row += (
-                    f"; {model}: anomaly {float(posterior.anomaly[0]):.2f} "
+                    f"; {model}: anomaly {float(np.asarray(posterior.anomaly)[0]):.2f} "
                     f"(up to {posterior.max_anomaly:.2f}), distance "
-                    f"{float(posterior.distance[0]):.2f}, "
+                    f"{float(np.asarray(posterior.distance)[0]):.2f}, "
                     + ("in" if posterior.in_distribution[0] else "OUT")
                 )
             print(row, flush=True)

@@ -315,5 +315,5 @@ def test_a_training_curve_shows_both_losses():
     figure = plots.plot_training(losses, validation)
     (ax,) = figure.axes
     learning, apart = ax.lines
-    assert learning.get_ydata()[0] == pytest.approx(losses[:200].mean())
-    assert apart.get_xdata().tolist() == [1000, 2000]
+    assert np.asarray(learning.get_ydata())[0] == pytest.approx(losses[:200].mean())
+    assert np.asarray(apart.get_xdata()).tolist() == [1000, 2000]

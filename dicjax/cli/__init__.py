@@ -149,6 +149,8 @@ class Infer:
             (posterior, ("g_s", "g_u")),
             (posterior.fast, ("g_f", "V_th")),
         ):
+            if one is None:
+                continue
             median, interval = one.median, one.interval(0.9)
             for i, name in enumerate(names):
                 columns[name] = median[:, i].tolist()

@@ -153,12 +153,13 @@ class _Work:
         self.neuron = neuron
         self.data = data
         self.seed = seed
+        self.sources: tuple[Source, ...] = ()
         self.report = on_progress or (lambda stage, done, total: None)
 
     def learn(self, num_members) -> tuple[Batch, Dataset]:
         """Members to learn from, and what is known of their trains."""
-        sources = default_sources(self.neuron, num_members)
-        dataset = self._simulated(sources, self.seed, "training data")
+        self.sources = default_sources(self.neuron, num_members)
+        dataset = self._simulated(self.sources, self.seed, "training data")
         learn = learnable(dataset)
         if len(learn) < HELD_OUT:
             raise ValueError(
@@ -303,8 +304,6 @@ class _Work:
         }
 
     def _simulated(self, sources: tuple[Source, ...], seed, stage) -> Dataset:
-        if stage == "training data":
-            self.sources = sources
         num = sum(source.num for source in sources)
         return simulate_dataset(
             self.neuron,

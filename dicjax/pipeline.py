@@ -187,8 +187,8 @@ def generate(
             for name in ("config_hash", "encoder_hash", "date")
         },
         "interrupted": search.interrupted,
-        "dt_ms": loaded.neuron.required_recipe.dt
-        / 2,  # of the spikes that are delivered
+        # Of the spikes that are delivered.
+        "dt_ms": loaded.neuron.required_recipe.dt / 2,
         "warnings": warnings_about(train, target, posterior),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }

@@ -95,3 +95,17 @@ def test_an_adapted_neuron_generates_members(file, tmp_path, monkeypatch):
     args = ("--model", out, "--members", 10, "--tolerance", 0.3)
     assert _run("generate", recording, "--out", results, *args) == 0
     assert (results / "report.html").is_file()
+
+
+def test_models_are_simulated_under_the_current_of_their_recipe(tmp_path, capsys):
+    table = tmp_path / "models.csv"
+    table.write_text("g_Na,g_Kd,g_M,g_CaL,g_leak\n50,5,0.03,0.1,0.01\n")
+    args = ("--model", "pospischil-ib", "--duration", 1000, "--discard", 0)
+    counts = []
+    for name, more in (("own", ()), ("none", ("--current", 0))):
+        out = tmp_path / name
+        assert _run("simulate", table, "--out", out, *args, *more) == 0
+        counts.append(len(pq.read_table(out / "spikes.parquet")["spike_times"][0]))
+    capsys.readouterr()
+    assert counts[0] > 5
+    assert counts[1] == 0

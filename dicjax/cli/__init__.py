@@ -211,8 +211,9 @@ class Simulate:
     """Time left out at the start, in ms."""
     dt: float = 0.05
     """Time step, in ms."""
-    current: float = 0.0
-    """Applied current, in µA/cm², from `start` to `stop`."""
+    current: float | None = None
+    """Applied current, in µA/cm², from `start` to `stop`; by default the one that the
+    model's recipe names, if any."""
     start: float = 0.0
     """When the applied current begins, in ms."""
     stop: float = math.inf
@@ -235,7 +236,10 @@ class Simulate:
 
         check_folder(self.out, self.overwrite)
         neuron, g = _models(self.models, self.model)
-        stimulus = Step(self.current, self.start, self.stop) if self.current else None
+        current = self.current
+        if current is None:
+            current = neuron.recipe.current if neuron.recipe is not None else 0.0
+        stimulus = Step(current, self.start, self.stop) if current else None
         if self.noise:
             noise = NoisyCurrent(jax.random.key(self.seed), self.noise)
             stimulus = noise if stimulus is None else stimulus + noise

@@ -351,6 +351,18 @@ def test_capacitance_start_and_temperature_are_those_of_the_model(tmp_path):
     )
 
 
+def test_the_current_of_a_recipe_is_applied_unless_told_otherwise(tmp_path):
+    for model, current in (("pospischil-ib", None), ("stg", 0.0)):
+        neuron = MODELS[model]()
+        current = neuron.required_recipe.current if current is None else current
+        export_neuron(neuron, neuron.default_g, tmp_path)
+        script = (tmp_path / "run.py").read_text()
+        assert f'"--current", type=float, default={current}' in script
+        assert ("made to fire under" in (tmp_path / "README.txt").read_text()) == (
+            current > 0
+        )
+
+
 def test_calcium_without_a_pool_stays_where_it_starts(tmp_path):
     channel = gated("KCa", steady=gating.CalciumSaturation(3.0))
     export_neuron(leaky(channel, initial_Ca=0.7), np.ones(2), tmp_path)

@@ -69,7 +69,8 @@ def export_neuron(
     The folder gets a mechanism in `mod`, the table `conductances.csv`, the script
     `run.py` (`nrnivmodl mod && python run.py`) and `README.txt`. The equations are
     those of `neuron.vector_field`, whatever the channels are made of. Gates and calcium
-    read `x' = (inf - x)/tau`, for fixed and adaptive steps alike.
+    read `x' = (inf - x)/tau`, for fixed and adaptive steps alike. The current that the
+    model's recipe names is applied unless the script is told otherwise.
 
     **Arguments:**
 
@@ -116,6 +117,7 @@ def _context(neuron: Neuron) -> dict[str, Any]:
         "suffix": f"dicjax_{title}",  # unlike every name that NEURON has
         "capacitance": _decimal(neuron.capacitance),
         "threshold": THRESHOLD,
+        "current": float(neuron.recipe.current) if neuron.recipe else 0.0,
         "initial_V": _decimal(neuron.initial_V),
         "initial_Ca": _decimal(neuron.initial_Ca),
         "calcium_is_fixed": CALCIUM not in parts

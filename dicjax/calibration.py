@@ -8,7 +8,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Float, Int
 
-from dicjax.encoder import Encoder
+from dicjax.encoder import Encoder, PRIORS
 from dicjax.posterior import Posterior, posterior_of, read_trains
 from dicjax.spikes import LABELS
 
@@ -16,61 +16,87 @@ from dicjax.spikes import LABELS
 NUM_LEVELS = 101
 NUM_DRAWS = 1024
 CHUNK = 512  # posteriors that are drawn from at once
-MIN_OF_LABEL = 200  # members below which a pattern takes the calibration of all
+MIN_OF_LABEL = 200  # members below which a pattern takes another calibration
 PASSING = 0.99  # share of ordinary trains that must not count as anomalies
 LEVELS = (0.5, 0.8, 0.9, 0.95)
+_EACH_LABEL = range(len(LABELS))
 
 
 class Calibration(eqx.Module):
     """What was measured on held-out members.
 
-    - `ranks`: for each firing pattern, the share of truths that lie in the region of
-        each nominal level.
-    - `max_anomaly`: the score up to which a train counts as ordinary.
+    - `ranks`: for each prior and firing pattern, the share of truths that lie in the
+        region of each nominal level.
+    - `max_anomaly`: for each prior, the score up to which a train counts as ordinary.
     """
 
-    ranks: Float[np.ndarray, "labels levels"]
-    max_anomaly: Float[np.ndarray, ""]
+    ranks: Float[np.ndarray, "priors labels levels"]
+    max_anomaly: Float[np.ndarray, " priors"]
+
+    def ranks_of(
+        self, prior: str, labels: Int[np.ndarray, " cells"]
+    ) -> Float[np.ndarray, "cells levels"]:
+        """The calibration of trains of these patterns, read under one prior."""
+        return self.ranks[PRIORS.index(prior), labels]
 
 
 def plain_calibration() -> Calibration:
     """One that takes posteriors at their word."""
     levels = np.linspace(0, 1, NUM_LEVELS, dtype=np.float32)
     return Calibration(
-        np.tile(levels, (len(LABELS), 1)), np.asarray(np.inf, np.float32)
+        np.tile(levels, (len(PRIORS), len(LABELS), 1)),
+        np.full(len(PRIORS), np.inf, np.float32),
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """Members that no encoder has learned from: trains, (g_s, g_u) and patterns."""
+
+    trains: list[np.ndarray]
+    dics: Float[np.ndarray, "cells 2"]
+    labels: Int[np.ndarray, " cells"]
+
+
 def calibrate(
-    encoder: Encoder,
-    trains: list[np.ndarray],
-    dics: Float[np.ndarray, "cells 2"],
-    labels: Int[np.ndarray, " cells"],
-    recorded: list[np.ndarray],
+    encoder: Encoder, held_out: dict[str, HeldOut], recorded: list[np.ndarray]
 ) -> Calibration:
-    """Measures coverage by firing pattern, and how odd ordinary trains can seem.
+    """Measures coverage by prior and pattern, and how odd ordinary trains can seem.
 
     **Arguments:**
 
-    - `trains`, `dics`, `labels`: held-out members, and what is known of them.
-    - `recorded`: trains of such members as they might be recorded, with flaws, to
+    - `held_out`: draws of each prior, by its name; of "any" at least. A pattern that
+        too few of them show takes its calibration from "any".
+    - `recorded`: trains of ordinary members as they might be recorded, with flaws, to
         choose the score above which a train counts as an anomaly.
 
     Regions are then conformal: for a pattern with $n$ held-out members, a region of
     level $p$ covers between $p$ and $p + 1 / (n + 1)$ of new ones that are drawn alike.
     """
-    reading = read_trains(encoder, trains)
-    plain = plain_calibration()
-    needed = levels_needed(posterior_of(encoder, reading, plain.ranks[labels]), dics)
-    everyone = _ranks(needed)
-    ranks = [
-        _ranks(needed[labels == label])
-        if np.sum(labels == label) >= MIN_OF_LABEL
-        else everyone
-        for label in range(len(LABELS))
-    ]
-    passing = np.quantile(np.asarray(read_trains(encoder, recorded).anomaly), PASSING)
+    everyone = _by_pattern(encoder, held_out["any"], "any")
+    everyone = {label: everyone.get(label, everyone[None]) for label in _EACH_LABEL}
+    ranks, passing = [], []
+    for prior in PRIORS:
+        own = dict(everyone)
+        if prior != "any" and prior in held_out:
+            own |= _by_pattern(encoder, held_out[prior], prior)
+        ranks.append(np.stack([own[label] for label in _EACH_LABEL]))
+        scores = np.asarray(read_trains(encoder, recorded, prior).anomaly)
+        passing.append(np.quantile(scores, PASSING))
     return Calibration(np.stack(ranks), np.asarray(passing, np.float32))
+
+
+def _by_pattern(encoder, members, prior):
+    """Ranks of each pattern that enough members show; of all members as `None`."""
+    reading = read_trains(encoder, members.trains, prior)
+    plain = plain_calibration().ranks_of(prior, members.labels)
+    needed = levels_needed(posterior_of(encoder, reading, plain), members.dics)
+    ranks = {None: _ranks(needed)}
+    for label in _EACH_LABEL:
+        alike = members.labels == label
+        if alike.sum() >= MIN_OF_LABEL:
+            ranks[label] = _ranks(needed[alike])
+    return ranks
 
 
 def levels_needed(
@@ -135,19 +161,23 @@ def evaluate(
     trains: list[np.ndarray],
     dics: Float[np.ndarray, "cells 2"],
     labels: Int[np.ndarray, " cells"],
+    prior: str = "any",
 ) -> dict[str, dict[str, float | int]]:
     """Errors and coverage by firing pattern, on members the encoder has not seen.
 
     For each: how many members, mean absolute error of the posterior medians (and means)
     of g_s and g_u, the share of truths within calibrated regions, the median width of
     90 % intervals, how often the label is recognised, and how often a train is taken
-    for an anomaly.
+    for an anomaly. `prior` is one of `dicjax.encoder.PRIORS`: what the members are
+    taken to be draws of.
     """
-    reading = read_trains(encoder, trains)
-    posterior = posterior_of(encoder, reading, calibration.ranks[labels])
+    reading = read_trains(encoder, trains, prior)
+    ranks = calibration.ranks_of(prior, labels)
+    posterior = posterior_of(encoder, reading, ranks)
     columns = _errors(posterior, dics)
     columns["label"] = np.argmax(reading.labels, axis=1) == labels
-    columns["flagged"] = np.asarray(reading.anomaly) > calibration.max_anomaly
+    passing = calibration.max_anomaly[PRIORS.index(prior)]
+    columns["flagged"] = np.asarray(reading.anomaly) > passing
     table = {}
     for index, name in enumerate(LABELS):
         of = labels == index

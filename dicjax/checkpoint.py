@@ -21,8 +21,9 @@ import numpy as np
 
 from dicjax.atlas import Atlas
 from dicjax.calibration import Calibration
-from dicjax.config import DensityConfig, EncoderConfig
+from dicjax.config import DensityConfig, EmulatorConfig, EncoderConfig
 from dicjax.density import Density
+from dicjax.emulator import Emulator
 from dicjax.encoder import Encoder, make_scales
 from dicjax.lora import adapter, attach, combine
 from dicjax.models import MODELS
@@ -31,7 +32,7 @@ from dicjax.neuron_files import load_neuron
 
 
 FORMAT = "dicjax-encoder"
-VERSION = 2
+VERSION = 3
 PACKAGES = ("jax", "equinox", "numpy", "orbax-checkpoint")
 NEURON_FILE = "neuron.py"  # in the checkpoint of a model that does not ship
 FOLDERS = ("encoder", "arrays")
@@ -43,6 +44,7 @@ class Checkpoint(eqx.Module):
     - `encoder`: the network.
     - `calibration`: of its posteriors; see [`dicjax.calibration.Calibration`][].
     - `density`: of conductances; see [`dicjax.density.Density`][].
+    - `emulator`: of members' activity; see [`dicjax.emulator.Emulator`][].
     - `atlas`: simulated members, to compare recordings with.
     - `neuron`: the model.
     - `header`: model, configuration, data, metrics, versions.
@@ -51,6 +53,7 @@ class Checkpoint(eqx.Module):
     encoder: Encoder
     calibration: Calibration
     density: Density
+    emulator: Emulator
     atlas: Atlas
     neuron: Neuron
     header: dict[str, Any] = eqx.field(static=True)
@@ -81,6 +84,8 @@ def save_checkpoint(
     calibration: Calibration,
     density: Density,
     density_config: DensityConfig,
+    emulator: Emulator,
+    emulator_config: EmulatorConfig,
     atlas: Atlas,
     about: dict[str, Any],
     *,
@@ -97,11 +102,12 @@ def save_checkpoint(
     - `neuron_file`: the declaration of a model that does not ship, kept as a copy.
     """
     kept = encoder if base is None else adapter(encoder)
-    rest = (calibration, density, atlas)
+    rest = (calibration, density, emulator, atlas)
     config = {
         "encoder": dataclasses.asdict(encoder.config),
         "density": dataclasses.asdict(density_config)
         | {"free": list(density.free), "num_context": density.context_center.size},
+        "emulator": dataclasses.asdict(emulator_config),
         "base": None if base is None else dataclasses.asdict(base),
         "neuron_file": None if neuron_file is None else _digest_file(neuron_file),
     }
@@ -157,11 +163,11 @@ def load_checkpoint(path: pathlib.Path | str, model: str | None = None) -> Check
             "header describes; copy or train it again."
         )
     neuron = _neuron(path, header)
-    encoder, calibration, density, atlas = _skeleton(header["config"], neuron)
+    encoder, *rest = _skeleton(header["config"], neuron)
     encoder = _filled(encoder, _read_arrays(path / "encoder"), path)
     if header["config"]["base"] is not None:
         encoder = _on_base(encoder, Base(**header["config"]["base"]), path)
-    rest = _filled((calibration, density, atlas), _read_arrays(path / "arrays"), path)
+    rest = _filled(tuple(rest), _read_arrays(path / "arrays"), path)
     return Checkpoint(encoder, *rest, neuron=neuron, header=header)
 
 
@@ -270,10 +276,12 @@ def _skeleton(config, neuron):
     density = Density(
         DensityConfig(**shape), free, len(neuron.channels), num_context, key=jr.key(0)
     )
+    emulating = EmulatorConfig(**config["emulator"])
+    emulator = Emulator(emulating, len(neuron.channels), key=jr.key(0))
     none = lambda *shape: np.zeros(shape, np.float32)
-    calibration = Calibration(none(0, 0), none())
+    calibration = Calibration(none(0, 0, 0), none(0))
     atlas = Atlas(none(0, 0), np.zeros(0, np.int32), none(0, 7))
-    return encoder, calibration, density, atlas
+    return encoder, calibration, density, emulator, atlas
 
 
 def _filled(tree, arrays, path):

@@ -88,6 +88,22 @@ class DensityConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class EmulatorConfig:
+    """The shape of an emulator, and how it is trained."""
+
+    width: int = 128
+    """Width of its network."""
+    num_layers: int = 4
+    """Layers."""
+    num_steps: int = 12_000
+    """Optimiser steps."""
+    batch_size: int = 1024
+    """Members per step."""
+    learning_rate: float = 2e-3
+    """Peak learning rate."""
+
+
+@dataclasses.dataclass(frozen=True)
 class GenerateConfig:
     """How hard a population is searched for."""
 

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from dicjax.dic import dynamic_input_conductances, threshold
+from dicjax.encoder import PRIORS
 from dicjax.neuron import Neuron
 from dicjax.population import compensate, OK, sample
 from dicjax.simulation import simulate
@@ -24,6 +25,7 @@ BIN = 0.25  # of log features, within which activities count as alike
 SHARES = {"tonic": 0.15, "bursting": 0.75, "irregular": 0.1}  # of enriched parents
 CHUNK = 16_384  # trains whose features are measured at once
 SAMPLERS = ("recipe", "gamma", "box", "rare")
+PRIOR_OF = {"recipe": "recipe", "gamma": "any", "box": "box", "rare": "any"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,8 +149,8 @@ def make_dataset(
     stages: list[Dataset] = []
     done = 0
     for number, source in enumerate(sources):
-        draw = _drawer(jr.fold_in(key, number), neuron, source, stages)
-        noise_key = jr.fold_in(jr.fold_in(key, number), 1)
+        draw_key, noise_key = jr.split(jr.fold_in(key, number))
+        draw = _drawer(draw_key, neuron, source, stages)
         shards = []
         for first in range(0, source.num, shard_size):
             num = min(shard_size, source.num - first)
@@ -164,6 +166,12 @@ def make_dataset(
         stages.append(joined(shards))
         done += source.num
     return joined(stages)
+
+
+def priors_of(dataset: Dataset) -> Int[np.ndarray, " cells"]:
+    """For every member the index of the narrowest prior that it is a draw of."""
+    of_sampler = [PRIORS.index(PRIOR_OF[name]) for name in SAMPLERS]
+    return np.array(of_sampler, np.int32)[dataset.sampler]
 
 
 def features_of_all(spike_times: Float[np.ndarray, "cells spikes"]) -> Features:

@@ -21,10 +21,10 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int, Key
 
 from dicjax.config import DensityConfig
+from dicjax.descent import descend
 from dicjax.gating import strong
 from dicjax.spikes import LABELS
 
@@ -192,27 +192,17 @@ def train_density(
     center, scale = density.context_center, density.context_scale
     context = (context - np.asarray(center)) / np.asarray(scale)
     apart = np.arange(len(z)) % 10 == 0
-    learn = np.flatnonzero(~apart)
-    odds = np.cumsum(weights[learn])
-    spec = _learned(density)
-    state = _optimiser(config).init(eqx.filter(density, spec))
-    average = density
-    rng = np.random.default_rng(0)  # of the host's order of batches
-    for step in range(config.num_steps):
-        drawn = learn[np.searchsorted(odds, rng.random(config.batch_size) * odds[-1])]
-        density, average, state, loss = _learn(
-            density,
-            average,
-            state,
-            z[drawn],
-            context[drawn],
-            jnp.asarray(step, jnp.float32),
-            config,
-        )
-        if on_progress is not None and step % 100 == 0:
-            on_progress(step, config.num_steps, float(loss))
+    density = descend(
+        density,
+        _learned(density),
+        _mean_loss,
+        (z[~apart], context[~apart]),
+        weights[~apart],
+        config,
+        on_progress=on_progress,
+    )
     rows = np.flatnonzero(apart)[:4096]
-    return average, -float(_loss(average, z[rows], context[rows]))
+    return density, -float(_loss(density, z[rows], context[rows]))
 
 
 def _scaled(density, g, context, bounds):
@@ -252,31 +242,6 @@ def _learned(density):
         d.context_scale,
     )
     return eqx.tree_at(fixed, every, (False,) * 6)
-
-
-def _optimiser(config: DensityConfig) -> optax.GradientTransformation:
-    steps = config.num_steps
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, min(200, steps // 10 + 1), steps
-    )
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
-
-
-@eqx.filter_jit(donate="none")
-def _learn(density, average, state, z, context, step, config):
-    changing, fixed = eqx.partition(density, _learned(density))
-
-    def loss(changing):
-        return _mean_loss(eqx.combine(changing, fixed), z, context)
-
-    value, gradient = eqx.filter_value_and_grad(loss)(changing)
-    updates, state = _optimiser(config).update(gradient, state, changing)
-    changing = eqx.apply_updates(changing, updates)
-    # An average over few steps at first, so that it soon forgets the start.
-    decay = jnp.minimum(0.998, (1 + step) / (10 + step))
-    before = eqx.filter(average, _learned(average))
-    now = jax.tree.map(lambda a, e: decay * a + (1 - decay) * e, before, changing)
-    return eqx.combine(changing, fixed), eqx.combine(now, fixed), state, value
 
 
 @eqx.filter_jit

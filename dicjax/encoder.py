@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from dicjax.config import EncoderConfig
 from dicjax.gating import strong
@@ -18,6 +18,9 @@ from dicjax.spikes import LABELS
 
 NUM_FEATURES = 7  # logarithms, as an atlas holds them
 MARGIN = 0.05  # of the range of DICs, added on either side
+# Which neurons a posterior is over: those that the model's recipe draws, those uniform
+# over its Monte-Carlo box, or all that were simulated, rare activities enriched.
+PRIORS = ("recipe", "box", "any")
 LOWEST_FREQUENCY = 0.25  # of the sinusoids of an interval, per unit of scaled logarithm
 Mixed = tuple[Array, Array, Array]  # log weights, means and Cholesky factors
 
@@ -150,7 +153,8 @@ class Encoder(eqx.Module):
 
     Every interval is embedded together with its neighbours; learned queries attend to
     all of them, each with weights of its own, and fill a few slots, which then attend
-    to one another. Work grows with the number of spikes, not with its square.
+    to one another. Work grows with the number of spikes, not with its square. What is
+    said of the summary depends on the prior asked for; the summary does not.
     """
 
     embed: eqx.nn.Linear
@@ -160,6 +164,7 @@ class Encoder(eqx.Module):
     norm: eqx.nn.RMSNorm
     to_latent: eqx.nn.Linear
     hidden: tuple[eqx.nn.Linear, eqx.nn.Linear]
+    priors: Float[Array, "priors hidden"]
     slow: eqx.nn.Linear
     fast: eqx.nn.Linear
     labels: eqx.nn.Linear
@@ -169,7 +174,7 @@ class Encoder(eqx.Module):
     config: EncoderConfig = eqx.field(static=True)
 
     def __init__(self, config: EncoderConfig, scales: Scales, *, key: Key[Array, ""]):
-        keys = iter(jr.split(key, 12))
+        keys = iter(jr.split(key, 13))
         width, latent, hidden = config.width, config.latent, config.hidden
         linear = lambda *sizes: eqx.nn.Linear(*sizes, key=next(keys))
         inputs = 2 * (2 * config.radius + 1) + 2 * config.num_frequencies
@@ -183,6 +188,7 @@ class Encoder(eqx.Module):
         self.norm = eqx.nn.RMSNorm(config.num_slots * width)
         self.to_latent = linear(config.num_slots * width, latent)
         self.hidden = (linear(latent, hidden), linear(hidden, hidden))
+        self.priors = jr.normal(next(keys), (len(PRIORS), hidden))
         self.slow = linear(hidden, 6 * config.num_components)
         self.fast = linear(hidden, 6 * config.num_components)
         self.labels = linear(latent, len(LABELS))
@@ -191,8 +197,13 @@ class Encoder(eqx.Module):
         self.scales = scales
         self.config = config
 
-    def __call__(self, spike_times: Float[Array, " spikes"]) -> Reading:
-        """Reads one train of at most `config.max_spikes` spikes."""
+    def __call__(
+        self, spike_times: Float[Array, " spikes"], prior: Int[Array, ""]
+    ) -> Reading:
+        """Reads one train of at most `config.max_spikes` spikes.
+
+        `prior` is an index into `PRIORS`.
+        """
         log_isi, known = intervals(spike_times)
         dtype = self.embed.weight.dtype
         log_isi = ((log_isi - self.scales.center) / self.scales.scale).astype(dtype)
@@ -206,9 +217,9 @@ class Encoder(eqx.Module):
         for block in self.blocks:
             slots = block(slots)
         latent = self.to_latent(self.norm(slots.reshape(-1)))
-        h = latent
-        for layer in self.hidden:
-            h = jax.nn.silu(layer(h))
+        first, second = self.hidden
+        h = jax.nn.silu(first(latent) + self.priors[prior])
+        h = jax.nn.silu(second(h))
         return Reading(
             *_mixture(self.slow(h)),
             *_mixture(self.fast(h)),
@@ -263,6 +274,8 @@ def to_logits(
 
 
 @eqx.filter_jit
-def read(encoder: Encoder, spike_times: Float[Array, "cells spikes"]) -> Reading:
-    """Reads a batch of trains no longer than the encoder's limit."""
-    return jax.vmap(encoder)(spike_times)
+def read(
+    encoder: Encoder, spike_times: Float[Array, "cells spikes"], prior: Int[Array, ""]
+) -> Reading:
+    """Reads a batch of trains no longer than the encoder's limit, under one prior."""
+    return jax.vmap(encoder, (0, None))(spike_times, prior)

@@ -11,27 +11,35 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from dicjax.atlas import make_atlas
+from dicjax.atlas import log_features, make_atlas
 from dicjax.augmentation import augment
-from dicjax.calibration import calibrate, evaluate
+from dicjax.calibration import calibrate, Calibration, evaluate, HeldOut
 from dicjax.checkpoint import (
     Base,
     load_checkpoint,
     save_checkpoint,
     shipped_checkpoint,
 )
-from dicjax.config import AdapterConfig, DensityConfig, EncoderConfig, TrainingConfig
+from dicjax.config import (
+    AdapterConfig,
+    DensityConfig,
+    EmulatorConfig,
+    EncoderConfig,
+    TrainingConfig,
+)
 from dicjax.dataset import (
     Dataset,
     default_sources,
     features_of_all,
+    PRIOR_OF,
     rarity,
     SAMPLERS,
     Source,
     test_sources,
 )
 from dicjax.density import contexts, Density, train_density
-from dicjax.encoder import Encoder, read
+from dicjax.emulator import Emulator, train_emulator
+from dicjax.encoder import Encoder, PRIORS, read
 from dicjax.lora import attach, merge
 from dicjax.neuron import Neuron
 from dicjax.neuron_files import check_recipe
@@ -64,6 +72,7 @@ def fit_encoder(
     config: EncoderConfig = EncoderConfig(),
     training: TrainingConfig = TrainingConfig(),
     density: DensityConfig = DensityConfig(),
+    emulator: EmulatorConfig = EmulatorConfig(),
     data: pathlib.Path | None = None,
     data_seed: int = 1,
     on_progress: Progress | None = None,
@@ -75,7 +84,8 @@ def fit_encoder(
     - `neuron`: the model, with a recipe.
     - `out`: the checkpoint's folder.
     - `num_members`: how many neurons to simulate for training.
-    - `config`, `training`, `density`: the networks, and how they are trained.
+    - `config`, `training`, `density`, `emulator`: the networks, and how they are
+        trained.
     - `data`: a folder where simulated data and the state of training are kept, so that
         what was stopped goes on.
     - `data_seed`: of the simulated members; those for tests have the next one.
@@ -92,7 +102,7 @@ def fit_encoder(
     encoder = new_encoder(known, recipe.g_s, recipe.g_u, config, training.seed)
     encoder = work.train(encoder, known, training)
     about = {"training": dataclasses.asdict(training)}
-    return work.finish(out, encoder, encoder, known, learn, density, about)
+    return work.finish(out, encoder, encoder, known, learn, (density, emulator), about)
 
 
 def fit_adapter(
@@ -102,6 +112,7 @@ def fit_adapter(
     base: str = "stg",
     adapting: AdapterConfig = AdapterConfig(),
     density: DensityConfig = DensityConfig(),
+    emulator: EmulatorConfig = EmulatorConfig(),
     data: pathlib.Path | None = None,
     data_seed: int = 1,
     neuron_file: pathlib.Path | None = None,
@@ -130,7 +141,9 @@ def fit_adapter(
         "base": Base(base, adapting.rank, shipped.header["encoder_hash"]),
     }
     whole = merge(adapted)
-    return work.finish(out, adapted, whole, known, learn, density, about, neuron_file)
+    return work.finish(
+        out, adapted, whole, known, learn, (density, emulator), about, neuron_file
+    )
 
 
 def adapt(
@@ -154,6 +167,7 @@ class _Work:
         self.data = data
         self.seed = seed
         self.sources: tuple[Source, ...] = ()
+        self.everyone: Dataset  # silent members, too
         self.report = on_progress or (lambda stage, done, total: None)
 
     def learn(self, num_members) -> tuple[Batch, Dataset]:
@@ -161,6 +175,7 @@ class _Work:
         self.sources = default_sources(self.neuron, num_members)
         dataset = self._simulated(self.sources, self.seed, "training data")
         learn = learnable(dataset)
+        self.everyone = dataset
         if len(learn) < HELD_OUT:
             raise ValueError(
                 f"Only {len(learn)} of {len(dataset)} members of {self.neuron.name} "
@@ -188,12 +203,14 @@ class _Work:
         return trained.encoder
 
     def finish(
-        self, out, encoder, whole, known, learn, density_config, about, neuron_file=None
+        self, out, encoder, whole, known, learn, configs, about, neuron_file=None
     ) -> dict:
-        """Calibrates, fits the density, tests and writes `encoder`."""
+        """Calibrates, fits density and emulator, tests and writes `encoder`."""
+        density_config, emulator_config = configs
         self.report("calibrating", 0, 1)
         calibration = self._calibrate(whole, known, learn)
         density, log_prob = self._density(whole, known, learn, density_config)
+        emulator = self._emulator(emulator_config)
         self.report("testing", 0, 1)
         tests = self._test(whole, calibration)
         weights = rarity(learn)
@@ -212,6 +229,8 @@ class _Work:
             calibration,
             density,
             density_config,
+            emulator,
+            emulator_config,
             atlas,
             {
                 "date": datetime.date.today().isoformat(),
@@ -225,26 +244,27 @@ class _Work:
         )
         return tests
 
-    def _calibrate(self, encoder, known, learn):
+    def _calibrate(self, encoder, known, learn) -> Calibration:
         apart = np.arange(len(learn)) % HELD_OUT == 0
-        start = SAMPLERS.index(default_sources(self.neuron, 1)[0].sampler)
-        ordinary = np.flatnonzero(apart & (learn.sampler == start))
-        quiet = ordinary[learn.sigma[ordinary] == 0]
-        flawed = _flawed(known.spike_times[ordinary], self.seed)
-        return calibrate(
-            encoder,
-            trains_of(known.spike_times[quiet]),
-            known.slow[quiet],
-            known.labels[quiet],
-            trains_of(flawed),
-        )
+        start = SAMPLERS.index(self.sources[0].sampler)
+        flawed = _flawed(known.spike_times[apart & (learn.sampler == start)], self.seed)
+        held_out = {"any": _held_out(known[apart & (learn.sigma == 0)])}
+        sources = [x for x in test_sources(self.neuron, NUM_TEST) if x.sigma == 0]
+        data = self._simulated(tuple(sources), self.seed + 2, "calibration data")
+        fresh = batch_of(learnable(data))
+        for index, prior in enumerate(PRIORS):
+            if (own := fresh.priors == index).any():
+                held_out[prior] = _held_out(fresh[own])
+        return calibrate(encoder, held_out, trains_of(flawed))
 
     def _density(self, encoder, known, learn, config) -> tuple[Density, float]:
         quiet = np.flatnonzero(learn.sigma == 0)
         times = _flawed(known.spike_times[quiet], self.seed)
+        # Summaries are the same under any prior.
+        any_prior = jnp.asarray(PRIORS.index("any"), jnp.int32)
         latent = np.concatenate(
             [
-                np.asarray(read(encoder, jnp.asarray(rows)).latent)
+                np.asarray(read(encoder, jnp.asarray(rows), any_prior).latent)
                 for rows in _in_batches(times)
             ]
         )[: len(quiet)]
@@ -268,6 +288,26 @@ class _Work:
             ),
         )
 
+    def _emulator(self, config) -> Emulator:
+        quiet = self.everyone[self.everyone.sigma == 0]
+        features = features_of_all(quiet.spike_times)
+        # A quarter as they were drawn, one uniform, and half the rare activities.
+        uniform = np.isin(quiet.sampler, [SAMPLERS.index(x) for x in ("box", "gamma")])
+        weights = np.stack([np.ones(len(quiet)), uniform, rarity(quiet)])
+        weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1)
+        return train_emulator(
+            jr.fold_in(jr.key(self.seed), 3),
+            quiet.g,
+            np.asarray(features.label),
+            log_features(features),
+            np.array([0.25, 0.25, 0.5]) @ weights,
+            self.neuron.bounds.astype(np.float32),
+            config,
+            on_progress=lambda step, total, loss: self.report(
+                f"learning to emulate, loss {loss:.2f}", step, total
+            ),
+        )
+
     def _test(self, encoder, calibration) -> dict:
         sources = test_sources(self.neuron, NUM_TEST)
         test = learnable(self._simulated(sources, self.seed + 1, "test data"))
@@ -276,14 +316,16 @@ class _Work:
         for source in sources:
             of = test.sampler == SAMPLERS.index(source.sampler)
             of &= test.sigma == np.float32(source.sigma)
-            name = f"{source.sampler}, sigma {source.sigma:g}"
-            tests[name] = evaluate(
-                encoder,
-                calibration,
-                trains_of(test.spike_times[of]),
-                test.dics[of, 1:],
-                labels[of],
-            )
+            for prior in (PRIOR_OF[source.sampler], "any"):
+                name = f"{source.sampler}, sigma {source.sigma:g}, prior {prior}"
+                tests[name] = evaluate(
+                    encoder,
+                    calibration,
+                    trains_of(test.spike_times[of]),
+                    test.dics[of, 1:],
+                    labels[of],
+                    prior,
+                )
         return tests
 
     def _recipe_in_words(self, learn) -> dict:
@@ -315,6 +357,10 @@ class _Work:
 
     def _folder(self, name) -> pathlib.Path | None:
         return None if self.data is None else self.data / self.neuron.name / name
+
+
+def _held_out(known: Batch) -> HeldOut:
+    return HeldOut(trains_of(known.spike_times), known.slow, known.labels)
 
 
 def trains_of(spike_times: np.ndarray) -> list[np.ndarray]:

@@ -6,6 +6,7 @@ import math
 import pathlib
 import time
 from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import numpy as np
@@ -19,6 +20,7 @@ from dicjax.checkpoint import (
     shipped_models,
 )
 from dicjax.config import GenerateConfig
+from dicjax.encoder import PRIORS
 from dicjax.models import MODELS
 from dicjax.posterior import Posterior, posterior_of, read_trains
 from dicjax.result import Generated
@@ -38,6 +40,7 @@ MIN_SPIKES = 10
 MAX_DISTANCE = 1.6  # factor by which the nearest members may miss a recording
 FEW_SPIKES, DRIFT = 40, 1.25  # below and above which a user is warned
 REFRACTORY = 0.25  # of the median interval in a burst: one cell is never so quick
+Prior = Literal["recipe", "box", "any"]
 PACKAGES = ("dicjax", "jax", "equinox", "diffrax", "numpy")
 
 
@@ -49,6 +52,7 @@ def infer(
     trains: Sequence[Float[np.ndarray, " spikes"] | SpikeTrain],
     model: str = "stg",
     *,
+    prior: Prior = "any",
     checkpoint: pathlib.Path | None = None,
 ) -> Posterior:
     """Infers the dynamic input conductances (g_s, g_u) of neurons from their spikes.
@@ -57,38 +61,47 @@ def infer(
 
     - `trains`: spike times, in ms, of one neuron each.
     - `model`: the model that the conductances are those of.
+    - `prior`: which neurons the posterior is over: "recipe", those that the model's
+        recipe draws, uniform in (g_s, g_u) for most models; "box", those with uniform
+        conductances; "any", both and more of what is rare among them.
     - `checkpoint`: a trained encoder; the shipped one by default.
 
     **Returns:**
 
-    A [`dicjax.encoder.Posterior`][] with a row per train; `in_distribution` says which
-    trains resemble what the encoder was trained on.
+    A [`dicjax.posterior.Posterior`][] with a row per train; `in_distribution` says
+    which trains resemble what the encoder was trained on.
 
     **Raises:**
 
-    - `ValueError`: if there is no such model or checkpoint, or a train is unsorted,
-        negative, not finite or shorter than ten spikes.
+    - `ValueError`: if there is no such model, checkpoint or prior, or a train is
+        unsorted, negative, not finite or shorter than ten spikes.
     """
     checked = [as_train(train) for train in trains]
     if not checked:
         raise ValueError("There are no spike trains to infer anything from.")
-    return _read(_named(model, checkpoint), checked)[0]
+    if prior not in PRIORS:
+        raise ValueError(f"There is no prior {prior!r}; choose one of {PRIORS}.")
+    return _read(_named(model, checkpoint), checked, prior)[0]
 
 
 def _read(
-    loaded: Checkpoint, trains: Sequence[SpikeTrain]
+    loaded: Checkpoint, trains: Sequence[SpikeTrain], prior: Prior = "any"
 ) -> tuple[Posterior, Float[np.ndarray, "trains latent"]]:
     """Posteriors, and the encoder's summaries of the trains."""
-    reading = read_trains(loaded.encoder, [train.times for train in trains])
+    if prior == "recipe" and loaded.neuron.required_recipe.bounded:
+        prior = "box"  # which is what the recipe draws from
+    times = [train.times for train in trains]
+    reading = read_trains(loaded.encoder, times, prior)
     targets = [features_of(train) for train in trains]
     labels = np.array([int(target.label) for target in targets])
     calibration = loaded.calibration
-    posterior = posterior_of(loaded.encoder, reading, calibration.ranks[labels])
+    ranks = calibration.ranks_of(prior, labels)
+    posterior = posterior_of(loaded.encoder, reading, ranks)
     posterior = dataclasses.replace(
         posterior,
         distance=np.array([loaded.atlas.distance(target) for target in targets]),
         max_distance=MAX_DISTANCE,
-        max_anomaly=float(calibration.max_anomaly),
+        max_anomaly=float(calibration.max_anomaly[PRIORS.index(prior)]),
     )
     return posterior, np.asarray(reading.latent)
 
@@ -253,8 +266,9 @@ def _load(model, checkpoint, target) -> tuple[Checkpoint, dict[str, float]]:
     rest = [] if checkpoint is not None else [_named(x) for x in shipped_models()]
     every = {x.model: x for x in [*first, *rest]} | {x.model: x for x in first}
     distances = {name: x.atlas.distance(target) for name, x in every.items()}
-    nearest = min(AUTO, key=lambda name: distances[name])
-    return every[nearest] if model == "auto" else first[0], distances
+    if model != "auto":
+        return first[0], distances
+    return every[min(AUTO, key=lambda name: distances[name])], distances
 
 
 def _out_of_range(train, target, loaded, distances) -> str:

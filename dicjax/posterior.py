@@ -7,7 +7,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
-from dicjax.encoder import Encoder, mixture_log_prob, read, Reading
+from dicjax.encoder import Encoder, mixture_log_prob, PRIORS, read, Reading
 
 
 NUM_DRAWS = 4096  # by which means and regions are computed
@@ -141,8 +141,12 @@ def windows(
     return [times[start : start + max_spikes] for start in starts]
 
 
-def read_trains(encoder: Encoder, trains: list[np.ndarray]) -> Reading:
+def read_trains(
+    encoder: Encoder, trains: list[np.ndarray], prior: str = "any"
+) -> Reading:
     """Reads trains (ms) of any lengths; arrays come back on the host, a row per train.
+
+    `prior` is one of `dicjax.encoder.PRIORS`.
 
     A train longer than the encoder reads at once is read in windows, whose posteriors
     are averaged: stretches of one neuron's train do not count as independent evidence.
@@ -152,7 +156,7 @@ def read_trains(encoder: Encoder, trains: list[np.ndarray]) -> Reading:
     pieces = [windows(times, config.max_spikes, config.num_windows) for times in trains]
     owner = np.repeat(np.arange(len(trains)), [len(piece) for piece in pieces])
     flat = [window for piece in pieces for window in piece]
-    rows = _read_by_length(encoder, flat)
+    rows = _read_by_length(encoder, flat, PRIORS.index(prior))
     most = max(len(piece) for piece in pieces)
     slot = np.concatenate([np.arange(len(piece)) for piece in pieces])
     count = np.array([len(piece) for piece in pieces])
@@ -183,7 +187,7 @@ def read_trains(encoder: Encoder, trains: list[np.ndarray]) -> Reading:
     )
 
 
-def _read_by_length(encoder, trains) -> Reading:
+def _read_by_length(encoder, trains, prior) -> Reading:
     lengths = [x for x in LENGTHS if x < encoder.config.max_spikes]
     lengths = np.array([*lengths, encoder.config.max_spikes])
     which = np.searchsorted(lengths, [len(times) for times in trains])
@@ -197,7 +201,7 @@ def _read_by_length(encoder, trains) -> Reading:
             for row, member in zip(rows, part, strict=False):
                 times = np.asarray(trains[member], np.float64)
                 row[: len(times)] = times - times[:1]
-            reading = read(encoder, jnp.asarray(rows))
+            reading = read(encoder, jnp.asarray(rows), jnp.asarray(prior, jnp.int32))
             parts.append(
                 jax.tree.map(lambda x, n=len(part): np.asarray(x)[:n], reading)
             )

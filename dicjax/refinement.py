@@ -15,7 +15,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Key
 
 
 NUM_PARENTS = 192  # nearest to the target, from which children descend
@@ -67,23 +67,6 @@ def children(
     parents = jr.choice(pick, nearest, (num,), p=weights / jnp.sum(weights))
     noise = spread * jr.normal(draw, (num, len(scale)), scale.dtype)
     return _corrected(known, bounds, scale, parents, noise, stride)
-
-
-@eqx.filter_jit
-def correct(
-    known: Known,
-    bounds: Float[Array, "2 channels"],
-    parents: Int[Array, " children"],
-    log_g: Float[Array, "children channels"],
-    stride: float = float("inf"),
-) -> Float[Array, "children channels"]:
-    """Corrects given children of the known members `parents` towards the target.
-
-    As in [`dicjax.refinement.children`][], but where a child strays to is given.
-    """
-    _, _, scale = _nearest(known)
-    away = (log_g - known.log_g[parents]) / scale[None]
-    return _corrected(known, bounds, scale, parents, away, stride)
 
 
 def _nearest(known):

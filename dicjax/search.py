@@ -12,9 +12,10 @@ from dicjax.atlas import log_features
 from dicjax.checkpoint import Checkpoint
 from dicjax.density import contexts, sample_density
 from dicjax.dic import dynamic_input_conductances, threshold
+from dicjax.emulator import FLOOR, goal, log_conductances, polish
 from dicjax.neuron import Neuron
-from dicjax.population import impose, OK
-from dicjax.refinement import children, correct, Known
+from dicjax.population import impose, OK, sample
+from dicjax.refinement import children, Known
 from dicjax.result import (
     FAILURES,
     first_failure,
@@ -35,17 +36,16 @@ from dicjax.stimulus import applied
 
 BATCH = 512  # candidates per round
 MEMORY = 4096  # members that corrections learn from
-NUM_NEAR = 256  # members of the atlas that first candidates are corrected by
-NUM_DRAWN = 4096  # members drawn, of which those next to such are simulated
-MIN_NEAR = 20  # members below which nothing is corrected
+NUM_DRAWN = 4096  # members drawn in each of two ways, to choose the first ones from
 STRIDE = 0.3  # of ln(feature / target) that one correction takes at most
 # Where a good share of candidates is valid, more are sought than asked for, and among
 # them corrected ones, to choose the most diverse from.
 WORTHWHILE = 0.15  # share
+HOPELESS = 0.05  # share below which the posterior is not drawn from again
 SURPLUS = 1.5  # valid members per one asked for
-MIN_ROUNDS = 4
+MIN_ROUNDS = 2
+CHOICE = 2  # promising members per one simulated, of which the least crowded are taken
 CROWD = 6  # neighbours that tell how crowded a member's surroundings are
-FLOOR = 1e-3  # of a channel's bound: what counts as none of it
 
 Progress = Callable[[str, int, int], None]
 
@@ -61,6 +61,8 @@ class Search:
         self.latent = latent
         atlas = loaded.atlas
         self.target = target
+        row = log_features(jax.tree.map(lambda x: x[None], target))[0]
+        self.goal = goal(int(target.label), row, tolerance)
         self.tolerance = tolerance
         self.config = config
         self.report = report
@@ -76,7 +78,7 @@ class Search:
         self.interrupted = False
 
     def _remember_atlas(self, atlas, members):
-        self.log_g = _log(self.neuron, atlas.g[members])
+        self.log_g = log_conductances(atlas.g[members], self.neuron.bounds)
         as_features = jax.tree.map(lambda x: x[members], atlas.as_features())
         self.misses = np.asarray(feature_errors(as_features, self.target))
         self.usable = (atlas.labels[members] == int(self.target.label)) & np.isfinite(
@@ -101,24 +103,39 @@ class Search:
 
     def _run(self, key, posterior) -> None:
         self.report("simulating the posterior", 0, self.num)
-        candidates = self.first_candidates(jr.fold_in(key, 0), posterior)
-        share = self._try("posterior", candidates)
-        spread = self.config.spread * (1 if share > WORTHWHILE else 1 / 3)
-        number = 1
-        while self._wanting(share) and self._budget_left() >= BATCH:
+        share = {"posterior": 1.0, "correction": WORTHWHILE}  # valid when last tried
+        spread, number = self.config.spread, 0
+        while not number or (
+            self._wanting(max(share.values())) and self._budget_left() >= BATCH
+        ):
             done = min(self.num_valid, self.num)
-            aim = "widening" if done == self.num else "correcting"
-            self.report(f"{aim}, round {number}", done, self.num)
-            candidates = self._corrected(jr.fold_in(key, number), spread)
-            share = self._try(f"correction {number}", candidates)
-            # Wide where that works, for diversity; narrower where little is valid, and
-            # at once where children do not even fire like their parents.
-            if self.rounds[-1].num_label < 0.3 * self.rounds[-1].num:
-                spread *= 0.5
+            round_key = jr.fold_in(key, number)
+            # Corrections learn from round to round, fresh draws do not.
+            fresh = share["posterior"] >= max(share["correction"], HOPELESS)
+            kind = "posterior" if fresh else "correction"
+            if number:
+                aim = "widening" if done == self.num else "correcting"
+                self.report(f"{aim}, round {number}", done, self.num)
+            if kind == "posterior":
+                candidates = self.first_candidates(round_key, posterior)
             else:
-                spread *= 1.15 if share > 0.4 else 0.75 if share < 0.15 else 1.0
-            spread = min(max(spread, 0.05), 2.0)
+                candidates = self._corrected(round_key, spread)
+            share[kind] = self._try(f"{kind} {number}", candidates)
+            if kind == "correction":
+                spread = self._next_spread(spread, share[kind])
+            elif number == 0 and share[kind] < WORTHWHILE:
+                spread /= 3
             number += 1
+
+    def _next_spread(self, spread: float, share: float) -> float:
+        """Wide where that works, for diversity; narrower where little is valid, and at
+        once where children do not even fire like their parents."""
+        last = self.rounds[-1]
+        if last.num_label < 0.3 * last.num:
+            spread *= 0.5
+        else:
+            spread *= 1.15 if share > 0.4 else 0.75 if share < 0.15 else 1.0
+        return min(max(spread, 0.05), 2.0)
 
     def _wanting(self, share: float) -> bool:
         """Whether to go on: for enough members, or, where cheap, to choose from."""
@@ -134,34 +151,39 @@ class Search:
         """Members whose DICs are draws of the posterior, for nothing simulated yet.
 
         The conductances that DICs leave free are drawn from the learned density, given
-        what the recording looks like. Of many draws those are taken that lie next to
-        members of the atlas which fire much like the recording: what these say of how
-        the draws will miss holds near them, and is corrected.
+        what the recording looks like, and, for more diversity, from the Monte-Carlo
+        box. The emulator corrects what it thinks they miss, and the most promising of
+        both are taken.
         """
-        draw_key, free_key = jr.split(key)
-        draws = np.asarray(posterior.sample(draw_key, NUM_DRAWN))[0]
-        g = sample_density(self.loaded.density, free_key, self._contexts(draws))
+        draw_key, free_key, box_key = jr.split(key, 3)
+        draws = np.asarray(posterior.sample(draw_key, 2 * NUM_DRAWN))[0]
+        likely, wide = np.split(draws, 2)
+        g = sample_density(self.loaded.density, free_key, self._contexts(likely))
+        box = sample(box_key, self.neuron, NUM_DRAWN, dtype=jnp.dtype("float32"))
+        diverse = self._promising(np.asarray(box), wide, BATCH // 2)
+        rest = self._promising(np.asarray(g), likely, BATCH - len(diverse))
+        return np.unique(np.exp(np.concatenate([diverse, rest])), axis=0)
+
+    def _promising(self, g, draws, num):
+        """Members made to have these DICs, corrected, as logarithms of conductances.
+
+        Of those that are as likely valid as any, the `num` that are least alike.
+        """
         pair = self.neuron.required_recipe.solved_pair
-        population = impose(self.neuron, np.asarray(g), draws, through=pair)
+        population = impose(self.neuron, g, draws, through=pair)
         ok = np.flatnonzero(population.status == OK)
-        ok = ok if len(ok) else np.arange(BATCH)
-        log_g = _log(self.neuron, population.g[ok])
-        near = np.flatnonzero(self.usable)[:NUM_NEAR]  # the nearest come first
-        if len(near) < MIN_NEAR:
-            return np.unique(np.exp(log_g[:BATCH]), axis=0)
-        scale = np.maximum(self.log_g[near].std(axis=0), 0.05)
-        tree = KDTree(self.log_g[near] / scale)
-        away, nearest = map(np.asarray, tree.query(log_g / scale))
         # A fixed number, so that nothing is compiled for each recording.
-        taken = np.resize(np.argsort(away, kind="stable"), BATCH)
-        born = correct(
-            self._known(),
+        ok = np.resize(ok, len(g)) if len(ok) else np.arange(len(g))
+        log_g, chance = polish(
+            self.loaded.emulator,
+            jnp.asarray(log_conductances(population.g[ok], self.neuron.bounds)),
+            self.goal,
             self.bounds,
-            jnp.asarray(near[nearest[taken]]),
-            jnp.asarray(log_g[taken]),
-            STRIDE,
         )
-        return np.unique(np.exp(np.asarray(born)), axis=0)
+        _, different = np.unique(ok, return_index=True)
+        best = different[np.argsort(-np.asarray(chance)[different], kind="stable")]
+        best = np.asarray(log_g)[best[: CHOICE * num]]
+        return best[_least_crowded(best, num)]
 
     def _contexts(self, draws):
         repeat = lambda x: np.repeat(np.asarray(x)[None], len(draws), axis=0)
@@ -244,7 +266,7 @@ class Search:
     def _remember(self, g, errors, features):
         usable = np.asarray(features.label) == int(self.target.label)
         usable &= np.isfinite(errors).all(axis=1)
-        log_g = np.concatenate([_log(self.neuron, g), self.log_g])
+        log_g = np.concatenate([log_conductances(g, self.neuron.bounds), self.log_g])
         misses = np.concatenate([errors, self.misses])
         usable = np.concatenate([usable, self.usable])
         size = np.where(usable, np.abs(misses).max(axis=1), np.inf)
@@ -271,11 +293,8 @@ class Search:
             start += len(own)
         keep = np.arange(len(g))
         if len(g) > self.num:
-            log_g = _log(self.neuron, g)
-            scaled = log_g / np.maximum(log_g.std(axis=0), 1e-3)
-            near = min(CROWD, len(g) - 1)
-            distance = KDTree(scaled).query(scaled, near + 1)[0][:, -1]
-            keep = np.sort(np.argsort(-distance, kind="stable")[: self.num])
+            log_g = log_conductances(g, self.neuron.bounds)
+            keep = _least_crowded(log_g, self.num)
         return g[keep].astype(np.float32), times[keep]
 
     def result(self, train, posterior, seconds, settings) -> Generated:
@@ -330,6 +349,16 @@ class Search:
         )
 
 
+def _least_crowded(log_g, num):
+    """Which `num` members have the most room around them, in their own order."""
+    if len(log_g) <= num:
+        return np.arange(len(log_g))
+    scaled = log_g / np.maximum(log_g.std(axis=0), 1e-3)
+    near = min(CROWD, len(log_g) - 1)
+    distance = np.asarray(KDTree(scaled).query(scaled, near + 1)[0])[:, -1]
+    return np.sort(np.argsort(-distance, kind="stable")[:num])
+
+
 def simulated_time(neuron: Neuron, target: Features) -> tuple[float, float]:
     """How long (ms) members are simulated to be compared with a train, and the start
     that is left out: twelve bursts or forty intervals, within reason."""
@@ -339,7 +368,3 @@ def simulated_time(neuron: Neuron, target: Features) -> tuple[float, float]:
     else:
         span = 40 * float(target.mean_isi)
     return discard + float(np.clip(span, 2000.0, 60_000.0)), discard
-
-
-def _log(neuron, g):
-    return np.log(np.maximum(g, FLOOR * neuron.bounds)).astype(np.float32)

@@ -18,8 +18,8 @@ from jaxtyping import Array, Float, Int, PyTree
 from dicjax.atlas import log_features
 from dicjax.augmentation import augment
 from dicjax.config import EncoderConfig, TrainingConfig
-from dicjax.dataset import Dataset, features_of_all
-from dicjax.encoder import Encoder, make_scales, mixture_log_prob, to_logits
+from dicjax.dataset import Dataset, features_of_all, priors_of
+from dicjax.encoder import Encoder, make_scales, mixture_log_prob, PRIORS, to_logits
 from dicjax.lora import learned, merge
 from dicjax.spikes import LABELS
 
@@ -33,6 +33,7 @@ FINE = 0.05  # of log features: misses far below count by their square
 SHARES = {"tonic": 0.35, "bursting": 0.55, "irregular": 0.1}  # of what is learned from
 REPEATS = 20.0  # times at most that a member is drawn for its pattern being rare
 CLEAN = (0.5, 0.75)  # share of trains without flaws, in the first and second cycle
+ANY = 1 / 3  # share of trains that are read as if their source were not known
 HELD_OUT = 20  # every so many members are kept apart
 NUM_VALIDATION = 2048
 SAVE_EVERY = 2000  # steps
@@ -57,6 +58,7 @@ class Batch(eqx.Module):
 
     - `slow`, `fast`: (g_s, g_u) and (g_f, V_th), the last nan where there is none.
     - `features`: logarithms; nan where undefined.
+    - `priors`: index of the narrowest prior that each is a draw of.
     """
 
     spike_times: Float[Array | np.ndarray, "batch spikes"]
@@ -64,6 +66,7 @@ class Batch(eqx.Module):
     fast: Float[Array | np.ndarray, "batch 2"]
     labels: Int[Array | np.ndarray, " batch"]
     features: Float[Array | np.ndarray, "batch 7"]
+    priors: Int[Array | np.ndarray, " batch"]
 
     def __getitem__(self, members) -> "Batch":
         return jax.tree.map(lambda x: x[members], self)
@@ -78,6 +81,7 @@ def batch_of(dataset: Dataset) -> Batch:
         fast=np.stack([dataset.dics[:, 0], dataset.V_th], 1).astype(np.float32),
         labels=np.asarray(features.label),
         features=log_features(features),
+        priors=priors_of(dataset),
     )
 
 
@@ -300,12 +304,15 @@ def optimiser(training: TrainingConfig) -> optax.GradientTransformation:
 
 @eqx.filter_jit(donate="none")
 def _learn(encoder, average, state, batch, key, step, clean, training, crop):
+    key, any_key = jr.split(key)
     spike_times, is_anomaly = augment(key, batch.spike_times, training, crop, clean)
+    forgotten = jr.bernoulli(any_key, ANY, batch.priors.shape)
+    priors = jnp.where(forgotten, PRIORS.index("any"), batch.priors)
     changing, fixed = eqx.partition(encoder, learned(encoder))
 
     def loss(changing):
         whole = merge(eqx.combine(changing, fixed))
-        return _loss(whole, spike_times, is_anomaly, batch)
+        return _loss(whole, spike_times, priors, is_anomaly, batch)
 
     value, gradient = eqx.filter_value_and_grad(loss)(changing)
     updates, state = optimiser(training).update(gradient, state, changing)
@@ -323,11 +330,11 @@ def _validation_loss(encoder, batch, key, training):
     spike_times, is_anomaly = augment(
         key, batch.spike_times, training, CROPS[-1], clean
     )
-    return _loss(merge(encoder), spike_times, is_anomaly, batch)
+    return _loss(merge(encoder), spike_times, batch.priors, is_anomaly, batch)
 
 
-def _loss(encoder: Encoder, spike_times, is_anomaly, batch: Batch) -> PyTree:
-    reading = jax.vmap(encoder)(spike_times)
+def _loss(encoder: Encoder, spike_times, priors, is_anomaly, batch: Batch) -> PyTree:
+    reading = jax.vmap(encoder)(spike_times, priors)
     scales = encoder.scales
     slow = to_logits(batch.slow, scales.low[None], scales.high[None])
     fast = to_logits(batch.fast, scales.fast_low[None], scales.fast_high[None])

@@ -1,7 +1,14 @@
 """Measures encoders and what is built on them, beside what else could be used.
 
 `bench_encoder.py tests`: the tables of errors and coverage in the shipped checkpoints.
+`bench_encoder.py seeds MODEL FOLDER...`: the same for checkpoints trained from other
+seeds (`train_encoder.py MODEL --seed N`), as the mean and range over all with the
+shipped one.
+`bench_encoder.py speed [BATCH]...`: steps and readings per second on this device, in
+float32 and bfloat16.
 `bench_encoder.py calibration MODEL`: SBC and TARP of held-out members.
+`bench_encoder.py emulator MODEL`: how well the emulator tells what members fire
+like, and how fast.
 `bench_encoder.py flaws MODEL`: errors as jitter, missed and spurious spikes grow.
 `bench_encoder.py recordings FOLDER`: which recordings count as in distribution.
 `bench_encoder.py targets [NUM] [--npe]`: candidates before any selection, for STG
@@ -24,12 +31,15 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_prefer_vector_width=512")
 import time  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 
+import equinox as eqx  # noqa: E402
 import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
 import jax.random as jr  # noqa: E402
 import numpy as np  # noqa: E402
 import scipy.stats  # noqa: E402
 
 import dicjax as dj  # noqa: E402
+from dicjax.atlas import log_features  # noqa: E402
 from dicjax.calibration import (  # noqa: E402
     evaluate,
     expected_coverage,
@@ -42,7 +52,16 @@ from dicjax.checkpoint import (  # noqa: E402
     shipped_models,
 )
 from dicjax.config import GenerateConfig, TrainingConfig  # noqa: E402
-from dicjax.dataset import Dataset, features_of_all, make_dataset, Source  # noqa: E402
+from dicjax.dataset import (  # noqa: E402
+    Dataset,
+    features_of_all,
+    make_dataset,
+    PRIOR_OF,
+    SAMPLERS,
+    Source,
+)
+from dicjax.emulator import DECISIVE, guess, log_conductances  # noqa: E402
+from dicjax.encoder import PRIORS, read  # noqa: E402
 from dicjax.fitting import adapt, trains_of  # noqa: E402
 from dicjax.lora import merge  # noqa: E402
 from dicjax.pipeline import features_of  # noqa: E402
@@ -67,7 +86,7 @@ TOLERANCE = 0.10
 def tests() -> None:
     for model in shipped_models():
         header = load_checkpoint(shipped_checkpoint(model), model).header
-        print(f"{model}, {header['num_parameters']} numbers, {header['date']}")
+        print(f"{model}, {header['num_parameters']:,} numbers, {header['date']}")
         for name, table in header["tests"].items():
             for label, row in table.items():
                 print(
@@ -81,6 +100,61 @@ def tests() -> None:
                 )
 
 
+def seeds(model: str, folders: list[str]) -> None:
+    paths = [shipped_checkpoint(model), *map(pathlib.Path, folders)]
+    found = [load_checkpoint(path, model).header["tests"] for path in paths]
+    for name, table in found[0].items():
+        for label in table:
+            rows = [x[name][label] for x in found]
+            columns = ("mae_g_s", "mae_g_u", "label", "coverage_90")
+            spread = {c: np.array([row[c] for row in rows]) for c in columns}
+            print(
+                f"{model}, {name}, {label} ({rows[0]['num']}), {len(rows)} seeds: "
+                + ", ".join(
+                    f"{c} {x.mean():.3f} ({x.min():.3f} to {x.max():.3f})"
+                    for c, x in spread.items()
+                )
+            )
+
+
+def speed(batches: list[int]) -> None:
+    encoder = load_checkpoint(shipped_checkpoint("stg"), "stg").encoder
+    known = batch_of(_held_out("stg", max(batches)))
+    prior = jnp.asarray(PRIORS.index("any"), jnp.int32)
+    for dtype in (jnp.float32, jnp.bfloat16):
+        cast = lambda x, d=dtype: x.astype(d) if eqx.is_inexact_array(x) else x
+        scales = encoder.scales
+        own = eqx.tree_at(lambda e: e.scales, jax.tree.map(cast, encoder), scales)
+        for num in batches:
+            batch = known[np.arange(num) % len(known.labels)]
+            times = jnp.asarray(batch.spike_times[:, : encoder.config.max_spikes])
+            jax.block_until_ready(read(own, times, prior))
+            seconds = []
+            for _ in range(7):
+                start = time.perf_counter()
+                jax.block_until_ready(read(own, times, prior))
+                seconds.append(time.perf_counter() - start)
+            line = (
+                f"{jnp.dtype(dtype).name}, batch {num}: "
+                f"{num / np.median(seconds):,.0f} trains read per second"
+            )
+            if dtype == jnp.float32:  # the weights that are learned stay in float32
+                line += (
+                    f", {num * _steps_per_second(own, known, num):,.0f} learned from"
+                )
+            print(f"{line} ({jax.devices()[0].device_kind})", flush=True)
+
+
+def _steps_per_second(encoder, known, batch_size) -> float:
+    """Over forty steps, after some in which every length is compiled for."""
+    at = []
+    training = TrainingConfig(num_steps=60, batch_size=batch_size)
+    train_encoder(
+        encoder, known, training, on_progress=lambda *_: at.append(time.perf_counter())
+    )
+    return 40 / (at[58] - at[18])
+
+
 def _held_out(model: str, num: int) -> Dataset:
     neuron = dj.MODELS[model]()
     sampler = "box" if neuron.required_recipe.bounded else "recipe"
@@ -92,8 +166,10 @@ def calibration(model: str) -> None:
     test = _held_out(model, 4000)
     labels = np.asarray(features_of_all(test.spike_times).label)
     dics = test.dics[:, 1:]
-    reading = read_trains(loaded.encoder, trains_of(test.spike_times))
-    posterior = posterior_of(loaded.encoder, reading, loaded.calibration.ranks[labels])
+    prior = PRIOR_OF[SAMPLERS[test.sampler[0]]]
+    reading = read_trains(loaded.encoder, trains_of(test.spike_times), prior)
+    plain = loaded.calibration.ranks_of(prior, labels)
+    posterior = posterior_of(loaded.encoder, reading, plain)
     ranks = ranks_of_truths(posterior, dics)
     coverage = expected_coverage(posterior, dics)
     away = lambda x: float(scipy.stats.kstest(x, "uniform").statistic)
@@ -134,6 +210,7 @@ def flaws(model: str) -> None:
             spoiled(*flaw),
             test.dics[:, 1:],
             labels,
+            PRIOR_OF[SAMPLERS[test.sampler[0]]],
         )
         for label in ("tonic", "bursting"):
             row = table[label]
@@ -142,6 +219,37 @@ def flaws(model: str) -> None:
                 f"{flaw[2]:.0%}, {label}: g_s {row['mae_g_s']:.2f}, g_u "
                 f"{row['mae_g_u']:.2f}, 90 % regions hold {row['coverage_90']:.3f}, "
                 f"flagged {row['flagged']:.3f}"
+            )
+
+
+def emulator(model: str) -> None:
+    loaded = load_checkpoint(shipped_checkpoint(model), model)
+    neuron = loaded.neuron
+    for sampler in ("recipe", "box"):
+        if sampler == "recipe" and neuron.required_recipe.bounded:
+            continue
+        test = make_dataset(jr.key(SEED), neuron, (Source(sampler, 4000),))
+        features = features_of_all(test.spike_times)
+        labels = np.asarray(features.label)
+        log_g = jnp.asarray(log_conductances(test.g, neuron.bounds))
+        told = jax.block_until_ready(guess(loaded.emulator, log_g))
+        start = time.perf_counter()
+        jax.block_until_ready(guess(loaded.emulator, log_g))
+        seconds = time.perf_counter() - start
+        away = np.abs(np.asarray(told.features) - log_features(features))
+        found = np.argmax(np.asarray(told.labels), axis=1)
+        for label, columns in DECISIVE.items():
+            of = labels == label
+            if of.sum() < 30:
+                continue
+            errors = ", ".join(f"{100 * np.median(away[of, i]):.1f}" for i in columns)
+            within = ", ".join(
+                f"{np.mean(away[of, i] < np.log1p(TOLERANCE)):.3f}" for i in columns
+            )
+            print(
+                f"{model}, {sampler}, {dj.LABELS[label]} ({of.sum()}): pattern told "
+                f"{np.mean(found[of] == label):.3f}, median errors {errors} %, within "
+                f"10 % {within}; {1e6 * seconds / len(test):.2f} us per member"
             )
 
 
@@ -221,9 +329,8 @@ def _ours(loaded) -> Callable:
         del dics
         reading = read_trains(loaded.encoder, [times])
         label = np.array([int(target.label)])
-        posterior = posterior_of(
-            loaded.encoder, reading, loaded.calibration.ranks[label]
-        )
+        ranks = loaded.calibration.ranks_of("any", label)
+        posterior = posterior_of(loaded.encoder, reading, ranks)
         quiet = lambda stage, done, total: None
         search = Search(
             loaded, reading.latent[0], target, TOLERANCE, GenerateConfig(), quiet, 1
@@ -327,6 +434,7 @@ def learning(data: pathlib.Path, num_steps: int) -> None:
                 trains_of(test.spike_times),
                 test.dics[:, 1:],
                 labels,
+                "recipe",
             )
             errors = ", ".join(
                 f"{label} {table[label]['mae_g_s']:.2f} / {table[label]['mae_g_u']:.2f}"
@@ -345,8 +453,13 @@ def main() -> None:
     elif what == "targets":
         numbers = [int(x) for x in rest if x.isdigit()]
         targets(numbers[0] if numbers else 12, "--npe" in rest)
-    elif what in ("calibration", "flaws"):
-        {"calibration": calibration, "flaws": flaws}[what](rest[0])
+    elif what == "seeds":
+        seeds(rest[0], rest[1:])
+    elif what == "speed":
+        speed([int(x) for x in rest] or [256, 1024, 4096])
+    elif what in ("calibration", "emulator", "flaws"):
+        measures = {"calibration": calibration, "emulator": emulator, "flaws": flaws}
+        measures[what](rest[0])
     elif what == "learning":
         learning(pathlib.Path(rest[0]), int(rest[1]) if len(rest) > 1 else 3_000)
     else:

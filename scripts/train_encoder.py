@@ -2,8 +2,9 @@
 
 `stg` and `stg-prinz` are trained from nothing, `da` and `pospischil-ib` adapted to the
 encoder of `stg`. Simulated data and the state of training are kept under data/, so that
-the same command goes on where it was stopped. `--seed N` trains another encoder into
-data/, for comparison.
+the same command goes on where it was stopped. `--seed N` trains another encoder on the
+same members into data/, for comparison; of its density and emulator,
+a start only.
 """
 
 import os
@@ -14,10 +15,16 @@ import sys
 os.environ.setdefault("EQX_ON_ERROR", "nan")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_prefer_vector_width=512")
 
+import dataclasses  # noqa: E402
 import json  # noqa: E402
 import time  # noqa: E402
 
-from dicjax.config import AdapterConfig, TrainingConfig  # noqa: E402
+from dicjax.config import (  # noqa: E402
+    AdapterConfig,
+    DensityConfig,
+    EmulatorConfig,
+    TrainingConfig,
+)
 from dicjax.fitting import fit_adapter, fit_encoder  # noqa: E402
 from dicjax.models import MODELS  # noqa: E402
 
@@ -25,9 +32,9 @@ from dicjax.models import MODELS  # noqa: E402
 ROOT = pathlib.Path(__file__).parents[1]
 DATA = ROOT / "data"
 MEMBERS = {"stg": 300_000, "stg-prinz": 300_000}
-STEPS = {"stg": 48_000, "stg-prinz": 36_000}
+STEPS = {"stg": 40_000, "stg-prinz": 28_000}
 ADAPTED = {"da": 100_000, "pospischil-ib": 40_000}
-ADAPTER_STEPS = {"da": 12_000, "pospischil-ib": 6_000}
+ADAPTER_STEPS = {"da": 10_000, "pospischil-ib": 6_000}
 SEED = 1
 
 
@@ -46,11 +53,21 @@ def main() -> None:
             print(f"{said[0] - start:6.0f} s  {stage}: {done} of {total}", flush=True)
 
     neuron = MODELS[model]()
+    density, emulator = DensityConfig(), EmulatorConfig()
+    if seed != SEED:
+        density = dataclasses.replace(density, num_steps=100)
+        emulator = dataclasses.replace(emulator, num_steps=100)
     if model in ADAPTED:
         training = TrainingConfig(num_steps=ADAPTER_STEPS[model], seed=seed)
         adapting = AdapterConfig(members=ADAPTED[model], training=training)
         tests = fit_adapter(
-            neuron, out, adapting=adapting, data=DATA, on_progress=report
+            neuron,
+            out,
+            adapting=adapting,
+            density=density,
+            emulator=emulator,
+            data=DATA,
+            on_progress=report,
         )
     else:
         tests = fit_encoder(
@@ -58,6 +75,8 @@ def main() -> None:
             out,
             num_members=MEMBERS[model],
             training=TrainingConfig(num_steps=STEPS[model], seed=seed),
+            density=density,
+            emulator=emulator,
             data=DATA,
             on_progress=report,
         )

@@ -80,7 +80,8 @@ def test_training_an_encoder_for_a_file_points_to_adapting(file, tmp_path, capsy
 def test_an_adapted_neuron_generates_members(file, tmp_path, monkeypatch):
     monkeypatch.setattr("dicjax.fitting.NUM_TEST", 400)
     out = tmp_path / "mine"
-    args = ("--members", 6000, "--num-steps", 600, "--density.num-steps", 800)
+    args = ("--members", 6000, "--num-steps", 600)
+    args += ("--density.num-steps", 800, "--emulator.num-steps", 800)
     with jax.numpy_dtype_promotion("standard"):  # optax's schedules promote integers
         assert _run("adapt", file, "--out", out, *args) == 0
     loaded = load_checkpoint(out)

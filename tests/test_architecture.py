@@ -11,7 +11,7 @@ import dicjax
 PACKAGE = pathlib.Path(dicjax.__file__).parent
 LAYERS = (
     ("_checks", "recipe", "config"),
-    ("gating",),
+    ("gating", "descent"),
     ("channels", "stimulus"),
     ("neuron",),
     ("models",),
@@ -23,6 +23,7 @@ LAYERS = (
     ("reference",),
     ("simulation", "spikes", "dic", "neuron_files"),
     ("population", "readers", "encoder", "atlas", "distances", "refinement"),
+    ("emulator",),
     ("dataset", "density", "lora", "posterior", "augmentation"),
     ("calibration", "shards", "result"),
     ("training", "checkpoint", "tables", "plots", "exporters"),

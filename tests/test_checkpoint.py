@@ -21,8 +21,9 @@ from dicjax.checkpoint import (
     shipped_checkpoint,
     shipped_models,
 )
-from dicjax.config import DensityConfig, EncoderConfig
+from dicjax.config import DensityConfig, EmulatorConfig, EncoderConfig
 from dicjax.density import Density
+from dicjax.emulator import Emulator
 from dicjax.encoder import Encoder, make_scales
 from dicjax.lora import attach, LowRank, merge
 from dicjax.models import MODELS
@@ -30,6 +31,7 @@ from dicjax.models import MODELS
 
 CONFIG = EncoderConfig(width=8, num_slots=2, latent=4, hidden=8, max_spikes=16)
 DENSITY = DensityConfig(width=8, num_components=2)
+EMULATOR = EmulatorConfig(width=8, num_layers=2)
 NEURON = """
 import dataclasses
 import dicjax as dj
@@ -52,9 +54,11 @@ def parts():
     density = Density(DENSITY, (0, 1, 2, 3, 4, 7), 8, 5, key=jr.key(1))
     return {
         "encoder": _encoder(),
-        "calibration": Calibration(np.tile(levels, (4, 1)), np.asarray(1.5)),
+        "calibration": Calibration(np.tile(levels, (3, 4, 1)), np.full(3, 1.5)),
         "density": density,
         "density_config": DENSITY,
+        "emulator": Emulator(EMULATOR, 8, key=jr.key(2)),
+        "emulator_config": EMULATOR,
         "atlas": Atlas(
             g=rng.uniform(size=(5, 8)).astype(np.float32),
             labels=np.array([1, 2, 2, 3, 1], np.int32),
@@ -147,7 +151,7 @@ def test_another_version_is_refused(saved):
     header = json.loads((saved / "header.json").read_text())
     header["version"] = 1
     (saved / "header.json").write_text(json.dumps(header))
-    with pytest.raises(ValueError, match="format version 1, but .* reads version 2"):
+    with pytest.raises(ValueError, match="format version 1, but .* reads version 3"):
         load_checkpoint(saved)
 
 
@@ -200,7 +204,7 @@ def test_what_ships_loads_and_says_how_good_it_is(model):
     tested = next(iter(loaded.header["tests"].values()))
     assert {"tonic", "bursting"} <= set(tested)
     assert loaded.atlas.g.shape[1] == len(MODELS[model]().channels)
-    assert np.all(np.diff(loaded.calibration.ranks, axis=1) >= 0)
+    assert np.all(np.diff(loaded.calibration.ranks, axis=2) >= 0)
     assert loaded.encoder.config == EncoderConfig()
 
 

@@ -11,12 +11,14 @@ from dicjax.encoder import (
     intervals,
     make_scales,
     mixture_log_prob,
+    PRIORS,
     read,
     to_logits,
     tokens,
 )
 
 
+ANY = jnp.asarray(PRIORS.index("any"), jnp.int32)
 SMALL = EncoderConfig(
     width=16, num_slots=2, num_heads=2, latent=8, hidden=16, max_spikes=32
 )
@@ -59,29 +61,29 @@ def test_tokens_show_neighbours_in_order_and_sinusoids_of_twice_the_frequency():
 
 def test_padding_does_not_change_what_is_read(encoder):
     short, long = _train(12, 16), _train(12, 32)
-    a = read(encoder, jnp.asarray(short[None]))
-    b = read(encoder, jnp.asarray(long[None]))
+    a = read(encoder, jnp.asarray(short[None]), ANY)
+    b = read(encoder, jnp.asarray(long[None]), ANY)
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         assert jnp.allclose(x, y, atol=1e-5)
 
 
 def test_a_batch_reads_as_its_trains_do_alone(encoder):
     trains = jnp.stack([_train(n, seed=n) for n in (5, 20, 32)])
-    together = read(encoder, trains)
+    together = read(encoder, trains, ANY)
     for i in range(3):
-        alone = read(encoder, trains[i : i + 1])
+        alone = read(encoder, trains[i : i + 1], ANY)
         assert jnp.allclose(together.means[i], alone.means[0], atol=1e-5)
 
 
 def test_every_interval_is_attended_to(encoder):
     times = jnp.asarray(_train(32))
-    slope = jax.jacrev(lambda t: encoder(t).latent)(times)
+    slope = jax.jacrev(lambda t: encoder(t, ANY).latent)(times)
     assert (jnp.abs(slope).max(axis=0) > 0).all()
 
 
 @pytest.mark.parametrize("num", [0, 1, 2])
 def test_a_train_of_next_to_nothing_is_read_without_nan(encoder, num):
-    reading = read(encoder, jnp.asarray(_train(num)[None]))
+    reading = read(encoder, jnp.asarray(_train(num)[None]), ANY)
     assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(reading))
 
 

@@ -9,6 +9,7 @@ import pytest
 import dicjax as dj
 from dicjax.checkpoint import load_checkpoint, shipped_checkpoint
 from dicjax.cli import main
+from dicjax.encoder import PRIORS
 from dicjax.pipeline import as_train, features_of, suit, warnings_about
 from dicjax.result import FAILURES, first_failure, participation_ratio, wilson
 from dicjax.tables import read_models
@@ -113,6 +114,27 @@ def test_infer_and_features_print_tables(capsys):
     assert "bursting" in capsys.readouterr().out
 
 
+def test_a_posterior_is_over_the_neurons_that_are_asked_for(example, capsys):
+    slow = {
+        prior: np.asarray(dj.infer([example], "stg-prinz", prior=prior).median)
+        for prior in PRIORS
+    }
+    # The recipe of this model draws from its box, and so the two are one.
+    assert np.array_equal(slow["recipe"], slow["box"])
+    assert not np.array_equal(slow["box"], slow["any"])
+    tonic = np.arange(1.0, 80.0) * 90.0
+    recipe, box = (
+        np.asarray(dj.infer([tonic], "stg", prior=prior).interval(0.9))
+        for prior in ("recipe", "box")
+    )
+    # Spikes tell little of a tonic neuron's g_s: what is said leans on the prior.
+    assert abs(recipe - box).max() > 2
+    assert _run("infer", EXAMPLE, "--prior", "box") == 0
+    assert "stg-prinz" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="no prior 'narrow'"):
+        dj.infer([example], prior="narrow")
+
+
 def test_inference_is_about_the_members_that_result(folder, example):
     # The posterior's 99 % box holds most delivered members' own DICs.
     _, g = read_models(folder)
@@ -176,6 +198,16 @@ def test_unknown_models_and_foreign_checkpoints_are_refused(tmp_path, capsys):
     assert "is for the model 'stg-prinz'" in capsys.readouterr().err
     assert _run("generate", EXAMPLE, "--tolerance", 0, *out) == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_named_by_its_folder_is_the_one_used(example):
+    path = shipped_checkpoint("stg-prinz")
+    result = dj.generate(
+        jax.random.key(0), example, model="stg-prinz", num=3, checkpoint=path
+    )
+    assert result.num_accepted == 3
+    # No other model is looked at.
+    assert set(result.settings["distance_to_simulated_members"]) == {"stg-prinz"}
 
 
 def test_help_exits_cleanly(capsys):

@@ -1,12 +1,15 @@
+import dataclasses
 import json
 
 import jax
 import numpy as np
 import pytest
 
-from dicjax.calibration import calibrate, evaluate
+from dicjax.calibration import calibrate, evaluate, HeldOut, plain_calibration
 from dicjax.config import EncoderConfig, TrainingConfig
-from dicjax.dataset import Dataset
+from dicjax.dataset import Dataset, joined, SAMPLERS
+from dicjax.encoder import PRIORS
+from dicjax.posterior import posterior_of, read_trains
 from dicjax.spikes import LABELS
 from dicjax.training import batch_of, learnable, new_encoder, train_encoder
 
@@ -25,11 +28,13 @@ def one_length(monkeypatch):
     monkeypatch.setattr("dicjax.training.CROP_SHARES", (1.0,))
 
 
-def _toy(num, seed):
+def _toy(num, seed, sampler="recipe"):
     # g_s is the logarithm of the interval and g_u is noise: what can be learned is
-    # known, and so is what cannot.
+    # known, and so is what cannot. Only the prior tells the sign of g_u.
     rng = np.random.default_rng(seed)
     dics = rng.uniform(-1, 1, (num, 3)).astype(np.float32)
+    if sampler == "box":
+        dics[:, 2] = -1 + 0.2 * dics[:, 2]
     steps = np.arange(1, 41)
     times = 100 * np.exp(dics[:, 1:2]) * steps
     return Dataset(
@@ -37,13 +42,13 @@ def _toy(num, seed):
         dics=dics,
         V_th=np.where(np.arange(num) % 4, -50 + dics[:, 1], np.nan).astype(np.float32),
         sigma=np.zeros(num, np.float32),
-        sampler=np.zeros(num, np.int8),
+        sampler=np.full(num, SAMPLERS.index(sampler), np.int8),
         spike_times=times.astype(np.float32),
     )
 
 
-def _train(training, folder=None, **kwargs):
-    known = batch_of(learnable(_toy(2000, 0)))
+def _train(training, folder=None, data=None, **kwargs):
+    known = batch_of(learnable(_toy(2000, 0) if data is None else data))
     encoder = new_encoder(known, *RANGES, CONFIG, training.seed)
     with jax.numpy_dtype_promotion("standard"):  # optax's schedules promote integers
         return train_encoder(encoder, known, training, folder=folder, **kwargs)
@@ -60,7 +65,7 @@ def test_training_learns_what_trains_tell_and_is_unsure_of_the_rest():
     encoder = trained.encoder
     trains, dics = _rows(_toy(1000, 1))
     labels = np.full(len(dics), LABELS.index("tonic"))
-    calibration = calibrate(encoder, trains, dics, labels, trains)
+    calibration = calibrate(encoder, {"any": HeldOut(trains, dics, labels)}, trains)
     trains, dics = _rows(_toy(1000, 2))
     table = evaluate(encoder, calibration, trains, dics, labels)["tonic"]
     assert table["num"] == 1000
@@ -72,6 +77,40 @@ def test_training_learns_what_trains_tell_and_is_unsure_of_the_rest():
         assert abs(table[f"coverage_{level}"] - level / 100) < 0.05
     assert table["label"] > 0.95
     assert table["flagged"] < 0.1
+
+
+def test_the_prior_asked_for_is_the_one_that_answers():
+    data = joined([_toy(1000, 0), _toy(1000, 1, "box")])
+    training = TrainingConfig(num_steps=300, batch_size=64, learning_rate=5e-3)
+    encoder = _train(training, data=data).encoder
+    trains, _ = _rows(_toy(100, 2))
+    labels = np.full(100, LABELS.index("tonic"))
+    medians = {}
+    for prior in PRIORS:
+        ranks = plain_calibration().ranks_of(prior, labels)
+        posterior = posterior_of(encoder, read_trains(encoder, trains, prior), ranks)
+        medians[prior] = np.mean(np.asarray(posterior.median)[:, 1])
+    # Of uniform numbers, of those around the lower end, and of half of each.
+    assert abs(medians["recipe"]) < 0.25
+    assert medians["box"] < -0.75
+    assert medians["box"] + 0.1 < medians["any"] < medians["recipe"] - 0.1
+
+
+def test_a_rare_pattern_takes_its_calibration_from_the_widest_prior():
+    encoder = new_encoder(batch_of(_toy(400, 0)), *RANGES, CONFIG, 0)
+    trains, dics = _rows(_toy(600, 1))
+    labels = np.repeat([LABELS.index("tonic"), LABELS.index("bursting")], 300)
+    few = HeldOut(trains[:310], dics[:310], labels[:310].copy())
+    few.labels[290:] = LABELS.index("bursting")
+    calibration = calibrate(
+        encoder, {"any": HeldOut(trains, dics, labels), "recipe": few}, trains
+    )
+    one, other = (PRIORS.index(name) for name in ("recipe", "any"))
+    tonic, bursting = (LABELS.index(name) for name in ("tonic", "bursting"))
+    ranks = calibration.ranks
+    assert not np.array_equal(ranks[one, tonic], ranks[other, tonic])
+    assert np.array_equal(ranks[one, bursting], ranks[other, bursting])
+    assert np.array_equal(ranks[PRIORS.index("box")], ranks[other])
 
 
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
@@ -115,9 +154,7 @@ def test_validation_members_are_never_learned_from():
     known = batch_of(_toy(400, 0))
     slow = np.array(known.slow)
     slow[::20] = np.nan
-    spoiled = type(known)(
-        known.spike_times, slow, known.fast, known.labels, known.features
-    )
+    spoiled = dataclasses.replace(known, slow=slow)
     encoder = new_encoder(known, *RANGES, CONFIG, 0)
     with jax.numpy_dtype_promotion("standard"):
         trained = train_encoder(encoder, spoiled, SHORT)

@@ -7,7 +7,7 @@ import pathlib
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -129,6 +129,9 @@ class Infer:
     model: str = "auto"
     """stg, stg-prinz, da, the folder that `dicjax adapt` made, or auto for the
     stomatogastric one that suits the first train."""
+    prior: Literal["recipe", "box", "any"] = "any"
+    """Which neurons posteriors are over: those that the model's recipe draws, those
+    with uniform conductances, or both and more of what is rare."""
     checkpoint: pathlib.Path | None = None
     """A trained encoder, instead of the one that ships."""
     source: Flat[Recording] = dataclasses.field(default_factory=Recording)
@@ -139,7 +142,7 @@ class Infer:
 
         trains = self.source.read(self.recording)
         model = suit(trains[0]) if self.model == "auto" else self.model
-        posterior = infer(trains, model, checkpoint=self.checkpoint)
+        posterior = infer(trains, model, prior=self.prior, checkpoint=self.checkpoint)
         columns = {
             "unit": [train.name for train in trains],
             "num_spikes": [train.num_spikes for train in trains],

@@ -9,6 +9,7 @@ from dicjax.cli.common import Flat, Progress, say
 from dicjax.config import (
     AdapterConfig,
     DensityConfig,
+    EmulatorConfig,
     EncoderConfig,
     TrainingConfig,
 )
@@ -73,6 +74,7 @@ class Train:
     encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
     density: DensityConfig = dataclasses.field(default_factory=DensityConfig)
+    emulator: EmulatorConfig = dataclasses.field(default_factory=EmulatorConfig)
 
     def run(self) -> int:
         """Trains and writes; the exit status."""
@@ -93,6 +95,7 @@ class Train:
                 config=self.encoder,
                 training=self.training,
                 density=self.density,
+                emulator=self.emulator,
                 data=self.data,
                 on_progress=progress,
             )
@@ -119,6 +122,7 @@ class Adapt:
     then goes on where it was stopped."""
     adapter: Flat[AdapterConfig] = dataclasses.field(default_factory=AdapterConfig)
     density: DensityConfig = dataclasses.field(default_factory=DensityConfig)
+    emulator: EmulatorConfig = dataclasses.field(default_factory=EmulatorConfig)
 
     def run(self) -> int:
         """Adapts and writes; the exit status."""
@@ -134,6 +138,7 @@ class Adapt:
                 base=self.base,
                 adapting=self.adapter,
                 density=self.density,
+                emulator=self.emulator,
                 data=self.data,
                 neuron_file=file,
                 on_progress=progress,

@@ -1,0 +1,146 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import dicjax as dj
+from dicjax.atlas import log_features
+from dicjax.checkpoint import load_checkpoint, shipped_checkpoint
+from dicjax.config import EmulatorConfig
+from dicjax.emulator import (
+    emulator_loss,
+    goal,
+    guess,
+    log_conductances,
+    polish,
+    train_emulator,
+)
+from dicjax.spikes import BURSTING, is_valid, TONIC
+
+
+SMALL = EmulatorConfig(width=32, num_layers=3, num_steps=600, batch_size=256)
+BOUNDS = np.full(4, 10.0, np.float32)
+LIMITS = np.log(np.array([1e-3 * BOUNDS, BOUNDS])).astype(np.float32)
+NOISE = 0.03
+
+
+def _members(num, seed):
+    # The mean interval is the product of two conductances, within some noise; a large
+    # third one makes bursts, and the fourth does nothing.
+    rng = np.random.default_rng(seed)
+    g = np.exp(rng.uniform(-1.5, 1.5, (num, 4))).astype(np.float32)
+    labels = np.where(g[:, 2] > 1.0, BURSTING, TONIC).astype(np.int32)
+    mean_isi = np.log(g[:, 0] * g[:, 1]) + rng.laplace(0, NOISE, num)
+    features = np.full((num, 7), np.nan, np.float32)
+    features[:, 0] = mean_isi
+    return g, labels, features
+
+
+@pytest.fixture(scope="module")
+def emulator():
+    g, labels, features = _members(4000, 0)
+    with jax.numpy_dtype_promotion("standard"):  # optax's schedules promote integers
+        return train_emulator(
+            jr.key(0), g, labels, features, np.ones(len(g)), BOUNDS, SMALL
+        )
+
+
+def test_an_emulator_learns_what_conductances_do(emulator):
+    g, labels, features = _members(1000, 1)
+    log_g = log_conductances(g, BOUNDS)
+    told = guess(emulator, jnp.asarray(log_g))
+    sure = np.abs(log_g[:, 2]) > 0.2
+    found = np.argmax(np.asarray(told.labels), axis=1)
+    assert np.mean(found[sure] == labels[sure]) > 0.98
+    away = np.abs(np.asarray(told.features)[:, 0] - features[:, 0])
+    assert np.median(away) < 2 * NOISE
+    # A Laplace distribution of this width, one feature of seven, and certain patterns.
+    least = (1 + np.log(2 * NOISE)) / 7
+    loss = float(emulator_loss(emulator, log_g, labels, features))
+    assert least < loss < least + 0.1
+
+
+def test_polished_members_reach_the_goal_and_keep_what_it_does_not_feel(emulator):
+    g, _, _ = _members(500, 2)
+    log_g = log_conductances(g, BOUNDS)
+    features = np.full(7, np.nan)
+    features[0] = 0.5
+    aim = goal(TONIC, features, 0.1)
+    new, chance = map(
+        np.asarray, polish(emulator, jnp.asarray(log_g), aim, jnp.asarray(LIMITS))
+    )
+    near = np.abs(log_g[:, 0] + log_g[:, 1] - 0.5) < 1.5
+    missed = np.abs(new[:, 0] + new[:, 1] - 0.5)[near]
+    assert np.median(missed) < 0.06
+    assert np.median(np.abs(new - log_g)[near, 3]) < 0.05
+    assert np.mean(new[near, 2] < 0) > 0.95
+    # As valid as the noise lets them be, which is what they are said to be.
+    expected = 1 - np.exp(-np.log(1.1) / NOISE)
+    assert abs(np.median(chance[near]) - expected) < 0.1
+
+
+def test_the_chance_of_being_valid_is_as_often_so(emulator):
+    g, labels, features = _members(4000, 3)
+    row = np.full(7, np.nan)
+    row[0] = 0.0
+    aim = goal(TONIC, row, 0.1)
+    log_g = jnp.asarray(log_conductances(g, BOUNDS))
+    # Bounds that hold every member where it is.
+    told = [polish(emulator, x[None], aim, jnp.stack([x, x]))[1][0] for x in log_g[:40]]
+    every = jax.vmap(lambda x: polish(emulator, x[None], aim, jnp.stack([x, x]))[1][0])(
+        log_g
+    )
+    assert np.allclose(told, every[:40], atol=1e-5)
+    valid = (labels == TONIC) & (np.abs(features[:, 0]) <= np.log(1.1))
+    assert abs(np.mean(valid) - float(jnp.mean(every))) < 0.01
+    likely = np.asarray(every) > 0.5
+    assert abs(valid[likely].mean() - np.asarray(every)[likely].mean()) < 0.1
+
+
+def test_members_stay_within_bounds(emulator):
+    g, _, _ = _members(100, 4)
+    features = np.full(7, np.nan)
+    features[0] = 30.0  # which nothing reaches
+    log_g = jnp.asarray(log_conductances(g, BOUNDS))
+    aim = goal(TONIC, features, 0.1)
+    new, chance = map(np.asarray, polish(emulator, log_g, aim, jnp.asarray(LIMITS)))
+    assert np.all((new >= LIMITS[0]) & (new <= LIMITS[1]))
+    assert np.all(chance < 0.01)
+
+
+@pytest.mark.parametrize("spikes", [2.0, 4.0, 12.0])
+def test_limits_are_those_that_validity_is_judged_by(spikes):
+    train = lambda n: np.cumsum(np.tile([5.0] * (n - 1) + [200.0], 20))
+    target = jax.tree.map(
+        lambda x: np.asarray(x)[0], dj.spike_features(train(round(spikes))[None])
+    )
+    aim = goal(BURSTING, log_features(jax.tree.map(lambda x: x[None], target))[0], 0.1)
+    for log_ratio in (0.0, 0.9, 1.1):
+        off = float(aim.limits[3]) * log_ratio
+        member = jax.tree.map(lambda x: x[None], target)
+        more = member.spikes_per_burst * np.exp(off)
+        member = eqx.tree_at(lambda f: f.spikes_per_burst, member, more)
+        assert bool(is_valid(member, target, 0.1)[0]) == (log_ratio < 1)
+
+
+def test_the_emulator_that_ships_knows_what_neurons_fire_like():
+    loaded = load_checkpoint(shipped_checkpoint("stg"), "stg")
+    neuron = loaded.neuron
+    population = dj.compensate(
+        jr.key(5),
+        neuron,
+        np.random.default_rng(5).uniform([-20, 0], [20, 20], (200, 2)),
+    )
+    g = population.g[population.status == 0].astype(np.float32)
+    run = dj.simulate(neuron, g, 6000.0, discard=3000.0, dt=0.05)
+    features = dj.spike_features(run.spike_times)
+    log_g = jnp.asarray(log_conductances(g, neuron.bounds))
+    told = guess(loaded.emulator, log_g.astype(jnp.float32))
+    labels = np.asarray(features.label)
+    assert np.mean(np.argmax(np.asarray(told.labels), axis=1) == labels) > 0.95
+    away = np.abs(np.asarray(told.features) - log_features(features))
+    assert np.median(away[labels == TONIC, 0]) < 0.02
+    for column, most in ((1, 0.03), (2, 0.03), (3, 0.1)):
+        assert np.nanmedian(away[labels == BURSTING, column]) < most

@@ -1,0 +1,51 @@
+import jax
+import jax.random as jr
+import numpy as np
+import pytest
+
+import dicjax as dj
+from dicjax.checkpoint import load_checkpoint, shipped_checkpoint
+from dicjax.config import GenerateConfig
+from dicjax.pipeline import features_of
+from dicjax.result import participation_ratio
+from dicjax.search import _least_crowded, Search, simulated_time
+
+
+TOLERANCE = 0.1
+TARGETS = {"tonic": (5.0, 4.0), "bursting": (-8.0, 8.0)}
+
+
+def test_the_least_crowded_are_those_with_room_around_them():
+    rng = np.random.default_rng(0)
+    crowd = 0.01 * rng.normal(size=(80, 3))
+    apart = 3 * rng.normal(size=(20, 3)) + 10
+    taken = _least_crowded(np.concatenate([crowd, apart]), 20)
+    assert taken.tolist() == list(range(80, 100))
+    assert _least_crowded(crowd, 100).tolist() == list(range(80))
+
+
+@pytest.mark.parametrize("label", TARGETS)
+def test_first_candidates_are_valid_and_diverse_before_any_is_simulated(label):
+    loaded = load_checkpoint(shipped_checkpoint("stg"), "stg")
+    neuron = loaded.neuron
+    own = dj.compensate(jr.key(4), neuron, TARGETS[label], num=1)
+    run = dj.simulate(neuron, own.g, 6000.0, discard=3000.0, dt=0.05)
+    times = run.spike_times[0, : run.num_spikes[0]].astype(float)
+    target = features_of(dj.SpikeTrain(times))
+    assert dj.LABELS[int(target.label)] == label
+    posterior = dj.infer([times], "stg")
+    latent = np.zeros(loaded.encoder.config.latent, np.float32)
+    quiet = lambda stage, done, total: None
+    search = Search(loaded, latent, target, TOLERANCE, GenerateConfig(), quiet, 1)
+    g = search.first_candidates(jr.key(0), posterior)
+    assert np.all((g >= 0) & (g <= 1.001 * neuron.bounds))
+    duration, discard = simulated_time(neuron, target)
+    fired = dj.simulate(neuron, g[::4], duration, discard=discard, dt=0.05)
+    features = dj.spike_features(fired.spike_times)
+    valid = np.asarray(dj.is_valid(features, target, TOLERANCE))
+    assert valid.mean() > 0.7
+    assert participation_ratio(g[::4][valid]) > 3
+    again = search.first_candidates(jr.key(0), posterior)
+    other = search.first_candidates(jax.random.key(1), posterior)
+    assert np.array_equal(g, again)
+    assert not np.array_equal(g, other[: len(g)])

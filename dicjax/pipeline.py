@@ -6,7 +6,6 @@ import math
 import pathlib
 import time
 from collections.abc import Sequence
-from typing import Literal
 
 import jax
 import numpy as np
@@ -40,7 +39,6 @@ MIN_SPIKES = 10
 MAX_DISTANCE = 1.6  # factor by which the nearest members may miss a recording
 FEW_SPIKES, DRIFT = 40, 1.25  # below and above which a user is warned
 REFRACTORY = 0.25  # of the median interval in a burst: one cell is never so quick
-Prior = Literal["recipe", "box", "any"]
 PACKAGES = ("dicjax", "jax", "equinox", "diffrax", "numpy")
 
 
@@ -52,7 +50,7 @@ def infer(
     trains: Sequence[Float[np.ndarray, " spikes"] | SpikeTrain],
     model: str = "stg",
     *,
-    prior: Prior = "any",
+    prior: str = "any",
     checkpoint: pathlib.Path | None = None,
 ) -> Posterior:
     """Infers the dynamic input conductances (g_s, g_u) of neurons from their spikes.
@@ -85,7 +83,7 @@ def infer(
 
 
 def _read(
-    loaded: Checkpoint, trains: Sequence[SpikeTrain], prior: Prior = "any"
+    loaded: Checkpoint, trains: Sequence[SpikeTrain], prior: str = "any"
 ) -> tuple[Posterior, Float[np.ndarray, "trains latent"]]:
     """Posteriors, and the encoder's summaries of the trains."""
     if prior == "recipe" and loaded.neuron.required_recipe.bounded:

@@ -80,10 +80,10 @@ def test_an_interrupted_search_keeps_what_it_found(example):
         if stage.startswith("correcting"):
             raise KeyboardInterrupt
 
-    result = dj.generate(jax.random.key(3), example, num=200, on_progress=interrupt)
+    result = dj.generate(jax.random.key(3), example, num=2000, on_progress=interrupt)
     assert result.settings["interrupted"]
     assert len(result.rounds) == 1
-    assert 0 < result.num_accepted < 200
+    assert 0 < result.num_accepted < 2000
     assert result.num_accepted == result.rounds[0].num_valid - result.num_uncertified
 
 

@@ -1,5 +1,6 @@
 """The search for members that fire like a recording, round by round."""
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -38,12 +39,11 @@ BATCH = 512  # candidates per round
 MEMORY = 4096  # members that corrections learn from
 NUM_DRAWN = 4096  # members drawn in each of two ways, to choose the first ones from
 STRIDE = 0.3  # of ln(feature / target) that one correction takes at most
-# Where a good share of candidates is valid, more are sought than asked for, and among
-# them corrected ones, to choose the most diverse from.
+# Where a good share of candidates is valid, more are sought than asked for, to choose
+# the most diverse from.
 WORTHWHILE = 0.15  # share
 HOPELESS = 0.05  # share below which the posterior is not drawn from again
 SURPLUS = 1.5  # valid members per one asked for
-MIN_ROUNDS = 2
 CHOICE = 2  # promising members per one simulated, of which the least crowded are taken
 CROWD = 6  # neighbours that tell how crowded a member's surroundings are
 
@@ -141,8 +141,7 @@ class Search:
         """Whether to go on: for enough members, or, where cheap, to choose from."""
         if share <= WORTHWHILE:
             return self.num_valid < self.num
-        enough = self.num_valid >= SURPLUS * self.num
-        return not enough or len(self.rounds) < MIN_ROUNDS
+        return self.num_valid < SURPLUS * self.num
 
     def _budget_left(self) -> int:
         return self.config.budget - sum(round.num for round in self.rounds)
@@ -255,7 +254,12 @@ class Search:
         return jax.tree.map(cut, features), cut(errors), run.succeeded & cut(valid)
 
     def _certify(self, g):
-        """Keeps what is still valid at half the time step, as it then fires."""
+        """Keeps what is still valid at half the time step, as it then fires.
+
+        Where there are more than will be chosen from, the least alike are tried.
+        """
+        room = math.ceil(SURPLUS * self.num) - self.num_valid
+        g = g[_least_crowded(log_conductances(g, self.neuron.bounds), max(room, 0))]
         if not len(g):
             return
         again = self._simulate(g, self.neuron.required_recipe.dt / 2)

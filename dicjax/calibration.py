@@ -86,12 +86,12 @@ def calibrate(
     return Calibration(np.stack(ranks), np.asarray(passing, np.float32))
 
 
-def _by_pattern(encoder, members, prior):
+def _by_pattern(encoder, members, prior) -> dict[int | None, np.ndarray]:
     """Ranks of each pattern that enough members show; of all members as `None`."""
     reading = read_trains(encoder, members.trains, prior)
     plain = plain_calibration().ranks_of(prior, members.labels)
     needed = levels_needed(posterior_of(encoder, reading, plain), members.dics)
-    ranks = {None: _ranks(needed)}
+    ranks: dict[int | None, np.ndarray] = {None: _ranks(needed)}
     for label in _EACH_LABEL:
         alike = members.labels == label
         if alike.sum() >= MIN_OF_LABEL:

@@ -187,7 +187,7 @@ def emulator_loss(
     features: Float[Array | np.ndarray, "cells 7"],
 ) -> Float[Array, ""]:
     """Mean negative log likelihood of members: of patterns, and of known features."""
-    told = jax.vmap(emulator)(log_g)
+    told = jax.vmap(emulator)(jnp.asarray(log_g))
     label = optax.softmax_cross_entropy_with_integer_labels(told.labels, labels)
     known = jnp.isfinite(features)
     away = jnp.where(known, jnp.where(known, features, 0) - told.features, 0)

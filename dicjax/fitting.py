@@ -360,7 +360,8 @@ class _Work:
 
 
 def _held_out(known: Batch) -> HeldOut:
-    return HeldOut(trains_of(known.spike_times), known.slow, known.labels)
+    times, slow, labels = map(np.asarray, (known.spike_times, known.slow, known.labels))
+    return HeldOut(trains_of(times), slow, labels)
 
 
 def trains_of(spike_times: np.ndarray) -> list[np.ndarray]:

@@ -122,8 +122,8 @@ class Generated:
         num_found = sum(r.num_valid for r in self.rounds) - self.num_uncertified
         if num_found > self.num_accepted:
             lines.append(
-                f"Of {num_found} such members, the {self.num_accepted} in the least "
-                "crowded places were kept."
+                f"They are those of {num_found} valid candidates that lie in the least "
+                "crowded places."
             )
         if np.isfinite(self.participation_ratio):
             lines.append(

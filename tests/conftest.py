@@ -1,3 +1,4 @@
+import gc
 import os
 import pathlib
 
@@ -15,6 +16,17 @@ hypothesis.settings.register_profile(
     "dicjax", deadline=None, derandomize=True, max_examples=50
 )
 hypothesis.settings.load_profile("dicjax")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_programs_do_not_pile_up():
+    """Forgets compiled programs in time: Linux maps no more than 65,530 pieces of memory
+    into a process, every program takes several, and XLA crashes where there are none."""
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 25_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

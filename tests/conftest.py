@@ -20,8 +20,11 @@ hypothesis.settings.load_profile("dicjax")
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled_programs_do_not_pile_up():
-    """Forgets compiled programs in time: Linux maps no more than 65,530 pieces of memory
-    into a process, every program takes several, and XLA crashes where there are none."""
+    """Forgets compiled programs in time.
+
+    Linux maps no more than 65,530 pieces of memory into a process. Every program takes
+    several, and XLA crashes where none is left.
+    """
     yield
     maps = pathlib.Path("/proc/self/maps")
     if maps.exists() and len(maps.read_bytes().splitlines()) > 25_000:

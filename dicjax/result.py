@@ -102,8 +102,8 @@ class Generated:
         lines = [
             f"{self.num_accepted} of {self.num_asked} members asked for fire like the "
             f"recording within {self.tolerance:.0%} ({self.neuron.name}).",
-            f"{self.num_simulated} candidates were simulated. Drawn from the posterior "
-            f"alone, {first.num_valid} of {first.num} were valid "
+            f"{self.num_simulated} candidates were simulated. Of the first "
+            f"{first.num}, chosen before any simulation, {first.num_valid} were valid "
             f"({before[0]:.1%} to {before[1]:.1%}).",
         ]
         if later:
@@ -112,7 +112,7 @@ class Generated:
             )
             low, high = wilson(valid, num)
             lines.append(
-                f"After correction, {valid} of {num} were ({low:.1%} to {high:.1%})."
+                f"Of {num} in later rounds, {valid} were ({low:.1%} to {high:.1%})."
             )
         if self.num_accepted:
             lines.append(

@@ -120,7 +120,7 @@ class Search:
                 candidates = self.first_candidates(round_key, posterior)
             else:
                 candidates = self._corrected(round_key, spread)
-            share[kind] = self._try(f"{kind} {number}", candidates)
+            share[kind] = self._try(f"{kind} {number + 1}", candidates)
             if kind == "correction":
                 spread = self._next_spread(spread, share[kind])
             elif number == 0 and share[kind] < WORTHWHILE:

@@ -98,22 +98,39 @@ def check_resolved(neuron, dt: float) -> None:
         )
 
 
-def check_targets(targets, num: int | None) -> np.ndarray:
-    """Targets as one (g_s, g_u) row per member, or a `ValueError` that says why not."""
+def check_targets(targets, num: int | None, num_voltages: int = 1) -> np.ndarray:
+    """Targets as (members, potentials, DICs), or a `ValueError` that says why not."""
     rows = np.asarray(targets, np.float64)
-    if rows.shape[-1:] != (2,) or rows.ndim > 2:
+    several = num_voltages > 1
+    if rows.shape[-1:] not in ((2,), (3,)) or rows.ndim > 2 + several:
         raise ValueError(
-            "`targets` must be (g_s, g_u), or one such row per member, got shape "
-            f"{rows.shape}."
+            "`targets` must be (g_s, g_u) or (g_f, g_s, g_u), or one such row per "
+            f"member, got shape {rows.shape}."
+        )
+    if several and (rows.ndim < 2 or rows.shape[-2] != num_voltages):
+        raise ValueError(
+            f"`targets` at {num_voltages} potentials must have a row for each of them, "
+            f"got shape {rows.shape}."
         )
     if not np.isfinite(rows).all():
         raise ValueError(f"`targets` must be finite, got {rows.tolist()[:3]}.")
     if num is not None and num < 1:
         raise ValueError(f"`num` must be at least 1, got {num}.")
-    if rows.ndim == 1:
-        return np.broadcast_to(rows, (num or 1, 2))
+    if not several:
+        rows = rows[..., None, :]
+    if rows.ndim == 2:
+        return np.broadcast_to(rows, (num or 1, *rows.shape))
     if num is not None and num != len(rows):
         raise ValueError(
             f"`num` is {num} but `targets` has {len(rows)} rows; leave `num` out."
         )
     return rows
+
+
+def check_bounds(name: str, low: float, high: float) -> None:
+    """Raises `ValueError` unless a conductance can lie between two bounds (mS/cm²)."""
+    if not 0 <= low <= high:  # also where one is nan
+        raise ValueError(
+            f"Bounds of {name} must be 0 <= lowest <= highest in mS/cm², got ({low}, "
+            f"{high})."
+        )

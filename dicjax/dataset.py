@@ -252,7 +252,7 @@ def _compensated(key, neuron, first, num):
     target_key, draw_key = jr.split(key)
     unit = _uniform(target_key, first, num, 2)
     targets = low + np.asarray(unit) * (high - low)
-    population = compensate(draw_key, neuron, targets, first=first)
+    population = compensate(draw_key, neuron, targets, first=first, through="recipe")
     ok = population.status == OK
     left = {"not compensated": int((~ok).sum())}
     return population.g[ok], np.flatnonzero(ok), left

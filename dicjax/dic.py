@@ -192,7 +192,7 @@ def threshold(neuron: Neuron, g: Float[ArrayLike, "*cells channels"]) -> Thresho
 
 @eqx.filter_jit
 def _thresholds(neuron, g):
-    one = lambda g: _threshold_of_one_cell(neuron, g)
+    one = lambda g: threshold_of_one_cell(neuron, g)
     return jax.lax.map(one, g, batch_size=1024)  # the scan needs a grid per cell
 
 
@@ -208,7 +208,7 @@ def steady_state_slope(
     return jax.jvp(steady_current, (V,), (jnp.ones_like(V),))[1]
 
 
-def _threshold_of_one_cell(neuron, g):
+def threshold_of_one_cell(neuron, g):
     slope = lambda V: steady_state_slope(neuron, g, V)
     grid = jnp.arange(LOWEST, HIGHEST + SPACING, SPACING, dtype=g.dtype)
     slopes = jax.lax.stop_gradient(jax.vmap(slope)(grid))

@@ -1,5 +1,8 @@
 """Populations that share dynamic input conductances and differ in the rest."""
 
+import collections
+from collections.abc import Mapping, Sequence
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,34 +10,52 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from dicjax._checks import check_conductances, check_targets
-from dicjax.dic import dics_of_one_cell
+from dicjax._checks import check_bounds, check_conductances, check_targets
+from dicjax.compensation import (
+    best_compensated,
+    Bounds,
+    compensated,
+    NOT_CONVERGED,
+    OK as OK,
+    Place,
+    solve_targets,
+    STATUS as STATUS,
+)
 from dicjax.neuron import Neuron
 
 
-STATUS = ("ok", "infeasible", "singular", "not converged")
-OK, INFEASIBLE, SINGULAR, NOT_CONVERGED = range(4)
 Target = tuple[float, float]  # (g_s, g_u)
+At = str | float | Sequence[float]
 BATCHES = (64, 1024, 8192)  # numbers of members that are compiled for
-MAX_STEPS = 30
-MAX_CONDITION = 1e6
 
 
 class Population(eqx.Module):
-    """Members that were asked to share the dynamic input conductances `targets`.
+    """Members that were asked for the dynamic input conductances `targets`.
 
     - `g`: maximal conductances, in mS/cm², ordered as the neuron's `channel_names`.
-    - `targets`: (g_s, g_u) of every member.
-    - `status`: index into `names`; only where it is "ok" do the DICs hit the targets.
+    - `targets`: of every member, (g_s, g_u) or (g_f, g_s, g_u); with a further axis
+        where they are given at several potentials.
+    - `status`: index into `names`; only where it is "ok" do the DICs hit the targets,
+        or come as near as least squares can where these are more than what was solved.
     - `residual`: largest absolute difference between DICs and targets.
     - `num_draws`: free draws it took until this member was feasible.
+    - `V`: the potential (mV) at which the first target holds.
+    - `condition`: of the equations, their columns scaled alike.
+    - `limiting`: the channel that left its bounds furthest, or -1.
+    - `through`: the channels that were solved for.
+    - `channels`: their names.
     """
 
     g: Float[np.ndarray, "cells channels"]
-    targets: Float[np.ndarray, "cells 2"]
+    targets: Float[np.ndarray, "cells ..."]
     status: Int[np.ndarray, " cells"]
     residual: Float[np.ndarray, " cells"]
     num_draws: Int[np.ndarray, " cells"]
+    V: Float[np.ndarray, " cells"] | None = None
+    condition: Float[np.ndarray, " cells"] | None = None
+    limiting: Int[np.ndarray, " cells"] | None = None
+    through: Int[np.ndarray, "cells solved"] | None = None
+    channels: tuple[str, ...] = eqx.field(static=True, default=())
     names: tuple[str, ...] = eqx.field(static=True, default=STATUS)
 
     @property
@@ -49,9 +70,18 @@ class Population(eqx.Module):
             for name, count in zip(self.names[1:], counts[1:], strict=True)
             if count
         )
-        return f"{self.num_ok} of {len(self.g)} members ok" + (
-            f"; {why}" if why else ""
-        )
+        text = f"{self.num_ok} of {len(self.g)} members ok"
+        return text + (f"; {why}" if why else "") + self._limits()
+
+    def _limits(self) -> str:
+        if self.limiting is None or not self.channels:
+            return ""
+        left = self.limiting[(self.status != OK) & (self.limiting >= 0)]
+        often = collections.Counter(self.channels[i] for i in left).most_common(3)
+        if not often:
+            return ""
+        said = ", ".join(f"{name} in {count}" for name, count in often)
+        return f" (beyond its bounds: {said})"
 
 
 def sample(
@@ -74,27 +104,42 @@ def sample(
 def compensate(
     key: Key[Array, ""],
     neuron: Neuron,
-    targets: Float[Array, "2"] | Float[Array, "cells 2"] | np.ndarray | Target,
+    targets: Float[Array, "*dics"] | np.ndarray | Target | Sequence,
     *,
     num: int | None = None,
+    at: At = "V_ref",
+    through: str | Sequence[str] | None = None,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
     max_draws: int = 20,
     first: int = 0,
     dtype: jnp.dtype | None = None,
 ) -> Population:
-    r"""Builds a population whose slow and ultraslow input conductances are given.
+    r"""Builds a population whose dynamic input conductances are given.
 
-    Most conductances are drawn as the model's recipe says; two are then solved for, so
-    that the DICs at `neuron.V_ref` are $(g_s, g_u)$. The equations are nonlinear,
-    since calcium feels the conductances that carry it; they are solved exactly, by
-    damped Newton iterations through automatic differentiation. Members that come out
-    infeasible are drawn again; what is still not "ok" after `max_draws` says so.
+    Most conductances are drawn as the model's recipe says; some are then solved for, so
+    that the DICs are the target. The equations are nonlinear, since calcium feels the
+    conductances that carry it; they are solved exactly, by damped Newton iterations
+    through automatic differentiation. Members that come out infeasible are drawn
+    again; what is still not "ok" after `max_draws` says so, and which channel stood in
+    the way.
 
     **Arguments:**
 
     - `key`: a member depends on this and on its number alone.
     - `neuron`: the model; it must have a recipe.
-    - `targets`: $(g_s, g_u)$, one for all members or one row per member.
+    - `targets`: $(g_s, g_u)$ or $(g_f, g_s, g_u)$, one for all members or one row per
+        member; where there are several potentials, a row for each of them.
     - `num`: how many members; by default one per row of `targets`.
+    - `at`: where targets hold: "V_ref", the model's fixed reference, as published;
+        "V_th", every member's own threshold, which becomes one more unknown; a
+        potential in mV; or several of them.
+    - `through`: what is solved for: "recipe", the channels that the recipe names for
+        such a target; "best", of those that can reach it from a draw, the ones whose
+        equations are conditioned best; or names of channels, one per target, or fewer
+        where targets at several potentials are met by least squares. By default the
+        recipe's, and, for members that they could not make, the best.
+    - `bounds`: (lowest, highest) conductance by channel, in mS/cm². Others are
+        non-negative, and within the box where the recipe keeps to it.
     - `max_draws`: how often a member is drawn before it is given up.
     - `first`: the number of the first member, where a population is made in parts.
     - `dtype`: of the computation; the default float if not given.
@@ -105,7 +150,9 @@ def compensate(
 
     **Raises:**
 
-    - `ValueError`: if the model has no recipe or the targets are not finite pairs.
+    - `ValueError`: if the model has no recipe; if targets are not finite or of another
+        shape; if channels are unknown, or too many or too few to be solved for; if
+        bounds contradict themselves.
 
     ??? cite "Reference"
 
@@ -114,73 +161,221 @@ def compensate(
     """
     neuron.required_recipe  # noqa: B018 - a model without a recipe is refused at once
     dtype = jnp.dtype(dtype or jnp.zeros(()).dtype)
-    rows = check_targets(targets, num).astype(dtype)
-    neuron = neuron.with_dtype(dtype)
-    g = np.zeros((len(rows), len(neuron.channels)), dtype)
-    status = np.full(len(rows), NOT_CONVERGED, np.int32)
-    residual = np.full(len(rows), np.inf, dtype)
-    num_draws = np.zeros(len(rows), np.int32)
+    ask = _Asked(neuron, targets, num, at, through or "recipe", bounds, dtype)
+    made = _Made(ask)
     for draw in range(max_draws):
-        wanting = np.flatnonzero(status != OK)
+        wanting = np.flatnonzero(made.status != OK)
         for members in _batches(wanting):
-            real = np.unique(members)
-            solved = _compensate(
-                jr.fold_in(key, draw),
-                neuron,
-                rows[members],
-                jnp.asarray(first + members),
-            )
-            g[members], status[members], residual[members] = map(np.asarray, solved)
-            num_draws[real] += 1
+            draw_key = jr.fold_in(key, draw)
+            made.keep(members, ask.compensate(draw_key, members, first))
         if not len(wanting):
             break
-    return Population(g, rows, status, residual, num_draws)
+    if through is None and (made.status != OK).any() and not ask.several:
+        ask = _Asked(neuron, targets, num, at, "best", bounds, dtype)
+        for members in _batches(np.flatnonzero(made.status != OK)):
+            draw_key = jr.fold_in(key, max_draws - 1)
+            made.keep(members, ask.compensate(draw_key, members, first), better=True)
+    return made.population()
 
 
 def impose(
     neuron: Neuron,
     g: Float[np.ndarray, "cells channels"],
-    targets: Float[np.ndarray, "cells 2"],
+    targets: Float[np.ndarray, "rows ..."],
     *,
-    through: tuple[str, str] | None = None,
+    at: At = "V_ref",
+    through: str | Sequence[str] | None = None,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
 ) -> Population:
-    """Moves given cells to given DICs, by the maximal conductances of two channels.
+    """Moves given cells to given DICs, by the maximal conductances of a few channels.
 
     **Arguments:**
 
-    - `neuron`: the model; it must have a recipe.
+    - `neuron`: the model.
     - `g`: conductances to start from, in mS/cm².
-    - `targets`: (g_s, g_u) of every cell.
-    - `through`: names of the two channels; by default what the recipe says of each
-        target.
+    - `targets`, `at`, `bounds`: as [`dicjax.compensate`][] takes them.
+    - `through`: what is solved for; by default what the recipe says of each target, or
+        the best channels where there is no recipe.
 
     **Returns:**
 
     A [`dicjax.Population`][] in the same order; the other conductances are unchanged.
+
+    **Raises:**
+
+    - `ValueError`: as [`dicjax.compensate`][], and if conductances are bad.
     """
-    neuron.required_recipe  # noqa: B018
     check_conductances(neuron, g)
     dtype = np.asarray(g).dtype
-    rows = check_targets(targets, None).astype(dtype)
-    neuron = neuron.with_dtype(dtype)
-    free = None if through is None else neuron.index(*through)
-    solved = np.array(g)
-    status = np.full(len(rows), NOT_CONVERGED, np.int32)
-    residual = np.full(len(rows), np.inf, dtype)
-    for members in _batches(np.arange(len(rows))):
-        result = _impose(
-            neuron, jnp.asarray(g[members]), jnp.asarray(rows[members]), free
+    if through is None:
+        through = "recipe" if neuron.recipe is not None else "best"
+    ask = _Asked(neuron, targets, None, at, through, bounds, dtype)
+    if len(ask.rows) != len(g):
+        raise ValueError(
+            f"There are {len(g)} cells but {len(ask.rows)} targets: give one per cell."
         )
-        solved[members], status[members], residual[members] = map(np.asarray, result)
-    return Population(solved, rows, status, residual, np.ones(len(rows), np.int32))
+    made = _Made(ask)
+    for members in _batches(np.arange(len(g))):
+        made.keep(members, ask.impose(np.asarray(g)[members], members))
+    return made.population()
 
 
-@eqx.filter_jit
-def _impose(neuron, g, targets, free):
-    def one(g, target):
-        return _finish(neuron, g, target, _pair(neuron, target, free))
+class _Asked:
+    """What was asked for, checked, and the compiled ways of making it."""
 
-    return jax.vmap(one)(g, targets)
+    def __init__(self, neuron, targets, num, at, through, bounds, dtype):
+        voltages = _voltages(neuron, at)
+        self.rows = check_targets(targets, num, len(voltages)).astype(dtype)
+        self.neuron = neuron.with_dtype(dtype)
+        self.place = Place(jnp.asarray(voltages, dtype), own=at == "V_th")
+        self.several = len(voltages) > 1
+        self.through = _channels(neuron, through, self.rows.shape[1:], at)
+        self.bounds = bounds_of(neuron, bounds, dtype)
+
+    @property
+    def num_solved(self) -> int:
+        return (
+            self.rows.shape[2] if isinstance(self.through, str) else len(self.through)
+        )
+
+    def compensate(self, key, members, first):
+        return _compensate(
+            key,
+            self.neuron,
+            self.place,
+            jnp.asarray(self.rows[members]),
+            jnp.asarray(first + members),
+            self.through,
+            self.bounds,
+        )
+
+    def impose(self, g, members):
+        return _impose(
+            self.neuron,
+            jnp.asarray(g),
+            self.place,
+            jnp.asarray(self.rows[members]),
+            self.through,
+            self.bounds,
+        )
+
+
+class _Made:
+    """The members made so far."""
+
+    def __init__(self, ask: _Asked):
+        num, dtype = len(ask.rows), ask.rows.dtype
+        self.ask = ask
+        self.g = np.zeros((num, len(ask.neuron.channels)), dtype)
+        self.status = np.full(num, NOT_CONVERGED, np.int32)
+        self.residual = np.full(num, np.inf, dtype)
+        self.V = np.full(num, np.nan, dtype)
+        self.condition = np.full(num, np.nan, dtype)
+        self.limiting = np.full(num, -1, np.int32)
+        self.through = np.zeros((num, ask.num_solved), np.int32)
+        self.num_draws = np.zeros(num, np.int32)
+
+    def keep(self, members, solved, *, better=False) -> None:
+        """Keeps what came of some members; with `better`, only what came out well."""
+        solved = jax.tree.map(np.asarray, solved)
+        if better:
+            well = solved.status == OK
+            members = members[well]
+            solved = jax.tree.map(lambda x: x[well], solved)
+        for name in ("g", "status", "residual", "V", "condition", "limiting"):
+            getattr(self, name)[members] = getattr(solved, name)
+        self.through[members] = solved.through
+        if not better:
+            self.num_draws[np.unique(members)] += 1
+
+    def population(self) -> Population:
+        rows = self.ask.rows
+        return Population(
+            g=self.g,
+            targets=rows if self.ask.several else rows[:, 0],
+            status=self.status,
+            residual=self.residual,
+            num_draws=self.num_draws,
+            V=self.V,
+            condition=self.condition,
+            limiting=self.limiting,
+            through=self.through,
+            channels=self.ask.neuron.channel_names,
+        )
+
+
+def _voltages(neuron: Neuron, at: At) -> list[float]:
+    if isinstance(at, str):
+        if at not in ("V_ref", "V_th"):
+            raise ValueError(
+                f"`at` must be 'V_ref', 'V_th' or potentials in mV, got {at!r}."
+            )
+        return [float(neuron.V_ref)]
+    voltages = np.atleast_1d(np.asarray(at, float))
+    if voltages.ndim != 1 or not len(voltages) or not np.isfinite(voltages).all():
+        raise ValueError(f"Potentials must be finite numbers in mV, got {at}.")
+    if (np.abs(voltages) < 1).all():
+        raise ValueError(f"Potentials are in mV, got {at}: is that in volts?")
+    return voltages.tolist()
+
+
+def _channels(neuron, through, shape, at):
+    """Positions of the channels to solve for, or the rule by which they are chosen."""
+    voltages, dics = shape
+    wanted = voltages * dics
+    if at == "V_th" and dics != 2:
+        raise ValueError(
+            "At its own threshold a cell's DICs sum to zero: give (g_s, g_u) only, and "
+            f"g_f will be what is left; got {dics} targets."
+        )
+    if isinstance(through, str):
+        if through not in ("recipe", "best"):
+            raise ValueError(
+                "`through` must be 'recipe', 'best' or names of channels, got "
+                f"{through!r}."
+            )
+        if through == "recipe" and dics == 3:
+            channels = neuron.required_recipe.seed_channels
+            return neuron.index(*channels) if channels else "best"
+        return through
+    free = neuron.index(*through)
+    if len(set(free)) != len(free):
+        raise ValueError(f"Channels to solve for must differ, got {tuple(through)}.")
+    if len(free) > wanted:
+        raise ValueError(
+            f"{len(free)} conductances {tuple(through)} cannot be told by {wanted} "
+            f"input conductances: name {wanted} of them."
+        )
+    if len(free) < wanted and (voltages == 1 or not free):
+        raise ValueError(
+            f"{len(free)} conductances {tuple(through)} are too few to meet {wanted} "
+            f"input conductances: name {wanted} channels."
+        )
+    return free
+
+
+def bounds_of(
+    neuron: Neuron,
+    given: Mapping[str, tuple[float, float]] | None,
+    dtype: np.dtype,
+    *,
+    finite: bool = False,
+) -> Bounds:
+    """Bounds of all conductances (mS/cm²), where some are given."""
+    low = np.zeros(len(neuron.channels))
+    high = np.full(len(neuron.channels), np.inf)
+    recipe = neuron.recipe
+    if recipe is not None and (finite or recipe.bounded):
+        high = neuron.bounds.copy()
+    if finite and isinstance(neuron.normaliser, str):
+        (leak,) = neuron.index(neuron.normaliser)
+        least = neuron.required_recipe.ranges.get(neuron.normaliser, (0.0, 0.0))[0]
+        low[leak] = max(least, 0.05 * high[leak])
+    for name, (least, most) in (given or {}).items():
+        (channel,) = neuron.index(name)
+        check_bounds(name, least, most)
+        low[channel], high[channel] = least, most
+    return Bounds(jnp.asarray(low, dtype), jnp.asarray(high, dtype))
 
 
 def _batches(members: np.ndarray):
@@ -193,27 +388,34 @@ def _batches(members: np.ndarray):
 
 
 @eqx.filter_jit
-def _compensate(key, neuron, targets, members):
+def _impose(neuron, g, place, targets, through, bounds):
+    one = lambda g, target: _solved(neuron, g, place, target, through, bounds)
+    return jax.vmap(one)(g, targets)
+
+
+@eqx.filter_jit
+def _compensate(key, neuron, place, targets, members, through, bounds):
+    recipe = neuron.required_recipe
+
     def one(target, member):
-        return _compensate_one(jr.fold_in(key, member), neuron, target)
+        g = _draw(jr.fold_in(key, member), neuron, target.dtype)
+        if recipe.seed_targets is not None:
+            seed = jnp.asarray([recipe.seed_targets], target.dtype)
+            free = jnp.array(neuron.index(*recipe.seed_channels))
+            g = solve_targets(neuron, g, Place(neuron.V_ref[None]), seed, free)
+        return _solved(neuron, g, place, target, through, bounds)
 
     return jax.vmap(one)(targets, members)
 
 
-def _compensate_one(key, neuron, target):
-    recipe = neuron.required_recipe
-    g = _draw(key, neuron, target.dtype)
-    if recipe.seed_targets is not None:
-        seed = jnp.asarray(recipe.seed_targets, target.dtype)
-        free = jnp.array(neuron.index(*recipe.seed_channels))
-        g, _, _ = _solve(neuron, g, neuron.V_ref, slice(0, 3), seed, free)
-    return _finish(neuron, g, target, _pair(neuron, target))
-
-
-def _finish(neuron, g, target, free):
-    V = neuron.V_ref
-    g, residual, jacobian = _solve(neuron, g, V, slice(1, 3), target, free)
-    return g, _status(neuron, g, residual, _condition(jacobian)), residual
+def _solved(neuron, g, place, target, through, bounds):
+    if through == "best":
+        scale = jnp.abs(g) + jnp.asarray(1e-6, g.dtype)
+        if neuron.recipe is not None:
+            scale = jnp.asarray(neuron.box, g.dtype)
+        return best_compensated(neuron, g, place, target, bounds, scale)
+    free = _pair(neuron, target[0]) if through == "recipe" else jnp.array(through)
+    return compensated(neuron, g, place, target, free, bounds)
 
 
 def _draw(key, neuron, dtype):
@@ -231,9 +433,7 @@ def _draw(key, neuron, dtype):
     return (g * (g_leak / ((a + b) / 2))).at[leak].set(g_leak)
 
 
-def _pair(neuron, target, given=None):
-    if given is not None:
-        return jnp.array(given)
+def _pair(neuron, target):
     g_s, g_u = target
     holds = {"g_u < 0": g_u < 0, "g_s >= 0": g_s >= 0, "g_s < 0": g_s < 0}
     *others, (_, last) = neuron.required_recipe.pairs
@@ -241,67 +441,3 @@ def _pair(neuron, target, given=None):
     for rule, pair in reversed(others):
         free = jnp.where(holds[rule], jnp.array(neuron.index(*pair)), free)
     return free
-
-
-def _solve(neuron, g, V, rows, targets, free):
-    """Newton's method on the conductances `free`, until DICs `rows` hit `targets`.
-
-    Returns conductances, the largest miss, and the Jacobian at the last step.
-    """
-
-    def miss(x):
-        return dics_of_one_cell(neuron, g.at[free].set(x), V)[rows] - targets
-
-    tolerance = jnp.finfo(targets.dtype).eps ** 0.5
-    size = lambda missed: jnp.max(jnp.abs(missed))
-
-    def wanting(carry):
-        _, missed, _, _, count = carry
-        return (size(missed) > tolerance) & (count < MAX_STEPS)
-
-    def iterate(carry):
-        x, missed, _, damping, count = carry
-        jacobian = jax.jacfwd(miss)(x)
-        new = x - damping * jnp.linalg.solve(jacobian, missed)
-        new_missed = miss(new)
-        better = size(new_missed) < size(missed)  # False where it is not finite
-        return (
-            jnp.where(better, new, x),
-            jnp.where(better, new_missed, missed),
-            jacobian,
-            jnp.where(better, jnp.minimum(2 * damping, 1), damping / 4),
-            count + 1,
-        )
-
-    x = g[free]
-    start = (
-        x,
-        miss(x),
-        jnp.eye(len(targets), dtype=targets.dtype),
-        jnp.ones_like(targets[0]),
-        jnp.zeros((), jnp.int32),
-    )
-    x, missed, jacobian, _, _ = jax.lax.while_loop(wanting, iterate, start)
-    return g.at[free].set(x), size(missed), jacobian
-
-
-def _condition(jacobian):
-    # Columns are scaled alike first: units of a conductance say nothing.
-    scaled = jacobian / jnp.linalg.norm(jacobian, axis=0, keepdims=True)
-    values = jnp.linalg.svd(scaled, compute_uv=False)
-    return values[0] / values[-1]
-
-
-def _status(neuron, g, residual, condition):
-    tolerance = jnp.finfo(g.dtype).eps ** 0.5
-    recipe = neuron.required_recipe
-    outside = (g < 0).any()
-    if recipe.bounded:
-        outside |= (g > jnp.asarray(neuron.box, g.dtype)).any()
-    missed = ~(residual <= tolerance)
-    singular = missed & ~(condition < MAX_CONDITION)
-    return jnp.where(
-        singular,
-        SINGULAR,
-        jnp.where(missed, NOT_CONVERGED, jnp.where(outside, INFEASIBLE, OK)),
-    )

@@ -127,10 +127,10 @@ def test_equal_keys_give_equal_populations_and_others_others():
 
 def test_impossible_targets_say_so_and_leave_the_others_alone():
     targets = np.full((48, 2), REACHABLE)
-    feasible = compensate(jr.key(0), PRINZ, targets)
+    feasible = compensate(jr.key(0), PRINZ, targets, through="recipe")
     targets[::3] = UNREACHABLE
     targets[1] = 1e200  # overflows
-    mixed = compensate(jr.key(0), PRINZ, targets)
+    mixed = compensate(jr.key(0), PRINZ, targets, through="recipe")
     assert (mixed.status[::3] != 0).all() and mixed.status[1] != 0
     assert (mixed.num_draws[::3] == 20).all()
     assert {mixed.names[i] for i in mixed.status[::3]} <= {
@@ -146,7 +146,9 @@ def test_impossible_targets_say_so_and_leave_the_others_alone():
 
 def test_members_that_are_given_up_are_never_called_ok():
     targets = np.array(REACHABLE)
-    population = compensate(jr.key(0), PRINZ, targets, num=48, max_draws=10)
+    population = compensate(
+        jr.key(0), PRINZ, targets, num=48, max_draws=10, through="recipe"
+    )
     assert population.num_draws.max() == 10
     assert 0 < population.num_ok < 48
     ok = population.status == 0
@@ -199,7 +201,7 @@ def test_samples_fill_the_box_and_do_not_depend_on_their_number(neuron, dtype):
         ([[0.0, 1.0], [0.0, np.inf]], None, "`targets` must be finite.*inf"),
         ([1.0, 2.0], 0, "`num` must be at least 1, got 0"),
         ([[1.0, 2.0]] * 3, 5, "`num` is 5 but `targets` has 3 rows; leave `num` out"),
-        ([1.0, 2.0, 3.0], None, r"\(g_s, g_u\).*got shape \(3,\)"),
+        ([1.0] * 4, None, r"\(g_s, g_u\).*got shape \(4,\)"),
     ),
 )
 def test_bad_targets_are_refused_with_the_remedy(targets, num, message):

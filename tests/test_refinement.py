@@ -3,96 +3,136 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from dicjax.refinement import children, Known
+import dicjax as dj
+from dicjax.dic import dynamic_input_conductances
+from dicjax.paths import path
+from dicjax.plots import plot_path
+from dicjax.population import compensate
+from dicjax.refinement import refine
+from dicjax.trial import features_of
 
 
-NUM, CHANNELS = 1000, 8
-BOUNDS = jnp.asarray([[-8.0] * CHANNELS, [8.0] * CHANNELS])
+STG = dj.stg()
+TARGETS = {"tonic": (5.0, 4.0), "bursting": (-8.0, 8.0)}
+FLOAT = jnp.dtype("float32")
 
 
-def _population(seed=0):
-    return np.random.default_rng(seed).normal(size=(NUM, CHANNELS)) * 0.5
+def train_of(g):
+    run = dj.simulate(STG, g[None], 6000.0, discard=3000.0)
+    return run.spike_times[0, : run.num_spikes[0]].astype(float)
 
 
-def _born(log_g, misses, usable=None, spread=0.7, num=256, stride=np.inf):
-    usable = np.ones(len(log_g), bool) if usable is None else usable
-    return np.asarray(
-        children(
-            jr.key(0),
-            Known(jnp.asarray(log_g), jnp.asarray(misses), jnp.asarray(usable)),
-            BOUNDS,
-            jnp.asarray(spread),
-            num,
-            float(stride),
-        )
+def population(label, num=60, seed=0):
+    return compensate(jr.key(seed), STG, TARGETS[label], num=num, dtype=FLOAT).g
+
+
+@pytest.fixture(scope="module", params=TARGETS)
+def case(request):
+    own = compensate(jr.key(7), STG, TARGETS[request.param], num=1, dtype=FLOAT).g[0]
+    return request.param, train_of(own), population(request.param)
+
+
+@pytest.mark.parametrize("keep_dics", [False, True])
+def test_equal_input_conductances_become_equal_firing_in_two_rounds(case, keep_dics):
+    label, train, g = case
+    refined = refine(STG, g, train, keep_dics=keep_dics, max_rounds=2)
+    assert refined.valid_before.mean() < 0.8
+    assert refined.valid.mean() >= {"tonic": 0.97, "bursting": 0.85}[label]
+    again = dj.simulate(
+        STG, refined.g, refined.duration, discard=3000.0, dt=STG.required_recipe.dt / 2
     )
+    fired = dj.spike_features(again.spike_times)
+    valid = np.asarray(dj.is_valid(fired, features_of(dj.SpikeTrain(train)), 0.1))
+    np.testing.assert_array_equal(valid, refined.valid)
+    dics = lambda g: np.asarray(dynamic_input_conductances(STG, np.float64(g), -51.0))
+    moved = np.abs(dics(refined.g) - dics(g))[:, 1:].max(axis=1)
+    assert moved.max() < 5e-3 if keep_dics else moved.max() > 0.05
 
 
-def test_where_features_are_linear_children_hit_the_target():
-    A = np.random.default_rng(1).normal(size=(CHANNELS, 3))
-    log_g = _population()
-    born = _born(log_g, log_g @ A - 1.0)
-    before = np.abs(log_g @ A - 1.0).max(axis=1)
-    after = np.abs(born @ A - 1.0).max(axis=1)
-    assert np.median(after) < 0.05 * np.median(before)
+def test_no_member_gets_worse_and_valid_ones_are_left_alone(case):
+    _, train, g = case
+    refined = refine(STG, g, train, max_rounds=1)
+    assert np.all(refined.score <= refined.score_before)
+    assert np.all(refined.valid >= refined.valid_before)
+    same = refined.valid_before
+    np.testing.assert_array_equal(refined.g[same], g[same])
+    assert refined.shares[0] == pytest.approx(same.mean())
+    assert refined.num_simulated == len(g) + (~same).sum()
 
 
-def test_children_differ_along_what_features_do_not_feel():
-    A = np.zeros((CHANNELS, 3))
-    A[:3] = np.eye(3)
-    log_g = _population()
-    born = _born(log_g, log_g @ A)
-    assert born[:, :3].std(axis=0).max() < 0.2
-    assert born[:, 3:].std(axis=0).min() > 0.4
+def test_a_single_member_is_refined_by_its_own_derivatives():
+    train = train_of(population("tonic", 1, seed=7)[0])
+    mine = population("tonic", 1, seed=3) * np.float32(1.0)
+    mine[:, STG.index("CaS")[0]] *= 1.5
+    refined = refine(STG, mine, train, estimator="autodiff")
+    assert not refined.valid_before[0] and refined.valid[0]
+    assert "1 of 1 members fire like the target" in str(refined)
+    assert refined.num_slopes > 0
 
 
-def test_a_curved_feature_is_followed_locally():
-    def miss(log_g):
-        value = np.sin(log_g[:, :1]) + 0.5 * log_g[:, 1:2] ** 2 + log_g[:, 2:3]
-        return np.concatenate([value - 0.5, np.zeros((len(log_g), 2))], axis=1)
-
-    log_g = _population()
-    born = _born(log_g, miss(log_g), spread=0.3)
-    parents = np.sort(np.abs(miss(log_g)[:, 0]))[:192]
-    assert np.median(np.abs(miss(born)[:, 0])) < 0.15
-    # Resampling around the same parents without correction is worse.
-    rng = np.random.default_rng(3)
-    near = log_g[np.argsort(np.abs(miss(log_g)[:, 0]))[:192]]
-    plain = near[rng.integers(0, 192, 256)] + 0.3 * near.std(axis=0) * rng.normal(
-        size=(256, CHANNELS)
-    )
-    assert len(parents) == 192
-    assert np.median(np.abs(miss(born)[:, 0])) < np.median(np.abs(miss(plain)[:, 0]))
+def test_members_of_another_pattern_find_it():
+    train = train_of(population("tonic", 1, seed=7)[0])
+    g = np.concatenate([population("tonic", 40), population("bursting", 8)])
+    refined = refine(STG, g, train, max_rounds=6)
+    assert np.isinf(refined.score_before[40:]).all()
+    assert np.isfinite(refined.score[40:]).mean() > 0.5
 
 
-def test_unusable_members_have_no_children_and_no_say():
-    log_g = _population()
-    usable = np.arange(NUM) % 2 == 0
-    misses = log_g[:, :3].copy()
-    clean = _born(log_g, misses, usable)
-    misses[~usable] = np.nan
-    log_g[~usable, 5] = 7.0
-    assert np.allclose(_born(log_g, misses, usable), clean)
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"estimator": "adam"}, "`estimator` must be one of .* got 'adam'"),
+        ({"tolerance": 0.0}, "`tolerance` must lie between 0 and 1"),
+        ({"g": np.full((2, 8), np.nan, np.float32)}, "finite and non-negative"),
+        ({"g": population("bursting", 4)}, "needs 20 members .* only 0 do"),
+    ],
+)
+def test_bad_requests_are_refused_with_the_remedy(change, message):
+    train = np.arange(1, 60) * 80.0
+    settings = {"g": population("tonic", 2), **change}
+    with pytest.raises(ValueError, match=message):
+        refine(STG, settings.pop("g"), train, **settings)
 
 
-def test_children_stay_within_bounds():
-    log_g = _population()
-    born = _born(log_g, log_g[:, :3] - 20.0)
-    assert np.all((born >= -8.0) & (born <= 8.0))
+def test_a_silent_target_is_refused():
+    silent = dj.spike_features(np.array([5.0]))
+    with pytest.raises(ValueError, match="The target is silent"):
+        refine(STG, population("tonic", 2), silent)
 
 
-@pytest.mark.parametrize("num_usable", [1, 3, 50])
-def test_few_usable_members_suffice(num_usable):
-    log_g = _population()
-    born = _born(log_g, log_g[:, :3], np.arange(NUM) < num_usable)
-    assert np.isfinite(born).all()
+# Paths
 
 
-def test_far_from_the_target_a_correction_goes_part_of_the_way():
-    log_g = _population()
-    misses = log_g[:, :3] + 5.0
-    parents = np.sort(misses.max(axis=1))[:192]
-    born = _born(log_g, misses, spread=1e-6, stride=0.3)
-    left = (born[:, :3] + 5.0).max(axis=1)
-    assert parents.min() - 0.5 < left.min()
-    assert left.mean() < parents.mean() - 0.1
+def test_a_population_is_led_from_tonic_firing_to_bursting():
+    start = compensate(jr.key(0), STG, (5.0, 4.0), num=40, dtype=FLOAT)
+    targets = [(5.0, 4.0), (-2.0, 4.0), (-8.0, 4.0)]
+    free = ("CaS", "A")
+    found = path(STG, start, targets, through=free, correct=False)
+    assert [dj.LABELS[i] for i in found.pattern] == ["tonic", "bursting", "bursting"]
+    assert (found.status == 0).all() and found.g.shape == (3, 40, 8)
+    for g, target in zip(found.g, targets, strict=True):
+        dics = dynamic_input_conductances(STG, np.float64(g), -51.0)[:, 1:]
+        np.testing.assert_allclose(dics, np.tile(target, (40, 1)), atol=5e-3)
+    fixed = [i for i in range(8) if i not in STG.index(*free)]
+    np.testing.assert_array_equal(found.g[:, :, fixed], found.g[:1, :, fixed][[0] * 3])
+    corrected = path(STG, start, targets, through=free)
+    assert corrected.valid.mean() > 0.95 > found.valid.mean()
+    assert np.all(corrected.valid >= corrected.valid_before)
+    dics = dynamic_input_conductances(STG, np.float64(corrected.g[2]), -51.0)[:, 1:]
+    np.testing.assert_allclose(dics, np.tile((-8.0, 4.0), (40, 1)), atol=5e-3)
+    assert "are valid all the way" in str(corrected)
+    above, below = plot_path(found).axes
+    drawn = {line.get_color(): line.get_ydata() for line in above.get_lines()}
+    A = found.g[:, :, STG.index("A")[0]]
+    middle = np.median(A, axis=1) / np.median(A[0])
+    assert any(np.allclose(y, middle, rtol=1e-5) for y in drawn.values())
+    (line,) = below.get_lines()
+    np.testing.assert_allclose(line.get_ydata(), 100 * found.valid.mean(axis=1))
+
+
+def test_waypoints_out_of_reach_and_other_mistakes_say_so():
+    start = compensate(jr.key(0), STG, (5.0, 4.0), num=8, dtype=FLOAT)
+    with pytest.raises(ValueError, match=r"Waypoint 1, \(500, 4\), is out of reach"):
+        path(STG, start, [(500.0, 4.0)], through=("CaS", "H"))
+    with pytest.raises(ValueError, match="1 waypoints but 2 expectations"):
+        path(STG, start, [(5.0, 4.0)], expected=[np.arange(1, 50) * 9.0] * 2)

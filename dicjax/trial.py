@@ -1,0 +1,164 @@
+"""What members are tried against: a train, its features, and who fires like it."""
+
+import math
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Bool, Float
+
+from dicjax.neuron import Neuron
+from dicjax.simulation import Run, simulate
+from dicjax.spikes import (
+    BURSTING,
+    feature_errors,
+    Features,
+    is_valid,
+    SILENT,
+    spike_features,
+    SpikeTrain,
+)
+from dicjax.stimulus import applied
+
+
+MIN_SPIKES = 10
+BATCH = 512  # members judged at once
+SPIKES_PER_BURST = 2  # among the errors of a bursting target
+
+
+def as_train(train: Float[np.ndarray, " spikes"] | SpikeTrain) -> SpikeTrain:
+    """A checked spike train of at least ten spikes, whatever it came as."""
+    if not isinstance(train, SpikeTrain):
+        train = SpikeTrain(np.asarray(train, np.float64))
+    if train.num_spikes < MIN_SPIKES:
+        raise ValueError(
+            f"A train needs at least {MIN_SPIKES} spikes to tell anything about a "
+            f"neuron, got {train.num_spikes}; give a longer recording or window."
+        )
+    return train
+
+
+def features_of(train: SpikeTrain) -> Features:
+    """Features of one train, as scalars on the host."""
+    # A few widths only, so that trains of other lengths compile nothing new.
+    width = 1 << max(7, math.ceil(math.log2(train.num_spikes)))
+    padded = np.full((1, width), np.inf)
+    padded[0, : train.num_spikes] = train.times
+    return jax.tree.map(lambda x: np.asarray(x)[0], spike_features(padded))
+
+
+def simulated_time(neuron: Neuron, target: Features) -> tuple[float, float]:
+    """How long (ms) members are simulated to be compared with a train, and the start
+    that is left out: twelve bursts or forty intervals, within reason."""
+    discard = neuron.required_recipe.discard
+    if int(target.label) == BURSTING:
+        span = 12 * float(target.period)
+    else:
+        span = 40 * float(target.mean_isi)
+    return discard + float(np.clip(span, 2000.0, 60_000.0)), discard
+
+
+def as_target(target: Features | SpikeTrain | Float[np.ndarray, " spikes"]) -> Features:
+    """Features of a target that may also be given as a train (ms).
+
+    Raises `ValueError` where there is nothing to fire like.
+    """
+    if not isinstance(target, Features):
+        target = features_of(as_train(target))
+    if int(target.label) == SILENT:
+        raise ValueError(
+            "The target is silent: there is nothing to fire like. Give one that fires."
+        )
+    return target
+
+
+class Verdict(eqx.Module):
+    """How members fire beside a target.
+
+    - `errors`: ln(feature / target), as [`dicjax.feature_errors`][] gives them.
+    - `valid`: whether they fire like the target, and were simulated to the end.
+    - `score`: the largest error in units of what is allowed; infinite where the firing
+        pattern is another.
+    """
+
+    features: Features
+    errors: Float[np.ndarray, "cells 3"]
+    valid: Bool[np.ndarray, " cells"]
+    score: Float[np.ndarray, " cells"]
+
+    def __getitem__(self, members) -> "Verdict":
+        return jax.tree.map(lambda x: x[members], self)
+
+
+class Trial:
+    """Simulates members for as long as a target needs, and judges them by it."""
+
+    def __init__(
+        self,
+        neuron: Neuron,
+        target: Features,
+        tolerance: float,
+        *,
+        duration: float | None = None,
+        discard: float | None = None,
+    ):
+        if not 0 < tolerance < 1:
+            raise ValueError(f"`tolerance` must lie between 0 and 1, got {tolerance}.")
+        self.neuron, self.target, self.tolerance = neuron, target, tolerance
+        wanted, left_out = simulated_time(neuron, target)
+        self.discard = left_out if discard is None else discard
+        self.duration = wanted if duration is None else duration
+
+    @property
+    def limits(self) -> Float[np.ndarray, " 3"]:
+        """How far each of the features' logarithms may be off."""
+        limits = np.full(3, np.log1p(self.tolerance))
+        if int(self.target.label) == BURSTING:
+            half_a_spike = 0.5 / float(self.target.spikes_per_burst)
+            limits[SPIKES_PER_BURST] = np.log1p(max(self.tolerance, half_a_spike))
+        return limits
+
+    def simulate(
+        self, g: Float[np.ndarray, "cells channels"], *, dt: float | None = None
+    ) -> Run:
+        """Simulates members under the current that their recipe names."""
+        recipe = self.neuron.required_recipe
+        return simulate(
+            self.neuron,
+            g,
+            self.duration,
+            discard=self.discard,
+            dt=recipe.dt if dt is None else dt,
+            stimulus=applied(recipe.current),
+        )
+
+    def judge(self, run: Run) -> Verdict:
+        """Compares what was simulated with the target."""
+        parts = [
+            self._compare(run.spike_times[start : start + BATCH])
+            for start in range(0, max(1, len(run.spike_times)), BATCH)
+        ]
+        features, errors, valid = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        known = (features.label == int(self.target.label)) & np.isfinite(errors).all(1)
+        score = np.where(known, np.max(np.abs(errors) / self.limits, axis=1), np.inf)
+        return Verdict(features, errors, run.succeeded & valid, score)
+
+    def _compare(self, times: Float[np.ndarray, "cells spikes"]):
+        # Padded to a number of rows that is compiled for once.
+        num = len(times)
+        padded = np.pad(times, ((0, num and BATCH - num), (0, 0)), mode="edge")
+        features = spike_features(padded)
+        errors = feature_errors(features, self.target)
+        valid = is_valid(features, self.target, self.tolerance)
+        return jax.tree.map(lambda x: np.asarray(x)[:num], (features, errors, valid))
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % Wilson interval of a share."""
+    if trials == 0:
+        return 0.0, 1.0
+    z, share = 1.96, successes / trials
+    middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    spread = z / (1 + z**2 / trials)
+    half = spread * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    return float(max(0, middle - half)), float(min(1, middle + half))

@@ -1,0 +1,130 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import dicjax as dj
+from dicjax.cycle import _flattened, _flown, _settled, cycles, Rhythm
+from dicjax.slopes import feature_slopes, rhythm_of
+
+
+STG = dj.stg()
+TONIC, BURSTING = (5.0, 4.0), (-8.0, 4.0)
+
+
+@pytest.fixture(scope="module")
+def members():
+    make = lambda target: dj.compensate(jr.key(1), STG, target, num=4).g
+    return np.concatenate([make(TONIC), make(BURSTING)])
+
+
+@pytest.fixture(scope="module")
+def by_differences(members):
+    return feature_slopes(STG, members, estimator="differences")
+
+
+def test_a_cycle_is_differentiated_as_finite_differences_do():
+    # All of it: gates, calcium, the length of steps, and the time of the spike.
+    g = jnp.asarray(dj.compensate(jr.key(0), STG, TONIC, num=1).g[0])
+    number = lambda x: jnp.asarray(x, jnp.float64)
+    dt, none = number(0.05), number(0.0)
+    y = jax.jit(lambda: _settled(STG, g, number(2e3), number(60.0), none, dt, none))()
+    z, rebuild = _flattened(STG, y)
+
+    def cycle(inputs):
+        own = jnp.exp(inputs[len(z) :])
+        end = _flown(STG, own, rebuild(inputs[: len(z)]), 1, number(1e3), dt, none)
+        return jnp.append(_flattened(STG, end.at)[0], end.spike)
+
+    inputs = jnp.concatenate([z, jnp.log(g)])
+    exact = jax.jit(jax.jacfwd(cycle))(inputs)
+    step, cycle = 1e-6, jax.jit(cycle)
+    for i in range(len(inputs)):
+        h = step * (jnp.abs(inputs[i]) + 1e-3)
+        slope = (cycle(inputs.at[i].add(h)) - cycle(inputs.at[i].add(-h))) / (2 * h)
+        size = np.abs(exact[:, i]).max()
+        np.testing.assert_allclose(slope, exact[:, i], atol=1e-5 * size)
+
+
+def test_slopes_of_a_rhythm_are_those_of_finite_differences(members, by_differences):
+    exact = feature_slopes(STG, members, estimator="autodiff")
+    assert np.isfinite(exact).all()
+    size = np.abs(by_differences[:, :2]).max(axis=2, keepdims=True)
+    away = np.abs(exact - by_differences)[:, :2] / np.maximum(size, 0.05)
+    assert np.median(away[:4, 0]) < 0.02  # of tonic members, the interval
+    assert np.median(away[4:]) < 0.1  # of bursting ones, the period and the interval
+    assert np.all(exact[:, 2] == 0)  # the number of spikes has no derivative
+
+
+def test_single_precision_is_enough(members):
+    double = feature_slopes(STG, members, estimator="autodiff")
+    single = feature_slopes(STG, np.float32(members), estimator="autodiff")
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, double, atol=0.05 * np.abs(double).max())
+
+
+def test_the_scale_of_all_conductances_is_the_inverse_of_the_pace(by_differences):
+    # More of every channel is less capacitance: membranes then follow faster, which
+    # hardly changes a rhythm that gates and calcium set.
+    total = by_differences[:4, 0].sum(axis=1)
+    assert np.all(np.abs(total) < 0.5 * np.abs(by_differences[:4, 0]).sum(axis=1))
+
+
+def test_members_of_other_patterns_have_no_slopes(members):
+    (train,) = dj.simulate(STG, members[-1:], 6000.0, discard=3000.0).spike_times
+    target = dj.spike_features(train[np.isfinite(train)])
+    assert dj.LABELS[int(target.label)] == "bursting"
+    slopes = feature_slopes(STG, members[2:6], target, estimator="differences")
+    assert np.isnan(slopes[:2]).all() and np.isfinite(slopes[2:]).all()
+
+
+def test_what_is_no_rhythm_fails_instead_of_misleading(members):
+    g = members[:2]
+    wrong = Rhythm(np.array([1, 7]), np.array([80.0, 80.0]), np.zeros(2))
+    found = cycles(STG, g, wrong, settle=2000.0, dt=0.05)
+    assert found.succeeded.tolist() == [True, False]
+    silent = np.array(g)
+    silent[:, STG.index("Na")[0]] = 0
+    assert np.isnan(feature_slopes(STG, silent, estimator="autodiff")).all()
+
+
+def test_a_neuron_without_calcium_has_slopes_too():
+    neuron = dj.pospischil("IB")
+    g = np.asarray(neuron.default_g, np.float64)[None]
+    exact, differences = (
+        feature_slopes(neuron, g, estimator=x) for x in ("autodiff", "differences")
+    )
+    assert np.isfinite(exact).all()
+    size = np.abs(differences[0, 0]).max()
+    np.testing.assert_allclose(exact[0, 0], differences[0, 0], atol=0.1 * size)
+
+
+def test_rhythms_are_read_off_features():
+    times = np.concatenate([np.arange(4) * 10.0 + 200.0 * k for k in range(8)])
+    features = dj.spike_features(times[None])
+    rhythm = rhythm_of(jax.tree.map(np.asarray, features))
+    assert rhythm.num_spikes.tolist() == [4]
+    assert rhythm.period[0] == pytest.approx(200.0)
+    assert 10.0 < rhythm.onset_isi[0] < 170.0
+
+
+def test_unknown_estimators_are_refused(members):
+    with pytest.raises(ValueError, match="`estimator` must be one of .* got 'guess'"):
+        feature_slopes(STG, members, estimator="guess")
+
+
+def test_slopes_follow_a_faster_neuron(members):
+    # Twice the speed of all kinetics with half the capacitance is twice the pace.
+    quick = dj.Temperature(celsius=20.0, reference=10.0, q10=2.0)
+    half = STG.capacitance / 2
+    fast = eqx.tree_at(lambda n: n.capacitance, STG, half)
+    fast = eqx.tree_at(
+        lambda n: n.temperature, fast, quick, is_leaf=lambda x: x is None
+    )
+    rhythm = lambda T: Rhythm(np.ones(2, int), np.full(2, T), np.zeros(2))
+    slow = cycles(STG, members[:2], rhythm(80.0), settle=4000.0, dt=0.05)
+    twice = cycles(fast, members[:2], rhythm(40.0), settle=2000.0, dt=0.025)
+    np.testing.assert_allclose(slow.times, 2 * twice.times, rtol=2e-3)
+    np.testing.assert_allclose(slow.slopes, twice.slopes, atol=0.02)

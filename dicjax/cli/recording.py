@@ -1,0 +1,42 @@
+"""Which spikes commands read."""
+
+import dataclasses
+import pathlib
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from dicjax.spikes import SpikeTrain
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """Which spikes to read."""
+
+    unit: str | None = None
+    """Unit of the times in RECORDING: ms, s, us, min, or samples@RATE (in Hz). Needed
+    only where the file does not say."""
+    unit_id: str | None = None
+    """Which neuron to take from a file that holds several."""
+    window: tuple[float, float] | None = None
+    """Start and stop, in ms, of the stretch to use."""
+
+    def read(self, path: pathlib.Path) -> "list[SpikeTrain]":
+        """The spike trains of a file, cut to the window."""
+        from dicjax.readers import read_spike_trains
+
+        trains = read_spike_trains(path, unit=self.unit, unit_id=self.unit_id)
+        if self.window is not None:
+            trains = [train.window(*self.window) for train in trains]
+        return trains
+
+    def read_one(self, path: pathlib.Path) -> "SpikeTrain":
+        """The only spike train of a file, or a `ValueError` that says how to choose."""
+        trains = self.read(path)
+        if len(trains) > 1:
+            names = ", ".join(repr(train.name) for train in trains[:8])
+            raise ValueError(
+                f"{path} holds {len(trains)} neurons; choose one with --unit-id: "
+                f"{names}."
+            )
+        return trains[0]

@@ -1,0 +1,26 @@
+"""Numbers and lists as sentences hold them."""
+
+from collections.abc import Sequence
+
+
+def listed(words: Sequence[str]) -> str:
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def short(x: float) -> str:
+    """A number to three digits, without exponents."""
+    return f"{x:.0f}" if abs(x) >= 99.5 else f"{x:.3g}"
+
+
+def signed(x: float) -> str:
+    """A number with its sign, to two digits, and without exponents."""
+    if abs(x) < 5e-4:
+        return "0"
+    return f"{x:+.0f}" if abs(x) >= 99.5 else f"{x:+.2g}"
+
+
+def spread(median: float, low: float, high: float) -> str:
+    """A median and what holds most members, unless all agree."""
+    said, *ends = (signed(float(x)) for x in (median, low, high))
+    return said if ends[0] == ends[1] else f"{said} ({ends[0]} to {ends[1]})"

@@ -21,6 +21,16 @@ from dicjax.dic import (
     Threshold as Threshold,
     threshold as threshold,
 )
+from dicjax.diversity import (
+    coverage as coverage,
+    entropy_dimension as entropy_dimension,
+    participation_ratio as participation_ratio,
+)
+from dicjax.explanation import (
+    attribute as attribute,
+    identifiability as identifiability,
+    reachability as reachability,
+)
 from dicjax.gating import (
     AbstractCurve as AbstractCurve,
     AbstractGate as AbstractGate,
@@ -57,11 +67,13 @@ from dicjax.neuron import (
     State as State,
     Temperature as Temperature,
 )
+from dicjax.paths import path as path
 from dicjax.pipeline import (
     generate as generate,
     infer as infer,
     OutOfRange as OutOfRange,
 )
+from dicjax.polytope import sample_polytope as sample_polytope
 from dicjax.population import (
     compensate as compensate,
     impose as impose,
@@ -69,10 +81,14 @@ from dicjax.population import (
     sample as sample,
 )
 from dicjax.posterior import Posterior as Posterior
+from dicjax.reach import reach as reach
 from dicjax.readers import read_spike_trains as read_spike_trains
 from dicjax.recipe import Recipe as Recipe
+from dicjax.refinement import refine as refine
 from dicjax.result import Generated as Generated
+from dicjax.robustness import certify as certify
 from dicjax.simulation import Run as Run, simulate as simulate
+from dicjax.slopes import feature_slopes as feature_slopes
 from dicjax.spikes import (
     feature_errors as feature_errors,
     Features as Features,

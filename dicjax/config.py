@@ -114,3 +114,6 @@ class GenerateConfig:
     conductances of those that fire most alike."""
     out_of_range: Literal["refuse", "try"] = "refuse"
     """What to do with a recording unlike anything that the model does."""
+    robustness: bool = False
+    """Also try every delivered member with each conductance a fifth lower and higher,
+    with other currents, with noise and 10 °C warmer."""

@@ -2,12 +2,10 @@
 
 import dataclasses
 import importlib.metadata
-import math
 import pathlib
 import time
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
@@ -24,18 +22,11 @@ from dicjax.models import MODELS
 from dicjax.posterior import Posterior, posterior_of, read_trains
 from dicjax.result import Generated
 from dicjax.search import Progress, Search
-from dicjax.spikes import (
-    BURSTING,
-    Features,
-    LABELS,
-    SILENT,
-    spike_features,
-    SpikeTrain,
-)
+from dicjax.spikes import BURSTING, Features, LABELS, SILENT, SpikeTrain
+from dicjax.trial import as_train as as_train, features_of as features_of
 
 
 AUTO = ("stg", "stg-prinz")  # what "auto" chooses from
-MIN_SPIKES = 10
 MAX_DISTANCE = 1.6  # factor by which the nearest members may miss a recording
 FEW_SPIKES, DRIFT = 40, 1.25  # below and above which a user is warned
 REFRACTORY = 0.25  # of the median interval in a burst: one cell is never so quick
@@ -104,27 +95,6 @@ def _read(
     return posterior, np.asarray(reading.latent)
 
 
-def as_train(train: Float[np.ndarray, " spikes"] | SpikeTrain) -> SpikeTrain:
-    """A checked spike train of at least ten spikes, whatever it came as."""
-    if not isinstance(train, SpikeTrain):
-        train = SpikeTrain(np.asarray(train, np.float64))
-    if train.num_spikes < MIN_SPIKES:
-        raise ValueError(
-            f"A train needs at least {MIN_SPIKES} spikes to tell anything about a "
-            f"neuron, got {train.num_spikes}; give a longer recording or window."
-        )
-    return train
-
-
-def features_of(train: SpikeTrain) -> Features:
-    """Features of one train, as scalars on the host."""
-    # A few widths only, so that trains of other lengths compile nothing new.
-    width = 1 << max(7, math.ceil(math.log2(train.num_spikes)))
-    padded = np.full((1, width), np.inf)
-    padded[0, : train.num_spikes] = train.times
-    return jax.tree.map(lambda x: np.asarray(x)[0], spike_features(padded))
-
-
 def suit(train: Float[np.ndarray, " spikes"] | SpikeTrain) -> str:
     """The stomatogastric model whose simulated members fire most like a train."""
     return _load("auto", None, features_of(as_train(train)))[0].model
@@ -147,6 +117,8 @@ def generate(
     and each is compared with the recording. Members that miss teach the next round how
     conductances move features, until `num` are valid or the budget is spent. A valid
     member is simulated again at half the time step, and counts only if it still is.
+    Those that are delivered are also tried from another start and, with
+    `config.robustness`, under changes of their conductances and surroundings.
     Interrupted (Ctrl-C), it returns what the rounds before found.
 
     **Arguments:**
@@ -189,6 +161,7 @@ def generate(
     posterior, latent = _read(loaded, [train])
     search = Search(loaded, latent[0], target, tolerance, config, report, num)
     search.run(key, posterior)
+    certificate = search.certify(key)
     settings = {
         "model_asked": model,
         "config": dataclasses.asdict(config),
@@ -203,7 +176,8 @@ def generate(
         "warnings": warnings_about(train, target, posterior),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
-    return search.result(train, posterior, time.time() - started, settings)
+    seconds = time.time() - started
+    return search.result(train, posterior, certificate, seconds, settings)
 
 
 def warnings_about(

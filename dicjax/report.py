@@ -22,11 +22,13 @@ from matplotlib.figure import Figure
 
 from dicjax import plots
 from dicjax.plots import style
-from dicjax.result import FAILURES, Generated, wilson
+from dicjax.result import FAILURES, Generated
+from dicjax.robustness import HIGHER, MORE, PERTURBATIONS, TWO_SIDED
 from dicjax.simulation import simulate
 from dicjax.spikes import BURSTING, LABELS
 from dicjax.stimulus import applied
 from dicjax.tables import file_name, replacing
+from dicjax.trial import wilson
 
 
 PIXELS = 120  # per inch of a figure, where the page is wide enough
@@ -69,6 +71,8 @@ def _context(result: Generated) -> dict[str, Any]:
         "features": _features(result, members),
         "tolerances": _tolerances(result),
         "failures": _failures(result),
+        "start": _start(result),
+        "perturbations": _perturbations(result),
         "num_channels": len(result.neuron.channels),
         "figures": _figures(result, members),
         "colors": {
@@ -146,6 +150,45 @@ def _failures(result: Generated) -> list[tuple[str, list[int]]]:
         (why, [of.failures.get(why, 0) for of in result.rounds]) for why in FAILURES
     ]
     return sorted((x for x in counts if any(x[1])), key=lambda x: -sum(x[1]))
+
+
+def _start(result: Generated) -> dict[str, str] | None:
+    """How many accepted members fire so from another start too, if that was tried."""
+    start = result.certificate and result.certificate.along("start")
+    if start is None:
+        return None
+    ((_, valid, low, high, _),) = start.shares()
+    return {
+        "share": _percent(valid),
+        "interval": f"{100 * low:.0f} to {_percent(high)}",
+        "V": f"{HIGHER:g}",
+        "times_Ca": f"{MORE:g}",
+    }
+
+
+def _perturbations(result: Generated) -> list[dict[str, str]]:
+    """How many accepted members stand each change, a row for both directions."""
+    rows = []
+    for axis in PERTURBATIONS:
+        tried = result.certificate and result.certificate.along(axis)
+        if tried is None:
+            continue
+        shares, num = tried.shares(), 2 if axis in TWO_SIDED else 1
+        for i in range(0, len(shares), num):
+            names, valid, _, _, same = zip(*shares[i : i + num], strict=True)
+            rows.append(
+                {
+                    "name": names[0].replace(" -", " ± "),
+                    "lower": _percent(valid[0]) if num == 2 else "\u2013",
+                    "higher": _percent(valid[-1]),
+                    "same": _percent(float(np.mean(same))),
+                }
+            )
+    return rows
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}\u202f%"
 
 
 def _figures(result: Generated, members: Int[np.ndarray, " _"]) -> dict[str, Markup]:

@@ -8,7 +8,9 @@ from jaxtyping import Bool, Float, Int
 
 from dicjax.neuron import Neuron
 from dicjax.posterior import Posterior
+from dicjax.robustness import Certificate
 from dicjax.spikes import Features, SpikeTrain
+from dicjax.trial import wilson
 
 
 FAILURES = (
@@ -57,6 +59,8 @@ class Generated:
     - `features`: of the members; `distance`: the largest |ln(feature / target)|.
     - `accepted`: valid within `tolerance`, and still so at half the time step;
         `num_uncertified`: how many were valid only at the whole step.
+    - `certificate`: what else the accepted members stand, a row for each of them; none
+        where nothing was accepted or the run was interrupted.
     - `num_asked`: how many members were asked for.
     - `rounds`: what was simulated, in order.
     - `participation_ratio`: effective number of directions in which the logarithms of
@@ -78,6 +82,7 @@ class Generated:
     distance: Float[np.ndarray, " cells"]
     accepted: Bool[np.ndarray, " cells"]
     num_uncertified: int
+    certificate: Certificate | None
     duration: float
     discard: float
     rounds: tuple[Round, ...]
@@ -132,6 +137,8 @@ class Generated:
             )
         if self.num_accepted < self.num_asked:
             lines.append(f"The others mostly failed because: {self.main_failures()}.")
+        if self.certificate is not None:
+            lines += _stands(self.certificate, self.neuron.channel_names)
         return "\n".join(lines)
 
     def main_failures(self, num: int = 3) -> str:
@@ -140,30 +147,40 @@ class Generated:
         return ", ".join(f"{why} ({count})" for why, count in failures[:num] if count)
 
 
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """The 95 % Wilson interval of a share."""
-    if trials == 0:
-        return 0.0, 1.0
-    z, share = 1.96, successes / trials
-    middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
-    spread = z / (1 + z**2 / trials)
-    half = spread * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
-    return float(max(0, middle - half)), float(min(1, middle + half))
-
-
-def participation_ratio(g: Float[np.ndarray, "cells channels"]) -> float:
-    """Effective number of directions of variation of log conductances.
-
-    $(\\sum \\lambda)^2 / \\sum \\lambda^2$ over the eigenvalues of their correlation
-    matrix: 1 where all lie on a line, the number of channels where all are independent.
-    Conductances are floored at a thousandth of their largest value.
-    """
-    if len(g) < 3:
-        return float("nan")
-    z = np.log(np.maximum(g, 1e-3 * g.max(axis=0)))
-    varies = z.std(axis=0) > 0
-    values = np.linalg.eigvalsh(np.corrcoef(z[:, varies].T.astype(np.float64)))
-    return float(values.sum() ** 2 / (values**2).sum())
+def _stands(certificate: Certificate, channels: tuple[str, ...]) -> list[str]:
+    """What accepted members stand, a sentence for each kind of change."""
+    lines = []
+    along = certificate.along
+    share = lambda of: f"{of.valid.mean():.0%}"
+    by = lambda of: of.names[0].rpartition(" -")[2].replace(" %", "%")
+    kept = lambda of: f"{of.same_pattern.mean():.0%} keep the pattern."
+    if start := along("start"):
+        ((_, valid, low, high, _),) = start.shares()
+        lines.append(
+            f"From another start, {valid:.0%} ({low:.0%} to {high:.0%}) of the "
+            "accepted members fire so too."
+        )
+    if of := along("conductances"):
+        per_channel = of.valid.mean(axis=0).reshape(len(channels), 2).mean(axis=1)
+        least = int(np.argmin(per_channel))
+        lines.append(
+            f"With one conductance {by(of)} lower or higher, {share(of)} do on "
+            f"average, fewest with that of {channels[least]} "
+            f"({per_channel[least]:.0%}); {kept(of)}"
+        )
+    if of := along("current"):
+        lines.append(
+            f"With the applied current {by(of)} lower or higher, {share(of)} do on "
+            f"average; {kept(of)}"
+        )
+    if of := along("noise"):
+        lines.append(f"Under {of.names[0]}, {share(of)} do; {kept(of)}")
+    if of := along("temperature"):
+        lines.append(
+            f"At {of.names[0]}, {share(of)} do at the higher pace that comes with it; "
+            f"{kept(of)}"
+        )
+    return lines
 
 
 def first_failure(

@@ -11,28 +11,17 @@ from scipy.spatial import KDTree
 
 from dicjax.atlas import log_features
 from dicjax.checkpoint import Checkpoint
+from dicjax.correction import children, Known
 from dicjax.density import contexts, sample_density
 from dicjax.dic import dynamic_input_conductances, threshold
+from dicjax.diversity import participation_ratio
 from dicjax.emulator import FLOOR, goal, log_conductances, polish
-from dicjax.neuron import Neuron
 from dicjax.population import impose, OK, sample
-from dicjax.refinement import children, Known
-from dicjax.result import (
-    FAILURES,
-    first_failure,
-    Generated,
-    participation_ratio,
-    Round,
-)
-from dicjax.simulation import simulate
-from dicjax.spikes import (
-    BURSTING,
-    feature_errors,
-    Features,
-    is_valid,
-    spike_features,
-)
-from dicjax.stimulus import applied
+from dicjax.refinement import LONGEST, slopes_of_ensemble, stepped
+from dicjax.result import FAILURES, first_failure, Generated, Round
+from dicjax.robustness import Certificate, certify, PERTURBATIONS
+from dicjax.spikes import feature_errors, spike_features
+from dicjax.trial import Trial
 
 
 BATCH = 512  # candidates per round
@@ -43,9 +32,13 @@ STRIDE = 0.3  # of ln(feature / target) that one correction takes at most
 # the most diverse from.
 WORTHWHILE = 0.15  # share
 HOPELESS = 0.05  # share below which the posterior is not drawn from again
+HOPEFUL = 0.5  # share that refinement is thought to reach before it is tried
+GOOD = 0.6  # share from which fresh draws are not worth refining
+MAX_TRIES = 3  # times that a member is refined
 SURPLUS = 1.5  # valid members per one asked for
 CHOICE = 2  # promising members per one simulated, of which the least crowded are taken
 CROWD = 6  # neighbours that tell how crowded a member's surroundings are
+CERTIFYING = 2**32 - 1  # folded into the key, like the numbers of rounds
 
 Progress = Callable[[str, int, int], None]
 
@@ -67,10 +60,11 @@ class Search:
         self.config = config
         self.report = report
         self.num = num
-        self.duration, self.discard = simulated_time(neuron, target)
+        self.trial = Trial(neuron, target, tolerance)
         high = neuron.bounds
         self.bounds = jnp.asarray(np.log([FLOOR * high, high]), jnp.float32)
         self._remember_atlas(atlas, np.argsort(atlas.errors(target))[: MEMORY // 2])
+        self.near_misses = _NearMisses(len(high))
         self.rounds: list[Round] = []
         self.valid: list[tuple] = []  # (g, spike times) of certified members
         self.missed: list[tuple] = []  # (distance, g, spike times), a few of each round
@@ -103,29 +97,42 @@ class Search:
 
     def _run(self, key, posterior) -> None:
         self.report("simulating the posterior", 0, self.num)
-        share = {"posterior": 1.0, "correction": WORTHWHILE}  # valid when last tried
+        # Of candidates of each kind that were valid when last tried.
+        share = {"posterior": 1.0, "refinement": HOPEFUL, "correction": WORTHWHILE}
         spread, number = self.config.spread, 0
         while not number or (
             self._wanting(max(share.values())) and self._budget_left() >= BATCH
         ):
             done = min(self.num_valid, self.num)
             round_key = jr.fold_in(key, number)
-            # Corrections learn from round to round, fresh draws do not.
-            fresh = share["posterior"] >= max(share["correction"], HOPELESS)
-            kind = "posterior" if fresh else "correction"
+            kind = self._next_kind(share)
             if number:
                 aim = "widening" if done == self.num else "correcting"
                 self.report(f"{aim}, round {number}", done, self.num)
+            tries = None
             if kind == "posterior":
                 candidates = self.first_candidates(round_key, posterior)
+            elif kind == "refinement":
+                candidates, tries = self._refined()
             else:
                 candidates = self._corrected(round_key, spread)
-            share[kind] = self._try(f"{kind} {number + 1}", candidates)
+            share[kind] = self._try(f"{kind} {number + 1}", candidates, tries)
             if kind == "correction":
                 spread = self._next_spread(spread, share[kind])
             elif number == 0 and share[kind] < WORTHWHILE:
                 spread /= 3
             number += 1
+
+    def _next_kind(self, share: dict[str, float]) -> str:
+        """Fresh draws where many are valid, else what missed by least, refined; where
+        neither helps, new children of what came nearest."""
+        if share["posterior"] >= max(GOOD, share["correction"]):
+            return "posterior"
+        enough = len(self.near_misses) >= BATCH // 2
+        if enough and share["refinement"] >= max(share["correction"], HOPELESS):
+            return "refinement"
+        fresh = share["posterior"] >= max(share["correction"], HOPELESS)
+        return "posterior" if fresh else "correction"
 
     def _next_spread(self, spread: float, share: float) -> float:
         """Wide where that works, for diversity; narrower where little is valid, and at
@@ -208,10 +215,27 @@ class Search:
         born = children(key, self._known(), self.bounds, spread, BATCH, STRIDE)
         return np.exp(np.asarray(born))
 
-    def _try(self, name, g) -> float:
+    def _refined(self):
+        """Near misses a step nearer, and how often each was refined."""
+        log_g, errors, tries = self.near_misses.take(BATCH)
+        known = Known(self.log_g, self.misses, self.usable)
+        slopes, scale = slopes_of_ensemble(known, log_g)
+        new = stepped(
+            log_g,
+            slopes,
+            scale,
+            errors,
+            self.trial.limits,
+            0.5**tries,
+            LONGEST["ensemble"],
+        )
+        return np.exp(np.clip(new, *np.asarray(self.bounds))), tries + 1
+
+    def _try(self, name, g, tries=None) -> float:
         """Simulates candidates, keeps what is valid and learns from the rest."""
-        run = self._simulate(g, self.neuron.required_recipe.dt)
-        features, errors, valid = self._judge(run)
+        run = self.trial.simulate(g)
+        verdict = self.trial.judge(run)
+        features, errors, valid = verdict.features, verdict.errors, verdict.valid
         reasons = first_failure(
             features, errors, self.target, self.tolerance, run.succeeded
         )
@@ -227,31 +251,15 @@ class Search:
         )
         self._certify(g[valid])
         self._remember(g, errors, features)
+        missed = np.isfinite(verdict.score) & ~valid
+        self.near_misses.add(
+            log_conductances(g, self.neuron.bounds)[missed],
+            errors[missed],
+            verdict.score[missed],
+            (np.zeros(len(g), int) if tries is None else tries)[missed],
+        )
         self._keep_nearest(g[~valid], errors[~valid], features, run, ~valid)
         return float(valid.mean())
-
-    def _simulate(self, g, dt):
-        stimulus = applied(self.neuron.required_recipe.current)
-        return simulate(
-            self.neuron,
-            g,
-            self.duration,
-            discard=self.discard,
-            dt=dt,
-            stimulus=stimulus,
-        )
-
-    def _judge(self, run):
-        """Features of what was simulated, its misses, and which members are valid."""
-        # Padded to a number of rows that is compiled for once.
-        num = len(run.spike_times)
-        rows = -(-num // BATCH) * BATCH
-        padded = np.pad(run.spike_times, ((0, rows - num), (0, 0)), mode="edge")
-        features = spike_features(padded)
-        errors = feature_errors(features, self.target)
-        valid = is_valid(features, self.target, self.tolerance)
-        cut = lambda x: np.asarray(x)[:num]
-        return jax.tree.map(cut, features), cut(errors), run.succeeded & cut(valid)
 
     def _certify(self, g):
         """Keeps what is still valid at half the time step, as it then fires.
@@ -262,8 +270,8 @@ class Search:
         g = g[_least_crowded(log_conductances(g, self.neuron.bounds), max(room, 0))]
         if not len(g):
             return
-        again = self._simulate(g, self.neuron.required_recipe.dt / 2)
-        _, _, still = self._judge(again)
+        again = self.trial.simulate(g, dt=self.neuron.required_recipe.dt / 2)
+        still = self.trial.judge(again).valid
         self.num_uncertified += int((~still).sum())
         self.valid.append((g[still], again.spike_times[still]))
 
@@ -301,7 +309,35 @@ class Search:
             keep = _least_crowded(log_g, self.num)
         return g[keep].astype(np.float32), times[keep]
 
-    def result(self, train, posterior, seconds, settings) -> Generated:
+    def certify(self, key) -> Certificate | None:
+        """What else the members that are delivered stand.
+
+        Nothing is known of them where there are none, or after an interruption.
+        """
+        g, _ = self._most_diverse()
+        if not len(g) or self.interrupted:
+            return None
+        axes = ("start", *PERTURBATIONS) if self.config.robustness else ("start",)
+        try:
+            self.report("certifying", 0, self.num)
+            return certify(
+                self.neuron,
+                g,
+                self.target,
+                tolerance=self.tolerance,
+                axes=axes,
+                key=jr.fold_in(key, CERTIFYING),
+                duration=self.trial.duration,
+                discard=self.trial.discard,
+                on_progress=lambda done, total: self.report(
+                    "certifying", self.num * done // total, self.num
+                ),
+            )
+        except KeyboardInterrupt:
+            self.interrupted = True
+            return None
+
+    def result(self, train, posterior, certificate, seconds, settings) -> Generated:
         """The members found: accepted ones first, then the nearest of the others."""
         found_g, found_times = self._most_diverse()
         width = max(
@@ -344,13 +380,44 @@ class Search:
             distance=np.where(np.isfinite(errors), errors, np.inf).max(axis=1),
             accepted=accepted,
             num_uncertified=self.num_uncertified,
-            duration=self.duration,
-            discard=self.discard,
+            certificate=certificate,
+            duration=self.trial.duration,
+            discard=self.trial.discard,
             rounds=tuple(self.rounds),
             participation_ratio=participation_ratio(g[accepted]),
             seconds=seconds,
             settings=settings,
         )
+
+
+class _NearMisses:
+    """Members of the target's pattern that missed it, nearest first, to be refined."""
+
+    def __init__(self, num_channels: int):
+        self.log_g = np.zeros((0, num_channels), np.float32)
+        self.errors = np.zeros((0, 3), np.float32)
+        self.score = np.zeros(0)
+        self.tries = np.zeros(0, int)
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def add(self, log_g, errors, score, tries) -> None:
+        new = tries < MAX_TRIES
+        join = lambda old, add: np.concatenate([old, add[new]])
+        score = join(self.score, score)
+        order = np.argsort(score, kind="stable")[:MEMORY]
+        self.log_g = join(self.log_g, log_g)[order]
+        self.errors = join(self.errors, errors)[order]
+        self.tries = join(self.tries, tries)[order]
+        self.score = score[order]
+
+    def take(self, num: int):
+        """Removes the first `num`: their conductances, errors and numbers of tries."""
+        taken = self.log_g[:num], self.errors[:num], self.tries[:num]
+        for name in ("log_g", "errors", "score", "tries"):
+            setattr(self, name, getattr(self, name)[num:])
+        return taken
 
 
 def _least_crowded(log_g, num):
@@ -361,14 +428,3 @@ def _least_crowded(log_g, num):
     near = min(CROWD, len(log_g) - 1)
     distance = np.asarray(KDTree(scaled).query(scaled, near + 1)[0])[:, -1]
     return np.sort(np.argsort(-distance, kind="stable")[:num])
-
-
-def simulated_time(neuron: Neuron, target: Features) -> tuple[float, float]:
-    """How long (ms) members are simulated to be compared with a train, and the start
-    that is left out: twelve bursts or forty intervals, within reason."""
-    discard = neuron.required_recipe.discard
-    if int(target.label) == BURSTING:
-        span = 12 * float(target.period)
-    else:
-        span = 40 * float(target.mean_isi)
-    return discard + float(np.clip(span, 2000.0, 60_000.0)), discard

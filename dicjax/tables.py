@@ -20,6 +20,7 @@ from pyarrow import csv, parquet
 from dicjax.models import MODELS
 from dicjax.neuron import Neuron
 from dicjax.result import Generated
+from dicjax.robustness import Certificate
 from dicjax.simulation import Run
 from dicjax.spikes import Features, LABELS, spike_features
 
@@ -218,6 +219,7 @@ def manifest(result: Generated) -> dict[str, Any]:
         "num_accepted": result.num_accepted,
         "num_simulated": result.num_simulated,
         "num_uncertified": result.num_uncertified,
+        "certificate": _shares(result.certificate),
         "rounds": [vars(x) for x in result.rounds],
         "participation_ratio": result.participation_ratio,
         "duration": result.duration,
@@ -228,6 +230,15 @@ def manifest(result: Generated) -> dict[str, Any]:
         "settings": settings,
     }
     return _as_json(about)
+
+
+def _shares(certificate: Certificate | None) -> dict[str, Any] | None:
+    if certificate is None:
+        return None
+    return {
+        name: {"valid": valid, "interval": interval, "same_pattern": same}
+        for name, valid, *interval, same in certificate.shares()
+    }
 
 
 def file_name(source: str) -> str:
@@ -301,7 +312,30 @@ def _columns(result: Generated) -> dict[str, Column]:
             "",
             "fires like the recording within tolerance, at half the time step too",
         ),
+        **_stands(result),
     }
+
+
+def _stands(result: Generated) -> dict[str, Column]:
+    """What accepted members stand, as far as it was tried."""
+    certificate, accepted = result.certificate, result.accepted
+    columns: dict[str, Column] = {}
+    if certificate is None:
+        return columns
+    if start := certificate.along("start"):
+        stood = np.zeros(len(accepted), bool)
+        stood[accepted] = start.valid[:, 0]
+        meaning = "accepted, and fires like the recording from another start too"
+        columns["from_another_start"] = (stood, "", meaning)
+    if np.isfinite(certificate.robustness).all():
+        share = np.full(len(accepted), np.nan)
+        share[accepted] = certificate.robustness
+        meaning = (
+            "share of other conductances, currents, noise and temperature under which "
+            "it still fires like the recording; empty if not accepted"
+        )
+        columns["robustness"] = (share, "1", meaning)
+    return columns
 
 
 def _features(features: Features) -> dict[str, Column]:

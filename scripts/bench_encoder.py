@@ -60,6 +60,7 @@ from dicjax.dataset import (  # noqa: E402
     SAMPLERS,
     Source,
 )
+from dicjax.diversity import participation_ratio  # noqa: E402
 from dicjax.emulator import DECISIVE, guess, log_conductances  # noqa: E402
 from dicjax.encoder import PRIORS, read  # noqa: E402
 from dicjax.fitting import adapt, trains_of  # noqa: E402
@@ -67,8 +68,7 @@ from dicjax.lora import merge  # noqa: E402
 from dicjax.pipeline import features_of  # noqa: E402
 from dicjax.population import OK  # noqa: E402
 from dicjax.posterior import posterior_of, read_trains  # noqa: E402
-from dicjax.result import participation_ratio  # noqa: E402
-from dicjax.search import Search, simulated_time  # noqa: E402
+from dicjax.search import Search  # noqa: E402
 from dicjax.shards import load_dataset  # noqa: E402
 from dicjax.training import (  # noqa: E402
     batch_of,
@@ -76,6 +76,7 @@ from dicjax.training import (  # noqa: E402
     new_encoder,
     train_encoder,
 )
+from dicjax.trial import simulated_time  # noqa: E402
 
 
 SEED = 77  # of members that no encoder has seen

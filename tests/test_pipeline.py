@@ -1,3 +1,4 @@
+import csv
 import json
 import pathlib
 import re
@@ -11,8 +12,9 @@ from dicjax.checkpoint import load_checkpoint, shipped_checkpoint
 from dicjax.cli import main
 from dicjax.encoder import PRIORS
 from dicjax.pipeline import as_train, features_of, suit, warnings_about
-from dicjax.result import FAILURES, first_failure, participation_ratio, wilson
+from dicjax.result import FAILURES, first_failure
 from dicjax.tables import read_models
+from dicjax.trial import wilson
 
 
 EXAMPLE = pathlib.Path(__file__).parents[1] / "examples" / "slow_burster.csv"
@@ -85,6 +87,134 @@ def test_an_interrupted_search_keeps_what_it_found(example):
     assert len(result.rounds) == 1
     assert 0 < result.num_accepted < 2000
     assert result.num_accepted == result.rounds[0].num_valid - result.num_uncertified
+    assert result.certificate is None
+
+
+def test_delivered_members_are_tried_from_another_start(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (name,) = manifest["certificate"]
+    assert name == "another start"
+    share = manifest["certificate"][name]["valid"]
+    with (folder / "models.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    stood = [row["from_another_start"] == "true" for row in rows]
+    assert len(stood) == NUM
+    assert np.mean(stood) == share > 0.8
+    assert "robustness" not in rows[0]
+    assert "From another start (25 mV higher" in (folder / "report.html").read_text()
+
+
+def test_by_default_certification_is_one_simulation(example, monkeypatch):
+    simulated = []
+
+    def counted(neuron, g, *args, **options):
+        simulated.append(g.shape)
+        return dj.simulate(neuron, g, *args, **options)
+
+    monkeypatch.setattr("dicjax.robustness.simulate", counted)
+    seen = []
+    result = dj.generate(
+        jax.random.key(3),
+        example,
+        num=NUM,
+        on_progress=lambda *args: seen.append(args),
+    )
+    assert simulated == [(1, NUM, result.g.shape[1])]
+    assert result.certificate is not None
+    assert result.certificate.valid.shape == (NUM, 1)
+    assert "From another start, " in result.report()
+    last = [args for args in seen if args[0] == "certifying"]
+    assert last[0] == ("certifying", 0, NUM)
+    assert last[-1] == ("certifying", NUM, NUM) == seen[-1]
+
+
+def test_members_are_perturbed_when_asked(example):
+    config = dj.GenerateConfig(robustness=True)
+    ask = lambda seed: dj.generate(
+        jax.random.key(seed), example, model="stg-prinz", num=4, config=config
+    )
+    result = ask(0)
+    certificate = result.certificate
+    assert certificate is not None
+    neuron = result.neuron
+    kinds = ["start", *["conductances"] * 2 * len(neuron.channels)]
+    assert list(certificate.axes) == [*kinds, *["current"] * 2, "noise", "temperature"]
+    # What it says is about the members that are delivered, in their order.
+    changed = result.g.copy()
+    changed[:, neuron.index("Na")[0]] *= 0.8
+    run = dj.simulate(
+        neuron,
+        changed,
+        result.duration,
+        discard=result.discard,
+        dt=neuron.required_recipe.dt,
+    )
+    valid = dj.is_valid(dj.spike_features(run.spike_times), result.target, 0.1)
+    np.testing.assert_array_equal(
+        certificate.valid[:, certificate.names.index("Na -20 %")], valid
+    )
+    assert "With one conductance 20% lower or higher" in result.report()
+    again = ask(0).certificate
+    assert again is not None
+    np.testing.assert_array_equal(certificate.valid, again.valid)
+
+
+@pytest.mark.parametrize("when", (0, 1))
+def test_an_interrupted_certification_loses_no_member(example, when):
+    def interrupt(stage: str, done: int, total: int) -> None:
+        if stage == "certifying" and done >= when:
+            raise KeyboardInterrupt
+
+    result = dj.generate(jax.random.key(3), example, num=NUM, on_progress=interrupt)
+    assert result.num_accepted == NUM
+    assert result.certificate is None
+    assert result.settings["interrupted"]
+    assert "another start" not in result.report()
+
+
+def test_models_of_a_run_are_certified_by_command(folder, tmp_path, capsys):
+    out = tmp_path / "checks.csv"
+    args = ("certify", folder, EXAMPLE, "--axes", "start", "conductances")
+    assert _run(*args, "--out", out) == 0
+    said = capsys.readouterr().out.splitlines()
+    with out.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    with (folder / "models.csv").open(newline="") as file:
+        models = list(csv.DictReader(file))
+    channels = dj.stg_prinz().channel_names
+    changed = [f"{name} {sign}20 %" for name in channels for sign in "-+"]
+    assert list(rows[0]) == ["member", "another start", *changed, "robustness"]
+    # At the whole step, as when the run was made.
+    assert [row["another start"] for row in rows] == [
+        row["from_another_start"] for row in models
+    ]
+    for row in rows:
+        stood = np.mean([row[name] == "true" for name in changed])
+        assert float(row["robustness"]) == pytest.approx(stood)
+    share = np.mean([row["Na -20 %"] == "true" for row in rows])
+    (line,) = (line for line in said if line.startswith("Na -20 %"))
+    assert line.split()[3] == f"{share:.0%}"
+    assert said[0].startswith("check")
+    # Without a file, the table alone.
+    assert _run("certify", folder, EXAMPLE, "--axes", "start") == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
+        "check",
+        "another",
+    ]
+
+
+def test_bad_questions_to_certify_get_a_sentence(folder, tmp_path, capsys):
+    out = ("--out", tmp_path / "checks.csv")
+    assert _run("certify", folder, EXAMPLE, "--tolerance", 2, *out) == 2
+    assert "`tolerance` must lie between 0 and 1" in capsys.readouterr().err
+    assert _run("certify", folder, EXAMPLE, "--axes", "pressure", *out) == 2
+    assert "pressure" in capsys.readouterr().err
+    two = tmp_path / "two.csv"
+    spikes = [f"{unit},{100 * i}" for i in range(1, 13) for unit in "ab"]
+    two.write_text("\n".join(["unit,spike_time_ms", *spikes]) + "\n")
+    assert _run("certify", folder, two, *out) == 2
+    assert "choose one with --unit-id: 'a', 'b'" in capsys.readouterr().err
+    assert not out[1].exists()
 
 
 def test_a_run_is_not_overwritten_unasked(folder, capsys):
@@ -295,14 +425,6 @@ def test_short_trains_are_refused_by_the_api():
         dj.infer([np.arange(5.0)])
     with pytest.raises(ValueError, match="no spike trains"):
         dj.infer([])
-
-
-def test_participation_ratio_counts_directions():
-    rng = np.random.default_rng(0)
-    z = rng.normal(size=(20_000, 4))
-    assert np.isclose(participation_ratio(np.exp(z)), 4, rtol=0.02)
-    line = np.exp(0.3 * z[:, :1] * np.ones((1, 4)))
-    assert np.isclose(participation_ratio(line), 1)
 
 
 def test_wilson_intervals_cover_what_they_should():

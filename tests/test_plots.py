@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.collections import PathCollection
+from matplotlib.colors import to_rgba
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.patches import Rectangle
@@ -16,11 +17,19 @@ from matplotlib.text import Text
 from test_tables import make_generated
 
 from dicjax import plots
-from dicjax.plots import activity, population, style
+from dicjax.explanation import Attribution, identifiability, ReachabilityMap
+from dicjax.plots import activity, explanation, population, style
 from dicjax.posterior import NUM_DRAWS
 from dicjax.report import write_report
 from dicjax.result import Generated, Round
-from dicjax.spikes import Features, pad_trains, spike_features, SpikeTrain
+from dicjax.spikes import (
+    BURSTING,
+    Features,
+    pad_trains,
+    spike_features,
+    SpikeTrain,
+    TONIC,
+)
 
 
 def _texts(figure: FigureBase) -> list[str]:
@@ -70,7 +79,7 @@ def test_figures_leave_matplotlib_as_it_was(generated):
     before = matplotlib.rcParams.copy()
     _all_figures(generated)
     assert matplotlib.rcParams.copy() == before
-    for module in (activity, population, style):
+    for module in (activity, explanation, population, style):
         assert "pyplot" not in inspect.getsource(module)
 
 
@@ -300,6 +309,7 @@ def test_a_report_without_a_valid_member_says_so(generated, tmp_path):
     none = dataclasses.replace(
         generated,
         accepted=np.zeros(len(generated.g), bool),
+        certificate=None,
         participation_ratio=float("nan"),
     )
     write_report(none, tmp_path / "report.html")
@@ -307,6 +317,43 @@ def test_a_report_without_a_valid_member_says_so(generated, tmp_path):
     assert "<h1>0 of 12" in page
     assert "Only 0 of the 12 members asked for were found" in page
     assert "nan" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
+    assert "What the members stand" not in page
+
+
+def _cells(page: str, section: str) -> list[list[str]]:
+    """The table of a section, as the texts of its rows."""
+    (text,) = re.findall(rf"<h2>{section}</h2>.*?</section>", page, re.DOTALL)
+    rows = re.findall(r"<tr>(.*?)</tr>", text, re.DOTALL)
+    return [re.findall(r"<t[dh]>(.*?)</t[dh]>", row) for row in rows]
+
+
+def test_the_report_has_a_row_for_each_thing_that_was_changed(generated, page):
+    header, *rows = _cells(page, "What the members stand")
+    assert header == ["what changes", "less", "more", "same pattern"]
+    changes = [f"{name} ± 20 %" for name in generated.neuron.channel_names]
+    changes += ["current ± 1.5 µA/cm²", "noise of 3 µA/cm²", "+10 °C"]
+    assert [name for name, *_ in rows] == changes
+    valid = 100 * generated.certificate.valid.mean(axis=0)
+    same = 100 * generated.certificate.same_pattern.mean(axis=0)
+    percent = lambda x: f"{x:.0f}\u202f%"
+    assert rows[1][1:] == [*map(percent, (*valid[3:5], same[3:5].mean()))]
+    assert rows[8][1:] == [*map(percent, (*valid[17:19], same[17:19].mean()))]
+    assert rows[9][1:] == ["\u2013", percent(valid[19]), percent(same[19])]
+    assert rows[10][1:] == ["\u2013", percent(valid[20]), percent(same[20])]
+    share = percent(valid[0])
+    assert f"(25 mV higher, with 10 times the calcium), {share} of the members" in page
+
+
+def test_a_report_of_no_perturbation_has_no_table_of_them(generated, tmp_path):
+    few = _rows(generated, slice(0, 2))
+    certificate = generated.certificate.along("start")
+    certificate = jax.tree.map(lambda x: x[:2], certificate)
+    few = dataclasses.replace(few, certificate=certificate)
+    assert few.accepted.all()
+    write_report(few, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "From another start (25 mV higher" in page
+    assert _cells(page, "What the members stand") == []
 
 
 def test_a_training_curve_shows_both_losses():
@@ -317,3 +364,109 @@ def test_a_training_curve_shows_both_losses():
     learning, apart = ax.lines
     assert np.asarray(learning.get_ydata())[0] == pytest.approx(losses[:200].mean())
     assert np.asarray(apart.get_xdata()).tolist() == [1000, 2000]
+
+
+def _attribution() -> Attribution:
+    rng = np.random.default_rng(0)
+    centre = np.array([[-9.0, 1.0, 0.0], [2.0, -6.0, 0.5], [0.0, -1.0, 4.0]])
+    shares = centre + 0.1 * rng.normal(size=(40, 3, 3))
+    return Attribution(("Na", "CaS", "H"), np.full(40, -51.0), shares)
+
+
+def _map() -> ReachabilityMap:
+    """A map whose points are tonic below, bursting above and out of reach beyond."""
+    status, labels = np.zeros((4, 3, 2), int), np.zeros((4, 3, 4), int)
+    status[:3], status[3], status[2] = (8, 0), (0, 8), (2, 6)
+    labels[:3, 0, TONIC] = status[:3, 0, 0]
+    labels[:3, 1:, BURSTING] = status[:3, 1:, 0]
+    known = np.where(labels.any(axis=-1), 50.0, np.nan)
+    return ReachabilityMap(
+        model="toy",
+        V_ref=-51.0,
+        g_s=np.array([-4.0, -2.0, 0.0, 4.0]),
+        g_u=np.array([0.0, 5.0, 10.0]),
+        spans=(8.0, 10.0),
+        num=8,
+        names=("ok", "infeasible"),
+        channel_names=("Na",),
+        status=status,
+        limiting=status[..., 1:],
+        labels=labels,
+        mean_isi=known,
+        period=known,
+        spikes_per_burst=known,
+    )
+
+
+def _boxes(ax) -> list[Rectangle]:
+    return [patch for patch in ax.patches if isinstance(patch, Rectangle)]
+
+
+def test_bars_of_an_attribution_add_up_to_the_last_one():
+    attribution = _attribution()
+    axes = plots.plot_attribution(attribution).axes
+    assert len(axes) == 3
+    for k, ax in enumerate(axes):
+        *shares, total = [bar.get_height() for bar in _boxes(ax)[-4:]]
+        np.testing.assert_allclose(shares, np.median(attribution.shares[:, k], axis=0))
+        assert total == pytest.approx(sum(shares), abs=0.15)
+        ends = [
+            np.ptp(np.asarray(path.vertices)[:, 1])
+            for path in ax.collections[0].get_paths()
+        ]
+        assert np.all(np.array(ends) > 0.2)  # of members, whose spread is 0.1
+    assert any("at \u221251 mV" in text for text in _texts(axes[0].figure))
+
+
+def test_channels_that_regenerate_are_told_from_those_that_restore():
+    slow = plots.plot_attribution(_attribution()).axes[1]
+    opacities = [to_rgba(bar.get_facecolor())[3] for bar in _boxes(slow)[-4:]]
+    assert opacities[1] > opacities[0]
+    own = dataclasses.replace(_attribution(), V=np.linspace(-52.0, -50.0, 40))
+    texts = _texts(plots.plot_attribution(own))
+    assert any("own potential" in text for text in texts)
+
+
+def test_a_map_is_colored_where_neurons_can_be_and_hatched_elsewhere():
+    mapped = _map()
+    figure = plots.plot_reachability(mapped, np.array([[-8.0, -3.0, 2.0]]))
+    (ax,) = figure.axes
+    background, *cells = _boxes(ax)
+    assert background.get_hatch()
+    tints = {}
+    for cell in cells[1::2]:  # each lies on one that hides the hatching
+        middle = np.add(cell.get_xy(), (cell.get_width() / 2, cell.get_height() / 2))
+        tints[tuple(middle)] = to_rgba(cell.get_facecolor())
+    assert len(tints) == int(mapped.is_reached.sum()) == 9
+    tonic, bursting = (to_rgba(style.HIGHLIGHTS[1]), to_rgba(style.MEMBERS))
+    assert tints[-4.0, 0.0][:3] == tonic[:3]
+    assert tints[-4.0, 10.0][:3] == bursting[:3]
+    faint, full = tints[0.5, 5.0][3], tints[-2.0, 5.0][3]  # 2 of 8 members, and all
+    assert 0.2 < faint < 0.5 < full == 1
+    (points,) = (c for c in ax.collections if isinstance(c, PathCollection))
+    assert np.asarray(points.get_offsets()).tolist() == [[-3.0, 2.0]]
+    words = " ".join(
+        area.get_text() for area in ax.findobj(Text) if isinstance(area, Text)
+    )
+    for word in ("tonic", "bursting", "hatched", "members", "mV"):
+        assert word in words
+    assert "silent" not in words
+
+
+def test_dots_of_directions_are_where_features_leave_tolerance():
+    slopes = np.zeros((6, 2, 3))
+    slopes[:, 0, 0], slopes[:, 1, 1] = 2.0, 0.05
+    found = identifiability(slopes, ("a", "b", "c"), ("period", "rate"))
+    left, right = plots.plot_identifiability(found).axes
+    stiff, sloppy = (
+        np.asarray(c.get_offsets())
+        for c in left.collections
+        if isinstance(c, PathCollection)
+    )
+    assert stiff[:, 0].tolist() == pytest.approx([np.log(1.1) / 2])
+    assert sloppy[0, 0] == pytest.approx(np.log(1.1) / 0.05)
+    # The last goes on for ever: at the edge, which says so.
+    assert sloppy[1, 0] == pytest.approx(left.get_xlim()[1])
+    assert "further" in _texts(left.figure)
+    assert "+1.0" in _texts(right.figure)
+    assert any("factor" in text for text in _texts(left.figure))

@@ -6,9 +6,10 @@ import pytest
 import dicjax as dj
 from dicjax.checkpoint import load_checkpoint, shipped_checkpoint
 from dicjax.config import GenerateConfig
+from dicjax.diversity import participation_ratio
 from dicjax.pipeline import features_of
-from dicjax.result import participation_ratio
-from dicjax.search import _least_crowded, Search, simulated_time
+from dicjax.search import _least_crowded, Search
+from dicjax.trial import simulated_time
 
 
 TOLERANCE = 0.1
@@ -22,6 +23,16 @@ def test_the_least_crowded_are_those_with_room_around_them():
     taken = _least_crowded(np.concatenate([crowd, apart]), 20)
     assert taken.tolist() == list(range(80, 100))
     assert _least_crowded(crowd, 100).tolist() == list(range(80))
+
+
+def test_a_search_that_found_nothing_has_nothing_to_certify():
+    loaded = load_checkpoint(shipped_checkpoint("stg"), "stg")
+    target = features_of(dj.SpikeTrain(np.arange(1.0, 100.0) * 60.0))
+    latent, said = np.zeros(loaded.encoder.config.latent, np.float32), []
+    report = lambda *args: said.append(args)
+    search = Search(loaded, latent, target, TOLERANCE, GenerateConfig(), report, 3)
+    assert search.certify(jr.key(0)) is None
+    assert not said and not search.interrupted
 
 
 @pytest.mark.parametrize("label", TARGETS)

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import json
 import pathlib
@@ -11,9 +12,11 @@ from hypothesis import given, strategies as st
 from pyarrow import csv, parquet
 
 from dicjax.dic import dynamic_input_conductances
+from dicjax.diversity import participation_ratio
 from dicjax.models import stg
 from dicjax.posterior import Posterior
-from dicjax.result import Generated, participation_ratio, Round
+from dicjax.result import Generated, Round
+from dicjax.robustness import Certificate
 from dicjax.simulation import Run, simulate
 from dicjax.spikes import (
     feature_errors,
@@ -33,6 +36,23 @@ from dicjax.tables import (
 NEURON = stg()
 BURSTING = np.array([6407.5, 91.66, 4.846, 36.43, 151.0, 375.6, 0.3759, 0.0095])
 COLUMNS = [f"g_{name}" for name in NEURON.channel_names]
+
+
+def make_certificate(num: int) -> Certificate:
+    """One that was made up: chances fall from check to check."""
+    currents = ("current -1.5 µA/cm²", "current +1.5 µA/cm²")
+    checks = {
+        "another start": "start",
+        **{f"{x} {s}20 %": "conductances" for x in NEURON.channel_names for s in "-+"},
+        **dict.fromkeys(currents, "current"),
+        "noise of 3 µA/cm²": "noise",
+        "+10 °C": "temperature",
+    }
+    chance = np.linspace(0.9, 0.2, len(checks))
+    drawn = np.random.default_rng(1).random((num, len(checks)))
+    drawn[0, 0] = 1
+    names, axes = tuple(checks), tuple(checks.values())
+    return Certificate(names, axes, drawn < chance, drawn < chance + 0.3)
 
 
 @functools.cache
@@ -75,6 +95,7 @@ def make_generated() -> Generated:
         distance=distance[order],
         accepted=valid[order],
         num_uncertified=1,
+        certificate=make_certificate(int(valid.sum())),
         duration=1500.0,
         discard=500.0,
         rounds=(Round("posterior", 16, 14, int(valid.sum()), failures),),
@@ -155,6 +176,80 @@ def test_rows_agree_with_the_result(generated, folder):
     rate, isi = (table[name].to_numpy() for name in ("rate", "mean_isi"))
     np.testing.assert_allclose(rate * isi, 1000, rtol=1e-5)
     np.testing.assert_allclose(table["g_s"].to_numpy(), generated.dics[:, 1], rtol=1e-6)
+
+
+def test_rows_say_what_their_members_stand(generated, folder):
+    start = generated.certificate.valid[:, 0]
+    robustness = generated.certificate.valid[:, 1:].mean(axis=1)
+    num = generated.num_accepted
+    assert 2 < num < len(generated.g)
+    assert 0 < start.sum() < num
+    for table in (
+        parquet.read_table(folder / "models.parquet"),
+        csv.read_csv(folder / "models.csv"),
+    ):
+        stood = table["from_another_start"].to_pylist()
+        assert stood == [*start.tolist(), *[False] * (len(stood) - num)]
+        column = table["robustness"]
+        assert column.null_count == len(stood) - num
+        np.testing.assert_allclose(column.to_numpy()[:num], robustness)
+
+
+def test_what_was_not_tried_has_no_column(generated, tmp_path):
+    alone = generated.certificate.along("start")
+    for certificate, columns in (
+        (alone, {"from_another_start"}),
+        (generated.certificate.along("noise"), {"robustness"}),
+        (None, set()),
+    ):
+        out = tmp_path / str(len(columns) and columns)
+        out.mkdir()
+        result = dataclasses.replace(generated, certificate=certificate)
+        write_population(result, out)
+        written = set(csv.read_csv(out / "models.csv").column_names)
+        assert written & {"from_another_start", "robustness"} == columns
+        manifest = json.loads((out / "manifest.json").read_text())
+        if certificate is None:
+            assert manifest["certificate"] is None
+        else:
+            assert list(manifest["certificate"]) == list(certificate.names)
+
+
+def test_the_manifest_holds_shares_by_check(generated, folder):
+    shares = json.loads((folder / "manifest.json").read_text())["certificate"]
+    assert list(shares) == list(generated.certificate.names)
+    for name, valid, low, high, same in generated.certificate.shares():
+        written = {"valid": valid, "interval": [low, high], "same_pattern": same}
+        assert shares[name] == written
+
+
+def test_a_report_says_what_members_stand(generated):
+    num = len(NEURON.channels)
+    valid = np.ones((4, 1 + 2 * num + 4), bool)
+    same = valid.copy()
+    valid[0, 0] = False
+    valid[:, 1 + 2 * NEURON.index("CaS")[0]] = False  # when it is lower
+    valid[:3, 1 + 2 * NEURON.index("A")[0]] = False
+    valid[:, [-4, -2]] = [[True, False]] * 3 + [[False, False]]
+    same[1, -2] = False
+    certificate = dataclasses.replace(
+        generated.certificate, valid=valid, same_pattern=same
+    )
+    said = dataclasses.replace(generated, certificate=certificate).report()
+    assert said.splitlines()[-5:] == [
+        "From another start, 75% (30% to 95%) of the accepted members fire so too.",
+        "With one conductance 20% lower or higher, 89% do on average, fewest with that "
+        "of CaS (50%); 100% keep the pattern.",
+        "With the applied current 1.5 µA/cm² lower or higher, 88% do on average; 100% "
+        "keep the pattern.",
+        "Under noise of 3 µA/cm², 0% do; 75% keep the pattern.",
+        "At +10 °C, 100% do at the higher pace that comes with it; 100% keep the "
+        "pattern.",
+    ]
+    silent = dataclasses.replace(generated, certificate=None).report()
+    assert "another start" not in silent
+    alone = dataclasses.replace(generated, certificate=certificate.along("start"))
+    assert alone.report().splitlines() == said.splitlines()[:-4]
 
 
 def test_the_manifest_is_strict_json_without_private_folders(generated, folder):

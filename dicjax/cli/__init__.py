@@ -11,31 +11,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from dicjax.cli.common import File, Flat, Progress, say
+from dicjax.cli.certifying import Certify
+from dicjax.cli.common import File, Flat, models_of, Progress, say, write_table
+from dicjax.cli.explaining import Explain
 from dicjax.cli.learning import Adapt, Dataset, Train
+from dicjax.cli.recording import Recording
 from dicjax.config import GenerateConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class Recording:
-    """Which spikes to read."""
-
-    unit: str | None = None
-    """Unit of the times in RECORDING: ms, s, us, min, or samples@RATE (in Hz). Needed
-    only where the file does not say."""
-    unit_id: str | None = None
-    """Which neuron to take from a file that holds several."""
-    window: tuple[float, float] | None = None
-    """Start and stop, in ms, of the stretch to use."""
-
-    def read(self, path: pathlib.Path) -> list:
-        """The spike trains of a file, cut to the window."""
-        from dicjax.readers import read_spike_trains
-
-        trains = read_spike_trains(path, unit=self.unit, unit_id=self.unit_id)
-        if self.window is not None:
-            trains = [train.window(*self.window) for train in trains]
-        return trains
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +53,7 @@ class Generate:
         from dicjax.tables import check_folder, write_folder
 
         check_folder(self.out, self.overwrite)
-        train = _only(self.source.read(self.recording), self.recording)
+        train = self.source.read_one(self.recording)
         with Progress() as progress:
             import jax
 
@@ -160,7 +141,7 @@ class Infer:
                 columns[f"{name}_5"] = interval[:, i, 0].tolist()
                 columns[f"{name}_95"] = interval[:, i, 1].tolist()
         columns["in_distribution"] = posterior.in_distribution.tolist()
-        _table(columns, self.out)
+        write_table(columns, self.out)
         return 0
 
 
@@ -189,7 +170,7 @@ class Features:
         bursts = ("period", "intra_burst_isi", "spikes_per_burst", "duty_cycle")
         for name in names + bursts:
             columns[name] = [getattr(f, name).item() for f in measured]
-        _table(columns, self.out)
+        write_table(columns, self.out)
         return 0
 
 
@@ -238,7 +219,7 @@ class Simulate:
         from dicjax.tables import check_folder, write_folder, write_simulation
 
         check_folder(self.out, self.overwrite)
-        neuron, g = _models(self.models, self.model)
+        neuron, g = models_of(self.models, self.model)
         current = self.current
         if current is None:
             current = neuron.recipe.current if neuron.recipe is not None else 0.0
@@ -286,7 +267,7 @@ class Dic:
 
         from dicjax.dic import dynamic_input_conductances, threshold
 
-        neuron, g = _models(self.models, self.model)
+        neuron, g = models_of(self.models, self.model)
         g = np.asarray(g, np.float32)
         V = float(neuron.V_ref) if self.V is None else self.V
         dics = np.asarray(dynamic_input_conductances(neuron, g, V))
@@ -296,45 +277,8 @@ class Dic:
             columns[column] = dics[:, i].tolist()
         columns["V_th"] = np.asarray(own.V).tolist()
         columns["threshold"] = [own.names[i] for i in np.asarray(own.status)]
-        _table(columns, self.out)
+        write_table(columns, self.out)
         return 0
-
-
-def _only(trains: list, path: pathlib.Path):
-    if len(trains) > 1:
-        names = ", ".join(repr(train.name) for train in trains[:8])
-        raise ValueError(
-            f"{path} holds {len(trains)} neurons; choose one with --unit-id: {names}."
-        )
-    return trains[0]
-
-
-def _models(path: pathlib.Path, model: str | None):
-    """The neuron of a table of models, and their conductances."""
-    from dicjax.checkpoint import find_neuron
-    from dicjax.tables import read_models
-
-    if model is not None:
-        neuron, _ = find_neuron(model)
-        return neuron, read_models(path, neuron)[1]
-    name, g = read_models(path)
-    return find_neuron(name)[0], g
-
-
-def _table(columns: dict[str, list], out: pathlib.Path | None) -> None:
-    import pyarrow as pa
-    from pyarrow import csv
-
-    from dicjax.tables import replacing
-
-    table = pa.table(columns)
-    if out is None:
-        sink = pa.BufferOutputStream()
-        csv.write_csv(table, sink)
-        print(sink.getvalue().to_pybytes().decode(), end="")
-        return
-    with replacing(out) as path:
-        csv.write_csv(table, path)
 
 
 def _sha256(path: pathlib.Path) -> str:
@@ -361,6 +305,8 @@ COMMANDS: dict[str, Callable] = {
     "features": Features,
     "simulate": Simulate,
     "dic": Dic,
+    "certify": Certify,
+    "explain": Explain,
     "dataset": Dataset,
     "train": Train,
     "adapt": Adapt,
@@ -371,6 +317,8 @@ Command = (
     | Annotated[Features, tyro.conf.subcommand("features")]
     | Annotated[Simulate, tyro.conf.subcommand("simulate")]
     | Annotated[Dic, tyro.conf.subcommand("dic")]
+    | Annotated[Certify, tyro.conf.subcommand("certify")]
+    | Annotated[Explain, tyro.conf.subcommand("explain")]
     | Annotated[Dataset, tyro.conf.subcommand("dataset")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Adapt, tyro.conf.subcommand("adapt")]

@@ -36,3 +36,32 @@ class Progress:
 def say(message: str) -> None:
     """Tells the user what is no result."""
     print(message, file=sys.stderr)
+
+
+def models_of(path: pathlib.Path, model: str | None):
+    """The neuron of a table of models, and their conductances."""
+    from dicjax.checkpoint import find_neuron
+    from dicjax.tables import read_models
+
+    if model is not None:
+        neuron, _ = find_neuron(model)
+        return neuron, read_models(path, neuron)[1]
+    name, g = read_models(path)
+    return find_neuron(name)[0], g
+
+
+def write_table(columns: dict[str, list], out: pathlib.Path | None) -> None:
+    """Writes columns as CSV, to the terminal if there is no file."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    from dicjax.tables import replacing
+
+    table = pa.table(columns)
+    if out is None:
+        sink = pa.BufferOutputStream()
+        csv.write_csv(table, sink)
+        print(sink.getvalue().to_pybytes().decode(), end="")
+        return
+    with replacing(out) as path:
+        csv.write_csv(table, path)

@@ -13,7 +13,13 @@ from dicjax.plots.activity import (
     plot_raster as plot_raster,
     plot_traces as plot_traces,
 )
+from dicjax.plots.explanation import (
+    plot_attribution as plot_attribution,
+    plot_identifiability as plot_identifiability,
+    plot_reachability as plot_reachability,
+)
 from dicjax.plots.learning import plot_training as plot_training
+from dicjax.plots.paths import plot_path as plot_path
 from dicjax.plots.population import (
     most_different as most_different,
     plot_conductances as plot_conductances,

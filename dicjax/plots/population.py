@@ -32,7 +32,8 @@ from dicjax.plots.style import (
     WIDTH,
 )
 from dicjax.posterior import NUM_DRAWS, Posterior
-from dicjax.result import Round, wilson
+from dicjax.result import Round
+from dicjax.trial import wilson
 
 
 MAX_LINES = 300  # members drawn one by one

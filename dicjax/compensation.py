@@ -16,12 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from dicjax.dic import (
-    dics_of_one_cell,
-    normaliser,
-    sensitivity,
-    threshold_of_one_cell,
-)
+from dicjax.dic import dics_of_one_cell, normaliser, sensitivity
 from dicjax.neuron import Neuron
 
 
@@ -29,7 +24,6 @@ STATUS = ("ok", "infeasible", "singular", "not converged", "no threshold")
 OK, INFEASIBLE, SINGULAR, NOT_CONVERGED, NO_THRESHOLD = range(5)
 MAX_STEPS = 30
 MAX_CONDITION = 1e6
-SAME_V = 0.02  # mV by which a threshold that was solved for may miss the first one
 WELL_CONDITIONED = 20.0  # equations that are no worse, where none is feasible
 NUM_CHOICES = 4  # of channels that are solved for, to find the best
 
@@ -38,7 +32,8 @@ class Place(eqx.Module):
     """Where targets hold.
 
     - `V`: potentials, in mV; the start of the search where the threshold is the place.
-    - `own`: at the cell's own threshold, wherever that comes to lie.
+    - `own`: where the steady-state I-V curve is level, wherever that comes to lie.
+      Whether that is the cell's threshold, the first such place, is not looked at here.
     """
 
     V: Float[Array, " voltages"]
@@ -84,23 +79,14 @@ def compensated(
 
     `targets` has a row per potential: (g_s, g_u), or (g_f, g_s, g_u).
     """
-    if place.own:
-        V, _ = threshold_of_one_cell(neuron, g)
-        start = jnp.where(jnp.isfinite(V), V, place.V[0])
-        place = Place(start[None], own=True)
     g, V, residual, jacobian, settled = _solve(neuron, g, place, targets, free)
     condition = _condition(jacobian)
     tolerance = jnp.finfo(g.dtype).eps ** 0.5
     overdetermined = jacobian.shape[0] > jacobian.shape[1]
     missed = ~settled if overdetermined else ~(residual <= tolerance)
     missed |= ~jnp.isfinite(residual)
-    no_threshold = jnp.array(False)
-    if place.own:
-        first, found = threshold_of_one_cell(neuron, g)
-        no_threshold = (found != 0) | (jnp.abs(first - V) > SAME_V)
     outside, limiting = _limiting(g, bounds)
-    status = jnp.where(no_threshold, NO_THRESHOLD, OK)
-    status = jnp.where(outside, INFEASIBLE, status)
+    status = jnp.where(outside, INFEASIBLE, OK)
     status = jnp.where(missed, NOT_CONVERGED, status)
     status = jnp.where(missed & ~(condition < MAX_CONDITION), SINGULAR, status)
     return Solved(g, V, status, residual, condition, limiting, free)

@@ -186,13 +186,16 @@ def threshold(neuron: Neuron, g: Float[ArrayLike, "*cells channels"]) -> Thresho
     - `ValueError`: if `g` does not match the channels of `neuron`.
     """
     g = _as_conductances(neuron, g)
-    V, status = _thresholds(neuron.with_dtype(g.dtype), g.reshape(-1, g.shape[-1]))
+    V, status = thresholds(neuron.with_dtype(g.dtype), g.reshape(-1, g.shape[-1]))
     return Threshold(V.reshape(g.shape[:-1]), status.reshape(g.shape[:-1]))
 
 
 @eqx.filter_jit
-def _thresholds(neuron, g):
-    one = lambda g: threshold_of_one_cell(neuron, g)
+def thresholds(
+    neuron: Neuron, g: Float[Array, "cells channels"]
+) -> tuple[Float[Array, " cells"], Int[Array, " cells"]]:
+    """[`dicjax.threshold`][] of cells whose conductances may be anything."""
+    one = lambda g: _threshold_of_one_cell(neuron, g)
     return jax.lax.map(one, g, batch_size=1024)  # the scan needs a grid per cell
 
 
@@ -208,7 +211,7 @@ def steady_state_slope(
     return jax.jvp(steady_current, (V,), (jnp.ones_like(V),))[1]
 
 
-def threshold_of_one_cell(neuron, g):
+def _threshold_of_one_cell(neuron, g):
     slope = lambda V: steady_state_slope(neuron, g, V)
     grid = jnp.arange(LOWEST, HIGHEST + SPACING, SPACING, dtype=g.dtype)
     slopes = jax.lax.stop_gradient(jax.vmap(slope)(grid))

@@ -15,17 +15,21 @@ from dicjax.compensation import (
     best_compensated,
     Bounds,
     compensated,
+    NO_THRESHOLD,
     NOT_CONVERGED,
     OK as OK,
     Place,
     solve_targets,
+    Solved,
     STATUS as STATUS,
 )
+from dicjax.dic import thresholds
 from dicjax.neuron import Neuron
 
 
 Target = tuple[float, float]  # (g_s, g_u)
 At = str | float | Sequence[float]
+SAME_V = 0.02  # mV by which a threshold that was solved for may miss the first one
 BATCHES = (64, 1024, 8192)  # numbers of members that are compiled for
 
 
@@ -224,11 +228,11 @@ class _Asked:
     """What was asked for, checked, and the compiled ways of making it."""
 
     def __init__(self, neuron, targets, num, at, through, bounds, dtype):
-        voltages = _voltages(neuron, at)
-        self.rows = check_targets(targets, num, len(voltages)).astype(dtype)
+        self.voltages = _voltages(neuron, at)
+        self.own = at == "V_th"
+        self.several = len(self.voltages) > 1
+        self.rows = check_targets(targets, num, len(self.voltages)).astype(dtype)
         self.neuron = neuron.with_dtype(dtype)
-        self.place = Place(jnp.asarray(voltages, dtype), own=at == "V_th")
-        self.several = len(voltages) > 1
         self.through = _channels(neuron, through, self.rows.shape[1:], at)
         self.bounds = bounds_of(neuron, bounds, dtype)
 
@@ -238,26 +242,31 @@ class _Asked:
             self.rows.shape[2] if isinstance(self.through, str) else len(self.through)
         )
 
-    def compensate(self, key, members, first):
-        return _compensate(
-            key,
-            self.neuron,
-            self.place,
-            jnp.asarray(self.rows[members]),
-            jnp.asarray(first + members),
-            self.through,
-            self.bounds,
-        )
+    def compensate(self, key, members, first) -> Solved:
+        g = _drawn(key, self.neuron, jnp.asarray(first + members), self.rows.dtype)
+        return self.impose(g, members)
 
-    def impose(self, g, members):
-        return _impose(
+    def impose(self, g, members) -> Solved:
+        g = jnp.asarray(g)
+        V = np.tile(self.voltages, (len(g), 1))
+        if self.own:
+            first, _ = thresholds(self.neuron, g)
+            V[:, 0] = np.where(np.isfinite(first), first, V[:, 0])
+        solved = _impose(
             self.neuron,
-            jnp.asarray(g),
-            self.place,
+            g,
+            jnp.asarray(V, g.dtype),
             jnp.asarray(self.rows[members]),
             self.through,
             self.bounds,
+            self.own,
         )
+        solved = jax.tree.map(np.array, solved)
+        if self.own:
+            first, status = map(np.asarray, thresholds(self.neuron, solved.g))
+            other = (status != 0) | ~(np.abs(first - solved.V) <= SAME_V)
+            solved.status[other & (solved.status == OK)] = NO_THRESHOLD
+        return solved
 
 
 class _Made:
@@ -277,7 +286,6 @@ class _Made:
 
     def keep(self, members, solved, *, better=False) -> None:
         """Keeps what came of some members; with `better`, only what came out well."""
-        solved = jax.tree.map(np.asarray, solved)
         if better:
             well = solved.status == OK
             members = members[well]
@@ -388,34 +396,35 @@ def _batches(members: np.ndarray):
 
 
 @eqx.filter_jit
-def _impose(neuron, g, place, targets, through, bounds):
-    one = lambda g, target: _solved(neuron, g, place, target, through, bounds)
-    return jax.vmap(one)(g, targets)
+def _impose(neuron, g, V, targets, through, bounds, own):
+    def one(g, V, target):
+        place = Place(V, own)
+        if through == "best":
+            scale = jnp.abs(g) + jnp.asarray(1e-6, g.dtype)
+            if neuron.recipe is not None:
+                scale = jnp.asarray(neuron.box, g.dtype)
+            return best_compensated(neuron, g, place, target, bounds, scale)
+        is_rule = through == "recipe"
+        free = _pair(neuron, target[0]) if is_rule else jnp.array(through)
+        return compensated(neuron, g, place, target, free, bounds)
+
+    return jax.vmap(one)(g, V, targets)
 
 
 @eqx.filter_jit
-def _compensate(key, neuron, place, targets, members, through, bounds):
+def _drawn(key, neuron, members, dtype):
+    """Free draws, made to spike regularly where the recipe says so."""
     recipe = neuron.required_recipe
 
-    def one(target, member):
-        g = _draw(jr.fold_in(key, member), neuron, target.dtype)
-        if recipe.seed_targets is not None:
-            seed = jnp.asarray([recipe.seed_targets], target.dtype)
-            free = jnp.array(neuron.index(*recipe.seed_channels))
-            g = solve_targets(neuron, g, Place(neuron.V_ref[None]), seed, free)
-        return _solved(neuron, g, place, target, through, bounds)
+    def one(member):
+        g = _draw(jr.fold_in(key, member), neuron, dtype)
+        if recipe.seed_targets is None:
+            return g
+        seed = jnp.asarray([recipe.seed_targets], dtype)
+        free = jnp.array(neuron.index(*recipe.seed_channels))
+        return solve_targets(neuron, g, Place(neuron.V_ref[None]), seed, free)
 
-    return jax.vmap(one)(targets, members)
-
-
-def _solved(neuron, g, place, target, through, bounds):
-    if through == "best":
-        scale = jnp.abs(g) + jnp.asarray(1e-6, g.dtype)
-        if neuron.recipe is not None:
-            scale = jnp.asarray(neuron.box, g.dtype)
-        return best_compensated(neuron, g, place, target, bounds, scale)
-    free = _pair(neuron, target[0]) if through == "recipe" else jnp.array(through)
-    return compensated(neuron, g, place, target, free, bounds)
+    return jax.vmap(one)(members)
 
 
 def _draw(key, neuron, dtype):

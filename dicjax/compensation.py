@@ -219,15 +219,17 @@ def differentiable_solution(
     All conductances, in mS/cm². Nothing is checked: see [`dicjax.impose`][] for that.
     """
     index = jnp.array(free)
-    asked = (neuron, g, Place(V[None]), target[None])
-    still = jax.tree.map(
-        lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, asked
-    )
-    x = solve_targets(*still, index)[index]
-    miss, _ = _miss(*asked, index)
+    place, targets = Place(V[None]), target[None]
+    x = solve_targets(*_still((neuron, g, place, targets, index)))[index]
+    miss, _ = _miss(neuron, g, place, targets, index)
     jacobian = jax.lax.stop_gradient(jax.jacfwd(miss)(x))
     # One more step, whose derivative is that of the implicit function.
     return g.at[index].set(x - jnp.linalg.solve(jacobian, miss(x)))
+
+
+def _still(asked):
+    stop = lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x
+    return jax.tree.map(stop, asked)
 
 
 def best_compensated(

@@ -257,7 +257,8 @@ class _Asked:
             g,
             jnp.asarray(V, g.dtype),
             jnp.asarray(self.rows[members]),
-            self.through,
+            # As an array, so that other channels compile nothing anew.
+            self.through if isinstance(self.through, str) else jnp.array(self.through),
             self.bounds,
             self.own,
         )
@@ -399,13 +400,12 @@ def _batches(members: np.ndarray):
 def _impose(neuron, g, V, targets, through, bounds, own):
     def one(g, V, target):
         place = Place(V, own)
-        if through == "best":
+        if isinstance(through, str) and through == "best":
             scale = jnp.abs(g) + jnp.asarray(1e-6, g.dtype)
             if neuron.recipe is not None:
                 scale = jnp.asarray(neuron.box, g.dtype)
             return best_compensated(neuron, g, place, target, bounds, scale)
-        is_rule = through == "recipe"
-        free = _pair(neuron, target[0]) if is_rule else jnp.array(through)
+        free = _pair(neuron, target[0]) if isinstance(through, str) else through
         return compensated(neuron, g, place, target, free, bounds)
 
     return jax.vmap(one)(g, V, targets)

@@ -20,6 +20,7 @@ import numpy as np
 
 import dicjax as dj
 from dicjax.diversity import coverage, entropy_dimension, participation_ratio
+from dicjax.plots import plot_refinement
 from dicjax.population import OK
 from dicjax.refinement import refine
 from dicjax.spikes import Features
@@ -64,17 +65,18 @@ class Targets:
             )
             g = made.g[made.status == OK]
         # As long as a recording might be; a target's own trial may be shorter.
-        trial = {"duration": recipe.duration, "discard": recipe.discard}
-        run = dj.simulate(neuron, g, dt=recipe.dt / 2, **trial)
+        run = dj.simulate(
+            neuron, g, recipe.duration, discard=recipe.discard, dt=recipe.dt / 2
+        )
         self.neuron, self.g, self.run = neuron, g, run
         self.features = jax.tree.map(np.asarray, dj.spike_features(run.spike_times))
         V = float(neuron.V_ref)
         self.dics = np.asarray(dj.dynamic_input_conductances(neuron, g, V))[:, 1:]
 
-    def choose(self, label: str) -> np.ndarray:
+    def choose(self, label: str, num: int) -> np.ndarray:
         fired = self.features.label == dj.LABELS.index(label)
         enough = self.features.num_spikes >= 10
-        return np.flatnonzero(fired & enough)[: NUM_TARGETS[label]]
+        return np.flatnonzero(fired & enough)[:num]
 
     def train(self, i: int) -> np.ndarray:
         return self.run.spike_times[i, : self.run.num_spikes[i]].astype(float)
@@ -131,7 +133,7 @@ def measure(targets: Targets, i: int, model: str, members: int, reference) -> li
     ]
 
 
-def synthetic(model: str, members: int, kinds: list[str]) -> None:
+def synthetic(model: str, members: int, kinds: list[str], share: int) -> None:
     neuron = dj.MODELS[model]()
     if neuron.required_recipe.bounded:
         kinds = [kind for kind in kinds if kind == "box"]  # its recipe draws from that
@@ -139,9 +141,9 @@ def synthetic(model: str, members: int, kinds: list[str]) -> None:
     print(f"{model}, {members} members; columns: " + ", ".join(COLUMNS))
     for kind in kinds:
         targets = box if kind == "box" else Targets(neuron, kind)
-        for label in NUM_TARGETS:
+        for label, num in NUM_TARGETS.items():
             rows = []
-            for i in targets.choose(label):
+            for i in targets.choose(label, num // share):
                 rows.append(measure(targets, i, model, members, box))
                 shown = " ".join(f"{x:.3g}" for x in rows[-1])
                 print(f"  {kind} {label} {i}: {shown}", flush=True)
@@ -188,13 +190,14 @@ def recordings(folder: pathlib.Path, model: str, members: int, seeds: int) -> No
             print(text, flush=True)
 
 
-def refinement(model: str, members: int, rounds: int) -> None:
-    """Shares of valid members by simulations spent, mean over targets."""
+def refinement(model: str, members: int, rounds: int, figure) -> None:
+    """Shares of valid members over rounds of refinement, mean over targets."""
     neuron = dj.MODELS[model]()
     targets = Targets(neuron, "recipe")
+    drawn: dict[str, dict] = {}
     for label in ("tonic", "bursting"):
         rows: dict[str, list] = {}
-        for i in targets.choose(label)[:6]:
+        for i in targets.choose(label, 6):
             key = jax.random.key(int(i))
             target = jax.tree.map(lambda x, i=i: x[i], targets.features)
             made = dj.compensate(
@@ -229,6 +232,7 @@ def refinement(model: str, members: int, rounds: int) -> None:
             rows.setdefault("drawn anew", []).append([*anew, spent, 0.0])
         for name, each in rows.items():
             *shares, spent, seconds = np.mean(each, axis=0)
+            drawn.setdefault(f"{len(each)} {label} targets", {})[name] = shares
             shown = " ".join(f"{x:.3f}" for x in shares)
             print(
                 f"{model} {label}, {len(each)} targets, {name}: valid before and after "
@@ -237,6 +241,9 @@ def refinement(model: str, members: int, rounds: int) -> None:
                 flush=True,
             )
 
+    if figure is not None:
+        plot_refinement(drawn).savefig(figure, dpi=120)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -244,16 +251,18 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=pathlib.Path)
     parser.add_argument("--model")
     parser.add_argument("--members", type=int, default=1000)
+    parser.add_argument("--share", type=int, default=1, help="one of so many targets")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--figure", type=pathlib.Path)
     parser.add_argument("--kinds", nargs="+", default=["recipe", "box"])
     args = parser.parse_args()
     if args.what == "synthetic":
-        synthetic(args.model or "stg", args.members, args.kinds)
+        synthetic(args.model or "stg", args.members, args.kinds, args.share)
     elif args.what == "recordings":
         recordings(args.folder, args.model or "stg-prinz", args.members, args.seeds)
     else:
-        refinement(args.model or "stg", args.members, args.rounds)
+        refinement(args.model or "stg", args.members, args.rounds, args.figure)
 
 
 if __name__ == "__main__":

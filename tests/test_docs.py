@@ -63,3 +63,11 @@ def test_the_page_on_simulation_does_what_it_says():
     run, reference = page["run"], page["reference"]
     assert run.V.shape == (2, len(run.ts)) and np.isfinite(run.V).all()
     assert reference.succeeded.all()
+
+
+@pytest.mark.slow
+def test_the_page_on_populations_does_what_it_says():
+    page = run_blocks("populations.md")
+    assert str(page["population"]) == "100 of 100 members ok"
+    assert page["refined"].valid.mean() > 0.95
+    assert page["way"].valid.mean() > 0.95

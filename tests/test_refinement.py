@@ -127,7 +127,8 @@ def test_a_population_is_led_from_tonic_firing_to_bursting():
     middle = np.median(A, axis=1) / np.median(A[0])
     assert any(np.allclose(y, middle, rtol=1e-5) for y in drawn.values())
     (line,) = below.get_lines()
-    np.testing.assert_allclose(line.get_ydata(), 100 * found.valid.mean(axis=1))
+    drawn = np.asarray(line.get_ydata())
+    np.testing.assert_allclose(drawn, 100 * found.valid.mean(axis=1))
 
 
 def test_waypoints_out_of_reach_and_other_mistakes_say_so():

@@ -60,7 +60,7 @@ def test_slopes_of_a_rhythm_are_those_of_finite_differences(members, by_differen
 
 def test_single_precision_is_enough(members):
     double = feature_slopes(STG, members, estimator="autodiff")
-    single = feature_slopes(STG, np.float32(members), estimator="autodiff")
+    single = feature_slopes(STG, members.astype("f4"), estimator="autodiff")
     assert single.dtype == np.float32
     away = np.abs(single - double).max(axis=(1, 2)) / np.abs(double).max(axis=(1, 2))
     # Next to where a spike is added to a burst, cycles are sensitive to anything.

@@ -19,7 +19,10 @@ from dicjax.plots.explanation import (
     plot_reachability as plot_reachability,
 )
 from dicjax.plots.learning import plot_training as plot_training
-from dicjax.plots.paths import plot_path as plot_path
+from dicjax.plots.paths import (
+    plot_path as plot_path,
+    plot_refinement as plot_refinement,
+)
 from dicjax.plots.population import (
     most_different as most_different,
     plot_conductances as plot_conductances,

@@ -1,5 +1,7 @@
 """Figures of populations that are led or refined."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -11,11 +13,10 @@ from dicjax.plots.style import (
     INK,
     MEMBERS,
     MUTED,
-    new_axes,
     new_figure,
     OTHER,
-    PAPER,
     RECORDING,
+    style_axes,
 )
 from dicjax.spikes import LABELS
 
@@ -38,7 +39,7 @@ def plot_path(path: Path) -> Figure:
     shown = [i for i in np.argsort(-moves)[: len(HIGHLIGHTS)] if moves[i] > 0.02]
     figure = new_figure(4.2)
     grid = figure.add_gridspec(2, 1, height_ratios=(3, 2))
-    ax, below = (new_axes(figure, grid[i]) for i in range(2))
+    ax, below = (style_axes(figure.add_subplot(grid[i])) for i in range(2))
     x = np.arange(1, len(g) + 1)
     low = high = 1.0
     for i, color in zip(shown, HIGHLIGHTS, strict=False):
@@ -74,30 +75,28 @@ def _patterns(ax, x, path: Path) -> None:
     color_key(ax, *((name, PATTERNS[name]) for name in found), ("valid", INK))
 
 
-def plot_refinement(shares: dict[str, np.ndarray], *, title: str = "") -> Figure:
-    """Shares of valid members over rounds of refinement, by method.
+def plot_refinement(shares: dict[str, dict[str, Sequence[float]]]) -> Figure:
+    """Shares of valid members over rounds of refinement, a line for each method.
 
     **Arguments:**
 
-    - `shares`: of members, before and after every round, by the name of the method.
+    - `shares`: of members, before and after every round, by the title of a panel and
+        the name of a method.
     """
-    figure = new_figure(3.0, 4.4)
-    ax = new_axes(figure)
+    figure = new_figure(3.0)
+    panels = figure.subplots(1, len(shares), sharey=True, squeeze=False)[0]
     colors = (*HIGHLIGHTS, RECORDING, MUTED)
-    for (name, share), color in zip(shares.items(), colors, strict=False):
-        ax.plot(100 * np.asarray(share), color=color, lw=1.6, marker="o", ms=4)
-        ax.annotate(
-            name,
-            (len(share) - 1, 100 * share[-1]),
-            xytext=(6, 0),
-            textcoords="offset points",
-            color=color,
-            size=8,
-            va="center",
-            annotation_clip=False,
-        )
-    ax.set(ylim=(0, 103), ylabel="valid members (%)", xlabel="rounds")
-    ax.set_xticks(range(max(len(x) for x in shares.values())))
-    ax.set_title(title, size=9, color=INK, loc="left")
-    figure.patch.set_facecolor(PAPER)
+    for ax, (title, methods) in zip(panels, shares.items(), strict=True):
+        style_axes(ax)
+        for share, color in zip(methods.values(), colors, strict=False):
+            ax.plot(100 * np.asarray(share), color=color, lw=1.6, marker="o", ms=4)
+        ax.set(ylim=(0, 103), xlabel="rounds")
+        ax.set_xticks(range(max(map(len, methods.values()))))
+        ax.set_title(title, size=9, color=INK, loc="right")
+    panels[0].set_ylabel("valid members (%)")
+    names = next(iter(shares.values()))
+    for row, (name, color) in enumerate(zip(names, colors, strict=False)):
+        at = (0.97, 0.06 + 0.09 * (len(names) - 1 - row))
+        text = {"color": color, "size": 9, "weight": "bold", "ha": "right"}
+        panels[0].text(*at, name, transform=panels[0].transAxes, **text)
     return figure

@@ -11,7 +11,6 @@ from dicjax._checks import check_conductances, check_targets
 from dicjax.neuron import Neuron
 from dicjax.population import At, impose, OK, Population
 from dicjax.refinement import ENOUGH, refine
-from dicjax.simulation import simulate
 from dicjax.spikes import (
     BURSTING,
     Features,
@@ -20,8 +19,7 @@ from dicjax.spikes import (
     spike_features,
     SpikeTrain,
 )
-from dicjax.stimulus import applied
-from dicjax.trial import as_target, Trial, Verdict, wilson
+from dicjax.trial import as_target, simulate_by_recipe, Trial, Verdict, wilson
 
 
 FEWEST = 3  # members whose commonest activity is that of a waypoint
@@ -206,15 +204,7 @@ def _put(found: Verdict, ok, refined) -> Verdict:
 
 def _in_the_middle(neuron, g, target) -> Features:
     """Features of the member in the middle of those that fire in the commonest way."""
-    recipe = neuron.required_recipe
-    run = simulate(
-        neuron,
-        g,
-        recipe.duration,
-        discard=recipe.discard,
-        dt=recipe.dt,
-        stimulus=applied(recipe.current),
-    )
+    run = simulate_by_recipe(neuron, g)
     features = jax.tree.map(np.asarray, spike_features(run.spike_times))
     label = int(np.bincount(features.label, minlength=len(LABELS)).argmax())
     if label == SILENT:

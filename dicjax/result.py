@@ -158,7 +158,13 @@ def _stands(certificate: Certificate, channels: tuple[str, ...]) -> list[str]:
         ((_, valid, low, high, _),) = start.shares()
         lines.append(
             f"From another start, {valid:.0%} ({low:.0%} to {high:.0%}) of the "
-            "accepted members fire so too."
+            "accepted members fire so too"
+            + (
+                "."
+                if valid == 1
+                else "; the others have a second state, in which they rest or fire "
+                "otherwise."
+            )
         )
     if of := along("conductances"):
         per_channel = of.valid.mean(axis=0).reshape(len(channels), 2).mean(axis=1)

@@ -35,8 +35,10 @@ HOPELESS = 0.05  # share below which the posterior is not drawn from again
 HOPEFUL = 0.5  # share that refinement is thought to reach before it is tried
 GOOD = 0.6  # share from which fresh draws are not worth refining
 MAX_TRIES = 3  # times that a member is refined
-SURPLUS = 1.5  # valid members per one asked for
-CHOICE = 2  # promising members per one simulated, of which the least crowded are taken
+SURPLUS = 1.75  # valid members per one asked for
+CHOICE = (
+    2.5  # promising members per one simulated, of which the least crowded are taken
+)
 CROWD = 6  # neighbours that tell how crowded a member's surroundings are
 CERTIFYING = 2**32 - 1  # folded into the key, like the numbers of rounds
 
@@ -188,7 +190,7 @@ class Search:
         )
         _, different = np.unique(ok, return_index=True)
         best = different[np.argsort(-np.asarray(chance)[different], kind="stable")]
-        best = np.asarray(log_g)[best[: CHOICE * num]]
+        best = np.asarray(log_g)[best[: int(CHOICE * num)]]
         return best[_least_crowded(best, num)]
 
     def _contexts(self, draws):

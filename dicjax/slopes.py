@@ -15,9 +15,8 @@ from jaxtyping import Float
 
 from dicjax.cycle import cycles, Rhythm
 from dicjax.neuron import Neuron
-from dicjax.simulation import simulate
 from dicjax.spikes import BURSTING, feature_errors, Features, spike_features, TONIC
-from dicjax.stimulus import applied
+from dicjax.trial import simulate_by_recipe
 
 
 ESTIMATORS = ("differences", "autodiff")
@@ -75,14 +74,12 @@ def feature_slopes(
 
 
 def _simulated(neuron, g, times, on_progress=None) -> Features:
-    recipe = neuron.required_recipe
-    run = simulate(
+    run = simulate_by_recipe(
         neuron,
         g,
-        times[0],
+        duration=times[0],
         discard=times[1],
-        dt=recipe.dt / 2,
-        stimulus=applied(recipe.current),
+        dt=neuron.required_recipe.dt / 2,
         on_progress=on_progress,
     )
     return jax.tree.map(np.asarray, spike_features(run.spike_times))

@@ -1,6 +1,7 @@
 """What members are tried against: a train, its features, and who fires like it."""
 
 import math
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -56,6 +57,28 @@ def simulated_time(neuron: Neuron, target: Features) -> tuple[float, float]:
     else:
         span = 40 * float(target.mean_isi)
     return discard + float(np.clip(span, 2000.0, 60_000.0)), discard
+
+
+def simulate_by_recipe(
+    neuron: Neuron,
+    g: Float[np.ndarray, "cells channels"],
+    *,
+    duration: float | None = None,
+    discard: float | None = None,
+    dt: float | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Run:
+    """Simulates members under the current, and else for the times, of their recipe."""
+    recipe = neuron.required_recipe
+    return simulate(
+        neuron,
+        g,
+        recipe.duration if duration is None else duration,
+        discard=recipe.discard if discard is None else discard,
+        dt=recipe.dt if dt is None else dt,
+        stimulus=applied(recipe.current),
+        on_progress=on_progress,
+    )
 
 
 def as_target(target: Features | SpikeTrain | Float[np.ndarray, " spikes"]) -> Features:
@@ -122,14 +145,8 @@ class Trial:
         self, g: Float[np.ndarray, "cells channels"], *, dt: float | None = None
     ) -> Run:
         """Simulates members under the current that their recipe names."""
-        recipe = self.neuron.required_recipe
-        return simulate(
-            self.neuron,
-            g,
-            self.duration,
-            discard=self.discard,
-            dt=recipe.dt if dt is None else dt,
-            stimulus=applied(recipe.current),
+        return simulate_by_recipe(
+            self.neuron, g, duration=self.duration, discard=self.discard, dt=dt
         )
 
     def judge(self, run: Run) -> Verdict:

@@ -237,7 +237,8 @@ def test_a_report_says_what_members_stand(generated):
     )
     said = dataclasses.replace(generated, certificate=certificate).report()
     assert said.splitlines()[-5:] == [
-        "From another start, 75% (30% to 95%) of the accepted members fire so too.",
+        "From another start, 75% (30% to 95%) of the accepted members fire so too; the "
+        "others have a second state, in which they rest or fire otherwise.",
         "With one conductance 20% lower or higher, 89% do on average, fewest with that "
         "of CaS (50%); 100% keep the pattern.",
         "With the applied current 1.5 µA/cm² lower or higher, 88% do on average; 100% "

@@ -191,20 +191,11 @@ def _labels(neuron, g, progress) -> "np.ndarray":
     """The firing pattern of each model, as an index into `LABELS`."""
     import numpy as np
 
-    from dicjax.simulation import simulate
     from dicjax.spikes import spike_features
-    from dicjax.stimulus import applied
+    from dicjax.trial import simulate_by_recipe
 
-    recipe = neuron.required_recipe
-    run = simulate(
-        neuron,
-        g,
-        recipe.duration,
-        discard=recipe.discard,
-        dt=recipe.dt,
-        stimulus=applied(recipe.current),
-        on_progress=lambda done, total: progress("simulating", done, total),
-    )
+    tell = lambda done, total: progress("simulating", done, total)
+    run = simulate_by_recipe(neuron, g, on_progress=tell)
     return np.asarray(spike_features(run.spike_times).label)
 
 

@@ -12,9 +12,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from dicjax.explanation.words import listed, short
 from dicjax.neuron import Neuron
 from dicjax.population import compensate, OK, Population
-from dicjax.simulation import simulate
 from dicjax.spikes import AnyArray, BURSTING, Features, LABELS, SILENT, spike_features
-from dicjax.stimulus import applied
+from dicjax.trial import simulate_by_recipe
 
 
 GRID = (21, 11)  # points of a map along g_s and g_u
@@ -298,18 +297,15 @@ def _fired(
     neuron: Neuron, population: Population, duration, discard, on_progress
 ) -> tuple[Features, Bool[np.ndarray, " cells"]]:
     """Features of all members, and which of them were simulated; the rest is silent."""
-    recipe = neuron.required_recipe
     ran = population.status == OK
     if not ran.any():
         silent = spike_features(np.full((len(ran), 3), np.inf, population.g.dtype))
         return jax.tree.map(np.asarray, silent), ran
-    run = simulate(
+    run = simulate_by_recipe(
         neuron,
         population.g[ran],
-        duration,
+        duration=duration,
         discard=discard,
-        dt=recipe.dt,
-        stimulus=applied(recipe.current),
         on_progress=on_progress,
     )
     spike_times = np.full(

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
+from scipy.spatial import KDTree
 
 from dicjax._checks import check_conductances
 from dicjax.correction import Known, local_slopes
@@ -303,8 +304,7 @@ class _Refinement:
         if not len(astray):
             return new, able
         spread = np.maximum(known.std(axis=0), 0.05)
-        away = (log_g[astray, None] - known[None]) / spread
-        nearest = known[np.argmin((away**2).sum(axis=2), axis=1)]
+        nearest = known[KDTree(known / spread).query(log_g[astray] / spread)[1]]
         share = TOWARDS / np.maximum(self.trust[todo][astray], TOWARDS)
         new, able = new.copy(), able.copy()
         new[astray] = log_g[astray] + share[:, None] * (nearest - log_g[astray])

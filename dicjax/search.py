@@ -101,13 +101,15 @@ class Search:
         self.report("simulating the posterior", 0, self.num)
         # Of candidates of each kind that were valid when last tried.
         share = {"posterior": 1.0, "refinement": HOPEFUL, "correction": WORTHWHILE}
-        spread, number = self.config.spread, 0
+        spread, number, tried = self.config.spread, 0, set()
         while not number or (
-            self._wanting(max(share.values())) and self._budget_left() >= BATCH
+            self._wanting(max(share[kind] for kind in tried))
+            and self._budget_left() >= BATCH
         ):
             done = min(self.num_valid, self.num)
             round_key = jr.fold_in(key, number)
             kind = self._next_kind(share)
+            tried.add(kind)
             if number:
                 aim = "widening" if done == self.num else "correcting"
                 self.report(f"{aim}, round {number}", done, self.num)

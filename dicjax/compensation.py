@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from dicjax.dic import dics_of_one_cell, normaliser, sensitivity
+from dicjax.linear import condition_number, least_squares, solve
 from dicjax.neuron import Neuron
 
 
@@ -176,21 +177,13 @@ def _solve(neuron, g, place, targets, free):
 
 def _newton(jacobian, missed):
     if jacobian.shape[0] == jacobian.shape[1]:
-        return jnp.linalg.solve(jacobian, missed)
-    q, r = jnp.linalg.qr(jacobian)
-    return jax.scipy.linalg.solve_triangular(r, q.T @ missed)
+        return solve(jacobian, missed)
+    return least_squares(jacobian, missed)
 
 
 def _condition(jacobian):
     # Columns are scaled alike first: units of a conductance say nothing.
-    return _ratio(jacobian / jnp.linalg.norm(jacobian, axis=0, keepdims=True))
-
-
-def _ratio(matrix):
-    """Largest over smallest singular value; infinite where there is none."""
-    finite = jnp.isfinite(matrix).all()
-    values = jnp.linalg.svd(jnp.where(finite, matrix, 0), compute_uv=False)
-    return jnp.where(values[-1] > 0, values[0] / values[-1], jnp.inf)
+    return condition_number(jacobian / jnp.linalg.norm(jacobian, axis=0, keepdims=True))
 
 
 def differentiable_solution(
@@ -224,7 +217,7 @@ def differentiable_solution(
     miss, _ = _miss(neuron, g, place, targets, index)
     jacobian = jax.lax.stop_gradient(jax.jacfwd(miss)(x))
     # One more step, whose derivative is that of the implicit function.
-    return g.at[index].set(x - jnp.linalg.solve(jacobian, miss(x)))
+    return g.at[index].set(x - solve(jacobian, miss(x)))
 
 
 def _still(asked):
@@ -263,10 +256,11 @@ def _promising(neuron, g, V, target, bounds, scale) -> Int[Array, "choices solve
     def judge(free):
         A = S[:, free]
         wanted = target * unit - S @ g.at[free].set(0)
-        x = jnp.linalg.solve(A, wanted)
+        x = solve(A, wanted)
         width = scale[free]
         beyond = jnp.maximum(bounds.low[free] - x, x - bounds.high[free]) / width
-        return jnp.nan_to_num(jnp.max(beyond), nan=jnp.inf), _ratio(A * width[None])
+        beyond = jnp.nan_to_num(jnp.max(beyond), nan=jnp.inf)
+        return beyond, condition_number(A * width[None])
 
     beyond, condition = jax.vmap(judge)(choices)
     feasible = (beyond <= 0) & (condition < MAX_CONDITION)
@@ -311,7 +305,7 @@ def nearest_reachable(
         J = jnp.where(held[None], 0, J)
         gram = J @ J.T
         ridge = damping * (jnp.trace(gram) + 1e-12) * jnp.eye(len(J), dtype=J.dtype)
-        new = jnp.clip(u - J.T @ jnp.linalg.solve(gram + ridge, missed), 0, 1)
+        new = jnp.clip(u - J.T @ solve(gram + ridge, missed), 0, 1)
         new_missed = miss(new)
         better = square(new_missed) < square(missed)
         return (

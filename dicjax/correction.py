@@ -18,9 +18,12 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
+from dicjax.linear import solve
+
 
 NUM_PARENTS = 192  # nearest to the target, from which children descend
 NUM_LOCAL = 150  # members that shape each Jacobian
+MEMORY = 4096  # members that corrections learn from
 RIDGE = 1e-2
 FURTHEST = 3.0  # standard deviations a child may be from its parent, per channel
 
@@ -36,6 +39,14 @@ class Known(eqx.Module):
     log_g: Float[Array | np.ndarray, "cells channels"]
     misses: Float[Array | np.ndarray, "cells features"]
     usable: Bool[Array | np.ndarray, " cells"]
+
+    def padded(self, num: int) -> "Known":
+        """With unusable members up to `num`, so that one program serves any number."""
+        missing = num - len(self.log_g)
+        pad = lambda x: jnp.asarray(
+            np.pad(x, ((0, missing),) + ((0, 0),) * (x.ndim - 1))
+        )
+        return jax.tree.map(pad, self)
 
 
 @eqx.filter_jit
@@ -107,7 +118,7 @@ def _corrected(known, bounds, scale, parents, noise, stride):
         furthest = jnp.max(jnp.abs(missed)) + 1e-6
         left = -missed * jnp.minimum(1, stride / furthest) - J @ noise
         gram = J @ J.T + RIDGE * jnp.eye(len(J), dtype=J.dtype)
-        step = noise + J.T @ jnp.linalg.solve(gram, left)
+        step = noise + J.T @ solve(gram, left)
         return log_g[parent] + scale * jnp.clip(step, -FURTHEST, FURTHEST)
 
     # In batches, since every child weighs every member.
@@ -136,4 +147,4 @@ def _local_jacobian(away, change, usable):
     ridge = RIDGE * jnp.sum(weight) * jnp.eye(X.shape[1], dtype=X.dtype)
     left = (X * weight[:, None]).T @ X + ridge.at[0, 0].set(1e-6)
     right = (X * weight[:, None]).T @ change
-    return jnp.linalg.solve(left, right)[1:].T
+    return solve(left, right)[1:].T

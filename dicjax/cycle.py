@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from dicjax.engine import SPIKE_DOWN, SPIKE_UP
+from dicjax.linear import solve
 from dicjax.neuron import Neuron, State
 from dicjax.stepping import LONGEST, next_step, relax_gates, relax_membrane
 
@@ -151,7 +152,7 @@ def _differentiated(neuron, g, start, num_spikes, period, dt, current):
     num = len(z)
     P_z, P_g = J[:num, :num], J[:num, num:]
     T_z, T_g = J[num:, :num], J[num:, num:]
-    along = jnp.linalg.solve(jnp.eye(num, dtype=z.dtype) - P_z, P_g)
+    along = solve(jnp.eye(num, dtype=z.dtype) - P_z, P_g)
     slopes = (T_g + T_z @ along) / times[:, None]
     away = jnp.abs(_flattened(neuron, end.at)[0] - z) / (jnp.abs(z) + CLOSED)
     is_closed = (jnp.max(away) <= CLOSED) & (end.count == num_spikes)

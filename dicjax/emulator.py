@@ -26,6 +26,7 @@ from jaxtyping import Array, Float, Int, Key
 from dicjax.config import EmulatorConfig
 from dicjax.descent import descend
 from dicjax.gating import strong
+from dicjax.linear import solve
 from dicjax.spikes import BURSTING, IRREGULAR, LABELS, TONIC
 
 
@@ -255,7 +256,7 @@ def polish(
         missed = jnp.clip(miss(log_g), -strides, strides)
         J = jax.jacrev(miss)(log_g) * emulator.scale[None]
         gram = J @ J.T + RIDGE * jnp.eye(len(J), dtype=J.dtype)
-        move = -J.T @ jnp.linalg.solve(gram, missed)
+        move = -J.T @ solve(gram, missed)
         size = jnp.sqrt(jnp.sum(move**2))
         move = move * jnp.minimum(1, LONGEST / (size + 1e-6))
         return jnp.clip(log_g + emulator.scale * move, bounds[0], bounds[1]), None

@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from dicjax._checks import check_bounds, check_targets
 from dicjax.compensation import INFEASIBLE, NOT_CONVERGED, OK
 from dicjax.dic import dics_of_one_cell, sensitivity
+from dicjax.linear import orthonormal, solve
 from dicjax.neuron import Neuron
 from dicjax.population import Population, Target
 
@@ -264,7 +265,7 @@ def _analytic_centre(
         y = _balance(multipliers @ rows)
         missed = rows @ y - values
         curvature = (rows * _spread(multipliers @ rows)[None]) @ rows.T
-        step = jnp.linalg.solve(curvature, missed)
+        step = solve(curvature, missed)
         return step, jnp.sqrt(missed @ step)
 
     def wanting(carry):
@@ -319,7 +320,7 @@ def _walk(key, polytope, y, num_steps):
     as a ball.
     """
     scale = jnp.where(polytope.width > 0, _room(y), 0)
-    basis, _ = jnp.linalg.qr((polytope.rows * scale[None]).T)
+    basis, _ = orthonormal((polytope.rows * scale[None]).T)
 
     def step(i, y):
         direction_key, place_key = jr.split(jr.fold_in(key, i))
@@ -349,5 +350,5 @@ def _projected(polytope, y):
     for _ in range(2):
         scaled = rows * _room(y)[None] ** 2
         missed = rows @ y - polytope.values
-        y = y - scaled.T @ jnp.linalg.solve(scaled @ rows.T, missed)
+        y = y - scaled.T @ solve(scaled @ rows.T, missed)
     return y

@@ -20,8 +20,9 @@ from jaxtyping import Array, Bool, Float
 from scipy.spatial import KDTree
 
 from dicjax._checks import check_conductances
-from dicjax.correction import Known, local_slopes
+from dicjax.correction import Known, local_slopes, MEMORY
 from dicjax.dic import dics_of_one_cell, dynamic_input_conductances
+from dicjax.linear import solve
 from dicjax.neuron import Neuron
 from dicjax.population import impose, OK
 from dicjax.slopes import feature_slopes
@@ -31,7 +32,6 @@ from dicjax.trial import as_target, Trial, Verdict
 
 ESTIMATORS = ("ensemble", "autodiff")
 BATCH = 256  # members whose steps are computed at once
-MEMORY = 4096  # members that slopes are told from
 ENOUGH = 20  # members of the right pattern that an ensemble's slopes take
 RIDGE = 1e-2
 STRIDE = 0.3  # of ln(feature / target) that one step takes at most
@@ -335,12 +335,9 @@ def slopes_of_ensemble(
 
     By log conductances in units of a scale, which is returned too.
     """
-    missing = MEMORY - len(known.log_g)
-    pad = lambda x: jnp.asarray(np.pad(x, ((0, missing),) + ((0, 0),) * (x.ndim - 1)))
-    known = jax.tree.map(pad, known)
     rows = -(-len(log_g) // BATCH) * BATCH
     padded = np.pad(log_g, ((0, rows - len(log_g)), (0, 0)), mode="edge")
-    slopes, scale = local_slopes(known, jnp.asarray(padded))
+    slopes, scale = local_slopes(known.padded(MEMORY), jnp.asarray(padded))
     return np.array(slopes)[: len(log_g)], np.asarray(scale)
 
 
@@ -410,7 +407,7 @@ def _step(
         J = J @ unfelt
         gram = J @ J.T
         ridge = RIDGE * (1 + jnp.trace(gram)) * jnp.eye(len(J), dtype=J.dtype)
-        step = -J.T @ jnp.linalg.solve(gram + ridge, jnp.clip(missed, -stride, stride))
+        step = -J.T @ solve(gram + ridge, jnp.clip(missed, -stride, stride))
         size = jnp.max(jnp.abs(step)) + jnp.asarray(1e-9, J.dtype)
         return trust * step * jnp.minimum(1, longest / size)
 
@@ -422,7 +419,7 @@ def _unfelt(D):
     size = jnp.maximum(jnp.linalg.norm(D, axis=1, keepdims=True), 1e-12)
     rows = D / size.astype(D.dtype)
     gram = rows @ rows.T + jnp.asarray(1e-9, D.dtype) * jnp.eye(len(D), dtype=D.dtype)
-    return jnp.eye(D.shape[1], dtype=D.dtype) - rows.T @ jnp.linalg.solve(gram, rows)
+    return jnp.eye(D.shape[1], dtype=D.dtype) - rows.T @ solve(gram, rows)
 
 
 @jax.jit

@@ -11,7 +11,7 @@ from scipy.spatial import KDTree
 
 from dicjax.atlas import log_features
 from dicjax.checkpoint import Checkpoint
-from dicjax.correction import children, Known
+from dicjax.correction import children, Known, MEMORY
 from dicjax.density import contexts, sample_density
 from dicjax.dic import dynamic_input_conductances, threshold
 from dicjax.diversity import participation_ratio
@@ -25,7 +25,6 @@ from dicjax.trial import Trial
 
 
 BATCH = 512  # candidates per round
-MEMORY = 4096  # members that corrections learn from
 NUM_DRAWN = 4096  # members drawn in each of two ways, to choose the first ones from
 STRIDE = 0.3  # of ln(feature / target) that one correction takes at most
 # Where a good share of candidates is valid, more are sought than asked for, to choose
@@ -207,23 +206,19 @@ class Search:
         return jnp.asarray(rows)
 
     def _known(self) -> Known:
-        """The members to learn from, padded to a fixed number."""
-        missing = MEMORY - len(self.log_g)
-        pad = lambda x: jnp.asarray(
-            np.pad(x, ((0, missing),) + ((0, 0),) * (x.ndim - 1))
-        )
-        return Known(pad(self.log_g), pad(self.misses), pad(self.usable))
+        return Known(self.log_g, self.misses, self.usable)
 
     def _corrected(self, key, spread):
         spread = jnp.asarray(spread, jnp.float32)
-        born = children(key, self._known(), self.bounds, spread, BATCH, STRIDE)
+        born = children(
+            key, self._known().padded(MEMORY), self.bounds, spread, BATCH, STRIDE
+        )
         return np.exp(np.asarray(born))
 
     def _refined(self):
         """Near misses a step nearer, and how often each was refined."""
         log_g, errors, tries = self.near_misses.take(BATCH)
-        known = Known(self.log_g, self.misses, self.usable)
-        slopes, scale = slopes_of_ensemble(known, log_g)
+        slopes, scale = slopes_of_ensemble(self._known(), log_g)
         new = stepped(
             log_g,
             slopes,

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 import pytest
 
@@ -10,7 +11,7 @@ import dicjax
 
 PACKAGE = pathlib.Path(dicjax.__file__).parent
 LAYERS = (
-    ("_checks", "recipe", "config"),
+    ("_checks", "recipe", "config", "linear"),
     ("gating", "descent"),
     ("channels", "stimulus"),
     ("neuron",),
@@ -65,6 +66,13 @@ def test_imports_point_downward(path):
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
 def test_files_stay_readable(path):
     assert len(path.read_text().splitlines()) <= 500
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
+def test_nothing_waits_for_workers_of_the_pool_it_runs_on(path):
+    # As LAPACK and transforms do, for ever if there are two at once on two cores.
+    waiting = r"jnp\.linalg\.(?!norm)|jax\.scipy\.linalg|jnp\.fft"
+    assert not re.search(waiting, path.read_text()), "see dicjax/linear.py"
 
 
 def test_learning_sees_arrays_only():

@@ -26,6 +26,10 @@ from dicjax.diversity import (
     entropy_dimension as entropy_dimension,
     participation_ratio as participation_ratio,
 )
+from dicjax.electrophysiology import (
+    step_response as step_response,
+    StepResponse as StepResponse,
+)
 from dicjax.explanation import (
     attribute as attribute,
     identifiability as identifiability,

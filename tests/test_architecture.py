@@ -22,7 +22,7 @@ LAYERS = (
     ("kernel",),
     ("scheduling",),
     ("reference",),
-    ("simulation", "spikes", "dic", "neuron_files"),
+    ("simulation", "spikes", "dic", "neuron_files", "electrophysiology"),
     ("compensation", "diversity"),
     ("population", "readers", "encoder", "atlas", "distances", "correction"),
     ("emulator", "polytope", "trial", "cycle", "reach"),

@@ -221,6 +221,9 @@ def test_a_run_is_not_overwritten_unasked(folder, capsys):
     before = (folder / "models.csv").read_bytes()
     assert _run("generate", EXAMPLE, "--out", folder) == 2
     assert "--overwrite" in capsys.readouterr().err
+    args = ("--duration", 2000, "--overwrite")
+    assert _run("simulate", folder, "--out", folder, *args) == 2
+    assert "holds the models to simulate" in capsys.readouterr().err
     assert (folder / "models.csv").read_bytes() == before
 
 

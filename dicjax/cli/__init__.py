@@ -218,6 +218,12 @@ class Simulate:
         from dicjax.stimulus import NoisyCurrent, Step
         from dicjax.tables import check_folder, write_folder, write_simulation
 
+        models = pathlib.Path(self.models).resolve()
+        if self.out.resolve() in (models, models.parent):
+            raise ValueError(
+                f"{self.out} holds the models to simulate, which the result would "
+                "replace: choose another folder."
+            )
         check_folder(self.out, self.overwrite)
         neuron, g = models_of(self.models, self.model)
         current = self.current

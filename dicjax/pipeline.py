@@ -1,6 +1,7 @@
 """Spike times in, validated population out: what the command line and the app call."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import pathlib
 import time
@@ -227,7 +228,15 @@ def _named(model: str, checkpoint: pathlib.Path | None = None) -> Checkpoint:
             f"There is no model {model!r}; choose one of {', '.join(shipped_models())}"
             ", or the folder of a checkpoint that `dicjax adapt` made."
         )
-    return load_checkpoint(shipped_checkpoint(model), model)
+    folder = shipped_checkpoint(model)
+    return _kept(folder, model, (folder / "header.json").stat().st_mtime_ns)
+
+
+@functools.cache
+def _kept(folder: pathlib.Path, model: str, written: int) -> Checkpoint:
+    # Read once per process, unless it is written anew.
+    del written
+    return load_checkpoint(folder, model)
 
 
 def _load(model, checkpoint, target) -> tuple[Checkpoint, dict[str, float]]:

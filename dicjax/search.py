@@ -34,10 +34,9 @@ HOPELESS = 0.05  # share below which the posterior is not drawn from again
 HOPEFUL = 0.5  # share that refinement is thought to reach before it is tried
 GOOD = 0.6  # share from which fresh draws are not worth refining
 MAX_TRIES = 3  # times that a member is refined
-SURPLUS = 1.75  # valid members per one asked for
-CHOICE = (
-    2.5  # promising members per one simulated, of which the least crowded are taken
-)
+SURPLUS = 2.0  # valid members per one asked for
+CHOICE = 2.5  # promising members per one simulated; the least crowded are taken
+SPARE = 1.03  # members certified per one that is likely to be needed
 CROWD = 6  # neighbours that tell how crowded a member's surroundings are
 CERTIFYING = 2**32 - 1  # folded into the key, like the numbers of rounds
 
@@ -67,6 +66,7 @@ class Search:
         self._remember_atlas(atlas, np.argsort(atlas.errors(target))[: MEMORY // 2])
         self.near_misses = _NearMisses(len(high))
         self.rounds: list[Round] = []
+        self.found: np.ndarray = np.zeros((0, len(high)), np.float32)  # to certify
         self.valid: list[tuple] = []  # (g, spike times) of certified members
         self.missed: list[tuple] = []  # (distance, g, spike times), a few of each round
         self.num_uncertified = 0
@@ -84,6 +84,16 @@ class Search:
     def num_valid(self) -> int:
         return sum(len(g) for g, _ in self.valid)
 
+    @property
+    def survival(self) -> float:
+        """The share of valid members that still were at half the time step."""
+        return (self.num_valid + 1) / (self.num_valid + self.num_uncertified + 1)
+
+    @property
+    def num_promised(self) -> int:
+        """How many members are valid, as far as is known."""
+        return self.num_valid + int(self.survival * len(self.found))
+
     def run(self, key, posterior) -> None:
         """Simulates round after round until enough members are valid.
 
@@ -95,17 +105,19 @@ class Search:
             if not self.rounds:
                 raise
             self.interrupted = True
+            self._certify()
 
     def _run(self, key, posterior) -> None:
         self.report("simulating the posterior", 0, self.num)
         # Of candidates of each kind that were valid when last tried.
         share = {"posterior": 1.0, "refinement": HOPEFUL, "correction": WORTHWHILE}
         spread, number, tried = self.config.spread, 0, set()
-        while not number or (
-            self._wanting(max(share[kind] for kind in tried))
-            and self._budget_left() >= BATCH
-        ):
-            done = min(self.num_valid, self.num)
+        while self._budget_left() >= BATCH or not number:
+            if number and not self._wanting(max(share[kind] for kind in tried)):
+                self._certify()
+                if self.num_valid >= self.num:
+                    return
+            done = min(self.num_promised, self.num)
             round_key = jr.fold_in(key, number)
             kind = self._next_kind(share)
             tried.add(kind)
@@ -125,6 +137,7 @@ class Search:
             elif number == 0 and share[kind] < WORTHWHILE:
                 spread /= 3
             number += 1
+        self._certify()
 
     def _next_kind(self, share: dict[str, float]) -> str:
         """Fresh draws where many are valid, else what missed by least, refined; where
@@ -150,8 +163,8 @@ class Search:
     def _wanting(self, share: float) -> bool:
         """Whether to go on: for enough members, or, where cheap, to choose from."""
         if share <= WORTHWHILE:
-            return self.num_valid < self.num
-        return self.num_valid < SURPLUS * self.num
+            return self.num_promised < self.num
+        return self.num_promised < SURPLUS * self.num
 
     def _budget_left(self) -> int:
         return self.config.budget - sum(round.num for round in self.rounds)
@@ -248,7 +261,7 @@ class Search:
                 failures=dict(zip(FAILURES, counts.tolist(), strict=True)),
             )
         )
-        self._certify(g[valid])
+        self.found = np.concatenate([self.found, g[valid]])
         self._remember(g, errors, features)
         missed = np.isfinite(verdict.score) & ~valid
         self.near_misses.add(
@@ -260,19 +273,22 @@ class Search:
         self._keep_nearest(g[~valid], errors[~valid], features, run, ~valid)
         return float(valid.mean())
 
-    def _certify(self, g):
+    def _certify(self) -> None:
         """Keeps what is still valid at half the time step, as it then fires.
 
-        Where there are more than will be chosen from, the least alike are tried.
+        Where more was found than is wanted, the least alike are tried first.
         """
-        room = math.ceil(SURPLUS * self.num) - self.num_valid
-        g = g[_least_crowded(log_conductances(g, self.neuron.bounds), max(room, 0))]
-        if not len(g):
-            return
-        again = self.trial.simulate(g, dt=self.neuron.required_recipe.dt / 2)
-        still = self.trial.judge(again).valid
-        self.num_uncertified += int((~still).sum())
-        self.valid.append((g[still], again.spike_times[still]))
+        while self.num_valid < self.num and len(self.found):
+            room = math.ceil(SPARE * (self.num - self.num_valid) / self.survival)
+            log_g = log_conductances(self.found, self.neuron.bounds)
+            tried = _least_crowded(log_g, room)
+            g = self.found[tried]
+            self.report("halving the time step", self.num_valid, self.num)
+            again = self.trial.simulate(g, dt=self.neuron.required_recipe.dt / 2)
+            still = self.trial.judge(again).valid
+            self.found = np.delete(self.found, tried, axis=0)
+            self.num_uncertified += int((~still).sum())
+            self.valid.append((g[still], again.spike_times[still]))
 
     def _remember(self, g, errors, features):
         usable = np.asarray(features.label) == int(self.target.label)

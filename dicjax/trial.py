@@ -18,6 +18,7 @@ from dicjax.spikes import (
     SILENT,
     spike_features,
     SpikeTrain,
+    TONIC,
 )
 from dicjax.stimulus import applied
 
@@ -50,12 +51,14 @@ def features_of(train: SpikeTrain) -> Features:
 
 def simulated_time(neuron: Neuron, target: Features) -> tuple[float, float]:
     """How long (ms) members are simulated to be compared with a train, and the start
-    that is left out: twelve bursts or forty intervals, within reason."""
+    that is left out: twelve bursts, twenty intervals of a regular train or forty of an
+    irregular one, within reason."""
     discard = neuron.required_recipe.discard
     if int(target.label) == BURSTING:
         span = 12 * float(target.period)
     else:
-        span = 40 * float(target.mean_isi)
+        num = 20 if int(target.label) == TONIC else 40
+        span = num * float(target.mean_isi)
     return discard + float(np.clip(span, 2000.0, 60_000.0)), discard
 
 

@@ -45,6 +45,7 @@ COLUMNS = (
     "oracle",
     "refined",
     "coverage",
+    "PR of the box",
 )
 
 
@@ -109,7 +110,7 @@ def measure(targets: Targets, i: int, model: str, members: int, reference) -> li
         result = dj.generate(jax.random.key(int(i)), train, model=model, num=members)
     except ValueError as e:
         print(f"  {e}")
-        return [0, 0, np.nan, np.nan, 0, time.time() - start, *[np.nan] * 6]
+        return [0, 0, np.nan, np.nan, 0, time.time() - start, *[np.nan] * 7]
     seconds = time.time() - start
     first, g = result.rounds[0], result.g[result.accepted]
     found = sum(round.num_valid for round in result.rounds)
@@ -126,10 +127,11 @@ def measure(targets: Targets, i: int, model: str, members: int, reference) -> li
         len(g),
         seconds,
         result.num_simulated / max(found, 1),
-        1 - result.num_uncertified / max(found, 1),
+        len(g) / max(len(g) + result.num_uncertified, 1),
         start_too,
         *truth,
         coverage(like, g) if len(like) >= FEWEST and len(g) else np.nan,
+        participation_ratio(like) if len(like) >= FEWEST else np.nan,
     ]
 
 

@@ -11,7 +11,7 @@ import dicjax as dj
 from dicjax.checkpoint import load_checkpoint, shipped_checkpoint
 from dicjax.cli import main
 from dicjax.encoder import PRIORS
-from dicjax.pipeline import as_train, features_of, suit, warnings_about
+from dicjax.pipeline import _named, as_train, features_of, suit, warnings_about
 from dicjax.result import FAILURES, first_failure
 from dicjax.tables import read_models
 from dicjax.trial import wilson
@@ -75,6 +75,10 @@ def test_the_same_seed_gives_the_same_population(folder, example):
     assert np.allclose(result.g, g, rtol=1e-5)
     assert result.accepted.all()
     assert "20 of 20" in result.report()
+
+
+def test_what_ships_is_read_once():
+    assert _named("stg") is _named("stg") is not _named("da")
 
 
 def test_an_interrupted_search_keeps_what_it_found(example):

@@ -272,7 +272,7 @@ def test_a_target_may_be_a_train_and_sets_how_long_is_simulated(population):
     isi = float(target.mean_isi)
     train = SpikeTrain(np.arange(1.0, 200.0) * isi)
     duration, discard = simulated_time(STG, features_of_train(train))
-    assert duration == pytest.approx(3000 + 40 * max(isi, 50.0))
+    assert duration == pytest.approx(3000 + max(20 * isi, 2000.0))
     totals = set()
     ours = certify(
         STG,

@@ -35,6 +35,57 @@ def test_a_search_that_found_nothing_has_nothing_to_certify():
     assert not said and not search.interrupted
 
 
+@pytest.mark.parametrize(
+    "intervals, spans",
+    [
+        (np.full(60, 500.0), 20 * 500.0),
+        (np.tile([100.0, 200.0, 350.0, 550.0], 20), 40 * 300.0),
+        (np.tile([20.0, 20.0, 960.0], 20), 12 * 1000.0),
+        (np.full(60, 5.0), 2000.0),  # no less
+        (np.full(60, 9000.0), 60_000.0),  # no more
+    ],
+)
+def test_members_are_simulated_for_as_long_as_a_pattern_needs(intervals, spans):
+    neuron = dj.stg()
+    target = features_of(dj.SpikeTrain(np.cumsum(intervals)))
+    duration, discard = simulated_time(neuron, target)
+    assert discard == neuron.required_recipe.discard
+    np.testing.assert_allclose(duration - discard, spans, rtol=0.01)
+
+
+def _search(num, report=lambda *args: None):
+    loaded = load_checkpoint(shipped_checkpoint("stg"), "stg")
+    own = dj.compensate(jr.key(4), loaded.neuron, TARGETS["tonic"], num=1)
+    run = dj.simulate(loaded.neuron, own.g, 6000.0, discard=3000.0, dt=0.05)
+    target = features_of(dj.SpikeTrain(run.spike_times[0, : run.num_spikes[0]]))
+    latent = np.zeros(loaded.encoder.config.latent, np.float32)
+    search = Search(loaded, latent, target, TOLERANCE, GenerateConfig(), report, num)
+    return search, own.g.astype(np.float32)
+
+
+def test_no_more_members_are_certified_than_are_wanted():
+    said = []
+    search, own = _search(4, lambda *args: said.append(args))
+    search.found = np.repeat(own, 20, axis=0) * (1 + 1e-4 * np.arange(20)[:, None])
+    assert search.num_promised == 20 and search.num_valid == 0
+    search._certify()
+    assert search.num_valid == 5 and len(search.found) == 15  # one to spare
+    assert search.num_uncertified == 0 and search.survival == 1
+    assert said == [("halving the time step", 0, 4)]
+    search._certify()
+    assert search.num_valid == 5
+
+
+def test_members_that_do_not_stand_half_the_step_are_replaced():
+    search, own = _search(4)
+    search.found = np.concatenate([np.zeros((6, own.shape[1]), "f4"), own, own, own])
+    search._certify()
+    assert search.num_valid == 3 and search.num_uncertified == 6
+    assert len(search.found) == 0 and search.survival == 0.4
+    (g, *more) = [g for g, _ in search.valid if len(g)]
+    assert all(np.all(g == own) for g in (g, *more))
+
+
 @pytest.mark.parametrize("label", TARGETS)
 def test_first_candidates_are_valid_and_diverse_before_any_is_simulated(label):
     loaded = load_checkpoint(shipped_checkpoint("stg"), "stg")

@@ -283,7 +283,8 @@ class Search:
             log_g = log_conductances(self.found, self.neuron.bounds)
             tried = _least_crowded(log_g, room)
             g = self.found[tried]
-            self.report("halving the time step", self.num_valid, self.num)
+            done = min(self.num_promised, self.num)
+            self.report("halving the time step", done, self.num)
             again = self.trial.simulate(g, dt=self.neuron.required_recipe.dt / 2)
             still = self.trial.judge(again).valid
             self.found = np.delete(self.found, tried, axis=0)

@@ -22,11 +22,21 @@ class Progress:
         from tqdm import tqdm
 
         if self.bar is None:
-            self.bar = tqdm(total=total, file=sys.stderr, leave=False)
+            # A log has no use for a bar that moves.
+            interval = 0.1 if sys.stderr.isatty() else 10.0
+            self.bar = tqdm(
+                total=total,
+                file=sys.stderr,
+                leave=False,
+                mininterval=interval,
+                maxinterval=interval,
+            )
         self.bar.total = total
         self.bar.set_description(stage, refresh=False)
-        self.bar.n = min(done, total)
-        self.bar.refresh()
+        self.bar.update(min(done, total) - self.bar.n)
+        if stage != self.stage:
+            self.stage = stage
+            self.bar.refresh()
 
     def __exit__(self, *_):
         if self.bar is not None:

@@ -63,6 +63,8 @@ def test_the_page_on_simulation_does_what_it_says():
     run, reference = page["run"], page["reference"]
     assert run.V.shape == (2, len(run.ts)) and np.isfinite(run.V).all()
     assert reference.succeeded.all()
+    rate, steady = page["answer"].rate, page["answer"].steady
+    assert rate[0] == 0 < rate[1] < rate[2] and steady[0] < -80
 
 
 @pytest.mark.slow

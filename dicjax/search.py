@@ -305,9 +305,13 @@ class Search:
         same = (np.asarray(features.label) == int(self.target.label))[of]
         size = np.where(np.isfinite(errors), np.abs(errors), np.inf).max(axis=1)
         size = np.where(same, size, np.inf)
+        times = run.spike_times[of]
         for i in np.argsort(size)[: self.num]:
             if np.isfinite(size[i]):
-                self.missed.append((size[i], g[i], run.spike_times[of][i]))
+                # A row of its own: a view would keep the whole round in memory.
+                self.missed.append((size[i], g[i], times[i].copy()))
+        self.missed.sort(key=lambda miss: miss[0])
+        del self.missed[self.num :]
 
     def _most_diverse(self):
         """As many valid members as asked for: those in the least crowded places."""
@@ -364,7 +368,6 @@ class Search:
             ((0, 0), (0, width - times.shape[1])),
             constant_values=np.inf,
         )
-        self.missed.sort(key=lambda miss: miss[0])
         others = self.missed[: self.num - len(found_g)]
         if not len(found_g) and not others:
             raise ValueError(

@@ -86,6 +86,20 @@ def test_members_that_do_not_stand_half_the_step_are_replaced():
     assert all(np.all(g == own) for g in (g, *more))
 
 
+def test_only_the_nearest_of_what_missed_stay_in_memory():
+    search, own = _search(3)
+    A = search.neuron.index("A")[0]
+    for number in range(2):
+        g = np.repeat(own, 8, axis=0)
+        g[:, A] *= np.exp(0.1 * np.arange(number, 16, 2))
+        search._try(f"round {number}", g)
+    size, g, times = zip(*search.missed, strict=True)
+    assert len(size) == 3 and list(size) == sorted(size)
+    assert all(x.base is None for x in times)
+    changes = np.log(np.stack(g)[:, A] / own[0, A])
+    np.testing.assert_allclose(changes, 0.1 * (len(search.found) + np.arange(3)), 1e-4)
+
+
 @pytest.mark.parametrize("label", TARGETS)
 def test_first_candidates_are_valid_and_diverse_before_any_is_simulated(label):
     loaded = load_checkpoint(shipped_checkpoint("stg"), "stg")

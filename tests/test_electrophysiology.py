@@ -49,7 +49,7 @@ def by_efel(traces):
         "min_between_peaks_values",
         "sag_ratio1",
     ]
-    found = efel.get_feature_values(asked, names, raise_warnings=False)
+    found = efel.get_feature_values(asked, names, None, True, raise_warnings=False)
     return {name: [row[name] for row in found] for name in names}
 
 

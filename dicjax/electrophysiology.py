@@ -74,7 +74,19 @@ def step_response(
     **Returns:**
 
     A [`dicjax.StepResponse`][] with the leading axes of `V`.
+
+    **Raises:**
+
+    - `ValueError`: if the step does not lie within the trace.
     """
+    if not every > 0:
+        raise ValueError(f"Samples must be more than 0 ms apart, got every={every}.")
+    duration = V.shape[-1] * every
+    if not 0 <= start < stop <= duration:
+        raise ValueError(
+            f"A step from {start} to {stop} ms does not lie within a trace of "
+            f"{duration:g} ms: give times in ms from the trace's first sample."
+        )
     one = lambda V: _response_of_one(V, every, start, stop, max_spikes)
     flat = V.reshape(-1, V.shape[-1])
     response = jax.vmap(one)(flat)

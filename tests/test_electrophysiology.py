@@ -131,6 +131,20 @@ def test_a_spike_counts_once_until_it_has_fallen():
     assert dj.step_response(jnp.asarray(V), 0.05, 20.0, 400.0).num_spikes == 2
 
 
+@pytest.mark.parametrize(
+    "every, start, stop, message",
+    [
+        (0.0, 1.0, 2.0, "more than 0 ms apart"),
+        (0.1, 5.0, 5.0, "does not lie within a trace of 10 ms"),
+        (0.1, 5.0, 11.0, "from 5.0 to 11.0 ms"),
+        (0.1, -1.0, 5.0, "times in ms"),
+    ],
+)
+def test_a_step_outside_of_the_trace_is_refused(every, start, stop, message):
+    with pytest.raises(ValueError, match=message):
+        dj.step_response(jnp.full(100, -70.0), every, start, stop)
+
+
 def test_leading_axes_stay(traces):
     response = dj.step_response(traces[None, 2:], EVERY, START, STOP)
     assert response.width.shape == (1, 3)

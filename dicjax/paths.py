@@ -78,7 +78,7 @@ class Path:
 def path(
     neuron: Neuron,
     population: Population | Float[np.ndarray, "cells channels"],
-    targets: Float[np.ndarray, "waypoints 2"] | Sequence[Sequence[float]],
+    targets: Float[np.ndarray, "waypoints 2"] | Sequence[Sequence[float | int]],
     *,
     through: str | Sequence[str] | None = None,
     at: At = "V_ref",

@@ -24,7 +24,7 @@ class StepResponse(eqx.Module):
     """Features of the potential's answer to one step of current.
 
     What a trace does not have is nan: the latency of a silent cell, the adaptation of
-    one with fewer than three spikes.
+    one with fewer than three spikes, the sag of one that is not hyperpolarised.
 
     - `num_spikes`: during the step.
     - `rate`: inverse of the mean interval between spikes, in Hz; 0 with fewer than two.
@@ -36,7 +36,7 @@ class StepResponse(eqx.Module):
     - `rest`: potential before the step, in mV.
     - `steady`: potential over the last tenth of the step, in mV.
     - `sag`: how far the potential rises from its lowest value in the step to `steady`,
-        as a part of its whole deflection.
+        as a part of its whole deflection; of steps that hyperpolarise.
     """
 
     num_spikes: Int[Array, "*cells"]
@@ -69,7 +69,7 @@ def step_response(
 
     - `V`: potentials, in mV, sampled every `every` ms from 0 on.
     - `start`, `stop`: of the step, in ms.
-    - `max_spikes`: how many spikes are looked at; more are counted only.
+    - `max_spikes`: of how many spikes rate and shape are told; more are counted only.
 
     **Returns:**
 
@@ -111,7 +111,7 @@ def _response_of_one(V, every, start, stop, max_spikes):
     mean_interval = _mean(intervals, between)
     change = (intervals[1:] - intervals[:-1]) / (intervals[1:] + intervals[:-1])
     rest, steady, lowest = _levels(V, t, start, stop, within)
-    away = rest - lowest
+    away, is_below = rest - lowest, steady < rest
     return StepResponse(
         num_spikes=jnp.sum(is_spike),
         rate=jnp.where(jnp.isnan(mean_interval), 0, 1000 / mean_interval),
@@ -122,7 +122,9 @@ def _response_of_one(V, every, start, stop, max_spikes):
         depth=_depth(V, index, has),
         rest=rest,
         steady=steady,
-        sag=jnp.where(away > 0, (steady - lowest) / jnp.where(away > 0, away, 1), 0),
+        sag=jnp.where(
+            is_below, (steady - lowest) / jnp.where(is_below, away, 1), jnp.nan
+        ),
     )
 
 

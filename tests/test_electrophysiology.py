@@ -87,6 +87,11 @@ def test_what_a_silent_cell_lacks_is_nan(response):
         assert np.isnan(getattr(response, name)[0])
 
 
+def test_only_a_hyperpolarised_cell_has_a_sag(response):
+    assert abs(response.sag[0]) < 1e-3
+    assert np.isnan(response.sag[1:]).all()
+
+
 def test_sag_is_the_part_of_the_deflection_that_is_lost():
     t = np.arange(0, 1000, 0.1)
     sagging = -20 + 5 * (1 - np.exp(-np.clip(t - 300, 0, None) / 30))

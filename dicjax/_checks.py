@@ -74,6 +74,15 @@ def check_simulation(
         raise ValueError(f"`max_spikes` must be at least 1, got {max_spikes}.")
 
 
+def check_start(V0: np.ndarray) -> None:
+    """Raises `ValueError` unless cells can start at these potentials (mV)."""
+    bad = ~(np.abs(V0) <= 200)  # also where it is nan
+    if bad.any():
+        raise ValueError(
+            f"`V0` must be potentials in mV, between -200 and 200, got {V0[bad][0]}."
+        )
+
+
 def check_stimulus(stimulus, duration: float) -> None:
     """Raises `ValueError` if the stimulus ends before the simulation does (ms)."""
     if stimulus is not None and stimulus.duration < duration - 1e-6:

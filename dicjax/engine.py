@@ -44,14 +44,15 @@ class Steps(eqx.Module):
     longest: Float[Array, ""]
 
 
-def start(neuron: Neuron, num_lanes: int, steps: Steps) -> Lanes:
-    """Lanes at time zero."""
+def start(neuron: Neuron, V0: Float[Array, " lanes"], steps: Steps) -> Lanes:
+    """Lanes at time zero, at potentials `V0` (mV)."""
     # Gates start in equilibrium, where half a step back changes nothing.
-    dtype = steps.dt.dtype
+    num_lanes, dtype = len(V0), steps.dt.dtype
     fill = lambda x: jnp.full(num_lanes, x, dtype)
     first = jnp.minimum(steps.dt, steps.longest)
+    y = jax.vmap(neuron.initial_state)(V0)
     return Lanes(
-        y=jax.tree.map(fill, neuron.initial_state()),
+        y=jax.tree.map(lambda x: jnp.broadcast_to(x, (num_lanes,)).astype(dtype), y),
         whole=jnp.zeros(num_lanes, jnp.int32),
         t=fill(0),
         h=fill(first),
@@ -62,10 +63,14 @@ def start(neuron: Neuron, num_lanes: int, steps: Steps) -> Lanes:
 
 
 def renewed(
-    neuron: Neuron, lanes: Lanes, steps: Steps, fresh: Bool[Array, " lanes"]
+    neuron: Neuron,
+    lanes: Lanes,
+    steps: Steps,
+    fresh: Bool[Array, " lanes"],
+    V0: Float[Array, " lanes"],
 ) -> Lanes:
-    """The same lanes, those that are `fresh` back at time zero."""
-    new = start(neuron, len(fresh), steps)
+    """The same lanes, those that are `fresh` back at time zero, at `V0` (mV)."""
+    new = start(neuron, V0, steps)
     return jax.tree.map(lambda new, old: jnp.where(fresh, new, old), new, lanes)
 
 
@@ -208,15 +213,16 @@ def dispatch(
     until: Int[Array, ""],
     busy: Bool[Array, " lanes"],
     fresh: Bool[Array, " lanes"],
+    V0: Float[Array, " lanes"],
     num_bursts: int,
     record: bool,
 ) -> tuple[Lanes, Progress]:
     """Up to `num_bursts` bursts, until all `busy` lanes have reached `until` ms.
 
-    Lanes that are `fresh` start over.
+    Lanes that are `fresh` start over, at `V0` (mV).
     """
     neuron = program.neuron
-    lanes = renewed(neuron, lanes, steps, fresh)
+    lanes = renewed(neuron, lanes, steps, fresh, V0)
     began = lanes.whole
     # As separate scalars the conductances vectorise over lanes like the state.
     columns = tuple(g.T)

@@ -39,6 +39,7 @@ def dispatch_fused(
     until: Int[Array, ""],
     busy: Bool[Array, " lanes"],
     fresh: Bool[Array, " lanes"],
+    V0: Float[Array, " lanes"],
     num_bursts: int,
     record: bool,
     interpret: bool = False,
@@ -49,7 +50,7 @@ def dispatch_fused(
     """
     del until, busy, record
     num_lanes = len(g)
-    lanes = renewed(program.neuron, lanes, steps, fresh)
+    lanes = renewed(program.neuron, lanes, steps, fresh, V0)
     inputs = (lanes, tuple(g.T), stimulus, steps)
     leaves, treedef = jax.tree.flatten(inputs)
     shared = [leaf.ndim == 0 for leaf in leaves]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from dicjax.engine import SPIKE_DOWN, SPIKE_UP
+from dicjax.engine import SPIKE_DOWN, SPIKE_UP, start
 from dicjax.neuron import Neuron, State
 from dicjax.scheduling import Job
 from dicjax.solvers import Membrane
@@ -52,7 +52,7 @@ def _sampled(job, every, solver, tolerance, on_progress):
     g, stimulus = job.g, job.stimulus
     if stimulus is not None:
         stimulus = for_members(stimulus, jnp.arange(len(g)))
-    y = jax.tree.map(lambda x: jnp.full(len(g), x, g.dtype), job.neuron.initial_state())
+    y = start(job.neuron, jnp.asarray(job.V0), job.steps).y
     samples = math.ceil(job.duration / every - 1e-9)
     per_stretch = max(1, min(samples, round(STRETCH / every)))
     pieces = [np.asarray(y.V)[:, None]]

@@ -46,8 +46,10 @@ class Job:
         stimulus: AbstractStimulus | None,
         save_every: float | None,
         max_spikes: int | None,
+        V0: np.ndarray,
     ):
         dtype = g.dtype
+        self.V0 = V0.astype(dtype)
         self.neuron = neuron.with_dtype(dtype)
         self.program = Compiled(self.neuron)
         self.g = g
@@ -201,7 +203,8 @@ class _Worker:
         self.device = device
         self.x64 = bool(jax.config.jax_enable_x64)  # pyright: ignore
         self.num_lanes, self.num_bursts = num_lanes, num_bursts
-        shapes = jax.eval_shape(lambda: start(job.neuron, num_lanes, job.steps))
+        V0 = jnp.zeros(num_lanes, job.g.dtype)
+        shapes = jax.eval_shape(lambda: start(job.neuron, V0, job.steps))
         self.lanes = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
         self.owner = np.full(num_lanes, -1)
         self.now = np.zeros(num_lanes, np.int64)  # whole ms, of every lane
@@ -248,7 +251,7 @@ class _Worker:
         self.owner[fresh] = members
         self.now[fresh] = 0
         self.last_t[fresh] = 0
-        self.last_V[fresh] = np.asarray(self.job.neuron.initial_V)
+        self.last_V[fresh] = self.job.V0[members]
         return fresh if (self.owner >= 0).any() else None
 
     def _dispatch(self, fresh: np.ndarray) -> Progress:
@@ -263,6 +266,7 @@ class _Worker:
             jnp.asarray(job.until, jnp.int32),
             jnp.asarray(self.owner >= 0),
             jnp.asarray(fresh),
+            jnp.asarray(job.V0[owner]),
             self.num_bursts,
             job.every is not None,
         )

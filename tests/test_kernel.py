@@ -36,8 +36,10 @@ def arguments(name, stimulus=None, num=TILE, dtype="float32"):
         stimulus = jax.tree.map(cast, for_members(stimulus, jnp.arange(num)))
     until = jnp.asarray(10_000, jnp.int32)
     all_lanes = jnp.ones(num, bool)
-    lanes = start(neuron, num, steps)
-    return Compiled(neuron), lanes, g, stimulus, steps, until, all_lanes, all_lanes
+    V0 = jnp.full(num, neuron.initial_V)
+    lanes = start(neuron, V0, steps)
+    lanes_of = (Compiled(neuron), lanes, g, stimulus, steps)
+    return *lanes_of, until, all_lanes, all_lanes, V0
 
 
 @pytest.mark.parametrize("stimulus", STIMULI)

@@ -477,3 +477,23 @@ def test_a_step_too_long_for_the_model_is_refused():
     with pytest.raises(ValueError, match="cannot resolve fast.*0.01 ms.*at most 0.08"):
         simulate(fast, np.ones(2), 10.0, dt=0.2)
     assert simulate(fast, np.ones(2), 10.0, dt=0.08).succeeded
+
+
+def test_cells_start_where_they_are_told_to():
+    # Without a current a passive cell falls back from wherever it starts.
+    V0 = np.array([-90.0, -60.0, -30.0])
+    cell = resistor("passive")
+    run = simulate(cell, np.full((3, 1), 0.1), 40.0, V0=V0, save="traces", dt=0.01)
+    expected = V0[:, None] * np.exp(-0.1 * run.ts)
+    np.testing.assert_allclose(run.V, expected, rtol=1e-4)
+
+
+def test_solvers_of_diffrax_start_where_they_are_told_to(g):
+    V0 = np.linspace(-90.0, -40.0, len(g))
+    run = lambda **how: simulate(STG, g, 5.0, V0=V0, save="traces", **how).V
+    np.testing.assert_allclose(run(dt=0.005), run(solver=dfx.Tsit5()), atol=0.3)
+
+
+def test_a_start_that_is_no_potential_is_refused(g):
+    with pytest.raises(ValueError, match="between -200 and 200, got nan"):
+        simulate(STG, g, 20.0, V0=np.nan)

@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, Key
 
 from dicjax.checkpoint import (
     Checkpoint,
-    is_checkpoint,
     load_checkpoint,
     shipped_checkpoint,
     shipped_models,
@@ -24,6 +23,7 @@ from dicjax.posterior import Posterior, posterior_of, read_trains
 from dicjax.result import Generated
 from dicjax.search import Progress, Search
 from dicjax.spikes import BURSTING, Features, LABELS, SILENT, SpikeTrain
+from dicjax.storage import is_checkpoint
 from dicjax.trial import as_train as as_train, features_of as features_of
 
 

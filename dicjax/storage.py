@@ -1,0 +1,193 @@
+"""Checkpoints on disk: a JSON header that people read, and arrays by Orbax."""
+
+import hashlib
+import importlib.metadata
+import importlib.resources
+import json
+import pathlib
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+
+PACKAGES = ("jax", "equinox", "numpy", "orbax-checkpoint")
+HEADER = "header.json"
+
+
+def write_checkpoint(
+    path: pathlib.Path,
+    format: str,
+    version: int,
+    config: dict[str, Any],
+    trees: Mapping[str, PyTree],
+    about: dict[str, Any],
+    *,
+    add: Callable[[pathlib.Path], None] | None = None,
+) -> None:
+    """Writes a checkpoint folder, whole or not at all; an older one is replaced.
+
+    **Arguments:**
+
+    - `format`, `version`: what reads it.
+    - `config`: from which the trees without their numbers can be made again.
+    - `trees`: by the name of the folder that their arrays go to.
+    - `about`: goes into the header as it is.
+    - `add`: writes further files into the folder it is given.
+    """
+    header = {
+        "format": format,
+        "version": version,
+        "config": config,
+        "config_hash": digest(json.dumps(config, sort_keys=True).encode()),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        **about,
+    }
+    partial = path.with_name(path.name + ".partial").absolute()
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, tree in trees.items():
+        _write_arrays(partial / name, leaves(tree))
+    if add is not None:
+        add(partial)
+    header["files_hash"] = _digest_files(partial)
+    (partial / HEADER).write_text(json.dumps(header, indent=2) + "\n")
+    shutil.rmtree(path, ignore_errors=True)
+    partial.rename(path)
+
+
+def read_header(path: pathlib.Path, format: str, version: int) -> dict[str, Any]:
+    """The header of a checkpoint, or a `ValueError` that says what is wrong with it."""
+    try:
+        header = json.loads((path / HEADER).read_text())
+    except (OSError, ValueError) as e:
+        raise ValueError(
+            f"{path} is not a dicjax checkpoint: it has no readable {HEADER}."
+        ) from e
+    found = header.get("format") if isinstance(header, dict) else None
+    if not str(found).startswith("dicjax-"):
+        raise ValueError(f"{path} is not a dicjax checkpoint: its header is foreign.")
+    if found != format:
+        raise ValueError(
+            f"{path} holds a {found}, where a {format} is needed: name another folder."
+        )
+    if header.get("version") != version:
+        raise ValueError(
+            f"The checkpoint {path} has format version {header.get('version')}, but "
+            f"this dicjax reads version {version}; train it again."
+        )
+    config = header.get("config")
+    hashed = digest(json.dumps(config, sort_keys=True).encode())
+    if not isinstance(config, dict) or hashed != header.get("config_hash"):
+        raise ValueError(
+            f"The header of the checkpoint {path} was edited: its configuration does "
+            "not match its hash; restore it."
+        )
+    return header
+
+
+def check_files(path: pathlib.Path, header: dict[str, Any]) -> None:
+    """Raises `ValueError` if the files of a checkpoint are not those it was made of."""
+    # Before anything is read: what storage layers make of damage is not for users.
+    if _digest_files(path) != header.get("files_hash"):
+        raise ValueError(
+            f"The checkpoint {path} is damaged: its files are not those that its "
+            "header describes; copy or train it again."
+        )
+
+
+def is_checkpoint(path: pathlib.Path | str) -> bool:
+    """Whether this names a folder that looks like a checkpoint."""
+    return (pathlib.Path(path) / HEADER).is_file()
+
+
+def shipped(name: str) -> pathlib.Path | None:
+    """The folder of the checkpoint of this name that dicjax ships, if it does."""
+    inside = pathlib.Path(str(importlib.resources.files("dicjax"))) / "checkpoints"
+    beside = inside.parents[1] / "checkpoints"  # in a checkout
+    for folder in (beside / name, inside / name):
+        if is_checkpoint(folder):
+            return folder
+    return None
+
+
+def filled(tree: PyTree, folder: pathlib.Path) -> Any:
+    """The tree with the numbers in a folder; on the device where it has numbers there.
+
+    NumPy arrays may have other shapes than those in the folder; JAX arrays may not.
+    """
+    arrays = _read_arrays(folder)
+    old, structure = jax.tree.flatten(eqx.filter(tree, _is_array))
+    fits = len(old) == len(arrays) and all(
+        a.shape == b.shape
+        for a, b in zip(old, arrays, strict=True)
+        if isinstance(a, jax.Array)
+    )
+    if not fits:
+        raise ValueError(
+            f"The checkpoint {folder.parent} holds another network than its header "
+            "describes; copy or train it again."
+        )
+    as_is = lambda old, new: jnp.asarray(new) if isinstance(old, jax.Array) else new
+    new = [as_is(*pair) for pair in zip(old, arrays, strict=True)]
+    rest = eqx.filter(tree, _is_array, inverse=True)
+    return eqx.combine(jax.tree.unflatten(structure, new), rest)
+
+
+def leaves(tree: PyTree) -> list:
+    """All arrays of a tree."""
+    return jax.tree.leaves(eqx.filter(tree, _is_array))
+
+
+def digest(content: bytes) -> str:
+    """Tells contents apart."""
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def _is_array(x) -> bool:
+    return isinstance(x, jax.Array | np.ndarray)
+
+
+def _write_arrays(folder: pathlib.Path, arrays: list) -> None:
+    import orbax.checkpoint as ocp
+
+    named = {f"{i:03}": np.asarray(x) for i, x in enumerate(arrays)}
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save(folder, named)
+    # It says where on this machine the folder was, which is nobody's business.
+    (folder / "commit_success.txt").unlink(missing_ok=True)
+
+
+def _read_arrays(folder: pathlib.Path) -> list[np.ndarray]:
+    import orbax.checkpoint as ocp
+
+    folder = folder.absolute()
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            metadata = checkpointer.metadata(folder).item_metadata
+            as_numpy = lambda _: ocp.RestoreArgs(restore_type=np.ndarray)
+            restore_args = jax.tree.map(as_numpy, dict(metadata))
+            arrays = checkpointer.restore(folder, restore_args=restore_args)
+    # Orbax raises whatever its storage layer does; all of it means the same here.
+    except Exception as e:
+        raise ValueError(
+            f"The checkpoint {folder.parent} is damaged: its arrays cannot be read; "
+            "copy or train it again."
+        ) from e
+    return [np.asarray(arrays[name]) for name in sorted(arrays)]
+
+
+def _digest_files(folder: pathlib.Path) -> str:
+    hasher = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if name == HEADER or "__pycache__" in name:
+            continue
+        hasher.update(name.encode())
+        hasher.update(path.read_bytes())
+    return hasher.hexdigest()[:12]

@@ -27,6 +27,7 @@ SHOWN = {
     "stg": (None, 1500.0),
     "stg-prinz": (None, 6000.0),
     "da": (None, 6000.0),
+    "cortical": ((1.0, 100.0, 700.0), 800.0),
     "hodgkin-huxley": ((10.0, 50.0, 200.0), 250.0),
     "connor-stevens": ((8.5, 100.0, 900.0), 1000.0),
     "pospischil-rs": ((2.0, 100.0, 500.0), 600.0),
@@ -41,6 +42,13 @@ points where published implementations differ:
 - The potassium reversal is -90 mV, as in the paper; its ModelDB entry (123623) has
   -100 mV."""
 NOTES = {
+    "cortical": """\
+One cell with the channels of all kinds of `pospischil`, whose regions its conductances
+span; the family that the [neural operator](../operators.md) learns is this cell at
+22 °C, `cortical().at(22.0)`, with conductances drawn from wide ranges. `V_T`,
+`tau_max` and `V_x` are those of the regular spiking and low-threshold spiking cells;
+H is the published one of thalamic relay cells at 35.5 °C. Default conductances are
+those of a regular spiking cell with a little of the rest.""",
     "stg": """\
 The calcium reversal is fixed at 80 mV, as in the populations of Fyon et al. (2024) and
 Brandoit et al. (2025); Liu et al. let it follow Nernst's equation.""",

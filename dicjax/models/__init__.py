@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 
 from dicjax.models.connor_stevens import connor_stevens as connor_stevens
+from dicjax.models.cortical import cortical as cortical
 from dicjax.models.da import da as da
 from dicjax.models.hodgkin_huxley import hodgkin_huxley as hodgkin_huxley
 from dicjax.models.pospischil import pospischil as pospischil
@@ -16,6 +17,7 @@ MODELS: dict[str, Callable[[], Neuron]] = {
     "stg": stg,
     "stg-prinz": stg_prinz,
     "da": da,
+    "cortical": cortical,
     "hodgkin-huxley": hodgkin_huxley,
     "connor-stevens": connor_stevens,
     "pospischil-rs": functools.partial(pospischil, "RS"),

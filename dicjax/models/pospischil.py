@@ -5,6 +5,7 @@ from typing import get_args, Literal
 
 from dicjax.channels import GatedChannel
 from dicjax.gating import (
+    AbstractCurve,
     Bell,
     Constant,
     Exponential,
@@ -65,29 +66,19 @@ def pospischil(kind: Kind = "RS") -> Neuron:
     """
     if kind not in get_args(Kind):
         raise ValueError(f"`kind` must be one of {get_args(Kind)}, got {kind!r}.")
-    # Rates per ms, time constants in ms.
     V_T = THRESHOLD[kind]
-    m = RateGate(3, Linoid(V_T + 13, 4.0, 1.28), Linoid(V_T + 40, -5.0, 1.4))
-    h = RateGate(
-        1,
-        Exponential(V_T + 17, -18.0, 0.128),
-        Sigmoid(V_T + 40, -5.0, amplitude=4.0),
-    )
-    n = RateGate(4, Linoid(V_T + 15, 5.0, 0.16), Exponential(V_T + 10, -40.0, 0.5))
-    flank = -35.0 - 20 * math.log(3.3)
-    tau_p = Bell((flank, 20.0), (-35.0, -20.0), amplitude=SLOWEST[kind])
-    p = Gate(1, Sigmoid(-35.0, -10.0), tau_p)
-    calcium = {"IB": (_cal(),), "LTS": (_cat(shift=-7.0),)}.get(kind, ())
+    na, kd, m = sodium(V_T), potassium(V_T), muscarinic(SLOWEST[kind])
+    calcium = {"IB": (high_calcium(),), "LTS": (low_calcium(-7.0),)}.get(kind, ())
     return Neuron(
         name=f"pospischil-{kind.lower()}",
         channels=(
-            GatedChannel("Na", (m, h), reversal=50.0),
-            GatedChannel("Kd", (n,), reversal=-90.0),
-            GatedChannel("M", (p,), reversal=-90.0),
+            na,
+            kd,
+            m,
             *calcium,
             GatedChannel("leak", reversal=LEAK[kind]),
         ),
-        timescales=(m.time_constant, n.time_constant, tau_p),
+        timescales=timescales(na, kd, m),
         V_ref=V_REF[kind],
         # Spike times hardly inform the leak, which the recipe draws down to zero.
         normaliser=0.01 if kind == "IB" else "leak",
@@ -97,7 +88,43 @@ def pospischil(kind: Kind = "RS") -> Neuron:
     )
 
 
-def _cal() -> GatedChannel:
+def sodium(V_T: float) -> GatedChannel:
+    """Na, after Traub and Miles, of a cell that fires from about `V_T` mV on."""
+    # Rates per ms, time constants in ms.
+    m = RateGate(3, Linoid(V_T + 13, 4.0, 1.28), Linoid(V_T + 40, -5.0, 1.4))
+    h = RateGate(
+        1,
+        Exponential(V_T + 17, -18.0, 0.128),
+        Sigmoid(V_T + 40, -5.0, amplitude=4.0),
+    )
+    return GatedChannel("Na", (m, h), reversal=50.0)
+
+
+def potassium(V_T: float) -> GatedChannel:
+    """Delayed-rectifier K, after Traub and Miles, of a cell that fires from `V_T`."""
+    n = RateGate(4, Linoid(V_T + 15, 5.0, 0.16), Exponential(V_T + 10, -40.0, 0.5))
+    return GatedChannel("Kd", (n,), reversal=-90.0)
+
+
+def muscarinic(slowest: float) -> GatedChannel:
+    """The slow M current, after Yamada et al.; `slowest` is its `tau_max`, in ms."""
+    flank = -35.0 - 20 * math.log(3.3)
+    tau = Bell((flank, 20.0), (-35.0, -20.0), amplitude=slowest)
+    return GatedChannel("M", (Gate(1, Sigmoid(-35.0, -10.0), tau),), reversal=-90.0)
+
+
+def timescales(
+    na: GatedChannel, kd: GatedChannel, m: GatedChannel
+) -> tuple[AbstractCurve, AbstractCurve, AbstractCurve]:
+    """Those of sodium activation, of the delayed rectifier and of the M current."""
+    return (
+        na.gates[0].time_constant,
+        kd.gates[0].time_constant,
+        m.gates[0].time_constant,
+    )
+
+
+def high_calcium() -> GatedChannel:
     """High-threshold calcium, after Reuveni et al. (1993)."""
     q = RateGate(2, Linoid(-27.0, 3.8, 0.209), Exponential(-75.0, -17.0, 0.94))
     r = RateGate(
@@ -108,7 +135,7 @@ def _cal() -> GatedChannel:
     return GatedChannel("CaL", (q, r), reversal=120.0)
 
 
-def _cat(shift: float) -> GatedChannel:
+def low_calcium(shift: float) -> GatedChannel:
     """Low-threshold calcium, after Destexhe et al. (1996); `shift` is `V_x`, in mV."""
     q10 = 3.0**1.2  # from 24 to 36 °C
     closing = Sigmoid(-84.0 - shift, 3.2)

@@ -1,0 +1,76 @@
+"""Currents injected into a cell and its potential, checked."""
+
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Bool, Float
+
+
+MIN_SAMPLES = 100
+MIN_EVERY, MAX_EVERY = 0.001, 5.0  # ms between samples
+MAX_V = 250.0  # mV
+MIN_V = 0.5  # mV; a potential that stays closer to 0 is in volts
+MAX_CURRENT = 1e5  # pA
+
+Rows = Float[np.ndarray, "sweeps samples"]
+
+
+def float64(values: Any) -> np.ndarray:
+    return np.asarray(values, np.float64)
+
+
+class Sweeps(eqx.Module):
+    """What the potential of a cell did in answer to injected currents, checked.
+
+    - `current`: injected, in pA.
+    - `V`: potential, in mV.
+    - `every`: time between samples, in ms. The first of each sweep is at 0 ms.
+    - `name`: of the cell, as tables and figures should name it.
+    """
+
+    current: Float[np.ndarray, "sweeps samples"] = eqx.field(converter=float64)
+    V: Float[np.ndarray, "sweeps samples"] = eqx.field(converter=float64)
+    every: float = eqx.field(static=True)
+    name: str = eqx.field(static=True, default="cell")
+
+    def __check_init__(self):
+        current, V, every = self.current, self.V, self.every
+        if V.ndim != 2 or not V.size or current.shape != V.shape:
+            raise ValueError(
+                f"{self.name}: current and potential must both be sweeps × samples, "
+                f"but have shapes {current.shape} and {V.shape}."
+            )
+        check_count(self.name, V.shape[1])
+        if not MIN_EVERY <= every <= MAX_EVERY:
+            raise ValueError(
+                f"{self.name}: samples {every:.4g} ms apart are not between "
+                f"{MIN_EVERY} and {MAX_EVERY} ms: correct the unit of time."
+            )
+        cut = "cut out what was not recorded."
+        self._refuse(~np.isfinite(current), current, f"the current is {{}} pA: {cut}")
+        self._refuse(~np.isfinite(V), V, f"the potential is {{}} mV: {cut}")
+        unit = "it is probably in another unit: correct that."
+        too_far = f"the potential is {{}} mV, beyond ±{MAX_V:g} mV: {unit}"
+        self._refuse(np.abs(V) > MAX_V, V, too_far)
+        if np.abs(V).max() < MIN_V:
+            raise ValueError(
+                f"{self.name}: the potential stays within {np.abs(V).max():.3g} mV of "
+                "0: it is probably in volts: correct the unit."
+            )
+        too_much = f"the current is {{}} pA, beyond ±{MAX_CURRENT:g} pA: {unit}"
+        self._refuse(np.abs(current) > MAX_CURRENT, current, too_much)
+
+    def _refuse(self, bad: Bool[np.ndarray, "..."], values: Rows, why: str) -> None:
+        if bad.any():
+            i, j = np.argwhere(bad)[0]
+            at = f"{self.name}, sweep {i} (from 0) at {j * self.every:g} ms"
+            raise ValueError(f"{at}: {why.format(f'{values[i, j]:.4g}')}")
+
+
+def check_count(name: str, num_samples: int) -> None:
+    if num_samples < MIN_SAMPLES:
+        raise ValueError(
+            f"{name}: {num_samples} samples in a sweep are too few: give at least "
+            f"{MIN_SAMPLES}."
+        )

@@ -58,6 +58,7 @@ from dicjax.gating import (
 )
 from dicjax.models import (
     connor_stevens as connor_stevens,
+    cortical as cortical,
     da as da,
     hodgkin_huxley as hodgkin_huxley,
     MODELS as MODELS,
@@ -115,12 +116,52 @@ __version__ = importlib.metadata.version("dicjax")
 
 # What would make everyone wait for libraries that few need.
 _ON_DEMAND = {
+    "characterise": "dicjax.characterisation",
+    "Characteristics": "dicjax.characterisation",
+    "compare": "dicjax.comparison",
+    "Comparison": "dicjax.comparison",
+    "draw_ensemble": "dicjax.ensemble",
     "export_neuron": "dicjax.exporters",
+    "Family": "dicjax.families",
+    "FAMILIES": "dicjax.families",
+    "find_steps": "dicjax.current_clamp",
+    "load_operator": "dicjax.operator_checkpoint",
+    "measure_cell": "dicjax.comparison",
     "Membrane": "dicjax.solvers",
+    "Operator": "dicjax.operator",
+    "passive_membrane": "dicjax.current_clamp",
+    "PassiveMembrane": "dicjax.current_clamp",
+    "read_sweeps": "dicjax.current_clamp",
+    "respond": "dicjax.response",
+    "Response": "dicjax.response",
     "StaggeredMidpoint": "dicjax.solvers",
+    "Steps": "dicjax.current_clamp",
+    "Sweeps": "dicjax.current_clamp",
 }
 if TYPE_CHECKING:
+    from dicjax.characterisation import (
+        characterise as characterise,
+        Characteristics as Characteristics,
+    )
+    from dicjax.comparison import (
+        compare as compare,
+        Comparison as Comparison,
+        measure_cell as measure_cell,
+    )
+    from dicjax.current_clamp import (
+        find_steps as find_steps,
+        passive_membrane as passive_membrane,
+        PassiveMembrane as PassiveMembrane,
+        read_sweeps as read_sweeps,
+        Steps as Steps,
+        Sweeps as Sweeps,
+    )
+    from dicjax.ensemble import draw_ensemble as draw_ensemble
     from dicjax.exporters import export_neuron as export_neuron
+    from dicjax.families import FAMILIES as FAMILIES, Family as Family
+    from dicjax.operator import Operator as Operator
+    from dicjax.operator_checkpoint import load_operator as load_operator
+    from dicjax.response import respond as respond, Response as Response
     from dicjax.solvers import (
         Membrane as Membrane,
         StaggeredMidpoint as StaggeredMidpoint,

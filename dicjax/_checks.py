@@ -74,12 +74,17 @@ def check_simulation(
         raise ValueError(f"`max_spikes` must be at least 1, got {max_spikes}.")
 
 
-def check_start(V0: np.ndarray) -> None:
-    """Raises `ValueError` unless cells can start at these potentials (mV)."""
+def check_start(V0: np.ndarray, Ca0: np.ndarray) -> None:
+    """Raises `ValueError` unless cells can start at these potentials (mV) and µM."""
     bad = ~(np.abs(V0) <= 200)  # also where it is nan
     if bad.any():
         raise ValueError(
             f"`V0` must be potentials in mV, between -200 and 200, got {V0[bad][0]}."
+        )
+    bad = ~((Ca0 >= 0) & np.isfinite(Ca0))
+    if bad.any():
+        raise ValueError(
+            f"`Ca0` must be concentrations of calcium in µM, got {Ca0[bad][0]}."
         )
 
 

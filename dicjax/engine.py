@@ -44,13 +44,20 @@ class Steps(eqx.Module):
     longest: Float[Array, ""]
 
 
-def start(neuron: Neuron, V0: Float[Array, " lanes"], steps: Steps) -> Lanes:
-    """Lanes at time zero, at potentials `V0` (mV)."""
+class Start(eqx.Module):
+    """Where lanes start: potential (mV) and calcium (µM)."""
+
+    V: Float[Array, " lanes"]
+    Ca: Float[Array, " lanes"]
+
+
+def start(neuron: Neuron, begin: Start, steps: Steps) -> Lanes:
+    """Lanes at time zero."""
     # Gates start in equilibrium, where half a step back changes nothing.
-    num_lanes, dtype = len(V0), steps.dt.dtype
+    num_lanes, dtype = len(begin.V), steps.dt.dtype
     fill = lambda x: jnp.full(num_lanes, x, dtype)
     first = jnp.minimum(steps.dt, steps.longest)
-    y = jax.vmap(neuron.initial_state)(V0)
+    y = jax.vmap(neuron.initial_state)(begin.V, begin.Ca)
     return Lanes(
         y=jax.tree.map(lambda x: jnp.broadcast_to(x, (num_lanes,)).astype(dtype), y),
         whole=jnp.zeros(num_lanes, jnp.int32),
@@ -67,10 +74,10 @@ def renewed(
     lanes: Lanes,
     steps: Steps,
     fresh: Bool[Array, " lanes"],
-    V0: Float[Array, " lanes"],
+    begin: Start,
 ) -> Lanes:
-    """The same lanes, those that are `fresh` back at time zero, at `V0` (mV)."""
-    new = start(neuron, V0, steps)
+    """The same lanes, those that are `fresh` back at time zero."""
+    new = start(neuron, begin, steps)
     return jax.tree.map(lambda new, old: jnp.where(fresh, new, old), new, lanes)
 
 
@@ -213,16 +220,16 @@ def dispatch(
     until: Int[Array, ""],
     busy: Bool[Array, " lanes"],
     fresh: Bool[Array, " lanes"],
-    V0: Float[Array, " lanes"],
+    begin: Start,
     num_bursts: int,
     record: bool,
 ) -> tuple[Lanes, Progress]:
     """Up to `num_bursts` bursts, until all `busy` lanes have reached `until` ms.
 
-    Lanes that are `fresh` start over, at `V0` (mV).
+    Lanes that are `fresh` start over.
     """
     neuron = program.neuron
-    lanes = renewed(neuron, lanes, steps, fresh, V0)
+    lanes = renewed(neuron, lanes, steps, fresh, begin)
     began = lanes.whole
     # As separate scalars the conductances vectorise over lanes like the state.
     columns = tuple(g.T)

@@ -13,7 +13,7 @@ import jax.experimental.pallas.triton as plt
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from dicjax.engine import burst, Compiled, Lanes, Progress, renewed, Steps
+from dicjax.engine import burst, Compiled, Lanes, Progress, renewed, Start, Steps
 from dicjax.stimulus import AbstractStimulus, cell_axes, Together, Waveform
 
 
@@ -39,7 +39,7 @@ def dispatch_fused(
     until: Int[Array, ""],
     busy: Bool[Array, " lanes"],
     fresh: Bool[Array, " lanes"],
-    V0: Float[Array, " lanes"],
+    begin: Start,
     num_bursts: int,
     record: bool,
     interpret: bool = False,
@@ -50,7 +50,7 @@ def dispatch_fused(
     """
     del until, busy, record
     num_lanes = len(g)
-    lanes = renewed(program.neuron, lanes, steps, fresh, V0)
+    lanes = renewed(program.neuron, lanes, steps, fresh, begin)
     inputs = (lanes, tuple(g.T), stimulus, steps)
     leaves, treedef = jax.tree.flatten(inputs)
     shared = [leaf.ndim == 0 for leaf in leaves]

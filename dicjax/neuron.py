@@ -299,9 +299,12 @@ class Neuron(eqx.Module):
             Ca=self.calcium_rate(y.V, y.gates, y.Ca, g),
         )
 
-    def initial_state(self, V: Float[Array, ""] | None = None) -> State:
-        """Where simulations start, or `V` (mV), with gates in equilibrium."""
-        V, Ca = self.initial_V if V is None else V, self.initial_Ca
+    def initial_state(
+        self, V: Float[Array, ""] | None = None, Ca: Float[Array, ""] | None = None
+    ) -> State:
+        """Where simulations start, or `V` (mV) and `Ca` (µM); gates in equilibrium."""
+        V = self.initial_V if V is None else V
+        Ca = self.initial_Ca if Ca is None else Ca
         return State(V=V, gates=self.steady_gates(V, Ca), Ca=Ca)
 
     def steady_calcium(self, V: Float[Array, ""], g: PyTree) -> Float[Array, ""]:

@@ -52,7 +52,7 @@ def _sampled(job, every, solver, tolerance, on_progress):
     g, stimulus = job.g, job.stimulus
     if stimulus is not None:
         stimulus = for_members(stimulus, jnp.arange(len(g)))
-    y = start(job.neuron, jnp.asarray(job.V0), job.steps).y
+    y = start(job.neuron, job.begin(np.arange(len(g))), job.steps).y
     samples = math.ceil(job.duration / every - 1e-9)
     per_stretch = max(1, min(samples, round(STRETCH / every)))
     pieces = [np.asarray(y.V)[:, None]]

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dicjax.engine import Compiled, dispatch, Progress, start, Steps
+from dicjax.engine import Compiled, dispatch, Progress, Start, start, Steps
 from dicjax.neuron import Neuron
 from dicjax.stepping import LONGEST
 from dicjax.stimulus import AbstractStimulus, for_members
@@ -47,9 +47,10 @@ class Job:
         save_every: float | None,
         max_spikes: int | None,
         V0: np.ndarray,
+        Ca0: np.ndarray,
     ):
         dtype = g.dtype
-        self.V0 = V0.astype(dtype)
+        self.V0, self.Ca0 = V0.astype(dtype), Ca0.astype(dtype)
         self.neuron = neuron.with_dtype(dtype)
         self.program = Compiled(self.neuron)
         self.g = g
@@ -118,6 +119,10 @@ class Job:
             first = self._next
             self._next = min(first + num, len(self.g))
             return np.arange(first, self._next)
+
+    def begin(self, members: np.ndarray) -> Start:
+        """Where these members start."""
+        return Start(jnp.asarray(self.V0[members]), jnp.asarray(self.Ca0[members]))
 
     def add_spikes(self, members: np.ndarray, times: np.ndarray) -> None:
         """Keeps, of (rows, members), the spikes between discard and duration."""
@@ -203,8 +208,8 @@ class _Worker:
         self.device = device
         self.x64 = bool(jax.config.jax_enable_x64)  # pyright: ignore
         self.num_lanes, self.num_bursts = num_lanes, num_bursts
-        V0 = jnp.zeros(num_lanes, job.g.dtype)
-        shapes = jax.eval_shape(lambda: start(job.neuron, V0, job.steps))
+        begin = job.begin(np.zeros(num_lanes, int))
+        shapes = jax.eval_shape(lambda: start(job.neuron, begin, job.steps))
         self.lanes = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
         self.owner = np.full(num_lanes, -1)
         self.now = np.zeros(num_lanes, np.int64)  # whole ms, of every lane
@@ -266,7 +271,7 @@ class _Worker:
             jnp.asarray(job.until, jnp.int32),
             jnp.asarray(self.owner >= 0),
             jnp.asarray(fresh),
-            jnp.asarray(job.V0[owner]),
+            job.begin(owner),
             self.num_bursts,
             job.every is not None,
         )

@@ -53,6 +53,7 @@ def simulate(
     dt: float = 0.05,
     stimulus: AbstractStimulus | None = None,
     V0: Float[ArrayLike, "*#cells"] | None = None,
+    Ca0: Float[ArrayLike, "*#cells"] | None = None,
     save: Literal["spikes", "traces"] = "spikes",
     save_every: float = 0.1,
     max_spikes: int | None = None,
@@ -79,8 +80,9 @@ def simulate(
         quarter as long during spikes and up to eight times as long between them. Errors
         go with its square.
     - `stimulus`: an applied current, such as [`dicjax.Step`][]; none by default.
-    - `V0`: where cells start, in mV, with their gates in equilibrium; one value for all
-        or one for each. By default where the model does.
+    - `V0`, `Ca0`: potential (mV) and calcium (µM) at which cells start, with their
+        gates in equilibrium; one value for all or one for each. By default those of the
+        model.
     - `save`: `"traces"` keeps the potential too, every `save_every` ms.
     - `max_spikes`: room for this many spikes per cell; by default for all.
     - `solver`: one of diffrax's, such as `diffrax.Tsit5()`, in place of our own. It is
@@ -96,9 +98,9 @@ def simulate(
     **Raises:**
 
     - `ValueError`: if `g` does not match the channels of `neuron` or has a negative or
-        non-finite entry, if times or `V0` do not make sense, if `dt` is too long for
-        the model, or if the stimulus ends before the simulation or has values for other
-        cells.
+        non-finite entry, if times, `V0` or `Ca0` do not make sense, if `dt` is too long
+        for the model, or if the stimulus ends before the simulation or has values for
+        other cells.
     """
     check_concrete(g)
     g = np.asarray(jnp.asarray(g))
@@ -113,10 +115,11 @@ def simulate(
         stimulus = per_cell(stimulus, shape)
     every = save_every if save == "traces" else None
     flat = g.reshape(-1, g.shape[-1])
-    start = np.asarray(neuron.initial_V if V0 is None else V0)
-    check_start(start)
-    start = np.broadcast_to(start, shape).reshape(-1)
-    job = Job(neuron, flat, duration, discard, dt, stimulus, every, max_spikes, start)
+    V0 = np.asarray(neuron.initial_V if V0 is None else V0)
+    Ca0 = np.asarray(neuron.initial_Ca if Ca0 is None else Ca0)
+    check_start(V0, Ca0)
+    starts = [np.broadcast_to(x, shape).reshape(-1) for x in (V0, Ca0)]
+    job = Job(neuron, flat, duration, discard, dt, stimulus, every, max_spikes, *starts)
     if solver is None:
         job.run(on_progress)
     else:

@@ -11,7 +11,7 @@ import dicjax
 
 PACKAGE = pathlib.Path(dicjax.__file__).parent
 LAYERS = (
-    ("_checks", "recipe", "config", "linear"),
+    ("_checks", "recipe", "config", "linear", "storage"),
     ("gating", "descent"),
     ("channels", "stimulus"),
     ("neuron",),
@@ -23,6 +23,14 @@ LAYERS = (
     ("scheduling",),
     ("reference",),
     ("simulation", "spikes", "dic", "neuron_files", "electrophysiology"),
+    ("families", "current_clamp"),
+    ("characterisation",),
+    ("operator",),
+    ("response", "ensemble", "operator_training"),
+    ("comparison", "operator_curves", "operator_scores", "operator_tuning"),
+    ("operator_tables",),
+    ("operator_checkpoint",),
+    ("operator_fitting",),
     ("compensation", "diversity"),
     ("population", "readers", "encoder", "atlas", "distances", "correction"),
     ("emulator", "polytope", "trial", "cycle", "reach"),

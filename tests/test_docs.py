@@ -1,6 +1,7 @@
 import pathlib
 import re
 
+import jax
 import numpy as np
 import pytest
 
@@ -73,3 +74,18 @@ def test_the_page_on_populations_does_what_it_says():
     assert str(page["population"]) == "100 of 100 members ok"
     assert page["refined"].valid.mean() > 0.95
     assert page["way"].valid.mean() > 0.95
+
+
+def test_the_page_on_operators_does_what_it_says():
+    page = run_blocks("operators.md")
+    assert page["answer"].V.shape == (200, 8000)
+    rest = page["features"][:, page["operator"].names.index("rest")]
+    np.testing.assert_allclose(page["answer"].V[:, 0], rest, rtol=1e-5)
+    # All gain as much above one threshold, so they fire about as often.
+    counts = np.asarray(page["shape"].num_spikes)
+    assert 6 <= np.median(counts) <= 14
+    assert page["later"].V[0, 0] == page["answer"].memory.V[0]
+    slope = jax.grad(page["potential"])(15.0)
+    step = 0.05
+    ahead, behind = (page["potential"](15.0 + x) for x in (step, -step))
+    np.testing.assert_allclose(slope, (ahead - behind) / (2 * step), rtol=0.05)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from test_neuron import BOXES
 
-from dicjax.engine import Compiled, dispatch, start, Steps
+from dicjax.engine import Compiled, dispatch, Start, start, Steps
 from dicjax.kernel import dispatch_fused, supports, TILE
 from dicjax.models import MODELS
 from dicjax.stimulus import Chirp, for_members, NoisyCurrent, Ramp, Step, Waveform
@@ -36,10 +36,10 @@ def arguments(name, stimulus=None, num=TILE, dtype="float32"):
         stimulus = jax.tree.map(cast, for_members(stimulus, jnp.arange(num)))
     until = jnp.asarray(10_000, jnp.int32)
     all_lanes = jnp.ones(num, bool)
-    V0 = jnp.full(num, neuron.initial_V)
-    lanes = start(neuron, V0, steps)
+    begin = Start(jnp.full(num, neuron.initial_V), jnp.full(num, neuron.initial_Ca))
+    lanes = start(neuron, begin, steps)
     lanes_of = (Compiled(neuron), lanes, g, stimulus, steps)
-    return *lanes_of, until, all_lanes, all_lanes, V0
+    return *lanes_of, until, all_lanes, all_lanes, begin
 
 
 @pytest.mark.parametrize("stimulus", STIMULI)

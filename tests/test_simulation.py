@@ -497,3 +497,19 @@ def test_solvers_of_diffrax_start_where_they_are_told_to(g):
 def test_a_start_that_is_no_potential_is_refused(g):
     with pytest.raises(ValueError, match="between -200 and 200, got nan"):
         simulate(STG, g, 20.0, V0=np.nan)
+    with pytest.raises(ValueError, match="calcium in µM, got -1.0"):
+        simulate(STG, g, 20.0, Ca0=-1.0)
+
+
+def test_a_cell_in_equilibrium_stays_there():
+    # Everything cancels, calcium with it, so nothing moves.
+    g = jnp.asarray([0.0, 0.0, 0.3, 0.3, 10.0, 0.0, 0.01, 0.1])
+    V = jnp.linspace(-80, -40, 4001)
+    Ca = jax.vmap(STG.steady_calcium, (0, None))(V, g)
+    current = lambda V, Ca: STG.total_current(V, STG.steady_gates(V, Ca), Ca, g)
+    rest = int(jnp.argmax(jax.vmap(current)(V, Ca) > 0))
+    run = lambda **how: (
+        simulate(STG, g[None], 200.0, V0=float(V[rest]), save="traces", **how).V
+    )
+    assert np.abs(run(Ca0=float(Ca[rest])) - float(V[rest])).max() < 0.05
+    assert np.abs(run(Ca0=20.0) - float(V[rest])).max() > 0.05

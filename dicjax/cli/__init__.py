@@ -15,6 +15,7 @@ from dicjax.cli.certifying import Certify
 from dicjax.cli.common import File, Flat, models_of, Progress, say, write_table
 from dicjax.cli.explaining import Explain
 from dicjax.cli.learning import Adapt, Dataset, Train
+from dicjax.cli.operating import OperatorCommand
 from dicjax.cli.recording import Recording
 from dicjax.config import GenerateConfig
 
@@ -316,6 +317,7 @@ COMMANDS: dict[str, Callable] = {
     "dataset": Dataset,
     "train": Train,
     "adapt": Adapt,
+    "operator": OperatorCommand,
 }
 Command = (
     Annotated[Generate, tyro.conf.subcommand("generate")]
@@ -328,6 +330,7 @@ Command = (
     | Annotated[Dataset, tyro.conf.subcommand("dataset")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Adapt, tyro.conf.subcommand("adapt")]
+    | Annotated[OperatorCommand, tyro.conf.subcommand("operator")]
 )
 
 

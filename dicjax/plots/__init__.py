@@ -19,6 +19,10 @@ from dicjax.plots.explanation import (
     plot_reachability as plot_reachability,
 )
 from dicjax.plots.learning import plot_training as plot_training
+from dicjax.plots.operator import (
+    plot_comparison as plot_comparison,
+    plot_responses as plot_responses,
+)
 from dicjax.plots.paths import (
     plot_path as plot_path,
     plot_refinement as plot_refinement,

@@ -1,0 +1,379 @@
+"""Commands of the neural operator."""
+
+import dataclasses
+import pathlib
+from typing import Annotated, Literal
+
+import tyro
+
+from dicjax.cli.common import File, Progress, say, write_table
+from dicjax.config import OperatorConfig, OperatorTraining
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOperator:
+    """Train an operator on a family of neurons that is simulated meanwhile.
+
+    Characterises members of the family, corrects the curves of the operator for its
+    time step, trains the network that reads features, tests it on members and currents
+    it has not seen, and writes a checkpoint. With the defaults this takes most of an
+    hour on two cores; `--training.members 1000 --training.num-steps 1500
+    --training.num-corrections 60` makes a rough one in two minutes.
+    """
+
+    family: tyro.conf.Positional[str]
+    """The family: cortical."""
+    out: pathlib.Path
+    """Folder of the checkpoint; it must not exist yet."""
+    data: pathlib.Path | None = None
+    """Folder where members and the state of training are kept: the same command then
+    goes on where it was stopped."""
+    operator: OperatorConfig = dataclasses.field(default_factory=OperatorConfig)
+    training: OperatorTraining = dataclasses.field(default_factory=OperatorTraining)
+
+    def run(self) -> int:
+        """Trains and writes; the exit status."""
+        from dicjax.families import find_family
+        from dicjax.operator_fitting import fit_operator
+
+        _check_new(self.out)
+        with Progress() as progress:
+            scores = fit_operator(
+                find_family(self.family),
+                self.out,
+                config=self.operator,
+                training=self.training,
+                data=self.data,
+                on_progress=progress,
+            )
+        _print_scores(scores)
+        print(f"Use it with `dicjax operator predict --operator {self.out}`.")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TuneOperator:
+    """Fine-tune an operator so that one feature of its answers comes out better."""
+
+    feature: tyro.conf.Positional[Literal["sag", "width", "height"]]
+    """The feature: of a hyperpolarised cell, or of spikes."""
+    out: pathlib.Path
+    """Folder of the new checkpoint; it must not exist yet."""
+    operator: str = "cortical"
+    """A family whose operator ships, or the folder of one."""
+    members: int = 2048
+    """How many neurons of the family to learn from."""
+    num_steps: int = 300
+    """Optimiser steps."""
+    seed: int = 0
+    """Seed of everything random."""
+    data: pathlib.Path | None = None
+    """Folder where characterised members are kept."""
+
+    def run(self) -> int:
+        """Tunes and writes; the exit status."""
+        from dicjax.operator_fitting import tune_to_feature
+
+        _check_new(self.out)
+        with Progress() as progress:
+            before, after = tune_to_feature(
+                self.operator,
+                self.feature,
+                self.out,
+                num_members=self.members,
+                num_steps=self.num_steps,
+                seed=self.seed,
+                data=self.data,
+                on_progress=progress,
+            )
+        print(
+            f"Median error of {self.feature} on members apart: {before:.3g} before, "
+            f"{after:.3g} after -> {self.out}"
+        )
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """Predict the potential of neurons that receive a current.
+
+    Writes a folder with traces.npz (time_ms, current_uA_cm2, voltage_mV), traces.png
+    and manifest.json.
+    """
+
+    features: File
+    """CSV with a row per neuron and a column per feature, as `dicjax operator ensemble`
+    writes it."""
+    out: pathlib.Path
+    """Folder to write; it must not exist yet."""
+    current: pathlib.Path | None = None
+    """CSV with columns time_ms and current (µA/cm²), evenly sampled; a step if not
+    given."""
+    step: float = 2.0
+    """Height of the step, in µA/cm²."""
+    start: float = 50.0
+    """When it begins, in ms."""
+    stop: float = 550.0
+    """When it ends, in ms."""
+    duration: float = 600.0
+    """How long to predict, in ms."""
+    operator: str = "cortical"
+    """A family whose operator ships, or the folder of one."""
+    overwrite: bool = False
+    """Replace what the folder already holds."""
+
+    def run(self) -> int:
+        """Predicts and writes; the exit status."""
+        import numpy as np
+
+        from dicjax.operator_checkpoint import load_operator
+        from dicjax.operator_tables import read_current, read_features
+        from dicjax.plots import plot_responses
+        from dicjax.response import respond
+        from dicjax.tables import check_folder, write_folder
+
+        check_folder(self.out, self.overwrite)
+        operator = load_operator(self.operator)
+        features = read_features(self.features, operator)
+        if self.current is not None:
+            current, every = read_current(self.current)
+        else:
+            current, every = self._step()
+        V = np.asarray(respond(operator, current, features, every=every).V)
+        current = np.broadcast_to(current, V.shape)
+
+        def write(folder: pathlib.Path) -> None:
+            np.savez_compressed(
+                folder / "traces.npz",
+                time_ms=every * np.arange(V.shape[1]),
+                current_uA_cm2=current,
+                voltage_mV=V,
+            )
+            plot_responses(current, V, every).savefig(folder / "traces.png", dpi=150)
+            _write_manifest(folder, {"operator": self.operator, "every_ms": every})
+
+        write_folder(self.out, self.overwrite, write)
+        print(f"{len(V)} neurons, {V.shape[1] * every:g} ms -> {self.out}")
+        return 0
+
+    def _step(self):
+        import numpy as np
+
+        from dicjax.comparison import EVERY
+
+        if not 0 <= self.start < self.stop <= self.duration:
+            raise ValueError(
+                f"A step from {self.start} to {self.stop} ms does not lie within "
+                f"{self.duration} ms: change `--start`, `--stop` or `--duration`."
+            )
+        ts = EVERY * np.arange(round(self.duration / EVERY))
+        on = (ts >= self.start - 1e-6) & (ts < self.stop - 1e-6)
+        return (self.step * on).astype(np.float32), EVERY
+
+
+@dataclasses.dataclass(frozen=True)
+class EnsembleOf:
+    """Draw neurons that resemble a cell in what was measured of it.
+
+    Writes a CSV with a row per neuron and a column per feature. Without any feature it
+    draws from the whole family.
+    """
+
+    out: pathlib.Path | None = None
+    """CSV to write; the terminal if not given."""
+    measured: tuple[str, ...] = ()
+    """What was measured, as name=value, in the units that `dicjax operator ensemble
+    --list` shows: `--measured rest=-70 threshold=1.2 gain=10`."""
+    neurons: int = 200
+    """How many to draw."""
+    spread: float = 0.0
+    """How far they stray from what was measured, as a share of how much it varies in
+    the family."""
+    operator: str = "cortical"
+    """A family whose operator ships, or the folder of one."""
+    seed: int = 0
+    """The same seed gives the same neurons."""
+    list: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Only show the features, their units and their ranges."""
+
+    def run(self) -> int:
+        """Draws and writes; the exit status."""
+        import jax
+
+        from dicjax.ensemble import draw_ensemble
+        from dicjax.operator_checkpoint import load_operator
+        from dicjax.operator_tables import describe_features
+
+        operator = load_operator(self.operator)
+        if self.list:
+            print(describe_features(operator))
+            return 0
+        drawn = draw_ensemble(
+            jax.random.key(self.seed),
+            operator,
+            dict(_named(text) for text in self.measured),
+            self.neurons,
+            spread=self.spread,
+        )
+        columns = {name: drawn[:, i].tolist() for i, name in enumerate(operator.names)}
+        write_table(columns, self.out)
+        if self.out is not None:
+            print(f"{self.neurons} neurons -> {self.out}")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Compare:
+    """Compare a recorded cell with an ensemble conditioned on some of its steps.
+
+    RECORDING has a step of current per sweep. Writes a folder with comparison.csv (a
+    row per sweep and feature: recorded, and quartiles of the ensemble), features.csv (a
+    row per neuron), comparison.png and manifest.json (what was measured, settings).
+    """
+
+    recording: File
+    """Sweeps of current (pA) and potential (mV): npz, CSV, or ABF and all else that neo
+    reads."""
+    out: pathlib.Path
+    """Folder to write; it must not exist yet."""
+    membrane: pathlib.Path | None = None
+    """A recording of the cell with a small step, for resistance and capacitance."""
+    capacitance: float | None = None
+    """Of the cell, in pF, if there is no such recording."""
+    use: tuple[int, ...] = ()
+    """Sweeps, counted from 0, to measure features from; all if not given. The others
+    are predicted."""
+    neurons: int = 200
+    """How many neurons are in the ensemble."""
+    spread: float = 0.3
+    """How far candidates stray from the cell's F-I curve, as a share of how much it
+    varies in the family."""
+    operator: str = "cortical"
+    """A family whose operator ships, or the folder of one."""
+    seed: int = 0
+    """The same seed gives the same ensemble."""
+    overwrite: bool = False
+    """Replace what the folder already holds."""
+
+    def run(self) -> int:
+        """Compares and writes; the exit status."""
+        import jax
+
+        from dicjax.comparison import compare
+        from dicjax.current_clamp import find_steps, read_sweeps
+        from dicjax.operator_checkpoint import load_operator
+        from dicjax.plots import plot_comparison
+        from dicjax.tables import check_folder, write_folder
+
+        check_folder(self.out, self.overwrite)
+        operator = load_operator(self.operator)
+        sweeps = read_sweeps(self.recording)
+        steps = find_steps(sweeps)
+        capacitance, resistance = self._membrane(sweeps, steps)
+        say(f"Predicting {self.neurons} neurons in {len(sweeps.V)} sweeps ...")
+        compared = compare(
+            jax.random.key(self.seed),
+            operator,
+            sweeps,
+            steps,
+            capacitance,
+            resistance=resistance,
+            use=self.use or None,
+            num=self.neurons,
+            spread=self.spread,
+        )
+
+        def write(folder: pathlib.Path) -> None:
+            write_table(compared.table(), folder / "comparison.csv")
+            columns = dict(
+                zip(operator.names, compared.features.T.tolist(), strict=True)
+            )
+            write_table(columns, folder / "features.csv")
+            about = {
+                "capacitance_pF": capacitance,
+                "resistance_MOhm": resistance,
+                "measured": compared.measured,
+                "used_sweeps": list(self.use) or list(range(len(sweeps.V))),
+                "operator": self.operator,
+                "seed": self.seed,
+            }
+            _write_manifest(folder, about)
+            figure = plot_comparison(compared, sweeps, steps)
+            figure.savefig(folder / "comparison.png", dpi=150)
+
+        write_folder(self.out, self.overwrite, write)
+        print(compared.summary())
+        print(f"Look at {self.out / 'comparison.png'}.")
+        return 0
+
+    def _membrane(self, sweeps, steps) -> tuple[float, float | None]:
+        from dicjax.current_clamp import find_steps, passive_membrane, read_sweeps
+
+        if self.membrane is not None:
+            small = read_sweeps(self.membrane)
+            passive = passive_membrane(small, find_steps(small))
+            return self.capacitance or passive.capacitance, passive.resistance
+        if self.capacitance is not None:
+            return self.capacitance, None
+        try:
+            passive = passive_membrane(sweeps, steps)
+        except ValueError as e:
+            raise ValueError(
+                f"{e} Give it as `--capacitance`, in pF, or a recording of a small "
+                "step as `--membrane`."
+            ) from e
+        return passive.capacitance, passive.resistance
+
+
+def _write_manifest(folder: pathlib.Path, about: dict) -> None:
+    import json
+
+    from dicjax.tables import FORMAT
+
+    text = json.dumps({"format": FORMAT, **about}, indent=2)
+    (folder / "manifest.json").write_text(text + "\n")
+
+
+def _named(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError as e:
+        raise ValueError(
+            f"{text!r} is no measured feature: write name=value, such as rest=-70."
+        ) from e
+
+
+def _check_new(out: pathlib.Path) -> None:
+    if out.exists():
+        raise ValueError(f"{out} exists already; name another folder.")
+
+
+def _print_scores(scores) -> None:
+    for name, one in scores.items():
+        print(
+            f"{name} members ({one.num} traces): spike counts {one.spike_count:.1%} "
+            f"off, firing missed in {one.missed:.1%} and false in {one.false:.1%}; "
+            f"centred relative L2 {one.centred_l2:.1%} (median); widths "
+            f"{one.width:.1%}, heights {one.height:.1%} off"
+        )
+
+
+Operator = (
+    Annotated[TrainOperator, tyro.conf.subcommand("train")]
+    | Annotated[TuneOperator, tyro.conf.subcommand("tune")]
+    | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[EnsembleOf, tyro.conf.subcommand("ensemble")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class OperatorCommand:
+    """The neural operator: currents and features of neurons in, potentials out."""
+
+    command: tyro.conf.OmitSubcommandPrefixes[Operator]
+
+    def run(self) -> int:
+        """Runs the command; the exit status."""
+        return self.command.run()

@@ -135,8 +135,10 @@ def _drawn(key, members, wanted, known, scale, num, spread):
     z = (members - members.mean(axis=0)) / scale
     # Between a member and one of those next to it.
     first = np.asarray(jr.randint(keys[0], (num,), 0, len(members)))
-    _, nearest = scipy.spatial.KDTree(z).query(z[first], min(MIXED, len(members)))
-    choice = np.asarray(jr.randint(keys[1], (num,), 0, nearest.shape[1]))
+    num_near = min(MIXED, len(members))
+    found = scipy.spatial.KDTree(z).query(z[first], num_near)[1]
+    nearest = np.reshape(found, (num, num_near))
+    choice = np.asarray(jr.randint(keys[1], (num,), 0, num_near))
     second = nearest[np.arange(num), choice]
     part = np.asarray(jr.uniform(keys[2], (num, 1), jnp.float32))
     x = members[first] + part * (members[second] - members[first])

@@ -98,7 +98,7 @@ def _find(name: str | pathlib.Path) -> pathlib.Path:
         return pathlib.Path(name)
     if str(name) in FAMILIES:
         raise ValueError(
-            f"No operator of the family {str(name)!r} ships with dicjax: train one with "
+            f"No operator of the family {str(name)!r} ships: train one with "
             f"`dicjax operator train {name} --out FOLDER`."
         )
     raise ValueError(

@@ -15,7 +15,7 @@ import jax.random as jr
 import numpy as np
 
 import dicjax as dj
-from dicjax.engine import BURST, Compiled, dispatch, start, Steps
+from dicjax.engine import BURST, Compiled, dispatch, Start, start, Steps
 from dicjax.kernel import dispatch_fused
 
 
@@ -60,13 +60,21 @@ def compiled_part(g: np.ndarray, name: str, advance) -> None:
     """Times steps alone, with everything on the device."""
     neuron, num = dj.stg().with_dtype(g.dtype), len(g)
     steps = Steps(jnp.asarray(0.05, g.dtype), jnp.asarray(0.4, g.dtype))
-    lanes, every = start(neuron, num, steps), jnp.ones(num, bool)
+    fill = lambda x: jnp.full(num, x, g.dtype)
+    begin = Start(fill(neuron.initial_V), fill(neuron.initial_Ca))
+    lanes, every = start(neuron, begin, steps), jnp.ones(num, bool)
     args = (jnp.asarray(g), None, steps, jnp.asarray(10**6, jnp.int32), every)
     program, seconds = Compiled(neuron), []
     began = time.perf_counter()
     for repeat in range(REPEATS + 1):
         lanes, progress = advance(
-            program, lanes, *args, every if repeat == 0 else ~every, BURSTS, False
+            program,
+            lanes,
+            *args,
+            every if repeat == 0 else ~every,
+            begin,
+            BURSTS,
+            False,
         )
         jax.block_until_ready((lanes, progress))
         seconds.append(time.perf_counter() - began)

@@ -149,6 +149,7 @@ def test_cells_stay_where_they_rest_when_simulated_from_there(measured):
         )
         for V0 in (rest, rest + np.linspace(3, 8, 4, dtype=np.float32))
     )
+    assert stay.V is not None and move.V is not None
     assert np.abs(stay.V - rest[:, None]).max() < 0.02
     # Each starts at its own potential, with gates that are settled there.
     away = move.V[:, 0] - rest
@@ -193,6 +194,7 @@ def test_spikes_are_as_a_trace_at_fifteen_hertz_shows_them(measured):
     times = run.spike_times[np.isfinite(run.spike_times)]
     latency = times[0] - BEFORE
     np.testing.assert_allclose(measured["latency"][i], latency, rtol=0.02)
+    assert run.V is not None and run.ts is not None
     between = run.V[(run.ts > times[0]) & (run.ts < times[-1])]
     np.testing.assert_allclose(measured["depth"][i], between.min(), atol=0.5)
     peak = run.V.max()

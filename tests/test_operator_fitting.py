@@ -77,9 +77,10 @@ def fresh_loss(operator, members):
     neuron = FAMILY.neuron.with_dtype(jnp.dtype("float32"))
     family = eqx.tree_at(lambda f: f.neuron, FAMILY, neuron)
     pool = make_pool(jr.key(7), neuron, members, 64)
-    for i in range(3):
-        who = pool.number
-        pool, samples = segment(jr.key(i), family, pool, members)
+    for i in range(2):
+        pool, _ = segment(jr.key(i), family, pool, members)
+    who = pool.number
+    _, samples = segment(jr.key(2), family, pool, members)
     parts = (members.x[who], members.g[who], members.threshold[who], samples)
     return float(operator_loss(operator, *parts))
 

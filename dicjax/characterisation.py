@@ -22,6 +22,8 @@ from dicjax.stimulus import Step
 
 COUNTS = (5, 15, 40)  # spikes in the first second of a step
 BEFORE, STEP, AFTER = 20.0, 1000.0, 200.0  # ms
+# A spike is told once it has fallen, which may be after the step.
+LATE_END = BEFORE + STEP + 20.0  # ms
 EVERY = 0.05  # ms between samples of spikes
 CURRENTS = (0.01, 20.0)  # µA/cm² between which cells fire
 NUM_HALVINGS = 16
@@ -265,11 +267,10 @@ def _currents_of_counts(work, g):
     low, high = (np.full(len(wanted), np.log(x)) for x in CURRENTS)
     for _ in range(NUM_HALVINGS):
         middle = (low + high) / 2
-        run = work.step(everyone, np.exp(middle).astype(np.float32), BEFORE + STEP)
+        run = work.step(everyone, np.exp(middle).astype(np.float32), LATE_END)
         work.tell()
-        count = np.sum(
-            (run.spike_times >= BEFORE) & np.isfinite(run.spike_times), axis=1
-        )
+        times = run.spike_times
+        count = np.sum((times >= BEFORE) & (times < BEFORE + STEP), axis=1)
         fires = count >= wanted
         low, high = np.where(fires, low, middle), np.where(fires, middle, high)
     return np.exp((low + high) / 2).reshape(num, -1)

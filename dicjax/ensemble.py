@@ -60,6 +60,8 @@ def draw_ensemble(
     Warns where the cell lies outside of the family: what then is drawn is the edge of
     it, and is answered less well.
     """
+    if num < 1:
+        raise ValueError(f"An ensemble needs at least 1 of neurons, got {num}.")
     wanted = _coordinates(operator, measured)
     library = np.asarray(operator.library)
     scale = library.std(axis=0)

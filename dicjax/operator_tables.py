@@ -81,7 +81,13 @@ def _columns(path: pathlib.Path) -> dict[str, np.ndarray]:
         table = csv.read_csv(path)
     except ArrowException as e:
         raise ValueError(f"{path.name} cannot be read as CSV: {e}.") from e
-    return {name: table[name].to_numpy() for name in table.column_names}
+    names = table.column_names
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"{path.name} has a column more than once among {', '.join(names)}: keep "
+            "one of each."
+        )
+    return {name: table[name].to_numpy() for name in names}
 
 
 def _numbers(path, name, columns) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Commands of the neural operator."""
 
 import dataclasses
+import math
 import pathlib
 from typing import Annotated, Literal
 
@@ -161,7 +162,7 @@ class Predict:
 
         from dicjax.comparison import EVERY
 
-        if not 0 <= self.start < self.stop <= self.duration:
+        if not 0 <= self.start < self.stop <= self.duration < math.inf:
             raise ValueError(
                 f"A step from {self.start} to {self.stop} ms does not lie within "
                 f"{self.duration} ms: change `--start`, `--stop` or `--duration`."

@@ -44,7 +44,6 @@ def draw_ensemble(
     - `num`: how many neurons to draw.
     - `spread`: how far drawn neurons stray from what was measured, as a share of how
         much it varies in the family.
-
     - `pinned`: which of the measured features drawn neurons have exactly, but for
         `spread`; all if not given. The others only choose whom they resemble.
 
@@ -55,13 +54,13 @@ def draw_ensemble(
     **Raises:**
 
     - `ValueError`: if a name is unknown, or a value not finite, or not positive where
-        it must be.
+        it must be, or `num` below 1.
 
     Warns where the cell lies outside of the family: what then is drawn is the edge of
     it, and is answered less well.
     """
     if num < 1:
-        raise ValueError(f"An ensemble needs at least 1 of neurons, got {num}.")
+        raise ValueError(f"An ensemble needs one neuron at least, got {num} neurons.")
     wanted = _coordinates(operator, measured)
     library = np.asarray(operator.library)
     scale = library.std(axis=0)

@@ -55,8 +55,8 @@ class Family(eqx.Module):
 def cortical_family() -> Family:
     """Cortical cells in a slice at room temperature.
 
-    From regular firing to adapting, bursting and rebounding ones, with spikes 1.5 to 5
-    ms wide, as those of young animals.
+    From regular firing to adapting, bursting and rebounding ones, with spikes 1.4 to
+    4.2 ms wide, as those of young animals.
     """
     return Family(
         "cortical",

@@ -92,7 +92,7 @@ def members_of(
 
 
 def make_pool(key: Key[Array, ""], neuron: Neuron, members: Members, num: int) -> Pool:
-    """Members at rest."""
+    """Members where simulations of the neuron start."""
     k1, k2, k3 = jr.split(key, 3)
     number = jr.randint(k1, (num,), 0, len(members.g))
     y = jax.tree.map(lambda x: jnp.full(num, x), neuron.initial_state())
@@ -206,7 +206,12 @@ def train_operator(
     pool = make_pool(jr.fold_in(key, 0), neuron, members, training.pool)
     learned = eqx.filter(operator, is_learned(operator))
     run = _Run(learned, learned, optimiser(training).init(learned), pool)
-    per_segment = PASSES * (training.pool // training.batch_size)
+    per_segment, rest = divmod(PASSES * training.pool, training.batch_size)
+    if rest or not per_segment:
+        raise ValueError(
+            f"`batch_size` must divide twice the pool of {training.pool}, got "
+            f"{training.batch_size}: take a power of two, and the pool likewise."
+        )
     num_segments = -(-training.num_steps // per_segment)
     first, run = _restored(folder, training, run)
     for i in range(first, num_segments):
@@ -298,11 +303,16 @@ def _about(training: OperatorTraining) -> str:
     return json.dumps(dataclasses.asdict(training), sort_keys=True)
 
 
+def _shapes(run: _Run) -> list[list[int]]:
+    return [list(x.shape) for x in jax.tree.leaves(run)]
+
+
 def _save(folder, training, done, run) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / "state.partial"
     with open(partial, "wb") as file:
-        header = json.dumps({"training": _about(training), "done": done})
+        about = {"training": _about(training), "shapes": _shapes(run), "done": done}
+        header = json.dumps(about)
         file.write(header.encode() + b"\n")
         eqx.tree_serialise_leaves(file, run)
     partial.replace(folder / "state.eqx")
@@ -314,7 +324,10 @@ def _restored(folder, training, run):
         return 0, run
     with open(path, "rb") as file:
         header = json.loads(file.readline())
-        if header["training"] != _about(training):
+        if (header["training"], header.get("shapes")) != (
+            _about(training),
+            _shapes(run),
+        ):
             raise ValueError(
                 f"{folder} holds the state of another training: name another folder, "
                 "or the settings that it was begun with."

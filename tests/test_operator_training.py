@@ -1,0 +1,417 @@
+"""What operators are trained on and scored by; trained ones are in another file."""
+
+import dataclasses
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from jaxtyping import Array
+
+import dicjax.operator_fitting as fitting
+from dicjax.characterisation import Characteristics, NAMES, to_coordinates
+from dicjax.cli import main
+from dicjax.config import OperatorConfig, OperatorTraining
+from dicjax.families import Family, find_family
+from dicjax.operator import untrained
+from dicjax.operator_checkpoint import load_operator, operator_config, save_operator
+from dicjax.operator_scores import DURATION, EVERY, score, START, STOP
+from dicjax.operator_training import (
+    CHANGE,
+    currents,
+    LOUDEST,
+    make_pool,
+    members_of,
+    NOISE_MEMORY,
+    operator_loss,
+    SAMPLED,
+    SAMPLES,
+    segment,
+    SILENT,
+    train_operator,
+)
+from dicjax.response import respond
+
+
+FAMILY = find_family("cortical")
+SINGLE = eqx.tree_at(
+    lambda f: f.neuron, FAMILY, FAMILY.neuron.with_dtype(jnp.dtype(jnp.float32))
+)
+SMALL = OperatorConfig(width=8, num_layers=2)
+SHORT = OperatorTraining(num_steps=4, batch_size=16, pool=16)
+NUM = 24
+
+
+def _measured(num, seed=0) -> Characteristics:
+    """What cells might have been measured as."""
+    rng = np.random.default_rng(seed)
+    values = {name: rng.uniform(1, 2, num) for name in NAMES}
+    values |= {
+        "rest": rng.uniform(-75, -70, num),
+        "gain": rng.uniform(10, 30, num),
+        "high_gain": rng.uniform(10, 30, num),
+    }
+    table = np.stack([values[name] for name in NAMES], axis=1).astype(np.float32)
+    return Characteristics(table, np.arange(num) % 5 > 0)
+
+
+@pytest.fixture(scope="module")
+def members():
+    return members_of(FAMILY.sample(jr.key(0), NUM), _measured(NUM))
+
+
+def _untrained(config=SMALL, family=FAMILY):
+    x = np.asarray(to_coordinates(_measured(NUM).values))
+    g = family.sample(jr.key(0), NUM)
+    return untrained(jr.key(1), config, family, NAMES, x, g)
+
+
+class _Known(eqx.Module):
+    """A branch that has the conductances of all members by heart, but for a factor."""
+
+    x: Array
+    log_g: Array
+    amplitude_spread: Array
+
+    def __call__(self, x: Array) -> Array:
+        return self.log_g[jnp.argmin(jnp.sum((self.x - x[None]) ** 2, axis=1))]
+
+
+@pytest.fixture(scope="module")
+def knowing(members):
+    """An operator with the conductances of members times a factor."""
+
+    def knowing(factor, step=0.1):
+        operator = _untrained(dataclasses.replace(SMALL, step=step))
+        log_g = jnp.log(members.g * jnp.asarray(factor, jnp.float32))
+        known = _Known(members.x, log_g, operator.branch.amplitude_spread)
+        return eqx.tree_at(lambda o: o.branch, operator, known)
+
+    return knowing
+
+
+# Currents and trajectories
+
+
+@pytest.fixture(scope="module")
+def pool(members):
+    return make_pool(jr.key(0), SINGLE.neuron, members, 256)
+
+
+def _currents(members, pool, loudness, num):
+    """Currents of a pool over `num` segments, once its start is forgotten."""
+    everyone = jnp.full(len(pool.number), loudness, jnp.float32)
+    pool = dataclasses.replace(pool, loudness=everyone)
+    compiled, parts = eqx.filter_jit(currents), []
+    for i in range(2 * num):
+        pool, I = compiled(jr.key(i), pool, members)
+        parts.append(np.asarray(I))
+    return np.concatenate(parts[num:])
+
+
+def test_currents_are_steps_and_silence(members, pool):
+    I = _currents(members, pool, 0.0, 20)
+    assert I.shape == (20 * SAMPLES, 256)
+    threshold, low, high = (
+        np.asarray(x[pool.number])
+        for x in (members.threshold, members.low, members.high)
+    )
+    assert np.all(low < 0) and np.all(threshold < high)
+    assert np.all((I == 0) | (np.clip(I, low, high) == I))
+    assert np.mean(threshold < I) > 0.3 and np.mean(I < 0) > 0.1
+    assert abs(np.mean(I == 0) - SILENT) < 0.04
+    # From silence to silence nothing is seen to change.
+    every = SAMPLED / np.mean(np.diff(I, axis=0) != 0)
+    assert every == pytest.approx(CHANGE / (1 - SILENT**2), rel=0.15)
+
+
+def test_currents_are_as_noisy_as_they_are_loud(members, pool):
+    assert 0.4 < np.mean(np.asarray(pool.loudness) > 0) < 0.6
+    assert 0.9 * LOUDEST < pool.loudness.max() <= LOUDEST
+    noise = _currents(members, pool, LOUDEST, 20) - _currents(members, pool, 0.0, 20)
+    noise = noise / (LOUDEST * np.asarray(members.threshold)[pool.number])
+    assert noise.std() == pytest.approx(1, rel=0.1)
+    later = np.mean(noise[10:] * noise[:-10]) / noise.var()
+    assert later == pytest.approx(np.exp(-10 * SAMPLED / NOISE_MEMORY), abs=0.05)
+
+
+def test_members_do_what_an_operator_that_knows_them_does(members, knowing):
+    # The simulation that is learned from, beside the operator's own steps.
+    key = jr.key(5)
+    pool = make_pool(jr.key(1), SINGLE.neuron, members, 64)
+    _, I = currents(jr.split(key, 3)[0], pool, members)
+    after, samples = segment(key, SINGLE, pool, members)
+    assert samples.unit.shape == (64, SAMPLES, 7) and samples.net.shape == (64, SAMPLES)
+    operator = knowing(1.0, 0.025)
+    a = members.g[pool.number]
+    start = operator.start(pool.y.V, a)
+    features = _measured(NUM).values[np.asarray(pool.number)]
+    answer = respond(operator, I.T, features, every=SAMPLED, memory=start)
+    same = np.asarray(after.loudness == pool.loudness)
+    stays = same & np.asarray(after.number == pool.number)
+    assert 40 < stays.sum() < 64  # some start over
+    away = np.abs(np.asarray(answer.memory.V - after.y.V))[stays]
+    assert np.median(away) < 0.05 and np.quantile(away, 0.9) < 1.5
+    fresh = np.asarray(after.y.V)[~stays]
+    assert np.all(fresh == float(SINGLE.neuron.initial_V))
+    # The net current is what moves the potential.
+    V = np.asarray(answer.V)[:, 1:]
+    slope = (V[:, 2:] - V[:, :-2]) / (2 * SAMPLED)
+    net = np.asarray(samples.net)[:, 1 : 1 + slope.shape[1]]
+    near = np.abs(slope) < 1
+    assert np.corrcoef(slope[near], net[near])[0, 1] > 0.9
+
+
+def test_the_loss_is_nothing_where_amplitudes_are_those_of_members(members, knowing):
+    pool = make_pool(jr.key(1), SINGLE.neuron, members, 64)
+    _, samples = segment(jr.key(5), SINGLE, pool, members)
+    who = pool.number
+    own = members.x[who], members.g[who], members.threshold[who]
+    loss = lambda factor: float(operator_loss(knowing(factor), *own, samples))
+    assert loss(1.0) < 1e-6
+    assert 1e-4 < loss(1.01) < loss(1.03) < loss(1.1)
+    # What passes no current may be anything, but for being told what it is.
+    silent = dataclasses.replace(samples, unit=0 * samples.unit)
+    spread = np.asarray(_untrained().branch.amplitude_spread)
+    expected = 0.1 * np.mean((np.log(1.1) / spread) ** 2)
+    found = operator_loss(knowing(1.1), *own, silent)
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+# Settings that do not fit
+
+
+@pytest.fixture
+def lenient():
+    with jax.numpy_dtype_promotion("standard"):  # optax's schedules promote integers
+        yield
+
+
+@pytest.mark.usefixtures("lenient")
+def test_a_folder_goes_on_with_the_training_it_was_begun_with(members, tmp_path):
+    train_operator(_untrained(), FAMILY, members, SHORT, folder=tmp_path)
+    told = []
+    train_operator(
+        _untrained(),
+        FAMILY,
+        members,
+        SHORT,
+        folder=tmp_path,
+        on_progress=lambda *x: told.append(x),
+    )
+    assert not told  # it was done
+    longer = dataclasses.replace(SHORT, num_steps=8)
+    with pytest.raises(ValueError, match="holds the state of another training"):
+        train_operator(_untrained(), FAMILY, members, longer, folder=tmp_path)
+    wider = _untrained(OperatorConfig(width=12, num_layers=2))
+    with pytest.raises(ValueError, match="holds the state of another training"):
+        train_operator(wider, FAMILY, members, SHORT, folder=tmp_path)
+
+
+@pytest.mark.usefixtures("lenient")
+@pytest.mark.parametrize("pool, batch_size", [(16, 64), (16, 7)])
+def test_batches_that_a_pool_does_not_divide_into_are_refused(
+    members, pool, batch_size
+):
+    training = OperatorTraining(num_steps=4, pool=pool, batch_size=batch_size)
+    with pytest.raises(ValueError, match="batch_size"):
+        train_operator(_untrained(), FAMILY, members, training)
+
+
+# Libraries
+
+
+@pytest.fixture
+def characterised(monkeypatch):
+    """Sizes of the parts that were characterised, by what stands in for that."""
+    sizes = []
+
+    def characterise(family, g, *, on_progress):
+        sizes.append(len(g))
+        on_progress(1, 1)
+        return _measured(len(g), seed=int(1e6 * g[0, 0]))
+
+    monkeypatch.setattr(fitting, "characterise", characterise)
+    monkeypatch.setattr(fitting, "CHUNK", 40)
+    return sizes
+
+
+def _make(folder, seed=0, num=100):
+    return fitting.make_library(FAMILY, num, seed, folder=folder)
+
+
+def test_a_library_is_made_of_parts_that_are_kept(characterised, tmp_path):
+    library = _make(tmp_path)
+    assert characterised == [40, 40, 20]
+    assert len(library) == 80 and library.measured.is_complete.all()
+    again = _make(tmp_path)
+    assert len(characterised) == 3
+    parts = sorted(tmp_path.glob("*.npz"))
+    assert len(parts) == 3
+    parts[1].unlink()
+    once_more = _make(tmp_path)
+    assert characterised[3:] == [40]
+    for other in (again, once_more):
+        np.testing.assert_array_equal(other.g, library.g)
+        np.testing.assert_array_equal(other.measured.values, library.measured.values)
+
+
+def test_parts_of_other_members_are_made_again(characterised, tmp_path):
+    library = _make(tmp_path)
+    part = sorted(tmp_path.glob("*.npz"))[0]
+    with np.load(part) as file:
+        arrays = dict(file)
+    np.savez(part, **(arrays | {"g": 2 * arrays["g"]}))
+    again = _make(tmp_path)
+    assert characterised[3:] == [40]
+    np.testing.assert_array_equal(again.g, library.g)
+    assert not np.array_equal(_make(tmp_path, seed=1).g, library.g)
+    assert characterised[4:] == [40, 40, 20]
+
+
+def test_members_apart_are_never_learned_from(characterised, tmp_path):
+    library = _make(None)
+    seen, unseen = library.seen, library.unseen
+    assert len(seen) + len(unseen) == len(library) and len(unseen) == 5
+    of = lambda part: {g.tobytes() for g in part.g}
+    assert not of(seen) & of(unseen)
+    for part in (seen, unseen):
+        i = [of(library[[j]]) <= of(part) for j in range(len(library))]
+        np.testing.assert_array_equal(part.measured.values, library.measured.values[i])
+
+
+# Scores
+
+
+def _trace(times, height=40.0):
+    """Triangles of 2 ms, at these times after the onset of a step that depolarises."""
+    t = EVERY * np.arange(round(DURATION / EVERY) + 1)
+    V = np.where((t >= START) & (t < STOP), -58.0, -60.0)
+    for time in times:
+        away = np.abs(t - START - time)
+        V = np.maximum(V, height - (height + 60) * away)
+    return V
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return np.stack([_trace((50, 150, 300, 400)), _trace((100, 200)), _trace(())])
+
+
+def test_the_truth_is_its_own_perfect_prediction(truth):
+    scores = score(truth, truth)
+    assert scores.num == 3 and scores.matched == 1
+    for name, value in dataclasses.asdict(scores).items():
+        assert name in ("num", "matched") or value == 0, name
+
+
+def test_a_late_prediction_is_late_by_what_it_is(truth):
+    for shift, matched in ((1.0, 1.0), (1.9, 1.0), (5.0, 0.0)):
+        late = np.roll(truth, round(shift / EVERY), axis=1)
+        scores = score(late, truth)
+        np.testing.assert_allclose(scores.timing, shift, rtol=1e-5)
+        np.testing.assert_allclose(scores.latency, shift, rtol=1e-2)
+        assert scores.matched == matched
+        assert scores.spike_count == scores.wrong_count == scores.missed == 0
+
+
+def test_missed_and_added_spikes_are_counted(truth):
+    missing = np.stack([_trace((50, 150, 300)), truth[1], truth[2]])
+    scores = score(missing, truth)
+    np.testing.assert_allclose(scores.spike_count, 1 / 6)
+    np.testing.assert_allclose(scores.wrong_count, 1 / 3)
+    np.testing.assert_allclose(scores.matched, 2 * 5 / (5 + 6))
+    assert scores.missed == scores.false == 0
+    firing = np.stack([truth[0], truth[1], _trace((250,))])
+    scores = score(firing, truth)
+    assert scores.false == 1 and scores.missed == 0
+    np.testing.assert_allclose(scores.spike_count, 1 / 6)
+
+
+def test_a_silent_prediction_misses_all(truth):
+    scores = score(np.repeat(truth[2:], 3, axis=0), truth)
+    assert scores.missed == scores.spike_count == 1
+    assert scores.matched == scores.false == scores.steady == 0
+    assert np.isnan(scores.timing) and np.isnan(scores.width)
+
+
+def test_smaller_spikes_are_smaller(truth):
+    small = np.stack([_trace((50, 150, 300, 400), 30.0), truth[1] - 2, truth[2] + 1.5])
+    scores = score(small, truth)
+    assert 0 < scores.height < 0.15 and scores.spike_count == 0
+    np.testing.assert_allclose(scores.steady, 1.5, atol=1e-3)
+
+
+@pytest.mark.parametrize("which", (slice(0, 2), slice(2, 3)))
+def test_traces_that_all_fire_or_are_all_silent_have_scores(truth, which):
+    scores = score(truth[which], truth[which])
+    assert scores.spike_count == scores.centred_l2 == 0 or np.isnan(scores.centred_l2)
+    assert np.isnan(scores.false) == (which.start == 0)
+    assert np.isnan(scores.missed) == (which.start == 2)
+
+
+def test_what_diverged_is_scored_all_the_same(truth):
+    wild = truth.copy()
+    wild[0, 3000:] = np.nan
+    scores = score(wild, truth)
+    assert np.isfinite(scores.centred_l2_mean) and scores.spike_count > 0
+    assert START < STOP < DURATION
+
+
+# On disk
+
+
+def test_an_older_operator_is_replaced_whole(tmp_path):
+    path = tmp_path / "operator"
+    save_operator(path, _untrained(), SMALL, {"scores": {}})
+    wide = OperatorConfig(width=12, num_layers=3, step=0.05)
+    save_operator(path, _untrained(wide), wide, {})
+    assert operator_config(path) == wide
+    loaded = load_operator(path)
+    assert loaded.step == 0.05
+    pairs = itertools.zip_longest(*map(jax.tree.leaves, (loaded, _untrained(wide))))
+    for a, b in pairs:
+        np.testing.assert_array_equal(a, b)
+    assert [x.name for x in tmp_path.iterdir()] == ["operator"]
+
+
+def test_an_operator_of_a_family_that_is_not_known_is_refused(tmp_path):
+    family = Family("crab", FAMILY.neuron, FAMILY.ranges)
+    save_operator(tmp_path / "crab", _untrained(family=family), SMALL, {})
+    with pytest.raises(ValueError, match="There is no family 'crab'"):
+        load_operator(tmp_path / "crab")
+
+
+# All of it
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("lenient")
+def test_an_operator_is_trained_and_tuned_at_the_command_line(tmp_path, capsys):
+    def run(*args):
+        with pytest.raises(SystemExit) as stopped:
+            main(["operator", *map(str, args)])
+        return int(stopped.value.code or 0), *capsys.readouterr()
+
+    data = ("--data", tmp_path / "data")
+    shape = ("--operator.width", 16, "--operator.num-layers", 2)
+    training = {"members": 64, "num-steps": 64, "num-corrections": 2}
+    training |= {"pool": 64, "batch-size": 32}
+    settings = [x for k, v in training.items() for x in (f"--training.{k}", v)]
+    train = ("train", "cortical", *data, *shape, *settings, "--out", tmp_path / "one")
+    status, said, _ = run(*train)
+    assert status == 0 and "seen members" in said and "unseen members" in said
+    status, _, err = run(*train)
+    assert status == 2 and "exists already" in err
+    tune = ("tune", "width", "--operator", tmp_path / "one", *data)
+    how = ("--members", 64, "--num-steps", 3, "--out", tmp_path / "two")
+    status, said, err = run(*tune, *how)
+    assert status == 0, err
+    assert "Median error of width on members apart" in said
+    one, two = (load_operator(tmp_path / name) for name in ("one", "two"))
+    assert operator_config(tmp_path / "two") == operator_config(tmp_path / "one")
+    assert not np.array_equal(one.branch.last.weight, two.branch.last.weight)
+    np.testing.assert_array_equal(one.library, two.library)

@@ -32,8 +32,9 @@ def plot_responses(
     ax.set_ylabel("potential (mV)")
     ax.tick_params(labelbottom=False)
     below = style.style_axes(figure.add_subplot(grid[1], sharex=ax))
-    for row in np.unique(current, axis=0)[:MOST_TRACES]:
-        below.plot(ts, row, color=style.INK, lw=0.8, alpha=_opacity(len(current)))
+    different = np.unique(current, axis=0)
+    for row in different[:MOST_TRACES]:
+        below.plot(ts, row, color=style.INK, lw=0.8, alpha=_opacity(len(different)))
     below.set_ylabel("current\n(µA/cm²)")
     below.set_xlabel("time (s)")
     return figure

@@ -107,9 +107,9 @@ class EmulatorConfig:
 class OperatorConfig:
     """The shape of a neural operator."""
 
-    width: int = 256
+    width: int = 128
     """Width of the network that reads features."""
-    num_layers: int = 4
+    num_layers: int = 6
     """Its layers."""
     num_frequencies: int = 3
     """Sinusoids per feature."""
@@ -125,7 +125,7 @@ class OperatorTraining:
 
     members: int = 20_000
     """How many neurons of the family to characterise."""
-    num_steps: int = 120_000
+    num_steps: int = 100_000
     """Optimiser steps."""
     batch_size: int = 512
     """Neurons per step, each with 32 ms of its trajectory."""
@@ -133,9 +133,8 @@ class OperatorTraining:
     """Neurons that are simulated side by side."""
     num_corrections: int = 1500
     """Optimiser steps that correct the curves."""
-    learning_rate: float = 2e-3
-    """Peak learning rate, reached after a warm-up and left along a cosine; the second
-    half of the steps starts again from half of it."""
+    learning_rate: float = 1e-2
+    """Peak learning rate, reached after a warm-up and left along a cosine."""
     seed: int = 0
     """Seed of everything random, but for the members."""
     library_seed: int = 0

@@ -226,14 +226,20 @@ def advance(
     memory: Memory,
     I: Float[Array, ""],
     h: Float[Array, ""],
+    correction: Float[Array, "knots curves"] | None = None,
 ) -> Memory:
     """One cell, `h` ms later: units relax at frozen potential, and it at frozen units.
 
     By the midpoint rule, staggered, as populations are integrated ([`dicjax.stepping`]
     [dicjax.stepping]); second order in `h`.
+
+    `correction` is that in the table, where it is learned: it changes no value, but
+    takes the gradient, which would else be as large as the table in every step.
     """
     num = operator.curves.num_units
     values, gains = _look(table, memory.V, memory.Ca)
+    if correction is not None:
+        values, gains = _learning(values, gains, correction, memory.V, num)
     reached, rate, drive = values[:num], values[num : 2 * num], values[2 * num :]
     units = memory.units + (reached - memory.units) * h * rate / (1 + h * rate / 2)
     open_part = operator._open(a, units)
@@ -262,6 +268,27 @@ def _look(table: Table, V: Float[Array, ""], Ca: Float[Array, ""]):
         row = (1 - above) * table[j, i] + above * table[j + 1, i]
     values, gains = jnp.split(row, 2)
     return values + part * gains, gains
+
+
+def _learning(values, gains, correction, V, num):
+    """Values and gains as they are, with derivatives with respect to corrections."""
+    num_knots = len(correction)
+    share = (jax.lax.stop_gradient(V) - LOWEST) / (HIGHEST - LOWEST)
+    i, part = _place(share * (num_knots - 1), num_knots)
+    here = (1 - part) * correction[i] + part * correction[i + 1]
+    logit, log_rate, log_drive = jnp.split(
+        here - jax.lax.stop_gradient(here), (num, 2 * num)
+    )
+    opened, rate, drive = jnp.split(values, (num, 2 * num))
+    values = jnp.concatenate(
+        [
+            opened + opened * (1 - opened) * logit,
+            rate * (1 + log_rate),
+            drive * (1 + log_drive),
+        ]
+    )
+    slopes = gains[2 * num :] * (1 + log_drive)
+    return values, jnp.concatenate([gains[: 2 * num], slopes])
 
 
 def _place(x: Float[Array, ""], num: int):

@@ -114,13 +114,13 @@ def window_loss(
 ) -> Float[Array, ""]:
     """How far the operator strays from the potentials of windows."""
     corrected = eqx.tree_at(lambda o: o.curves.correction, operator, correction)
-    table = corrected.curves.table()
+    table = jax.lax.stop_gradient(corrected.curves.table())
     h = jnp.asarray(operator.step, window.V.dtype)
 
     def one(a, I, memory):
         @jax.checkpoint
         def step(memory, _):
-            new = advance(operator, table, a, memory, I, h)
+            new = advance(operator, table, a, memory, I, h, correction)
             return new, new.V
 
         return jax.lax.scan(step, memory, length=window.V.shape[1])[1]

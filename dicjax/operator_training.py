@@ -249,18 +249,16 @@ class _Run(eqx.Module):
 
 
 def optimiser(training: OperatorTraining) -> optax.GradientTransformation:
-    """Adam along a cosine, and again along another from half its height."""
-    steps, peak = max(2, training.num_steps // 2), training.learning_rate
-    schedule = optax.join_schedules(
-        [
-            optax.warmup_cosine_decay_schedule(
-                0.0, height, min(WARM_UP, steps // 10 + 1), steps, LAST
-            )
-            for height in (peak, peak / 2)
-        ],
-        [steps],
+    """Muon (Jordan et al. 2024) along a cosine; Adam for what is no matrix."""
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0,
+        training.learning_rate,
+        min(WARM_UP, training.num_steps // 10 + 1),
+        max(2, training.num_steps),
+        LAST,
     )
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b2=0.99))
+    muon = optax.contrib.muon(schedule, adam_b2=0.99)
+    return optax.chain(optax.clip_by_global_norm(1.0), muon)
 
 
 @eqx.filter_jit

@@ -16,7 +16,8 @@ from dicjax.cli import main
 from dicjax.config import OperatorConfig, OperatorTraining
 from dicjax.families import find_family
 from dicjax.operator_checkpoint import load_operator, operator_header, save_operator
-from dicjax.operator_curves import correct_curves, window_loss, windows
+from dicjax.operator import advance
+from dicjax.operator_curves import correct_curves, FINE, window_loss, windows
 from dicjax.operator_fitting import fit_to, make_library, test_operator as scores_of
 from dicjax.operator_scores import EVERY, score, simulate_steps
 from dicjax.operator_training import (
@@ -141,6 +142,36 @@ def test_corrected_curves_follow_finer_steps(operator, members):
     before = window_loss(plain.curves.correction, plain, window)
     after = window_loss(corrected.curves.correction, plain, window)
     assert after < 0.7 * before
+
+
+@pytest.mark.usefixtures("lenient")
+def test_corrections_have_the_gradient_that_goes_through_the_table(operator, members):
+    shape = operator.curves.correction.shape
+    correction = 0.1 * jr.normal(jr.key(5), shape, jnp.float32)
+    window = windows(jr.key(98), operator, operator.curves.table(), members)
+    window = jax.tree.map(lambda x: x[:8], window)
+    window = eqx.tree_at(lambda w: w.V, window, window.V[:, :60])
+    h = jnp.float32(operator.step)
+
+    def through_the_table(correction):
+        curves = eqx.tree_at(lambda c: c.correction, operator.curves, correction)
+        table = curves.table()
+
+        def one(a, I, memory):
+            def step(memory, _):
+                new = advance(operator, table, a, memory, I, h)
+                return new, new.V
+
+            return jax.lax.scan(step, memory, length=60)[1]
+
+        V = jax.vmap(one)(window.a, window.I, window.memory)
+        return jnp.mean(jnp.sqrt(1 + ((V - window.V) / FINE) ** 2) - 1)
+
+    loss, ours = jax.value_and_grad(window_loss)(correction, operator, window)
+    other, theirs = jax.value_and_grad(through_the_table)(correction)
+    np.testing.assert_allclose(loss, other, rtol=1e-4)
+    assert np.abs(theirs).max() > 1e-3
+    assert np.linalg.norm(ours - theirs) < 0.02 * np.linalg.norm(theirs)
 
 
 def test_members_kept_in_a_folder_are_not_simulated_again(library, folder):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Key
 
-from dicjax.characterisation import COUNTS
+from dicjax.characterisation import COUNTS, from_coordinates, to_coordinates
 from dicjax.current_clamp import Steps, Sweeps
 from dicjax.electrophysiology import step_response, StepResponse
 from dicjax.ensemble import draw_ensemble
@@ -25,6 +25,9 @@ BEFORE, AFTER = 50.0, 50.0  # ms around a predicted step
 EVERY = 0.1  # ms
 NEURONS = 64  # answered at once
 TRIED = 6  # candidates for every neuron of an ensemble
+ROUNDS = 4  # in which the likest have children
+DIFFERENCE = 0.5  # of two parents, that a child is moved by
+STRAY = 0.02  # of how much features vary in the family, for children
 PINNED = ("threshold", "gain", "high_gain")  # what candidates have as measured
 # How far a feature may be off for every sweep before it counts as one: as a part of
 # what was recorded, or at least so much.
@@ -36,6 +39,7 @@ CLOSE = {
     "width": (0.15, 0.1),
     "depth": (0.0, 4.0),
 }
+PASSIVE = {"rest": (0.0, 2.0), "resistance": (0.1, 0.0)}  # likewise, of all sweeps
 COMPARED = {
     "num_spikes": "spikes",
     "latency": "latency (ms)",
@@ -123,7 +127,7 @@ def measure_cell(
     resistance: float | None = None,
     use: Sequence[int] | None = None,
 ) -> dict[str, float]:
-    """Features of a recorded cell, as [`dicjax.characterisation`][] measures models.
+    """Features of a recorded cell, as [`dicjax.characterise`][] measures models.
 
     Currents become densities through the cell's capacitance, at 1 µF/cm². What the
     steps do not show is left out: how the cell sags and rebounds, or how it fires at 40
@@ -251,26 +255,39 @@ def compare(
         is_used = np.isin(np.arange(len(density)), use)
     duration = steps.stop - steps.start
     recorded = _response(sweeps.V, sweeps.every, steps.start, duration)
-    used = _answered(operator, candidates, density[is_used], duration)
-    away = _distance(
-        _response(used, EVERY, BEFORE, duration),
-        jax.tree.map(lambda x: x[is_used], recorded),
-        _by_quarter(used, EVERY, BEFORE, duration),
-        _by_quarter(sweeps.V[is_used], sweeps.every, steps.start, duration),
+    wanted = jax.tree.map(lambda x: x[is_used], recorded)
+    wanted_quarters = _by_quarter(
+        sweeps.V[is_used], sweeps.every, steps.start, duration
     )
-    kept = np.argsort(away)[:num]
-    V = np.empty((num, len(density), used.shape[2]), used.dtype)
-    V[:, is_used] = used[kept]
-    if not is_used.all():
-        V[:, ~is_used] = _answered(
-            operator, candidates[kept], density[~is_used], duration
+    features = np.zeros((0, len(operator.names)))
+    used, away = None, np.zeros(0)
+    for i in range(ROUNDS + 1):
+        answers = _answered(operator, candidates, density[is_used], duration)
+        new = _distance(
+            _response(answers, EVERY, BEFORE, duration),
+            wanted,
+            _by_quarter(answers, EVERY, BEFORE, duration),
+            wanted_quarters,
         )
+        new = np.hypot(new, _passive_distance(operator, candidates, measured))
+        features = np.concatenate([features, candidates])
+        used = answers if used is None else np.concatenate([used, answers])
+        away = np.concatenate([away, new])
+        kept = np.argsort(away)[:num]
+        features, used, away = features[kept], used[kept], away[kept]
+        if i < ROUNDS:
+            child_key = jax.random.fold_in(key, i + 1)
+            candidates = _children(child_key, operator, features)
+    V = np.empty((num, len(density), used.shape[2]), used.dtype)
+    V[:, is_used] = used
+    if not is_used.all():
+        V[:, ~is_used] = _answered(operator, features, density[~is_used], duration)
     return Comparison(
         amplitude=steps.amplitude,
         density=density,
         is_used=is_used,
         measured=measured,
-        features=candidates[kept],
+        features=features,
         recorded=recorded,
         predicted=_response(V, EVERY, BEFORE, duration),
         ts=EVERY * np.arange(V.shape[2]) - BEFORE,
@@ -324,6 +341,35 @@ def _distance(
         lacks = np.isfinite(ours) != np.isfinite(theirs)
         total = total + np.where(lacks, 3.0, np.nan_to_num(away)).clip(-9, 9) ** 2
     return np.sqrt(np.mean(total, axis=-1))
+
+
+def _children(key, operator: Operator, features):
+    """As many neurons as there are parents, each beside one by what two others differ.
+
+    As in differential evolution (Storn and Price 1997), so that children stray as far
+    as parents do, and along the directions that they do.
+    """
+    keys = jax.random.split(key, 2)
+    x = np.asarray(to_coordinates(features, operator.names), np.float64)
+    num = len(x)
+    others = np.asarray(jax.random.randint(keys[0], (3, num), 0, num))
+    noise = np.asarray(jax.random.normal(keys[1], x.shape, jnp.float32))
+    scale = np.asarray(operator.library).std(axis=0)
+    step = DIFFERENCE * (x[others[1]] - x[others[2]])
+    x = x[others[0]] + step + STRAY * scale * noise
+    low, high = feature_ranges(operator)
+    return np.clip(np.asarray(from_coordinates(x, operator.names)), low, high)
+
+
+def _passive_distance(operator: Operator, features, measured):
+    """How far candidates are from what was measured below threshold."""
+    total = np.zeros(len(features))
+    for name, (part, least) in PASSIVE.items():
+        if name in measured:
+            x = features[:, operator.names.index(name)]
+            close = max(part * abs(measured[name]), least)
+            total = total + ((x - measured[name]) / close) ** 2
+    return np.sqrt(total)
 
 
 def _within(operator: Operator, features):

@@ -41,7 +41,7 @@ REMEMBERED = 64  # samples between the states that a gradient keeps
 LEAST = 1e-6  # open part below which logits end
 WIDEST = 3.0  # standard deviations of log amplitudes that the branch reaches
 
-LEVELS = (0.01, 1000.0, 49)  # µM: lowest, highest and number of levels of calcium
+LEVELS = (0.01, 1000.0, 97)  # µM: lowest, highest and number of levels of calcium
 SETTLING = 40  # rounds in which calcium at rest is found
 
 Table = Float[Array, "levels nodes columns"]

@@ -15,8 +15,8 @@ from dicjax.checkpoint import shipped_checkpoint
 from dicjax.cli import main
 from dicjax.config import OperatorConfig, OperatorTraining
 from dicjax.families import find_family
-from dicjax.operator_checkpoint import load_operator, operator_header, save_operator
 from dicjax.operator import advance
+from dicjax.operator_checkpoint import load_operator, operator_header, save_operator
 from dicjax.operator_curves import correct_curves, FINE, window_loss, windows
 from dicjax.operator_fitting import fit_to, make_library, test_operator as scores_of
 from dicjax.operator_scores import EVERY, score, simulate_steps

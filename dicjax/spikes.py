@@ -18,6 +18,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 
 LABELS = ("silent", "tonic", "bursting", "irregular")
+"""Names of the firing patterns, in the order of their numbers in `Features.label`."""
 SILENT, TONIC, BURSTING, IRREGULAR = range(len(LABELS))
 
 # The rule of the firing pattern: one for recordings and for simulated cells.
@@ -139,21 +140,38 @@ class Features(eqx.Module):
     """What a spike train looks like; nan where a feature is not defined.
 
     Bursts are described without the first and the last one, which may be cut.
+
+    - `label`: the firing pattern, an index into [`dicjax.LABELS`][].
+    - `num_spikes`: how many there are.
+    - `rate`: inverse of the mean interspike interval (ISI), in Hz.
+    - `mean_isi`: in ms; `isi_quartiles`: in ms, interpolated in the logarithm.
+    - `cv`: coefficient of variation of the ISIs; `cv2`, `lv`: the same of neighbours.
+    - `num_bursts`: complete ones.
+    - `period`: of bursts, onset to onset, in ms.
+    - `intra_burst_isi`: mean ISI within bursts, in ms.
+    - `spikes_per_burst`: in the mean.
+    - `burst_duration`: first to last spike, in ms.
+    - `duty_cycle`: `burst_duration` as a share of `period`.
+
+    ??? cite "Reference"
+
+        CV2: Holt et al. (1996), J. Neurophysiol. 75(5). LV: Shinomoto et al. (2003),
+        Neural Comput. 15(12).
     """
 
-    label: Int[AnyArray, "*cells"]  # index into `LABELS`
+    label: Int[AnyArray, "*cells"]
     num_spikes: Int[AnyArray, "*cells"]
-    rate: Float[AnyArray, "*cells"]  # Hz, of the mean ISI
-    mean_isi: Float[AnyArray, "*cells"]  # ms
+    rate: Float[AnyArray, "*cells"]
+    mean_isi: Float[AnyArray, "*cells"]
     cv: Float[AnyArray, "*cells"]
-    cv2: Float[AnyArray, "*cells"]  # Holt et al. 1996, J. Neurophysiol. 75(5)
-    lv: Float[AnyArray, "*cells"]  # Shinomoto et al. 2003, Neural Comput. 15(12)
-    isi_quartiles: Float[AnyArray, "*cells 3"]  # ms, interpolated in the logarithm
-    num_bursts: Int[AnyArray, "*cells"]  # complete ones
-    period: Float[AnyArray, "*cells"]  # ms, onset to onset
-    intra_burst_isi: Float[AnyArray, "*cells"]  # ms
+    cv2: Float[AnyArray, "*cells"]
+    lv: Float[AnyArray, "*cells"]
+    isi_quartiles: Float[AnyArray, "*cells 3"]
+    num_bursts: Int[AnyArray, "*cells"]
+    period: Float[AnyArray, "*cells"]
+    intra_burst_isi: Float[AnyArray, "*cells"]
     spikes_per_burst: Float[AnyArray, "*cells"]
-    burst_duration: Float[AnyArray, "*cells"]  # ms, first to last spike
+    burst_duration: Float[AnyArray, "*cells"]
     duty_cycle: Float[AnyArray, "*cells"]
 
 
@@ -169,8 +187,16 @@ def spike_features(spike_times: Trains) -> Features:
     **Arguments:**
 
     - `spike_times`: in ms, rows increasing and padded with infinity. Leading axes, if
-        any, index independent cells. A row on the host that does not increase is a
-        `ValueError`; arrays on a device are trusted.
+        any, index independent cells.
+
+    **Returns:**
+
+    [`dicjax.Features`][] with these leading axes.
+
+    **Raises:**
+
+    - `ValueError`: if a row on the host does not increase; arrays on a device are
+        trusted.
     """
     return _spike_features(*intervals(spike_times))
 
@@ -330,8 +356,17 @@ def feature_errors(features: Features, target: Features) -> Float[Array, "*cells
     Each is $\\ln(\\text{feature} / \\text{target})$ of: the mean ISI, for tonic targets
     (and two zeros); burst period, intra-burst ISI and spikes per burst, for bursting
     ones; mean ISI and its first and third quartile, for irregular ones. Silent targets
-    have nothing to miss. An error is nan where a member lacks the feature. There is
-    one `target` for all members, or one for each.
+    have nothing to miss.
+
+    **Arguments:**
+
+    - `features`: of members, as [`dicjax.spike_features`][] measures them.
+    - `target`: features of what they should fire like, one for all members or one for
+        each.
+
+    **Returns:**
+
+    Three errors of every member, nan where it lacks the feature.
     """
     target = _spread(target, features)
 
@@ -356,6 +391,17 @@ def is_valid(
     for every feature of that regime: mean ISI (tonic); burst period and intra-burst
     ISI, with spikes per burst within $\\max(0.5, t n)$ (bursting); mean ISI and the
     three quartiles of the ISIs (irregular).
+
+    **Arguments:**
+
+    - `features`: of members, as [`dicjax.spike_features`][] measures them.
+    - `target`: features of what they should fire like, one for all members or one for
+        each.
+    - `tolerance`: how far a feature may be off, as a share.
+
+    **Returns:**
+
+    True for every member that does.
     """
     target = _spread(target, features)
     tolerance = jnp.asarray(tolerance, features.rate.dtype)

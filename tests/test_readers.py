@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, strategies as st
 
-from dicjax import readers
-from dicjax.readers import read_spike_trains
+from dicjax.readers import common, read_spike_trains
 
 
 # In eighths of a millisecond, so that the text of a time is exact and never whole.
@@ -367,7 +366,7 @@ def test_only_the_unit_asked_for_must_be_sound():
 def test_absurdly_large_files_are_refused_before_they_fill_the_memory(
     monkeypatch, suffix, content
 ):
-    monkeypatch.setattr(readers, "MAX_BYTES", 300)
+    monkeypatch.setattr(common, "MAX_BYTES", 300)
     with pytest.raises(ValueError, match="too large|Units table"):
         read(content, suffix)
 

@@ -25,7 +25,8 @@ class Certify:
     models: Annotated[File, tyro.conf.arg(metavar="MODELS")]
     """models.parquet, models.csv, or the folder that holds them."""
     recording: Annotated[File, tyro.conf.arg(metavar="RECORDING")]
-    """Spike times of one neuron: CSV, text, npy, npz or NWB."""
+    """Spike times of one neuron: text, Excel, NumPy, MATLAB, NWB, the folder of
+    Kilosort, or what neo reads."""
     out: pathlib.Path | None = None
     """CSV to write, with a row per model and a column per check; none if not given."""
     model: str | None = None

@@ -2,11 +2,15 @@
 
 import dataclasses
 import pathlib
+import warnings
 from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
     from dicjax.spikes import SpikeTrain
+
+
+MOST_WARNINGS = 10  # of a file with many neurons
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +26,23 @@ class Recording:
     """Start and stop, in ms, of the stretch to use."""
 
     def read(self, path: pathlib.Path) -> "list[SpikeTrain]":
-        """The spike trains of a file, cut to the window."""
+        """The spike trains of a file, cut to the window; warns of what is odd there."""
+        from dicjax.anomalies import examine
+
+        trains = self._read(path)
+        odd = [(train, finding) for train in trains for finding in examine(train)]
+        for train, finding in odd[:MOST_WARNINGS]:
+            name = f"{train.name}: " if len(trains) > 1 else ""
+            warnings.warn(name + finding.message, stacklevel=2)
+        if odd[MOST_WARNINGS:]:
+            names = {train.name for train, _ in odd[MOST_WARNINGS:]}
+            more = (
+                f"{len(names)} more neurons are odd: read one by --unit-id to see how."
+            )
+            warnings.warn(more, stacklevel=2)
+        return trains
+
+    def _read(self, path: pathlib.Path) -> "list[SpikeTrain]":
         from dicjax.readers import read_spike_trains
 
         trains = read_spike_trains(path, unit=self.unit, unit_id=self.unit_id)
@@ -32,7 +52,7 @@ class Recording:
 
     def read_one(self, path: pathlib.Path) -> "SpikeTrain":
         """The only spike train of a file, or a `ValueError` that says how to choose."""
-        trains = self.read(path)
+        trains = self._read(path)
         if len(trains) > 1:
             names = ", ".join(repr(train.name) for train in trains[:8])
             raise ValueError(

@@ -1,0 +1,158 @@
+"""What neo finds in a file, in a process of its own.
+
+A damaged file can make a reader of neo loop for ever or fill the memory. So that it can
+be ended, it runs apart: `python neo_worker.py FILE` writes an archive of NumPy to its
+output. To start fast, this module imports nothing of dicjax.
+"""
+
+import importlib
+import pathlib
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+MAX_BYTES = 2**31  # of memory, and of files that are read whole
+
+# To read a pickle is to run it, as is to read some files of Elphy; one makes data up,
+# one fetches a library from the internet, and the others' formats are read without neo.
+UNUSED = {
+    "PickleIO",
+    "ElphyIO",
+    "ExampleIO",
+    "Plexon2IO",
+    "PhyIO",
+    "NeoMatlabIO",
+    "AsciiSpikeTrainIO",
+}
+
+
+class SpikeTimes(NamedTuple):
+    name: str
+    times: np.ndarray  # ms
+    span: np.ndarray  # ms
+
+
+class Found(NamedTuple):
+    trains: list[SpikeTimes]
+    has_traces: bool = False
+    reasons: Sequence[str] = ()  # why readers of neo, if any, found no trains
+
+
+def look_into(path: pathlib.Path) -> Found:
+    """The spike trains of a file or folder, by the first reader that finds any."""
+    reasons = []
+    for candidate in _candidates(path):
+        try:
+            blocks = _blocks(candidate, path)
+            trains = spike_times(blocks)
+        except Exception as error:  # of any type, of a hundred readers
+            why = " ".join(str(error).split())[:100]
+            reasons.append(f"{candidate.__name__}: {why}")
+            continue
+        segments = [segment for block in blocks for segment in block.segments]
+        if trains or any(segment.analogsignals for segment in segments):
+            return Found(trains, not trains)
+        reasons.append(f"{candidate.__name__}: no spike trains")
+    return Found([], False, reasons)
+
+
+def _candidates(path: pathlib.Path) -> list[Any]:
+    is_folder = path.is_dir()
+    files = path.iterdir() if is_folder else [path]
+    suffixes = {file.suffix[1:].lower() for file in files} - {""}
+    return [
+        io
+        for io in importlib.import_module("neo.io").iolist
+        if io.__name__ not in UNUSED
+        and (io.mode == "dir") == is_folder
+        and suffixes & {extension.lower() for extension in io.extensions}
+    ]
+
+
+def _blocks(candidate: Any, path: pathlib.Path) -> list[Any]:
+    io = candidate(str(path))
+    if getattr(io, "support_lazy", False):
+        return io.read(lazy=True)  # which leaves traces of gigabytes alone
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError("the file is too large")
+    return io.read()
+
+
+def spike_times(parts: Sequence[Any]) -> list[SpikeTimes]:
+    """The trains of blocks, segments or spike trains of neo, each with its own name."""
+    trains = [train for part in parts for train in _below(part, "")]
+    names = [name for name, _ in trains]
+    is_clear = len(set(names)) == len(names)
+    return [
+        _in_ms(name if is_clear else f"{name} {i}", train)
+        for i, (name, train) in enumerate(trains, 1)
+    ]
+
+
+def _below(part: Any, before: str) -> list[tuple[str, Any]]:
+    if hasattr(part, "segments"):
+        several = len(part.segments) > 1
+        return [
+            train
+            for i, segment in enumerate(part.segments, 1)
+            for train in _below(segment, f"{i}_" if several else "")
+        ]
+    if hasattr(part, "spiketrains"):
+        return [
+            (before + (_name(train) or str(i)), train)
+            for i, train in enumerate(part.spiketrains, 1)
+        ]
+    return [(_name(part) or "1", part)]
+
+
+def _name(train: Any) -> str:
+    annotated = (train.annotations or {}).get("id")
+    return str(train.name or ("" if annotated is None else annotated)).strip()
+
+
+def _in_ms(name: str, train: Any) -> SpikeTimes:
+    if hasattr(train, "load"):  # a lazily read one
+        train = train.load()
+    in_ms = lambda times: np.ravel(np.asarray(times.rescale("ms").magnitude, float))
+    span = np.concatenate([in_ms(train.t_start), in_ms(train.t_stop)])
+    return SpikeTimes(name, in_ms(train.times), span)
+
+
+def pack(found: Found, file: Any) -> None:
+    arrays: dict[str, Any] = {
+        "names": np.array([train.name for train in found.trains], "U"),
+        "spans": np.array([train.span for train in found.trains], float),
+        "has_traces": found.has_traces,
+        "reasons": np.array(found.reasons, "U"),
+    }
+    arrays |= {f"times_{i}": train.times for i, train in enumerate(found.trains)}
+    np.savez(file, **arrays)
+
+
+def unpack(file: Any) -> Found:
+    with np.load(file, allow_pickle=False) as arrays:
+        names = arrays["names"].tolist()
+        times = [arrays[f"times_{i}"] for i in range(len(names))]
+        parts = zip(names, times, arrays["spans"], strict=True)
+        trains = [SpikeTimes(*part) for part in parts]
+        return Found(trains, bool(arrays["has_traces"]), arrays["reasons"].tolist())
+
+
+def _limit_memory() -> None:
+    try:
+        resource = importlib.import_module("resource")
+        resource.setrlimit(resource.RLIMIT_DATA, (MAX_BYTES, MAX_BYTES))
+    except (ImportError, AttributeError, ValueError, OSError):
+        return  # where there is no such limit, as on Windows
+
+
+if __name__ == "__main__":
+    _limit_memory()
+    output, sys.stdout = sys.stdout.buffer, sys.stderr  # which readers may print to
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pack(look_into(pathlib.Path(sys.argv[1])), output)

@@ -1,0 +1,52 @@
+"""Whether a neuron could fire so, which is how a wrong unit of time is found out."""
+
+import numpy as np
+
+from dicjax.readers.common import Times, Train
+from dicjax.readers.units import milliseconds_per, option
+
+
+POSSIBLE_HZ = (1e-3, 1e3)
+PLAUSIBLE_HZ = (0.05, 200.0)
+PLAUSIBLE_ISI = 0.7  # ms, for all but the shortest 1 % of intervals
+
+
+def is_credible(times: Times, is_sure: bool = False) -> bool:
+    low, high = POSSIBLE_HZ if is_sure else PLAUSIBLE_HZ
+    is_short = bool(np.percentile(np.diff(times), 1) < PLAUSIBLE_ISI)
+    return low <= _rate(times) <= high and (is_sure or not is_short)
+
+
+def is_usual(raw: list[Train]) -> bool:
+    # NWB prescribes seconds, and some published files hold ms all the same.
+    known = [t.times * milliseconds_per(t.usual_unit) for t in raw if t.usual_unit]
+    return any(PLAUSIBLE_HZ[0] <= _rate(ms) <= PLAUSIBLE_HZ[1] for ms in known)
+
+
+def is_whole(raw: Train) -> bool:
+    return not (raw.unit or raw.usual_unit or np.any(raw.times % 1))
+
+
+def disbelief(raw: Train, known: str | None, is_sure: bool) -> str:
+    tried = known or "ms"
+    options = []
+    for unit in ("s", "us", "samples@30000", "min", "ms"):
+        times = raw.times * milliseconds_per(unit)
+        # A rate that is odd but possible needs only to be confirmed.
+        if is_credible(times, is_sure=unit == tried and not is_sure):
+            name = unit if raw.unit else option(unit)
+            options.append(f"{name} makes it {_rate(times):.4g} Hz")
+    remedy = "correct the unit in the file" if raw.unit else "give the true unit"
+    remedy += f", {', '.join(options)}"
+    times = raw.times * milliseconds_per(tried)
+    isi = np.diff(times)
+    return (
+        f"read as {known or 'ms, for want of a stated unit'}, its {times.size} spikes "
+        f"come at {_rate(times):.4g} Hz (mean ISI {isi.mean():.4g} ms, 1 % of them up "
+        f"to {np.percentile(isi, 1):.3g} ms), which is not plausible: "
+        f"{remedy if options else 'no unit makes it so, check that these are times'}."
+    )
+
+
+def _rate(times: Times) -> float:
+    return float(1e3 * (times.size - 1) / (times[-1] - times[0]))

@@ -100,8 +100,8 @@ def read_models(
     - `ValueError`: if there is no such table, its model is unknown, or a conductance is
         missing, of no channel, or not a finite, non-negative number.
     """
-    path = _models_file(pathlib.Path(path))
-    table = _read_table(path)
+    path = models_file(pathlib.Path(path))
+    table = read_table(path)
     neuron = neuron if neuron is not None else _neuron_of(path, table)
     wanted = [f"g_{name}" for name in neuron.channel_names]
     found = [c for c in table.column_names if c.startswith("g_")]
@@ -405,7 +405,8 @@ def _readme(title: str, made: str, columns: dict[str, Column]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _models_file(path: pathlib.Path) -> pathlib.Path:
+def models_file(path: pathlib.Path) -> pathlib.Path:
+    """The table of models in a folder, or at `path` itself, or a `ValueError`."""
     if not path.is_dir():
         if not path.exists() or path.suffix not in (".parquet", ".csv"):
             raise ValueError(
@@ -419,7 +420,8 @@ def _models_file(path: pathlib.Path) -> pathlib.Path:
     raise ValueError(f"{path} holds neither models.parquet nor models.csv.")
 
 
-def _read_table(path: pathlib.Path) -> pa.Table:
+def read_table(path: pathlib.Path) -> pa.Table:
+    """A table of CSV or Parquet, or a `ValueError` if it cannot be read."""
     try:
         if path.suffix == ".csv":
             return csv.read_csv(path)
@@ -431,7 +433,9 @@ def _read_table(path: pathlib.Path) -> pa.Table:
 
 def _neuron_of(path: pathlib.Path, table: pa.Table) -> Neuron:
     metadata = table.schema.metadata or {}
-    name = metadata.get(b"model", b"").decode() or _manifest(path.parent).get("model")
+    name = metadata.get(b"model", b"").decode() or read_manifest(path.parent).get(
+        "model"
+    )
     if name not in MODELS:
         said = f"is of the model {name!r}" if name else "does not say of which model"
         raise ValueError(
@@ -454,7 +458,8 @@ def _numbers(path: pathlib.Path, name: str, column: pa.ChunkedArray) -> np.ndarr
     return values.astype(values.dtype if values.dtype.kind == "f" else np.float64)
 
 
-def _manifest(folder: pathlib.Path) -> dict[str, Any]:
+def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
+    """The manifest of a folder, empty where there is none."""
     try:
         about = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -463,7 +468,7 @@ def _manifest(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _is_ours(folder: pathlib.Path) -> bool:
-    return _manifest(folder).get("format") == FORMAT
+    return read_manifest(folder).get("format") == FORMAT
 
 
 def _version(package: str) -> str | None:

@@ -1,3 +1,10 @@
-"""Models for other simulators."""
+"""Models for other simulators, and populations for other programs."""
 
+from dicjax.exporters.brian2 import export_brian2 as export_brian2
+from dicjax.exporters.jaxley import export_jaxley as export_jaxley
 from dicjax.exporters.neuron import export_neuron as export_neuron
+from dicjax.exporters.nwb import export_nwb as export_nwb
+from dicjax.exporters.spreadsheets import (
+    export_csv as export_csv,
+    export_xlsx as export_xlsx,
+)

@@ -61,6 +61,25 @@ class Equation:
             return None
         return offset / -slope, constant(1.0) / (-slope * speed)
 
+    @property
+    def parts(self) -> dict[str, Expression]:
+        """What the rate is made of, by name: its `inf` and `tau`, or the `rate`."""
+        if self.relaxation is None:
+            return {self._part("rate"): self.rate}
+        inf, tau = self.relaxation
+        return {self._part("inf"): inf, self._part("tau"): tau}
+
+    @property
+    def meaning(self) -> str:
+        """What the state is, for people."""
+        if self.name == CALCIUM:
+            return "calcium, in uM"
+        return f"a state of {self.owner or 'the cell'}"
+
+    def _part(self, what: str) -> str:
+        is_calcium = self.name == CALCIUM
+        return f"{self.name}_{what}" if is_calcium else what + self.name[1:]
+
 
 @dataclasses.dataclass(frozen=True)
 class Equations:
@@ -76,6 +95,18 @@ class Equations:
     channels: dict[str, str]
     currents: dict[str, Expression]
     states: tuple[Equation, ...]
+
+    @property
+    def expressions(self) -> list[Expression]:
+        """All that there is to write."""
+        moving = (x for state in self.states for x in (state.rate, state.initial))
+        return [*self.currents.values(), *moving]
+
+    @property
+    def calcium_is_fixed(self) -> bool:
+        """Whether something depends on calcium, which nothing moves."""
+        is_moved = any(x.name == CALCIUM for x in self.states)
+        return not is_moved and any(CALCIUM in variables(x) for x in self.expressions)
 
 
 def equations(neuron: Neuron, language: str) -> Equations:

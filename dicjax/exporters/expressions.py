@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -165,11 +165,13 @@ class Syntax:
 
     - `infix`: operators, by operation, from the weakest to the strongest binding.
     - `functions`: names of functions, by operation.
+    - `nameless`: operations whose results no variable can hold.
     - `width`: characters beyond which an expression is split.
     """
 
     infix: tuple[Mapping[str, str], ...]
     functions: Mapping[str, str]
+    nameless: Collection[str] = ()
     width: int = 66
 
 
@@ -212,7 +214,8 @@ def assignments(
             return names.get(x, str(x.value)), ATOM
         written, strength = _written(x, syntax, [text(arg) for arg in x.args])
         is_worth_it = uses[x] > 1 and any(arg.args for arg in x.args)
-        if is_worth_it or len(written) > syntax.width:
+        can_be_named = x.op not in syntax.nameless
+        if can_be_named and (is_worth_it or len(written) > syntax.width):
             names[x] = f"{temporary}{next(numbers)}"
             statements.append((names[x], written))
             return names[x], ATOM

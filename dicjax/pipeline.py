@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from dicjax.anomalies import examine
 from dicjax.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -21,7 +22,7 @@ from dicjax.encoder import PRIORS
 from dicjax.models import MODELS
 from dicjax.posterior import Posterior, posterior_of, read_trains
 from dicjax.result import Generated
-from dicjax.search import Progress, Search
+from dicjax.search import Cancelled as Cancelled, Progress, Search
 from dicjax.spikes import BURSTING, Features, LABELS, SILENT, SpikeTrain
 from dicjax.storage import is_checkpoint
 from dicjax.trial import as_train as as_train, features_of as features_of
@@ -29,8 +30,7 @@ from dicjax.trial import as_train as as_train, features_of as features_of
 
 AUTO = ("stg", "stg-prinz")  # what "auto" chooses from
 MAX_DISTANCE = 1.6  # factor by which the nearest members may miss a recording
-FEW_SPIKES, DRIFT = 40, 1.25  # below and above which a user is warned
-REFRACTORY = 0.25  # of the median interval in a burst: one cell is never so quick
+FEW_SPIKES = 40  # below which a user is warned
 PACKAGES = ("dicjax", "jax", "equinox", "diffrax", "numpy")
 
 
@@ -120,7 +120,8 @@ def generate(
     member is simulated again at half the time step, and counts only if it still is.
     Those that are delivered are also tried from another start and, with
     `config.robustness`, under changes of their conductances and surroundings.
-    Interrupted (Ctrl-C), it returns what the rounds before found.
+    Interrupted (by Ctrl-C, or by [`dicjax.Cancelled`][] from `on_progress`), it returns
+    what the rounds before found.
 
     **Arguments:**
 
@@ -132,7 +133,7 @@ def generate(
     - `tolerance`: how far each feature may be off, as a share.
     - `config`: the budget and other choices.
     - `checkpoint`: a trained encoder; the shipped one by default.
-    - `on_progress`: called with (what is being done, valid members, `num`).
+    - `on_progress`: called with (what is being done, valid members, `num`), often.
 
     **Returns:**
 
@@ -174,16 +175,14 @@ def generate(
         "interrupted": search.interrupted,
         # Of the spikes that are delivered.
         "dt_ms": loaded.neuron.required_recipe.dt / 2,
-        "warnings": warnings_about(train, target, posterior),
+        "warnings": warnings_about(train, posterior),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
     seconds = time.time() - started
     return search.result(train, posterior, certificate, seconds, settings)
 
 
-def warnings_about(
-    train: SpikeTrain, target: Features, posterior: Posterior
-) -> list[str]:
+def warnings_about(train: SpikeTrain, posterior: Posterior) -> list[str]:
     """What a user should know about a recording before trusting what follows."""
     warnings = []
     if not posterior.in_distribution[0]:
@@ -192,27 +191,11 @@ def warnings_about(
             "intervals more random than the model's. Do not rely on the dynamic input "
             "conductances read from it; members are judged by simulation all the same."
         )
-    if int(target.label) == BURSTING:
-        isi = np.diff(train.times)
-        within = isi[isi < np.sqrt(float(target.intra_burst_isi * target.period))]
-        shortest, middle = np.quantile(within, (0.05, 0.5))
-        if shortest < REFRACTORY * middle:
-            warnings.append(
-                f"Within bursts, intervals are as short as {shortest:.1f} ms beside a "
-                f"median of {middle:.1f} ms: two cells may be merged in this train, "
-                "and members will fire like their sum."
-            )
+    warnings += [finding.message for finding in examine(train)]
     if train.num_spikes < FEW_SPIKES:
         warnings.append(
             f"{train.num_spikes} spikes are few to tell a firing pattern by: short "
             "random trains can pass for bursts."
-        )
-    halves = np.array_split(np.diff(train.times), 2)
-    change = float(np.exp(abs(np.log(halves[0].mean() / halves[1].mean()))))
-    if change > DRIFT:
-        warnings.append(
-            f"The rate changes by a factor of {change:.2f} from the first to the "
-            "second half: consider a window where it is steady."
         )
     return warnings
 

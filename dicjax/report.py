@@ -16,7 +16,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -25,7 +25,7 @@ from dicjax.plots import style
 from dicjax.result import FAILURES, Generated
 from dicjax.robustness import HIGHER, MORE, PERTURBATIONS, TWO_SIDED
 from dicjax.simulation import simulate
-from dicjax.spikes import BURSTING, LABELS
+from dicjax.spikes import BURSTING, Features, LABELS
 from dicjax.stimulus import applied
 from dicjax.tables import file_name, replacing
 from dicjax.trial import wilson
@@ -57,7 +57,7 @@ def write_report(result: Generated, path: pathlib.Path) -> None:
 
 
 def _context(result: Generated) -> dict[str, Any]:
-    members = _shown(result)
+    members = shown(result)
     first = result.rounds[0]
     low, high = wilson(first.num_valid, first.num)
     return {
@@ -68,7 +68,7 @@ def _context(result: Generated) -> dict[str, Any]:
         "any_accepted": result.num_accepted > 0,
         "alerts": _alerts(result),
         "first_yield": f"{low:.0%} to {high:.0%}".replace("%", "\u202f%"),
-        "features": _features(result, members),
+        "features": feature_rows(result.target, result.features, members),
         "tolerances": _tolerances(result),
         "failures": _failures(result),
         "start": _start(result),
@@ -79,11 +79,12 @@ def _context(result: Generated) -> dict[str, Any]:
             **{name.lower(): getattr(style, name) for name in THEMED},
             **{f"highlight-{i}": x for i, x in enumerate(style.HIGHLIGHTS[1:], 1)},
         },
+        "dark": style.DARK,
         "facts": _facts(result),
     }
 
 
-def _shown(result: Generated) -> Int[np.ndarray, " _"]:
+def shown(result: Generated) -> Int[np.ndarray, " _"]:
     """The accepted members, or all where there is none."""
     accepted = np.flatnonzero(result.accepted)
     return accepted if len(accepted) else np.arange(len(result.g))
@@ -109,21 +110,23 @@ def _alerts(result: Generated) -> list[str]:
     return alerts
 
 
-def _features(
-    result: Generated, members: Int[np.ndarray, " _"]
+def feature_rows(
+    target: Features, features: Features, members: Int[np.ndarray, " _"]
 ) -> list[dict[str, Any]]:
+    """What the features of a recording are, and those of members, as a table."""
     rows = []
     for name, (unit, read) in plots.FEATURES.items():
-        recorded = float(read(result.target))
-        values = np.asarray(read(result.features), np.float64)[members]
+        recorded = float(read(target))
+        values = np.asarray(read(features), np.float64)[members]
         values = values[np.isfinite(values)]
         if not np.isfinite(recorded):
             continue
         row = {
             "name": name,
             "unit": unit,
+            "value": recorded,
             "recorded": _number(recorded),
-            "decides": name in plots.COMPARED[int(result.target.label)],
+            "decides": name in plots.COMPARED[int(target.label)],
             "median": "\u2013",
             "range": "\u2013",
         }
@@ -218,6 +221,15 @@ def _figures(result: Generated, members: Int[np.ndarray, " _"]) -> dict[str, Mar
 
 
 def _traces(result: Generated, members: Int[np.ndarray, " _"]) -> Figure:
+    ts, V = potentials(result, members)
+    names = [f"member {i}" for i in members]
+    return plots.plot_traces(result.train, ts, V, names=names)
+
+
+def potentials(
+    result: Generated, members: Int[np.ndarray, " _"]
+) -> tuple[Float[np.ndarray, " times"], Float[np.ndarray, "cells times"]]:
+    """Times (ms) and potentials (mV) of members over some cycles, simulated again."""
     target = result.target
     is_bursting = int(target.label) == BURSTING
     cycle = float(target.period if is_bursting else 3 * target.mean_isi)
@@ -233,8 +245,7 @@ def _traces(result: Generated, members: Int[np.ndarray, " _"]) -> Figure:
     )
     assert run.ts is not None
     assert run.V is not None
-    names = [f"member {i}" for i in members]
-    return plots.plot_traces(result.train, run.ts, run.V, names=names)
+    return run.ts, run.V
 
 
 def _time_step(result: Generated) -> float:

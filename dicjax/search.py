@@ -43,6 +43,13 @@ CERTIFYING = 2**32 - 1  # folded into the key, like the numbers of rounds
 Progress = Callable[[str, int, int], None]
 
 
+class Cancelled(Exception):
+    """What `on_progress` raises to end a search as Ctrl-C does, with what it found."""
+
+
+INTERRUPTIONS = (KeyboardInterrupt, Cancelled)
+
+
 class Search:
     """The rounds of one call of `generate`, and what they have found so far."""
 
@@ -58,7 +65,7 @@ class Search:
         self.goal = goal(int(target.label), row, tolerance)
         self.tolerance = tolerance
         self.config = config
-        self.report = report
+        self.on_progress = report
         self.num = num
         self.trial = Trial(neuron, target, tolerance)
         high = neuron.bounds
@@ -94,6 +101,19 @@ class Search:
         """How many members are valid, as far as is known."""
         return self.num_valid + int(self.survival * len(self.found))
 
+    def report(self, stage: str, done: int) -> None:
+        """Says how far the search is; once it was interrupted, that cannot end it."""
+        self.said = stage, done, self.num
+        self._still()
+
+    def _still(self, *_) -> None:
+        """Says so again, for a caller who may want to end a long simulation."""
+        try:
+            self.on_progress(*self.said)
+        except Cancelled:
+            if not self.interrupted:
+                raise
+
     def run(self, key, posterior) -> None:
         """Simulates round after round until enough members are valid.
 
@@ -101,14 +121,14 @@ class Search:
         """
         try:
             self._run(key, posterior)
-        except KeyboardInterrupt:
+        except INTERRUPTIONS:
             if not self.rounds:
                 raise
             self.interrupted = True
             self._certify()
 
     def _run(self, key, posterior) -> None:
-        self.report("simulating the posterior", 0, self.num)
+        self.report("simulating the posterior", 0)
         # Of candidates of each kind that were valid when last tried.
         share = {"posterior": 1.0, "refinement": HOPEFUL, "correction": WORTHWHILE}
         spread, number, tried = self.config.spread, 0, set()
@@ -123,7 +143,7 @@ class Search:
             tried.add(kind)
             if number:
                 aim = "widening" if done == self.num else "correcting"
-                self.report(f"{aim}, round {number}", done, self.num)
+                self.report(f"{aim}, round {number}", done)
             tries = None
             if kind == "posterior":
                 candidates = self.first_candidates(round_key, posterior)
@@ -245,7 +265,7 @@ class Search:
 
     def _try(self, name, g, tries=None) -> float:
         """Simulates candidates, keeps what is valid and learns from the rest."""
-        run = self.trial.simulate(g)
+        run = self.trial.simulate(g, on_progress=self._still)
         verdict = self.trial.judge(run)
         features, errors, valid = verdict.features, verdict.errors, verdict.valid
         reasons = first_failure(
@@ -284,8 +304,10 @@ class Search:
             tried = _least_crowded(log_g, room)
             g = self.found[tried]
             done = min(self.num_promised, self.num)
-            self.report("halving the time step", done, self.num)
-            again = self.trial.simulate(g, dt=self.neuron.required_recipe.dt / 2)
+            self.report("halving the time step", done)
+            again = self.trial.simulate(
+                g, dt=self.neuron.required_recipe.dt / 2, on_progress=self._still
+            )
             still = self.trial.judge(again).valid
             self.found = np.delete(self.found, tried, axis=0)
             self.num_uncertified += int((~still).sum())
@@ -339,7 +361,7 @@ class Search:
             return None
         axes = ("start", *PERTURBATIONS) if self.config.robustness else ("start",)
         try:
-            self.report("certifying", 0, self.num)
+            self.report("certifying", 0)
             return certify(
                 self.neuron,
                 g,
@@ -350,10 +372,10 @@ class Search:
                 duration=self.trial.duration,
                 discard=self.trial.discard,
                 on_progress=lambda done, total: self.report(
-                    "certifying", self.num * done // total, self.num
+                    "certifying", self.num * done // total
                 ),
             )
-        except KeyboardInterrupt:
+        except INTERRUPTIONS:
             self.interrupted = True
             return None
 

@@ -145,11 +145,20 @@ class Trial:
         return limits
 
     def simulate(
-        self, g: Float[np.ndarray, "cells channels"], *, dt: float | None = None
+        self,
+        g: Float[np.ndarray, "cells channels"],
+        *,
+        dt: float | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
     ) -> Run:
         """Simulates members under the current that their recipe names."""
         return simulate_by_recipe(
-            self.neuron, g, duration=self.duration, discard=self.discard, dt=dt
+            self.neuron,
+            g,
+            duration=self.duration,
+            discard=self.discard,
+            dt=dt,
+            on_progress=on_progress,
         )
 
     def judge(self, run: Run) -> Verdict:

@@ -94,6 +94,33 @@ def test_an_interrupted_search_keeps_what_it_found(example):
     assert result.certificate is None
 
 
+def test_a_cancelled_search_keeps_what_it_found(example):
+    # Unlike Ctrl-C, it may go on raising: there is no other way to know it was heard.
+    said = []
+
+    def cancel(stage: str, done: int, total: int) -> None:
+        said.append(stage)
+        if len(set(said)) > 2:
+            raise dj.Cancelled
+
+    result = dj.generate(jax.random.key(3), example, num=2000, on_progress=cancel)
+    assert result.settings["interrupted"]
+    assert len(result.rounds) == 1
+    assert 0 < result.num_accepted < 2000
+    assert result.certificate is None
+    # Long before the first round was over, it could have been cancelled too.
+    assert said.count("simulating the posterior") > 3
+
+
+def test_a_search_cancelled_before_it_found_anything_says_so(example):
+    def cancel(stage: str, done: int, total: int) -> None:
+        if stage == "simulating the posterior":
+            raise dj.Cancelled
+
+    with pytest.raises(dj.Cancelled):
+        dj.generate(jax.random.key(3), example, num=8, on_progress=cancel)
+
+
 def test_delivered_members_are_tried_from_another_start(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
     (name,) = manifest["certificate"]
@@ -408,7 +435,7 @@ def test_merged_cells_and_drift_are_pointed_out(data):
 
 
 def _warnings(train, model):
-    return warnings_about(train, features_of(train), dj.infer([train], model))
+    return warnings_about(train, dj.infer([train], model))
 
 
 @pytest.mark.parametrize(

@@ -91,9 +91,9 @@ def plot_raster(
     times = np.asarray(spike_times)
     valid = np.ones(len(times), bool) if accepted is None else np.asarray(accepted)
     shown = np.argsort(~valid, kind="stable")[:num]
-    cycle, gap = _rhythm(train)
-    rows = [_from_onset(row, gap) for row in (train.times, *times[shown])]
-    span = _span(rows, cycle) if span is None else span
+    cycle, gap = rhythm(train)
+    rows = [from_onset(row, gap) for row in (train.times, *times[shown])]
+    span = span_of(rows, cycle) if span is None else span
     figure = new_figure(0.75 + 0.19 * len(rows))
     ax = new_axes(figure, sides=("bottom",))
     lead = 0.015 * span
@@ -125,13 +125,13 @@ def plot_isis(train: SpikeTrain, spike_times: Trains) -> Figure:
     - `spike_times`: of members, in ms, padded with inf.
     """
     recorded = np.diff(train.times)
-    members = [_intervals(row) for row in np.asarray(spike_times)]
+    members = [intervals_of(row) for row in np.asarray(spike_times)]
     members = [isi for isi in members if len(isi)]
-    edges = _log_bins([recorded, *members])
+    edges = log_bins([recorded, *members])
     fine = np.geomspace(edges[0], edges[-1], 400)
     figure = new_figure(2.6)
     left, right = (new_axes(figure, 1, 2, i) for i in (1, 2))
-    shares = lambda isi: np.repeat(_shares(isi, edges), 2)
+    shares = lambda isi: np.repeat(shares_of(isi, edges), 2)
     up_to = lambda isi: 100 * np.searchsorted(np.sort(isi), fine) / max(len(isi), 1)
     for ax, x, curve, middle in (
         (left, np.repeat(edges, 2)[1:-1], shares, np.mean),
@@ -173,16 +173,14 @@ def plot_traces(
     - `span`: how much time to show, in ms; by default some four bursts or 12 ISIs.
     """
     ts, V = np.asarray(ts, np.float64), np.asarray(V)
-    cycle, gap = _rhythm(train)
-    crossings = [ts[1:][(v[1:] >= SPIKE_UP) & (v[:-1] < SPIKE_UP)] for v in V]
-    rows = [_from_onset(x, gap) for x in (train.times, *crossings)]
-    span = _span(rows, 0.5 * cycle) if span is None else span
+    spikes, onsets, fitting = aligned(train, ts, V)
+    span = fitting if span is None else span
     lead = 0.03 * span
     figure = new_figure(0.75 + 0.95 * len(V))
     ratios = (0.3, *np.ones(len(V)))
     grid = figure.add_gridspec(1 + len(V), 1, height_ratios=ratios, hspace=0.04)
     top = style_axes(figure.add_subplot(grid[0]), sides=())
-    ticks = rows[0][(rows[0] >= -lead) & (rows[0] <= span)]
+    ticks = spikes[(spikes >= -lead) & (spikes <= span)]
     spike_ticks(top, ticks, 0, 0.8, RECORDING)
     top.set(ylim=(-0.5, 0.5), xlim=(-lead / 1e3, span / 1e3))
     top.set_yticks([0], ["recording"], color=RECORDING, size=9)
@@ -192,7 +190,7 @@ def plot_traces(
         last = i == len(V) - 1
         sides = ("left", "bottom") if last else ("left",)
         ax = style_axes(figure.add_subplot(grid[i + 1], sharex=top), sides=sides)
-        onset = crossings[i][0] - rows[i + 1][0] if len(crossings[i]) else ts[0]
+        onset = onsets[i]
         keep = (ts >= onset - lead) & (ts <= onset + span)
         color = HIGHLIGHTS[i % len(HIGHLIGHTS)]
         ax.plot((ts[keep] - onset) / 1e3, v[keep], color=color, lw=0.9)
@@ -225,12 +223,12 @@ def plot_features(
     - `accepted`: which members are valid.
     """
     valid = np.asarray(accepted)
-    compared = _compared(target, features, tolerance)
-    figure = new_figure(0.95 + 0.55 * len(compared))
+    rows = compared(target, features, tolerance)
+    figure = new_figure(0.95 + 0.55 * len(rows))
     ax = new_axes(figure, sides=("bottom",))
-    edge = max(high for *_, (_, high) in compared) ** 2.2
+    edge = max(high for *_, (_, high) in rows) ** 2.2
     jitter = 0.27 * np.sin(2.4 * np.arange(len(valid)) ** 2)  # the same every time
-    for row, (_, ratio, band) in enumerate(compared):
+    for row, (_, ratio, band) in enumerate(rows):
         ax.fill_betweenx((row - 0.4, row + 0.4), *band, color=GRID, lw=0)
         known = np.isfinite(ratio)
         for keep, color in ((known & ~valid, OTHER), (known & valid, MEMBERS)):
@@ -245,14 +243,14 @@ def plot_features(
                 rasterized=len(valid) > MAX_VECTOR,
             )
     ax.axvline(1, color=RECORDING, lw=1.6, zorder=0.5)
-    ax.set(xscale="log", xlim=(1 / edge, edge), ylim=(len(compared) - 0.5, -0.5))
+    ax.set(xscale="log", xlim=(1 / edge, edge), ylim=(len(rows) - 0.5, -0.5))
     ticks = [1 / (1 + 2 * tolerance), 1 / (1 + tolerance), 1, 1 + tolerance]
     ticks = [x for x in (*ticks, 1 + 2 * tolerance) if 1 / edge < x < edge]
     ax.xaxis.set_major_locator(FixedLocator(ticks))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.2f}"))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("member / recording")
-    ax.set_yticks(range(len(compared)), [name for name, *_ in compared])
+    ax.set_yticks(range(len(rows)), [name for name, *_ in rows])
     ax.tick_params(axis="y", length=0, labelcolor=INK, labelsize=9)
     key = [("recording", RECORDING), ("accepted members", MEMBERS)]
     if (~valid).any():
@@ -261,7 +259,7 @@ def plot_features(
     return figure
 
 
-def _rhythm(train: SpikeTrain) -> tuple[float, float]:
+def rhythm(train: SpikeTrain) -> tuple[float, float]:
     """The time (ms) of eight bursts or 25 ISIs, and the ISI (ms) that parts bursts."""
     # A few widths only, so that trains of other lengths compile nothing new.
     width = 1 << max(7, math.ceil(math.log2(max(train.num_spikes, 1))))
@@ -273,13 +271,29 @@ def _rhythm(train: SpikeTrain) -> tuple[float, float]:
     return 7.8 * float(features.period[0]), gap
 
 
-def _from_onset(times: np.ndarray, gap: float) -> np.ndarray:
+def from_onset(times: np.ndarray, gap: float) -> np.ndarray:
+    """Times (ms) since the first whole burst, or else the first spike."""
     times = np.asarray(times[np.isfinite(times)], np.float64)
     onset = np.flatnonzero(np.diff(times) > gap)
     return times - (times[onset[0] + 1] if len(onset) else times[:1])
 
 
-def _span(rows: list[np.ndarray], wanted: float) -> float:
+def aligned(
+    train: SpikeTrain, ts: Float[np.ndarray, " times"], V: np.ndarray
+) -> tuple[np.ndarray, list[float], float]:
+    """The recording's spikes since its first whole burst, when that of each potential
+    begins, and how much time to show, all in ms."""
+    cycle, gap = rhythm(train)
+    crossings = [ts[1:][(v[1:] >= SPIKE_UP) & (v[:-1] < SPIKE_UP)] for v in V]
+    rows = [from_onset(x, gap) for x in (train.times, *crossings)]
+    onsets = [
+        float(x[0] - row[0] if len(x) else ts[0])
+        for x, row in zip(crossings, rows[1:], strict=True)
+    ]
+    return rows[0], onsets, span_of(rows, 0.5 * cycle)
+
+
+def span_of(rows: list[np.ndarray], wanted: float) -> float:
     """As much of what is wanted as the recording and most members can fill."""
     ends = [row[-1] for row in rows if len(row) > 1]
     if not ends:
@@ -288,11 +302,11 @@ def _span(rows: list[np.ndarray], wanted: float) -> float:
     return min(wanted if np.isfinite(wanted) else np.inf, enough)
 
 
-def _intervals(row: np.ndarray) -> np.ndarray:
+def intervals_of(row: np.ndarray) -> np.ndarray:
     return np.diff(row[np.isfinite(row)].astype(np.float64))
 
 
-def _log_bins(intervals: list[np.ndarray]) -> np.ndarray:
+def log_bins(intervals: list[np.ndarray]) -> np.ndarray:
     known = [x for x in intervals if len(x)] or [np.array([10.0, 1000.0])]
     low = min(np.quantile(known[0], 0.005), np.quantile(np.concatenate(known), 0.005))
     high = max(np.quantile(known[0], 0.995), np.quantile(np.concatenate(known), 0.995))
@@ -300,11 +314,11 @@ def _log_bins(intervals: list[np.ndarray]) -> np.ndarray:
     return np.geomspace(low, high, int(np.clip(np.log(high / low) / 0.08, 24, 50)) + 1)
 
 
-def _shares(isi: np.ndarray, edges: np.ndarray) -> np.ndarray:
+def shares_of(isi: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return 100 * np.histogram(isi, edges)[0] / max(len(isi), 1)
 
 
-def _compared(target: Features, features: Features, tolerance: float):
+def compared(target: Features, features: Features, tolerance: float):
     """Name, member / recording and tolerated band of every feature that decides."""
     rows = []
     for name in COMPARED[int(target.label)]:

@@ -57,7 +57,7 @@ def plot_posterior(
     - `V_ref`: the potential they are taken at, in mV.
     """
     points = np.asarray(dics)[:, -2:]
-    x, y, density = _density(posterior, points)
+    x, y, density = density_of(posterior, points)
     figure = new_figure(4.2, 0.66 * WIDTH)
     grid = figure.add_gridspec(
         2, 2, width_ratios=(4, 1), height_ratios=(1, 4), wspace=0.02, hspace=0.02
@@ -104,7 +104,7 @@ def plot_conductances(
     - `highlight`: at most three members to draw in colours of their own.
     """
     g = np.asarray(g, np.float64)
-    log_g = _logarithms(g)
+    log_g = logarithms_of(g)
     fold = np.exp(log_g - np.median(log_g, axis=0))
     figure = new_figure(3.3)
     ax = new_axes(figure)
@@ -153,12 +153,8 @@ def plot_correlations(neuron: Neuron, g: Conductances) -> Figure:
     - `neuron`: whose channels they are.
     - `g`: maximal conductances, in mS/cm².
     """
-    log_g = _logarithms(np.asarray(g, np.float64))
-    names, num = neuron.channel_names, log_g.shape[1]
-    r = np.full((num, num), np.nan)
-    varies = np.flatnonzero(log_g.std(axis=0) > 0)
-    if len(log_g) > 2 and len(varies) > 1:
-        r[np.ix_(varies, varies)] = np.corrcoef(log_g[:, varies].T)
+    r, names = correlations_of(g), neuron.channel_names
+    num = len(r)
     figure = new_figure(3.7, 0.6 * WIDTH)
     ax = new_axes(figure, sides=())
     for column, row in itertools.combinations(range(num), 2):
@@ -233,7 +229,7 @@ def most_different(g: Conductances, num: int = 3) -> list[int]:
     Each is as far as can be from those before it, in logarithms of conductances over
     their standard deviations.
     """
-    log_g = _logarithms(np.asarray(g, np.float64))
+    log_g = logarithms_of(np.asarray(g, np.float64))
     z = (log_g - log_g.mean(axis=0)) / np.maximum(log_g.std(axis=0), 1e-12)
     chosen = [int(np.argmax(np.sum(z**2, axis=1)))]
     while len(chosen) < min(num, len(z)):
@@ -242,12 +238,23 @@ def most_different(g: Conductances, num: int = 3) -> list[int]:
     return chosen
 
 
-def _logarithms(g: np.ndarray) -> np.ndarray:
+def correlations_of(g: Conductances) -> Float[np.ndarray, "channels channels"]:
+    """Of the logarithms of conductances; nan where a channel does not vary."""
+    log_g = logarithms_of(np.asarray(g, np.float64))
+    num = log_g.shape[1]
+    r = np.full((num, num), np.nan)
+    varies = np.flatnonzero(log_g.std(axis=0) > 0)
+    if len(log_g) > 2 and len(varies) > 1:
+        r[np.ix_(varies, varies)] = np.corrcoef(log_g[:, varies].T)
+    return r
+
+
+def logarithms_of(g: np.ndarray) -> np.ndarray:
     floor = SMALLEST * g.max(axis=0, initial=0)
     return np.log(np.maximum(np.maximum(g, floor), np.finfo(g.dtype).tiny))
 
 
-def _density(posterior: Posterior, points: np.ndarray, num: int = 140):
+def density_of(posterior: Posterior, points: np.ndarray, num: int = 140):
     """Log density of the first row on a grid that holds it and the points."""
     cells = {x: getattr(posterior, x)[:1] for x in ("weights", "means", "factors")}
     first = dataclasses.replace(posterior, **cells, distance=None)

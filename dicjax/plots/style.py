@@ -21,6 +21,17 @@ OTHER = "#a9b1ba"
 RECORDING = "#d55e00"
 MEMBERS = "#0072b2"
 HIGHLIGHTS = (MEMBERS, "#009e73", "#b0568b")
+DARK = {
+    PAPER: "#171c22",
+    INK: "#e8ebef",
+    MUTED: "#9aa6b2",
+    GRID: "#333c46",
+    OTHER: "#66717d",
+    RECORDING: "#ff8f45",
+    MEMBERS: "#5cb2f2",
+    HIGHLIGHTS[1]: "#35c99b",
+    HIGHLIGHTS[2]: "#e08fbf",
+}
 
 WIDTH = 7.2  # inches, of a figure that fills a page
 MAX_VECTOR = 150  # marks beyond which a layer is drawn as pixels

@@ -1,0 +1,154 @@
+"""The first page: a recording to open, and the runs that there are."""
+
+import html
+
+from nicegui import events, ui
+
+from dicjax.app.desk import Desk, example
+from dicjax.app.jobs import Job, State
+from dicjax.app.pages.parts import card, Notice, page, table, text
+from dicjax.app.recordings import open_recording
+from dicjax.app.runs import summaries
+from dicjax.app.uploads import accepted, check_size, MAX_BYTES, Upload
+from dicjax.app.words import model_name, stage
+
+
+STEPS = (
+    "Drop a file with spike times; answer in which unit they are, if it does not say.",
+    "Look at the spikes and choose a steady stretch of them.",
+    "Press Generate: models of the neuron are built, simulated and compared with it.",
+    "See how they fire and what they are made of; take them to Excel or NEURON.",
+)
+FORMATS = (
+    "Text, CSV and Excel, MATLAB, NumPy and pynapple, NWB, spike_times.npy of "
+    "Kilosort, and what neo reads (.nex, .plx, .nev, .smr, .nix and others)."
+)
+_DROP = """
+<div class="drop">
+  <q-icon name="upload_file" size="2.6rem"></q-icon>
+  <strong>Drop a recording here</strong>
+  <q-btn type="a" color="primary" unelevated no-caps label="Choose a file"
+    @click="props.pickFiles" @keydown.enter="props.pickFiles" tabindex="0"
+    aria-label="Choose a file with spike times">
+    <q-uploader-add-trigger></q-uploader-add-trigger>
+  </q-btn>
+</div>
+"""
+
+
+async def home(desk: Desk) -> None:
+    """Draws the page."""
+    with page(desk, "") as look:
+        with ui.element("div"):
+            text("Spike times in, model neurons out", tag="h1")
+            text(
+                "From the spikes of one neuron, dicjax finds many model neurons that "
+                "fire like it, each with other ion channels, and says how sure it is.",
+                "lead",
+            )
+        with ui.element("div").classes("split"):
+            with ui.element("div").classes("stack"):
+                _drop_zone(desk)
+            with card("How it goes"):
+                steps = "".join(f"<li>{html.escape(x)}</li>" for x in STEPS)
+                ui.html(steps, tag="ol", sanitize=False).classes("steps")
+        with card("Runs"):
+            rows = ui.element("div").props('data-testid="runs"')
+        await look.settle()
+        _Runs(desk, rows)
+
+
+def _drop_zone(desk: Desk) -> None:
+    async def open_it(upload: Upload) -> None:
+        recording = await notice.attempt(open_recording, upload)
+        if recording is not None:
+            desk.keep(recording)
+            ui.navigate.to(f"/recording/{recording.number}")
+
+    async def received(event: events.UploadEventArguments) -> None:
+        uploader.reset()
+        upload = await notice.attempt(check_size, event.file.name, event.file.size())
+        content = await event.file.read()
+        upload = await notice.attempt(accepted, event.file.name, content)
+        if upload is not None:
+            notice.say(f"Reading {upload.name} …", "good")
+            await open_it(upload)
+
+    async def tried() -> None:
+        upload = await notice.attempt(example)
+        if upload is not None:
+            await open_it(upload)
+
+    def too_large() -> None:
+        notice.say(
+            f"The file has more than the {MAX_BYTES / 2**20:.0f} MB that are read: "
+            "export only spike times."
+        )
+
+    uploader = ui.upload(
+        on_upload=received,
+        on_rejected=too_large,
+        auto_upload=True,
+        max_file_size=MAX_BYTES,
+    )
+    uploader.add_slot("header", _DROP)
+    uploader.props('data-testid="upload"')
+    notice = Notice()
+    text(FORMATS, "note")
+    with ui.element("div").classes("line"):
+        button = ui.button("Try it with an example", icon="science", on_click=tried)
+        button.props("outline").props('data-testid="example"')
+        text("A slowly bursting crab neuron, one minute.", "note")
+
+
+class _Runs:
+    """The list of runs, kept up to date."""
+
+    def __init__(self, desk: Desk, box: ui.element):
+        self.desk, self.box, self.shown = desk, box, None
+        self.update()
+        ui.timer(1.0, self.update)
+
+    def update(self) -> None:
+        """Draws it again where something changed."""
+        known = self.desk.jobs.known.values()
+        jobs = [x for x in known if x.state is not State.DONE]
+        rows = [_of_job(self.desk, job) for job in reversed(jobs)]
+        for run in summaries(self.desk.folder):
+            rows.append(
+                _row(
+                    run.name,
+                    run.title,
+                    model_name(run.model),
+                    f"{run.num_accepted} of {run.num_asked} members",
+                    f"{run.written:%d %b %Y, %H:%M}",
+                )
+            )
+        if rows == self.shown:
+            return
+        self.shown = rows
+        self.box.clear()
+        with self.box:
+            if rows:
+                table(("recording", "model", "result", "when"), rows, "words")
+            else:
+                text("None yet. They stay here, also when you close the tab.", "note")
+
+
+def _of_job(desk: Desk, job: Job) -> str:
+    model = model_name(job.order.model)
+    if job.state is State.WAITING:
+        ahead = desk.jobs.num_ahead(job)
+        said = f"waiting behind {ahead}" if ahead else "getting ready"
+    elif job.state is State.RUNNING:
+        said = stage(job.pace.stage or "starting")
+    else:
+        said = job.state.value
+    return _row(job.name, job.title, model, said, "now")
+
+
+def _row(name: str, title: str, *rest: str) -> str:
+    link = f'<a href="/run/{html.escape(name)}">{html.escape(title)}</a>'
+    return (
+        f"<tr><td>{link}</td>{''.join(f'<td>{html.escape(x)}</td>' for x in rest)}</tr>"
+    )

@@ -1,0 +1,257 @@
+"""What came of a run, in figures, tables and files to take away."""
+
+import html
+from collections.abc import Sequence
+
+import numpy as np
+from nicegui import ui
+
+from dicjax.app import figures
+from dicjax.app.downloads import Download, DOWNLOADS
+from dicjax.app.pages.parts import card, cells, Notice, numbers, table, text
+from dicjax.app.runs import Outcome
+from dicjax.app.theme import Look
+from dicjax.app.words import duration, model_name, plain
+from dicjax.plots import COMPARED, most_different
+from dicjax.plots.activity import compared
+from dicjax.report import feature_rows
+from dicjax.spikes import LABELS
+
+
+def show(outcome: Outcome, look: Look, notes: Sequence[str]) -> None:
+    """Draws all of it."""
+    about, num = outcome.about, int(outcome.accepted.sum())
+    within = f"{100 * float(about['tolerance']):g}\u202f%"
+    with ui.element("div"):
+        text(outcome.title, "over")
+        text(
+            f"{num} of {about['num_asked']} model neurons fire like the recording, "
+            f"within {within}",
+            tag="h1",
+        ).props('data-testid="headline"')
+        text(_lead(outcome), "lead")
+    for alert in (*notes, *_alerts(outcome)):
+        text(alert, "alert").props('role="note"')
+    numbers(_numbers(outcome), "boxed")
+    with ui.element("div").classes("split"):
+        with card("The recording and the members", _RASTER):
+            _rasters(outcome, look)
+        _downloads(outcome)
+    if outcome.train is None:
+        text(
+            "This run was made on the command line, which keeps no copy of the "
+            "recording: its report shows both beside each other.",
+            "alert good",
+        )
+    with ui.element("div").classes("pair"):
+        if outcome.train is not None and outcome.traces is not None:
+            with card("Simulated potentials", _TRACES):
+                train, traces = outcome.train, outcome.traces
+                look.draw(
+                    lambda colors: figures.potentials(train, traces, colors),
+                    "Simulated potentials of three members",
+                )
+        with card("Intervals between spikes", _INTERVALS):
+            times = [outcome.spike_times[i] for i in outcome.shown]
+            look.draw(
+                lambda colors: figures.interval_bands(outcome.train, times, colors),
+                "Intervals of the recording and of members",
+            )
+    _features(outcome, look)
+    with ui.element("div").classes("pair"):
+        _conductances(outcome, look)
+    with ui.element("div").classes("pair"):
+        _candidates(outcome, look)
+
+
+_RASTER = (
+    "Each row starts at its first whole burst or spike, so look at the rhythm; it is "
+    "normal for members to drift apart."
+)
+_TRACES = (
+    "The members whose conductances differ most. What is between spikes is the models' "
+    "prediction, which the recording cannot check."
+)
+_INTERVALS = "How often each interval occurs. The orange line should lie in the band."
+_POSTERIOR = (
+    "What spikes tell: feedback of the membrane on a slow and on an ultraslow "
+    "timescale. The outer line holds the truth for about 90 % of neurons; members may "
+    "sit to one side of it."
+)
+_SPREAD = (
+    "Every line is a member. Lines that cross are different solutions to the same "
+    "task. Below each channel, where 90 % of members lie, in mS/cm²."
+)
+_YIELD = "The line below each bar is the 95 % interval of the valid share."
+_DECIDE = "Those in bold decide; shaded is what counts as the same."
+_CORRELATED = "Orange pairs rise together, blue ones trade off, pale ones are free."
+
+
+def _lead(outcome: Outcome) -> str:
+    about = outcome.about
+    said = f"Model: {model_name(str(about['model']))}. "
+    if outcome.target is not None and outcome.train is not None:
+        pattern = LABELS[int(outcome.target.label)]
+        length = (outcome.train.t_stop - outcome.train.t_start) / 1e3
+        said += (
+            f"The recording is {pattern}: {outcome.train.num_spikes} spikes in "
+            f"{length:.3g} s. "
+        )
+    return said + "Every member was simulated, and again at half the time step."
+
+
+def _alerts(outcome: Outcome) -> list[str]:
+    about = outcome.about
+    settings = about.get("settings") or {}
+    alerts = []
+    num, asked = int(outcome.accepted.sum()), int(about["num_asked"])
+    if settings.get("interrupted"):
+        alerts.append("It was stopped: this is what had been found until then.")
+    if num < asked and about["rounds"]:
+        failures = about["rounds"][-1]["failures"].items()
+        main = sorted((x for x in failures if x[1]), key=lambda x: -x[1])[:3]
+        why = ", ".join(f"{why} ({count})" for why, count in main)
+        alerts.append(
+            f"Only {num} of {asked} members were found. Most candidates failed "
+            f"because: {why}."
+        )
+    return alerts + [plain(x) for x in settings.get("warnings") or ()]
+
+
+def _numbers(outcome: Outcome) -> list[tuple[str, str]]:
+    about = outcome.about
+    rows = [
+        ("members that fire like it", f"{int(outcome.accepted.sum())}"),
+        ("candidates simulated", f"{about['num_simulated']:,}"),
+    ]
+    if about.get("participation_ratio") is not None:
+        rows.append(
+            (
+                f"directions, of {len(outcome.channels)}, that conductances vary in",
+                f"{about['participation_ratio']:.1f}",
+            )
+        )
+    certificate = about.get("certificate") or {}
+    if "another start" in certificate:
+        share = certificate["another start"]["valid"]
+        rows.append(("of them do so from another start too", f"{share:.0%}"))
+    rows.append(("of computing", duration(float(about["seconds"]))))
+    return rows
+
+
+def _rasters(outcome: Outcome, look: Look) -> None:
+    times = outcome.spike_times
+    members = outcome.population.members
+    look.draw(
+        lambda colors: figures.rasters(
+            outcome.train, times, outcome.accepted, members, colors
+        ),
+        "Spikes of the recording and of members",
+    )
+
+
+def _downloads(outcome: Outcome) -> None:
+    with card("Take it with you"):
+        with ui.element("div").classes("downloads"):
+            notice = Notice()
+            for name, kind in DOWNLOADS.items():
+                _button(outcome, notice, name, kind)
+        ui.link("Open the report", f"/report/{outcome.folder.name}", new_tab=True).mark(
+            "report"
+        )
+        text(f"All of it is in {outcome.folder}", "note").style("word-break: break-all")
+
+
+def _button(outcome: Outcome, notice: Notice, name: str, kind: Download) -> None:
+    async def take() -> None:
+        content = await notice.attempt(kind.make, outcome)
+        if content is not None:
+            ui.download.content(content, f"{outcome.folder.name}{kind.suffix}")
+
+    button = ui.button(on_click=take).props(f'outline aria-label="{kind.label}"')
+    button.props(f'data-testid="download-{name}"')
+    with button:
+        label, note = html.escape(kind.label), html.escape(kind.note)
+        ui.html(f"<span>{label}</span>", sanitize=False)
+        ui.html(f"<small>{note}</small>", sanitize=False)
+
+
+def _features(outcome: Outcome, look: Look) -> None:
+    target, train = outcome.target, outcome.train
+    if target is None or train is None:
+        return
+    tolerance = float(outcome.about["tolerance"])
+    features, accepted = outcome.features, outcome.accepted
+    members = outcome.population.members
+    bands = [band for *_, band in compared(target, features, tolerance)]
+    names = COMPARED[int(target.label)]
+    band_of = dict(zip(names, bands, strict=True))
+    rows = []
+    for row in feature_rows(target, features, outcome.shown):
+        unit = f" ({row['unit']})" if row["unit"] else ""
+        band = ""
+        if row["name"] in band_of:
+            low, high = band_of[row["name"]]
+            value = row["value"]
+            band = f"{value * low:.4g} to {value * high:.4g}"
+        said = (row["recorded"], row["median"], row["range"], band)
+        rows.append(cells((row["name"] + unit, *said), "decides" if band else ""))
+    with card("Features", _DECIDE), ui.element("div").classes("pair uneven"):
+        look.draw(
+            lambda colors: figures.feature_bands(
+                target, features, tolerance, accepted, members, colors
+            ),
+            "Features of members relative to the recording",
+        )
+        header = ("feature", "recording", "members' median", "range", "allowed")
+        table(header, rows).props('data-testid="features"')
+
+
+def _conductances(outcome: Outcome, look: Look) -> None:
+    shown, members = outcome.shown, outcome.population.members
+    g = outcome.g[shown]
+    if outcome.inference is not None:
+        with card("What the recording says about the neuron", _POSTERIOR):
+            inference = outcome.inference
+            look.draw(
+                lambda colors: figures.posterior(
+                    inference, outcome.dics[shown], colors
+                ),
+                "Posterior of the input conductances",
+            )
+    if not len(g):
+        return
+    rows = most_different(g, 3)
+    names = [f"member {members[shown[i]]}" for i in rows]
+    with card("Different conductances, same activity", _SPREAD):
+        look.draw(
+            lambda colors: figures.conductances(
+                outcome.channels, g, rows, names, colors
+            ),
+            "Spread of conductances",
+        )
+
+
+def _candidates(outcome: Outcome, look: Look) -> None:
+    g, rounds = outcome.g[outcome.shown], outcome.about["rounds"]
+    if len(g) > 2:
+        with card("Which conductances go together", _CORRELATED):
+            look.draw(
+                lambda colors: figures.correlations(outcome.channels, g, colors),
+                "Correlations between conductances",
+            )
+    with card("Candidates, and why others failed", _YIELD):
+        look.draw(
+            lambda colors: figures.yields(rounds, colors), "Valid candidates per round"
+        )
+        reasons = list(dict.fromkeys(why for x in rounds for why in x["failures"]))
+        counts = {why: [x["failures"].get(why, 0) for x in rounds] for why in reasons}
+        failed = sorted(
+            (why for why in reasons if any(counts[why])),
+            key=lambda why: -int(np.sum(counts[why])),
+        )
+        if failed:
+            rows = [cells((why, f"{sum(counts[why])}")) for why in failed]
+            table(
+                ("why candidates failed (first reason that applies)", "how many"), rows
+            )

@@ -1,0 +1,123 @@
+"""What pages are made of."""
+
+import contextlib
+import html
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from nicegui import run, ui
+
+from dicjax.app.desk import Desk
+from dicjax.app.theme import css, ICON, Look
+from dicjax.app.words import plain
+
+
+LOG = logging.getLogger("dicjax.app")
+
+
+@contextlib.contextmanager
+def page(desk: Desk, title: str) -> Iterator[Look]:
+    """The frame of a page, with what is above every page."""
+    ui.page_title(f"{title} · dicjax" if title else "dicjax")
+    ui.add_css(css())
+    look = Look()
+    with ui.element("header").classes("top"):
+        with (
+            ui.element("a").props('href="/" aria-label="dicjax, start"').classes("home")
+        ):
+            ui.html(ICON, sanitize=False)
+            ui.html("dicjax", sanitize=False)
+        text("Nothing leaves this computer.", "note")
+        text(f"Results are kept in {desk.folder}", "place").props(
+            'data-testid="folder"'
+        )
+        button = ui.button(icon="contrast", on_click=look.toggle)
+        button.props('flat round dense aria-label="Dark or light"').props(
+            'data-testid="dark"'
+        )
+    with ui.element("main").classes("main"):
+        yield look
+
+
+def text(words: str, classes: str = "", tag: str = "p") -> ui.html:
+    """A paragraph, or else, of plain words."""
+    return ui.html(html.escape(words), tag=tag, sanitize=False).classes(classes)
+
+
+@contextlib.contextmanager
+def card(title: str = "", note: str = "") -> Iterator[ui.element]:
+    """A box with a title."""
+    with ui.element("section").classes("card") as box:
+        if title:
+            text(title, tag="h2")
+        if note:
+            text(note, "note")
+        yield box
+
+
+def numbers(pairs: Iterable[tuple[str, str]], classes: str = "") -> ui.html:
+    """Numbers with what they count."""
+    rows = "".join(
+        f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
+        for name, value in pairs
+    )
+    return ui.html(rows, tag="dl", sanitize=False).classes(f"numbers {classes}")
+
+
+def table(header: Sequence[str], rows: Iterable[str], kind: str = "numeric") -> ui.html:
+    """A table of rows that are HTML already; of "numeric" ones or of "words"."""
+    head = "".join(f'<th scope="col">{html.escape(x)}</th>' for x in header)
+    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    inner = f'<table class="plain {kind}">{body}</table>'
+    return ui.html(inner, sanitize=False).classes("scroll")
+
+
+def cells(values: Iterable[str], classes: str = "") -> str:
+    """A row of a table, of plain words."""
+    return (
+        f'<tr class="{classes}">'
+        + "".join(f"<td>{html.escape(x)}</td>" for x in values)
+        + "</tr>"
+    )
+
+
+class Notice:
+    """A place for one message, beside what it is about."""
+
+    def __init__(self):
+        self._box = (
+            ui.element("div").props('role="alert"').props('data-testid="notice"')
+        )
+        self._box.set_visibility(False)
+
+    def say(self, words: str, kind: str = "bad") -> None:
+        """Shows a message in place of the one before."""
+        self._box.clear()
+        with self._box:
+            text(words, f"alert {kind}")
+        self._box.set_visibility(True)
+
+    def clear(self) -> None:
+        """Takes it away."""
+        self._box.set_visibility(False)
+
+    async def attempt(self, work: Callable[..., Any], *args: Any) -> Any:
+        """What `work` gives, in a thread; or none, with the reason shown here."""
+        self.clear()
+        try:
+            return await run.io_bound(work, *args)
+        except (ValueError, OSError) as error:
+            self.say(plain(str(error)))
+        except Exception as error:
+            LOG.exception("%s failed", getattr(work, "__name__", work))
+            self.say(bug(error))
+        return None
+
+
+def bug(error: BaseException) -> str:
+    """A fault of ours, as a sentence."""
+    return (
+        f"This is a fault of dicjax, not of your file ({error!r:.160}). What happened "
+        "is written in dicjax-app.log, in the folder of results; the app goes on."
+    )

@@ -1,0 +1,105 @@
+"""A run while it is made: how far it is, how long it takes, and a way to stop it."""
+
+import time
+from collections.abc import Awaitable, Callable
+
+from nicegui import ui
+
+from dicjax.app.desk import Desk
+from dicjax.app.jobs import Job, State
+from dicjax.app.pages.parts import card, text
+from dicjax.app.words import duration, model_name, stage
+
+
+class Progress:
+    """Follows a job until it is over, and then calls `then` or says why it failed."""
+
+    def __init__(self, desk: Desk, job: Job, then: Callable[[], Awaitable[None]]):
+        self.desk, self.job, self.then = desk, job, then
+        with card() as self.box:
+            order = job.order
+            is_open = order.model == "auto"
+            model = "model chosen for you" if is_open else model_name(order.model)
+            text(
+                f"{order.members} members, {model}, within {100 * order.tolerance:g} %",
+                "note",
+            )
+            self.stage = text("", tag="h2").props('data-testid="stage"')
+            self.bar = ui.linear_progress(0.0, show_value=False, size="12px")
+            self.bar.props('rounded aria-label="Members found"')
+            with ui.element("div").classes("line"):
+                self.count = text("", "note").props('data-testid="count"')
+                self.left = text("", "note").props('data-testid="left"')
+            with ui.element("div").classes("line"):
+                self.stop = ui.button("Stop, keep what was found", on_click=self._stop)
+                self.stop.props("outline").props('data-testid="cancel"')
+                text("You can close this tab: the work goes on.", "note")
+        self.timer = ui.timer(0.3, self.update)
+
+    def _stop(self) -> None:
+        self.desk.jobs.cancel(self.job)
+
+    async def update(self) -> None:
+        """Shows how far it is."""
+        job, pace = self.job, self.job.pace
+        if job.state.is_over:
+            self.timer.deactivate()
+            await self._end()
+            return
+        if job.state is State.WAITING:
+            ahead = self.desk.jobs.num_ahead(job)
+            if not ahead:
+                self.stage.set_content("Getting ready …")
+                return
+            runs = "another run" if ahead == 1 else f"{ahead} other runs"
+            self.stage.set_content(f"Waiting behind {runs}; it begins by itself.")
+            return
+        if job.is_stopping and pace.stage != "writing":
+            said = "Stopping: what was found until now is checked once more and kept"
+        else:
+            said = stage(pace.stage or "starting")
+        self.stage.set_content(f"{said} …")
+        self.stop.set_enabled(not job.is_stopping and pace.stage != "writing")
+        checking = pace.stage in ("certifying", "writing")
+        self.bar.set_value(pace.done / pace.total if pace.total else 0.0)
+        is_moving = pace.done > 0 and pace.stage != "writing"
+        self.bar.props(remove="indeterminate") if is_moving else self.bar.props(
+            "indeterminate"
+        )
+        found = f"{pace.done} of {pace.total} members found"
+        self.count.set_content("" if checking or not pace.total else found)
+        left = pace.seconds_left(time.time())
+        self.left.set_content(
+            f"{duration(job.elapsed)} so far"
+            + (f", about {duration(left)} to go" if left is not None else "")
+        )
+
+    async def _end(self) -> None:
+        job = self.job
+        self.box.clear()
+        if job.state is State.DONE:
+            self.box.delete()
+            await self.then()
+            return
+        titles = {
+            State.REFUSED: "There is no result",
+            State.CANCELLED: "Stopped",
+            State.FAILED: "Something went wrong",
+        }
+        number = next(
+            (
+                x.number
+                for x in self.desk.recordings.values()
+                if x.upload.sha256 == job.order.sha256
+            ),
+            None,
+        )
+        with self.box:
+            text(titles[job.state], tag="h2")
+            text(job.message, "alert bad").props('role="alert"').props(
+                'data-testid="message"'
+            )
+            with ui.element("div").classes("line"):
+                if number is not None:
+                    ui.link("Back to the recording", f"/recording/{number}")
+                ui.link("Back to the start", "/")

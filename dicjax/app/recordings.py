@@ -1,0 +1,195 @@
+"""A recording on its way in: the question of its unit, its neurons, its window."""
+
+import dataclasses
+import itertools
+import threading
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+
+from dicjax import readers
+from dicjax.anomalies import examine, Finding
+from dicjax.app.uploads import Upload
+from dicjax.app.words import plain
+from dicjax.readers.common import Train
+from dicjax.readers.plausibility import is_credible, POSSIBLE_HZ
+from dicjax.readers.units import milliseconds_per, samples_at
+from dicjax.spikes import BURSTING, LABELS, SILENT, SpikeTrain
+from dicjax.trial import features_of, MIN_SPIKES
+
+
+UNITS = {"ms": "milliseconds", "s": "seconds", "us": "microseconds", "min": "minutes"}
+COMMON_RATE = 30_000.0  # Hz, of most spike sorters
+FEW_SPIKES = 40  # below which patterns are told apart by chance
+_filters = threading.Lock()  # Python's filters of warnings are one for all threads
+_numbers = itertools.count(1)
+
+
+class Candidate(NamedTuple):
+    """A unit that times may be in, and how fast the neuron fired if they are."""
+
+    unit: str
+    name: str
+    rate: float  # Hz
+    is_credible: bool
+
+    @property
+    def is_possible(self) -> bool:
+        low, high = POSSIBLE_HZ
+        return low <= self.rate <= high
+
+
+@dataclasses.dataclass(eq=False)
+class Recording:
+    """What one file holds, as far as it was read.
+
+    - `candidates`: the units that it may be in; none where the file states its unit.
+    - `trains`: its neurons, once the unit is known.
+    - `notes`: what readers had to say.
+    """
+
+    upload: Upload
+    num_spikes: int
+    candidates: tuple[Candidate, ...] = ()
+    unit: str | None = None
+    trains: tuple[SpikeTrain, ...] = ()
+    notes: tuple[str, ...] = ()
+    chosen: int = 0
+    window: tuple[float, float] | None = None
+    number: int = dataclasses.field(default_factory=lambda: next(_numbers))
+
+    @property
+    def train(self) -> SpikeTrain:
+        """The neuron that was chosen, within the window."""
+        train = self.trains[self.chosen]
+        return train if self.window is None else train.window(*self.window)
+
+    def answer(self, unit: str | None) -> None:
+        """Reads the neurons in a unit, or raises a `ValueError` that says what is off.
+
+        Nothing changes where it does.
+        """
+        with _filters, self.upload.on_disk() as path, _caught() as caught:
+            trains = readers.read_spike_trains(path, unit=unit)
+        self.notes = tuple(plain(str(warning.message)) for warning in caught or ())
+        self.trains, self.unit, self.chosen, self.window = tuple(trains), unit, 0, None
+
+
+def open_recording(upload: Upload) -> Recording:
+    """Reads a file as far as it can be without knowing more.
+
+    Raises `ValueError`, in a sentence, where it cannot be read at all.
+    """
+    with _filters, upload.on_disk() as path, _caught():
+        _, raw = readers._read(path)
+    longest = max(raw, key=lambda train: train.times.size, default=None)
+    if longest is None or longest.times.size < MIN_SPIKES:
+        raise ValueError(
+            f"{upload.name} has no neuron with {MIN_SPIKES} spikes or more: give a "
+            "longer recording."
+        )
+    recording = Recording(upload, longest.times.size, candidates_of(longest))
+    if not recording.candidates:
+        recording.answer(None)
+    return recording
+
+
+def candidates_of(raw: Train) -> tuple[Candidate, ...]:
+    """The units that times may be in, likeliest first; none if the file says it."""
+    needs_rate = raw.unit == "samples" and raw.rate is None
+    if raw.unit is not None and not needs_rate:
+        return ()
+    usual = raw.usual_unit
+    if usual is not None and is_credible(raw.times * milliseconds_per(usual)):
+        return ()
+    if not (np.isfinite(raw.times).all() and (np.diff(raw.times) >= 0).all()):
+        return ()  # which is refused in every unit
+    units = [] if needs_rate else [*UNITS]
+    if needs_rate or not np.any(raw.times % 1):
+        units.append(samples_at(raw.rate or COMMON_RATE))
+    found = [candidate(raw.times, unit) for unit in units]
+    found = [x for x in found if x.unit != "min" or x.is_credible]
+    return tuple(sorted(found, key=lambda x: not x.is_credible))
+
+
+def candidate(times: np.ndarray, unit: str) -> Candidate:
+    """What a unit would make of times."""
+    ms = times * milliseconds_per(unit)
+    span = float(ms[-1] - ms[0])
+    rate = 1e3 * (ms.size - 1) / span if span > 0 else float("inf")
+    name = UNITS.get(unit, f"sample numbers at {unit.rpartition('@')[2]} Hz")
+    return Candidate(unit, name, rate, span > 0 and is_credible(ms))
+
+
+def question(recording: Recording) -> str:
+    """What is asked where a file leaves its unit open."""
+    options = recording.candidates[:3]
+    rates = ", ".join(f"{hertz(x.rate)} if {x.unit}" for x in options)
+    return f"{recording.num_spikes} spikes: {rates}."
+
+
+def hertz(rate: float) -> str:
+    """A firing rate as people write it."""
+    if rate >= 1000:
+        return f"{rate:,.0f}\u202fHz".replace(",", "\u202f")
+    return f"{rate:.3g}\u202fHz"
+
+
+def seconds(ms: float) -> str:
+    """A time in seconds, with as many digits as it needs."""
+    return f"{ms / 1e3:.4g}\u202fs"
+
+
+class Glance(NamedTuple):
+    """What is seen of a train before anything is made of it."""
+
+    train: SpikeTrain
+    pattern: str
+    facts: tuple[tuple[str, str], ...]
+    findings: tuple[Finding, ...]
+    obstacle: str  # why nothing can be generated from it, if so
+
+
+def glance(recording: Recording) -> Glance:
+    """Looks at the chosen neuron within the chosen window."""
+    whole = recording.trains[recording.chosen]
+    try:
+        train = recording.train
+    except ValueError as error:
+        return Glance(whole, "", (), (), plain(str(error)))
+    if train.num_spikes < MIN_SPIKES:
+        few = f"The window holds {train.num_spikes} spikes, too few: widen it."
+        return Glance(train, "", _counts(train), (), few)
+    features = features_of(train)
+    label = int(features.label)
+    facts = [*_counts(train), ("firing rate", hertz(float(features.rate)))]
+    if label == BURSTING:
+        facts += [
+            ("burst period", f"{float(features.period):.4g} ms"),
+            ("spikes per burst", f"{float(features.spikes_per_burst):.2g}"),
+            ("interval in bursts", f"{float(features.intra_burst_isi):.3g} ms"),
+        ]
+    else:
+        facts += [
+            ("mean interval", f"{float(features.mean_isi):.4g} ms"),
+            ("variation (CV)", f"{float(features.cv):.2f}"),
+        ]
+    findings = [x._replace(message=plain(x.message)) for x in examine(train)]
+    if train.num_spikes < FEW_SPIKES:
+        text = (
+            f"{train.num_spikes} spikes are few to tell a firing pattern by: widen the "
+            "window if you can."
+        )
+        findings.append(Finding("few", text))
+    silent = "The neuron is silent here." if label == SILENT else ""
+    return Glance(train, LABELS[label], tuple(facts), tuple(findings), silent)
+
+
+def _counts(train: SpikeTrain) -> tuple[tuple[str, str], ...]:
+    length = seconds(train.t_stop - train.t_start)
+    return (("spikes", f"{train.num_spikes:,}"), ("length", length))
+
+
+def _caught() -> warnings.catch_warnings:
+    return warnings.catch_warnings(record=True, action="always", category=UserWarning)

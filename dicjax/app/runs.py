@@ -1,0 +1,277 @@
+"""Runs: how they are made into folders, and what is read back from these."""
+
+import dataclasses
+import datetime
+import functools
+import logging
+import pathlib
+import re
+from collections.abc import Container
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dicjax.app.jobs import Job
+from dicjax.app.recordings import Recording
+from dicjax.config import GenerateConfig
+from dicjax.pipeline import generate
+from dicjax.plots import most_different
+from dicjax.plots.population import density_of
+from dicjax.report import potentials, shown, write_report
+from dicjax.result import Generated
+from dicjax.spikes import Features, pad_trains, spike_features, SpikeTrain
+from dicjax.stored import read_population, StoredPopulation
+from dicjax.tables import read_manifest, write_folder, write_population
+from dicjax.trial import features_of
+
+
+LOG = logging.getLogger("dicjax.app")
+RECORDING = "recording.npz"  # its spikes, what was inferred, potentials of members
+NUM_TRACES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """What is to be made."""
+
+    train: SpikeTrain
+    sha256: str
+    window: tuple[float, float] | None = None
+    model: str = "auto"
+    members: int = 100
+    tolerance: float = 0.10
+    seed: int = 0
+    config: GenerateConfig = GenerateConfig()
+
+
+def job_for(
+    order: Order, recording: Recording, folder: pathlib.Path, taken: Container[str]
+) -> Job:
+    """A job by a name that no other has, and no other run in the folder."""
+    stem = pathlib.PurePath(recording.upload.name).stem
+    if len(recording.trains) > 1:
+        stem += f"_{order.train.name}"
+    stem = re.sub(r"[^\w\-]+", "_", stem).strip("_")[:40] or "recording"
+    now = datetime.datetime.now()
+    name = f"{now:%Y-%m-%d_%H%M%S}_{stem}"
+    number = 2
+    while name in taken or (folder / name).exists():
+        name = f"{now:%Y-%m-%d_%H%M%S}_{number}_{stem}"
+        number += 1
+    return Job(name, title_of(recording), order)
+
+
+def title_of(recording: Recording) -> str:
+    """The file and, where it has several, the neuron."""
+    name = recording.upload.name
+    if len(recording.trains) < 2:
+        return name
+    return f"{name}, {recording.trains[recording.chosen].name}"
+
+
+def make(job: Job, folder: pathlib.Path) -> None:
+    """Generates what was ordered and writes it to a folder of the job's name."""
+    order: Order = job.order
+    started = datetime.datetime.now(datetime.UTC)
+    result = generate(
+        jax.random.key(order.seed),
+        order.train,
+        model=order.model,
+        num=order.members,
+        tolerance=order.tolerance,
+        config=order.config,
+        on_progress=job.report,
+    )
+    job.report("writing", result.num_accepted, result.num_asked)
+    settings = result.settings | {
+        "seed": order.seed,
+        "source_sha256": order.sha256,
+        "window_ms": order.window,
+        "started": started,
+        "finished": datetime.datetime.now(datetime.UTC),
+    }
+    result = dataclasses.replace(result, settings=settings)
+    write_folder(
+        folder / job.name, False, functools.partial(_write, result, notes=job.notes)
+    )
+
+
+def _write(result: Generated, folder: pathlib.Path, notes: list[str]) -> None:
+    """Writes all there is; whatever fails beside the tables costs only itself."""
+    write_population(result, folder)
+    for what, write in (
+        ("figures of the recording", lambda: _write_view(result, folder / RECORDING)),
+        ("report", lambda: write_report(result, folder / "report.html")),
+    ):
+        try:
+            write()
+        except Exception:
+            LOG.exception("The %s of %s could not be written", what, folder)
+            notes.append(f"The {what} could not be written; the tables are complete.")
+
+
+def _write_view(result: Generated, path: pathlib.Path) -> None:
+    members = shown(result)
+    different = members[most_different(result.g[members], NUM_TRACES)]
+    ts, V = potentials(result, different)
+    x, y, density = density_of(result.posterior, result.dics[members][:, -2:])
+    floors = [
+        np.asarray(result.posterior.region(level).floor)[0] for level in (0.9, 0.5)
+    ]
+    train = result.train
+    np.savez_compressed(
+        path,
+        times=train.times,
+        span=np.array([train.t_start, train.t_stop]),
+        members=different,
+        ts=ts.astype(np.float32),
+        V=V.astype(np.float16),
+        g_s=x,
+        g_u=y,
+        density=density,
+        floors=np.array(floors),
+        V_ref=float(result.neuron.V_ref),
+    )
+
+
+class Summary(NamedTuple):
+    """A run in the folder, in a line."""
+
+    name: str
+    title: str
+    model: str
+    num_accepted: int
+    num_asked: int
+    written: datetime.datetime
+
+
+def summaries(folder: pathlib.Path) -> list[Summary]:
+    """All runs that the folder holds, the newest first."""
+    found = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        about = read_manifest(path) if path.is_dir() else {}
+        if path.name.startswith(".") or "num_asked" not in about:
+            continue
+        when = datetime.datetime.fromtimestamp((path / "manifest.json").stat().st_mtime)
+        found.append(Summary(path.name, *_in_short(about), when))
+    return sorted(found, key=lambda run: run.written, reverse=True)
+
+
+def _in_short(about: dict[str, Any]) -> tuple[str, str, int, int]:
+    source = about.get("source") or {}
+    title, unit = source.get("file") or "recording", source.get("unit")
+    if unit and unit != pathlib.PurePath(title).stem:
+        title = f"{title}, {unit}"
+    found, asked = (int(about.get(x) or 0) for x in ("num_accepted", "num_asked"))
+    return title, str(about.get("model")), found, asked
+
+
+def run_folder(folder: pathlib.Path, name: str) -> pathlib.Path | None:
+    """The folder of a run, or none if there is no run of that name."""
+    # Only what is listed: a name comes from an address, which anyone may type.
+    if name in {run.name for run in summaries(folder)}:
+        return folder / name
+    return None
+
+
+class Inference(NamedTuple):
+    """The posterior over (g_s, g_u) on a grid: logarithms, and those of its levels."""
+
+    g_s: np.ndarray
+    g_u: np.ndarray
+    density: np.ndarray
+    floors: tuple[float, float]
+    V_ref: float
+
+
+class Traces(NamedTuple):
+    """Potentials (mV) of some members, at times in ms."""
+
+    members: list[int]
+    ts: np.ndarray
+    V: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Outcome:
+    """A run as its folder tells of it, whoever made it and when."""
+
+    folder: pathlib.Path
+    title: str
+    population: StoredPopulation
+    channels: tuple[str, ...]
+    g: np.ndarray
+    dics: np.ndarray
+    accepted: np.ndarray
+    features: Features
+    train: SpikeTrain | None
+    target: Features | None
+    inference: Inference | None
+    traces: Traces | None
+
+    @property
+    def about(self) -> dict[str, Any]:
+        return self.population.about
+
+    @property
+    def spike_times(self) -> tuple[np.ndarray, ...]:
+        """Of each member, in ms."""
+        return self.population.spike_times or ()
+
+    @property
+    def shown(self) -> np.ndarray:
+        """Rows of accepted members, or of all where none is."""
+        accepted = np.flatnonzero(self.accepted)
+        return accepted if len(accepted) else np.arange(len(self.g))
+
+
+def read_run(folder: pathlib.Path) -> Outcome:
+    """Reads a run back; what its folder lacks is none."""
+    population = read_population(folder)
+    about, models = population.about, population.models
+    channels = tuple(str(x) for x in about.get("channels") or ())
+    column = lambda name: models[name].to_numpy().astype(np.float64)
+    rows = [train for train in population.spike_times or ()]
+    # Of few sizes, so that little is compiled anew.
+    width = 1 << max(7, int(np.ceil(np.log2(max([2, *map(len, rows)])))))
+    features = spike_features(pad_trains(rows, width))
+    train, inference, traces = _read_view(folder / RECORDING, about)
+    return Outcome(
+        folder=folder,
+        title=_in_short(about)[0],
+        population=population,
+        channels=channels,
+        g=np.stack([column(f"g_{name}") for name in channels], axis=1),
+        dics=np.stack([column(name) for name in ("g_f", "g_s", "g_u")], axis=1),
+        accepted=population.accepted,
+        features=jax.tree.map(np.asarray, features),
+        train=train,
+        target=None if train is None else features_of(train),
+        inference=inference,
+        traces=traces,
+    )
+
+
+def _read_view(path: pathlib.Path, about: dict[str, Any]):
+    if not path.exists():
+        return None, None, None  # made by the command line
+    source = about.get("source") or {}
+    with np.load(path, allow_pickle=False) as file:
+        found = dict(file)
+    train = SpikeTrain(
+        found["times"],
+        str(source.get("unit") or ""),
+        str(source.get("file") or ""),
+        *found["span"].tolist(),
+    )
+    low, middle = found["floors"].tolist()
+    inference = Inference(
+        found["g_s"],
+        found["g_u"],
+        found["density"],
+        (low, middle),
+        float(found["V_ref"]),
+    )
+    V = found["V"].astype(np.float32)
+    return train, inference, Traces(found["members"].tolist(), found["ts"], V)

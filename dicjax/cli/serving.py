@@ -1,0 +1,44 @@
+"""The command that opens the app."""
+
+import dataclasses
+import importlib.util
+import os
+import pathlib
+
+
+NEEDED = ("nicegui", "plotly")
+
+
+@dataclasses.dataclass(frozen=True)
+class App:
+    """Open dicjax in the browser: recordings in, pictures and models out.
+
+    It listens on this computer alone, asks nothing of the internet and writes only into
+    one folder. Ctrl-C ends it; a run that is not finished keeps what it has found.
+    """
+
+    folder: pathlib.Path = pathlib.Path("dicjax-results")
+    """Where results are kept; those that are there are listed."""
+    port: int = 0
+    """Where to listen; any free port if 0."""
+    browser: bool = True
+    """Open a browser."""
+
+    def run(self) -> int:
+        """Serves until it is interrupted; the exit status."""
+        missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+        if missing:
+            raise ValueError(
+                f'The app needs {" and ".join(missing)}: pip install "dicjax[app]".'
+            )
+        cache = os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")
+        kept = pathlib.Path(cache) / "dicjax" / "matplotlib"
+        os.environ.setdefault("MPLCONFIGDIR", str(kept))
+        from dicjax.app import serve
+
+        serve(self.folder, self.port, open_browser=self.browser, announce=self._tell)
+        return 0
+
+    def _tell(self, address: str) -> None:
+        print(f"dicjax is at {address} (Ctrl-C ends it)", flush=True)
+        print(f"Results are kept in {self.folder.resolve()}", flush=True)

@@ -1,0 +1,417 @@
+"""What lies below the pages of the app."""
+
+import threading
+import time
+import zipfile
+
+import numpy as np
+import pytest
+
+import dicjax as dj
+from dicjax.app import downloads, figures
+from dicjax.app.canvas import DARK, LIGHT
+from dicjax.app.desk import Desk, example
+from dicjax.app.jobs import Job, Jobs, Pace, State
+from dicjax.app.recordings import candidates_of, glance, open_recording, question
+from dicjax.app.runs import job_for, Order, read_run, run_folder, summaries
+from dicjax.app.uploads import accepted, check_size, MAX_BYTES, safe_name
+from dicjax.app.words import duration, model_options, plain, stage
+from dicjax.plots import style
+from dicjax.readers.common import Train
+
+
+# Uploads
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("../../x.csv", "x.csv"),
+        ("..\\..\\x.csv", "x.csv"),
+        ("/etc/passwd", "passwd"),
+        ("C:\\cells\\cell 3.CSV", "cell 3.CSV"),
+        ("..", "recording"),
+        (".csv", "csv"),
+        ("", "recording"),
+        ("a\x00b\n<img>.csv", "a_b__img.csv"),
+        ("x.csv/", "recording"),
+        ("…/ünïcode.mat", "ünïcode.mat"),
+        ("a.b.c.npz", "a_b_c.npz"),
+        ("x" * 500 + ".csv", "x" * 60 + ".csv"),
+    ],
+)
+def test_names_of_uploads_are_no_paths(name, safe):
+    assert safe_name(name) == safe
+
+
+@pytest.mark.parametrize("name", ("x.exe", "x.py", "x.pkl", "x", "x.csv.html"))
+def test_only_what_readers_read_is_accepted(name):
+    with pytest.raises(ValueError, match="cannot be read: export"):
+        accepted(name, b"1")
+
+
+def test_uploads_are_bounded_and_not_empty():
+    with pytest.raises(ValueError, match="is empty"):
+        accepted("x.csv", b"")
+    with pytest.raises(ValueError, match="more than the 256 MB"):
+        check_size("x.csv", MAX_BYTES + 1)
+
+
+def test_an_upload_is_on_disk_only_while_it_is_read():
+    upload = accepted("../../x.csv", b"1\n2\n")
+    with upload.on_disk() as path:
+        assert path.read_bytes() == b"1\n2\n"
+        assert path.name == "x.csv"
+    assert not path.parent.exists()
+
+
+# The question of units
+
+
+def _text(times, header="") -> bytes:
+    return (header + "".join(f"{t:.6f}\n" for t in times)).encode()
+
+
+STEADY = 5.0 + 185.0 * np.arange(98)  # ms, a tonic neuron at 5.4 Hz
+
+
+def test_a_file_that_states_its_unit_raises_no_question():
+    recording = open_recording(accepted("x.csv", _text(STEADY / 1e3, "time_s\n")))
+    assert recording.candidates == ()
+    assert recording.train.num_spikes == 98
+    assert recording.train.t_stop == pytest.approx(STEADY[-1])
+
+
+def test_a_file_that_does_not_say_is_asked_about_with_rates():
+    recording = open_recording(accepted("x.csv", _text(STEADY + 0.25)))
+    assert not recording.trains
+    assert [x.unit for x in recording.candidates] == ["ms", "s", "us"]
+    assert [x.is_credible for x in recording.candidates] == [True, False, False]
+    assert [x.is_possible for x in recording.candidates] == [True, True, False]
+    assert question(recording) == (
+        "98 spikes: 5.41\u202fHz if ms, 0.00541\u202fHz if s, 5\u202f405\u202fHz if us."
+    )
+    recording.answer("ms")
+    assert recording.train.num_spikes == 98
+
+
+def test_an_impossible_answer_is_refused_and_changes_nothing():
+    recording = open_recording(accepted("x.csv", _text(STEADY + 0.25)))
+    with pytest.raises(ValueError, match="not plausible"):
+        recording.answer("us")
+    assert not recording.trains
+    recording.answer("ms")
+    assert recording.unit == "ms"
+
+
+def test_whole_numbers_may_be_samples():
+    units = {x.unit for x in candidates_of(Train("a", STEADY * 30))}
+    assert units == {"ms", "s", "us", "samples@30000"}
+    (only,) = candidates_of(Train("a", STEADY * 30, "samples"))
+    assert only.unit == "samples@30000"
+    assert only.rate == pytest.approx(5.405, rel=1e-3)
+    assert candidates_of(Train("a", STEADY * 20, "samples", rate=20e3)) == ()
+
+
+def test_times_of_a_usual_unit_are_asked_about_only_where_that_cannot_be():
+    assert candidates_of(Train("a", STEADY / 1e3, usual_unit="s")) == ()
+    found = candidates_of(Train("a", STEADY, usual_unit="s"))
+    assert found[0].unit == "ms"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (bytes(range(256)) * 20, "."),
+        (b"hello\n", "."),
+        (b"1.5\n2.5\n", "too few|10 spikes"),
+        (b"time_ms\n" + b"".join(b"%d\n" % i for i in range(50, 0, -1)), "order|sort"),
+        (_text(STEADY / 1e3, "spike_time_ms\n"), "not plausible"),
+    ],
+)
+def test_bad_files_are_refused_in_a_sentence(content, said):
+    with pytest.raises(ValueError, match=said):
+        recording = open_recording(accepted("x.csv", content))
+        recording.answer("ms")
+
+
+def test_a_glance_follows_the_window():
+    recording = open_recording(accepted("x.csv", _text(STEADY, "time_ms\n")))
+    whole = glance(recording)
+    assert whole.pattern == "tonic"
+    assert dict(whole.facts)["spikes"] == "98"
+    assert not whole.findings
+    recording.window = (0.0, 5000.0)
+    part = glance(recording)
+    assert dict(part.facts)["spikes"] == "28"
+    assert [x.kind for x in part.findings] == ["few"]
+    recording.window = (0.0, 1000.0)
+    assert "too few" in glance(recording).obstacle
+    recording.window = (6.0, 7.0)
+    assert "too few" in glance(recording).obstacle
+
+
+def test_a_pause_is_told_without_options_of_the_command_line():
+    times = np.append(STEADY, STEADY + 60_000.0)
+    recording = open_recording(accepted("x.csv", _text(times, "time_ms\n")))
+    (finding,) = glance(recording).findings
+    assert "--" not in finding.message
+    assert "consider the window" in finding.message
+    assert finding.window is not None
+
+
+# Words
+
+
+def test_messages_lose_the_options_of_the_command_line():
+    said = plain('give unit="s" (--unit s on the command line), 1 makes it 5 Hz.')
+    assert said == "give s, 1 makes it 5 Hz."
+    assert plain("consider --window 3 7.") == "consider the window 3 to 7 ms."
+    assert plain("try --model da, which can.") == "choose the model da, which can."
+
+
+def test_words_for_models_stages_and_times():
+    assert list(model_options())[0] == "auto"
+    assert {"stg", "stg-prinz", "da"} <= set(model_options())
+    assert stage("correcting, round 2") == "Correcting those that missed (round 2)"
+    assert [duration(x) for x in (5.2, 200, 7200)] == ["5 s", "3 min", "2.0 h"]
+
+
+# Jobs
+
+
+def test_time_left_follows_what_is_found():
+    pace = Pace()
+    pace.note("reading the encoder", 0, 100, 0.0)
+    assert pace.seconds_left(1.0) is None
+    pace.note("simulating the posterior", 0, 100, 2.0)
+    assert pace.seconds_left(3.0) is None
+    pace.note("correcting, round 1", 25, 100, 12.0)
+    assert pace.seconds_left(12.0) == pytest.approx(30.0)
+    pace.note("correcting, round 1", 25, 100, 20.0)  # the same, said again
+    assert pace.seconds_left(22.0) == pytest.approx(20.0)
+    assert pace.seconds_left(500.0) == 0.0
+    pace.note("widening, round 2", 100, 100, 30.0)
+    assert pace.seconds_left(31.0) is None
+    pace.note("certifying", 0, 100, 40.0)
+    pace.note("certifying", 50, 100, 44.0)
+    assert pace.seconds_left(44.0) == pytest.approx(4.0)
+    pace.note("writing", 100, 100, 50.0)
+    assert pace.seconds_left(50.0) is None
+
+
+def _until(condition, timeout=20.0) -> None:
+    end = time.time() + timeout
+    while not condition():
+        assert time.time() < end, "it took too long"
+        time.sleep(0.005)
+
+
+def test_jobs_wait_for_each_other_and_failures_stop_none(caplog):
+    go, order = threading.Event(), []
+
+    def work(job: Job) -> None:
+        order.append(job.name)
+        if job.name == "first":
+            go.wait(20)
+        if job.name == "refused":
+            raise ValueError("The recording is silent, `--budget` or not.")
+        if job.name == "broken":
+            raise KeyError("x")
+
+    jobs = Jobs(work, "some.log")
+    made = {x: Job(x, x) for x in ("first", "taken out", "refused", "broken", "last")}
+    for job in made.values():
+        jobs.submit(job)
+    _until(lambda: made["first"].state is State.RUNNING)
+    assert [jobs.num_ahead(job) for job in made.values()] == [0, 1, 2, 3, 4]
+    jobs.cancel(made["taken out"])
+    assert made["taken out"].state is State.CANCELLED
+    assert jobs.num_ahead(made["last"]) == 3
+    go.set()
+    _until(lambda: made["last"].state is State.DONE)
+    assert order == ["first", "refused", "broken", "last"]
+    assert made["refused"].state is State.REFUSED
+    assert made["broken"].state is State.FAILED
+    assert "fault of dicjax" in made["broken"].message
+    assert "some.log" in made["broken"].message
+    assert "KeyError" in caplog.text
+    jobs.close(5.0)
+
+
+def test_a_job_hears_that_it_should_stop_but_writes_what_it_has():
+    began = threading.Event()
+
+    def work(job: Job) -> None:
+        began.set()
+        try:
+            while True:
+                job.report("simulating the posterior", 3, 8)
+                time.sleep(0.001)
+        except dj.Cancelled:
+            job.report("writing", 3, 8)
+
+    jobs, job = Jobs(work), Job("a", "a")
+    jobs.submit(job)
+    assert began.wait(20)
+    jobs.cancel(job)
+    _until(lambda: job.state.is_over)
+    assert job.state is State.DONE
+    jobs.close(5.0)
+
+
+def test_closing_ends_the_running_job_and_waits_for_it():
+    began, kept = threading.Event(), []
+
+    def work(job: Job) -> None:
+        try:
+            while True:
+                began.set()
+                job.report("simulating the posterior", 3, 8)
+                time.sleep(0.001)
+        except dj.Cancelled:
+            time.sleep(0.05)
+            kept.append(job.name)
+
+    jobs = Jobs(work)
+    jobs.submit(Job("a", "a"))
+    jobs.submit(Job("b", "b"))
+    assert began.wait(20)
+    jobs.close(20.0)
+    assert kept == ["a"]
+
+
+def test_a_job_stopped_with_nothing_says_so():
+    def work(job: Job) -> None:
+        job.stop()
+        job.report("simulating the posterior", 0, 8)
+
+    jobs, job = Jobs(work), Job("a", "a")
+    jobs.submit(job)
+    _until(lambda: job.state.is_over)
+    assert job.state is State.CANCELLED
+    assert "before anything was found" in job.message
+    jobs.close(5.0)
+
+
+# Runs and figures
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of the example, made as the app makes it."""
+    desk = Desk(tmp_path_factory.mktemp("results"))
+    recording = open_recording(example())
+    order = Order(
+        recording.train, recording.upload.sha256, model="stg-prinz", members=6
+    )
+    job = job_for(order, recording, desk.folder, ())
+    desk.jobs.submit(job)
+    _until(lambda: job.state.is_over, 400)
+    assert job.state is State.DONE, job.message
+    assert not job.notes
+    return desk, job
+
+
+def test_a_run_is_read_back_as_it_was_made(run):
+    desk, job = run
+    (found,) = summaries(desk.folder)
+    assert (found.name, found.num_accepted, found.num_asked) == (job.name, 6, 6)
+    assert found.title == "slow_burster.csv"
+    outcome = read_run(desk.folder / job.name)
+    np.testing.assert_array_equal(outcome.train.times, job.order.train.times)
+    assert outcome.channels == dj.stg_prinz().channel_names
+    assert outcome.accepted.all()
+    assert outcome.about["settings"]["seed"] == 0
+    assert outcome.about["source"]["sha256"] == job.order.sha256
+    assert len(outcome.traces.members) == 3
+    assert np.isfinite(outcome.traces.V).all()
+    assert sorted(x.name for x in (desk.folder / job.name).iterdir()) == [
+        "README.txt",
+        "manifest.json",
+        "models.csv",
+        "models.parquet",
+        "recording.npz",
+        "report.html",
+        "spikes.parquet",
+    ]
+
+
+def test_addresses_reach_runs_only(run):
+    desk, job = run
+    assert run_folder(desk.folder, job.name) == desk.folder / job.name
+    for name in ("..", ".", "", f"../{desk.folder.name}/{job.name}", "nothing"):
+        assert run_folder(desk.folder, name) is None
+
+
+def test_no_two_runs_share_a_name(run):
+    desk, job = run
+    recording = open_recording(example())
+    taken = {}
+    for _ in range(4):
+        again = job_for(job.order, recording, desk.folder, taken)
+        taken[again.name] = again
+    assert len(taken) == 4
+
+
+def test_runs_of_the_command_line_are_read_too(run, tmp_path):
+    desk, job = run
+    for path in (desk.folder / job.name).iterdir():
+        if path.name != "recording.npz":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    outcome = read_run(tmp_path)
+    assert outcome.train is outcome.inference is outcome.traces is None
+    assert len(outcome.spike_times) == 6
+
+
+@pytest.mark.parametrize("name", downloads.DOWNLOADS)
+def test_everything_can_be_taken_away(run, name, tmp_path):
+    desk, job = run
+    outcome = read_run(desk.folder / job.name)
+    content = downloads.DOWNLOADS[name].make(outcome)
+    if name in ("neuron", "parquet"):
+        (tmp_path / "x.zip").write_bytes(content)
+        names = zipfile.ZipFile(tmp_path / "x.zip").namelist()
+        wanted = "run.py" if name == "neuron" else "models.parquet"
+        assert any(x.endswith(wanted) for x in names)
+        assert not any(x.startswith("/") or ".." in x for x in names)
+    assert len(content) > 500
+
+
+@pytest.mark.parametrize("colors", (LIGHT, DARK))
+def test_figures_are_drawn_in_the_colours_of_the_report(run, colors):
+    desk, job = run
+    outcome = read_run(desk.folder / job.name)
+    train, times = outcome.train, outcome.spike_times
+    members = outcome.population.members
+    plots = [
+        figures.overview(train, (0.0, 5e3), colors),
+        figures.closeup(train, colors),
+        figures.intervals(train, colors),
+        figures.rasters(train, times, outcome.accepted, members, colors),
+        figures.rasters(None, times, outcome.accepted, members, colors),
+        figures.interval_bands(train, times, colors),
+        figures.potentials(train, outcome.traces, colors),
+        figures.feature_bands(
+            outcome.target, outcome.features, 0.1, outcome.accepted, members, colors
+        ),
+        figures.posterior(outcome.inference, outcome.dics, colors),
+        figures.conductances(outcome.channels, outcome.g, [0, 1], ["a", "b"], colors),
+        figures.correlations(outcome.channels, outcome.g, colors),
+        figures.yields(outcome.about["rounds"], colors),
+    ]
+    for plot in plots:
+        assert plot["layout"]["font"]["color"] == colors.ink
+        assert not plot["config"]["displayModeBar"]
+    assert LIGHT.members == style.MEMBERS
+    assert DARK.members == style.DARK[style.MEMBERS]
+
+
+def test_thinned_lines_keep_their_peaks():
+    x = np.linspace(0, 1, 20_001)
+    y = np.where(np.arange(x.size) % 997 == 500, 40.0, -60.0)
+    few, low = figures.thinned(x, y, 1000)
+    assert len(few) <= 1000
+    assert (low == 40).sum() == (y == 40).sum()
+    assert (np.diff(few) > 0).all()
+    assert figures.thinned(x[:10], y[:10])[0].size == 10

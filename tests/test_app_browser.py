@@ -1,0 +1,348 @@
+"""The app as people use it: in a browser, without a network."""
+
+import contextlib
+import csv
+import io
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+
+import pytest
+from pyarrow import parquet
+
+
+sync_api = pytest.importorskip("playwright.sync_api")
+openpyxl = pytest.importorskip("openpyxl")
+
+EXAMPLE = pathlib.Path(__file__).parents[1] / "examples" / "slow_burster.csv"
+PLACES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+OFFLINE = (
+    "--no-sandbox",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+)
+PATIENCE = 400_000  # ms, for a run on busy cores
+MEMBERS = "8"
+sync_api.expect.set_options(timeout=60_000)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    """Chromium: the system's, or that of playwright."""
+    with sync_api.sync_playwright() as playwright:
+        own = pathlib.Path(playwright.chromium.executable_path)
+        found = next(filter(None, map(shutil.which, PLACES)), None)
+        if found is None and not own.exists():
+            pytest.skip("no Chromium: `apt install chromium` or `playwright install`")
+        made = playwright.chromium.launch(executable_path=found, args=[*OFFLINE])
+        yield made
+        made.close()
+
+
+class App:
+    """`dicjax app` in a process of its own."""
+
+    def __init__(self, folder: pathlib.Path, log: pathlib.Path):
+        self.folder = folder
+        command = [sys.executable, "-c", "from dicjax.cli import main; main()", "app"]
+        self.log = log.open("w")
+        self.process = subprocess.Popen(
+            [*command, "--no-browser", "--folder", str(folder)],
+            cwd=log.parent,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            env=os.environ | {"HOME": str(log.parent)},
+        )
+        assert self.process.stdout is not None
+        said = self.process.stdout.readline()
+        found = re.search(r"http://127\.0\.0\.1:\d+", said)
+        assert found, f"{said}{log.read_text()}"
+        self.url = found[0]
+
+    def close(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(60)
+        finally:
+            self.process.kill()
+            assert self.process.stdout is not None
+            self.process.stdout.close()
+            self.log.close()
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory, browser) -> Iterator[App]:
+    beside = tmp_path_factory.mktemp("app")
+    made = App(beside / "results", beside / "stderr.txt")
+    yield made
+    made.close()
+    # All that it writes is in the folder of results, and uploads are gone.
+    beside_it = {path.name for path in beside.iterdir()}
+    assert beside_it <= {"results", "stderr.txt", ".cache"}
+    left = [path.name for path in made.folder.iterdir() if path.is_file()]
+    assert left in ([], ["dicjax-app.log"])
+    assert not list(made.folder.glob(".temporary*"))
+
+
+@contextlib.contextmanager
+def _tab(browser, app: App, scheme: str = "light") -> Iterator:
+    """A tab that fails if anything is asked of another machine, or goes wrong in it."""
+    context = browser.new_context(
+        viewport={"width": 1280, "height": 800}, color_scheme=scheme
+    )
+    tab = context.new_page()
+    tab.set_default_timeout(60_000)
+    asked, errors = [], []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    try:
+        tab.goto(app.url)
+        yield tab
+        tab.wait_for_timeout(200)
+    finally:
+        context.close()
+    own = (app.url, app.url.replace("http", "ws"), "data:", "blob:")
+    assert not [url for url in asked if not url.startswith(own)]
+    assert not errors
+
+
+def _upload(tab, name: str, content: bytes) -> None:
+    file = {"name": name, "mimeType": "application/octet-stream", "buffer": content}
+    tab.locator("input[type=file]").set_input_files(file)
+
+
+def _open_example(tab) -> None:
+    _upload(tab, EXAMPLE.name, EXAMPLE.read_bytes())
+    tab.wait_for_url("**/recording/*")
+    tab.get_by_test_id("generate").wait_for()
+
+
+def _generate(tab, members: str = MEMBERS, model: str = "slow") -> None:
+    tab.get_by_label("How many members").fill(members)
+    tab.get_by_label("Model neuron").click()
+    tab.get_by_role("option", name=re.compile(model)).click()
+    tab.get_by_test_id("generate").click()
+    tab.wait_for_url("**/run/*")
+
+
+def _download(tab, name: str) -> tuple[str, bytes]:
+    with tab.expect_download() as caught:
+        tab.get_by_test_id(f"download-{name}").click()
+    return caught.value.suggested_filename, pathlib.Path(
+        caught.value.path()
+    ).read_bytes()
+
+
+def test_from_a_file_to_downloads(browser, app):
+    with _tab(browser, app) as tab:
+        _open_example(tab)
+        facts = tab.get_by_test_id("facts")
+        sync_api.expect(facts).to_contain_text("444")
+        sync_api.expect(facts).to_contain_text("bursting")
+
+        # The window changes the spikes: by numbers, and by the keys of the slider.
+        tab.get_by_label("end (s)").fill("30")
+        sync_api.expect(facts).not_to_contain_text("444")
+        before = facts.inner_text()
+        thumb = tab.locator(".q-range__thumb, .q-slider__thumb").first
+        thumb.focus()
+        for _ in range(40):
+            tab.keyboard.press("ArrowRight")
+        sync_api.expect(facts).not_to_have_text(before, use_inner_text=True)
+        tab.get_by_role("button", name="All of it").click()
+        sync_api.expect(facts).to_contain_text("444")
+
+        # Far more than there is time for, and stopped.
+        _generate(tab, "9000")
+        stage = tab.get_by_test_id("stage")
+        sync_api.expect(stage).to_contain_text("Simulating", timeout=PATIENCE)
+        said = re.compile("Correcting|Looking")
+        sync_api.expect(stage).to_contain_text(said, timeout=PATIENCE)
+        tab.get_by_test_id("cancel").press("Enter")
+        headline = tab.get_by_test_id("headline")
+        headline.wait_for(timeout=PATIENCE)
+        kept = int(headline.inner_text().split()[0])
+        assert 0 < kept < 9000
+        sync_api.expect(tab.get_by_text("It was stopped")).to_be_visible()
+
+        # And a small one, to the end.
+        tab.goto(app.url)
+        _open_example(tab)
+        _generate(tab)
+        headline.wait_for(timeout=PATIENCE)
+        assert headline.inner_text().startswith("8 of 8 model neurons")
+        assert tab.locator(".js-plotly-plot .main-svg").count() >= 7
+        sync_api.expect(tab.get_by_test_id("features")).to_contain_text("burst period")
+
+        name, content = _download(tab, "csv")
+        rows = list(csv.DictReader(io.StringIO(content.decode())))
+        assert name.endswith("slow_burster.csv")
+        assert len(rows) == 8
+        assert {row["accepted"] for row in rows} == {"true"}
+        _, content = _download(tab, "xlsx")
+        book = openpyxl.load_workbook(io.BytesIO(content), read_only=True)
+        assert {"models", "spikes"} <= set(book.sheetnames)
+        book.close()
+        _, content = _download(tab, "parquet")
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            (models,) = (x for x in archive.namelist() if x.endswith("models.parquet"))
+            table = parquet.read_table(io.BytesIO(archive.read(models)))
+        assert table.num_rows == 8
+        _, content = _download(tab, "neuron")
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            assert any(x.endswith(".mod") for x in archive.namelist())
+        name, content = _download(tab, "report")
+        assert name.endswith(".html")
+        assert b"8 of 8 model neurons" in content
+        shown = tab.request.get(f"{app.url}/report/{tab.url.rpartition('/')[2]}")
+        assert shown.text() == content.decode()
+
+
+def test_a_second_run_waits_and_a_closed_tab_loses_nothing(browser, app):
+    with _tab(browser, app) as tab:
+        _open_example(tab)
+        recording = tab.url
+        _generate(tab, "4")
+        first = tab.url
+        tab.goto(recording)
+        _generate(tab, "5")
+        second = tab.url
+        stage = tab.get_by_test_id("stage")
+        sync_api.expect(stage).to_contain_text("Waiting behind another run")
+    with _tab(browser, app, "dark") as tab:
+        runs = tab.get_by_test_id("runs")
+        runs.get_by_text("slow_burster.csv").first.wait_for()
+        tab.goto(first)
+        headline = tab.get_by_test_id("headline")
+        headline.wait_for(timeout=PATIENCE)
+        assert headline.inner_text().startswith("4 of 4")
+        tab.goto(second)
+        headline.wait_for(timeout=PATIENCE)
+        assert headline.inner_text().startswith("5 of 5")
+        tab.goto(app.url)
+        sync_api.expect(runs).to_contain_text("5 of 5 members")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("noise.csv", bytes(range(256)) * 8, "noise.csv"),
+        ("noise.npz", bytes(range(256)) * 8, "noise.npz is not"),
+        ("empty.csv", b"", "empty.csv is empty"),
+        ("run.exe", b"MZ", "cannot be read"),
+        (
+            "clothes.csv",
+            b"spike_time_ms\n" + b"".join(b"%.4f\n" % (0.2 * i) for i in range(100)),
+            "not plausible",
+        ),
+        ("few.csv", b"time_ms\n1\n2\n", "10"),
+    ],
+)
+def test_bad_files_show_a_message(browser, app, name, content, said):
+    with _tab(browser, app) as tab:
+        _upload(tab, name, content)
+        notice = tab.get_by_test_id("notice")
+        sync_api.expect(notice).to_contain_text(said)
+        assert "fault of dicjax" not in notice.inner_text()
+        assert "--" not in notice.inner_text()
+        assert tab.url.rstrip("/") == app.url
+
+
+def test_the_unit_is_asked_for_where_a_file_leaves_it_open(browser, app):
+    lines = EXAMPLE.read_bytes().splitlines(keepends=True)[1:]
+    with _tab(browser, app) as tab:
+        _upload(tab, "../../x.csv", b"".join(lines))
+        tab.wait_for_url("**/recording/*")
+        asked = tab.get_by_text("444 spikes: 7.44")
+        asked.wait_for()
+        tab.get_by_role("radio", name=re.compile("^seconds")).click()
+        tab.get_by_test_id("continue").click()
+        sync_api.expect(tab.get_by_test_id("facts")).to_contain_text("444")
+        tab.get_by_test_id("change-unit").click()
+        tab.get_by_role("radio", name=re.compile("^milliseconds")).click()
+        tab.get_by_test_id("continue").click()
+        sync_api.expect(tab.get_by_test_id("facts")).to_contain_text("59.55")
+        assert tab.get_by_text("x.csv").first.inner_text() == "x.csv"
+    outside = [app.folder.parent / "x.csv", app.folder.parent.parent / "x.csv"]
+    assert not any(path.exists() for path in outside)
+
+
+def test_a_neuron_is_chosen_where_there_are_several(browser, app):
+    rows = [b"unit,time_ms\n"]
+    for name, step in (("LP", 150.0), ("PD", 90.0)):
+        rows += [f"{name},{step * i}\n".encode() for i in range(1, 60)]
+    with _tab(browser, app) as tab:
+        _upload(tab, "two.csv", b"".join(rows))
+        facts = tab.get_by_test_id("facts")
+        sync_api.expect(facts).to_contain_text("150 ms")
+        tab.get_by_label("Neuron (2 in the file)").click()
+        tab.get_by_role("option", name=re.compile("PD")).click()
+        sync_api.expect(facts).to_contain_text("90 ms")
+
+
+def test_what_no_model_can_do_is_refused_where_one_looks(browser, app):
+    times = b"".join(b"%.3f\n" % (5000.0 * i + 1) for i in range(60))
+    with _tab(browser, app) as tab:
+        _upload(tab, "slow.csv", b"time_ms\n" + times)
+        tab.wait_for_url("**/recording/*")
+        tab.get_by_label("How many members").fill("")
+        tab.get_by_test_id("generate").click()
+        notice = tab.get_by_test_id("notice")
+        sync_api.expect(notice).to_contain_text("must be a number from 1")
+        _generate(tab, "4", "fast")
+        message = tab.get_by_test_id("message")
+        message.wait_for(timeout=PATIENCE)
+        assert "outside what stg can do" in message.inner_text()
+        assert "--" not in message.inner_text()
+        tab.get_by_text("Back to the recording").click()
+        tab.get_by_test_id("generate").wait_for()
+
+
+def test_the_screen_turns_dark_and_stays_so(browser, app):
+    paper = "getComputedStyle(document.body).backgroundColor"
+    ink = "document.querySelector('.js-plotly-plot .xtick text').style.fill"
+    with _tab(browser, app) as tab:
+        _open_example(tab)
+        tab.locator(".js-plotly-plot .xtick text").first.wait_for()
+        light = tab.evaluate(paper), tab.evaluate(ink)
+        tab.get_by_test_id("dark").click()
+        tab.wait_for_function(f"{ink} !== '{light[1]}'")
+        dark = tab.evaluate(paper), tab.evaluate(ink)
+        assert dark[0] != light[0]
+        tab.reload()
+        tab.locator(".js-plotly-plot .xtick text").first.wait_for()
+        assert (tab.evaluate(paper), tab.evaluate(ink)) == dark
+
+
+def test_pages_that_are_not_there_say_so(browser, app):
+    with _tab(browser, app) as tab:
+        for address, said in (
+            ("recording/999", "no longer open"),
+            ("run/nothing", "no such run"),
+            ("run/..%2F..", "no such run|Not Found|not found"),
+        ):
+            tab.goto(f"{app.url}/{address}")
+            sync_api.expect(tab.locator("body")).to_contain_text(re.compile(said))
+        assert tab.request.get(f"{app.url}/report/nothing").status == 404
+        strange = {"Host": "elsewhere.example"}
+        assert tab.request.get(app.url, headers=strange).status == 400
+
+
+def test_a_port_in_use_is_refused_in_a_sentence(app, tmp_path):
+    port = app.url.rpartition(":")[2]
+    command = [sys.executable, "-c", "from dicjax.cli import main; main()", "app"]
+    ended = subprocess.run(
+        [*command, "--no-browser", "--port", port, "--folder", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 2
+    assert "choose another with --port" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -4,6 +4,7 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING
 
+from dicjax.anomalies import examine as examine, Finding as Finding
 from dicjax.channels import (
     AbstractChannel as AbstractChannel,
     GatedChannel as GatedChannel,
@@ -74,6 +75,7 @@ from dicjax.neuron import (
 )
 from dicjax.paths import path as path
 from dicjax.pipeline import (
+    Cancelled as Cancelled,
     generate as generate,
     infer as infer,
     OutOfRange as OutOfRange,
@@ -121,7 +123,12 @@ _ON_DEMAND = {
     "compare": "dicjax.comparison",
     "Comparison": "dicjax.comparison",
     "draw_ensemble": "dicjax.ensemble",
+    "export_brian2": "dicjax.exporters",
+    "export_csv": "dicjax.exporters",
+    "export_jaxley": "dicjax.exporters",
     "export_neuron": "dicjax.exporters",
+    "export_nwb": "dicjax.exporters",
+    "export_xlsx": "dicjax.exporters",
     "Family": "dicjax.families",
     "FAMILIES": "dicjax.families",
     "find_steps": "dicjax.current_clamp",
@@ -131,11 +138,13 @@ _ON_DEMAND = {
     "Operator": "dicjax.operator",
     "passive_membrane": "dicjax.current_clamp",
     "PassiveMembrane": "dicjax.current_clamp",
+    "read_population": "dicjax.stored",
     "read_sweeps": "dicjax.current_clamp",
     "respond": "dicjax.response",
     "Response": "dicjax.response",
     "StaggeredMidpoint": "dicjax.solvers",
     "Steps": "dicjax.current_clamp",
+    "StoredPopulation": "dicjax.stored",
     "Sweeps": "dicjax.current_clamp",
 }
 if TYPE_CHECKING:
@@ -157,7 +166,14 @@ if TYPE_CHECKING:
         Sweeps as Sweeps,
     )
     from dicjax.ensemble import draw_ensemble as draw_ensemble
-    from dicjax.exporters import export_neuron as export_neuron
+    from dicjax.exporters import (
+        export_brian2 as export_brian2,
+        export_csv as export_csv,
+        export_jaxley as export_jaxley,
+        export_neuron as export_neuron,
+        export_nwb as export_nwb,
+        export_xlsx as export_xlsx,
+    )
     from dicjax.families import FAMILIES as FAMILIES, Family as Family
     from dicjax.operator import Operator as Operator
     from dicjax.operator_checkpoint import load_operator as load_operator
@@ -165,6 +181,10 @@ if TYPE_CHECKING:
     from dicjax.solvers import (
         Membrane as Membrane,
         StaggeredMidpoint as StaggeredMidpoint,
+    )
+    from dicjax.stored import (
+        read_population as read_population,
+        StoredPopulation as StoredPopulation,
     )
 
 

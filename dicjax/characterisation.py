@@ -105,8 +105,13 @@ def characterise(
 
     **Arguments:**
 
-    - `g`: conductances, in mS/cm².
+    - `family`: the cells' model, and the current that holds them.
+    - `g`: maximal conductances, in mS/cm², ordered as the model's `channel_names`.
     - `on_progress`: called with (done, total) rounds of simulation.
+
+    **Returns:**
+
+    [`dicjax.Characteristics`][], a row per cell.
     """
     g = np.asarray(g, np.float32)
     work = _Rounds(family, g, on_progress)

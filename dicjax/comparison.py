@@ -229,7 +229,8 @@ def compare(
 
     Candidates resemble the cell in all that was measured, and have its F-I curve; of
     six times as many as are wanted those are kept that answer the sweeps in use most
-    like the cell does. Sweeps that are not in use have no part in this.
+    like the cell does. Four times, children of these take the places of those that are
+    less like it. Sweeps that are not in use have no part in this.
 
     **Arguments:**
 
@@ -243,6 +244,10 @@ def compare(
     **Returns:**
 
     A [`dicjax.Comparison`][].
+
+    **Raises:**
+
+    - `ValueError`: where [`dicjax.measure_cell`][] or [`dicjax.draw_ensemble`][] do.
     """
     measured = measure_cell(sweeps, steps, capacitance, resistance=resistance, use=use)
     candidates = draw_ensemble(

@@ -81,6 +81,19 @@ def sensitivity(
 
     `sensitivity(...) @ g` are the DICs before normalisation. The matrix depends on `g`
     only through steady-state calcium.
+
+    **Arguments:**
+
+    - `neuron`: the model.
+    - `g`: maximal conductances of one cell, in mS/cm², ordered as
+        `neuron.channel_names`; to be mapped over many by `jax.vmap`.
+    - `V`: the potential, in mV.
+    - `calcium_weight`: as in [`dicjax.dynamic_input_conductances`][].
+
+    **Returns:**
+
+    A row each for the fast, the slow and the ultraslow input conductance, a column for
+    every channel; dimensionless.
     """
     slopes, weights = _slopes_and_weights(neuron, g, V, calcium_weight, total=False)
     return weights.T @ slopes

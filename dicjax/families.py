@@ -102,6 +102,7 @@ def stg_family() -> Family:
 
 
 FAMILIES = {"cortical": cortical_family, "stg": stg_family}
+"""Makers of the families of cells that operators can learn, by name."""
 
 
 def find_family(name: str) -> Family:

@@ -96,9 +96,23 @@ def sample(
     first: int = 0,
     dtype: jnp.dtype | None = None,
 ) -> Float[Array, "cells channels"]:
-    """Draws conductances (mS/cm²) uniformly from the Monte-Carlo box of the model.
+    """Draws conductances uniformly from the Monte-Carlo box of the model.
 
-    Members are numbered from `first` on; each depends on `key` and its number alone.
+    **Arguments:**
+
+    - `key`: the randomness; a member depends on it and on its own number alone.
+    - `neuron`: the model; it must have a recipe, which holds the box.
+    - `num`: how many members to draw.
+    - `first`: the number of the first member, where a population is made in parts.
+    - `dtype`: of the conductances; by default that of JAX's floating-point numbers.
+
+    **Returns:**
+
+    Maximal conductances, in mS/cm², ordered as `neuron.channel_names`.
+
+    **Raises:**
+
+    - `ValueError`: if the model has no recipe.
     """
     box = jnp.asarray(neuron.box, dtype or float)
     draw = lambda i: jr.uniform(jr.fold_in(key, i), box.shape, box.dtype) * box

@@ -27,7 +27,7 @@ class Membrane(eqx.Module):
 
 
 class StaggeredMidpoint(dfx.AbstractSolver):
-    """The integrator of [`dicjax.stepping`][], for `diffrax.diffeqsolve`.
+    """The integrator of `dicjax.stepping`, for `diffrax.diffeqsolve`.
 
     Takes an `ODETerm` of a [`dicjax.solvers.Membrane`][]. Populations are integrated
     faster by [`dicjax.simulate`][], which merges the two half steps of the gates.

@@ -23,7 +23,7 @@ LAYERS = (
     ("scheduling",),
     ("reference",),
     ("simulation", "spikes", "dic", "neuron_files", "electrophysiology"),
-    ("families", "current_clamp"),
+    ("families", "current_clamp", "anomalies"),
     ("characterisation",),
     ("operator",),
     ("response", "ensemble", "operator_training"),
@@ -38,10 +38,11 @@ LAYERS = (
     ("dataset", "density", "lora", "posterior", "augmentation"),
     ("calibration", "shards", "result", "refinement"),
     ("paths",),
-    ("training", "checkpoint", "tables", "plots", "exporters"),
-    ("search", "fitting"),
-    ("pipeline", "report"),
+    ("training", "checkpoint", "tables", "plots"),
+    ("search", "fitting", "stored"),
+    ("pipeline", "report", "exporters"),
     ("__init__",),
+    ("app",),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

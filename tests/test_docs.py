@@ -4,9 +4,12 @@ import re
 import jax
 import numpy as np
 import pytest
+from test_tables import make_generated
 
+import dicjax as dj
 from dicjax.models import MODELS
 from dicjax.spikes import BURSTING
+from dicjax.tables import write_population
 
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
@@ -68,6 +71,20 @@ def test_the_page_on_simulation_does_what_it_says():
     assert rate[0] == 0 < rate[1] < rate[2] and steady[0] < -80
 
 
+def test_the_page_on_exporting_does_what_it_says(tmp_path, monkeypatch):
+    pytest.importorskip("pynwb")
+    pytest.importorskip("openpyxl")
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("results").mkdir()
+    write_population(make_generated(), pathlib.Path("results"))
+    page = run_blocks("exporting.md")
+    assert page["some"].members.tolist() == [0, 3]
+    for name in ("neuron", "brian2", "jaxley"):
+        assert (tmp_path / f"for_{name}" / "run.py").exists()
+    trains = dj.read_spike_trains("population.nwb")
+    assert len(trains) == len(page["population"].members)
+
+
 @pytest.mark.slow
 def test_the_page_on_populations_does_what_it_says():
     page = run_blocks("populations.md")
@@ -89,3 +106,10 @@ def test_the_page_on_operators_does_what_it_says():
     step = 0.05
     ahead, behind = (page["potential"](15.0 + x) for x in (step, -step))
     np.testing.assert_allclose(slope, (ahead - behind) / (2 * step), rtol=0.05)
+
+
+def test_the_page_on_recordings_does_what_it_says():
+    page = run_blocks("recordings.md")
+    assert page["train"].num_spikes == 444
+    assert (page["finding"].kind, page["drift"].kind) == ("merged", "drift")
+    assert 40 < page["steady"].num_spikes < 300

@@ -14,9 +14,11 @@ import tyro
 from dicjax.cli.certifying import Certify
 from dicjax.cli.common import File, Flat, models_of, Progress, say, write_table
 from dicjax.cli.explaining import Explain
+from dicjax.cli.exporting import Export
 from dicjax.cli.learning import Adapt, Dataset, Train
 from dicjax.cli.operating import OperatorCommand
 from dicjax.cli.recording import Recording
+from dicjax.cli.serving import App
 from dicjax.config import GenerateConfig
 
 
@@ -30,7 +32,8 @@ class Generate:
     """
 
     recording: File
-    """Spike times of one neuron: CSV, text, npy, npz or NWB."""
+    """Spike times of one neuron: text, Excel, NumPy, MATLAB, NWB, the folder of
+    Kilosort, or what neo reads."""
     out: pathlib.Path
     """Folder to write; it must not exist yet."""
     model: str = "auto"
@@ -105,7 +108,8 @@ class Infer:
     """
 
     recording: File
-    """Spike times: CSV, text, npy, npz or NWB."""
+    """Spike times: text, Excel, NumPy, MATLAB, NWB, the folder of Kilosort, or what neo
+    reads."""
     out: pathlib.Path | None = None
     """CSV to write; the terminal if not given."""
     model: str = "auto"
@@ -151,7 +155,8 @@ class Features:
     """Measure every spike train in RECORDING and name its firing pattern."""
 
     recording: File
-    """Spike times: CSV, text, npy, npz or NWB."""
+    """Spike times: text, Excel, NumPy, MATLAB, NWB, the folder of Kilosort, or what neo
+    reads."""
     out: pathlib.Path | None = None
     """CSV to write; the terminal if not given."""
     source: Flat[Recording] = dataclasses.field(default_factory=Recording)
@@ -291,7 +296,9 @@ class Dic:
 def _sha256(path: pathlib.Path) -> str:
     import hashlib
 
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    # In a folder of Kilosort, beside all that was recorded, these are the spikes.
+    files = sorted(path.glob("spike_*.npy")) if path.is_dir() else [path]
+    return hashlib.sha256(b"".join(x.read_bytes() for x in files)).hexdigest()
 
 
 def _prepare() -> None:
@@ -307,6 +314,7 @@ def _prepare() -> None:
 
 
 COMMANDS: dict[str, Callable] = {
+    "app": App,
     "generate": Generate,
     "infer": Infer,
     "features": Features,
@@ -314,19 +322,22 @@ COMMANDS: dict[str, Callable] = {
     "dic": Dic,
     "certify": Certify,
     "explain": Explain,
+    "export": Export,
     "dataset": Dataset,
     "train": Train,
     "adapt": Adapt,
     "operator": OperatorCommand,
 }
 Command = (
-    Annotated[Generate, tyro.conf.subcommand("generate")]
+    Annotated[App, tyro.conf.subcommand("app")]
+    | Annotated[Generate, tyro.conf.subcommand("generate")]
     | Annotated[Infer, tyro.conf.subcommand("infer")]
     | Annotated[Features, tyro.conf.subcommand("features")]
     | Annotated[Simulate, tyro.conf.subcommand("simulate")]
     | Annotated[Dic, tyro.conf.subcommand("dic")]
     | Annotated[Certify, tyro.conf.subcommand("certify")]
     | Annotated[Explain, tyro.conf.subcommand("explain")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Dataset, tyro.conf.subcommand("dataset")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Adapt, tyro.conf.subcommand("adapt")]

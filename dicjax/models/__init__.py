@@ -25,3 +25,4 @@ MODELS: dict[str, Callable[[], Neuron]] = {
     "pospischil-ib": functools.partial(pospischil, "IB"),
     "pospischil-lts": functools.partial(pospischil, "LTS"),
 }
+"""Makers of the models that ship, by the name that commands and files use."""

@@ -58,6 +58,10 @@ def pospischil(kind: Kind = "RS") -> Neuron:
     - `kind`: regular spiking ("RS"), fast spiking ("FS"), intrinsically bursting ("IB")
         or low-threshold spiking ("LTS").
 
+    **Raises:**
+
+    - `ValueError`: if there is no such kind.
+
     ??? cite "Reference"
 
         Pospischil, Toledo-Rodriguez, Monier, Piwkowska, Bal, Frégnac, Markram &

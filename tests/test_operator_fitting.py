@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import dicjax as dj
+from dicjax.characterisation import characterise
 from dicjax.checkpoint import shipped_checkpoint
 from dicjax.cli import main
 from dicjax.config import OperatorConfig, OperatorTraining
@@ -19,7 +20,7 @@ from dicjax.operator import advance
 from dicjax.operator_checkpoint import load_operator, operator_header, save_operator
 from dicjax.operator_curves import correct_curves, FINE, window_loss, windows
 from dicjax.operator_fitting import fit_to, make_library, test_operator as scores_of
-from dicjax.operator_scores import EVERY, score, simulate_steps
+from dicjax.operator_scores import EVERY, make_trial, score, simulate_steps
 from dicjax.operator_training import (
     make_pool,
     members_of,
@@ -416,3 +417,20 @@ def test_an_ensemble_around_a_recorded_cell_fires_nearly_like_it(data):
     median = np.median(compared.predicted.num_spikes, axis=0)
     off = np.abs(median - recorded)[~compared.is_used].sum()
     assert off < 0.35 * recorded[~compared.is_used].sum()
+
+
+def test_the_shipped_stomatogastric_operator_answers_as_the_simulator_does():
+    operator = dj.load_operator("stg")
+    assert operator.names[-3:] == ("g_f", "g_s", "g_u")
+    family = find_family("stg")
+    g = family.sample(jr.key(123), 6)
+    measured = characterise(family, g)
+    assert measured.is_complete.all()
+    trial = make_trial(5, family, g, measured)
+    answer = dj.respond(
+        operator, trial.current, trial.features, every=EVERY, out_of_range="try"
+    )
+    found = score(np.asarray(answer.V), trial.V)
+    assert found.spike_count < 0.05 and found.missed == found.false == 0
+    silent = dj.respond(operator, np.zeros(2000), trial.features[0], every=EVERY)
+    assert np.ptp(np.asarray(silent.V)) < 0.5

@@ -166,7 +166,7 @@ def test_a_pause_is_told_without_options_of_the_command_line():
 def test_messages_lose_the_options_of_the_command_line():
     said = plain('give unit="s" (--unit s on the command line), 1 makes it 5 Hz.')
     assert said == "give s, 1 makes it 5 Hz."
-    assert plain("consider --window 3 7.") == "consider the window 3 to 7 ms."
+    assert plain("such as --window 300 7000.") == "such as the window 0.3 to 7 s."
     assert plain("try --model da, which can.") == "choose the model da, which can."
 
 
@@ -319,6 +319,7 @@ def test_a_run_is_read_back_as_it_was_made(run):
     assert (found.name, found.num_accepted, found.num_asked) == (job.name, 6, 6)
     assert found.title == "slow_burster.csv"
     outcome = read_run(desk.folder / job.name)
+    assert outcome.train is not None and outcome.traces is not None
     np.testing.assert_array_equal(outcome.train.times, job.order.train.times)
     assert outcome.channels == dj.stg_prinz().channel_names
     assert outcome.accepted.all()
@@ -383,6 +384,7 @@ def test_figures_are_drawn_in_the_colours_of_the_report(run, colors):
     desk, job = run
     outcome = read_run(desk.folder / job.name)
     train, times = outcome.train, outcome.spike_times
+    assert train and outcome.target and outcome.traces and outcome.inference
     members = outcome.population.members
     plots = [
         figures.overview(train, (0.0, 5e3), colors),

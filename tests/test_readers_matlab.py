@@ -264,7 +264,10 @@ def test_datasets_that_only_claim_to_be_large_are_not_loaded(tmp_path, dtype):
         read_spike_trains(path)
 
 
-def test_a_table_of_units_that_only_claims_to_be_large_is_not_loaded(tmp_path):
+def test_a_table_of_units_that_only_claims_to_be_large_is_not_loaded(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(common, "MAX_BYTES", 2**20)
     path = tmp_path / "cell.nwb"
     with h5py.File(path, "w") as file:
         file.create_dataset("units/spike_times", (0,), "f8")

@@ -362,10 +362,12 @@ def conductances(
         tickangle=0,
         fixedrange=True,
     )
-    ends = [min(0.45, float(np.quantile(fold, 0.005))), float(np.quantile(fold, 0.995))]
-    ends = np.log10([ends[0] / 1.2, max(2.2, ends[1]) * 1.2])
-    ticks = [x for x in (0.01, 0.03, 0.1, 0.25, 0.5, 1, 2, 4, 10, 30, 100)]
-    ticks = [x for x in ticks if ends[0] <= np.log10(x) <= ends[1]]
+    drawn = np.concatenate(
+        [np.quantile(fold, (0.005, 0.995)), fold[list(highlight)].ravel()]
+    )
+    ends = np.log10([min(0.45, drawn.min()) / 1.2, max(2.2, drawn.max()) * 1.2])
+    steps = (0.01, 0.03, 0.1, 0.25, 0.5, 1, 2, 4, 10, 30, 100)
+    ticks = [x for x in steps if ends[0] <= np.log10(x) <= ends[1]]
     figure.update_yaxes(
         type="log",
         range=list(ends),
@@ -410,23 +412,25 @@ def correlations(channels: Sequence[str], g: np.ndarray, colors: Palette) -> Plo
 def yields(rounds: Sequence[dict[str, Any]], colors: Palette) -> Plot:
     """How many candidates of every round were valid, or had the right pattern only."""
     figure = new_plot(colors, 100 + 30 * len(rounds), left=150)
-    y = [f"{x['name']} ({x['num']})" for x in rounds]
+    rows = list(range(len(rounds)))
+    names = [f"{x['name']} ({x['num']})" for x in rounds]
     parts = (
-        ("valid", [x["num_valid"] for x in rounds], colors.members),
+        ("valid", [x["num_valid"] for x in rounds], colors.members, colors.paper),
         (
             "right pattern only",
             [x["num_label"] - x["num_valid"] for x in rounds],
             faint(colors.members, 0.4),
+            colors.ink,
         ),
-        ("else", [x["num"] - x["num_label"] for x in rounds], colors.grid),
+        ("else", [x["num"] - x["num_label"] for x in rounds], colors.grid, colors.ink),
     )
-    for name, counts, color in parts:
+    for name, counts, color, ink in parts:
         share = [
             100 * count / max(x["num"], 1)
             for count, x in zip(counts, rounds, strict=True)
         ]
         figure.add_bar(
-            y=y,
+            y=rows,
             x=share,
             orientation="h",
             name=name,
@@ -434,9 +438,11 @@ def yields(rounds: Sequence[dict[str, Any]], colors: Palette) -> Plot:
             text=[count or "" for count in counts],
             textposition="inside",
             insidetextanchor="middle",
+            insidetextfont={"color": ink},
+            textangle=0,
             hovertemplate="%{text} candidates, %{x:.1f} %",
         )
-    for row, x in enumerate(rounds):
+    for row, x in zip(rows, rounds, strict=True):
         ends = [100 * end for end in wilson(x["num_valid"], x["num"])]
         figure.add_scatter(
             x=ends,
@@ -450,7 +456,13 @@ def yields(rounds: Sequence[dict[str, Any]], colors: Palette) -> Plot:
         )
     figure.update_layout(barmode="stack", bargap=0.3)
     figure.update_xaxes(range=[0, 100], title="share of candidates (%)")
-    figure.update_yaxes(range=[len(rounds) - 0.4, -0.6], fixedrange=True, ticks="")
+    figure.update_yaxes(
+        range=[len(rounds) - 0.4, -0.6],
+        tickvals=rows,
+        ticktext=names,
+        fixedrange=True,
+        ticks="",
+    )
     add_legend(figure)
     return as_plot(figure)
 

@@ -125,7 +125,8 @@ def candidate(times: np.ndarray, unit: str) -> Candidate:
 def question(recording: Recording) -> str:
     """What is asked where a file leaves its unit open."""
     options = recording.candidates[:3]
-    rates = ", ".join(f"{hertz(x.rate)} if {x.unit}" for x in options)
+    short = lambda x: "samples" if x.unit.startswith("samples") else x.unit
+    rates = ", ".join(f"{hertz(x.rate)} if {short(x)}" for x in options)
     return f"{recording.num_spikes} spikes: {rates}."
 
 

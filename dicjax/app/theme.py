@@ -94,7 +94,9 @@ ol.steps { margin: 0; padding-left: 1.15rem; display: flex; flex-direction: colu
 .window { padding: 0 16px 0 76px; }
 .q-btn { text-transform: none; font-weight: 600; border-radius: .5rem;
   letter-spacing: 0; }
-.body--dark .q-btn.bg-primary { color: var(--page) !important; }
+.body--dark .q-btn.bg-primary, .body--dark .q-btn.bg-primary .q-btn__content {
+  color: var(--page) !important; }
+.narrow { max-width: 46rem; }
 .q-field__label, .q-field__native, .q-field__input { font-size: .94rem; }
 .body--dark .q-card, .body--dark .q-menu { background: var(--paper); }
 .q-expansion-item__content, .nicegui-expansion .nicegui-expansion-content {

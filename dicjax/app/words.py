@@ -34,8 +34,8 @@ STAGES = {
     "writing": "Writing tables, figures and the report",
 }
 # What messages say to users of the command line, and what that is here.
+_WINDOW = re.compile(r"--window (\d+) (\d+)")  # ms, where pages have seconds
 _OPTIONS = (
-    (r"--window (\S+?) (\S+?)(?=[\s.,;:)]|$)", r"the window \1 to \2 ms"),
     (r"`?--out-of-range try`? searches", "“Try all the same” below searches"),
     (r"try --model (\S+), which", r"choose the model \1, which"),
     (r"larger `--budget`", "larger number of candidates at most"),
@@ -69,6 +69,8 @@ def stage(said: str) -> str:
 
 def plain(message: str) -> str:
     """A message without the options of the command line."""
+    in_seconds = lambda x: f"the window {int(x[1]) / 1e3:g} to {int(x[2]) / 1e3:g} s"
+    message = _WINDOW.sub(in_seconds, message)
     for option, words in _OPTIONS:
         message = re.sub(option, words, message)
     return message

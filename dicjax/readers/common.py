@@ -16,7 +16,7 @@ Times = Float[np.ndarray, " spikes"]
 Numbers = Float[np.ndarray, " numbers"]  # times, or intervals between them
 
 MAX_BYTES = 2**28  # 33 million spikes; an eighth as many bytes of text
-UNIT_BYTES = 1024  # that a unit or a cell is taken to cost, however few its spikes
+UNIT_BYTES = 4096  # that a unit or a cell is taken to cost, however few its spikes
 NO_SPAN = np.zeros(0)
 
 

@@ -62,6 +62,7 @@ def show(outcome: Outcome, look: Look, notes: Sequence[str]) -> None:
         _conductances(outcome, look)
     with ui.element("div").classes("pair"):
         _candidates(outcome, look)
+    _stands(outcome)
 
 
 _RASTER = (
@@ -83,6 +84,7 @@ _SPREAD = (
     "task. Below each channel, where 90 % of members lie, in mS/cm²."
 )
 _YIELD = "The line below each bar is the 95 % interval of the valid share."
+_STAND = "How many members still fire like the recording when one thing changes."
 _DECIDE = "Those in bold decide; shaded is what counts as the same."
 _CORRELATED = "Orange pairs rise together, blue ones trade off, pale ones are free."
 
@@ -193,7 +195,7 @@ def _features(outcome: Outcome, look: Look) -> None:
         if row["name"] in band_of:
             low, high = band_of[row["name"]]
             value = row["value"]
-            band = f"{value * low:.4g} to {value * high:.4g}"
+            band = f"{value * low:.3g} to {value * high:.3g}"
         said = (row["recorded"], row["median"], row["range"], band)
         rows.append(cells((row["name"] + unit, *said), "decides" if band else ""))
     with card("Features", _DECIDE), ui.element("div").classes("pair uneven"):
@@ -255,3 +257,24 @@ def _candidates(outcome: Outcome, look: Look) -> None:
             table(
                 ("why candidates failed (first reason that applies)", "how many"), rows
             )
+
+
+def _stands(outcome: Outcome) -> None:
+    """What members stand, where more than another start was tried."""
+    certificate = outcome.about.get("certificate") or {}
+    if len(certificate) < 2:
+        return
+    rows = [
+        cells(
+            (
+                name.replace(" -", " \u2212"),
+                f"{of['valid']:.0%}",
+                f"{of['interval'][0]:.0%} to {of['interval'][1]:.0%}",
+                f"{of['same_pattern']:.0%}",
+            )
+        )
+        for name, of in certificate.items()
+    ]
+    with card("What members stand", _STAND):
+        header = ("what changes", "fire like it still", "95 % interval", "same pattern")
+        table(header, rows).classes("narrow")

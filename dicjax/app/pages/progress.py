@@ -48,6 +48,7 @@ class Progress:
             return
         if job.state is State.WAITING:
             ahead = self.desk.jobs.num_ahead(job)
+            self.stop.set_text("Take it out of the queue")
             if not ahead:
                 self.stage.set_content("Getting ready …")
                 return
@@ -59,6 +60,7 @@ class Progress:
         else:
             said = stage(pace.stage or "starting")
         self.stage.set_content(f"{said} …")
+        self.stop.set_text("Stop, keep what was found")
         self.stop.set_enabled(not job.is_stopping and pace.stage != "writing")
         checking = pace.stage in ("certifying", "writing")
         self.bar.set_value(pace.done / pace.total if pace.total else 0.0)
@@ -67,7 +69,8 @@ class Progress:
             "indeterminate"
         )
         found = f"{pace.done} of {pace.total} members found"
-        self.count.set_content("" if checking or not pace.total else found)
+        self.count.set_content(found)
+        self.count.set_visibility(bool(pace.total) and not checking)
         left = pace.seconds_left(time.time())
         self.left.set_content(
             f"{duration(job.elapsed)} so far"

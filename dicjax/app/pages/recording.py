@@ -1,6 +1,7 @@
 """The page of a recording: its unit, its spikes, and what to make of them."""
 
 import asyncio
+import math
 
 from nicegui import run, ui
 
@@ -43,24 +44,22 @@ async def recording_page(desk: Desk, number: int) -> None:
 async def _draw(
     desk: Desk, look: Look, recording: Recording, title: ui.html, body: ui.element
 ) -> None:
-    again = lambda: _draw(desk, look, recording, title, body)
     is_known = bool(recording.trains)
     first = await run.io_bound(glance, recording) if is_known else None
-    body.clear()
     with body:
         if first is None:
             title.set_content("In which unit are the times?")
-            _Question(recording, again)
+            _Question(recording)
         else:
             title.set_content("Which stretch should the models fire like?")
-            _Preview(desk, look, recording, first, again)
+            _Preview(desk, look, recording, first)
 
 
 class _Question:
     """Asks for the unit, with what each would mean."""
 
-    def __init__(self, recording: Recording, then):
-        self.recording, self.then = recording, then
+    def __init__(self, recording: Recording):
+        self.recording = recording
         options = {
             x.unit: self._option(x) for x in recording.candidates if x.is_possible
         }
@@ -102,18 +101,15 @@ class _Question:
             unit = samples_at(self.rate.value)
         await self.notice.attempt(self.recording.answer, unit)
         if self.recording.trains:
-            await self.then()
+            ui.navigate.reload()
 
 
 class _Preview:
     """Spikes, intervals and warnings, of a window that can be moved."""
 
-    def __init__(
-        self, desk: Desk, look: Look, recording: Recording, first: Glance, again
-    ):
-        self.look, self.recording, self.again = look, recording, again
+    def __init__(self, desk: Desk, look: Look, recording: Recording, first: Glance):
+        self.look, self.recording = look, recording
         self.version = 0
-        self.setting = False
         with ui.element("div").classes("split"):
             with ui.element("div").classes("stack"):
                 self._spikes(first)
@@ -132,7 +128,9 @@ class _Preview:
     def _spikes(self, first: Glance) -> None:
         recording = self.recording
         whole = recording.trains[recording.chosen]
-        self.low, self.high = whole.t_start / 1e3, whole.t_stop / 1e3
+        # In whole milliseconds, so that what is shown is what is used.
+        self.low = math.floor(whole.t_start) / 1e3
+        self.high = math.ceil(whole.t_stop) / 1e3
         with card():
             with ui.element("div").classes("line"):
                 if len(recording.trains) > 1:
@@ -143,7 +141,7 @@ class _Preview:
                     again.props("flat dense").props('data-testid="change-unit"')
             self.whole = self.look.draw(self._overview, "All spikes of the recording")
             start, stop = (x / 1e3 for x in self._window)
-            step = max((self.high - self.low) / 1000, 1e-3)
+            step = max(round((self.high - self.low) / 1000, 3), 1e-3)
             with ui.element("div").classes("window"):
                 self.range = ui.range(
                     min=self.low,
@@ -180,9 +178,9 @@ class _Preview:
         )
 
     def _number(self, label: str, value: float) -> ui.number:
-        number = ui.number(
-            value=round(value, 3), format="%.3f", on_change=self._typed
-        ).props(f'outlined dense aria-label="{label}"')
+        number = ui.number(value=value, format="%.3f", on_change=self._typed).props(
+            f'outlined dense aria-label="{label}"'
+        )
         number.style("width: 7.5rem")
         return number
 
@@ -198,13 +196,13 @@ class _Preview:
     def _of(draw, seen: Glance):
         return lambda colors: draw(seen.train, colors)
 
-    async def _ask_again(self) -> None:
+    def _ask_again(self) -> None:
         self.recording.trains, self.recording.window = (), None
-        await self.again()
+        ui.navigate.reload()
 
-    async def _choose(self, event) -> None:
+    def _choose(self, event) -> None:
         self.recording.chosen, self.recording.window = event.value, None
-        await self.again()
+        ui.navigate.reload()
 
     async def _all(self) -> None:
         await self._move(self.low, self.high)
@@ -222,19 +220,16 @@ class _Preview:
         await self._move(window[0] / 1e3, window[1] / 1e3)
 
     async def _move(self, start: float, stop: float) -> None:
-        if self.setting:
-            return
-        start, stop = max(start, self.low), min(stop, self.high)
-        is_whole = start <= self.low + 1e-6 and stop >= self.high - 1e-3
+        start = max(math.floor(1e3 * start + 1e-6) / 1e3, self.low)
+        stop = min(math.ceil(1e3 * stop - 1e-6) / 1e3, self.high)
+        is_whole = start <= self.low and stop >= self.high
         window = None if is_whole else (start * 1e3, stop * 1e3)
         if window == self.recording.window or not start < stop:
             return
         self.recording.window = window
-        self.setting = True  # what follows calls back here
         self.range.set_value({"min": start, "max": stop})
-        self.start.set_value(round(start, 3))
-        self.stop.set_value(round(stop, 3))
-        self.setting = False
+        self.start.set_value(start)
+        self.stop.set_value(stop)
         self.version += 1
         version = self.version
         await asyncio.sleep(PAUSE)

@@ -57,6 +57,10 @@ def load_operator(
     - `name`: of a family whose operator ships, or the folder of one that was trained.
     - `family`: the family it must be of, if that matters.
 
+    **Returns:**
+
+    A [`dicjax.Operator`][], for [`dicjax.respond`][] and [`dicjax.draw_ensemble`][].
+
     **Raises:**
 
     - `ValueError`: if there is none, or if it is damaged, of another family, or made by

@@ -1,5 +1,6 @@
 """What lies below the pages of the app."""
 
+import dataclasses
 import threading
 import time
 import zipfile
@@ -13,7 +14,7 @@ from dicjax.app.canvas import DARK, LIGHT
 from dicjax.app.desk import Desk, example
 from dicjax.app.jobs import Job, Jobs, Pace, State
 from dicjax.app.recordings import candidates_of, glance, open_recording, question
-from dicjax.app.runs import job_for, Order, read_run, run_folder, summaries
+from dicjax.app.runs import job_for, make, Order, read_run, run_folder, summaries
 from dicjax.app.uploads import accepted, check_size, MAX_BYTES, safe_name
 from dicjax.app.words import duration, model_options, plain, stage
 from dicjax.plots import style
@@ -336,6 +337,24 @@ def test_a_run_is_read_back_as_it_was_made(run):
         "report.html",
         "spikes.parquet",
     ]
+
+
+def test_what_could_not_be_written_is_kept_and_can_be(run, tmp_path):
+    _, done = run
+    order = dataclasses.replace(done.order, members=3)
+    place = tmp_path / "results"
+    place.write_text("a file, where a folder should be")
+    jobs, job = Jobs(lambda job: make(job, place)), Job("a", "a", order)
+    jobs.submit(job)
+    _until(lambda: job.state.is_over, 300)
+    assert job.state is State.REFUSED
+    place.unlink()
+    jobs.submit(job)
+    _until(lambda: job.state.is_over, 60)
+    assert job.state is State.DONE, job.message
+    assert job.made is None
+    assert read_run(place / "a").accepted.sum() == 3
+    jobs.close(5.0)
 
 
 def test_addresses_reach_runs_only(run):

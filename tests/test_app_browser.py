@@ -177,7 +177,8 @@ def test_from_a_file_to_downloads(browser, app):
         _generate(tab)
         headline.wait_for(timeout=PATIENCE)
         assert headline.inner_text().startswith("8 of 8 model neurons")
-        assert tab.locator(".js-plotly-plot .main-svg").count() >= 7
+        figures = tab.get_by_role("img").filter(has=tab.locator(".main-svg"))
+        sync_api.expect(figures).to_have_count(8)
         sync_api.expect(tab.get_by_test_id("features")).to_contain_text("burst period")
 
         name, content = _download(tab, "csv")

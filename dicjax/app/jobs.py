@@ -77,6 +77,7 @@ class Job:
         self.state = State.WAITING
         self.message = ""
         self.notes: list[str] = []
+        self.made: Any = None  # what could not be written yet
         self.pace = Pace()
         self.submitted = time.time()
         self.started: float | None = None
@@ -127,6 +128,7 @@ class Jobs:
     def submit(self, job: Job) -> None:
         """Queues a job behind the others."""
         with self._changed:
+            job.state = State.WAITING
             self.known[job.name] = job
             self._waiting.append(job)
             self._changed.notify_all()

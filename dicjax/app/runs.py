@@ -71,7 +71,20 @@ def title_of(recording: Recording) -> str:
 
 
 def make(job: Job, folder: pathlib.Path) -> None:
-    """Generates what was ordered and writes it to a folder of the job's name."""
+    """Generates what was ordered and writes it to a folder of the job's name.
+
+    What cannot be written is kept with the job, for another attempt.
+    """
+    if job.made is None:
+        job.made = _made(job)
+    result: Generated = job.made
+    job.report("writing", result.num_accepted, result.num_asked)
+    write = functools.partial(_write, result, notes=job.notes)
+    write_folder(folder / job.name, False, write)
+    job.made = None
+
+
+def _made(job: Job) -> Generated:
     order: Order = job.order
     started = datetime.datetime.now(datetime.UTC)
     result = generate(
@@ -83,7 +96,6 @@ def make(job: Job, folder: pathlib.Path) -> None:
         config=order.config,
         on_progress=job.report,
     )
-    job.report("writing", result.num_accepted, result.num_asked)
     settings = result.settings | {
         "seed": order.seed,
         "source_sha256": order.sha256,
@@ -91,10 +103,7 @@ def make(job: Job, folder: pathlib.Path) -> None:
         "started": started,
         "finished": datetime.datetime.now(datetime.UTC),
     }
-    result = dataclasses.replace(result, settings=settings)
-    write_folder(
-        folder / job.name, False, functools.partial(_write, result, notes=job.notes)
-    )
+    return dataclasses.replace(result, settings=settings)
 
 
 def _write(result: Generated, folder: pathlib.Path, notes: list[str]) -> None:

@@ -39,6 +39,10 @@ class Progress:
     def _stop(self) -> None:
         self.desk.jobs.cancel(self.job)
 
+    def _save_again(self) -> None:
+        self.desk.jobs.submit(self.job)
+        ui.navigate.reload()
+
     async def update(self) -> None:
         """Shows how far it is."""
         job, pace = self.job, self.job.pace
@@ -103,6 +107,8 @@ class Progress:
                 'data-testid="message"'
             )
             with ui.element("div").classes("line"):
+                if job.made is not None:
+                    ui.button("Try to save it again", on_click=self._save_again)
                 if number is not None:
                     ui.link("Back to the recording", f"/recording/{number}")
                 ui.link("Back to the start", "/")

@@ -287,7 +287,10 @@ def _learning(values, gains, correction, V, num):
             drive * (1 + log_drive),
         ]
     )
+    steps = (HIGHEST - LOWEST) / SPACING / (num_knots - 1)  # nodes between knots
+    rise = (correction[i + 1] - correction[i])[2 * num :] / steps
     slopes = gains[2 * num :] * (1 + log_drive)
+    slopes = slopes + drive * (rise - jax.lax.stop_gradient(rise))
     return values, jnp.concatenate([gains[: 2 * num], slopes])
 
 

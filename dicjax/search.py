@@ -66,6 +66,7 @@ class Search:
         self.tolerance = tolerance
         self.config = config
         self.on_progress = report
+        self.said = ("", 0, num)
         self.num = num
         self.trial = Trial(neuron, target, tolerance)
         high = neuron.bounds

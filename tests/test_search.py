@@ -71,7 +71,7 @@ def test_no_more_members_are_certified_than_are_wanted():
     search._certify()
     assert search.num_valid == 5 and len(search.found) == 15  # one to spare
     assert search.num_uncertified == 0 and search.survival == 1
-    assert said == [("halving the time step", 4, 4)]
+    assert set(said) == {("halving the time step", 4, 4)}  # said again and again
     search._certify()
     assert search.num_valid == 5
 

@@ -103,7 +103,7 @@ def test_the_page_on_operators_does_what_it_says():
     assert 6 <= np.median(counts) <= 14
     assert page["later"].V[0, 0] == page["answer"].memory.V[0]
     slope = jax.grad(page["potential"])(15.0)
-    step = 0.05
+    step = 0.1
     ahead, behind = (page["potential"](15.0 + x) for x in (step, -step))
     np.testing.assert_allclose(slope, (ahead - behind) / (2 * step), rtol=0.05)
 

@@ -59,12 +59,15 @@ def test_slopes_of_a_rhythm_are_those_of_finite_differences(members, by_differen
 
 
 def test_single_precision_is_enough(members):
-    double = feature_slopes(STG, members, estimator="autodiff")
-    single = feature_slopes(STG, members.astype("f4"), estimator="autodiff")
+    # Next to where a spike is added to a burst, cycles are sensitive to anything, and
+    # which members are so near depends on the processor: hence many.
+    bursting = dj.compensate(jr.key(1), STG, BURSTING, num=16).g
+    g = np.concatenate([members[:4], bursting])
+    double = feature_slopes(STG, g, estimator="autodiff")
+    single = feature_slopes(STG, g.astype("f4"), estimator="autodiff")
     assert single.dtype == np.float32
     away = np.abs(single - double).max(axis=(1, 2)) / np.abs(double).max(axis=(1, 2))
     assert np.all(away[:4] < 0.01)
-    # Next to where a spike is added to a burst, cycles are sensitive to anything.
     assert np.median(away[4:]) < 0.25
 
 

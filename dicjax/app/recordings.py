@@ -82,7 +82,7 @@ def open_recording(upload: Upload) -> Recording:
     Raises `ValueError`, in a sentence, where it cannot be read at all.
     """
     with _filters, upload.on_disk() as path, _caught():
-        _, raw = readers._read(path)
+        _, raw = readers.read_raw(path)
     longest = max(raw, key=lambda train: train.times.size, default=None)
     if longest is None or longest.times.size < MIN_SPIKES:
         raise ValueError(

@@ -14,7 +14,7 @@ from dicjax.readers.common import MAX_BYTES as MAX_BYTES
 
 # What neo reads beyond our own readers; that of others is told when they are read.
 NEO = (".nex", ".plx", ".nev", ".smr", ".nix", ".abf", ".nsx", ".ntt", ".nse", ".edf")
-SUFFIXES = (*readers._READERS, *NEO)
+SUFFIXES = (*readers.READERS, *NEO)
 MAX_NAME = 60  # characters that are kept of a name
 
 
@@ -47,7 +47,7 @@ def accepted(name: str, content: bytes) -> Upload:
         kind = f"Files of the kind {suffix}" if suffix else "Files without an ending"
         raise ValueError(
             f"{kind} cannot be read: export the spike times as one of "
-            f"{', '.join(readers._READERS)}."
+            f"{', '.join(readers.READERS)}."
         )
     check_size(name, len(content))
     if not content:

@@ -2,7 +2,7 @@
 
 Every format has one function that returns trains in the file's own unit of time, and
 how that unit is known. The rest is common to all: choosing units, conversion, and
-refusing what no neuron does. A new format is one function and one entry in `_READERS`.
+refusing what no neuron does. A new format is one function and one entry in `READERS`.
 """
 
 import collections
@@ -87,7 +87,7 @@ def read_spike_trains(
     if unit is not None:
         milliseconds_per(unit)
     with np.errstate(all="ignore"):  # what overflows is refused as not finite
-        source, raw = _read(path)
+        source, raw = read_raw(path)
         raw = [train._replace(name=tidy(train.name)) for train in raw]
         raw = _long_enough(source, _select(source, raw, unit_id))
         raw = [_with_unit_of_rate(source, train, unit) for train in raw]
@@ -98,7 +98,8 @@ def read_spike_trains(
     return trains
 
 
-def _read(path: Any) -> tuple[str, list[Train]]:
+def read_raw(path: Any) -> tuple[str, list[Train]]:
+    """The name of a source, and its trains in its own unit of time, unchecked."""
     if not isinstance(path, str | os.PathLike):
         return type(path).__name__, read_object(path)
     path = pathlib.Path(path)
@@ -106,14 +107,14 @@ def _read(path: Any) -> tuple[str, list[Train]]:
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
     if os.path.isdir(path):
         is_sorted = is_kilosort(path)
-        trains = read_kilosort(path) if is_sorted else read_neo(path, [*_READERS])
+        trains = read_kilosort(path) if is_sorted else read_neo(path, [*READERS])
         return path.resolve().name, trains
     if not os.path.isfile(path):
         raise ValueError(f"{str(path)!r} is not a file: give the path of a recording.")
     if path.stat().st_size == 0:
         raise ValueError(f"{path.name} is empty: export the recording again.")
-    read = _READERS.get(path.suffix.lower())
-    return path.name, read(path) if read else read_neo(path, [*_READERS])
+    read = READERS.get(path.suffix.lower())
+    return path.name, read(path) if read else read_neo(path, [*READERS])
 
 
 def _select(source: str, raw: list[Train], unit_id: str | int | None) -> list[Train]:
@@ -228,7 +229,7 @@ def _notes(raw: list[Train], trains: list[SpikeTrain], unit: str | None) -> list
     return notes
 
 
-_READERS = {
+READERS = {
     ".csv": read_text,
     ".txt": read_text,
     ".tsv": read_text,

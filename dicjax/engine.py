@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped, UInt16
 
 from dicjax.neuron import Neuron, State
 from dicjax.stepping import LONGEST, next_step, relax_gates, relax_membrane
@@ -195,12 +195,15 @@ class Compiled:
 class Progress(eqx.Module):
     """What a dispatch gave; only the first `count` rows hold anything.
 
-    - `spikes`: ms after the time at which the dispatch began, later ones below, or inf.
+    - `spikes`: later ones below, or inf, in ms after a time that lies ...
+    - `ahead`: ... this many whole ms after the dispatch began. Added up in float32, they
+        would depend in their last digits on how long dispatches are.
     - `times`, `V`: after every step, where traces were asked for.
     """
 
     count: Int[Array, ""]
     spikes: Float[Array, "rows lanes"]
+    ahead: UInt16[Array, "rows lanes"]
     times: Float[Array, "rows lanes steps"] | None
     V: Float[Array, "rows lanes steps"] | None
 
@@ -245,20 +248,21 @@ def dispatch(
 
     def advance(val):
         lanes, progress = val
-        ahead = (lanes.whole - began).astype(lanes.t.dtype)
+        gone = lanes.whole - began
         lanes, spikes, trace = all_lanes(lanes, columns, stimulus)
         i = progress.count
         times, V = progress.times, progress.V
         if trace is not None and times is not None and V is not None:
-            times = times.at[i].set(trace[0] + ahead[:, None])
+            times = times.at[i].set(trace[0] + gone.astype(lanes.t.dtype)[:, None])
             V = V.at[i].set(trace[1])
-        spikes = progress.spikes.at[i].set(spikes + ahead)
-        return lanes, Progress(i + 1, spikes, times, V)
+        spikes = progress.spikes.at[i].set(spikes)
+        ahead = progress.ahead.at[i].set(gone.astype(jnp.uint16))
+        return lanes, Progress(i + 1, spikes, ahead, times, V)
 
     rows = (num_bursts, len(g))
     trace = jnp.zeros((*rows, BURST), g.dtype) if record else None
-    nothing = jnp.full(rows, jnp.inf, g.dtype)
-    progress = Progress(jnp.zeros((), jnp.int32), nothing, trace, trace)
+    nothing, none = jnp.full(rows, jnp.inf, g.dtype), jnp.zeros(rows, jnp.uint16)
+    progress = Progress(jnp.zeros((), jnp.int32), nothing, none, trace, trace)
     return jax.lax.while_loop(wanting, advance, (lanes, progress))
 
 

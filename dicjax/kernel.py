@@ -64,26 +64,27 @@ def dispatch_fused(
     row_spec = pl.BlockSpec((num_bursts, TILE), lambda i: (0, i))
     rows = jax.ShapeDtypeStruct((num_bursts, num_lanes), g.dtype)
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (*state, lanes.whole)]
-    *state, num, spikes = pl.pallas_call(
+    whole = jax.ShapeDtypeStruct(rows.shape, jnp.uint16)
+    *state, num, spikes, ahead = pl.pallas_call(
         functools.partial(_tile, program, treedef, shared, num_bursts),
         grid=(num_lanes // TILE,),
         in_specs=[
             pl.BlockSpec((1,), lambda i: (0,)) if one else lane_spec for one in shared
         ],
-        out_specs=[*[lane_spec] * len(shapes), row_spec],
-        out_shape=[*shapes, rows],
+        out_specs=[*[lane_spec] * len(shapes), row_spec, row_spec],
+        out_shape=[*shapes, rows, whole],
         interpret=interpret,
         compiler_params=plt.CompilerParams(num_warps=TILE // 32),
     )(*leaves)
     written = jnp.arange(num_bursts, dtype=num.dtype)[:, None] < num[None]
     spikes = jnp.where(written, spikes, jnp.inf)
     lanes = jax.tree.unflatten(state_treedef, state)
-    return lanes, Progress(num.max(), spikes, None, None)
+    return lanes, Progress(num.max(), spikes, ahead, None, None)
 
 
 def _tile(program, treedef, shared, num_bursts, *refs):
     """What one program does, on references to its lanes."""
-    inputs, (*outputs, spikes) = refs[: len(shared)], refs[len(shared) :]
+    inputs, (*outputs, spikes, ahead) = refs[: len(shared)], refs[len(shared) :]
     read = [
         ref[0] if one else ref[...] for ref, one in zip(inputs, shared, strict=True)
     ]
@@ -99,11 +100,12 @@ def _tile(program, treedef, shared, num_bursts, *refs):
     def advance(i, val):
         del i
         lanes, count = val
-        ahead = (lanes.whole - began).astype(lanes.t.dtype)
+        gone = (lanes.whole - began).astype(jnp.uint16)
         lanes, time = all_lanes(lanes, g, stimulus)
         fired = jnp.isfinite(time)
         # One below another, so that the host has to look at few rows.
-        plt.store(spikes.at[count, column], time + ahead, mask=fired)
+        plt.store(spikes.at[count, column], time, mask=fired)
+        plt.store(ahead.at[count, column], gone, mask=fired)
         return lanes, count + fired.astype(count.dtype)
 
     none = jnp.zeros(TILE, jnp.int32)

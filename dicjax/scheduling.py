@@ -292,13 +292,15 @@ class _Worker:
     def _collect(self, progress: Progress, reports: queue.SimpleQueue) -> None:
         job, lanes = self.job, self.lanes
         count = int(progress.count)
-        spikes = progress.spikes
+        spikes, ahead = progress.spikes, progress.ahead
         if self.device.platform != "cpu" and count:
             # Fewer bytes to move; few sizes, since every slice is compiled.
-            spikes = spikes[: min(1 << (count - 1).bit_length(), self.num_bursts)]
-        spikes = np.asarray(spikes)[:count]
+            num_rows = min(1 << (count - 1).bit_length(), self.num_bursts)
+            spikes, ahead = spikes[:num_rows], ahead[:num_rows]
+        spikes, ahead = (np.asarray(x)[:count] for x in (spikes, ahead))
         (busy,) = np.nonzero(self.owner >= 0)
-        job.add_spikes(self.owner[busy], spikes[:, busy] + self.now[busy])
+        whole = self.now[busy] + ahead[:, busy]
+        job.add_spikes(self.owner[busy], whole + spikes[:, busy].astype(np.float64))
         if progress.times is not None:
             self._collect_trace(progress, count)
         busy = self.owner >= 0

@@ -192,6 +192,18 @@ def test_saving_traces_leaves_the_spikes_alone(g, run):
     assert_same(traced, run, atol=1e-3)
 
 
+def test_to_the_last_bit_neither_neighbours_nor_numbers_of_lanes_matter(g, monkeypatch):
+    whole = simulate(STG, g, 900.0)
+    for lanes, bursts in ((16, 512), (64, 3), (256, 64)):
+        monkeypatch.setattr("dicjax.scheduling.CPU", {lanes: bursts})
+        for first, last in ((0, len(g)), (1, 4)):
+            part = simulate(STG, g[first:last], 900.0)
+            for cell in range(first, last):
+                np.testing.assert_array_equal(
+                    spikes_of(part, cell - first), spikes_of(whole, cell)
+                )
+
+
 def test_discarded_time_is_left_out_of_spikes_and_traces(g, run):
     late = simulate(STG, g, 600.0, discard=250.0, save="traces", save_every=1.0)
     assert late.ts is not None and late.V is not None

@@ -196,8 +196,8 @@ class Progress(eqx.Module):
     """What a dispatch gave; only the first `count` rows hold anything.
 
     - `spikes`: later ones below, or inf, in ms after a time that lies ...
-    - `ahead`: ... this many whole ms after the dispatch began. Added up in float32, they
-        would depend in their last digits on how long dispatches are.
+    - `ahead`: ... this many whole ms after the dispatch began. Added up in float32,
+        their last digits would depend on how long dispatches are.
     - `times`, `V`: after every step, where traces were asked for.
     """
 

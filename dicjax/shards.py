@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dicjax.columns import spike_lists
 from dicjax.dataset import Dataset, joined, make_dataset, Source
 from dicjax.neuron import Neuron
 
@@ -70,11 +71,7 @@ class Shards:
             columns[name] = shard.dics[:, i]
         columns["V_th"], columns["sigma"] = shard.V_th, shard.sigma
         columns["sampler"] = shard.sampler
-        known = np.isfinite(shard.spike_times)
-        offsets = np.concatenate([[0], np.cumsum(known.sum(axis=1))])
-        columns["spike_times"] = pa.ListArray.from_arrays(
-            pa.array(offsets, pa.int32()), pa.array(shard.spike_times[known])
-        )
+        columns["spike_times"] = spike_lists(shard.spike_times)
         about = {
             "plan": self.identity,
             "left_out": json.dumps(shard.num_left_out),

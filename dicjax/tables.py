@@ -17,21 +17,27 @@ import pyarrow as pa
 from jaxtyping import Float
 from pyarrow import csv, parquet
 
+from dicjax.columns import (
+    Column,
+    conductance_columns,
+    dic_columns,
+    DICS,
+    feature_columns,
+    spike_lists,
+    table_of,
+)
 from dicjax.models import MODELS
 from dicjax.neuron import Neuron
 from dicjax.result import Generated
 from dicjax.robustness import Certificate
 from dicjax.simulation import Run
-from dicjax.spikes import Features, LABELS, spike_features
+from dicjax.spikes import spike_features
 
 
 FORMAT = "dicjax-population"
 VERSION = 1
 MANIFEST = "manifest.json"
 PACKAGES = ("jax", "equinox", "numpy")
-DICS = ("g_f", "g_s", "g_u")
-
-Column = tuple[np.ndarray, str, str]  # values, unit, meaning
 
 
 def write_population(result: Generated, folder: pathlib.Path) -> None:
@@ -68,8 +74,8 @@ def write_simulation(
     - `folder`: to write into; it exists.
     """
     columns: dict[str, Column] = {
-        **_conductances(MODELS[model](), g),
-        **_features(spike_features(run.spike_times)),
+        **conductance_columns(MODELS[model](), g),
+        **feature_columns(spike_features(run.spike_times)),
         "num_spikes": (run.num_spikes, "1", "number of spikes"),
         "succeeded": (run.succeeded, "", "stayed finite, and no spike was lost"),
         "overflowed": (run.overflowed, "", "fired more often than could be recorded"),
@@ -212,7 +218,9 @@ def manifest(result: Generated) -> dict[str, Any]:
             "num_spikes": train.num_spikes,
             "t_start": train.t_start,
             "t_stop": train.t_stop,
-            "features": {k: x.tolist()[0] for k, (x, *_) in _features(target).items()},
+            "features": {
+                name: x.tolist()[0] for name, (x, *_) in feature_columns(target).items()
+            },
         },
         "tolerance": result.tolerance,
         "num_asked": result.num_asked,
@@ -269,7 +277,7 @@ def _write(
     about: dict[str, Any],
 ) -> None:
     metadata = {name: str(about[name]) for name in ("format", "version", "model")}
-    models, spikes = _table(columns, metadata), _spikes(spike_times, made, metadata)
+    models, spikes = table_of(columns, metadata), _spikes(spike_times, made, metadata)
     with replacing(folder / "models.parquet") as path:
         parquet.write_table(models, path)
     with replacing(folder / "models.csv") as path:
@@ -283,25 +291,11 @@ def _write(
         path.write_text(text + "\n", encoding="utf-8")
 
 
-def _conductances(neuron: Neuron, g: np.ndarray) -> dict[str, Column]:
-    return {
-        "member": (np.arange(len(g), dtype=np.int32), "", "number of the member"),
-        **{
-            f"g_{name}": (g[:, i], "mS/cm2", f"maximal conductance of {name}")
-            for i, name in enumerate(neuron.channel_names)
-        },
-    }
-
-
 def _columns(result: Generated) -> dict[str, Column]:
-    dic = "input conductance at V_ref, divided by the model's normaliser"
     return {
-        **_conductances(result.neuron, result.g),
-        "g_f": (result.dics[:, 0], "1", f"fast {dic}"),
-        "g_s": (result.dics[:, 1], "1", f"slow {dic}"),
-        "g_u": (result.dics[:, 2], "1", f"ultraslow {dic}"),
-        "V_th": (result.V_th, "mV", "the member's own threshold; empty if it has none"),
-        **_features(result.features),
+        **conductance_columns(result.neuron, result.g),
+        **dic_columns(result.dics, result.V_th),
+        **feature_columns(result.features),
         "distance": (
             result.distance,
             "1",
@@ -338,45 +332,8 @@ def _stands(result: Generated) -> dict[str, Column]:
     return columns
 
 
-def _features(features: Features) -> dict[str, Column]:
-    """Columns of features, of any number of cells."""
-    label = np.atleast_1d(np.asarray(features.label))
-    described = {
-        "rate": ("Hz", "firing rate, 1000 / mean_isi"),
-        "mean_isi": ("ms", "mean interspike interval"),
-        "cv": ("1", "coefficient of variation of interspike intervals"),
-        "period": ("ms", "burst period, onset to onset; empty if not bursting"),
-        "intra_burst_isi": ("ms", "mean interspike interval within bursts"),
-        "spikes_per_burst": ("1", "mean number of spikes in a burst"),
-        "duty_cycle": ("1", "share of the period from first to last spike of a burst"),
-    }
-    return {
-        "label": (np.array(LABELS)[label], "", f"firing pattern: {', '.join(LABELS)}"),
-        **{
-            name: (np.atleast_1d(np.asarray(getattr(features, name))), unit, meaning)
-            for name, (unit, meaning) in described.items()
-        },
-    }
-
-
-def _table(columns: dict[str, Column], about: dict[str, str]) -> pa.Table:
-    # What is not defined is empty: spreadsheets do not know nan.
-    arrays = [pa.array(x, from_pandas=True) for x, *_ in columns.values()]
-    fields = [
-        pa.field(name, array.type, metadata={"unit": unit, "meaning": meaning})
-        for array, (name, (_, unit, meaning)) in zip(
-            arrays, columns.items(), strict=True
-        )
-    ]
-    return pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=about))
-
-
 def _spikes(times: np.ndarray, made: str, about: dict[str, str]) -> pa.Table:
-    is_spike = np.isfinite(times)
-    offsets = np.append(0, np.cumsum(is_spike.sum(axis=1))).astype(np.int32)
-    rows = pa.ListArray.from_arrays(
-        pa.array(offsets), pa.array(times[is_spike].astype(np.float32))
-    )
+    rows = spike_lists(times)
     member = pa.array(np.arange(len(times), dtype=np.int32))
     fields = [
         pa.field("member", member.type, metadata={"meaning": "as in models.parquet"}),

@@ -11,7 +11,7 @@ import dicjax
 
 PACKAGE = pathlib.Path(dicjax.__file__).parent
 LAYERS = (
-    ("_checks", "recipe", "config", "linear", "storage"),
+    ("_checks", "recipe", "config", "linear", "storage", "remedies"),
     ("gating", "descent"),
     ("channels", "stimulus"),
     ("neuron",),
@@ -23,7 +23,7 @@ LAYERS = (
     ("scheduling",),
     ("reference",),
     ("simulation", "spikes", "dic", "neuron_files", "electrophysiology"),
-    ("families", "current_clamp", "anomalies"),
+    ("families", "current_clamp", "anomalies", "columns"),
     ("characterisation",),
     ("operator",),
     ("response", "ensemble", "operator_training"),

@@ -300,7 +300,10 @@ class _Worker:
         spikes, ahead = (np.asarray(x)[:count] for x in (spikes, ahead))
         (busy,) = np.nonzero(self.owner >= 0)
         whole = self.now[busy] + ahead[:, busy]
-        job.add_spikes(self.owner[busy], whole + spikes[:, busy].astype(np.float64))
+        times = whole + spikes[:, busy].astype(np.float64)
+        # How far a lane goes on after its time depends on its neighbours.
+        times[whole >= job.until] = np.inf
+        job.add_spikes(self.owner[busy], times)
         if progress.times is not None:
             self._collect_trace(progress, count)
         busy = self.owner >= 0

@@ -192,16 +192,22 @@ def test_saving_traces_leaves_the_spikes_alone(g, run):
     assert_same(traced, run, atol=1e-3)
 
 
-def test_to_the_last_bit_neither_neighbours_nor_numbers_of_lanes_matter(g, monkeypatch):
-    whole = simulate(STG, g, 900.0)
-    for lanes, bursts in ((16, 512), (64, 3), (256, 64)):
-        monkeypatch.setattr("dicjax.scheduling.CPU", {lanes: bursts})
-        for first, last in ((0, len(g)), (1, 4)):
-            part = simulate(STG, g[first:last], 900.0)
-            for cell in range(first, last):
-                np.testing.assert_array_equal(
-                    spikes_of(part, cell - first), spikes_of(whole, cell)
-                )
+@pytest.mark.parametrize(("lanes", "bursts"), [(16, 512), (64, 3), (256, 64)])
+def test_to_the_last_bit_neither_neighbours_nor_lanes_matter(
+    g, lanes, bursts, monkeypatch
+):
+    # Ends everywhere: in the middle of some spikes too.
+    many = np.concatenate([g * scale for scale in np.linspace(0.9, 1.1, 8)])
+    many = many.astype(np.float32)
+    whole = simulate(STG, many, 300.0)
+    monkeypatch.setattr("dicjax.scheduling.CPU", {lanes: bursts})
+    for first, last in ((0, len(many)), (1, 4), (17, 90)):
+        part = simulate(STG, many[first:last], 300.0)
+        np.testing.assert_array_equal(part.num_spikes, whole.num_spikes[first:last])
+        for cell in range(first, last):
+            np.testing.assert_array_equal(
+                spikes_of(part, cell - first), spikes_of(whole, cell)
+            )
 
 
 def test_discarded_time_is_left_out_of_spikes_and_traces(g, run):

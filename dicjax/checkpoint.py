@@ -154,7 +154,7 @@ def load_checkpoint(path: pathlib.Path | str, model: str | None = None) -> Check
         )
     check_files(path, header)
     neuron = _neuron(path, header)
-    encoder, *rest = _skeleton(header["config"], neuron)
+    encoder, *rest = _skeleton(header["config"], len(neuron.channels))
     encoder = filled(encoder, path / "encoder")
     if header["config"]["base"] is not None:
         encoder = _on_base(encoder, Base(**header["config"]["base"]), path)
@@ -218,8 +218,17 @@ def _neuron(path, header) -> Neuron:
     return MODELS[header["model"]]()
 
 
-def _skeleton(config, neuron):
+def _skeleton(config, num_channels):
     """What a checkpoint of this configuration holds, with no numbers in it yet."""
+    # Shapes alone: drawing weights, to be replaced, would take seconds.
+    encoder, density, emulator = eqx.filter_eval_shape(_networks, config, num_channels)
+    none = lambda *shape: np.zeros(shape, np.float32)
+    calibration = Calibration(none(0, 0, 0), none(0))
+    atlas = Atlas(none(0, 0), np.zeros(0, np.int32), none(0, 7))
+    return encoder, calibration, density, emulator, atlas
+
+
+def _networks(config, num_channels):
     network = EncoderConfig(**config["encoder"])
     encoder = Encoder(network, make_scales((0.0, 1.0), (0.0, 1.0)), key=jr.key(0))
     if config["base"] is not None:
@@ -227,14 +236,10 @@ def _skeleton(config, neuron):
     shape = dict(config["density"])
     free, num_context = tuple(shape.pop("free")), shape.pop("num_context")
     density = Density(
-        DensityConfig(**shape), free, len(neuron.channels), num_context, key=jr.key(0)
+        DensityConfig(**shape), free, num_channels, num_context, key=jr.key(0)
     )
     emulating = EmulatorConfig(**config["emulator"])
-    emulator = Emulator(emulating, len(neuron.channels), key=jr.key(0))
-    none = lambda *shape: np.zeros(shape, np.float32)
-    calibration = Calibration(none(0, 0, 0), none(0))
-    atlas = Atlas(none(0, 0), np.zeros(0, np.int32), none(0, 7))
-    return encoder, calibration, density, emulator, atlas
+    return encoder, density, Emulator(emulating, num_channels, key=jr.key(0))
 
 
 def _on_base(kept: Encoder, base: Base, path: pathlib.Path) -> Encoder:

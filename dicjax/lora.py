@@ -94,5 +94,10 @@ def combine(kept: Encoder, base: Encoder) -> Encoder:
     frame = jax.tree.structure(kept, is_leaf=_is_low_rank)
     if frame != jax.tree.structure(base):
         raise ValueError("The adapter belongs to an encoder of another shape.")
+    return _combined(kept, base)
+
+
+@eqx.filter_jit  # at once: each shape of its own would take a compilation
+def _combined(kept: Encoder, base: Encoder) -> Encoder:
     join = lambda own, weight: weight + own.up @ own.down if _is_low_rank(own) else own
     return jax.tree.map(join, kept, base, is_leaf=_is_low_rank)

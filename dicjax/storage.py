@@ -119,21 +119,22 @@ def shipped(name: str) -> pathlib.Path | None:
 def filled(tree: PyTree, folder: pathlib.Path) -> Any:
     """The tree with the numbers in a folder; on the device where it has numbers there.
 
-    NumPy arrays may have other shapes than those in the folder; JAX arrays may not.
+    NumPy arrays may have other shapes than those in the folder; JAX arrays, or shapes
+    that stand for them, may not.
     """
     arrays = _read_arrays(folder)
     old, structure = jax.tree.flatten(eqx.filter(tree, _is_array))
     fits = len(old) == len(arrays) and all(
         a.shape == b.shape
         for a, b in zip(old, arrays, strict=True)
-        if isinstance(a, jax.Array)
+        if not isinstance(a, np.ndarray)
     )
     if not fits:
         raise ValueError(
             f"The checkpoint {folder.parent} holds another network than its header "
             "describes; copy or train it again."
         )
-    as_is = lambda old, new: jnp.asarray(new) if isinstance(old, jax.Array) else new
+    as_is = lambda old, new: new if isinstance(old, np.ndarray) else jnp.asarray(new)
     new = [as_is(*pair) for pair in zip(old, arrays, strict=True)]
     rest = eqx.filter(tree, _is_array, inverse=True)
     return eqx.combine(jax.tree.unflatten(structure, new), rest)
@@ -150,7 +151,7 @@ def digest(content: bytes) -> str:
 
 
 def _is_array(x) -> bool:
-    return isinstance(x, jax.Array | np.ndarray)
+    return isinstance(x, jax.Array | jax.ShapeDtypeStruct | np.ndarray)
 
 
 def _write_arrays(folder: pathlib.Path, arrays: list) -> None:

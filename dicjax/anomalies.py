@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from dicjax.remedies import Advice, Remedy
 from dicjax.spikes import (
     BURSTING,
     MIN_GAP_RATIO,
@@ -34,7 +35,8 @@ class Finding(NamedTuple):
     """Something odd about a train.
 
     `kind` is "repeats", "reset", "unsorted", "merged", "pause" or "drift"; `message` a
-    sentence with its remedy; `window` the stretch to use instead, in ms, if one helps.
+    sentence with its remedy, a [`dicjax.remedies.Advice`][] where this is a setting;
+    `window` the stretch to use instead, in ms, if one helps.
     """
 
     kind: str
@@ -165,8 +167,12 @@ def _pause(times: Times, ends: Ends) -> Finding | None:
     window = (float(ends[0]), before) if is_early else (after, float(ends[1]))
     return Finding(
         "pause",
-        f"There is no spike from {before:.6g} to {after:.6g} ms: if the recording "
-        f"stopped or the cell was lost, consider {_option(window)}.",
+        Advice(
+            f"There is no spike from {before:.6g} to {after:.6g} ms: if the recording "
+            "stopped or the cell was lost, consider ",
+            Remedy("window", window),
+            ".",
+        ),
         window,
     )
 
@@ -178,11 +184,15 @@ def _drift(times: Times, ends: Ends) -> Finding | None:
     if change <= DRIFT or math.log(change) < MIN_Z * noise:
         return None
     window = _steady_window(times, ends)
-    such = f", such as {_option(window)}" if window else ""
+    such = (", such as ", Remedy("window", window)) if window else ()
     return Finding(
         "drift",
-        f"The rate changes by a factor of {change:.2f} from the first to the second "
-        f"half: consider a window where it is steady{such}.",
+        Advice(
+            f"The rate changes by a factor of {change:.2f} from the first to the "
+            "second half: consider a window where it is steady",
+            *such,
+            ".",
+        ),
         window,
     )
 
@@ -206,8 +216,3 @@ def _steady_window(times: Times, ends: Ends) -> tuple[float, float] | None:
         if steady and min(steady)[0] <= DRIFT:
             return min(steady)[1:]
     return None
-
-
-def _option(window: tuple[float, float]) -> str:
-    start, stop = math.ceil(window[0]), math.floor(window[1])
-    return f"--window {start} {stop}"

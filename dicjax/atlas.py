@@ -8,7 +8,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
-from dicjax.spikes import feature_errors, Features, LABELS, SILENT
+from dicjax.spikes import BURSTING, feature_errors, Features, LABELS, SILENT
 
 
 COLUMNS = ("mean_isi", "period", "intra_burst_isi", "spikes_per_burst")
@@ -46,14 +46,35 @@ class Atlas(eqx.Module):
         name = LABELS[int(target.label)]
         if not of.any():
             return f"no member of it is {name}"
-        low, high = np.exp(np.nanquantile(self.features[of], (0.005, 0.995), axis=0))
-        if np.isfinite(low[1]):
+        num = len(COLUMNS) if int(target.label) == BURSTING else 1
+        values = self.features[of, :num]
+        low, high = np.exp(np.nanquantile(values, (0.005, 0.995), axis=0))
+        if num == 1:
             return (
-                f"its bursting members have periods of {low[1]:.0f} to {high[1]:.0f} "
-                f"ms, {low[3]:.1f} to {high[3]:.1f} spikes per burst and intra-burst "
-                f"ISIs of {low[2]:.0f} to {high[2]:.0f} ms"
+                f"its {name} members have mean ISIs of {low[0]:.0f} to {high[0]:.0f} ms"
             )
-        return f"its {name} members have mean ISIs of {low[0]:.0f} to {high[0]:.0f} ms"
+        return (
+            f"its bursting members have periods of {low[1]:.0f} to {high[1]:.0f} "
+            f"ms, {low[3]:.1f} to {high[3]:.1f} spikes per burst and intra-burst "
+            f"ISIs of {low[2]:.0f} to {high[2]:.0f} ms"
+        )
+
+    def miss(self, target: Features) -> str:
+        """What the nearest members get wrong about a train, in words."""
+        nearest = np.argsort(self.errors(target))[:NEIGHBOURS]
+        factor = self.distance(target)
+        if not np.isfinite(factor):
+            return ""
+        errors = np.abs(np.asarray(feature_errors(self.as_features(), target)))
+        worst = int(np.argmax(errors[nearest[-1]]))
+        if int(target.label) == BURSTING:
+            names = ("burst period", "intra-burst ISI", "number of spikes per burst")
+        else:
+            names = ("mean ISI", "first quartile of ISIs", "third quartile of ISIs")
+        return (
+            f"the nearest of its {len(self.g):,} simulated members miss the "
+            f"{names[worst]} by a factor of {factor:.2g}"
+        )
 
     def as_features(self) -> Features:
         values = np.exp(self.features)

@@ -21,6 +21,7 @@ from dicjax.config import GenerateConfig
 from dicjax.encoder import PRIORS
 from dicjax.models import MODELS
 from dicjax.posterior import Posterior, posterior_of, read_trains
+from dicjax.remedies import Advice, Remedy
 from dicjax.result import Generated
 from dicjax.search import Cancelled as Cancelled, Progress, Search
 from dicjax.spikes import BURSTING, Features, LABELS, SILENT, SpikeTrain
@@ -31,6 +32,10 @@ from dicjax.trial import as_train as as_train, features_of as features_of
 AUTO = ("stg", "stg-prinz")  # what "auto" chooses from
 MAX_DISTANCE = 1.6  # factor by which the nearest members may miss a recording
 FEW_SPIKES = 40  # below which a user is warned
+UNLIKE = (
+    "is unlike anything the encoder knows: merged cells, or intervals more random than "
+    "the model's. Do not rely on the dynamic input conductances read from it"
+)
 PACKAGES = ("dicjax", "jax", "equinox", "diffrax", "numpy")
 
 
@@ -186,11 +191,8 @@ def warnings_about(train: SpikeTrain, posterior: Posterior) -> list[str]:
     """What a user should know about a recording before trusting what follows."""
     warnings = []
     if not posterior.in_distribution[0]:
-        warnings.append(
-            "The recording is unlike anything the encoder knows: merged cells, or "
-            "intervals more random than the model's. Do not rely on the dynamic input "
-            "conductances read from it; members are judged by simulation all the same."
-        )
+        judged = "members are judged by simulation all the same."
+        warnings.append(f"The recording {UNLIKE}; {judged}")
     warnings += [finding.message for finding in examine(train)]
     if train.num_spikes < FEW_SPIKES:
         warnings.append(
@@ -235,19 +237,25 @@ def _load(model, checkpoint, target) -> tuple[Checkpoint, dict[str, float]]:
     return every[min(AUTO, key=lambda name: distances[name])], distances
 
 
-def _out_of_range(train, target, loaded, distances) -> str:
+def _out_of_range(train, target, loaded, distances) -> Advice:
     chosen = loaded.model
     others = [name for name, x in distances.items() if x <= MAX_DISTANCE]
     remedy = (
-        f"try --model {others[0]}, which can"
+        ("try ", Remedy("model", others[0]), ", which can")
         if others
-        else "no model that ships can; `--out-of-range try` searches all the same"
+        else (
+            "no model that ships can; to search all the same, use ",
+            Remedy("out_of_range", "try"),
+        )
     )
-    return (
+    miss = loaded.atlas.miss(target)
+    return Advice(
         f"The recording lies outside what {chosen} can do: it is {describe(target)}, "
-        f"while {loaded.atlas.span(target)} (the nearest of {len(loaded.atlas.g):,} "
-        f"simulated members miss some feature by a factor of "
-        f"{distances[chosen]:.2g}); {remedy}."
+        f"while {loaded.atlas.span(target)}{miss and f', and {miss}'}; ",
+        *remedy,
+        ".",
+        # A pause or a drift may be why.
+        *(Advice(" ", finding.message) for finding in examine(train)),
     )
 
 

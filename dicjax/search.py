@@ -18,6 +18,7 @@ from dicjax.diversity import participation_ratio
 from dicjax.emulator import FLOOR, goal, log_conductances, polish
 from dicjax.population import impose, OK, sample
 from dicjax.refinement import LONGEST, slopes_of_ensemble, stepped
+from dicjax.remedies import Advice, Remedy
 from dicjax.result import FAILURES, first_failure, Generated, Round
 from dicjax.robustness import Certificate, certify, PERTURBATIONS
 from dicjax.spikes import feature_errors, spike_features
@@ -393,11 +394,13 @@ class Search:
         )
         others = self.missed[: self.num - len(found_g)]
         if not len(found_g) and not others:
-            raise ValueError(
+            advice = Advice(
                 f"None of {sum(x.num for x in self.rounds)} candidates fired in the "
-                "recording's pattern: try another model, a steadier window, or a "
-                "larger `--budget`."
+                "recording's pattern: try another model, a steadier window, or ",
+                Remedy("budget", 4 * self.config.budget),
+                ".",
             )
+            raise ValueError(advice)
         g = np.concatenate([found_g, *(g[None] for _, g, _ in others)])
         spike_times = np.concatenate(
             [pad(found_times), *(pad(times[None]) for *_, times in others)]

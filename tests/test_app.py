@@ -12,11 +12,11 @@ import dicjax as dj
 from dicjax.app import downloads, figures
 from dicjax.app.canvas import DARK, LIGHT
 from dicjax.app.desk import Desk, example
-from dicjax.app.jobs import Job, Jobs, Pace, State
+from dicjax.app.jobs import Job, Jobs, State
 from dicjax.app.recordings import candidates_of, glance, open_recording, question
 from dicjax.app.runs import job_for, make, Order, read_run, run_folder, summaries
 from dicjax.app.uploads import accepted, check_size, MAX_BYTES, safe_name
-from dicjax.app.words import duration, model_options, plain, stage
+from dicjax.app.words import model_options
 from dicjax.plots import style
 from dicjax.readers.common import Train
 
@@ -157,48 +157,19 @@ def test_a_pause_is_told_without_options_of_the_command_line():
     recording = open_recording(accepted("x.csv", _text(times, "time_ms\n")))
     (finding,) = glance(recording).findings
     assert "--" not in finding.message
-    assert "consider the window" in finding.message
+    assert "consider the window 60.005 to 77.95 s." in finding.message
     assert finding.window is not None
 
 
 # Words
 
 
-def test_messages_lose_the_options_of_the_command_line():
-    said = plain('give unit="s" (--unit s on the command line), 1 makes it 5 Hz.')
-    assert said == "give s, 1 makes it 5 Hz."
-    assert plain("such as --window 300 7000.") == "such as the window 0.3 to 7 s."
-    assert plain("try --model da, which can.") == "choose the model da, which can."
-
-
-def test_words_for_models_stages_and_times():
+def test_models_have_words():
     assert list(model_options())[0] == "auto"
     assert {"stg", "stg-prinz", "da"} <= set(model_options())
-    assert stage("correcting, round 2") == "Correcting those that missed (round 2)"
-    assert [duration(x) for x in (5.2, 200, 7200)] == ["5 s", "3 min", "2.0 h"]
 
 
 # Jobs
-
-
-def test_time_left_follows_what_is_found():
-    pace = Pace()
-    pace.note("reading the encoder", 0, 100, 0.0)
-    assert pace.seconds_left(1.0) is None
-    pace.note("simulating the posterior", 0, 100, 2.0)
-    assert pace.seconds_left(3.0) is None
-    pace.note("correcting, round 1", 25, 100, 12.0)
-    assert pace.seconds_left(12.0) == pytest.approx(30.0)
-    pace.note("correcting, round 1", 25, 100, 20.0)  # the same, said again
-    assert pace.seconds_left(22.0) == pytest.approx(20.0)
-    assert pace.seconds_left(500.0) == 0.0
-    pace.note("widening, round 2", 100, 100, 30.0)
-    assert pace.seconds_left(31.0) is None
-    pace.note("certifying", 0, 100, 40.0)
-    pace.note("certifying", 50, 100, 44.0)
-    assert pace.seconds_left(44.0) == pytest.approx(4.0)
-    pace.note("writing", 100, 100, 50.0)
-    assert pace.seconds_left(50.0) is None
 
 
 def _until(condition, timeout=20.0) -> None:

@@ -11,7 +11,7 @@ import dicjax
 
 PACKAGE = pathlib.Path(dicjax.__file__).parent
 LAYERS = (
-    ("_checks", "recipe", "config", "linear", "storage", "remedies"),
+    ("_checks", "recipe", "config", "linear", "storage", "remedies", "progress"),
     ("gating", "descent"),
     ("channels", "stimulus"),
     ("neuron",),

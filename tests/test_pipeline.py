@@ -274,8 +274,18 @@ def test_infer_and_features_print_tables(capsys):
     assert '"g_s"' in header
     assert "stg-prinz" in row
     assert row.endswith("true")
+    assert all(len(x) <= 13 for x in row.split(",")[1:])
     assert _run("features", EXAMPLE) == 0
     assert "bursting" in capsys.readouterr().out
+
+
+def test_infer_says_which_trains_it_does_not_know(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    poisson = np.cumsum(3 + rng.exponential(60, 400))
+    assert _run("infer", _csv(tmp_path / "poisson.csv", list(poisson))) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[1].endswith("false")
+    assert "Note: poisson is unlike anything the encoder knows" in err
 
 
 def test_a_posterior_is_over_the_neurons_that_are_asked_for(example, capsys):
@@ -349,6 +359,35 @@ def test_bad_recordings_get_a_sentence_and_nothing_is_written(
     assert [path.name for path in tmp_path.iterdir()] == ["recording.csv"]
 
 
+def test_a_missing_unit_is_answered_by_an_option(tmp_path, capsys):
+    recording = tmp_path / "x.csv"
+    recording.write_text("".join(f"{0.1 * i:.3f}\n" for i in range(1, 60)))
+    assert _run("features", recording) == 2
+    said = capsys.readouterr().err
+    assert "give the true unit, --unit s makes it 10 Hz" in said
+    assert "unit=" not in said
+    assert _run("features", recording, "--unit", "s") == 0
+
+
+def test_a_window_is_advised_to_each_reader_in_their_words(example, tmp_path, capsys):
+    isi = np.diff(example.times)
+    slowing = np.cumsum(isi * np.linspace(0.75, 1.25, isi.size))
+    out = ("--members", 4, "--model", "stg-prinz", "--out", tmp_path / "out")
+    assert _run("generate", _csv(tmp_path / "x.csv", list(slowing)), *out) in (0, 1)
+    assert re.search(r"steady, such as --window \d+ \d+\.", capsys.readouterr().err)
+    about = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    (warned,) = about["settings"]["warnings"]
+    assert re.search(r"such as the window [\d.]+ to [\d.]+ s\.", warned)
+    assert warned in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_refusal_says_which_window_may_help(example, tmp_path, capsys):
+    paused = np.append(example.times, example.times[-1] + 60_000)
+    out = ("--model", "stg-prinz", "--out", tmp_path / "out")
+    assert _run("generate", _csv(tmp_path / "x.csv", list(paused)), *out) == 2
+    assert "consider --window 5 59554." in capsys.readouterr().err
+
+
 def test_unknown_models_and_foreign_checkpoints_are_refused(tmp_path, capsys):
     out = ("--out", tmp_path / "out")
     assert _run("generate", EXAMPLE, "--model", "squid", *out) == 2
@@ -403,7 +442,9 @@ def test_the_slow_model_is_chosen_for_a_slow_crab_rhythm(data):
 def test_rhythms_of_fifteen_seconds_are_beyond_every_model(example, tmp_path, capsys):
     slowed = _csv(tmp_path / "slow.csv", list(np.round(20 * example.times, 3)))
     assert _run("generate", slowed, "--out", tmp_path / "out") == 2
-    assert "no model that ships can" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no model that ships can" in said
+    assert "use --out-of-range try." in said
     assert not (tmp_path / "out").exists()
 
 

@@ -204,7 +204,7 @@ def test_nwb_tells_when_a_unit_was_observed():
 
 
 def test_nwb_that_holds_ms_against_its_own_rules_is_not_believed():
-    with pytest.raises(ValueError, match=r'unit="ms" \(--unit ms'):
+    with pytest.raises(ValueError, match='unit="ms"'):
         read(nwb([TRAIN] * 2), ".nwb")
     assert_same(read(nwb([TRAIN] * 2), ".nwb", unit="ms"), [TRAIN] * 2)
     slow = np.arange(20) * 100.0
@@ -224,7 +224,7 @@ def test_a_unit_that_is_given_is_used(unit, per_ms, times):
 def test_seconds_are_never_read_as_milliseconds():
     with pytest.raises(ValueError) as error:
         read(column(TRAIN / 1e3), ".csv")
-    for part in ("1.995e+04 Hz", "0.05012 ms", 'unit="s"', "--unit s ", "19.95 Hz"):
+    for part in ("1.995e+04 Hz", "0.05012 ms", 'unit="s"', "19.95 Hz"):
         assert part in str(error.value)
 
 

@@ -38,7 +38,7 @@ def test_a_suggested_window_is_free_of_what_it_avoids(data):
         (finding,) = dj.examine(train)
         assert finding.window is not None
         start, stop = finding.window
-        assert f"--window {np.ceil(start):.0f} {np.floor(stop):.0f}" in finding.message
+        assert f"window({np.ceil(start):.0f}, {np.floor(stop):.0f})" in finding.message
         assert train.t_start <= start < stop <= train.t_stop
         assert stop - start > (train.t_stop - train.t_start) / 5
         assert kinds(train.window(start, stop)) == []

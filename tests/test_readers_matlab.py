@@ -135,7 +135,7 @@ def test_spike_times_are_told_from_traces_beside_them(write, tmp_path):
         "spike_times": TRAIN,
     }
     assert_same(read(write, tmp_path, **said), cell=TRAIN)
-    with pytest.raises(ValueError, match="unit lfp.*or read one unit alone"):
+    with pytest.raises(ValueError, match="unit lfp.*Or read one unit alone"):
         read(write, tmp_path, lfp=said["lfp"], a=TRAIN)
 
 

@@ -1,7 +1,6 @@
 """Work that takes longer than a click: one job at a time, the others wait."""
 
 import collections
-import dataclasses
 import enum
 import logging
 import threading
@@ -9,12 +8,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from dicjax.app.words import plain
+from dicjax.progress import Pace
+from dicjax.remedies import advice_of, in_words, Remedy
 from dicjax.search import Cancelled
 
 
 LOG = logging.getLogger("dicjax.app")
-SEARCH = "simulating the posterior"  # the stage from which members are counted
 
 
 class State(enum.Enum):
@@ -32,41 +31,6 @@ class State(enum.Enum):
         return self not in (State.WAITING, State.RUNNING)
 
 
-@dataclasses.dataclass
-class Pace:
-    """How fast things are found, and so how long the rest takes."""
-
-    stage: str = ""
-    done: int = 0
-    total: int = 0
-    searching_since: float | None = None
-    stage_since: float = 0.0
-    changed: float = 0.0
-
-    def note(self, stage: str, done: int, total: int, now: float) -> None:
-        """Takes in what a search says, at a time in s."""
-        if stage == SEARCH and self.searching_since is None:
-            self.searching_since = now
-        if stage != self.stage:
-            self.stage_since = now
-        if (stage, done) != (self.stage, self.done):
-            self.changed = now
-        self.stage, self.done, self.total = stage, done, total
-
-    def seconds_left(self, now: float) -> float | None:
-        """Until all is found, or none while nothing tells it."""
-        since = self.searching_since
-        if self.stage == "certifying":
-            since = self.stage_since
-        elif self.stage == "writing" or self.done >= self.total:
-            return None
-        if since is None or not 0 < self.done <= self.total:
-            return None
-        per_member = (self.changed - since) / self.done
-        left = (self.total - self.done) * per_member - (now - self.changed)
-        return max(left, 0.0)
-
-
 class Job:
     """One piece of work and what has become of it."""
 
@@ -76,6 +40,7 @@ class Job:
         self.order = order
         self.state = State.WAITING
         self.message = ""
+        self.remedies: tuple[Remedy, ...] = ()  # what may help where it was refused
         self.notes: list[str] = []
         self.made: Any = None  # what could not be written yet
         self.pace = Pace()
@@ -183,7 +148,8 @@ class Jobs:
             job.message = "Stopped before anything was found, so there is no result."
             job.state = State.CANCELLED
         except (ValueError, OSError) as error:
-            job.message = plain(str(error))
+            advice = advice_of(error)
+            job.message, job.remedies = advice.said(in_words), advice.remedies
             job.state = State.REFUSED
         except BaseException as error:  # whatever it is, the next job must run
             LOG.exception("Job %s failed", job.name)

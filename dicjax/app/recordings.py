@@ -11,10 +11,10 @@ import numpy as np
 from dicjax import readers
 from dicjax.anomalies import examine, Finding
 from dicjax.app.uploads import Upload
-from dicjax.app.words import plain
 from dicjax.readers.common import Train
 from dicjax.readers.plausibility import is_credible, POSSIBLE_HZ
 from dicjax.readers.units import milliseconds_per, samples_at
+from dicjax.remedies import advice_of, in_words
 from dicjax.spikes import BURSTING, LABELS, SILENT, SpikeTrain
 from dicjax.trial import features_of, MIN_SPIKES
 
@@ -72,7 +72,7 @@ class Recording:
         """
         with _filters, self.upload.on_disk() as path, _caught() as caught:
             trains = readers.read_spike_trains(path, unit=unit)
-        self.notes = tuple(plain(str(warning.message)) for warning in caught or ())
+        self.notes = tuple(_plain(warning.message) for warning in caught or ())
         self.trains, self.unit, self.chosen, self.window = tuple(trains), unit, 0, None
 
 
@@ -158,7 +158,7 @@ def glance(recording: Recording) -> Glance:
     try:
         train = recording.train
     except ValueError as error:
-        return Glance(whole, "", (), (), plain(str(error)))
+        return Glance(whole, "", (), (), _plain(error))
     if train.num_spikes < MIN_SPIKES:
         few = f"The window holds {train.num_spikes} spikes, too few: widen it."
         return Glance(train, "", _counts(train), (), few)
@@ -176,7 +176,7 @@ def glance(recording: Recording) -> Glance:
             ("mean interval", f"{float(features.mean_isi):.4g} ms"),
             ("variation (CV)", f"{float(features.cv):.2f}"),
         ]
-    findings = [x._replace(message=plain(x.message)) for x in examine(train)]
+    findings = [x._replace(message=_plain(x.message)) for x in examine(train)]
     if train.num_spikes < FEW_SPIKES:
         text = (
             f"{train.num_spikes} spikes are few to tell a firing pattern by: widen the "
@@ -185,6 +185,10 @@ def glance(recording: Recording) -> Glance:
         findings.append(Finding("few", text))
     silent = "The neuron is silent here." if label == SILENT else ""
     return Glance(train, LABELS[label], tuple(facts), tuple(findings), silent)
+
+
+def _plain(message: object) -> str:
+    return advice_of(message).said(in_words)
 
 
 def _counts(train: SpikeTrain) -> tuple[tuple[str, str], ...]:

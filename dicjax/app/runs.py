@@ -18,6 +18,7 @@ from dicjax.config import GenerateConfig
 from dicjax.pipeline import generate
 from dicjax.plots import most_different
 from dicjax.plots.population import density_of
+from dicjax.remedies import advice_of, in_words
 from dicjax.report import potentials, shown, write_report
 from dicjax.result import Generated
 from dicjax.spikes import Features, pad_trains, spike_features, SpikeTrain
@@ -96,7 +97,9 @@ def _made(job: Job) -> Generated:
         config=order.config,
         on_progress=job.report,
     )
+    warnings = [advice_of(x).said(in_words) for x in result.settings["warnings"]]
     settings = result.settings | {
+        "warnings": warnings,
         "seed": order.seed,
         "source_sha256": order.sha256,
         "window_ms": order.window,

@@ -19,7 +19,10 @@ from dicjax.cli.learning import Adapt, Dataset, Train
 from dicjax.cli.operating import OperatorCommand
 from dicjax.cli.recording import Recording
 from dicjax.cli.serving import App
+from dicjax.cli.sweeping import SweepCommand
 from dicjax.config import GenerateConfig
+from dicjax.readers.common import listing
+from dicjax.remedies import advice_of, as_option, in_words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,15 +77,17 @@ class Generate:
                 on_progress=progress,
             )
             progress("writing", result.num_accepted, self.members)
+            warned = [advice_of(x) for x in result.settings["warnings"]]
             settings = result.settings | {
+                "warnings": [x.said(in_words) for x in warned],
                 "seed": self.seed,
                 "source_sha256": _sha256(self.recording),
                 "window_ms": self.source.window,
             }
             result = dataclasses.replace(result, settings=settings)
             write_folder(self.out, self.overwrite, lambda path: _write(result, path))
-        for warning in result.settings["warnings"]:
-            say(f"Note: {warning}")
+        for warning in warned:
+            say(f"Note: {warning.said(as_option)}")
         if result.settings["interrupted"]:
             say("Stopped: what was found until then is written.")
         print(result.report())
@@ -124,7 +129,7 @@ class Infer:
 
     def run(self) -> int:
         """Infers and writes; the exit status."""
-        from dicjax.pipeline import infer, suit
+        from dicjax.pipeline import infer, suit, UNLIKE
 
         trains = self.source.read(self.recording)
         model = suit(trains[0]) if self.model == "auto" else self.model
@@ -147,6 +152,10 @@ class Infer:
                 columns[f"{name}_95"] = interval[:, i, 1].tolist()
         columns["in_distribution"] = posterior.in_distribution.tolist()
         write_table(columns, self.out)
+        known = posterior.in_distribution
+        strange = [x.name for x, ok in zip(trains, known, strict=True) if not ok]
+        if strange:
+            say(f"Note: {listing(strange)} {UNLIKE}.")
         return 0
 
 
@@ -313,6 +322,10 @@ def _prepare() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
+def _as_typed(message: object) -> str:
+    return advice_of(message).said(as_option)
+
+
 COMMANDS: dict[str, Callable] = {
     "app": App,
     "generate": Generate,
@@ -327,6 +340,7 @@ COMMANDS: dict[str, Callable] = {
     "train": Train,
     "adapt": Adapt,
     "operator": OperatorCommand,
+    "sweep": SweepCommand,
 }
 Command = (
     Annotated[App, tyro.conf.subcommand("app")]
@@ -342,6 +356,7 @@ Command = (
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Adapt, tyro.conf.subcommand("adapt")]
     | Annotated[OperatorCommand, tyro.conf.subcommand("operator")]
+    | Annotated[SweepCommand, tyro.conf.subcommand("sweep")]
 )
 
 
@@ -359,12 +374,12 @@ def main(args: list[str] | None = None) -> None:
             warnings.simplefilter("always", UserWarning)
             status = command.run()
     except (ValueError, OSError) as e:
-        say(f"dicjax: {e}")
+        say(f"dicjax: {_as_typed(e)}")
         sys.exit(2)
     except KeyboardInterrupt:
         say("dicjax: stopped")
         sys.exit(130)
     for warning in caught:
         if warning.category is UserWarning:
-            say(f"Note: {warning.message}")
+            say(f"Note: {_as_typed(warning.message)}")
     sys.exit(status)

@@ -1,46 +1,86 @@
 """What commands share."""
 
 import pathlib
+import shutil
 import sys
+import threading
+import time
 
 import tyro
+
+from dicjax.progress import duration, Pace, stage
 
 
 File = tyro.conf.Positional[pathlib.Path]
 Flat = tyro.conf.OmitArgPrefixes
 
 
-class Progress:
-    """A bar that follows named stages of work."""
+LIVE, QUIET = 1.0, 10.0  # s between lines on a terminal, and in a log
 
-    def __enter__(self):
-        self.bar = None
-        self.stage = None
+
+class Progress:
+    """A line that follows named stages of work: how far they are, and how long."""
+
+    def __init__(self):
+        self.pace = Pace()
+        self.is_live = sys.stderr.isatty()
+        self._began = time.time()
+        self._said, self._when = "", 0.0
+        self._one_at_a_time = threading.Lock()
+        self._over = threading.Event()
+
+    def __enter__(self) -> "Progress":
+        if is_first_run():
+            say("First run here: programs are compiled and kept, for a minute or two.")
+        if self.is_live:
+            threading.Thread(target=self._tick, daemon=True).start()
         return self
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        from tqdm import tqdm
+        now = time.time()
+        self.pace.note(stage, done, total, now)
+        name = stage.partition(",")[0]
+        wait = LIVE / 10 if self.is_live else QUIET
+        if name != self._said or now - self._when >= wait:
+            self._said, self._when = name, now
+            self._show()
 
-        if self.bar is None:
-            # A log has no use for a bar that moves.
-            interval = 0.1 if sys.stderr.isatty() else 10.0
-            self.bar = tqdm(
-                total=total,
-                file=sys.stderr,
-                leave=False,
-                mininterval=interval,
-                maxinterval=interval,
-            )
-        self.bar.total = total
-        self.bar.set_description(stage, refresh=False)
-        self.bar.update(min(done, total) - self.bar.n)
-        if stage != self.stage:
-            self.stage = stage
-            self.bar.refresh()
+    def __exit__(self, *_) -> None:
+        self._over.set()
+        if self.is_live:
+            with self._one_at_a_time:
+                print(end="\r\x1b[K", file=sys.stderr, flush=True)
 
-    def __exit__(self, *_):
-        if self.bar is not None:
-            self.bar.close()
+    def line(self, now: float) -> str:
+        """What is said at a time in s."""
+        pace, passed = self.pace, now - self._began
+        count = f": {pace.done} of {pace.total}" if 0 < pace.done < pace.total else ""
+        left = pace.seconds_left(now)
+        rest = "" if left is None else f", about {duration(left)} to go"
+        return f"{stage(pace.stage or 'starting')}{count} ({duration(passed)}{rest})"
+
+    def _show(self) -> None:
+        with self._one_at_a_time:
+            if self._over.is_set():
+                return
+            if not self.is_live:
+                print(self.line(time.time()), file=sys.stderr, flush=True)
+                return
+            width = shutil.get_terminal_size().columns - 1
+            line = self.line(time.time())[:width]
+            print(f"\r{line}\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def _tick(self) -> None:
+        while not self._over.wait(LIVE):
+            self._show()
+
+
+def is_first_run() -> bool:
+    """Whether nothing has been compiled and kept here yet."""
+    import jax
+
+    cache = jax.config.values["jax_compilation_cache_dir"]
+    return bool(cache) and not any(pathlib.Path(cache).glob("*-cache"))
 
 
 def say(message: str) -> None:
@@ -61,13 +101,18 @@ def models_of(path: pathlib.Path, model: str | None):
 
 
 def write_table(columns: dict[str, list], out: pathlib.Path | None) -> None:
-    """Writes columns as CSV, to the terminal if there is no file."""
+    """Writes columns as CSV; without a file, for people to read on a terminal."""
     import pyarrow as pa
     from pyarrow import csv
 
     from dicjax.tables import replacing
 
-    table = pa.table(columns)
+    if out is None and sys.stdout.isatty():
+        print(as_lines(columns, shutil.get_terminal_size().columns))
+        return
+    # Seven digits are all that single precision has.
+    short = lambda x: float(f"{x:.7g}") if isinstance(x, float) else x
+    table = pa.table({name: [*map(short, x)] for name, x in columns.items()})
     if out is None:
         sink = pa.BufferOutputStream()
         csv.write_csv(table, sink)
@@ -75,3 +120,20 @@ def write_table(columns: dict[str, list], out: pathlib.Path | None) -> None:
         return
     with replacing(out) as path:
         csv.write_csv(table, path)
+
+
+def as_lines(columns: dict[str, list], width: int) -> str:
+    """A table turned on its side, a line per column, in blocks of some characters."""
+    short = lambda x: f"{x:.4g}" if isinstance(x, float) else str(x)
+    rows = [[name, *map(short, values)] for name, values in columns.items()]
+    head, *own = (max(map(len, column)) for column in zip(*rows, strict=True))
+    fit = max((width - head) // (max(own, default=1) + 2), 1)
+    lines = [
+        [name.ljust(head), *(x.rjust(n + 2) for x, n in zip(cells, own, strict=True))]
+        for name, *cells in rows
+    ]
+    blocks = [
+        "\n".join("".join([name, *cells[i : i + fit]]) for name, *cells in lines)
+        for i in range(0, len(own), fit)
+    ]
+    return "\n\n".join(blocks)

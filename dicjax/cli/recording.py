@@ -28,12 +28,13 @@ class Recording:
     def read(self, path: pathlib.Path) -> "list[SpikeTrain]":
         """The spike trains of a file, cut to the window; warns of what is odd there."""
         from dicjax.anomalies import examine
+        from dicjax.remedies import Advice
 
         trains = self._read(path)
         odd = [(train, finding) for train in trains for finding in examine(train)]
         for train, finding in odd[:MOST_WARNINGS]:
             name = f"{train.name}: " if len(trains) > 1 else ""
-            warnings.warn(name + finding.message, stacklevel=2)
+            warnings.warn(Advice(name, finding.message), stacklevel=2)
         if odd[MOST_WARNINGS:]:
             names = {train.name for train, _ in odd[MOST_WARNINGS:]}
             more = (

@@ -25,7 +25,8 @@ from dicjax.readers.nwb import read_nwb
 from dicjax.readers.objects import read_object
 from dicjax.readers.plausibility import disbelief, is_credible, is_usual, is_whole
 from dicjax.readers.text import read_text
-from dicjax.readers.units import contradict, milliseconds_per, option, samples_at
+from dicjax.readers.units import contradict, milliseconds_per, samples_at
+from dicjax.remedies import Advice, advice_of, Remedy
 from dicjax.spikes import SpikeTrain
 
 
@@ -94,7 +95,7 @@ def read_spike_trains(
         is_sure = unit is not None or is_usual(raw)
         trains = _spike_trains(source, raw, unit, is_sure)
     for message in _notes(raw, trains, unit):
-        warnings.warn(f"{source}: {message}.", stacklevel=2)
+        warnings.warn(Advice(f"{source}: ", message, "."), stacklevel=2)
     return trains
 
 
@@ -151,11 +152,13 @@ def _with_unit_of_rate(source: str, raw: Train, unit: str | None) -> Train:
     if raw.unit == "samples":
         return raw._replace(unit=samples_at(raw.rate))
     if is_whole(raw):
-        raise ValueError(
+        advice = Advice(
             f"{source}, unit {raw.name[:40]}: its whole numbers may be sample indices, "
-            f"as a rate of {raw.rate:g} Hz is stated: give "
-            f"{option(samples_at(raw.rate))} if they are, or else their true unit."
+            f"as a rate of {raw.rate:g} Hz is stated: give ",
+            Remedy("unit", samples_at(raw.rate)),
+            " if they are, or else their true unit.",
         )
+        raise ValueError(advice)
     return raw
 
 
@@ -167,10 +170,13 @@ def _spike_trains(
     except ValueError as error:
         if len(raw) == 1:
             raise
-        raise ValueError(
-            f"{str(error)[:-1]}; or read one unit alone, by unit_id (--unit-id on the "
-            "command line)."
-        ) from error
+        advice = Advice(
+            advice_of(error),
+            " Or read one unit alone, by ",
+            Remedy("unit_id"),
+            ".",
+        )
+        raise ValueError(advice) from error
 
 
 def _spike_train(
@@ -184,10 +190,13 @@ def _spike_train(
         )
     known = unit or raw.unit or raw.usual_unit
     if known == "samples":
-        raise ValueError(
+        advice = Advice(
             f"{where}: sample indices, and bins of a raster, need their rate in Hz: "
-            f"give it as {option('samples@30000')}, or samples@1000 for bins of 1 ms."
+            "give it as ",
+            Remedy("unit", "samples@30000"),
+            ", or samples@1000 for bins of 1 ms.",
         )
+        raise ValueError(advice)
     per = milliseconds_per(known or "ms")
     times = _without_repeats(raw.times * per)
     # Spikes outside the span that the file gives were recorded all the same.
@@ -201,7 +210,7 @@ def _spike_train(
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     if not is_credible(times, is_sure or raw.unit is not None):
-        raise ValueError(f"{where}: {disbelief(raw, known, is_sure)}")
+        raise ValueError(Advice(f"{where}: ", disbelief(raw, known, is_sure)))
     return train
 
 
@@ -223,8 +232,11 @@ def _notes(raw: list[Train], trains: list[SpikeTrain], unit: str | None) -> list
         notes.append(f"dropped stamps that repeat the one before: {listing(repeats)}")
     if unit is None and any(map(is_whole, raw)):
         notes.append(
-            "whole numbers without a unit were read as ms; if they are sample indices, "
-            f"give {option('samples@30000')}"
+            Advice(
+                "whole numbers without a unit were read as ms; if they are sample "
+                "indices, give ",
+                Remedy("unit", "samples@30000"),
+            )
         )
     return notes
 

@@ -3,7 +3,8 @@
 import numpy as np
 
 from dicjax.readers.common import Times, Train
-from dicjax.readers.units import milliseconds_per, option
+from dicjax.readers.units import milliseconds_per
+from dicjax.remedies import Advice, Remedy
 
 
 POSSIBLE_HZ = (1e-3, 1e3)
@@ -27,24 +28,26 @@ def is_whole(raw: Train) -> bool:
     return not (raw.unit or raw.usual_unit or np.any(raw.times % 1))
 
 
-def disbelief(raw: Train, known: str | None, is_sure: bool) -> str:
+def disbelief(raw: Train, known: str | None, is_sure: bool) -> Advice:
     tried = known or "ms"
     options = []
     for unit in ("s", "us", "samples@30000", "min", "ms"):
         times = raw.times * milliseconds_per(unit)
         # A rate that is odd but possible needs only to be confirmed.
         if is_credible(times, is_sure=unit == tried and not is_sure):
-            name = unit if raw.unit else option(unit)
-            options.append(f"{name} makes it {_rate(times):.4g} Hz")
+            named = unit if raw.unit else Remedy("unit", unit)
+            options += [", ", named, f" makes it {_rate(times):.4g} Hz"]
     remedy = "correct the unit in the file" if raw.unit else "give the true unit"
-    remedy += f", {', '.join(options)}"
+    if not options:
+        remedy = "no unit makes it so, check that these are times"
     times = raw.times * milliseconds_per(tried)
     isi = np.diff(times)
-    return (
+    return Advice(
         f"read as {known or 'ms, for want of a stated unit'}, its {times.size} spikes "
         f"come at {_rate(times):.4g} Hz (mean ISI {isi.mean():.4g} ms, 1 % of them up "
-        f"to {np.percentile(isi, 1):.3g} ms), which is not plausible: "
-        f"{remedy if options else 'no unit makes it so, check that these are times'}."
+        f"to {np.percentile(isi, 1):.3g} ms), which is not plausible: {remedy}",
+        *options,
+        ".",
     )
 
 

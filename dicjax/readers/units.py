@@ -43,10 +43,6 @@ def contradict(unit: str, stated: str) -> bool:
     return kinds[0] != kinds[1] or differ
 
 
-def option(unit: str) -> str:
-    return f'unit="{unit}" (--unit {unit} on the command line)'
-
-
 def _words(label: str) -> set[str]:
     # "Time(s)" is in seconds, "Spike(s)" is a plural.
     label = re.sub(r"(?i)(spike|neuron|unit|cell)\(s\)", r"\1", label)

@@ -10,7 +10,8 @@ from dicjax.app.pages.parts import card, Notice, page, table, text
 from dicjax.app.recordings import open_recording
 from dicjax.app.runs import summaries
 from dicjax.app.uploads import accepted, check_size, MAX_BYTES, Upload
-from dicjax.app.words import model_name, stage
+from dicjax.app.words import model_name
+from dicjax.progress import stage
 
 
 STEPS = (

@@ -11,9 +11,10 @@ from dicjax.app.downloads import Download, DOWNLOADS
 from dicjax.app.pages.parts import card, cells, Notice, numbers, table, text
 from dicjax.app.runs import Outcome
 from dicjax.app.theme import Look
-from dicjax.app.words import duration, model_name, plain
+from dicjax.app.words import model_name
 from dicjax.plots import COMPARED, most_different
 from dicjax.plots.activity import compared
+from dicjax.progress import duration
 from dicjax.report import feature_rows
 from dicjax.spikes import LABELS
 
@@ -117,7 +118,7 @@ def _alerts(outcome: Outcome) -> list[str]:
             f"Only {num} of {asked} members were found. Most candidates failed "
             f"because: {why}."
         )
-    return alerts + [plain(x) for x in settings.get("warnings") or ()]
+    return alerts + [str(x) for x in settings.get("warnings") or ()]
 
 
 def _numbers(outcome: Outcome) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from nicegui import run, ui
 
 from dicjax.app.desk import Desk
 from dicjax.app.theme import css, ICON, Look
-from dicjax.app.words import plain
+from dicjax.remedies import advice_of, in_words
 
 
 LOG = logging.getLogger("dicjax.app")
@@ -108,7 +108,7 @@ class Notice:
         try:
             return await run.io_bound(work, *args)
         except (ValueError, OSError) as error:
-            self.say(plain(str(error)))
+            self.say(advice_of(error).said(in_words))
         except Exception as error:
             LOG.exception("%s failed", getattr(work, "__name__", work))
             self.say(bug(error))

@@ -8,7 +8,8 @@ from nicegui import ui
 from dicjax.app.desk import Desk
 from dicjax.app.jobs import Job, State
 from dicjax.app.pages.parts import card, text
-from dicjax.app.words import duration, model_name, stage
+from dicjax.app.words import model_name
+from dicjax.progress import duration, stage
 
 
 class Progress:

@@ -15,7 +15,7 @@ from dicjax.neuron import Neuron
 from dicjax.population import compensate, OK, sample
 from dicjax.simulation import simulate
 from dicjax.spikes import Features, LABELS, spike_features
-from dicjax.stimulus import applied, NoisyCurrent
+from dicjax.stimulus import AbstractStimulus, applied, NoisyCurrent
 
 
 MAX_SPIKES = 512  # kept of a train
@@ -149,8 +149,7 @@ def make_dataset(
     stages: list[Dataset] = []
     done = 0
     for number, source in enumerate(sources):
-        draw_key, noise_key = jr.split(jr.fold_in(key, number))
-        draw = _drawer(draw_key, neuron, source, stages)
+        make = begin_source(key, neuron, source, number, stages)
         shards = []
         for first in range(0, source.num, shard_size):
             num = min(shard_size, source.num - first)
@@ -159,13 +158,29 @@ def make_dataset(
                 within = lambda i, n, at=done + first, num=num: report(
                     at + num * i // n, total
                 )
-                shard = _simulate(noise_key, neuron, source, *draw(first, num), within)
+                shard = make(first, num, within)
                 save(number, first, shard)
             shards.append(shard)
             report(done + first + num, total)
         stages.append(joined(shards))
         done += source.num
     return joined(stages)
+
+
+def begin_source(
+    key: Key[Array, ""],
+    neuron: Neuron,
+    source: Source,
+    number: int,
+    earlier: Sequence[Dataset],
+) -> Callable[[int, int, Callable[[int, int], None] | None], Dataset]:
+    """What makes members of the source of this number: given the first, how many, and
+    whom to tell of progress. `earlier` are those of the sources before."""
+    draw_key, noise_key = jr.split(jr.fold_in(key, number))
+    draw = _drawer(draw_key, neuron, source, earlier)
+    return lambda first, num, report: _simulate(
+        noise_key, neuron, source, *draw(first, num), report
+    )
 
 
 def priors_of(dataset: Dataset) -> Int[np.ndarray, " cells"]:
@@ -222,7 +237,7 @@ Drawn = tuple[np.ndarray, np.ndarray, dict[str, int]]
 
 def _drawer(key, neuron, source, stages) -> Callable[[int, int], Drawn]:
     if source.sampler == "recipe":
-        return lambda first, num: _compensated(key, neuron, first, num)
+        return lambda first, num: draw_by_recipe(key, neuron, first, num)
     if source.sampler == "rare":
         g_of = _around_rare(key, neuron, joined(stages))
     elif source.sampler == "gamma":
@@ -247,7 +262,8 @@ def _ranges(neuron):
     return np.transpose((recipe.g_s, recipe.g_u))
 
 
-def _compensated(key, neuron, first, num):
+def draw_by_recipe(key: Key[Array, ""], neuron: Neuron, first: int, num: int) -> Drawn:
+    """Members whose (g_s, g_u) are uniform over the recipe's ranges."""
     low, high = _ranges(neuron)
     target_key, draw_key = jr.split(key)
     unit = _uniform(target_key, first, num, 2)
@@ -299,7 +315,7 @@ def _simulate(key, neuron, source, g, numbers, left, report) -> Dataset:
             recipe.duration,
             discard=recipe.discard,
             dt=recipe.dt,
-            stimulus=_stimulus(key, recipe, source.sigma, numbers),
+            stimulus=stimulus_of(key, source.sigma, recipe.current, numbers),
             on_progress=report,
         )
         good = run.succeeded & ~run.overflowed
@@ -314,10 +330,10 @@ def _simulate(key, neuron, source, g, numbers, left, report) -> Dataset:
     times[:] = run_times[good, :MAX_SPIKES]
     return Dataset(
         g=g.astype(np.float32),
-        dics=_measured(
+        dics=measured(
             g, lambda g: dynamic_input_conductances(neuron, g, neuron.V_ref), 3
         ),
-        V_th=_measured(g, lambda g: threshold(neuron, g).V[:, None], 1)[:, 0],
+        V_th=measured(g, lambda g: threshold(neuron, g).V[:, None], 1)[:, 0],
         sigma=np.full(num, source.sigma, np.float32),
         sampler=np.full(num, SAMPLERS.index(source.sampler), np.int8),
         spike_times=times,
@@ -325,13 +341,23 @@ def _simulate(key, neuron, source, g, numbers, left, report) -> Dataset:
     )
 
 
-def _stimulus(key, recipe, sigma, numbers):
+def stimulus_of(
+    key: Key[Array, ""],
+    sigma: float,
+    current: float,
+    numbers: Int[np.ndarray, " cells"],
+) -> AbstractStimulus | None:
+    """A current with noise, of each member's own; both in µA/cm²."""
     if sigma:
-        return NoisyCurrent(key, sigma, recipe.current, jnp.asarray(numbers, jnp.int32))
-    return applied(recipe.current)
+        return NoisyCurrent(key, sigma, current, jnp.asarray(numbers, jnp.int32))
+    return applied(current)
 
 
-def _measured(g, measure, width):
+def measured(
+    g: Float[np.ndarray, "cells channels"],
+    measure: Callable[[np.ndarray], Array],
+    width: int,
+) -> Float[np.ndarray, "cells _"]:
     """`measure` of all cells, in pieces of one size, for which alone it is compiled."""
     pieces = [np.zeros((0, width), np.float32)]
     for start in range(0, len(g), SHARD_SIZE):

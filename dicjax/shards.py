@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dicjax.columns import spike_lists
+from dicjax.columns import DICS, spike_lists
 from dicjax.dataset import Dataset, joined, make_dataset, Source
 from dicjax.neuron import Neuron
 
@@ -64,19 +64,11 @@ class Shards:
 
     def save(self, stage: int, first: int, shard: Dataset) -> None:
         """Writes a shard, whole or not at all."""
-        columns: dict = {
-            f"g_{name}": shard.g[:, i] for i, name in enumerate(self.names)
-        }
-        for i, name in enumerate(("g_f", "g_s", "g_u")):
-            columns[name] = shard.dics[:, i]
-        columns["V_th"], columns["sigma"] = shard.V_th, shard.sigma
-        columns["sampler"] = shard.sampler
-        columns["spike_times"] = spike_lists(shard.spike_times)
         about = {
             "plan": self.identity,
             "left_out": json.dumps(shard.num_left_out),
         }
-        table = pa.table(columns).replace_schema_metadata(about)
+        table = to_table(shard, self.names).replace_schema_metadata(about)
         path = self._path(stage, first)
         partial = path.with_suffix(".partial")
         pq.write_table(table, partial, compression="zstd")
@@ -158,6 +150,24 @@ def _read(path, names, identity) -> Dataset:
         raise ValueError(
             f"{path} was made by another plan than the rest of its folder."
         )
+    return from_table(table, names, json.loads(about.get(b"left_out", b"{}")))
+
+
+def to_table(members: Dataset, names: Sequence[str]) -> pa.Table:
+    """Members as a table; `names` are those of the channels."""
+    columns: dict = {f"g_{name}": members.g[:, i] for i, name in enumerate(names)}
+    for i, name in enumerate(DICS):
+        columns[name] = members.dics[:, i]
+    columns["V_th"], columns["sigma"] = members.V_th, members.sigma
+    columns["sampler"] = members.sampler
+    columns["spike_times"] = spike_lists(members.spike_times)
+    return pa.table(columns)
+
+
+def from_table(
+    table: pa.Table, names: Sequence[str], num_left_out: dict[str, int]
+) -> Dataset:
+    """The members of a table."""
     column = lambda name: table[name].to_numpy()
     trains = table["spike_times"].combine_chunks()
     num = np.diff(np.asarray(trains.offsets).astype(np.int64))
@@ -165,12 +175,12 @@ def _read(path, names, identity) -> Dataset:
     times[np.arange(times.shape[1]) < num[:, None]] = np.asarray(trains.values)
     return Dataset(
         g=np.stack([column(f"g_{name}") for name in names], axis=1),
-        dics=np.stack([column(name) for name in ("g_f", "g_s", "g_u")], axis=1),
+        dics=np.stack([column(name) for name in DICS], axis=1),
         V_th=column("V_th"),
         sigma=column("sigma"),
         sampler=column("sampler"),
         spike_times=times,
-        num_left_out=json.loads(about.get(b"left_out", b"{}")),
+        num_left_out=num_left_out,
     )
 
 

@@ -41,6 +41,7 @@ LAYERS = (
     ("training", "checkpoint", "tables", "plots"),
     ("search", "fitting", "stored"),
     ("pipeline", "report", "exporters"),
+    ("sweeps",),
     ("__init__",),
     ("app",),
     ("cli",),
@@ -91,7 +92,8 @@ def test_learning_sees_arrays_only():
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
 def test_only_the_doors_print_or_configure(path):
-    if _layer(path) == "cli":
+    # A process that a sweep starts comes in by a door of its own.
+    if _layer(path) == "cli" or path.stem == "workers":
         return
     text = path.read_text()
     assert "print(" not in text

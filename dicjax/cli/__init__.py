@@ -19,6 +19,7 @@ from dicjax.cli.learning import Adapt, Dataset, Train
 from dicjax.cli.operating import OperatorCommand
 from dicjax.cli.recording import Recording
 from dicjax.cli.serving import App
+from dicjax.cli.sweeping import SweepCommand
 from dicjax.config import GenerateConfig
 from dicjax.readers.common import listing
 from dicjax.remedies import advice_of, as_option, in_words
@@ -339,6 +340,7 @@ COMMANDS: dict[str, Callable] = {
     "train": Train,
     "adapt": Adapt,
     "operator": OperatorCommand,
+    "sweep": SweepCommand,
 }
 Command = (
     Annotated[App, tyro.conf.subcommand("app")]
@@ -354,6 +356,7 @@ Command = (
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Adapt, tyro.conf.subcommand("adapt")]
     | Annotated[OperatorCommand, tyro.conf.subcommand("operator")]
+    | Annotated[SweepCommand, tyro.conf.subcommand("sweep")]
 )
 
 

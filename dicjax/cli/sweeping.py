@@ -1,0 +1,175 @@
+"""Commands of sweeps."""
+
+import dataclasses
+import os
+import pathlib
+import re
+from typing import Annotated
+
+import tyro
+
+from dicjax.cli.common import File, Progress, say
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Run the sweep that CONFIG describes, or what is missing of it.
+
+    Results are files of OUT/parts, one Parquet dataset. Whatever stops it, the same
+    command goes on where it was, on as many workers as you like: every part is the same
+    to the last byte. Exit status 0: complete; 1: parts are missing; 2: bad input.
+    """
+
+    config: Annotated[File, tyro.conf.arg(metavar="CONFIG")]
+    """TOML file that says what to compute; see docs/sweeps.md."""
+    out: pathlib.Path
+    """Folder of the sweep: new, or that of the same sweep."""
+    workers: int = 1
+    """Processes of this machine, each with a GPU or a share of the cores. One computes
+    here, with all of them."""
+    dask: str | None = None
+    """Workers of Dask: tcp://HOST:PORT of a scheduler, or local:N."""
+    submitit: int | None = None
+    """Submit this many jobs to the cluster's scheduler and wait for them."""
+    cluster: str | None = None
+    """For --submitit: slurm, local or debug; the one that is there if not given."""
+    slurm: tuple[str, ...] = ()
+    """For --submitit: NAME=VALUE, such as partition=gpu gpus_per_node=1 time=60."""
+    shard: str | None = None
+    """I/N: every N-th part from the I-th on, as in a Slurm array
+    (--shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT)."""
+    retries: int = 2
+    """How often a part that failed is tried again."""
+    timeout: float | None = None
+    """Seconds after which a worker that gets nowhere with a part is replaced."""
+    any_version: bool = False
+    """Go on with a sweep that other versions of packages began."""
+
+    def run(self) -> int:
+        """Runs; the exit status."""
+        share = _share(self.shard)
+        _share_cache()
+        from dicjax.sweeps import read_config, run_sweep
+
+        executor = self._executor()
+        config = read_config(self.config)
+        with Progress() as progress:
+            standing = run_sweep(
+                config,
+                self.out,
+                executor=executor,
+                share=share,
+                retries=self.retries,
+                any_version=self.any_version,
+                on_progress=progress,
+            )
+        print(standing)
+        if not standing.is_complete:
+            say("Not complete: the same command goes on from here.")
+        return 0 if standing.is_complete else 1
+
+    def _executor(self):
+        from dicjax.sweeps import Dask, Here, Processes, Submitit
+
+        engines = {
+            "--workers": self.workers > 1,
+            "--dask": self.dask is not None,
+            "--submitit": self.submitit is not None,
+        }
+        named = [name for name, is_used in engines.items() if is_used]
+        if len(named) > 1:
+            raise ValueError(f"Choose one of {' and '.join(named)}.")
+        if self.workers < 1 or (self.submitit is not None and self.submitit < 1):
+            raise ValueError("There must be at least one worker.")
+        if self.timeout is not None and not named:
+            raise ValueError("--timeout needs workers that can be replaced: --workers.")
+        if named:
+            _leave_devices()
+        if self.dask is not None:
+            return Dask(self.dask, self.timeout)
+        if self.submitit is not None:
+            return Submitit(
+                self.submitit,
+                self.out / "jobs",
+                cluster=self.cluster,
+                timeout=self.timeout,
+                parameters=_parameters(self.slurm),
+            )
+        return Processes(self.workers, self.timeout) if named else Here()
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """Say what of the sweep in OUT is done, what failed, how fast, and how long still.
+
+    Exit status 0: complete; 1: not yet; 2: no sweep.
+    """
+
+    out: tyro.conf.Positional[pathlib.Path]
+    """Folder of the sweep."""
+    check: bool = False
+    """Read every part and compare its checksum."""
+
+    def run(self) -> int:
+        """Says it; the exit status."""
+        from dicjax.sweeps import standing
+
+        found = standing(self.out, check=self.check)
+        print(found)
+        return 0 if found.is_complete else 1
+
+
+def _share(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    i, num = (int(x) for x in match.groups()) if match else (1, 0)
+    if i > num or num < 1:
+        raise ValueError(
+            f"--shard takes I/N with I from 0 to N - 1, or from 1 to N, got {text!r}."
+        )
+    return i % num, num  # arrays begin at 0 or at 1
+
+
+def _parameters(pairs: tuple[str, ...]) -> dict:
+    parameters = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"--slurm takes NAME=VALUE, got {pair!r}.")
+        parameters[f"slurm_{name}"] = int(value) if value.isdigit() else value
+    return parameters
+
+
+def _share_cache() -> None:
+    """Lets workers keep their programs where this process does."""
+    import jax
+
+    cache = jax.config.jax_compilation_cache_dir  # pyright: ignore
+    if cache:
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+
+def _leave_devices() -> None:
+    """Keeps this process off the GPUs, which are for its workers."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+
+
+Sweep = (
+    Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Status, tyro.conf.subcommand("status")]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepCommand:
+    """Massive sweeps: seeded, resumable, on one machine or many."""
+
+    command: tyro.conf.OmitSubcommandPrefixes[Sweep]
+
+    def run(self) -> int:
+        """Runs the command; the exit status."""
+        return self.command.run()

@@ -1,0 +1,16 @@
+"""Sweeps past one machine: seeded, resumable, on engines that exist."""
+
+from dicjax.sweeps.config import Config as Config, read_config as read_config
+from dicjax.sweeps.executors import (
+    Dask as Dask,
+    Executor as Executor,
+    Here as Here,
+    Processes as Processes,
+    Submitit as Submitit,
+)
+from dicjax.sweeps.running import (
+    read_sweep as read_sweep,
+    run_sweep as run_sweep,
+    Standing as Standing,
+    standing as standing,
+)

@@ -1,0 +1,331 @@
+"""What a sweep is asked to do: a TOML file, checked before anything is done."""
+
+import difflib
+import glob
+import pathlib
+import tomllib
+from collections.abc import Sequence
+from typing import Annotated, Any, get_args, Literal
+
+import pydantic
+from pydantic import AfterValidator, Field, ValidationInfo
+
+from dicjax.checkpoint import find_neuron
+from dicjax.config import GenerateConfig
+from dicjax.families import FAMILIES
+from dicjax.models import MODELS
+from dicjax.readers import milliseconds_per
+
+
+SHORTEST = 50.0  # ms, below which a time was surely meant in seconds
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class _Section(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+# Files are looked for once, in the folder that paths are relative to: workers have
+# copies, and no need of them. Without a folder they are taken as they are.
+
+
+def _found(path: pathlib.Path, info: ValidationInfo) -> pathlib.Path:
+    if info.context is None:
+        return path
+    path = info.context / path.expanduser()
+    if not path.exists():
+        raise ValueError(f"there is no {path}")
+    return path.resolve()
+
+
+def _globbed(patterns: Sequence[str], info: ValidationInfo) -> tuple[str, ...]:
+    if info.context is None:
+        return tuple(patterns)
+    found = []
+    for pattern in patterns:
+        path = info.context / pathlib.Path(pattern).expanduser()
+        paths = sorted(glob.glob(str(path), recursive=True))
+        if not paths:
+            raise ValueError(f"nothing is named {path}")
+        found += [str(pathlib.Path(path).resolve()) for path in paths]
+    return tuple(dict.fromkeys(found))
+
+
+def _in_ms(time: float) -> float:
+    if time < SHORTEST:
+        raise ValueError(f"times are in ms, and {time:g} ms is too short to fire in")
+    return time
+
+
+def _known_unit(unit: str) -> str:
+    milliseconds_per(unit)
+    return unit
+
+
+def _known_model(name: str, info: ValidationInfo) -> str:
+    if info.context is None:
+        return name
+    path = info.context / name
+    name = str(path.resolve()) if name not in MODELS and path.exists() else name
+    find_neuron(name)
+    return name
+
+
+File = Annotated[pathlib.Path, AfterValidator(_found)]
+Files = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_globbed)]
+Time = Annotated[float, AfterValidator(_in_ms)]
+Unit = Annotated[str, AfterValidator(_known_unit)]
+Model = Annotated[str, AfterValidator(_known_model)]
+Window = Annotated[tuple[float, float], Field(description="ms")]
+
+
+class Drawn(_Section):
+    """Members to draw: from the box of the model's recipe, or compensated by it."""
+
+    sampler: Literal["box", "recipe"] = "box"
+    num: int = Field(ge=1)
+
+
+class Tabled(_Section):
+    """Members of a table: models.parquet, models.csv, or the folder that holds them."""
+
+    table: File
+
+
+def _kind(members: Any) -> str:
+    has_table = isinstance(members, Tabled) or (
+        isinstance(members, dict) and "table" in members
+    )
+    return Tabled.__name__ if has_table else Drawn.__name__
+
+
+Members = Annotated[
+    Annotated[Drawn, pydantic.Tag(Drawn.__name__)]
+    | Annotated[Tabled, pydantic.Tag(Tabled.__name__)],
+    pydantic.Discriminator(_kind),
+]
+
+
+class Simulation(_Section):
+    """How members are simulated: times in ms, currents in µA/cm²."""
+
+    duration: Time | None = None
+    discard: float | None = Field(default=None, ge=0)
+    dt: float | None = Field(default=None, gt=0, le=0.5)
+    current: float | None = Field(default=None, ge=-1000, le=1000)
+    noise: float = Field(default=0.0, ge=0, le=1000)
+    max_spikes: int = Field(default=512, ge=1, le=65_536)
+
+    @pydantic.model_validator(mode="after")
+    def _leaves_time(self):
+        if self.duration and self.discard is not None and self.discard >= self.duration:
+            raise ValueError(
+                f"discard, {self.discard:g} ms, leaves nothing of the duration of "
+                f"{self.duration:g} ms"
+            )
+        return self
+
+
+class Target(_Section):
+    """The recording that members are compared with."""
+
+    recording: File
+    unit: Unit | None = None
+    unit_id: str | None = None
+    window: Window | None = None
+    tolerance: Share = 0.10
+
+
+class Targets(_Section):
+    """Recordings, each tried with every tolerance and every model."""
+
+    recordings: Files
+    unit: Unit | None = None
+    window: Window | None = None
+    tolerances: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.10,)
+    models: Annotated[tuple[str, ...], Field(min_length=1)] = ("auto",)
+
+
+class Search(_Section):
+    """How hard populations are searched for; see `dicjax generate --help`."""
+
+    members: int = Field(default=100, ge=1)
+    budget: int = Field(default=GenerateConfig.budget, ge=1)
+    spread: float = Field(default=GenerateConfig.spread, gt=0)
+    out_of_range: Literal["refuse", "try"] = "refuse"
+    robustness: bool = False
+
+
+class Refinement(_Section):
+    """How members are refined; see [`dicjax.refine`][]."""
+
+    estimator: Literal["ensemble", "autodiff"] = "ensemble"
+    keep_dics: bool = False
+    max_rounds: int = Field(default=6, ge=1)
+
+
+class _Job(_Section):
+    seed: int = Field(default=0, ge=0)
+    shard: int | None = Field(default=None, ge=1)
+
+
+class SimulateJob(_Job):
+    """Simulate members, and measure what they fire."""
+
+    job: Literal["simulate"]
+    model: Model
+    members: Members
+    simulation: Simulation = Simulation()
+    save: tuple[Literal["dics", "spikes"], ...] = ("dics",)
+
+
+class DatasetJob(_Job):
+    """Simulate what an encoder learns from, as `dicjax dataset` does."""
+
+    job: Literal["dataset"]
+    model: Model
+    num: int = Field(ge=1)
+
+
+class GenerateJob(_Job):
+    """Generate a population for every recording."""
+
+    job: Literal["generate"]
+    targets: Targets
+    search: Search = Search()
+    save: tuple[Literal["spikes"], ...] = ()
+
+
+class RefineJob(_Job):
+    """Refine members until they fire like a recording."""
+
+    job: Literal["refine"]
+    model: Model
+    members: Tabled
+    target: Target
+    refinement: Refinement = Refinement()
+
+
+class RobustnessJob(_Job):
+    """Try whether members still fire like a recording when something changes."""
+
+    job: Literal["robustness"]
+    model: Model
+    members: Tabled
+    target: Target
+    axes: tuple[
+        Literal["step", "start", "conductances", "current", "noise", "temperature"], ...
+    ] = ("step", "start", "conductances", "current", "noise", "temperature")
+
+
+class OperatorJob(_Job):
+    """Draw and characterise members of a family, which operators are trained on."""
+
+    job: Literal["operator"]
+    family: Literal[tuple(FAMILIES)]  # pyright: ignore[reportInvalidTypeForm]
+    num: int = Field(ge=1)
+
+
+JOBS = {
+    "simulate": SimulateJob,
+    "dataset": DatasetJob,
+    "generate": GenerateJob,
+    "refine": RefineJob,
+    "robustness": RobustnessJob,
+    "operator": OperatorJob,
+}
+Config = (
+    SimulateJob | DatasetJob | GenerateJob | RefineJob | RobustnessJob | OperatorJob
+)
+
+
+def read_config(path: pathlib.Path) -> Config:
+    """Reads and checks a sweep's file; paths in it are relative to its folder.
+
+    **Raises:**
+
+    - `ValueError`: naming the line, if it is not TOML, or has keys that are unknown,
+        values out of range, or files that are missing.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        return parse_config(tomllib.loads(text), path.parent, text, str(path))
+    except OSError as e:
+        raise ValueError(f"{path} cannot be read: {e.strerror}.") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise ValueError(f"{path} is not TOML: {e}.") from e
+
+
+def parse_config(
+    values: dict[str, Any],
+    folder: pathlib.Path | None,
+    text: str = "",
+    name: str = "config",
+) -> Config:
+    """Checks what a sweep's file says, as [`dicjax.sweeps.config.read_config`][].
+
+    With `folder`, paths are taken relative to it, and have to exist.
+    """
+    job = values.get("job")
+    if job not in JOBS:
+        said = f"job is {job!r}, but" if job is not None else "`job` is missing: it"
+        place = _place(text, name, ("job",))
+        raise ValueError(f"{place}: {said} must be one of {', '.join(JOBS)}.")
+    try:
+        return JOBS[job].model_validate(values, context=folder)
+    except pydantic.ValidationError as e:
+        problems = [
+            f"{_place(text, name, _where(error))}: {_said(JOBS[job], error)}"
+            for error in e.errors()
+        ]
+        raise ValueError("\n".join(dict.fromkeys(problems))) from e
+
+
+def _where(error) -> tuple[str, ...]:
+    # Of a choice of sections, pydantic names the class too.
+    classes = (Drawn.__name__, Tabled.__name__)
+    return tuple(x for x in error["loc"] if isinstance(x, str) and x not in classes)
+
+
+def _said(job: type[_Section], error) -> str:
+    where = _where(error)
+    key = ".".join(where) or "the file"
+    if error["type"] == "extra_forbidden":
+        known = _known(job, where[:-1])
+        near = difflib.get_close_matches(where[-1], known, 1)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        return f"{key} is unknown{meant}; there are {', '.join(known)}."
+    if error["type"] == "missing":
+        return f"{key} is missing."
+    message = error["msg"].removeprefix("Value error, ").rstrip(".")
+    message = message[0].lower() + message[1:]
+    given = error["input"]
+    short = isinstance(given, str | int | float)
+    return f"{key}{f' = {given!r}' if short else ''}: {message}."
+
+
+def _known(section: Any, where: tuple[str, ...]) -> list[str]:
+    """The keys of a section."""
+    for name in where:
+        section = section.model_fields[name].annotation
+    kinds = [
+        get_args(kind)[0] if get_args(kind) else kind for kind in get_args(section)
+    ]
+    return [key for kind in kinds or [section] for key in kind.model_fields]
+
+
+def _place(text: str, name: str, where: tuple[str, ...]) -> str:
+    """The file and the line on which a key stands, or else its section."""
+    table: list[str] = []
+    best = None
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.split("#")[0].strip()
+        if line.startswith("["):
+            table = line.strip("[] ").split(".")
+            if table == list(where[: len(table)]):
+                best = number
+        elif "=" in line:
+            key = line.split("=")[0].replace('"', "").strip().split(".")
+            if table + key == list(where[: len(table + key)]):
+                return f"{name}, line {number}"
+    return f"{name}, line {best}" if best else name

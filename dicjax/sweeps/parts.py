@@ -1,0 +1,193 @@
+"""Parts of a sweep on disk: each whole or absent, and known by its checksum.
+
+A part counts if some line of the manifest names it with the checksum that its file has.
+The line is written before the file takes its name, so that whatever dies in between
+leaves a line without a file, and never a file that nobody can vouch for. Parts hold
+nothing that depends on who wrote them, or when.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import socket
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import portalocker
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+PARTS, MANIFEST, LOCK = "parts", "manifest", "lock"
+HASHED = 1 << 22  # bytes read at once
+
+Row = dict[str, Any]
+
+
+class Busy(ValueError):
+    """Somebody else is at work in the folder of a sweep."""
+
+
+class Store:
+    """The parts and the manifest in the folder of a sweep.
+
+    - `folder`: that of the sweep; `identity`: of its plan, which parts carry too.
+    """
+
+    def __init__(self, folder: pathlib.Path, identity: str):
+        self.folder, self.identity = folder, identity
+        self.parts, self.manifest = folder / PARTS, folder / MANIFEST
+        # A file of its own for every process, so that lines never mix.
+        self._host = socket.gethostname()
+        mark = f"{self._host}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._lines = self.manifest / f"{mark}.jsonl"
+
+    def path(self, shard: int) -> pathlib.Path:
+        """Where a part stands."""
+        return self.parts / f"part-{shard:06}.parquet"
+
+    def write(self, shard: int, table: pa.Table, about: Mapping[str, Any]) -> Row:
+        """Writes a part and its line, which also says what is `about` it."""
+        self.parts.mkdir(parents=True, exist_ok=True)
+        metadata = {"sweep": self.identity, "shard": str(shard)}
+        table = table.replace_schema_metadata(metadata)
+        partial = self.parts / f".part-{shard:06}-{uuid.uuid4().hex[:8]}.partial"
+        try:
+            with partial.open("wb") as file:
+                pq.write_table(
+                    table, file, compression="zstd", write_page_checksum=True
+                )
+                file.flush()
+                os.fsync(file.fileno())
+            row = {
+                "shard": shard,
+                "sha256": sha256(partial),
+                "bytes": partial.stat().st_size,
+                "rows": len(table),
+                **about,
+            }
+            self.note(row)
+            os.replace(partial, self.path(shard))
+            _sync(self.parts)
+        finally:
+            partial.unlink(missing_ok=True)
+        return row
+
+    def note(self, row: Mapping[str, Any]) -> None:
+        """Adds a line to the manifest."""
+        self.manifest.mkdir(parents=True, exist_ok=True)
+        whose = {"sweep": self.identity, "host": self._host, "pid": os.getpid()}
+        line = json.dumps({**row, **whose, "time": time.time()}) + "\n"
+        with self._lines.open("a", encoding="utf-8") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def rows(self) -> list[Row]:
+        """All lines of the manifest, in order of time."""
+        rows = []
+        for path in self.manifest.glob("*.jsonl"):
+            for line in path.read_bytes().splitlines():
+                with contextlib.suppress(ValueError):  # cut off where a process died
+                    row = json.loads(line)
+                    if isinstance(row, dict) and row.get("sweep") == self.identity:
+                        rows.append(row)
+        return sorted(rows, key=lambda row: row["time"])
+
+    def done(self, shards: Iterable[int], *, check: bool = True) -> dict[int, Row]:
+        """Of these shards, those whose part is there and whole, with their lines.
+
+        Without `check`, sizes are compared instead of checksums.
+        """
+        vouched: dict[int, dict[Any, Row]] = {}
+        key = "sha256" if check else "bytes"
+        for row in self.rows():
+            if "sha256" in row:
+                vouched.setdefault(row["shard"], {})[row[key]] = row
+
+        def row_of(shard: int) -> tuple[int, Row | None]:
+            known = vouched.get(shard)
+            path = self.path(shard)
+            try:
+                found = sha256(path) if check and known else path.stat().st_size
+            except OSError:
+                return shard, None
+            return shard, (known or {}).get(found)
+
+        with ThreadPoolExecutor() as pool:  # reading and hashing wait for no lock
+            found = list(pool.map(row_of, shards))
+        return {shard: row for shard, row in found if row is not None}
+
+    def strangers(self, num_shards: int) -> list[pathlib.Path]:
+        """Parquet files that are no part of this sweep, but would be read as one."""
+        own = {self.path(shard).name for shard in range(num_shards)}
+        return [x for x in sorted(self.parts.glob("*.parquet")) if x.name not in own]
+
+    def tidy(self) -> None:
+        """Removes what writers that died have left; nobody else may be at work."""
+        for path in self.parts.glob(".part-*.partial"):
+            path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def locked(self, share: tuple[int, int] | None = None) -> Iterator[None]:
+        """Keeps others from the whole sweep, or from the same share of it.
+
+        **Raises:**
+
+        - [`dicjax.sweeps.parts.Busy`][]: if somebody is at work on it already.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            if share is None:
+                stack.enter_context(_held(self.folder / LOCK, portalocker.LOCK_EX))
+            else:
+                # Shares work side by side, but not beside a run of the whole sweep.
+                stack.enter_context(_held(self.folder / LOCK, portalocker.LOCK_SH))
+                own = self.folder / f"{LOCK}-{share[0]}-of-{share[1]}"
+                stack.enter_context(_held(own, portalocker.LOCK_EX))
+            yield
+
+
+@contextlib.contextmanager
+def _held(path: pathlib.Path, kind: portalocker.LockFlags) -> Iterator[None]:
+    # The system gives the lock back when the process ends, however it ends.
+    with path.open("a+") as file:
+        try:
+            portalocker.lock(file, kind | portalocker.LOCK_NB)
+        except portalocker.LockException as e:
+            file.seek(0)
+            who = file.read().strip() or "another process"
+            raise Busy(
+                f"{path.parent} is being worked on by {who}: wait until that is done, "
+                "or stop it first."
+            ) from e
+        if kind == portalocker.LOCK_EX:
+            file.truncate(0)
+            began = time.strftime("%Y-%m-%d %H:%M:%S")
+            file.write(f"process {os.getpid()} on {socket.gethostname()} since {began}")
+            file.flush()
+        yield
+
+
+def sha256(path: pathlib.Path) -> str:
+    """The checksum of a file."""
+    hasher = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(HASHED):
+            hasher.update(block)
+    return hasher.hexdigest()
+
+
+def _sync(folder: pathlib.Path) -> None:
+    """Makes names in a folder last, where the system can do that."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,259 @@
+"""What a sweep consists of: its configuration, its inputs, and how it is cut up."""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import json
+import pathlib
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dicjax.checkpoint import find_neuron
+from dicjax.families import find_family
+from dicjax.pipeline import AUTO
+from dicjax.shards import neuron_hash
+from dicjax.storage import is_checkpoint, shipped
+from dicjax.sweeps.config import Config, GenerateJob, OperatorJob, parse_config
+from dicjax.sweeps.inputs import read_inputs
+from dicjax.sweeps.jobs import begin, Job
+from dicjax.sweeps.parts import sha256, Store
+from dicjax.tables import replacing
+
+
+PLAN = "sweep.json"
+FORMAT, VERSION = "dicjax-sweep", 1
+PACKAGES = ("dicjax", "jax", "jaxlib", "equinox", "numpy", "pyarrow")
+INPUTS = ("members", "targets")
+PATHS = ("recordings", "recording", "table")  # whose content counts, not their place
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """Units of a part: `num` from `first` on, of a stage."""
+
+    stage: int
+    first: int
+    num: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A sweep as its folder describes it.
+
+    - `identity`: tells sweeps apart whose results could differ.
+    - `stages`, `shard`: units of every stage, and of a part.
+    """
+
+    folder: pathlib.Path
+    config: Config
+    identity: str
+    stages: tuple[int, ...]
+    shard: int
+
+    @functools.cached_property
+    def spans(self) -> tuple[Span, ...]:
+        """What each part holds, by its number."""
+        return tuple(
+            Span(stage, first, min(self.shard, num - first))
+            for stage, num in enumerate(self.stages)
+            for first in range(0, num, self.shard)
+        )
+
+    def of_stage(self, stage: int) -> list[int]:
+        """Numbers of the parts of a stage."""
+        return [i for i, span in enumerate(self.spans) if span.stage == stage]
+
+    @property
+    def num_units(self) -> int:
+        """How much there is to do in all."""
+        return sum(self.stages)
+
+    @functools.cached_property
+    def store(self) -> Store:
+        """Where parts are kept."""
+        return Store(self.folder, self.identity)
+
+    def begin(self) -> Job:
+        """The job, ready to compute."""
+        inputs = {name: _table(self.folder, name) for name in INPUTS}
+        inputs = {name: table for name, table in inputs.items() if table is not None}
+        return begin(self.config, inputs, self._read_stage)
+
+    def _read_stage(self, stage: int) -> list[tuple[pa.Table, dict[str, int]]]:
+        shards = self.of_stage(stage)
+        rows = self.store.done(shards, check=False)
+        return [(pq.read_table(self.store.path(i)), rows[i]["counts"]) for i in shards]
+
+
+def make_plan(
+    config: Config, folder: pathlib.Path, *, any_version: bool = False
+) -> Plan:
+    """Plans a sweep in `folder`, or finds it planned there.
+
+    **Arguments:**
+
+    - `config`: what is asked for.
+    - `folder`: made if it does not exist.
+    - `any_version`: go on although the sweep was begun with other versions of packages,
+        whose last digits may differ.
+
+    **Raises:**
+
+    - `ValueError`: if the folder holds something else, or another sweep.
+    """
+    path = folder / PLAN
+    old = _read(path) if path.exists() else None
+    if old is None and folder.exists() and any(_others(folder)):
+        raise ValueError(
+            f"{folder} holds files that are not of a sweep: choose a folder that is "
+            "empty or new."
+        )
+    inputs = read_inputs(config)
+    about = _about(config, inputs)
+    if old is not None:
+        _check_same(folder, old, about, any_version)
+        return read_plan(folder)
+    job = begin(config, inputs, lambda stage: [])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in inputs.items():
+        with replacing(folder / f"{name}.parquet") as partial:
+            pq.write_table(table, partial)
+    about |= {"stages": job.stages, "shard": job.shard}
+    with replacing(path) as partial:  # last, for it says that the rest is there
+        partial.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    return read_plan(folder)
+
+
+def read_plan(folder: pathlib.Path) -> Plan:
+    """The plan in the folder of a sweep, or a `ValueError` if there is none."""
+    about = _read(folder / PLAN)
+    for name, digest in about["inputs"].items():
+        if _hash(_table(folder, name)) != digest:
+            raise ValueError(
+                f"{folder / name}.parquet is damaged or another's: remove "
+                f"{folder / PLAN} and run the sweep again, which makes it anew."
+            )
+    return Plan(
+        folder=folder,
+        config=parse_config(about["config"], None, name=str(folder / PLAN)),
+        identity=_identity(about),
+        stages=tuple(about["stages"]),
+        shard=about["shard"],
+    )
+
+
+def _about(config: Config, inputs: dict[str, pa.Table]) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": config.model_dump(mode="json"),
+        "models": _models(config),
+        "inputs": {name: _hash(table) for name, table in inputs.items()},
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def _models(config: Config) -> dict[str, str]:
+    """Hashes of all that the results depend on, beside the configuration."""
+    if isinstance(config, OperatorJob):
+        return {config.family: neuron_hash(find_family(config.family).neuron)}
+    if not isinstance(config, GenerateJob):
+        return {config.model: neuron_hash(find_neuron(config.model)[0])}
+    names = [
+        name
+        for model in config.targets.models
+        for name in (AUTO if model == "auto" else (model,))
+    ]
+    hashes = {}
+    for name in dict.fromkeys(names):
+        checkpoint = pathlib.Path(name) if is_checkpoint(name) else shipped(name)
+        if checkpoint is None:
+            raise ValueError(
+                f"targets.models: there is no encoder for {name!r}; name a model that "
+                "ships, or the folder that `dicjax adapt` made."
+            )
+        hashes[name] = sha256(checkpoint / "header.json")[:12]
+    return hashes
+
+
+def _identity(about: dict[str, Any]) -> str:
+    what = {name: about[name] for name in ("models", "inputs", "versions")}
+    what["config"] = _without_paths(about["config"])
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _without_paths(config: Any) -> Any:
+    if not isinstance(config, dict):
+        return config
+    return {k: _without_paths(v) for k, v in config.items() if k not in PATHS}
+
+
+def _check_same(folder, old, new, any_version) -> None:
+    differs = _differences(*(_without_paths(x["config"]) for x in (old, new)))
+    differs += [name for name in ("models", "inputs") if old[name] != new[name]]
+    if differs:
+        raise ValueError(
+            f"{folder} holds another sweep: {', '.join(differs)} differ. Go on with "
+            "that one as it was, or name another folder."
+        )
+    changed = [
+        f"{name} {old['versions'].get(name)} (now {version})"
+        for name, version in new["versions"].items()
+        if old["versions"].get(name) != version
+    ]
+    if changed and not any_version:
+        raise ValueError(
+            f"{folder} was begun with {', '.join(changed)}, so that last digits may "
+            "differ between parts: install those again, name another folder, or pass "
+            "--any-version."
+        )
+
+
+def _differences(old: Any, new: Any, name: str = "") -> list[str]:
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [name] if old != new else []
+    return [
+        difference
+        for key in dict.fromkeys([*old, *new])
+        for difference in _differences(
+            old.get(key), new.get(key), f"{name}.{key}" if name else key
+        )
+    ]
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise ValueError(
+            f"{path.parent} is not the folder of a sweep: it has no readable {PLAN}."
+        ) from e
+    if about.get("format") != FORMAT or about.get("version") != VERSION:
+        raise ValueError(
+            f"{path} is of {about.get('format')} {about.get('version')}, where this "
+            f"dicjax reads {FORMAT} {VERSION}."
+        )
+    return about
+
+
+def _table(folder: pathlib.Path, name: str) -> pa.Table | None:
+    path = folder / f"{name}.parquet"
+    return pq.read_table(path) if path.exists() else None
+
+
+def _hash(table: pa.Table | None) -> str | None:
+    """Of what a table holds, whatever its file is like."""
+    if table is None:
+        return None
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return hashlib.sha256(sink.getvalue()).hexdigest()[:16]
+
+
+def _others(folder: pathlib.Path):
+    # Locks may come before the plan does.
+    return (x for x in folder.iterdir() if not x.name.startswith("lock"))

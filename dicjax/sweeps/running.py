@@ -1,0 +1,258 @@
+"""A sweep run to its end, and what stands of it."""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+
+import pyarrow.dataset as pd
+
+from dicjax.sweeps.config import Config
+from dicjax.sweeps.executors import Executor, Here
+from dicjax.sweeps.parts import Row
+from dicjax.sweeps.plan import make_plan, Plan, read_plan
+
+
+IN_A_ROW = 10  # parts that fail before a sweep gives up
+PER_WORKER = 8  # groups, at least, so that none waits long for the last
+LARGEST_GROUP = 8  # parts
+RECENT = 200  # parts, whose pace is that of now
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Standing:
+    """What stands of a sweep.
+
+    - `folder`: that of the sweep; `job`: what it does.
+    - `done`, `num_parts`: parts; `done_units`, `num_units`: members or targets.
+    - `failed`: what went wrong last, by the number of a part that is missing.
+    - `counts`: what parts say of their units, summed.
+    - `num_bytes`: of all parts.
+    - `units_per_second`: lately; nan where nothing is done.
+    - `seconds_left`: at that pace.
+    """
+
+    folder: pathlib.Path
+    job: str
+    done: int
+    num_parts: int
+    done_units: int
+    num_units: int
+    failed: dict[int, str]
+    counts: dict[str, int]
+    num_bytes: int
+    units_per_second: float
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all parts are there."""
+        return self.done == self.num_parts
+
+    @property
+    def seconds_left(self) -> float:
+        """How long the rest takes at the pace of late."""
+        return (self.num_units - self.done_units) / self.units_per_second
+
+    def __str__(self) -> str:
+        share = self.done_units / max(self.num_units, 1)
+        lines = [
+            f"{self.folder}: {self.job}, {self.done:,} of {self.num_parts:,} parts, "
+            f"{self.done_units:,} of {self.num_units:,} units ({share:.1%}), "
+            f"{self.num_bytes / 1e6:,.1f} MB"
+        ]
+        if self.counts:
+            said = ", ".join(f"{count:,} {name}" for name, count in self.counts.items())
+            lines.append(f"of which {said}")
+        if self.done and not self.is_complete:
+            lines.append(
+                f"{self.units_per_second:,.4g} units per second lately: "
+                f"{_span(self.seconds_left)} left at that pace"
+            )
+        for shard, error in list(self.failed.items())[:IN_A_ROW]:
+            lines.append(f"part {shard} failed: {error}")
+        if len(self.failed) > IN_A_ROW:
+            lines.append(f"and {len(self.failed) - IN_A_ROW:,} more")
+        return "\n".join(lines)
+
+
+def run_sweep(
+    config: Config,
+    folder: pathlib.Path | str,
+    *,
+    executor: Executor | None = None,
+    share: tuple[int, int] | None = None,
+    retries: int = 2,
+    any_version: bool = False,
+    on_progress: Progress | None = None,
+) -> Standing:
+    """Runs a sweep, or what is missing of it.
+
+    Every part is a file of `folder / "parts"`, and the same to the last byte whoever
+    computes it. Interrupted or killed, a sweep goes on where it was when it is run
+    again.
+
+    **Arguments:**
+
+    - `config`: what to do; see [`dicjax.sweeps.read_config`][].
+    - `folder`: where parts are kept, with all that it takes to go on.
+    - `executor`: where parts are computed; here by default.
+    - `share`: (i, N) runs every N-th part from the i-th on, beside runs of the others.
+    - `retries`: how often a part that failed is tried again.
+    - `any_version`: go on with a sweep that other versions of packages began.
+    - `on_progress`: called with (what is being done, units done, units).
+
+    **Returns:**
+
+    What stands afterwards: [`dicjax.sweeps.Standing`][].
+
+    **Raises:**
+
+    - `ValueError`: if the folder holds something else, another sweep, or one that is
+        being worked on.
+    """
+    folder = pathlib.Path(folder)
+    report = on_progress or (lambda stage, done, total: None)
+    if share is not None and not (share[1] >= 1 and 0 <= share[0] < share[1]):
+        raise ValueError(f"There is no share {share[0]} of {share[1]}.")
+    report("planning", 0, 1)
+    plan = make_plan(config, folder, any_version=any_version)
+    with plan.store.locked(share):
+        if strangers := plan.store.strangers(len(plan.spans)):
+            raise ValueError(
+                f"{strangers[0]} is no part of this sweep, but would be read as one: "
+                "move it away."
+            )
+        if share is None:
+            plan.store.tidy()
+        _Run(plan, executor or Here(), share or (0, 1), report).run(retries)
+    return standing(folder)
+
+
+class _Run:
+    """A sweep at work."""
+
+    def __init__(self, plan: Plan, executor: Executor, share: tuple[int, int], report):
+        self.plan, self.executor, self.report = plan, executor, report
+        self.share = share
+        report("checking", 0, plan.num_units)
+        self.done = set(plan.store.done(range(len(plan.spans))))
+
+    def run(self, retries: int) -> None:
+        """Computes what is missing, stage by stage; no stage begins before its time."""
+        for stage in range(len(self.plan.stages)):
+            shards = self.plan.of_stage(stage)
+            for attempt in range(1 + retries):
+                missing = self._missing(shards)
+                if not missing or not self._attempt(missing, attempt):
+                    break
+            if any(shard not in self.done for shard in shards):
+                return  # others are at work on it, or it failed
+
+    def _missing(self, shards: Sequence[int]) -> list[int]:
+        i, num = self.share
+        return [x for x in shards if x not in self.done and x % num == i]
+
+    def _attempt(self, missing: Sequence[int], attempt: int) -> bool:
+        """Whether it makes sense to try again."""
+        failures = 0
+        computed = self.executor.run(
+            self.plan.folder, self._groups(missing, attempt), self._tell
+        )
+        try:
+            for shard, outcome in computed:
+                if isinstance(outcome, str):
+                    failures += 1
+                    self._note(shard, outcome)
+                    if failures == IN_A_ROW:
+                        return False
+                else:
+                    failures = 0
+                    self.done.add(shard)
+                    self._tell(0, 1)
+        finally:
+            computed.close()
+        return True
+
+    def _groups(self, missing: Sequence[int], attempt: int) -> list[list[int]]:
+        # What failed is tried alone, for others not to be lost with it.
+        least = self.executor.num_workers * PER_WORKER
+        size = 1 if attempt else max(1, min(LARGEST_GROUP, len(missing) // least))
+        return [list(missing[i : i + size]) for i in range(0, len(missing), size)]
+
+    def _note(self, shard: int, error: str) -> None:
+        with contextlib.suppress(OSError):  # the disk may be full, as the error says
+            self.plan.store.note({"shard": shard, "error": error})
+
+    def _tell(self, done: int, total: int) -> None:
+        units = sum(self.plan.spans[shard].num for shard in self.done)
+        within = self.plan.shard * done // max(total, 1)
+        self.report(
+            self.plan.config.job,
+            min(units + within, self.plan.num_units),
+            self.plan.num_units,
+        )
+
+
+def standing(folder: pathlib.Path | str, *, check: bool = False) -> Standing:
+    """What stands of the sweep in a folder, whoever is at work on it.
+
+    **Arguments:**
+
+    - `folder`: that of the sweep.
+    - `check`: reads every part and compares its checksum; sizes alone by default.
+
+    **Raises:**
+
+    - `ValueError`: if the folder holds no sweep.
+    """
+    plan = read_plan(pathlib.Path(folder))
+    done = plan.store.done(range(len(plan.spans)), check=check)
+    counts: dict[str, int] = {}
+    for row in done.values():
+        for name, count in row["counts"].items():
+            counts[name] = counts.get(name, 0) + count
+    errors = {row["shard"]: row["error"] for row in plan.store.rows() if "error" in row}
+    return Standing(
+        folder=plan.folder,
+        job=plan.config.job,
+        done=len(done),
+        num_parts=len(plan.spans),
+        done_units=sum(row["units"] for row in done.values()),
+        num_units=plan.num_units,
+        failed={x: error for x, error in sorted(errors.items()) if x not in done},
+        counts=counts,
+        num_bytes=sum(row["bytes"] for row in done.values()),
+        units_per_second=_pace(list(done.values())),
+    )
+
+
+def read_sweep(folder: pathlib.Path | str) -> pd.Dataset:
+    """The parts of a sweep as one dataset of pyarrow.
+
+    **Raises:**
+
+    - `ValueError`: if the folder holds no sweep, or nothing is done yet.
+    """
+    plan = read_plan(pathlib.Path(folder))
+    done = plan.store.done(range(len(plan.spans)), check=False)
+    if not done:
+        raise ValueError(f"Nothing of the sweep in {folder} is done yet.")
+    return pd.dataset([str(plan.store.path(i)) for i in sorted(done)])
+
+
+def _pace(rows: list[Row]) -> float:
+    """Units per second of late, by all workers together."""
+    rows = sorted(rows, key=lambda row: row["time"])[-RECENT:]
+    if not rows:
+        return float("nan")
+    began = min(row["time"] - row["seconds"] for row in rows)
+    return sum(row["units"] for row in rows) / max(rows[-1]["time"] - began, 1e-3)
+
+
+def _span(seconds: float) -> str:
+    for size, name in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {name}"
+    return f"{seconds:.0f} seconds"

@@ -1,0 +1,68 @@
+"""What a process does before it works: it takes a share of the machine.
+
+This is a door, as the command line is: what JAX sees is set before it looks.
+"""
+
+import multiprocessing
+import os
+import pathlib
+import threading
+from multiprocessing.connection import wait
+
+import portalocker
+
+
+_held: list = []  # files, open as long as the process lives
+
+
+def begin_worker(slots: str, num: int) -> None:
+    """Takes one of `num` places on this machine: a GPU, or a share of the cores.
+
+    Places are locks on files in the folder `slots`, which the system frees when a
+    process ends, however it ends; who takes over has the place too.
+    """
+    os.environ.setdefault("EQX_ON_ERROR", "nan")
+    place = _take(pathlib.Path(slots), num)
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES", _all_gpus())
+    gpus = [x for x in devices.split(",") if x]
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
+        if num > len(gpus):  # who share a GPU share its memory
+            share = 0.9 / -(-num // len(gpus))
+            os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{share:.2f}")
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        own = cores[place::num] or [cores[place % len(cores)]]
+        os.sched_setaffinity(0, own)
+
+
+def watch_parent() -> None:
+    """Ends this process when its parent has died, so that none is left over."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch():
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _take(folder: pathlib.Path, num: int) -> int:
+    for place in range(num):
+        file = (folder / f"place-{place}").open("a")
+        try:
+            portalocker.lock(file, portalocker.LOCK_EX | portalocker.LOCK_NB)
+        except portalocker.LockException:
+            file.close()
+            continue
+        _held.append(file)
+        return place
+    return os.getpid() % num  # more processes than places, for a moment
+
+
+def _all_gpus() -> str:
+    folder = pathlib.Path("/proc/driver/nvidia/gpus")
+    num = len(list(folder.iterdir())) if folder.is_dir() else 0
+    return ",".join(map(str, range(num)))

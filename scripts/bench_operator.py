@@ -34,7 +34,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import operator_baselines as baselines
-from operator_baselines import ACHIEVED, achieved, ALIKE, counts, Neighbourhood
+from operator_baselines import (
+    ACHIEVED,
+    achieved,
+    ALIKE,
+    coordinates,
+    counts,
+    Neighbourhood,
+)
 from scipy.stats import rankdata
 
 import dicjax as dj
@@ -200,7 +207,7 @@ def told_true(family: Family, operators: Sequence[Operator], trial: Trial) -> Ta
     steps, features = table.values()
     for operator in operators:
         steps.append(score(baselines.predict_told(operator, trial.g, trial), trial.V))
-        told = np.asarray(operator.amplitudes(to_coordinates(trial.features)))
+        told = np.asarray(operator.amplitudes(jnp.asarray(coordinates(trial.features))))
         V = simulate_steps(family, told, trial.amplitude)
         features.append(score(V, trial.V))
     return table
@@ -208,7 +215,7 @@ def told_true(family: Family, operators: Sequence[Operator], trial: Trial) -> Ta
 
 def by_distance(seen: Library, answers: Mapping[str, np.ndarray], trial: Trial) -> dict:
     """Whether members far from those that are known are predicted less well."""
-    near = Neighbourhood(np.asarray(to_coordinates(seen.measured.values)))
+    near = Neighbourhood(coordinates(seen.measured.values))
     distance = near.distance(trial.features)
     order, third = np.argsort(distance), len(distance) // 3
     size = np.linalg.norm(trial.V - trial.V.mean(axis=1, keepdims=True), axis=1)
@@ -227,8 +234,8 @@ def by_distance(seen: Library, answers: Mapping[str, np.ndarray], trial: Trial) 
     print(
         f"Unseen members are {quantiles[1]:.2f} from the nearest seen one in the "
         f"median, {quantiles[0]:.2f} to {quantiles[2]:.2f} from 5 to 95 %, in standard "
-        f"deviations of {len(NAMES)} features. Rank correlation of errors with that, "
-        "and their means in the nearest and farthest third:\n"
+        f"deviations of {seen.measured.values.shape[1]} features. Rank correlation of "
+        "errors with that, and their means in the nearest and farthest third:\n"
     )
     print_table(["", "error", "correlation", "nearest", "farthest"], rows)
     return {"quantiles": quantiles.tolist(), "errors": figures}

@@ -18,6 +18,7 @@ from scipy.optimize import nnls
 from scipy.spatial import KDTree
 
 from dicjax.characterisation import (
+    BY_NAME,
     Characteristics,
     COUNTS,
     from_coordinates,
@@ -93,6 +94,13 @@ def look_up(family: Family, trial: Trial, num: int) -> Traces:
     return simulate_steps(family, trial.g, amplitudes_at(nearest, measured))
 
 
+def coordinates(
+    values: Float[np.ndarray, "cells features"],
+) -> Float[np.ndarray, "cells features"]:
+    """Features as they are compared, of families with input conductances too."""
+    return np.asarray(to_coordinates(values, tuple(BY_NAME)[: values.shape[1]]))
+
+
 class Neighbourhood:
     """Members that are known, around others, by distance in standardised features."""
 
@@ -103,7 +111,7 @@ class Neighbourhood:
 
     def of(self, values: Float[np.ndarray, "cells features"]) -> np.ndarray:
         """Standardised coordinates of features."""
-        return np.asarray(to_coordinates(values)) / self.scale
+        return coordinates(values) / self.scale
 
     def nearest(
         self, z: Float[np.ndarray, "cells features"], num: int
@@ -157,7 +165,7 @@ def best_number(near: Neighbourhood, log_g: Float[np.ndarray, "members _"]) -> i
 
 def by_neighbours(family: Family, known: Library, trial: Trial) -> dict[str, Traces]:
     """Members that nobody has seen, told by those that were, through the simulator."""
-    near = Neighbourhood(np.asarray(to_coordinates(known.measured.values)))
+    near = Neighbourhood(coordinates(known.measured.values))
     log_g = np.log(known.g.astype(np.float64))
     z = near.of(trial.features)
     distance, index = near.nearest(z, SIMPLEX)

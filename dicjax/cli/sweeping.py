@@ -1,6 +1,7 @@
 """Commands of sweeps."""
 
 import dataclasses
+import logging
 import os
 import pathlib
 import re
@@ -86,6 +87,8 @@ class Run:
         if named:
             _leave_devices()
         if self.dask is not None:
+            # What it says of lost connections is said in a sentence of ours.
+            logging.getLogger("distributed").setLevel(logging.CRITICAL)
             return Dask(self.dask, self.timeout)
         if self.submitit is not None:
             return Submitit(

@@ -114,7 +114,7 @@ class Simulation(_Section):
     dt: float | None = Field(default=None, gt=0, le=0.5)
     current: float | None = Field(default=None, ge=-1000, le=1000)
     noise: float = Field(default=0.0, ge=0, le=1000)
-    max_spikes: int = Field(default=512, ge=1, le=65_536)
+    max_spikes: int | None = Field(default=None, ge=1, le=65_536)
 
     @pydantic.model_validator(mode="after")
     def _leaves_time(self):

@@ -8,7 +8,7 @@ import pathlib
 import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import as_completed
+from concurrent.futures import as_completed, CancelledError
 from typing import Any, Protocol
 
 from dicjax.sweeps.jobs import Told
@@ -141,10 +141,10 @@ class Dask:
 
         left = set(futures)
         while left:
-            # What a scheduler that died will never answer is not waited for.
-            with contextlib.suppress(TimeoutError):
+            # A scheduler that died takes all futures with it.
+            with contextlib.suppress(TimeoutError, CancelledError):
                 distributed.wait(left, timeout=EVERY, return_when="FIRST_COMPLETED")
-            if client.status != "running":
+            if client.status != "running" or all(x.cancelled() for x in left):
                 raise ConnectionError(
                     f"The scheduler of Dask at {self.address} is gone: start it again, "
                     "and then the same sweep, which goes on from where it was."

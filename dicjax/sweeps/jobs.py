@@ -4,9 +4,11 @@ A unit (a member, a recording) depends on the seed and its number alone.
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+import jax
 import jax.random as jr
 import numpy as np
 import pyarrow as pa
@@ -61,6 +63,7 @@ from dicjax.sweeps.inputs import TARGETS, train_of
 MEMBERS = 16_384  # of a part
 FEWEST_PARTS, MOST_PARTS = 64, 8192
 SMALLEST_PART = 1024  # members
+MOST_HZ = 200.0  # that members are given room for
 SPIKE_BYTES = 12  # of each that there is room for, with copies
 
 Told = Callable[[int, int], None] | None
@@ -135,7 +138,8 @@ class Simulating:
             )
         self.dt = pick(asked.dt, "dt", 0.05)
         self.current = pick(asked.current, "current", 0.0)
-        each = 4 * len(self.neuron.channels) + SPIKE_BYTES * asked.max_spikes
+        self.room = asked.max_spikes or _room(self.duration - self.discard)
+        each = 4 * len(self.neuron.channels) + SPIKE_BYTES * self.room
         self.batches = Batches(each)
         self.key, self.noise_key = jr.split(jr.key(config.seed))
 
@@ -175,7 +179,7 @@ class Simulating:
             stimulus=stimulus_of(
                 self.noise_key, self.config.simulation.noise, self.current, numbers
             ),
-            max_spikes=self.config.simulation.max_spikes,
+            max_spikes=self.room,
             on_progress=told,
         )
 
@@ -183,18 +187,17 @@ class Simulating:
         numbers = np.concatenate([x for x, *_ in results])
         g = np.concatenate([x for _, x, _ in results])
         runs = [run for *_, run in results if run is not None]
-        room = self.config.simulation.max_spikes
         join = lambda name, empty: np.concatenate(
             [empty, *[getattr(run, name) for run in runs]]
         )
-        times = join("spike_times", np.zeros((0, room), np.float32))
+        times = join("spike_times", np.zeros((0, self.room), np.float32))
         num_spikes = join("num_spikes", np.zeros(0, np.int32))
         succeeded = join("succeeded", np.zeros(0, bool))
         overflowed = join("overflowed", np.zeros(0, bool))
         columns: dict[str, Column] = {
             **conductance_columns(self.neuron, g),
             **(_dics(self.neuron, g) if "dics" in self.config.save else {}),
-            **feature_columns(_features(times, num_spikes)),
+            **feature_columns(_features(times)),
             "num_spikes": (num_spikes, "1", "number of spikes"),
             "succeeded": (succeeded, "", "stayed finite, and no spike was lost"),
             "overflowed": (overflowed, "", "fired more often than could be recorded"),
@@ -207,14 +210,17 @@ class Simulating:
         return table, counts | {"not drawn": num - len(g)}
 
 
-def _features(times: np.ndarray, num_spikes: np.ndarray) -> Features:
-    """Features of trains, however much room they were given."""
-    most = int(num_spikes.max(initial=1))
-    width = min(times.shape[1], 1 << max(5, (most - 1).bit_length()))
-    if not len(times):  # what nothing is measured on, is compiled for a silent train
-        silent = features_of_all(np.full((1, width), np.inf, np.float32))
-        return Features(*(np.asarray(x)[:0] for x in vars(silent).values()))
-    return features_of_all(times[:, :width])
+def _room(time: float) -> int:
+    """Spikes that a member can fire in this time (ms) before it counts as too many."""
+    return 1 << max(6, math.ceil(math.log2(MOST_HZ * time / 1000)))
+
+
+def _features(times: np.ndarray) -> Features:
+    # As wide as there is room, whoever fires most: sums depend on it in the last digit.
+    if len(times):
+        return features_of_all(times)
+    silent = features_of_all(np.full((1, times.shape[1]), np.inf, np.float32))
+    return jax.tree.map(lambda x: np.asarray(x)[:0], silent)
 
 
 def _dics(neuron: Neuron, g: np.ndarray) -> dict[str, Column]:

@@ -36,6 +36,7 @@ UNLIKE = (
     "is unlike anything the encoder knows: merged cells, or intervals more random than "
     "the model's. Do not rely on the dynamic input conductances read from it"
 )
+UNKNOWN = f"The recording {UNLIKE}; members are judged by simulation all the same."
 PACKAGES = ("dicjax", "jax", "equinox", "diffrax", "numpy")
 
 
@@ -191,8 +192,7 @@ def warnings_about(train: SpikeTrain, posterior: Posterior) -> list[str]:
     """What a user should know about a recording before trusting what follows."""
     warnings = []
     if not posterior.in_distribution[0]:
-        judged = "members are judged by simulation all the same."
-        warnings.append(f"The recording {UNLIKE}; {judged}")
+        warnings.append(UNKNOWN)
     warnings += [finding.message for finding in examine(train)]
     if train.num_spikes < FEW_SPIKES:
         warnings.append(

@@ -1,6 +1,7 @@
 """How far long work is, said as people say it: what is done, and how long it takes."""
 
 import dataclasses
+import pathlib
 
 
 STAGES = {
@@ -12,6 +13,17 @@ STAGES = {
     "certifying": "Trying them under other conditions",
     "writing": "Writing tables, figures and the report",
 }
+FIRST_RUN = (
+    "This is the first run here: programs are compiled, for a minute or two, and kept."
+)
+
+
+def is_first_run() -> bool:
+    """Whether nothing has been compiled and kept here yet."""
+    import jax
+
+    cache = jax.config.values["jax_compilation_cache_dir"]
+    return bool(cache) and not any(pathlib.Path(cache).glob("*-cache"))
 
 
 def stage(said: str) -> str:
@@ -56,8 +68,8 @@ class Pace:
         if self.first is None or self.stage == "writing" or self.done >= self.total:
             return None
         since, few = self.first
-        if self.done <= few:
-            return None
+        if self.done - few < self.total / 10:
+            return None  # by chance
         per_one = (self.changed - since) / (self.done - few)
         left = (self.total - self.done) * per_one - (now - self.changed)
         # Overdue, so that nothing is known any more.

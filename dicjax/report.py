@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 from dicjax import plots
 from dicjax.plots import style
-from dicjax.result import FAILURES, Generated
+from dicjax.result import FAILURES, Generated, grouped
 from dicjax.robustness import HIGHER, MORE, PERTURBATIONS, TWO_SIDED
 from dicjax.simulation import simulate
 from dicjax.spikes import BURSTING, Features, LABELS
@@ -71,6 +71,7 @@ def _context(result: Generated) -> dict[str, Any]:
         "features": feature_rows(result.target, result.features, members),
         "tolerances": _tolerances(result),
         "failures": _failures(result),
+        "rounds": [of.name for of in grouped(result.rounds)],
         "start": _start(result),
         "perturbations": _perturbations(result),
         "num_channels": len(result.neuron.channels),
@@ -150,7 +151,8 @@ def _tolerances(result: Generated) -> str:
 
 def _failures(result: Generated) -> list[tuple[str, list[int]]]:
     counts = [
-        (why, [of.failures.get(why, 0) for of in result.rounds]) for why in FAILURES
+        (why, [of.failures.get(why, 0) for of in grouped(result.rounds)])
+        for why in FAILURES
     ]
     return sorted((x for x in counts if any(x[1])), key=lambda x: -sum(x[1]))
 
@@ -207,7 +209,7 @@ def _figures(result: Generated, members: Int[np.ndarray, " _"]) -> dict[str, Mar
         "posterior": plots.plot_posterior(
             result.posterior, result.dics[members], float(neuron.V_ref)
         ),
-        "yield": plots.plot_yield(result.rounds),
+        "yield": plots.plot_yield(grouped(result.rounds)),
     }
     if len(g):
         different = plots.most_different(g, NUM_TRACES)

@@ -1,6 +1,7 @@
 """What a search for a population ends with."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,30 @@ class Round:
     num_label: int
     num_valid: int
     failures: dict[str, int]
+
+
+def grouped(rounds: Sequence[Round], most: int = 8) -> list[Round]:
+    """Rounds to look at: the first and, where there are many, others taken together."""
+    rest = rounds[1:]
+    size = -(-len(rest) // (most - 1))
+    if size < 2:
+        return list(rounds)
+    together = [_together(rest[i : i + size], i + 2) for i in range(0, len(rest), size)]
+    return [rounds[0], *together]
+
+
+def _together(rounds: Sequence[Round], first: int) -> Round:
+    last = first + len(rounds) - 1
+    failures = {why: 0 for of in rounds for why in of.failures}
+    for why in failures:
+        failures[why] = sum(of.failures.get(why, 0) for of in rounds)
+    return Round(
+        name=f"rounds {first} to {last}" if last > first else rounds[0].name,
+        num=sum(of.num for of in rounds),
+        num_label=sum(of.num_label for of in rounds),
+        num_valid=sum(of.num_valid for of in rounds),
+        failures=failures,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

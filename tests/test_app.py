@@ -1,12 +1,17 @@
 """What lies below the pages of the app."""
 
 import dataclasses
+import io
+import os
+import subprocess
+import sys
 import threading
 import time
 import zipfile
 
 import numpy as np
 import pytest
+from test_readers_kilosort import GROUPS, kilosort
 
 import dicjax as dj
 from dicjax.app import downloads, figures
@@ -15,10 +20,12 @@ from dicjax.app.desk import Desk, example
 from dicjax.app.jobs import Job, Jobs, State
 from dicjax.app.recordings import candidates_of, glance, open_recording, question
 from dicjax.app.runs import job_for, make, Order, read_run, run_folder, summaries
-from dicjax.app.uploads import accepted, check_size, MAX_BYTES, safe_name
+from dicjax.app.scratch import scratch
+from dicjax.app.uploads import accepted, check_size, MAX_BYTES, PARTS, safe_name
 from dicjax.app.words import model_options
 from dicjax.plots import style
-from dicjax.readers.common import Train
+from dicjax.readers.common import checksum, Train
+from dicjax.result import Round
 
 
 # Uploads
@@ -48,25 +55,128 @@ def test_names_of_uploads_are_no_paths(name, safe):
 @pytest.mark.parametrize("name", ("x.exe", "x.py", "x.pkl", "x", "x.csv.html"))
 def test_only_what_readers_read_is_accepted(name):
     with pytest.raises(ValueError, match="cannot be read: export"):
-        accepted(name, b"1")
+        accepted({name: b"1"})
 
 
 def test_uploads_are_bounded_and_not_empty():
     with pytest.raises(ValueError, match="is empty"):
-        accepted("x.csv", b"")
+        accepted({"x.csv": b""})
     with pytest.raises(ValueError, match="more than the 256 MB"):
         check_size("x.csv", MAX_BYTES + 1)
 
 
 def test_an_upload_is_on_disk_only_while_it_is_read():
-    upload = accepted("../../x.csv", b"1\n2\n")
+    upload = accepted({"../../x.csv": b"1\n2\n"})
     with upload.on_disk() as path:
         assert path.read_bytes() == b"1\n2\n"
         assert path.name == "x.csv"
     assert not path.parent.exists()
 
 
+def _zip(files) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def sorting(tmp_path_factory) -> dict[str, bytes]:
+    """The files of a Kilosort folder, those that are not read among them."""
+    folder = kilosort(tmp_path_factory.mktemp("x") / "sorted", group=GROUPS)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {**files, "recording.dat": b"x" * 1000, "amplitudes.npy": b"x"}
+
+
+def _names(upload) -> list[str]:
+    return [train.name for train in open_recording(upload).trains]
+
+
+def test_a_folder_of_kilosort_comes_as_its_files(sorting):
+    upload = accepted(sorting, "../../July 4")
+    assert (upload.name, set(upload.files) - set(PARTS)) == ("July 4", set())
+    assert _names(upload) == ["2", "11"]
+    with upload.on_disk() as path:
+        assert upload.sha256 == checksum(path)
+    assert open_recording(upload).train.source == "July 4"
+    assert _names(accepted(sorting)) == ["2", "11"]
+
+
+@pytest.mark.parametrize("folder", ("", "sorted/", "a/b/sorted/", "../../", "/"))
+def test_a_folder_of_kilosort_comes_as_a_zip(sorting, folder):
+    files = {f"{folder}{name}": content for name, content in sorting.items()}
+    upload = accepted({"July 4.zip": _zip({**files, "else/params.py": b"1"})})
+    assert _names(upload) == ["2", "11"]
+    assert set(upload.files) == {*sorting} - {"recording.dat", "amplitudes.npy"}
+    assert upload.name == ("sorted" if "sorted" in folder else "July 4")
+
+
+def test_a_recording_may_be_zipped():
+    upload = accepted({"x.zip": _zip({"a/../b.csv": b"t_ms\n1\n", "a/read.me": b""})})
+    assert upload == accepted({"b.csv": b"t_ms\n1\n"})
+
+
+def test_several_files_that_are_no_sorting_are_refused(sorting):
+    with pytest.raises(ValueError, match="of which spike_times.npy is missing"):
+        accepted({"a.csv": b"1", "b.csv": b"1"})
+    twice = {f"{x}/spike_times.npy": sorting["spike_times.npy"] for x in "ab"}
+    for files, said in (
+        (twice, "holds 2 folders of Kilosort"),
+        ({"a.csv": b"1", "b.csv": b"1"}, "holds no one recording"),
+        ({"x.zip": _zip({"b.csv": b"1"})}, "holds no one recording"),
+        ({f"{i}": b"" for i in range(10_001)}, "over 10,000 files"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            accepted({"x.zip": _zip(files)})
+
+
+def test_zips_that_unpack_to_too_much_are_refused(sorting, monkeypatch):
+    bomb = _zip({"spike_times.npy": b"0" * 200_000, "params.py": b"#" * 200_000})
+    monkeypatch.setattr("dicjax.app.uploads.MAX_BYTES", 300_000)
+    assert len(bomb) < 2000
+    with pytest.raises(ValueError, match="unpacks to more than"):
+        accepted({"x.zip": bomb})
+    # Also where it claims less of itself.
+    size = (200_000).to_bytes(4, "little")
+    with pytest.raises(ValueError, match="x.zip"):
+        accepted({"x.zip": bomb.replace(size, (10).to_bytes(4, "little"))})
+    assert accepted({"x.zip": _zip(sorting)}).files
+
+
+@pytest.mark.parametrize("content", (b"", b"PK", b"not a zip" * 9))
+def test_damaged_zips_are_refused(content):
+    with pytest.raises(ValueError, match="x.zip is not a zip, or is damaged"):
+        accepted({"x.zip": content})
+
+
+def test_what_a_killed_app_left_goes_and_what_is_used_stays(tmp_path):
+    left, fresh = tmp_path / ".temporary-left", tmp_path / ".temporary-fresh"
+    for folder in (left, fresh):
+        folder.mkdir()
+        (folder / "upload").write_text("x")
+    (left / "in-use").touch()
+    (tmp_path / "a_run").mkdir()
+    with scratch(tmp_path) as first:
+        assert not left.exists()
+        assert fresh.exists()  # it may be about to be locked
+        (first / "upload").write_text("x")
+        code = "import sys, pathlib; from dicjax.app.scratch import scratch\n"
+        code += "with scratch(pathlib.Path(sys.argv[1])): pass"
+        subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+        assert (first / "upload").exists()
+    assert not first.exists()
+    os.utime(fresh, (0, 0))
+    with scratch(tmp_path):
+        assert not fresh.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["a_run"]
+
+
 # The question of units
+
+
+def _accepted(content: bytes):
+    return accepted({"x.csv": content})
 
 
 def _text(times, header="") -> bytes:
@@ -77,14 +187,14 @@ STEADY = 5.0 + 185.0 * np.arange(98)  # ms, a tonic neuron at 5.4 Hz
 
 
 def test_a_file_that_states_its_unit_raises_no_question():
-    recording = open_recording(accepted("x.csv", _text(STEADY / 1e3, "time_s\n")))
+    recording = open_recording(_accepted(_text(STEADY / 1e3, "time_s\n")))
     assert recording.candidates == ()
     assert recording.train.num_spikes == 98
     assert recording.train.t_stop == pytest.approx(STEADY[-1])
 
 
 def test_a_file_that_does_not_say_is_asked_about_with_rates():
-    recording = open_recording(accepted("x.csv", _text(STEADY + 0.25)))
+    recording = open_recording(_accepted(_text(STEADY + 0.25)))
     assert not recording.trains
     assert [x.unit for x in recording.candidates] == ["ms", "s", "us"]
     assert [x.is_credible for x in recording.candidates] == [True, False, False]
@@ -97,7 +207,7 @@ def test_a_file_that_does_not_say_is_asked_about_with_rates():
 
 
 def test_an_impossible_answer_is_refused_and_changes_nothing():
-    recording = open_recording(accepted("x.csv", _text(STEADY + 0.25)))
+    recording = open_recording(_accepted(_text(STEADY + 0.25)))
     with pytest.raises(ValueError, match="not plausible"):
         recording.answer("us")
     assert not recording.trains
@@ -132,12 +242,12 @@ def test_times_of_a_usual_unit_are_asked_about_only_where_that_cannot_be():
 )
 def test_bad_files_are_refused_in_a_sentence(content, said):
     with pytest.raises(ValueError, match=said):
-        recording = open_recording(accepted("x.csv", content))
+        recording = open_recording(_accepted(content))
         recording.answer("ms")
 
 
 def test_a_glance_follows_the_window():
-    recording = open_recording(accepted("x.csv", _text(STEADY, "time_ms\n")))
+    recording = open_recording(_accepted(_text(STEADY, "time_ms\n")))
     whole = glance(recording)
     assert whole.pattern == "tonic"
     assert dict(whole.facts)["spikes"] == "98"
@@ -154,7 +264,7 @@ def test_a_glance_follows_the_window():
 
 def test_a_pause_is_told_without_options_of_the_command_line():
     times = np.append(STEADY, STEADY + 60_000.0)
-    recording = open_recording(accepted("x.csv", _text(times, "time_ms\n")))
+    recording = open_recording(_accepted(_text(times, "time_ms\n")))
     (finding,) = glance(recording).findings
     assert "--" not in finding.message
     assert "consider the window 60.005 to 77.95 s." in finding.message
@@ -277,7 +387,7 @@ def run(tmp_path_factory):
     order = Order(
         recording.train, recording.upload.sha256, model="stg-prinz", members=6
     )
-    job = job_for(order, recording, desk.folder, ())
+    job = job_for(order, desk.folder, ())
     desk.jobs.submit(job)
     _until(lambda: job.state.is_over, 400)
     assert job.state is State.DONE, job.message
@@ -337,10 +447,9 @@ def test_addresses_reach_runs_only(run):
 
 def test_no_two_runs_share_a_name(run):
     desk, job = run
-    recording = open_recording(example())
     taken = {}
     for _ in range(4):
-        again = job_for(job.order, recording, desk.folder, taken)
+        again = job_for(job.order, desk.folder, taken)
         taken[again.name] = again
     assert len(taken) == 4
 
@@ -390,7 +499,7 @@ def test_figures_are_drawn_in_the_colours_of_the_report(run, colors):
         figures.posterior(outcome.inference, outcome.dics, colors),
         figures.conductances(outcome.channels, outcome.g, [0, 1], ["a", "b"], colors),
         figures.correlations(outcome.channels, outcome.g, colors),
-        figures.yields(outcome.about["rounds"], colors),
+        figures.yields([Round(**x) for x in outcome.about["rounds"]], colors),
     ]
     for plot in plots:
         assert plot["layout"]["font"]["color"] == colors.ink

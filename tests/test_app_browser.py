@@ -13,8 +13,10 @@ import sys
 import zipfile
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from pyarrow import parquet
+from test_readers_kilosort import GROUPS, kilosort
 
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -115,6 +117,10 @@ def _tab(browser, app: App, scheme: str = "light") -> Iterator:
 def _upload(tab, name: str, content: bytes) -> None:
     file = {"name": name, "mimeType": "application/octet-stream", "buffer": content}
     tab.locator("input[type=file]").set_input_files(file)
+
+
+def _column(times) -> bytes:
+    return b"".join(b"%.3f\n" % t for t in times)
 
 
 def _open_example(tab) -> None:
@@ -287,6 +293,68 @@ def test_a_neuron_is_chosen_where_there_are_several(browser, app):
         sync_api.expect(facts).to_contain_text("90 ms")
 
 
+def test_what_the_encoder_does_not_know_is_told_before_anything_is_made(browser, app):
+    rng = np.random.default_rng(0)
+    times = np.cumsum(3 + rng.exponential(60, 400))
+    with _tab(browser, app) as tab:
+        _upload(tab, "poisson.csv", b"time_ms\n" + _column(times))
+        verdict = tab.get_by_test_id("verdict")
+        sync_api.expect(verdict).to_contain_text("is unlike anything the encoder")
+    with _tab(browser, app) as tab:
+        _open_example(tab)
+        verdict = tab.get_by_test_id("verdict")
+        sync_api.expect(verdict).to_contain_text("Nothing odd")
+
+
+@pytest.fixture
+def sorting(tmp_path) -> pathlib.Path:
+    """The folder of a sorting, in another, beside what is large and not read."""
+    top = tmp_path / "July 4"
+    top.mkdir()
+    (top / "recording.dat").write_bytes(b"x" * 1000)
+    (top / "notes").mkdir()
+    (top / "notes" / "params.py").write_text("sample_rate = 1.0")
+    return kilosort(top / "sorted", group=GROUPS).parent
+
+
+def _shows_the_sorting(tab, name: str) -> None:
+    tab.wait_for_url("**/recording/*")
+    sync_api.expect(tab.get_by_label("Neuron (2 in the file)")).to_be_visible()
+    sync_api.expect(tab.get_by_test_id("facts")).to_contain_text("50.12 ms")
+    assert tab.get_by_text(name, exact=True).first.is_visible()
+
+
+def test_a_folder_of_kilosort_is_chosen(browser, app, sorting):
+    with _tab(browser, app) as tab:
+        for folder, name in ((sorting, "sorted"), (sorting / "sorted", "sorted")):
+            tab.goto(app.url)
+            with tab.expect_file_chooser() as caught:
+                tab.get_by_role("button", name="A folder of Kilosort").click()
+            caught.value.set_files(folder)
+            _shows_the_sorting(tab, name)
+        tab.goto(app.url)
+        files = [*(sorting / "sorted").iterdir(), sorting / "recording.dat"]
+        tab.locator("input[type=file]").set_input_files(files)
+        _shows_the_sorting(tab, "kilosort")
+        tab.goto(app.url)
+        with tab.expect_file_chooser() as caught:
+            tab.get_by_role("button", name="A folder of Kilosort").click()
+        caught.value.set_files(sorting / "notes")
+        notice = tab.get_by_test_id("notice")
+        sync_api.expect(notice).to_contain_text("notes is no folder of Kilosort")
+
+
+def test_a_folder_of_kilosort_is_dropped(browser, app, sorting):
+    with _tab(browser, app) as tab:
+        box = tab.get_by_text("Drop a recording here").bounding_box()
+        drag = {"items": [], "files": [str(sorting)], "dragOperationsMask": 1}
+        session = tab.context.new_cdp_session(tab)
+        for kind in ("dragEnter", "dragOver", "drop"):
+            place = {"type": kind, "x": box["x"] + 5, "y": box["y"] + 5, "data": drag}
+            session.send("Input.dispatchDragEvent", place)
+        _shows_the_sorting(tab, "sorted")
+
+
 def test_what_no_model_can_do_is_refused_where_one_looks(browser, app):
     times = b"".join(b"%.3f\n" % (5000.0 * i + 1) for i in range(60))
     with _tab(browser, app) as tab:
@@ -303,6 +371,35 @@ def test_what_no_model_can_do_is_refused_where_one_looks(browser, app):
         assert "--" not in message.inner_text()
         tab.get_by_text("Back to the recording").click()
         tab.get_by_test_id("generate").wait_for()
+
+
+def test_a_refused_run_offers_what_may_help(browser, app):
+    with _tab(browser, app) as tab:
+        _open_example(tab)
+        _generate(tab, "4", "fast")
+        message = tab.get_by_test_id("message")
+        message.wait_for(timeout=PATIENCE)
+        refused = tab.url
+        use = tab.get_by_test_id("use-model")
+        assert "slow" in use.inner_text()
+        use.click()
+        tab.wait_for_url(lambda url: "/run/" in url and url != refused)
+        headline = tab.get_by_test_id("headline")
+        headline.wait_for(timeout=PATIENCE)
+        assert headline.inner_text().startswith("4 of 4")
+
+
+def test_a_run_of_the_command_line_shows_what_it_holds(browser, app):
+    with _tab(browser, app) as tab:
+        _open_example(tab)
+        _generate(tab, "4")
+        tab.get_by_test_id("headline").wait_for(timeout=PATIENCE)
+        (app.folder / tab.url.rpartition("/")[2] / "recording.npz").unlink()
+        tab.reload()
+        sync_api.expect(tab.get_by_text("made on the command line")).to_be_visible()
+        sync_api.expect(tab.get_by_test_id("features")).to_contain_text("725")
+        lead = tab.get_by_text("444 spikes in 59.5 s")
+        sync_api.expect(lead).to_be_visible()
 
 
 def test_the_screen_turns_dark_and_stays_so(browser, app):

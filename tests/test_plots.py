@@ -21,7 +21,7 @@ from dicjax.explanation import Attribution, identifiability, ReachabilityMap
 from dicjax.plots import activity, explanation, population, style
 from dicjax.posterior import NUM_DRAWS
 from dicjax.report import write_report
-from dicjax.result import Generated, Round
+from dicjax.result import Generated, grouped, Round
 from dicjax.spikes import (
     BURSTING,
     Features,
@@ -193,6 +193,19 @@ def test_a_silent_recording_has_no_features_to_show(generated):
     silent = jax.tree.map(lambda x: x[0], spike_features(np.full((1, 128), np.inf)))
     with pytest.raises(ValueError, match="silent"):
         plots.plot_features(silent, generated.features, 0.1, generated.accepted)
+
+
+def test_many_rounds_are_looked_at_together():
+    rounds = [Round(f"x {i + 1}", 10, 5, i, {"a": 1, f"b{i}": 2}) for i in range(40)]
+    few = grouped(rounds)
+    assert len(few) <= 8
+    assert few[0] == rounds[0]
+    assert [few[1].name, few[-1].name] == ["rounds 2 to 7", "rounds 38 to 40"]
+    assert sum(x.num for x in few) == 400
+    assert sum(x.num_valid for x in few) == sum(range(40))
+    assert few[1].failures == {"a": 6, **{f"b{i}": 2 for i in range(1, 7)}}
+    assert grouped(rounds[:8]) == rounds[:8]
+    assert grouped(rounds[:9])[-1].name == "rounds 8 to 9"
 
 
 def test_bars_of_a_round_add_up_to_all_of_it():

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from dicjax.cli.common import as_lines, Progress
-from dicjax.progress import duration, Pace, stage
+from dicjax.progress import duration, FIRST_RUN, Pace, stage
 
 
 def test_time_left_follows_what_is_found_since_something_was():
@@ -17,6 +17,8 @@ def test_time_left_follows_what_is_found_since_something_was():
     assert pace.seconds_left(3.0) is None
     pace.note("correcting, round 1", 1, 100, 40.0)  # after a minute of compiling
     assert pace.seconds_left(40.0) is None
+    pace.note("correcting, round 2", 9, 100, 45.0)
+    assert pace.seconds_left(45.0) is None
     pace.note("correcting, round 2", 26, 100, 50.0)
     assert pace.seconds_left(50.0) == pytest.approx(74 * 10 / 25)
     pace.note("correcting, round 2", 26, 100, 58.0)  # the same, said again
@@ -63,7 +65,7 @@ def _followed(capture, monkeypatch) -> str:
 
 def test_a_log_gets_a_line_per_stage(monkeypatch):
     lines = _followed(io.StringIO(), monkeypatch).splitlines()
-    lines = [line for line in lines if not line.startswith("First run")]
+    lines = [line for line in lines if not line.startswith("This is the first run")]
     assert lines == [
         "Correcting those that missed (round 1) (0 s)",
         "Writing tables, figures and the report (0 s)",
@@ -74,7 +76,7 @@ def test_a_terminal_gets_one_line_that_is_wiped(monkeypatch):
     said = _followed(_Terminal(), monkeypatch)
     assert "(round 1): 30 of 50 (0 s, about 0 s to go)" in said
     assert said.endswith("\r\x1b[K")
-    assert "\n" not in said.replace("First run here: programs are compiled", "", 1)
+    assert "\n" not in said.replace(f"{FIRST_RUN}\n", "")
 
 
 def test_a_table_is_read_downward_on_a_terminal():

@@ -10,6 +10,7 @@ from dicjax.app.recordings import open_recording, Recording
 from dicjax.app.runs import make
 from dicjax.app.uploads import accepted, Upload
 from dicjax.pipeline import infer, suit
+from dicjax.progress import is_first_run
 
 
 MAX_OPEN = 8  # recordings kept in memory
@@ -26,6 +27,7 @@ class Desk:
         self.recordings: collections.OrderedDict[int, Recording] = (
             collections.OrderedDict()
         )
+        self.is_first_run = is_first_run()
         work = functools.partial(make, folder=folder)
         self.jobs = Jobs(work, str(self.log), warm_up)
 
@@ -48,5 +50,5 @@ def example() -> Upload:
     beside = inside.parents[1] / "examples"  # in a checkout
     for folder in (beside, inside):
         if (folder / EXAMPLE).exists():
-            return accepted(EXAMPLE, (folder / EXAMPLE).read_bytes())
+            return accepted({EXAMPLE: (folder / EXAMPLE).read_bytes()})
     raise ValueError(f"{EXAMPLE} is not installed: take a recording of yours.")

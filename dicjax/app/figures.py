@@ -39,6 +39,7 @@ from dicjax.plots.activity import (
 )
 from dicjax.plots.population import correlations_of, logarithms_of
 from dicjax.plots.style import short
+from dicjax.result import Round
 from dicjax.spikes import Features, SpikeTrain
 from dicjax.trial import wilson
 
@@ -409,25 +410,24 @@ def correlations(channels: Sequence[str], g: np.ndarray, colors: Palette) -> Plo
     return as_plot(figure)
 
 
-def yields(rounds: Sequence[dict[str, Any]], colors: Palette) -> Plot:
+def yields(rounds: Sequence[Round], colors: Palette) -> Plot:
     """How many candidates of every round were valid, or had the right pattern only."""
     figure = new_plot(colors, 100 + 30 * len(rounds), left=150)
     rows = list(range(len(rounds)))
-    names = [f"{x['name']} ({x['num']})" for x in rounds]
+    names = [f"{x.name} ({x.num:,})" for x in rounds]
     parts = (
-        ("valid", [x["num_valid"] for x in rounds], colors.members, colors.paper),
+        ("valid", [x.num_valid for x in rounds], colors.members, colors.paper),
         (
             "right pattern only",
-            [x["num_label"] - x["num_valid"] for x in rounds],
+            [x.num_label - x.num_valid for x in rounds],
             faint(colors.members, 0.4),
             colors.ink,
         ),
-        ("else", [x["num"] - x["num_label"] for x in rounds], colors.grid, colors.ink),
+        ("else", [x.num - x.num_label for x in rounds], colors.grid, colors.ink),
     )
     for name, counts, color, ink in parts:
         share = [
-            100 * count / max(x["num"], 1)
-            for count, x in zip(counts, rounds, strict=True)
+            100 * count / max(x.num, 1) for count, x in zip(counts, rounds, strict=True)
         ]
         figure.add_bar(
             y=rows,
@@ -443,7 +443,7 @@ def yields(rounds: Sequence[dict[str, Any]], colors: Palette) -> Plot:
             hovertemplate="%{text} candidates, %{x:.1f} %",
         )
     for row, x in zip(rows, rounds, strict=True):
-        ends = [100 * end for end in wilson(x["num_valid"], x["num"])]
+        ends = [100 * end for end in wilson(x.num_valid, x.num)]
         figure.add_scatter(
             x=ends,
             y=[row + 0.42] * 2,

@@ -11,6 +11,7 @@ import numpy as np
 from dicjax import readers
 from dicjax.anomalies import examine, Finding
 from dicjax.app.uploads import Upload
+from dicjax.pipeline import infer, suit
 from dicjax.readers.common import Train
 from dicjax.readers.plausibility import is_credible, POSSIBLE_HZ
 from dicjax.readers.units import milliseconds_per, samples_at
@@ -189,6 +190,12 @@ def glance(recording: Recording) -> Glance:
 
 def _plain(message: object) -> str:
     return advice_of(message).said(in_words)
+
+
+def is_known(train: SpikeTrain, model: str) -> bool:
+    """Whether a train resembles what the encoder of a model was trained on."""
+    name = suit(train) if model == "auto" else model
+    return bool(infer([train], name).in_distribution[0])
 
 
 def _counts(train: SpikeTrain) -> tuple[tuple[str, str], ...]:

@@ -13,15 +13,14 @@ import jax
 import numpy as np
 
 from dicjax.app.jobs import Job
-from dicjax.app.recordings import Recording
 from dicjax.config import GenerateConfig
 from dicjax.pipeline import generate
 from dicjax.plots import most_different
 from dicjax.plots.population import density_of
-from dicjax.remedies import advice_of, in_words
+from dicjax.remedies import advice_of, in_words, Remedy
 from dicjax.report import potentials, shown, write_report
 from dicjax.result import Generated
-from dicjax.spikes import Features, pad_trains, spike_features, SpikeTrain
+from dicjax.spikes import Features, LABELS, pad_trains, spike_features, SpikeTrain
 from dicjax.stored import read_population, StoredPopulation
 from dicjax.tables import read_manifest, write_folder, write_population
 from dicjax.trial import features_of
@@ -45,14 +44,27 @@ class Order:
     seed: int = 0
     config: GenerateConfig = GenerateConfig()
 
+    def changed(self, remedy: Remedy) -> "Order | None":
+        """The same with a setting as a remedy wants it; none if it has none such."""
+        value = remedy.value
+        match remedy.setting:
+            case "model":
+                return dataclasses.replace(self, model=value)
+            case "out_of_range" | "budget":
+                config = dataclasses.replace(self.config, **{remedy.setting: value})
+                return dataclasses.replace(self, config=config)
+            case "window":
+                train = self.train.window(*value)
+                return dataclasses.replace(self, train=train, window=value)
+        return None
 
-def job_for(
-    order: Order, recording: Recording, folder: pathlib.Path, taken: Container[str]
-) -> Job:
+
+def job_for(order: Order, folder: pathlib.Path, taken: Container[str]) -> Job:
     """A job by a name that no other has, and no other run in the folder."""
-    stem = pathlib.PurePath(recording.upload.name).stem
-    if len(recording.trains) > 1:
-        stem += f"_{order.train.name}"
+    train = order.train
+    stem = pathlib.PurePath(train.source).stem
+    if train.name != stem:
+        stem += f"_{train.name}"
     stem = re.sub(r"[^\w\-]+", "_", stem).strip("_")[:40] or "recording"
     now = datetime.datetime.now()
     name = f"{now:%Y-%m-%d_%H%M%S}_{stem}"
@@ -60,15 +72,13 @@ def job_for(
     while name in taken or (folder / name).exists():
         name = f"{now:%Y-%m-%d_%H%M%S}_{number}_{stem}"
         number += 1
-    return Job(name, title_of(recording), order)
+    return Job(name, title_of(train.source, train.name), order)
 
 
-def title_of(recording: Recording) -> str:
-    """The file and, where it has several, the neuron."""
-    name = recording.upload.name
-    if len(recording.trains) < 2:
-        return name
-    return f"{name}, {recording.trains[recording.chosen].name}"
+def title_of(file: str, neuron: str) -> str:
+    """The file and, where it is not named after it, the neuron."""
+    is_named = neuron and neuron != pathlib.PurePath(file).stem
+    return f"{file}, {neuron}" if is_named else file
 
 
 def make(job: Job, folder: pathlib.Path) -> None:
@@ -172,9 +182,7 @@ def summaries(folder: pathlib.Path) -> list[Summary]:
 
 def _in_short(about: dict[str, Any]) -> tuple[str, str, int, int]:
     source = about.get("source") or {}
-    title, unit = source.get("file") or "recording", source.get("unit")
-    if unit and unit != pathlib.PurePath(title).stem:
-        title = f"{title}, {unit}"
+    title = title_of(source.get("file") or "recording", source.get("unit") or "")
     found, asked = (int(about.get(x) or 0) for x in ("num_accepted", "num_asked"))
     return title, str(about.get("model")), found, asked
 
@@ -259,9 +267,27 @@ def read_run(folder: pathlib.Path) -> Outcome:
         accepted=population.accepted,
         features=jax.tree.map(np.asarray, features),
         train=train,
-        target=None if train is None else features_of(train),
+        target=_told(about) if train is None else features_of(train),
         inference=inference,
         traces=traces,
+    )
+
+
+def _told(about: dict[str, Any]) -> Features | None:
+    """The recording's features, as far as a manifest tells them."""
+    told = (about.get("source") or {}).get("features") or {}
+    if told.get("label") not in LABELS:
+        return None
+    value = lambda name: np.asarray(np.nan if told.get(name) is None else told[name])
+    num = np.asarray(int(about["source"].get("num_spikes") or 0))
+    names = {field.name for field in dataclasses.fields(Features)}
+    names -= {"label", "num_spikes", "num_bursts", "isi_quartiles"}
+    return Features(
+        label=np.asarray(LABELS.index(told["label"])),
+        num_spikes=num,
+        num_bursts=np.asarray(0),
+        isi_quartiles=np.full(3, np.nan),
+        **{name: value(name) for name in names},
     )
 
 

@@ -2,7 +2,6 @@
 
 import logging
 import pathlib
-import shutil
 import signal
 import socket
 import tempfile
@@ -21,6 +20,7 @@ from dicjax.app.pages.home import home
 from dicjax.app.pages.recording import recording_page
 from dicjax.app.pages.run import run_page
 from dicjax.app.runs import run_folder
+from dicjax.app.scratch import scratch
 from dicjax.app.theme import ICON
 
 
@@ -51,10 +51,21 @@ def serve(
     """
     folder = _usable(folder)
     listening = _socket(port)
+    with scratch(folder) as temporary:
+        before, tempfile.tempdir = tempfile.tempdir, str(temporary)
+        try:
+            _serve(Desk(folder), listening, open_browser, announce)
+        finally:
+            tempfile.tempdir = before
+
+
+def _serve(
+    desk: Desk,
+    listening: socket.socket,
+    open_browser: bool,
+    announce: Callable[[str], None],
+) -> None:
     address = f"http://{HOST}:{listening.getsockname()[1]}"
-    temporary = tempfile.mkdtemp(prefix=".temporary-", dir=folder)
-    before, tempfile.tempdir = tempfile.tempdir, temporary
-    desk = Desk(folder)
     handler = logging.FileHandler(desk.log, delay=True, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
     for name in ("dicjax", "nicegui", "uvicorn.error"):
@@ -83,8 +94,6 @@ def serve(
         uvicorn.Server(config).run(sockets=[listening])
     finally:
         desk.jobs.close(LAST_WORK)
-        tempfile.tempdir = before
-        shutil.rmtree(temporary, ignore_errors=True)
         handler.close()
 
 

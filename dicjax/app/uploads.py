@@ -1,58 +1,71 @@
-"""Files that a browser sends: their names are not trusted, and they are not kept."""
+"""Files that a browser sends: their names are not trusted, and they are not kept.
+
+A recording is one file, or the few files of a Kilosort folder that are read. Either may
+come in a zip, of which nothing else is unpacked, and nothing outside memory.
+"""
 
 import contextlib
 import dataclasses
-import hashlib
+import functools
+import io
 import pathlib
 import re
 import tempfile
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 
 from dicjax import readers
-from dicjax.readers.common import MAX_BYTES as MAX_BYTES
+from dicjax.readers.common import checksum, MAX_BYTES as MAX_BYTES, reading, TooLarge
+from dicjax.readers.kilosort import PARTS as PARTS, TIMES
 
 
 # What neo reads beyond our own readers; that of others is told when they are read.
 NEO = (".nex", ".plx", ".nev", ".smr", ".nix", ".abf", ".nsx", ".ntt", ".nse", ".edf")
 SUFFIXES = (*readers.READERS, *NEO)
 MAX_NAME = 60  # characters that are kept of a name
+MAX_ENTRIES = 10_000  # in a zip
+ENTRY = b"PK\x01\x02"  # how each of them begins, in its list
+SORTING = "kilosort"  # a folder whose name is not told
 
 
 @dataclasses.dataclass(frozen=True)
 class Upload:
-    """A file in memory, by a name that can be trusted."""
+    """A file, or a folder of files, in memory, by names that can be trusted."""
 
     name: str
-    content: bytes
+    files: Mapping[str, bytes]
 
-    @property
+    @functools.cached_property
     def sha256(self) -> str:
         """Its checksum, as the manifest of a run states it."""
-        return hashlib.sha256(self.content).hexdigest()
+        with self.on_disk() as path:
+            return checksum(path)
 
     @contextlib.contextmanager
     def on_disk(self) -> Iterator[pathlib.Path]:
-        """The file under its own name, for as long as readers need it."""
-        with tempfile.TemporaryDirectory(prefix="upload-") as folder:
-            path = pathlib.Path(folder) / self.name
-            path.write_bytes(self.content)
+        """The file or folder under its own name, for as long as readers need it."""
+        with tempfile.TemporaryDirectory(prefix="upload-") as top:
+            path = pathlib.Path(top) / self.name
+            if [*self.files] == [self.name]:
+                path.write_bytes(self.files[self.name])
+            else:
+                path.mkdir()
+                for name, content in self.files.items():
+                    (path / name).write_bytes(content)
             yield path
 
 
-def accepted(name: str, content: bytes) -> Upload:
-    """The upload, or a `ValueError` if it is nothing that dicjax reads."""
-    name = safe_name(name)
-    suffix = pathlib.PurePosixPath(name).suffix
-    if suffix.lower() not in SUFFIXES:
-        kind = f"Files of the kind {suffix}" if suffix else "Files without an ending"
-        raise ValueError(
-            f"{kind} cannot be read: export the spike times as one of "
-            f"{', '.join(readers.READERS)}."
-        )
-    check_size(name, len(content))
-    if not content:
-        raise ValueError(f"{name} is empty: export the recording again.")
-    return Upload(name, content)
+def accepted(files: Mapping[str, bytes], folder: str = "") -> Upload:
+    """The upload of some files, or a `ValueError` if they are nothing that is read.
+
+    `folder` names the folder that they come from, if that is known.
+    """
+    check_size(folder or next(iter(files), ""), sum(map(len, files.values())))
+    if len(files) > 1:
+        parts = {name: files[name] for name in PARTS if name in files}
+        return _sorting(folder or SORTING, parts)
+    ((name, content),) = files.items()
+    return _file(safe_name(name), content)
 
 
 def check_size(name: str, num_bytes: int) -> None:
@@ -72,3 +85,75 @@ def safe_name(name: str) -> str:
     stem = re.sub(r"[^\w\-+ ]", "_", stem).strip(" _")[:MAX_NAME] or "recording"
     suffix = re.sub(r"\W", "", suffix, flags=re.ASCII)[:8]
     return f"{stem}.{suffix}" if suffix else stem
+
+
+def _file(name: str, content: bytes) -> Upload:
+    suffix = pathlib.PurePosixPath(name).suffix
+    if suffix.lower() == ".zip":
+        return _unzipped(name, content)
+    if suffix.lower() not in SUFFIXES:
+        kind = f"Files of the kind {suffix}" if suffix else "Files without an ending"
+        raise ValueError(
+            f"{kind} cannot be read: export the spike times as one of "
+            f"{', '.join(readers.READERS)}."
+        )
+    if not content:
+        raise ValueError(f"{name} is empty: export the recording again.")
+    return Upload(name, {name: content})
+
+
+def _sorting(name: str, parts: Mapping[str, bytes]) -> Upload:
+    if TIMES not in parts:
+        raise ValueError(
+            f"Several files are taken only if they are those of Kilosort, of which "
+            f"{TIMES} is missing: give them all, or one recording at a time."
+        )
+    # As a folder, whose name cannot be that of a file in it.
+    return Upload(pathlib.PurePosixPath(safe_name(name)).stem, parts)
+
+
+def _unzipped(name: str, content: bytes) -> Upload:
+    """What a zip holds: the folder of Kilosort, or else one recording."""
+    if content.count(ENTRY) > MAX_ENTRIES:
+        raise ValueError(
+            f"{name} holds over {MAX_ENTRIES:,} files: zip those of one recording."
+        )
+    with reading(pathlib.Path(name), "a zip"):
+        archive = zipfile.ZipFile(io.BytesIO(content))
+    paths = [pathlib.PurePosixPath(x) for x in archive.namelist()]
+    folders = [path.parent for path in paths if path.name == TIMES]
+    if len(folders) == 1:
+        (folder,) = folders
+        wanted = [path for path in paths if path.parent == folder]
+        wanted = [path for path in wanted if path.name in PARTS]
+        files = _contents(name, archive, wanted)
+        own = folder.name.strip(".") or pathlib.PurePosixPath(name).stem
+        return _sorting(own, files)
+    kinds = [path for path in paths if path.suffix.lower() in SUFFIXES]
+    alone = [path for path in kinds if not path.name.startswith((".", "._"))]
+    if folders or len(alone) != 1:
+        what = f"{len(folders)} folders of Kilosort" if folders else "no one recording"
+        raise ValueError(
+            f"{name} holds {what}: zip one folder of Kilosort, or one recording."
+        )
+    ((inner, own),) = _contents(name, archive, alone).items()
+    return _file(safe_name(inner), own)
+
+
+def _contents(
+    name: str, archive: zipfile.ZipFile, paths: list[pathlib.PurePosixPath]
+) -> dict[str, bytes]:
+    """Files of a zip, by the last parts of their paths."""
+    found, room = {}, MAX_BYTES
+    with reading(pathlib.Path(name), "a whole zip without a password"):
+        for path in paths:
+            # What it says of sizes may be wrong, so that reading ends where room does.
+            with archive.open(str(path)) as file:
+                found[path.name] = file.read(room + 1)
+            room -= len(found[path.name])
+            if room < 0:
+                raise TooLarge(
+                    f"{name} unpacks to more than the {MAX_BYTES / 2**20:.0f} MB that "
+                    "are read: leave out all but spike times."
+                )
+    return found

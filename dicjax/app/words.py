@@ -1,6 +1,7 @@
 """What the app calls things, for people who do not program."""
 
 from dicjax.checkpoint import shipped_models
+from dicjax.remedies import in_words, Remedy
 
 
 MODELS = {
@@ -33,6 +34,15 @@ def model_options() -> dict[str, str]:
 def model_note(name: str) -> str:
     """What a model does, in half a sentence."""
     return MODELS.get(name, (name, ""))[1]
+
+
+def button_for(remedy: Remedy) -> str:
+    """What a button that applies a remedy says."""
+    if remedy.setting == "model":
+        return f"Use: {model_name(remedy.value)}"
+    if remedy.setting == "out_of_range":
+        return "Try all the same"
+    return f"Use {in_words(remedy)}"
 
 
 def model_name(name: str) -> str:

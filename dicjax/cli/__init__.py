@@ -21,7 +21,7 @@ from dicjax.cli.recording import Recording
 from dicjax.cli.serving import App
 from dicjax.cli.sweeping import SweepCommand
 from dicjax.config import GenerateConfig
-from dicjax.readers.common import listing
+from dicjax.readers.common import checksum, listing
 from dicjax.remedies import advice_of, as_option, in_words
 
 
@@ -81,7 +81,7 @@ class Generate:
             settings = result.settings | {
                 "warnings": [x.said(in_words) for x in warned],
                 "seed": self.seed,
-                "source_sha256": _sha256(self.recording),
+                "source_sha256": checksum(self.recording),
                 "window_ms": self.source.window,
             }
             result = dataclasses.replace(result, settings=settings)
@@ -300,14 +300,6 @@ class Dic:
         columns["threshold"] = [own.names[i] for i in np.asarray(own.status)]
         write_table(columns, self.out)
         return 0
-
-
-def _sha256(path: pathlib.Path) -> str:
-    import hashlib
-
-    # In a folder of Kilosort, beside all that was recorded, these are the spikes.
-    files = sorted(path.glob("spike_*.npy")) if path.is_dir() else [path]
-    return hashlib.sha256(b"".join(x.read_bytes() for x in files)).hexdigest()
 
 
 def _prepare() -> None:

@@ -8,7 +8,7 @@ import time
 
 import tyro
 
-from dicjax.progress import duration, Pace, stage
+from dicjax.progress import duration, FIRST_RUN, is_first_run, Pace, stage
 
 
 File = tyro.conf.Positional[pathlib.Path]
@@ -31,7 +31,7 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         if is_first_run():
-            say("First run here: programs are compiled and kept, for a minute or two.")
+            say(FIRST_RUN)
         if self.is_live:
             threading.Thread(target=self._tick, daemon=True).start()
         return self
@@ -73,14 +73,6 @@ class Progress:
     def _tick(self) -> None:
         while not self._over.wait(LIVE):
             self._show()
-
-
-def is_first_run() -> bool:
-    """Whether nothing has been compiled and kept here yet."""
-    import jax
-
-    cache = jax.config.values["jax_compilation_cache_dir"]
-    return bool(cache) and not any(pathlib.Path(cache).glob("*-cache"))
 
 
 def say(message: str) -> None:

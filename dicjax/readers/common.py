@@ -1,6 +1,7 @@
 """What readers of all formats share: raw trains, limits and refusals."""
 
 import contextlib
+import hashlib
 import pathlib
 import warnings
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,13 @@ class Train(NamedTuple):
     span: Float[np.ndarray, " ends"] = NO_SPAN  # of what was recorded
     rate: float | None = None  # of sampling, in Hz, if the file states it
     caution: str = ""  # what the file says against trusting the train
+
+
+def checksum(path: pathlib.Path) -> str:
+    """The SHA-256 of a recording: of a file, or of the spikes in a Kilosort folder."""
+    # In such a folder, beside all that was recorded, these are the spikes.
+    files = sorted(path.glob("spike_*.npy")) if path.is_dir() else [path]
+    return hashlib.sha256(b"".join(x.read_bytes() for x in files)).hexdigest()
 
 
 class TooLarge(ValueError):

@@ -18,6 +18,10 @@ _VERDICTS = (
     ("cluster_info.tsv", "KSLabel"),
     ("cluster_KSLabel.tsv", "KSLabel"),
 )
+TIMES, CLUSTERS = "spike_times.npy", "spike_clusters.npy"
+TEMPLATES, PARAMS = "spike_templates.npy", "params.py"
+# All files of the folder that are read.
+PARTS = (TIMES, CLUSTERS, TEMPLATES, PARAMS, *dict(_VERDICTS))
 _RATE = re.compile(
     r"^[ \t]*sample_rate[ \t]*=[ \t]*(\d+\.?\d*(?:e\+?\d+)?)[ \t]*(?:#.*)?$",
     re.ASCII | re.MULTILINE | re.IGNORECASE,
@@ -25,13 +29,13 @@ _RATE = re.compile(
 
 
 def is_kilosort(path: pathlib.Path) -> bool:
-    return (path / "spike_times.npy").is_file()
+    return (path / TIMES).is_file()
 
 
 def read_kilosort(path: pathlib.Path) -> list[Train]:
-    times = _column(path / "spike_times.npy")
-    named = path / "spike_clusters.npy"
-    clusters = _column(named if named.is_file() else path / "spike_templates.npy")
+    times = _column(path / TIMES)
+    named = path / CLUSTERS
+    clusters = _column(named if named.is_file() else path / TEMPLATES)
     if times.shape != clusters.shape:
         raise ValueError(
             f"{path.name}: spike_times.npy has {times.size} spikes and their clusters "
@@ -70,7 +74,7 @@ def _text(path: pathlib.Path) -> str:
 
 
 def _sample_rate(path: pathlib.Path) -> float | None:
-    params = path / "params.py"
+    params = path / PARAMS
     # It is Python, and running it could do anything.
     found = _RATE.search(_text(params)) if params.is_file() else None
     return float(found[1]) if found and 0 < float(found[1]) < np.inf else None

@@ -85,7 +85,7 @@ class Choices:
         except ValueError as error:
             self.notice.say(str(error))
             return
-        job = job_for(order, self.recording, self.desk.folder, self.desk.jobs.known)
+        job = job_for(order, self.desk.folder, self.desk.jobs.known)
         self.desk.jobs.submit(job)
         ui.navigate.to(f"/run/{job.name}")
 

@@ -6,12 +6,14 @@ from nicegui import events, ui
 
 from dicjax.app.desk import Desk, example
 from dicjax.app.jobs import Job, State
+from dicjax.app.pages.folders import folders
 from dicjax.app.pages.parts import card, Notice, page, table, text
 from dicjax.app.recordings import open_recording
 from dicjax.app.runs import summaries
-from dicjax.app.uploads import accepted, check_size, MAX_BYTES, Upload
+from dicjax.app.uploads import accepted, MAX_BYTES, safe_name, Upload
 from dicjax.app.words import model_name
 from dicjax.progress import stage
+from dicjax.readers.kilosort import TIMES
 
 
 STEPS = (
@@ -21,18 +23,24 @@ STEPS = (
     "See how they fire and what they are made of; take them to Excel or NEURON.",
 )
 FORMATS = (
-    "Text, CSV and Excel, MATLAB, NumPy and pynapple, NWB, spike_times.npy of "
-    "Kilosort, and what neo reads (.nex, .plx, .nev, .smr, .nix and others)."
+    "Text, CSV and Excel, MATLAB, NumPy and pynapple, NWB, what neo reads (.nex, .plx, "
+    ".nev, .smr, .nix and others), and the folder of Kilosort or phy: itself, its "
+    "files together, or as a zip."
 )
 _DROP = """
 <div class="drop">
   <q-icon name="upload_file" size="2.6rem"></q-icon>
   <strong>Drop a recording here</strong>
+  <div class="line">
   <q-btn type="a" color="primary" unelevated no-caps label="Choose a file"
     @click="props.pickFiles" @keydown.enter="props.pickFiles" tabindex="0"
     aria-label="Choose a file with spike times">
     <q-uploader-add-trigger></q-uploader-add-trigger>
   </q-btn>
+  <q-btn type="a" color="primary" outline no-caps label="A folder of Kilosort"
+    onclick="dicjaxFolders.choose()" tabindex="0"
+    onkeydown="if (event.key === 'Enter') dicjaxFolders.choose()"></q-btn>
+  </div>
 </div>
 """
 
@@ -60,20 +68,34 @@ async def home(desk: Desk) -> None:
 
 
 def _drop_zone(desk: Desk) -> None:
+    folder = [""]  # that the files to come are of
+
     async def open_it(upload: Upload) -> None:
         recording = await notice.attempt(open_recording, upload)
         if recording is not None:
             desk.keep(recording)
             ui.navigate.to(f"/recording/{recording.number}")
 
-    async def received(event: events.UploadEventArguments) -> None:
+    async def received(event: events.MultiUploadEventArguments) -> None:
         uploader.reset()
-        upload = await notice.attempt(check_size, event.file.name, event.file.size())
-        content = await event.file.read()
-        upload = await notice.attempt(accepted, event.file.name, content)
+        name, folder[0] = folder[0], ""
+        size = sum(file.size() for file in event.files)
+        if size > MAX_BYTES:
+            too_large()
+            return
+        files = {file.name: await file.read() for file in event.files}
+        upload = await notice.attempt(accepted, files, name)
         if upload is not None:
             notice.say(f"Reading {upload.name} …", "good")
             await open_it(upload)
+
+    def announced(event: events.GenericEventArguments) -> None:
+        folder[0] = str(event.args["name"])
+        if not event.args["num"]:
+            notice.say(
+                f"{safe_name(folder[0])} is no folder of Kilosort, as it holds no "
+                f"{TIMES}: choose a file instead."
+            )
 
     async def tried() -> None:
         upload = await notice.attempt(example)
@@ -82,18 +104,22 @@ def _drop_zone(desk: Desk) -> None:
 
     def too_large() -> None:
         notice.say(
-            f"The file has more than the {MAX_BYTES / 2**20:.0f} MB that are read: "
+            f"There are more than the {MAX_BYTES / 2**20:.0f} MB that are read: "
             "export only spike times."
         )
 
     uploader = ui.upload(
-        on_upload=received,
+        multiple=True,
+        on_multi_upload=received,
         on_rejected=too_large,
         auto_upload=True,
         max_file_size=MAX_BYTES,
+        max_total_size=MAX_BYTES,
     )
     uploader.add_slot("header", _DROP)
     uploader.props('data-testid="upload"')
+    ui.add_body_html(f"<script>{folders(uploader.id)}</script>")
+    ui.on("folder", announced)
     notice = Notice()
     text(FORMATS, "note")
     with ui.element("div").classes("line"):

@@ -16,6 +16,7 @@ from dicjax.plots import COMPARED, most_different
 from dicjax.plots.activity import compared
 from dicjax.progress import duration
 from dicjax.report import feature_rows
+from dicjax.result import grouped, Round
 from dicjax.spikes import LABELS
 
 
@@ -40,8 +41,8 @@ def show(outcome: Outcome, look: Look, notes: Sequence[str]) -> None:
         _downloads(outcome)
     if outcome.train is None:
         text(
-            "This run was made on the command line, which keeps no copy of the "
-            "recording: its report shows both beside each other.",
+            "This run was made on the command line. Its folder holds no spikes of the "
+            "recording, no potentials and no posterior: these are in its report alone.",
             "alert good",
         )
     with ui.element("div").classes("pair"):
@@ -66,6 +67,7 @@ def show(outcome: Outcome, look: Look, notes: Sequence[str]) -> None:
     _stands(outcome)
 
 
+MIN_STEADY = 0.8  # share of members below which it is said
 _RASTER = (
     "Each row starts at its first whole burst or spike, so look at the rhythm; it is "
     "normal for members to drift apart."
@@ -93,11 +95,12 @@ _CORRELATED = "Orange pairs rise together, blue ones trade off, pale ones are fr
 def _lead(outcome: Outcome) -> str:
     about = outcome.about
     said = f"Model: {model_name(str(about['model']))}. "
-    if outcome.target is not None and outcome.train is not None:
+    source = about.get("source") or {}
+    if outcome.target is not None and source.get("t_stop") is not None:
         pattern = LABELS[int(outcome.target.label)]
-        length = (outcome.train.t_stop - outcome.train.t_start) / 1e3
+        length = (source["t_stop"] - source["t_start"]) / 1e3
         said += (
-            f"The recording is {pattern}: {outcome.train.num_spikes} spikes in "
+            f"The recording is {pattern}: {source['num_spikes']:,} spikes in "
             f"{length:.3g} s. "
         )
     return said + "Every member was simulated, and again at half the time step."
@@ -117,6 +120,12 @@ def _alerts(outcome: Outcome) -> list[str]:
         alerts.append(
             f"Only {num} of {asked} members were found. Most candidates failed "
             f"because: {why}."
+        )
+    start = (about.get("certificate") or {}).get("another start")
+    if start and start["valid"] < MIN_STEADY:
+        alerts.append(
+            f"Only {start['valid']:.0%} of members fire so from another start too: "
+            "what the others do depends on how they begin."
         )
     return alerts + [str(x) for x in settings.get("warnings") or ()]
 
@@ -180,13 +189,15 @@ def _button(outcome: Outcome, notice: Notice, name: str, kind: Download) -> None
 
 
 def _features(outcome: Outcome, look: Look) -> None:
-    target, train = outcome.target, outcome.train
-    if target is None or train is None:
+    target = outcome.target
+    if target is None:
         return
     tolerance = float(outcome.about["tolerance"])
     features, accepted = outcome.features, outcome.accepted
     members = outcome.population.members
-    bands = [band for *_, band in compared(target, features, tolerance)]
+    pairs = compared(target, features, tolerance)
+    bands = [band for *_, band in pairs]
+    is_whole = all(np.isfinite(ratio).any() for _, ratio, _ in pairs)
     names = COMPARED[int(target.label)]
     band_of = dict(zip(names, bands, strict=True))
     rows = []
@@ -199,13 +210,15 @@ def _features(outcome: Outcome, look: Look) -> None:
             band = f"{value * low:.3g} to {value * high:.3g}"
         said = (row["recorded"], row["median"], row["range"], band)
         rows.append(cells((row["name"] + unit, *said), "decides" if band else ""))
-    with card("Features", _DECIDE), ui.element("div").classes("pair uneven"):
-        look.draw(
-            lambda colors: figures.feature_bands(
-                target, features, tolerance, accepted, members, colors
-            ),
-            "Features of members relative to the recording",
-        )
+    layout = "pair uneven" if is_whole else "stack"
+    with card("Features", _DECIDE), ui.element("div").classes(layout):
+        if is_whole:
+            look.draw(
+                lambda colors: figures.feature_bands(
+                    target, features, tolerance, accepted, members, colors
+                ),
+                "Features of members relative to the recording",
+            )
         header = ("feature", "recording", "members' median", "range", "allowed")
         table(header, rows).props('data-testid="features"')
 
@@ -236,7 +249,8 @@ def _conductances(outcome: Outcome, look: Look) -> None:
 
 
 def _candidates(outcome: Outcome, look: Look) -> None:
-    g, rounds = outcome.g[outcome.shown], outcome.about["rounds"]
+    g = outcome.g[outcome.shown]
+    rounds = grouped([Round(**x) for x in outcome.about["rounds"]])
     if len(g) > 2:
         with card("Which conductances go together", _CORRELATED):
             look.draw(
@@ -247,8 +261,8 @@ def _candidates(outcome: Outcome, look: Look) -> None:
         look.draw(
             lambda colors: figures.yields(rounds, colors), "Valid candidates per round"
         )
-        reasons = list(dict.fromkeys(why for x in rounds for why in x["failures"]))
-        counts = {why: [x["failures"].get(why, 0) for x in rounds] for why in reasons}
+        reasons = list(dict.fromkeys(why for x in rounds for why in x.failures))
+        counts = {why: [x.failures.get(why, 0) for x in rounds] for why in reasons}
         failed = sorted(
             (why for why in reasons if any(counts[why])),
             key=lambda why: -int(np.sum(counts[why])),

@@ -8,8 +8,10 @@ from nicegui import ui
 from dicjax.app.desk import Desk
 from dicjax.app.jobs import Job, State
 from dicjax.app.pages.parts import card, text
-from dicjax.app.words import model_name
-from dicjax.progress import duration, stage
+from dicjax.app.runs import job_for
+from dicjax.app.words import button_for, model_name
+from dicjax.progress import duration, FIRST_RUN, stage
+from dicjax.remedies import Remedy
 
 
 class Progress:
@@ -26,6 +28,7 @@ class Progress:
                 "note",
             )
             self.stage = text("", tag="h2").props('data-testid="stage"')
+            self.compiling = text(FIRST_RUN, "note")
             self.bar = ui.linear_progress(0.0, show_value=False, size="12px")
             self.bar.props('rounded aria-label="Members found"')
             with ui.element("div").classes("line"):
@@ -40,6 +43,19 @@ class Progress:
     def _stop(self) -> None:
         self.desk.jobs.cancel(self.job)
 
+    def _offer(self, remedy: Remedy) -> None:
+        order = self.job.order.changed(remedy)
+        if order is None:
+            return
+
+        def again() -> None:
+            job = job_for(order, self.desk.folder, self.desk.jobs.known)
+            self.desk.jobs.submit(job)
+            ui.navigate.to(f"/run/{job.name}")
+
+        button = ui.button(button_for(remedy), on_click=again).props("unelevated")
+        button.props(f'data-testid="use-{remedy.setting}"')
+
     def _save_again(self) -> None:
         self.desk.jobs.submit(self.job)
         ui.navigate.reload()
@@ -47,6 +63,8 @@ class Progress:
     async def update(self) -> None:
         """Shows how far it is."""
         job, pace = self.job, self.job.pace
+        is_compiling = self.desk.is_first_run and not pace.done
+        self.compiling.set_visibility(is_compiling)
         if job.state.is_over:
             self.timer.deactivate()
             await self._end()
@@ -86,6 +104,7 @@ class Progress:
         job = self.job
         self.box.clear()
         if job.state is State.DONE:
+            self.desk.is_first_run = False
             self.box.delete()
             await self.then()
             return
@@ -108,6 +127,8 @@ class Progress:
                 'data-testid="message"'
             )
             with ui.element("div").classes("line"):
+                for remedy in job.remedies:
+                    self._offer(remedy)
                 if job.made is not None:
                     ui.button("Try to save it again", on_click=self._save_again)
                 if number is not None:

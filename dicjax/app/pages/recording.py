@@ -14,10 +14,12 @@ from dicjax.app.recordings import (
     Glance,
     glance,
     hertz,
+    is_known,
     question,
     Recording,
 )
 from dicjax.app.theme import Look
+from dicjax.pipeline import UNKNOWN
 from dicjax.readers.units import samples_at
 
 
@@ -110,6 +112,7 @@ class _Preview:
     def __init__(self, desk: Desk, look: Look, recording: Recording, first: Glance):
         self.look, self.recording = look, recording
         self.version = 0
+        self.seen = first
         with ui.element("div").classes("split"):
             with ui.element("div").classes("stack"):
                 self._spikes(first)
@@ -123,6 +126,7 @@ class _Preview:
                         self.warnings = ui.element("div").classes("stack")
                         self.warnings.props('data-testid="warnings"')
             self.choices = Choices(desk, recording)
+        self.choices.model.on_value_change(lambda: self._tell(self.seen))
         self._tell(first)
 
     def _spikes(self, first: Glance) -> None:
@@ -247,6 +251,7 @@ class _Preview:
         self._tell(seen)
 
     def _tell(self, seen: Glance) -> None:
+        self.seen = seen
         self.facts.clear()
         with self.facts:
             pattern = (("firing pattern", seen.pattern),) if seen.pattern else ()
@@ -264,6 +269,22 @@ class _Preview:
                         button.props("flat dense")
             if seen.obstacle:
                 text(seen.obstacle, "alert bad")
-            elif not (seen.findings or self.recording.notes):
-                text("Nothing odd was found in it.", "note")
+            else:
+                self.verdict = text("Comparing it with what is known …", "note")
+                self.verdict.props('data-testid="verdict"')
+                ui.timer(0, lambda: self._compare(seen), once=True)
         self.choices.allow(not seen.obstacle)
+
+    async def _compare(self, seen: Glance) -> None:
+        """Says whether the encoder knows such trains, as soon as it has been asked."""
+        model, verdict = str(self.choices.model.value), self.verdict
+        known = await run.io_bound(is_known, seen.train, model)
+        if verdict.is_deleted or known is None:
+            return
+        if known:
+            odd = seen.findings or self.recording.notes
+            verdict.set_content("" if odd else "Nothing odd was found in it.")
+            verdict.set_visibility(not odd)
+        else:
+            verdict.set_content(UNKNOWN)
+            verdict.classes("alert", remove="note").props('role="note"')

@@ -1,0 +1,79 @@
+"""Folders of Kilosort, dropped or chosen: what the browser sends of them.
+
+Such a folder may hold hundreds of gigabytes, and only a few small files are read. These
+are picked out in the browser, which knows folders, and go the way of all files.
+"""
+
+import json
+
+from dicjax.app.uploads import PARTS
+from dicjax.readers.kilosort import TIMES
+
+
+_SCRIPT = """
+window.dicjaxFolders = (() => {
+  const PARTS = $PARTS, TIMES = "$TIMES", DEPTH = 4;
+
+  // Found are [folder, file name, a promise of the file].
+  function give(top, found) {
+    const folders = found.filter(x => x[1] === TIMES).map(x => x[0]);
+    folders.sort((a, b) => a.length - b.length);
+    const folder = folders[0] ?? top;
+    const own = folders.length ? found.filter(x => x[0] === folder) : [];
+    emitEvent("folder", {name: folder.split("/").pop(), num: own.length});
+    Promise.all(own.map(x => x[2]())).then(files => {
+      if (files.length) getElement($ID).$refs.qRef.addFiles(files);
+    });
+  }
+
+  async function walk(entry, folder, depth, found) {
+    if (entry.isFile) {
+      if (PARTS.includes(entry.name))
+        found.push([folder, entry.name, () => new Promise((a, b) => entry.file(a, b))]);
+      return;
+    }
+    if (depth > DEPTH) return;
+    const own = folder ? `${folder}/${entry.name}` : entry.name;
+    const reader = entry.createReader();
+    while (true) {  // a hundred at a time
+      const some = await new Promise((a, b) => reader.readEntries(a, b));
+      if (!some.length) return;
+      for (const x of some) await walk(x, own, depth + 1, found);
+    }
+  }
+
+  document.addEventListener("drop", event => {
+    if (!event.target.closest?.(".q-uploader")) return;
+    const items = [...(event.dataTransfer?.items ?? [])];
+    const entry = items.map(x => x.webkitGetAsEntry?.()).find(x => x?.isDirectory);
+    if (!entry) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    // Of nothing, so that the place for files no longer waits for any.
+    const none = {dataTransfer: new DataTransfer(), bubbles: true, cancelable: true};
+    event.target.dispatchEvent(new DragEvent("drop", none));
+    const found = [];
+    walk(entry, "", 0, found).then(() => give(entry.name, found));
+  }, true);
+
+  function choose() {
+    const input = document.createElement("input");
+    input.type = "file";
+    input.webkitdirectory = true;
+    input.onchange = () => {
+      const parts = [...input.files].filter(x => PARTS.includes(x.name));
+      const path = x => x.webkitRelativePath.split("/").slice(0, -1).join("/");
+      const top = input.files[0]?.webkitRelativePath.split("/")[0] ?? "";
+      give(top, parts.map(x => [path(x), x.name, async () => x]));
+    };
+    input.click();
+  }
+  return {choose};
+})();
+"""
+
+
+def folders(uploader: int) -> str:
+    """The script by which folders reach the uploader of an id."""
+    script = _SCRIPT.replace("$PARTS", json.dumps(PARTS)).replace("$TIMES", TIMES)
+    return script.replace("$ID", str(uploader))

@@ -1,0 +1,56 @@
+"""Where the app keeps what it needs for a moment: a folder that goes when it ends."""
+
+import contextlib
+import pathlib
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+
+
+try:
+    import fcntl
+except ImportError:  # Windows, where what is open cannot be deleted
+    fcntl = None
+
+PREFIX = ".temporary-"
+LOCK = "in-use"
+NEW = 60.0  # s, within which a folder may be about to be locked
+
+
+@contextlib.contextmanager
+def scratch(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder in `folder`, which goes at the end; those that were left go now."""
+    for left in folder.glob(f"{PREFIX}*"):
+        if not _in_use(left):
+            shutil.rmtree(left, ignore_errors=True)
+    own = pathlib.Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
+    try:
+        with _locked(own):
+            yield own
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[None]:
+    # The system opens the lock when the process is gone, however it went.
+    with (folder / LOCK).open("w") as lock:
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _in_use(folder: pathlib.Path) -> bool:
+    lock = folder / LOCK
+    try:
+        if not lock.exists():
+            return time.time() - folder.stat().st_mtime < NEW
+        if fcntl is None:
+            lock.unlink()
+            return False
+        with lock.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return False
+    except OSError:
+        return True

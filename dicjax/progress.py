@@ -19,11 +19,11 @@ FIRST_RUN = (
 
 
 def is_first_run() -> bool:
-    """Whether nothing has been compiled and kept here yet."""
+    """Whether the solver, which takes longest, was never compiled and kept here."""
     import jax
 
     cache = jax.config.values["jax_compilation_cache_dir"]
-    return bool(cache) and not any(pathlib.Path(cache).glob("*-cache"))
+    return bool(cache) and not any(pathlib.Path(cache).glob("*dispatch*"))
 
 
 def stage(said: str) -> str:

@@ -1,6 +1,9 @@
 """What people are told on a terminal, while they wait and then."""
 
 import io
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -46,6 +49,27 @@ def test_stages_and_times_are_said_as_people_say_them():
     assert stage("correcting, round 2") == "Correcting those that missed (round 2)"
     assert stage("mapping") == "Mapping"
     assert [duration(x) for x in (5.2, 200, 7200)] == ["5 s", "3 min", "2.0 h"]
+
+
+def test_a_run_is_the_first_until_the_solver_was_compiled(tmp_path):
+    code = """
+from dicjax.cli import _prepare
+_prepare()
+import dicjax as dj
+from dicjax.progress import is_first_run
+print(is_first_run())
+neuron = dj.hodgkin_huxley()
+dj.simulate(neuron, neuron.default_g, 50.0)
+print(is_first_run())
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.split() == ["True", "False"]
 
 
 class _Terminal(io.StringIO):

@@ -87,13 +87,17 @@ def log_axis(figure: go.Figure, edges: np.ndarray, title: str) -> None:
     ends = np.log10(edges[[0, -1]])
     decades = 10.0 ** np.arange(np.floor(ends[0]), np.ceil(ends[1]) + 1)
     ticks = np.outer(decades, (1, 3)).ravel()
-    if ((ticks >= edges[0]) & (ticks <= edges[-1])).sum() < 4:
+    num = ((ticks >= edges[0]) & (ticks <= edges[-1])).sum()
+    if num < 4:
         ticks = np.outer(decades, (1, 2, 3, 5)).ravel()
+    elif num > 6:
+        ticks = decades
     figure.update_xaxes(
         type="log",
         range=list(ends),
         tickvals=ticks,
         ticktext=[f"{x:g}" for x in ticks],
+        tickangle=0,
         title=title,
     )
 

@@ -18,7 +18,13 @@ from dicjax.app import downloads, figures
 from dicjax.app.canvas import DARK, LIGHT
 from dicjax.app.desk import Desk, example
 from dicjax.app.jobs import Job, Jobs, State
-from dicjax.app.recordings import candidates_of, glance, open_recording, question
+from dicjax.app.recordings import (
+    candidates_of,
+    glance,
+    open_recording,
+    question,
+    seconds,
+)
 from dicjax.app.runs import job_for, make, Order, read_run, run_folder, summaries
 from dicjax.app.scratch import scratch
 from dicjax.app.uploads import accepted, check_size, MAX_BYTES, PARTS, safe_name
@@ -269,6 +275,13 @@ def test_a_pause_is_told_without_options_of_the_command_line():
     assert "--" not in finding.message
     assert "consider the window 60.005 to 77.95 s." in finding.message
     assert finding.window is not None
+
+
+def test_lengths_of_recordings_are_never_in_powers_of_ten():
+    said = [seconds(ms) for ms in (59_550.0, 999_900.0, 1_086_000.0, 36e6)]
+    assert said == [
+        f"{x}\u202fs" for x in ("59.55", "999.9", "1\u202f086", "36\u202f000")
+    ]
 
 
 # Words

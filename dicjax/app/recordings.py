@@ -140,7 +140,8 @@ def hertz(rate: float) -> str:
 
 def seconds(ms: float) -> str:
     """A time in seconds, with as many digits as it needs."""
-    return f"{ms / 1e3:.4g}\u202fs"
+    number = f"{ms / 1e3:,.0f}" if ms >= 1e6 else f"{ms / 1e3:.4g}"
+    return f"{number}\u202fs".replace(",", "\u202f")
 
 
 class Glance(NamedTuple):

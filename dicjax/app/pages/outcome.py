@@ -9,6 +9,7 @@ from nicegui import ui
 from dicjax.app import figures
 from dicjax.app.downloads import Download, DOWNLOADS
 from dicjax.app.pages.parts import card, cells, Notice, numbers, table, text
+from dicjax.app.recordings import seconds
 from dicjax.app.runs import Outcome
 from dicjax.app.theme import Look
 from dicjax.app.words import model_name
@@ -68,6 +69,7 @@ def show(outcome: Outcome, look: Look, notes: Sequence[str]) -> None:
 
 
 MIN_STEADY = 0.8  # share of members below which it is said
+_NONE = "Nothing fires like the recording: shown are the nearest of what missed it."
 _RASTER = (
     "Each row starts at its first whole burst or spike, so look at the rhythm; it is "
     "normal for members to drift apart."
@@ -98,10 +100,9 @@ def _lead(outcome: Outcome) -> str:
     source = about.get("source") or {}
     if outcome.target is not None and source.get("t_stop") is not None:
         pattern = LABELS[int(outcome.target.label)]
-        length = (source["t_stop"] - source["t_start"]) / 1e3
+        length = seconds(source["t_stop"] - source["t_start"])
         said += (
-            f"The recording is {pattern}: {source['num_spikes']:,} spikes in "
-            f"{length:.3g} s. "
+            f"The recording is {pattern}: {source['num_spikes']:,} spikes in {length}. "
         )
     return said + "Every member was simulated, and again at half the time step."
 
@@ -118,8 +119,8 @@ def _alerts(outcome: Outcome) -> list[str]:
         main = sorted((x for x in failures if x[1]), key=lambda x: -x[1])[:3]
         why = ", ".join(f"{why} ({count})" for why, count in main)
         alerts.append(
-            f"Only {num} of {asked} members were found. Most candidates failed "
-            f"because: {why}."
+            (f"Only {num} of {asked} members were found." if num else _NONE)
+            + f" Most candidates failed because: {why}."
         )
     start = (about.get("certificate") or {}).get("another start")
     if start and start["valid"] < MIN_STEADY:

@@ -15,7 +15,7 @@ from test_readers_kilosort import GROUPS, kilosort
 
 import dicjax as dj
 from dicjax.app import downloads, figures
-from dicjax.app.canvas import DARK, LIGHT
+from dicjax.app.canvas import DARK, LIGHT, log_axis
 from dicjax.app.desk import Desk, example
 from dicjax.app.jobs import Job, Jobs, State
 from dicjax.app.recordings import (
@@ -519,6 +519,21 @@ def test_figures_are_drawn_in_the_colours_of_the_report(run, colors):
         assert not plot["config"]["displayModeBar"]
     assert LIGHT.members == style.MEMBERS
     assert DARK.members == style.DARK[style.MEMBERS]
+
+
+@pytest.mark.parametrize(
+    ("span", "ticks"),
+    [
+        ((0.3, 4000.0), ["1", "10", "100", "1000"]),
+        ((3.0, 400.0), ["3", "10", "30", "100", "300"]),
+        ((20.0, 110.0), ["20", "30", "50", "100"]),
+        ((150.0, 230.0), ["160", "180", "200", "220"]),
+    ],
+)
+def test_intervals_have_a_few_round_ticks(span, ticks):
+    plot = figures.new_plot(LIGHT, 200)
+    log_axis(plot, np.geomspace(*span, 40), "interval")
+    assert list(plot.layout.xaxis.ticktext) == ticks
 
 
 def test_thinned_lines_keep_their_peaks():

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
+from matplotlib.ticker import MaxNLocator
 
 from dicjax.plots import style
 from dicjax.spikes import SpikeTrain
@@ -86,12 +87,10 @@ def step_line(figure, edges, shares, color, name, opacity=0.0) -> None:
 def log_axis(figure: go.Figure, edges: np.ndarray, title: str) -> None:
     ends = np.log10(edges[[0, -1]])
     decades = 10.0 ** np.arange(np.floor(ends[0]), np.ceil(ends[1]) + 1)
-    ticks = np.outer(decades, (1, 3)).ravel()
-    num = ((ticks >= edges[0]) & (ticks <= edges[-1])).sum()
-    if num < 4:
-        ticks = np.outer(decades, (1, 2, 3, 5)).ravel()
-    elif num > 6:
-        ticks = decades
+    choices = [np.outer(decades, of).ravel() for of in ((1,), (1, 3), (1, 2, 3, 5))]
+    choices.append(MaxNLocator(5).tick_values(edges[0], edges[-1]))
+    shown = [x[(x >= edges[0]) & (x <= edges[-1])] for x in choices]
+    ticks = next((x for x in shown if len(x) > 3), shown[-1])
     figure.update_xaxes(
         type="log",
         range=list(ends),

@@ -88,7 +88,7 @@ def log_axis(figure: go.Figure, edges: np.ndarray, title: str) -> None:
     ends = np.log10(edges[[0, -1]])
     decades = 10.0 ** np.arange(np.floor(ends[0]), np.ceil(ends[1]) + 1)
     choices = [np.outer(decades, of).ravel() for of in ((1,), (1, 3), (1, 2, 3, 5))]
-    choices.append(MaxNLocator(5).tick_values(edges[0], edges[-1]))
+    choices.append(np.asarray(MaxNLocator(5).tick_values(edges[0], edges[-1])))
     shown = [x[(x >= edges[0]) & (x <= edges[-1])] for x in choices]
     ticks = next((x for x in shown if len(x) > 3), shown[-1])
     figure.update_xaxes(

@@ -346,7 +346,11 @@ def test_a_folder_of_kilosort_is_chosen(browser, app, sorting):
 
 def test_a_folder_of_kilosort_is_dropped(browser, app, sorting):
     with _tab(browser, app) as tab:
+        tab.get_by_test_id("runs").get_by_text(
+            re.compile("None yet|members")
+        ).first.wait_for()
         box = tab.get_by_text("Drop a recording here").bounding_box()
+        assert box is not None
         drag = {"items": [], "files": [str(sorting)], "dragOperationsMask": 1}
         session = tab.context.new_cdp_session(tab)
         for kind in ("dragEnter", "dragOver", "drop"):

@@ -44,6 +44,8 @@ from dicjax.lora import attach, merge
 from dicjax.neuron import Neuron
 from dicjax.neuron_files import check_recipe
 from dicjax.plots import plot_training
+from dicjax.processes import from_first, is_first
+from dicjax.sharding import placement
 from dicjax.shards import simulate_dataset
 from dicjax.spikes import LABELS
 from dicjax.training import (
@@ -79,6 +81,10 @@ def fit_encoder(
 ) -> dict:
     """Simulates, trains an encoder from nothing, tests it and writes a checkpoint.
 
+    Where several processes were joined by `jax.distributed`, all have to call this
+    alike. They share the training of the encoder; the first does all else, has all
+    files and tells of progress.
+
     **Arguments:**
 
     - `neuron`: the model, with a recipe.
@@ -96,13 +102,22 @@ def fit_encoder(
     The metrics, as they stand in the checkpoint's header: errors and coverage by label
     on members simulated for nothing else.
     """
+    placement(batch_size=training.batch_size)  # before hours of simulation
     work = _Work(neuron, data, data_seed, on_progress)
-    known, learn = work.learn(num_members)
-    recipe = neuron.required_recipe
-    encoder = new_encoder(known, recipe.g_s, recipe.g_u, config, training.seed)
+
+    def begin():
+        known = work.learn(num_members)
+        recipe = neuron.required_recipe
+        new = new_encoder(known, recipe.g_s, recipe.g_u, config, training.seed)
+        return new, known
+
+    def finish():
+        about = {"training": dataclasses.asdict(training)}
+        return work.finish(out, encoder, encoder, known, (density, emulator), about)
+
+    encoder, known = from_first(begin)
     encoder = work.train(encoder, known, training)
-    about = {"training": dataclasses.asdict(training)}
-    return work.finish(out, encoder, encoder, known, learn, (density, emulator), about)
+    return from_first(finish)
 
 
 def fit_adapter(
@@ -130,20 +145,25 @@ def fit_adapter(
 
     The rest is as in [`dicjax.fitting.fit_encoder`][].
     """
-    shipped = load_checkpoint(shipped_checkpoint(base), base)
     training = adapting.training
+    placement(batch_size=training.batch_size)
     work = _Work(neuron, data, data_seed, on_progress)
-    known, learn = work.learn(adapting.members)
-    adapted = adapt(shipped.encoder, neuron, known, adapting.rank, training.seed)
+
+    def begin():
+        shipped = load_checkpoint(shipped_checkpoint(base), base)
+        known = work.learn(adapting.members)
+        new = adapt(shipped.encoder, neuron, known, adapting.rank, training.seed)
+        return new, known, Base(base, adapting.rank, shipped.header["encoder_hash"])
+
+    def finish():
+        about = {"training": dataclasses.asdict(adapting), "base": beneath}
+        configs = (density, emulator)
+        whole = merge(adapted)
+        return work.finish(out, adapted, whole, known, configs, about, neuron_file)
+
+    adapted, known, beneath = from_first(begin)
     adapted = work.train(adapted, known, training, name="adapter")
-    about = {
-        "training": dataclasses.asdict(adapting),
-        "base": Base(base, adapting.rank, shipped.header["encoder_hash"]),
-    }
-    whole = merge(adapted)
-    return work.finish(
-        out, adapted, whole, known, learn, (density, emulator), about, neuron_file
-    )
+    return from_first(finish)
 
 
 def adapt(
@@ -168,9 +188,10 @@ class _Work:
         self.seed = seed
         self.sources: tuple[Source, ...] = ()
         self.everyone: Dataset  # silent members, too
+        self.learned: Dataset
         self.report = on_progress or (lambda stage, done, total: None)
 
-    def learn(self, num_members) -> tuple[Batch, Dataset]:
+    def learn(self, num_members) -> Batch:
         """Members to learn from, and what is known of their trains."""
         self.sources = default_sources(self.neuron, num_members)
         dataset = self._simulated(self.sources, self.seed, "training data")
@@ -182,7 +203,8 @@ class _Work:
                 "fire ten times or more: there is nothing to learn from. Widen the "
                 "recipe's ranges, simulate longer, or give it a `current`."
             )
-        return batch_of(learn), learn
+        self.learned = learn
+        return batch_of(learn)
 
     def train(self, encoder, known, training, name="encoder") -> Encoder:
         """The encoder after training, or after as much of it as was left."""
@@ -197,15 +219,16 @@ class _Work:
                 f"training, loss {loss:.2f}", step, total
             ),
         )
-        if folder is not None:
+        if folder is not None and is_first():
             figure = plot_training(trained.losses, trained.validation)
             figure.savefig(folder / "training.png", dpi=150)
         return trained.encoder
 
     def finish(
-        self, out, encoder, whole, known, learn, configs, about, neuron_file=None
+        self, out, encoder, whole, known, configs, about, neuron_file=None
     ) -> dict:
         """Calibrates, fits density and emulator, tests and writes `encoder`."""
+        learn = self.learned
         density_config, emulator_config = configs
         self.report("calibrating", 0, 1)
         calibration = self._calibrate(whole, known, learn)

@@ -20,8 +20,9 @@ from dicjax.operator import Operator, untrained
 from dicjax.operator_checkpoint import load_operator, operator_config, save_operator
 from dicjax.operator_curves import correct_curves
 from dicjax.operator_scores import EVERY, make_trial, score, Scores, Trial
-from dicjax.operator_training import members_of, train_operator
+from dicjax.operator_training import members_of, placement_of, train_operator
 from dicjax.operator_tuning import Feature, feature_errors, tune
+from dicjax.processes import from_first
 from dicjax.response import respond
 
 
@@ -126,6 +127,10 @@ def fit_operator(
 ) -> dict[str, Scores]:
     """Trains an operator of a family, tests it and writes its checkpoint.
 
+    Where several processes were joined by `jax.distributed`, all have to call this
+    alike. They share the training of the branch; the first does all else, has all
+    files and tells of progress.
+
     **Arguments:**
 
     - `out`: the folder of the checkpoint.
@@ -140,21 +145,27 @@ def fit_operator(
     config = config or OperatorConfig()
     training = training or OperatorTraining()
     tell = on_progress or (lambda stage, done, total: None)
-    library = make_library(
-        family, training.members, training.library_seed, folder=data, on_progress=tell
+    placement_of(training)  # before long simulations
+    num, seed = training.members, training.library_seed
+    library = from_first(
+        lambda: make_library(family, num, seed, folder=data, on_progress=tell)
     )
     began = time.monotonic()
     operator = fit_to(family, library, config, training, data=data, on_progress=tell)
     seconds = time.monotonic() - began
-    tell("testing", 0, 2)
-    scores = test_operator(operator, family, library, training.seed)
-    about = {
-        "training": dataclasses.asdict(training),
-        "seconds": round(seconds),
-        "scores": {name: dataclasses.asdict(s) for name, s in scores.items()},
-    }
-    save_operator(out, operator, config, about)
-    return scores
+
+    def finish():
+        tell("testing", 0, 2)
+        scores = test_operator(operator, family, library, training.seed)
+        about = {
+            "training": dataclasses.asdict(training),
+            "seconds": round(seconds),
+            "scores": {name: dataclasses.asdict(s) for name, s in scores.items()},
+        }
+        save_operator(out, operator, config, about)
+        return scores
+
+    return from_first(finish)
 
 
 def fit_to(
@@ -172,14 +183,15 @@ def fit_to(
     members = members_of(seen.g, seen.measured)
     names = seen.measured.names
     x = np.asarray(to_coordinates(seen.measured.values, names))
-    operator = untrained(jr.fold_in(key, 0), config, family, names, x, seen.g)
     stage = lambda name: lambda done, total, loss: on_progress(name, done, total)
-    operator = correct_curves(
-        jr.fold_in(key, 1),
-        operator,
-        members,
-        training,
-        on_progress=stage("correcting curves"),
+    operator = from_first(
+        lambda: correct_curves(
+            jr.fold_in(key, 1),
+            untrained(jr.fold_in(key, 0), config, family, names, x, seen.g),
+            members,
+            training,
+            on_progress=stage("correcting curves"),
+        )
     )
     return train_operator(
         operator,

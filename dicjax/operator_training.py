@@ -24,6 +24,8 @@ from dicjax.config import OperatorTraining
 from dicjax.families import Family
 from dicjax.neuron import Neuron, State
 from dicjax.operator import Operator
+from dicjax.processes import from_first, is_first
+from dicjax.sharding import constrain, fetch, Placement, placement, put
 from dicjax.stepping import relax_gates, relax_membrane
 
 
@@ -189,6 +191,10 @@ def train_operator(
 ) -> Operator:
     """Trains the branch of an operator.
 
+    Devices share the pool and every batch; where several processes were joined by
+    `jax.distributed`, all have to call this with the same arguments, and the first one
+    keeps the state.
+
     **Arguments:**
 
     - `operator`: where to start.
@@ -199,36 +205,46 @@ def train_operator(
     **Returns:**
 
     The operator with a moving average of its weights.
+
+    **Raises:**
+
+    - `ValueError`: if the pool does not divide into batches, if devices cannot share
+        either evenly, or if `folder` holds the state of another training.
     """
+    where = placement_of(training)
     neuron = family.neuron.with_dtype(jnp.dtype(jnp.float32))
     family = dataclasses.replace(family, neuron=neuron)
     key = jr.key(training.seed)
     pool = make_pool(jr.fold_in(key, 0), neuron, members, training.pool)
     learned = eqx.filter(operator, is_learned(operator))
     run = _Run(learned, learned, optimiser(training).init(learned), pool)
+    per_segment = PASSES * training.pool // training.batch_size
+    num_segments = -(-training.num_steps // per_segment)
+    first = 0
+    if folder is not None:
+        first, run = from_first(lambda: _restored(folder, training, run))
+    run = _put(run, where)
+    fixed = put((family, operator, members), where.everywhere)
+    for i in range(first, num_segments):
+        run, loss = _round(
+            jr.fold_in(key, i + 1), *fixed, run, training, jnp.float32(i), where
+        )
+        if folder is not None and ((i + 1) % SAVED == 0 or i + 1 == num_segments):
+            _save(folder, training, i + 1, fetch(run, where))
+        if on_progress is not None and is_first():
+            on_progress((i + 1) * per_segment, num_segments * per_segment, float(loss))
+    return eqx.combine(fetch(run.average, where), operator)
+
+
+def placement_of(training: OperatorTraining) -> Placement:
+    """Where a training takes place, or a `ValueError` if its sizes do not fit."""
     per_segment, rest = divmod(PASSES * training.pool, training.batch_size)
     if rest or not per_segment:
         raise ValueError(
             f"`batch_size` must divide twice the pool of {training.pool}, got "
             f"{training.batch_size}: take a power of two, and the pool likewise."
         )
-    num_segments = -(-training.num_steps // per_segment)
-    first, run = _restored(folder, training, run)
-    for i in range(first, num_segments):
-        run, loss = _round(
-            jr.fold_in(key, i + 1),
-            family,
-            run,
-            operator,
-            members,
-            training,
-            jnp.float32(i),
-        )
-        if folder is not None and ((i + 1) % SAVED == 0 or i + 1 == num_segments):
-            _save(folder, training, i + 1, run)
-        if on_progress is not None:
-            on_progress((i + 1) * per_segment, num_segments * per_segment, float(loss))
-    return eqx.combine(run.average, operator)
+    return placement(batch_size=training.batch_size, pool=training.pool)
 
 
 def is_learned(operator: Operator) -> PyTree:
@@ -261,12 +277,20 @@ def optimiser(training: OperatorTraining) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(1.0), muon)
 
 
+def _put(run: _Run, where: Placement) -> _Run:
+    learned = put((run.weights, run.average, run.optimiser), where.everywhere)
+    return _Run(*learned, put(run.pool, where.split))
+
+
 @eqx.filter_jit
-def _round(key, family, run, operator, members, training, done):
+def _round(key, family, operator, members, run, training, done, where):
     """Simulates the pool for a segment, and learns from it."""
     k1, k2 = jr.split(key)
     number = run.pool.number
     pool, samples = segment(k1, family, run.pool, members)
+    pool = constrain(pool, where.split)
+    # Batches take samples from anywhere.
+    samples = constrain(samples, where.everywhere)
     order = jnp.concatenate(
         [jr.permutation(k, len(number)) for k in jr.split(k2, PASSES)]
     )
@@ -277,16 +301,17 @@ def _round(key, family, run, operator, members, training, done):
 
     def step(carry, rows):
         weights, average, state = carry
-        who = number[rows]
-        loss, gradient = jax.value_and_grad(
-            lambda weights: operator_loss(
-                eqx.combine(weights, operator),
-                members.x[who],
-                members.g[who],
-                members.threshold[who],
-                jax.tree.map(lambda x: x[rows], samples),
-            )
-        )(weights)
+        who, some = number[rows], jax.tree.map(lambda x: x[rows], samples)
+        x, g, threshold, some = constrain(
+            (members.x[who], members.g[who], members.threshold[who], some),
+            where.split,
+        )
+        own_loss = lambda weights: operator_loss(
+            eqx.combine(weights, operator), x, g, threshold, some
+        )
+        loss, gradient = constrain(
+            jax.value_and_grad(own_loss)(weights), where.everywhere
+        )
         updates, state = optimiser(training).update(gradient, state, weights)
         weights = eqx.apply_updates(weights, updates)
         average = jax.tree.map(lambda a, w: kept * a + (1 - kept) * w, average, weights)
@@ -294,7 +319,8 @@ def _round(key, family, run, operator, members, training, done):
 
     carry = (run.weights, run.average, run.optimiser)
     carry, losses = jax.lax.scan(step, carry, order)
-    return _Run(*carry, pool), jnp.mean(losses)
+    carry, loss = constrain((carry, jnp.mean(losses)), where.everywhere)
+    return _Run(*carry, pool), loss
 
 
 def _about(training: OperatorTraining) -> str:
@@ -306,6 +332,8 @@ def _shapes(run: _Run) -> list[list[int]]:
 
 
 def _save(folder, training, done, run) -> None:
+    if not is_first():
+        return
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / "state.partial"
     with open(partial, "wb") as file:
@@ -317,8 +345,8 @@ def _save(folder, training, done, run) -> None:
 
 
 def _restored(folder, training, run):
-    path = None if folder is None else folder / "state.eqx"
-    if path is None or not path.exists():
+    path = folder / "state.eqx"
+    if not path.exists():
         return 0, run
     with open(path, "rb") as file:
         header = json.loads(file.readline())

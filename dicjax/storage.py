@@ -154,12 +154,24 @@ def _is_array(x) -> bool:
     return isinstance(x, jax.Array | jax.ShapeDtypeStruct | np.ndarray)
 
 
-def _write_arrays(folder: pathlib.Path, arrays: list) -> None:
+def checkpointer() -> Any:
+    """Orbax's, for this process alone: it waits for no others that JAX has joined."""
     import orbax.checkpoint as ocp
 
+    own = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=own,
+        active_processes={own},
+        barrier_sync_key_prefix=f"dicjax-{own}",
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+def _write_arrays(folder: pathlib.Path, arrays: list) -> None:
     named = {f"{i:03}": np.asarray(x) for i, x in enumerate(arrays)}
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save(folder, named)
+    with checkpointer() as writer:
+        writer.save(folder, named)
     # It says where on this machine the folder was, which is nobody's business.
     (folder / "commit_success.txt").unlink(missing_ok=True)
 
@@ -169,11 +181,11 @@ def _read_arrays(folder: pathlib.Path) -> list[np.ndarray]:
 
     folder = folder.absolute()
     try:
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            metadata = checkpointer.metadata(folder).item_metadata
+        with checkpointer() as reader:
+            metadata = reader.metadata(folder).item_metadata
             as_numpy = lambda _: ocp.RestoreArgs(restore_type=np.ndarray)
             restore_args = jax.tree.map(as_numpy, dict(metadata))
-            arrays = checkpointer.restore(folder, restore_args=restore_args)
+            arrays = reader.restore(folder, restore_args=restore_args)
     # Orbax raises whatever its storage layer does; all of it means the same here.
     except Exception as e:
         raise ValueError(

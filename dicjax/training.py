@@ -21,7 +21,10 @@ from dicjax.config import EncoderConfig, TrainingConfig
 from dicjax.dataset import Dataset, features_of_all, priors_of
 from dicjax.encoder import Encoder, make_scales, mixture_log_prob, PRIORS, to_logits
 from dicjax.lora import learned, merge
+from dicjax.processes import from_first, is_first
+from dicjax.sharding import constrain, fetch, placement, put
 from dicjax.spikes import LABELS
+from dicjax.storage import checkpointer
 
 
 MIN_SPIKES = 10  # of a train that is learned from
@@ -132,7 +135,9 @@ def train_encoder(
     """Trains an encoder of (g_s, g_u), or an adapter attached to one.
 
     Every step sees random stretches of random trains, as they might be recorded; see
-    [`dicjax.augmentation.augment`][]. A twentieth of the members is kept apart.
+    [`dicjax.augmentation.augment`][]. A twentieth of the members is kept apart. Devices
+    share every batch; where several processes were joined by `jax.distributed`, all
+    have to call this with the same arguments, and the first one keeps the run.
 
     **Arguments:**
 
@@ -142,6 +147,11 @@ def train_encoder(
     - `folder`: where the run is kept: `metrics.jsonl`, a line for every validation,
         and the state, from which a run that was stopped goes on as if it had not been.
     - `on_progress`: called with (step, number of steps, loss).
+
+    **Raises:**
+
+    - `ValueError`: if devices cannot share the batch evenly, or if `folder` holds the
+        state of another run.
     """
     run = _Run(encoder, training, folder)
     held_out = np.arange(len(known.labels)) % HELD_OUT == 0
@@ -156,7 +166,7 @@ def train_encoder(
         last = step + 1 == training.num_steps
         if (step + 1) % SAVE_EVERY == 0 or last:
             run.validate(apart)
-        if on_progress is not None:
+        if on_progress is not None and is_first():
             on_progress(step + 1, training.num_steps, loss)
     return run.result()
 
@@ -185,21 +195,24 @@ class _Run:
         self.losses = np.zeros(training.num_steps, np.float32)
         self.validation = np.zeros((0, 2), np.float32)
         self.started = time.time()
+        self.where = placement(batch_size=training.batch_size)
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
             self._restore()
+        arrays = (self.encoder, self.average, self.state)
+        self.encoder, self.average, self.state = put(arrays, self.where.everywhere)
 
     def advance(self, batch, crop) -> float:
         self.encoder, self.average, self.state, loss = _learn(
             self.encoder,
             self.average,
             self.state,
-            batch,
+            put(batch, self.where.split),
             jr.fold_in(jr.key(self.training.seed), self.step),
             jnp.asarray(self.step, jnp.float32),
             jnp.asarray(self._clean(), jnp.float32),
             self.training,
             crop,
+            self.where,
         )
         self.losses[self.step] = loss
         self.step += 1
@@ -213,7 +226,7 @@ class _Run:
         loss = float(_validation_loss(self.average, apart, key, self.training))
         row = np.array([[self.step, loss]], np.float32)
         self.validation = np.concatenate([self.validation, row])
-        if self.folder is None:
+        if self.folder is None or not is_first():
             return
         recent = self.losses[max(0, self.step - SAVE_EVERY) : self.step]
         line = {
@@ -233,8 +246,6 @@ class _Run:
         return {f"{i:04}": np.asarray(x) for i, x in enumerate(leaves)}
 
     def _save(self):
-        import orbax.checkpoint as ocp
-
         path = (self.folder / f"state-{self.step:07}").absolute()
         shutil.rmtree(path, ignore_errors=True)
         content = {
@@ -242,21 +253,25 @@ class _Run:
             "losses": self.losses[: self.step],
             "validation": self.validation,
         }
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            checkpointer.save(path, content)
+        with checkpointer() as writer:
+            writer.save(path, content)
         for old in self.folder.glob("state-*"):
             if old.name < path.name:
                 shutil.rmtree(old)
 
-    def _restore(self):
-        import orbax.checkpoint as ocp
-
+    def _read(self):
+        self.folder.mkdir(parents=True, exist_ok=True)
         states = sorted(self.folder.glob("state-???????"))
         if not states:
             (self.folder / "metrics.jsonl").unlink(missing_ok=True)
+            return None
+        with checkpointer() as reader:
+            return reader.restore(states[-1].absolute())
+
+    def _restore(self):
+        content = from_first(self._read)
+        if content is None:
             return
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            content = checkpointer.restore(states[-1].absolute())
         arrays = (self.encoder, self.average, self.state)
         kept, structure = jax.tree.flatten(eqx.filter(arrays, eqx.is_array))
         found = [content["arrays"][f"{i:04}"] for i in range(len(content["arrays"]))]
@@ -276,7 +291,8 @@ class _Run:
         self.validation = np.asarray(content["validation"], np.float32).reshape(-1, 2)
 
     def result(self) -> Trained:
-        return Trained(self.average, self.losses, self.validation)
+        average = fetch(self.average, self.where)
+        return Trained(average, self.losses, self.validation)
 
 
 def _first_cycle(training: TrainingConfig) -> int:
@@ -303,9 +319,22 @@ def optimiser(training: TrainingConfig) -> optax.GradientTransformation:
 
 
 @eqx.filter_jit(donate="none")
-def _learn(encoder, average, state, batch, key, step, clean, training, crop):
+def _learn(
+    encoder,
+    average,
+    state,
+    batch,
+    key,
+    step,
+    clean,
+    training,
+    crop,
+    where,
+):
     key, any_key = jr.split(key)
-    spike_times, is_anomaly = augment(key, batch.spike_times, training, crop, clean)
+    spike_times, is_anomaly = constrain(
+        augment(key, batch.spike_times, training, crop, clean), where.split
+    )
     forgotten = jr.bernoulli(any_key, ANY, batch.priors.shape)
     priors = jnp.where(forgotten, PRIORS.index("any"), batch.priors)
     changing, fixed = eqx.partition(encoder, learned(encoder))
@@ -314,13 +343,16 @@ def _learn(encoder, average, state, batch, key, step, clean, training, crop):
         whole = merge(eqx.combine(changing, fixed))
         return _loss(whole, spike_times, priors, is_anomaly, batch)
 
-    value, gradient = eqx.filter_value_and_grad(loss)(changing)
+    value, gradient = constrain(
+        eqx.filter_value_and_grad(loss)(changing), where.everywhere
+    )
     updates, state = optimiser(training).update(gradient, state, changing)
     changing = eqx.apply_updates(changing, updates)
     # An average over few steps at first, so that it soon forgets the start.
     decay = jnp.minimum(0.999, (1 + step) / (10 + step))
     before = eqx.filter(average, learned(average))
     now = jax.tree.map(lambda a, e: decay * a + (1 - decay) * e, before, changing)
+    changing, now, state = constrain((changing, now, state), where.everywhere)
     return eqx.combine(changing, fixed), eqx.combine(now, fixed), state, value
 
 

@@ -12,6 +12,7 @@ import dicjax
 PACKAGE = pathlib.Path(dicjax.__file__).parent
 LAYERS = (
     ("_checks", "recipe", "config", "linear", "storage", "remedies", "progress"),
+    ("processes", "sharding"),
     ("gating", "descent"),
     ("channels", "stimulus"),
     ("neuron",),

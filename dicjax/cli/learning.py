@@ -6,6 +6,7 @@ import pathlib
 import tyro
 
 from dicjax.cli.common import Flat, Progress, say
+from dicjax.cli.joining import Distributed, join, progress_of_first
 from dicjax.config import (
     AdapterConfig,
     DensityConfig,
@@ -71,6 +72,9 @@ class Train:
     data: pathlib.Path | None = None
     """Folder where simulated data and the state of training are kept: the same command
     then goes on where it was stopped."""
+    distributed: Distributed = None
+    """Train in several processes that are each given this command: auto under Slurm or
+    MPI; elsewhere process I, from 0, of N, the first of which listens at HOST:PORT."""
     encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
     density: DensityConfig = dataclasses.field(default_factory=DensityConfig)
@@ -80,14 +84,16 @@ class Train:
         """Trains and writes; the exit status."""
         from dicjax.checkpoint import find_neuron
         from dicjax.fitting import fit_encoder
+        from dicjax.processes import from_first, is_first
 
-        _check_new(self.out)
+        join(self.distributed)
+        from_first(lambda: _check_new(self.out))
         neuron, file = find_neuron(self.model)
         if file is not None:
             raise ValueError(
                 f"{file} is a neuron of your own: use `dicjax adapt {file}`."
             )
-        with Progress() as progress:
+        with progress_of_first() as progress:
             tests = fit_encoder(
                 neuron,
                 self.out,
@@ -99,7 +105,8 @@ class Train:
                 data=self.data,
                 on_progress=progress,
             )
-        _print_tests(tests, self.out)
+        if is_first():
+            _print_tests(tests, self.out)
         return 0
 
 
@@ -120,6 +127,9 @@ class Adapt:
     data: pathlib.Path | None = None
     """Folder where simulated data and the state of training are kept: the same command
     then goes on where it was stopped."""
+    distributed: Distributed = None
+    """Train in several processes that are each given this command: auto under Slurm or
+    MPI; elsewhere process I, from 0, of N, the first of which listens at HOST:PORT."""
     adapter: Flat[AdapterConfig] = dataclasses.field(default_factory=AdapterConfig)
     density: DensityConfig = dataclasses.field(default_factory=DensityConfig)
     emulator: EmulatorConfig = dataclasses.field(default_factory=EmulatorConfig)
@@ -128,10 +138,12 @@ class Adapt:
         """Adapts and writes; the exit status."""
         from dicjax.checkpoint import find_neuron
         from dicjax.fitting import fit_adapter
+        from dicjax.processes import from_first, is_first
 
-        _check_new(self.out)
+        join(self.distributed)
+        from_first(lambda: _check_new(self.out))
         neuron, file = find_neuron(self.neuron)
-        with Progress() as progress:
+        with progress_of_first() as progress:
             tests = fit_adapter(
                 neuron,
                 self.out,
@@ -143,7 +155,8 @@ class Adapt:
                 neuron_file=file,
                 on_progress=progress,
             )
-        _print_tests(tests, self.out)
+        if is_first():
+            _print_tests(tests, self.out)
         return 0
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from dicjax.cli.common import File, Progress, say, write_table
+from dicjax.cli.joining import Distributed, join, progress_of_first
 from dicjax.config import OperatorConfig, OperatorTraining
 
 
@@ -29,6 +30,9 @@ class TrainOperator:
     data: pathlib.Path | None = None
     """Folder where members and the state of training are kept: the same command then
     goes on where it was stopped."""
+    distributed: Distributed = None
+    """Train in several processes that are each given this command: auto under Slurm or
+    MPI; elsewhere process I, from 0, of N, the first of which listens at HOST:PORT."""
     operator: OperatorConfig = dataclasses.field(default_factory=OperatorConfig)
     training: OperatorTraining = dataclasses.field(default_factory=OperatorTraining)
 
@@ -36,9 +40,11 @@ class TrainOperator:
         """Trains and writes; the exit status."""
         from dicjax.families import find_family
         from dicjax.operator_fitting import fit_operator
+        from dicjax.processes import from_first, is_first
 
-        _check_new(self.out)
-        with Progress() as progress:
+        join(self.distributed)
+        from_first(lambda: _check_new(self.out))
+        with progress_of_first() as progress:
             scores = fit_operator(
                 find_family(self.family),
                 self.out,
@@ -47,8 +53,9 @@ class TrainOperator:
                 data=self.data,
                 on_progress=progress,
             )
-        _print_scores(scores)
-        print(f"Use it with `dicjax operator predict --operator {self.out}`.")
+        if is_first():
+            _print_scores(scores)
+            print(f"Use it with `dicjax operator predict --operator {self.out}`.")
         return 0
 
 

@@ -1,0 +1,61 @@
+"""Processes that JAX has joined: what is done once is done by the first of them."""
+
+import itertools
+import pickle
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+
+Made = TypeVar("Made")
+PIECE = 1 << 26  # bytes that are sent at once
+LONGEST = 7 * 24 * 3600 * 1000  # ms that the others wait
+_numbers = itertools.count()
+
+
+def is_first() -> bool:
+    """Whether this process is the first, or the only one."""
+    return jax.process_index() == 0
+
+
+def from_first(make: Callable[[], Made]) -> Made:
+    """What the first process makes, in every process.
+
+    All have to call this in the same order. The others wait as long as it takes; what
+    the first one raises, they raise too.
+    """
+    if jax.process_count() == 1:
+        return make()
+    sent = _attempt(make) if is_first() else b""
+    _wait()
+    size = int.from_bytes(_broadcast(len(sent).to_bytes(8, "little")), "little")
+    sent = sent or bytes(size)
+    pieces = [sent[i : i + PIECE] for i in range(0, size, PIECE)]
+    made, error = pickle.loads(b"".join(map(_broadcast, pieces)))
+    if error is not None:
+        raise error
+    return made
+
+
+def _attempt(make: Callable[[], object]) -> bytes:
+    try:
+        return pickle.dumps((make(), None))
+    except Exception as error:
+        return pickle.dumps((None, error))
+
+
+def _wait() -> None:
+    """Until all are here: devices that wait for one another would give up earlier."""
+    from orbax.checkpoint.multihost import get_barrier_sync_fn
+
+    wait = get_barrier_sync_fn()
+    assert wait is not None, "there are several processes"
+    wait(key=f"dicjax-{next(_numbers)}", timeout_ms=LONGEST)
+
+
+def _broadcast(content: bytes) -> bytes:
+    sent = multihost_utils.broadcast_one_to_all(np.frombuffer(content, np.uint8))
+    return np.asarray(sent).tobytes()

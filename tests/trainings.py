@@ -1,0 +1,123 @@
+"""Trains for a few steps on all devices of a process of its own; see test_sharding.
+
+Writes weights and losses to OUT, the steps that progress was told of, and the shapes of
+what each device holds of a batch within the training step.
+"""
+
+import argparse
+import pathlib
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import test_operator_training as operators
+import test_training as encoders
+
+import dicjax.operator_training
+import dicjax.training
+from dicjax.cli.joining import join
+from dicjax.config import EncoderConfig, OperatorTraining, TrainingConfig
+from dicjax.operator_training import is_learned, members_of, train_operator
+from dicjax.training import batch_of, new_encoder, train_encoder
+
+
+ENCODER = EncoderConfig(
+    width=8, radius=1, num_slots=2, latent=4, hidden=8, num_components=2
+)
+LEARN = TrainingConfig(num_steps=8, batch_size=8)
+OPERATE = OperatorTraining(num_steps=8, batch_size=16, pool=16)
+shards = []
+
+
+def watched(function, batch_at: int):
+    """A function that notes how its argument of some number is split among devices."""
+
+    def wrapped(*args):
+        x = args[batch_at]
+        note = lambda sharding: shards.append(sharding.shard_shape(x.shape))
+        jax.debug.inspect_array_sharding(x, callback=note)
+        return function(*args)
+
+    return wrapped
+
+
+def cast(tree, dtype):
+    """A tree with floating-point numbers of another precision."""
+    is_float = lambda x: eqx.is_array(x) and jnp.issubdtype(x.dtype, jnp.floating)
+    one = lambda x: x.astype(dtype) if is_float(x) else x
+    return jax.tree.map(one, tree)
+
+
+def encoder(dtype, folder: pathlib.Path | None, on_progress):
+    """Weights and losses of an encoder."""
+    dicjax.training.CROPS, dicjax.training.CROP_SHARES = (24,), (1.0,)
+    dicjax.training.SAVE_EVERY = 4
+    dicjax.training._loss = watched(dicjax.training._loss, 1)
+    known = batch_of(encoders._toy(200, 0))
+    start = cast(new_encoder(known, *encoders.RANGES, ENCODER, 0), dtype)
+    known = jax.tree.map(
+        lambda x: x.astype(dtype) if x.dtype == np.float32 else x, known
+    )
+    trained = train_encoder(start, known, LEARN, folder=folder, on_progress=on_progress)
+    return eqx.filter(trained.encoder, eqx.is_array), trained.losses
+
+
+def operator(dtype, folder: pathlib.Path | None, on_progress):
+    """Weights and losses of an operator."""
+    dicjax.operator_training.SAVED = 2
+    loss = watched(dicjax.operator_training.operator_loss, 1)
+    dicjax.operator_training.operator_loss = loss
+    losses = []
+
+    def note(step, total, loss):
+        losses.append(loss)
+        on_progress(step, total, loss)
+
+    family = operators.FAMILY
+    members = members_of(
+        family.sample(jr.key(0), operators.NUM), operators._measured(operators.NUM)
+    )
+    start = cast(operators._untrained(), dtype)
+    trained = train_operator(
+        start, family, members, OPERATE, folder=folder, on_progress=note
+    )
+    return eqx.filter(trained, is_learned(trained)), losses
+
+
+class Stopped(Exception):
+    """A training that was stopped."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("kind", choices=("encoder", "operator"))
+    parser.add_argument("dtype", choices=("float32", "float64"))
+    parser.add_argument("--folder", type=pathlib.Path)
+    parser.add_argument("--stop", type=int, help="the step after which it stops")
+    parser.add_argument("--join", help="I/N@HOST:PORT")
+    args = parser.parse_args()
+    jax.config.update("jax_enable_x64", True)
+    join(args.join)
+    told = []
+
+    def note(step, total, loss):
+        told.append(step)
+        if step == args.stop:
+            raise Stopped
+
+    train = {"encoder": encoder, "operator": operator}[args.kind]
+    try:
+        weights, losses = train(args.dtype, args.folder, note)
+    except Stopped:
+        return
+    leaves = [np.asarray(x) for x in jax.tree.leaves(weights)]
+    here = {jax.local_devices()[0]}
+    assert all(x.devices() == here for x in jax.tree.leaves(weights))
+    np.savez(args.out, *leaves, losses=losses, shards=np.array(shards), told=told)
+
+
+if __name__ == "__main__":
+    main()

@@ -85,7 +85,7 @@ class Bench:
 
     def start(self, out: pathlib.Path, *options: str) -> subprocess.Popen:
         """The sweep, running in a group of processes of its own."""
-        return started(self.command(out, *options))
+        return started(self.command(out, *options), self.folder / "log")
 
     def run(self, out: pathlib.Path, *options: str) -> subprocess.CompletedProcess:
         """Runs the sweep to its end."""
@@ -120,8 +120,9 @@ class Lost(Exception):
 
 
 def contents(out: pathlib.Path) -> dict[str, bytes]:
-    """All that lies among the parts of a sweep."""
-    return {path.name: path.read_bytes() for path in (out / "parts").iterdir()}
+    """All parts of a sweep; what is hidden there is nobody's."""
+    paths = (out / "parts").glob("[!.]*")
+    return {path.name: path.read_bytes() for path in paths}
 
 
 def rows(out: pathlib.Path) -> pa.Table:
@@ -130,14 +131,14 @@ def rows(out: pathlib.Path) -> pa.Table:
     return pa.concat_tables([part.replace_schema_metadata() for part in parts])
 
 
-def started(command: Sequence[str]) -> subprocess.Popen:
-    """A command that runs, and says nothing, in a group of processes of its own."""
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+def started(
+    command: Sequence[str], log: pathlib.Path | None = None
+) -> subprocess.Popen:
+    """A command that runs in a group of processes of its own."""
+    with open(log or os.devnull, "w") as file:
+        return subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
 
 
 def kill_run(bench: Bench, *options: str) -> None:
@@ -193,7 +194,8 @@ def kill_worker(bench: Bench, *options: str) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             victim.kill()
     if process.wait(600) != 0:
-        raise Lost("the run did not finish without the worker")
+        said = (bench.folder / "log").read_text().splitlines()[-5:]
+        raise Lost(f"the run did not finish without the worker: {' / '.join(said)}")
     bench.compare(out)
     shutil.rmtree(out)
 
@@ -248,7 +250,7 @@ def full_disk(bench: Bench) -> None:
     disk = bench.folder / "disk"
     disk.mkdir(exist_ok=True)
     size = sum(map(len, bench.wanted.values()))
-    room = int(size * bench.rng.uniform(0.2, 0.9)) + 64 * 1024
+    room = int(size * bench.rng.uniform(0.2, 0.9)) + 16 * 1024
     mount = ["mount", "-t", "tmpfs", "-o", f"size={room}", "tmpfs", str(disk)]
     subprocess.run(mount, check=True)
     try:

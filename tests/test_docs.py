@@ -93,6 +93,14 @@ def test_the_page_on_populations_does_what_it_says():
     assert page["way"].valid.mean() > 0.95
 
 
+def test_the_page_on_sweeps_does_what_it_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = run_blocks("sweeps.md")
+    assert page["standing"].is_complete and len(page["table"]) == 128
+    said = "small: simulate, 1 of 1 parts, 128 of 128 units (100.0%), 0.0 MB"
+    assert str(page["standing"]).splitlines()[0] == said
+
+
 def test_the_page_on_operators_does_what_it_says():
     page = run_blocks("operators.md")
     assert page["answer"].V.shape == (200, 8000)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, get_args, Literal
 
 import pydantic
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, Field
 
 from dicjax.checkpoint import find_neuron
 from dicjax.config import GenerateConfig
@@ -29,7 +29,7 @@ class _Section(pydantic.BaseModel):
 # copies, and no need of them. Without a folder they are taken as they are.
 
 
-def _found(path: pathlib.Path, info: ValidationInfo) -> pathlib.Path:
+def _found(path: pathlib.Path, info: Any) -> pathlib.Path:
     if info.context is None:
         return path
     path = info.context / path.expanduser()
@@ -38,7 +38,7 @@ def _found(path: pathlib.Path, info: ValidationInfo) -> pathlib.Path:
     return path.resolve()
 
 
-def _globbed(patterns: Sequence[str], info: ValidationInfo) -> tuple[str, ...]:
+def _globbed(patterns: Sequence[str], info: Any) -> tuple[str, ...]:
     if info.context is None:
         return tuple(patterns)
     found = []
@@ -62,7 +62,7 @@ def _known_unit(unit: str) -> str:
     return unit
 
 
-def _known_model(name: str, info: ValidationInfo) -> str:
+def _known_model(name: str, info: Any) -> str:
     if info.context is None:
         return name
     path = info.context / name

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import as_completed, CancelledError
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from dicjax.sweeps.jobs import Told
 from dicjax.sweeps.work import Outcome, work, work_through
@@ -19,6 +19,7 @@ from dicjax.sweeps.workers import begin_worker, watch_parent
 EVERY = 2.0  # seconds between looks at what is computed elsewhere
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Computes parts of a sweep, in any order and anywhere.
 

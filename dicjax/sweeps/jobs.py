@@ -6,7 +6,7 @@ A unit (a member, a recording) depends on the seed and its number alone.
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.random as jr
@@ -61,7 +61,7 @@ from dicjax.sweeps.inputs import TARGETS, train_of
 
 
 MEMBERS = 16_384  # of a part
-FEWEST_PARTS, MOST_PARTS = 64, 8192
+FEWEST_PARTS, MOST_PARTS = 64, 32_768
 SMALLEST_PART = 1024  # members
 MOST_HZ = 200.0  # that members are given room for
 SPIKE_BYTES = 12  # of each that there is room for, with copies
@@ -72,6 +72,7 @@ Inputs = Mapping[str, pa.Table]
 Earlier = Callable[[int], list[tuple[pa.Table, dict[str, int]]]]
 
 
+@runtime_checkable
 class Job(Protocol):
     """A kind of sweep.
 

@@ -111,16 +111,17 @@ def make_plan(
             f"{folder} holds files that are not of a sweep: choose a folder that is "
             "empty or new."
         )
-    inputs = read_inputs(config)
+    tables = read_inputs(config)
+    inputs = {name: _packed(table) for name, table in tables.items()}
     about = _about(config, inputs)
     if old is not None:
         _check_same(folder, old, about, any_version)
         return read_plan(folder)
-    job = begin(config, inputs, lambda stage: [])
+    job = begin(config, tables, lambda stage: [])
     folder.mkdir(parents=True, exist_ok=True)
-    for name, table in inputs.items():
+    for name, content in inputs.items():
         with replacing(folder / f"{name}.parquet") as partial:
-            pq.write_table(table, partial)
+            partial.write_bytes(content)
     about |= {"stages": job.stages, "shard": job.shard}
     with replacing(path) as partial:  # last, for it says that the rest is there
         partial.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
@@ -131,10 +132,11 @@ def read_plan(folder: pathlib.Path) -> Plan:
     """The plan in the folder of a sweep, or a `ValueError` if there is none."""
     about = _read(folder / PLAN)
     for name, digest in about["inputs"].items():
-        if _hash(_table(folder, name)) != digest:
+        path = folder / f"{name}.parquet"
+        if not path.exists() or sha256(path)[:16] != digest:
             raise ValueError(
-                f"{folder / name}.parquet is damaged or another's: remove "
-                f"{folder / PLAN} and run the sweep again, which makes it anew."
+                f"{path} is damaged or another's: remove {folder / PLAN} and run the "
+                "sweep again, which makes it anew."
             )
     return Plan(
         folder=folder,
@@ -145,13 +147,16 @@ def read_plan(folder: pathlib.Path) -> Plan:
     )
 
 
-def _about(config: Config, inputs: dict[str, pa.Table]) -> dict[str, Any]:
+def _about(config: Config, inputs: dict[str, bytes]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "version": VERSION,
         "config": config.model_dump(mode="json"),
         "models": _models(config),
-        "inputs": {name: _hash(table) for name, table in inputs.items()},
+        "inputs": {
+            name: hashlib.sha256(content).hexdigest()[:16]
+            for name, content in inputs.items()
+        },
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
 
@@ -244,14 +249,10 @@ def _table(folder: pathlib.Path, name: str) -> pa.Table | None:
     return pq.read_table(path) if path.exists() else None
 
 
-def _hash(table: pa.Table | None) -> str | None:
-    """Of what a table holds, whatever its file is like."""
-    if table is None:
-        return None
+def _packed(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table.combine_chunks())
-    return hashlib.sha256(sink.getvalue()).hexdigest()[:16]
+    pq.write_table(table, sink)
+    return sink.getvalue().to_pybytes()
 
 
 def _others(folder: pathlib.Path):

@@ -124,9 +124,9 @@ def run_sweep(
                 f"{strangers[0]} is no part of this sweep, but would be read as one: "
                 "move it away."
             )
-        if share is None:
-            plan.store.tidy()
         _Run(plan, executor or Here(), share or (0, 1), report).run(retries)
+        if share is None:
+            plan.store.tidy()  # after workers that died, by now or before
     return standing(folder)
 
 

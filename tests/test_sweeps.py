@@ -1,0 +1,404 @@
+import dataclasses
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings, strategies as st
+
+import dicjax as dj
+from dicjax.characterisation import characterise
+from dicjax.dataset import default_sources, make_dataset
+from dicjax.families import find_family
+from dicjax.shards import to_table
+from dicjax.sweeps import batches, read_config, read_sweep, run_sweep, standing
+from dicjax.sweeps.config import SimulateJob
+from dicjax.sweeps.jobs import _spread
+from dicjax.sweeps.parts import Busy
+from dicjax.sweeps.plan import read_plan
+from dicjax.sweeps.work import work_through
+
+
+EXAMPLE = pathlib.Path(__file__).parents[1] / "examples/slow_burster.csv"
+SIMULATE = """
+job = "simulate"
+model = "stg"
+seed = 3
+shard = 24
+save = ["dics", "spikes"]
+
+[members]
+sampler = "box"
+num = 60
+
+[simulation]
+duration = 300
+discard = 100
+noise = 0.5
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="sweep.toml"):
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("swept")
+    (folder / "sweep.toml").write_text(SIMULATE)
+    out = folder / "out"
+    run_sweep(read_config(folder / "sweep.toml"), out)
+    return out
+
+
+def contents(out):
+    return {path.name: path.read_bytes() for path in (out / "parts").iterdir()}
+
+
+def rows(out, name="member"):
+    return read_sweep(out).to_table().sort_by(name)
+
+
+def test_a_sweep_holds_what_simulate_gives(swept):
+    table = rows(swept)
+    assert table["member"].to_pylist() == list(range(60))
+    neuron = dj.stg()
+    g = np.stack([table[f"g_{x}"].to_numpy() for x in neuron.channel_names], axis=1)
+    config = read_plan(swept).config
+    assert isinstance(config, SimulateJob)
+    key, noise_key = jax.random.split(jax.random.key(3))
+    drawn = np.asarray(dj.sample(key, neuron, 60), np.float32)
+    np.testing.assert_array_equal(g, drawn)
+    noise = dj.NoisyCurrent(noise_key, 0.5, 0.0)
+    dt = neuron.required_recipe.dt
+    run = dj.simulate(neuron, g, 300.0, discard=100.0, dt=dt, stimulus=noise)
+    assert table["num_spikes"].to_pylist() == run.num_spikes.tolist()
+    fired = [x[np.isfinite(x)].tolist() for x in run.spike_times]
+    assert table["spike_times"].to_pylist() == fired
+    features = dj.spike_features(run.spike_times)
+    rates = np.asarray(features.rate, np.float32)
+    np.testing.assert_allclose(
+        table["rate"].to_numpy(zero_copy_only=False), rates, rtol=1e-5
+    )
+    dics = np.asarray(dj.dynamic_input_conductances(neuron, g, neuron.V_ref))
+    np.testing.assert_allclose(table["g_s"].to_numpy(), dics[:, 1], rtol=1e-4)
+
+
+def test_neither_parts_nor_batches_nor_shares_change_a_member(
+    swept, write, monkeypatch
+):
+    text = SIMULATE.replace("shard = 24", "shard = 7")
+    config = read_config(write(text))
+    other = write(text).parent / "other"
+    monkeypatch.setattr(batches, "free_bytes", lambda: 40_000)  # a few members at once
+    for i in (1, 0):
+        found = run_sweep(config, other, share=(i, 2))
+        assert found.is_complete == (i == 0)
+    assert rows(other).equals(rows(swept))
+
+
+def test_what_is_done_is_left_alone_and_what_is_missing_comes_back(swept, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(swept, out)
+    before = contents(out)
+    (out / "parts/part-000001.parquet").unlink()
+    kept = (out / "parts/part-000000.parquet").stat().st_mtime_ns
+    assert standing(out).done == 2
+    found = run_sweep(read_plan(out).config, out)
+    assert found.is_complete and contents(out) == before
+    assert (out / "parts/part-000000.parquet").stat().st_mtime_ns == kept
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "foreign", "other", "empty"])
+def test_a_damaged_part_is_made_again(swept, tmp_path, damage):
+    out = tmp_path / "out"
+    shutil.copytree(swept, out)
+    before = contents(out)
+    path = out / "parts/part-000001.parquet"
+    content = path.read_bytes()
+    if damage == "cut":
+        path.write_bytes(content[:-9])
+    elif damage == "bit":
+        path.write_bytes(content[:99] + bytes([content[99] ^ 1]) + content[100:])
+    elif damage == "foreign":
+        pq.write_table(pa.table({"member": [1, 2, 3]}), path)
+    elif damage == "other":
+        path.write_bytes(before["part-000000.parquet"])
+    else:
+        path.write_bytes(b"")
+    assert not standing(out, check=True).is_complete
+    run_sweep(read_plan(out).config, out)
+    assert contents(out) == before
+
+
+def test_memory_that_runs_out_halves_the_batch(swept, write, monkeypatch):
+    simulate, sizes = dj.simulate, []
+
+    def short(neuron, g, *args, **kwargs):
+        sizes.append(len(g))
+        if len(g) > 5:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        return simulate(neuron, g, *args, **kwargs)
+
+    monkeypatch.setattr("dicjax.sweeps.jobs.simulate", short)
+    config = read_config(write(SIMULATE))
+    out = write(SIMULATE).parent / "out"
+    assert run_sweep(config, out).is_complete
+    assert sizes[:4] == [24, 12, 6, 3] and max(sizes[4:]) <= 3
+    assert contents(out) == contents(swept)
+
+
+def test_other_errors_are_tried_again_then_told_and_the_rest_is_done(
+    write, monkeypatch
+):
+    simulate, calls = dj.simulate, []
+
+    def failing(neuron, g, *args, **kwargs):
+        calls.append(len(g))
+        if len(g) == 12:  # the last part
+            raise RuntimeError("a device fell off the bus\nand more")
+        return simulate(neuron, g, *args, **kwargs)
+
+    monkeypatch.setattr("dicjax.sweeps.jobs.simulate", failing)
+    path = write(SIMULATE)
+    found = run_sweep(read_config(path), path.parent / "out", retries=1)
+    assert calls == [24, 24, 12, 12]
+    assert (found.done, found.num_parts) == (2, 3)
+    assert found.failed == {2: "RuntimeError: a device fell off the bus"}
+    assert "part 2 failed: RuntimeError: a device fell off the bus" in str(found)
+
+
+def test_a_sweep_that_only_fails_gives_up(write, monkeypatch):
+    calls = []
+
+    def failing(*args, **kwargs):
+        calls.append(1)
+        raise RuntimeError("no")
+
+    monkeypatch.setattr("dicjax.sweeps.jobs.simulate", failing)
+    path = write(SIMULATE.replace("shard = 24", "shard = 1"))
+    found = run_sweep(read_config(path), path.parent / "out")
+    assert len(calls) == 10 and found.done == 0
+
+
+def test_two_at_once_are_refused_but_for_other_shares(write):
+    path = write(SIMULATE)
+    out = path.parent / "out"
+    config = read_config(path)
+    list(work_through_none(config, out))
+    store = read_plan(out).store
+    with store.locked():
+        for share in (None, (0, 2)):
+            with pytest.raises(Busy, match="worked on by process"):
+                run_sweep(config, out, share=share)
+    with store.locked((0, 2)):
+        for share in (None, (0, 2)):
+            with pytest.raises(Busy):
+                run_sweep(config, out, share=share)
+        run_sweep(config, out, share=(1, 2))
+    assert run_sweep(config, out).is_complete
+
+
+def work_through_none(config, out):
+    from dicjax.sweeps.plan import make_plan
+
+    make_plan(config, out)
+    return work_through(out, [])
+
+
+def test_a_folder_of_another_sweep_or_of_something_else_is_refused(
+    swept, write, tmp_path
+):
+    out = tmp_path / "out"
+    shutil.copytree(swept, out)
+    config = read_config(write(SIMULATE.replace("num = 60", "num = 61")))
+    with pytest.raises(ValueError, match="another sweep: members.num differ"):
+        run_sweep(config, out)
+    plan = json.loads((out / "sweep.json").read_text())
+    plan["versions"]["jax"] = "0.0.1"
+    (out / "sweep.json").write_text(json.dumps(plan))
+    config = read_plan(out).config
+    with pytest.raises(ValueError, match=r"begun with jax 0.0.1 \(now"):
+        run_sweep(config, out)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="not of a sweep"):
+        run_sweep(config, tmp_path / "photos")
+    with pytest.raises(ValueError, match="not the folder of a sweep"):
+        standing(tmp_path)
+
+
+def test_a_stranger_among_the_parts_is_named(swept, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(swept, out)
+    pq.write_table(pa.table({"member": [1]}), out / "parts/part-000099.parquet")
+    with pytest.raises(ValueError, match="part-000099.parquet is no part"):
+        run_sweep(read_plan(out).config, out)
+
+
+def test_members_of_a_table_are_simulated_as_they_are(swept, write, tmp_path):
+    table = rows(swept)
+    names = [f"g_{x}" for x in dj.stg().channel_names]
+    pq.write_table(table.select(names), tmp_path / "models.parquet")
+    text = SIMULATE.replace('sampler = "box"\nnum = 60', 'table = "models.parquet"')
+    config = read_config(write(text))
+    run_sweep(config, tmp_path / "out")
+    # The same seeds too: noise goes by the number of a member.
+    assert rows(tmp_path / "out").equals(table)
+    (tmp_path / "models.parquet").unlink()
+    shutil.rmtree(tmp_path / "out/parts")  # the sweep has a copy
+    list(work_through(tmp_path / "out", range(3)))
+    assert rows(tmp_path / "out").equals(table)
+
+
+def test_drawn_by_the_recipe_members_have_the_input_conductances_it_asks_for(write):
+    text = SIMULATE.replace('"box"', '"recipe"').replace("num = 60", "num = 30")
+    path = write(text)
+    run_sweep(read_config(path), path.parent / "out")
+    table = rows(path.parent / "out")
+    recipe = dj.stg().required_recipe
+    assert 25 <= len(table) <= 30
+    for name, (low, high) in (("g_s", recipe.g_s), ("g_u", recipe.g_u)):
+        values = table[name].to_numpy()
+        assert (values > low - 0.01).all() and (values < high + 0.01).all()
+
+
+def test_a_dataset_is_that_of_the_function(tmp_path, write, monkeypatch):
+    neuron = dj.stg()
+    recipe = dataclasses.replace(neuron.required_recipe, duration=600.0, discard=200.0)
+    short = dataclasses.replace(neuron, recipe=recipe)
+    monkeypatch.setattr("dicjax.sweeps.jobs.find_neuron", lambda name: (short, None))
+    path = write('job = "dataset"\nmodel = "stg"\nnum = 120\nseed = 5\nshard = 16\n')
+    found = run_sweep(read_config(path), tmp_path / "out")
+    assert found.is_complete
+    sources = default_sources(short, 120)
+    made = make_dataset(jax.random.key(5), short, sources, shard_size=16)
+    expected = to_table(made, short.channel_names)
+    got = read_sweep(tmp_path / "out").to_table()
+    assert got["spike_times"].to_pylist() == expected["spike_times"].to_pylist()
+    for name in set(got.column_names) - {"spike_times"}:
+        np.testing.assert_array_equal(got[name].to_numpy(), expected[name].to_numpy())
+    assert found.counts["members"] == len(made)
+
+
+def test_characterised_members_are_those_of_the_family(tmp_path, write, monkeypatch):
+    monkeypatch.setattr("dicjax.sweeps.jobs.CHUNK", 16)
+    path = write('job = "operator"\nfamily = "cortical"\nnum = 24\nseed = 2\n')
+    run_sweep(read_config(path), tmp_path / "out")
+    table = rows(tmp_path / "out")
+    family = find_family("cortical")
+    g = family.sample(jax.random.fold_in(jax.random.key(2), 1), 8)
+    found = characterise(family, g)
+    np.testing.assert_array_equal(table["g_Na"].to_numpy()[16:], g[:, 0])
+    assert table["is_complete"].to_pylist()[16:] == found.is_complete.tolist()
+
+
+@given(st.integers(1, 10**10))
+@settings(deadline=None)
+def test_parts_are_neither_few_nor_many(num):
+    parts = -(-num // _spread(num))
+    assert parts <= 32_768
+    assert parts >= min(33, -(-num // 1024))
+
+
+BAD = [
+    ('job = "simulat"', "line 2: job is 'simulat', but must be one of simulate"),
+    ('model = "stgg"', "line 3: model = 'stgg': there is no model 'stgg'"),
+    ("num = 0", "line 10: members.num = 0: input should be greater than or equal"),
+    ("nmu = 5", "line 10: members.nmu is unknown.*did you mean num"),
+    ("duration = 6", "line 13: simulation.duration = 6.*times are in ms"),
+    ("discard = 400", "line 12: simulation: discard, 400 ms, leaves nothing"),
+    ('noise = "0.5 nA"', "line 15: simulation.noise = '0.5 nA'"),
+    ("shard = 2.5", "line 5: shard = 2.5"),
+    ('save = ["traces"]', "line 6: save = 'traces'"),
+    ('sampler = "latin"', "line 9: members.sampler = 'latin'"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), BAD, ids=[x for x, _ in BAD])
+def test_what_is_wrong_is_told_with_its_line(write, line, message):
+    key = line.split(" = ")[0].replace("nmu", "num")
+    lines = [line if x.split(" = ")[0] == key else x for x in SIMULATE.splitlines()]
+    with pytest.raises(ValueError, match=message):
+        read_config(write("\n".join(lines)))
+
+
+def test_files_that_are_missing_are_told_before_anything_is_done(write, tmp_path):
+    text = 'job = "generate"\n[targets]\nrecordings = ["nowhere/*.csv"]\n'
+    with pytest.raises(ValueError, match="line 3: targets.recordings: nothing is"):
+        read_config(write(text))
+    text = SIMULATE.replace('sampler = "box"\nnum = 60', 'table = "no.parquet"')
+    with pytest.raises(ValueError, match=r"line 9: members.table.*there is no"):
+        read_config(write(text))
+    with pytest.raises(ValueError, match="is not TOML"):
+        read_config(write("job = simulate"))
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_config(tmp_path / "none.toml")
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("generated")
+    shutil.copy(EXAMPLE, folder / "cell.csv")
+    header = "spike_time_ms\n"
+    fast = header + "\n".join(f"{3.3 * i:.3f}" for i in range(1, 300))
+    (folder / "fast.csv").write_text(fast)
+    (folder / "short.csv").write_text(header + "1\n2\n3\n")
+    (folder / "sweep.toml").write_text(
+        'job = "generate"\nseed = 1\n[targets]\nrecordings = ["*.csv"]\nunit = "ms"\n'
+        'tolerances = [0.2]\nmodels = ["stg-prinz"]\n[search]\nmembers = 25\n'
+    )
+    with pytest.warns(UserWarning, match="Left out: short.csv"):
+        found = run_sweep(read_config(folder / "sweep.toml"), folder / "out")
+    return folder, found
+
+
+def test_every_recording_gets_its_population_or_the_reason_why_not(generated):
+    folder, found = generated
+    assert found.counts["targets"] == 3 and found.counts["refused"] == 2
+    assert found.counts["complete"] == 1
+    table = rows(folder / "out", "target").to_pylist()
+    cell, *refused = [[x for x in table if x["target"] == i] for i in range(3)]
+    assert {(x["recording"], x["tolerance"]) for x in cell} == {("cell.csv", 0.2)}
+    assert sum(x["accepted"] for x in cell) == 25
+    assert [x["member"] for x in cell] == list(range(25))
+    assert max(x["distance"] for x in cell) <= np.log(1 / 0.8)
+    assert all(x["g_Na"] > 0 for x in cell)
+    reasons = ("outside what stg-prinz can do", "short.csv has too few spikes")
+    for (row,), reason in zip(refused, reasons, strict=True):
+        assert reason in row["refused"] and row["member"] is None
+
+
+def test_members_are_refined_and_tried_in_parts(generated, tmp_path):
+    folder, _ = generated
+    table = rows(folder / "out", "target").slice(0, 24)
+    names = [f"g_{x}" for x in dj.stg_prinz().channel_names]
+    moved = table.select(names).to_pandas() * 1.03
+    moved.to_parquet(tmp_path / "models.parquet")
+    shutil.copy(folder / "cell.csv", tmp_path)
+    common = (
+        'model = "stg-prinz"\nshard = 24\n[members]\ntable = "models.parquet"\n'
+        '[target]\nrecording = "cell.csv"\nunit = "ms"\n'
+    )
+    (tmp_path / "refine.toml").write_text('job = "refine"\n' + common)
+    found = run_sweep(read_config(tmp_path / "refine.toml"), tmp_path / "refined")
+    assert found.is_complete
+    refined = rows(tmp_path / "refined")
+    assert sum(refined["valid"].to_pylist()) >= sum(refined["valid_before"].to_pylist())
+    text = 'job = "robustness"\naxes = ["step", "current"]\n' + common
+    (tmp_path / "try.toml").write_text(text)
+    run_sweep(read_config(tmp_path / "try.toml"), tmp_path / "tried")
+    tried = rows(tmp_path / "tried")
+    assert len(tried) == 24 and len(tried.column_names) == 1 + len(names) + 3 + 1
+    share = tried["robustness"].to_numpy()
+    assert ((share >= 0) & (share <= 1)).all()

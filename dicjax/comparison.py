@@ -264,8 +264,8 @@ def compare(
     wanted_quarters = _by_quarter(
         sweeps.V[is_used], sweeps.every, steps.start, duration
     )
-    features = np.zeros((0, len(operator.names)))
-    used, away = None, np.zeros(0)
+    features, away = np.zeros((0, len(operator.names))), np.zeros(0)
+    used = np.zeros((0, 0, 0))
     for i in range(ROUNDS + 1):
         answers = _answered(operator, candidates, density[is_used], duration)
         new = _distance(
@@ -276,7 +276,7 @@ def compare(
         )
         new = np.hypot(new, _passive_distance(operator, candidates, measured))
         features = np.concatenate([features, candidates])
-        used = answers if used is None else np.concatenate([used, answers])
+        used = np.concatenate([used, answers]) if i else answers
         away = np.concatenate([away, new])
         kept = np.argsort(away)[:num]
         features, used, away = features[kept], used[kept], away[kept]

@@ -1,12 +1,24 @@
-"""Measures simulation on the devices at hand: `bench_devices.py [--members 1000000]`.
+"""Measures simulation and training on the devices at hand.
 
+`bench_devices.py [--members 1000000]`, simulation.
 On a GPU: neuron-seconds per second of a population of STG members from door to spikes,
 the compiled part alone (the kernel beside plain XLA), memory, and whether the numbers
 are those of the CPU. On a CPU the same, without the kernel.
+
+`bench_devices.py training [--scale 1] [--steps 160]`: optimiser steps per second of the
+encoder and of the operator on 1, 2, ... all devices, each in a process of its own, with
+the batch of the defaults (or `--scale` times as large) and with one that grows with the
+devices. What XLA_FLAGS=--xla_force_host_platform_device_count=2 makes of a CPU shows
+that it runs, and nothing about GPUs.
 """
 
 import argparse
+import dataclasses
+import json
+import os
 import statistics
+import subprocess
+import sys
 import time
 
 import jax
@@ -15,13 +27,25 @@ import jax.random as jr
 import numpy as np
 
 import dicjax as dj
+from dicjax.characterisation import Characteristics, NAMES, to_coordinates
+from dicjax.config import (
+    EncoderConfig,
+    OperatorConfig,
+    OperatorTraining,
+    TrainingConfig,
+)
 from dicjax.engine import BURST, Compiled, dispatch, Start, start, Steps
+from dicjax.families import find_family
 from dicjax.kernel import dispatch_fused
+from dicjax.operator import untrained
+from dicjax.operator_training import members_of, train_operator
+from dicjax.training import Batch, new_encoder, train_encoder
 
 
 DURATION = 6000.0  # ms
 BURSTS = 64
 REPEATS = 5
+SKIPPED = 3 / 8  # of the steps of a training, in which all is compiled
 
 
 def population(num: int) -> np.ndarray:
@@ -105,12 +129,123 @@ def same_as_cpu(g: np.ndarray) -> None:
     )
 
 
+def encoder_speed(scale: int, num_steps: int) -> float:
+    """Optimiser steps per second of an encoder, with trains of no neuron."""
+    rng, num = np.random.default_rng(0), 4096
+    times = np.cumsum(rng.uniform(20, 400, (num, 128)), axis=1)
+    single = lambda *shape: rng.uniform(0, 1, shape).astype(np.float32)
+    known = Batch(
+        spike_times=times.astype(np.float32),
+        slow=single(num, 2),
+        fast=single(num, 2),
+        labels=np.ones(num, np.int32),
+        features=single(num, 7),
+        priors=np.zeros(num, np.int32),
+    )
+    training = TrainingConfig(num_steps=num_steps)
+    training = dataclasses.replace(training, batch_size=scale * training.batch_size)
+    encoder = new_encoder(known, (-20.0, 20.0), (0.0, 20.0), EncoderConfig(), 0)
+    at = []
+    note = lambda step, *_: at.append((step, time.perf_counter()))
+    train_encoder(encoder, known, training, on_progress=note)
+    return _rate(at)
+
+
+def operator_speed(scale: int, num_steps: int) -> float:
+    """Optimiser steps per second of an operator, simulation of its pool included."""
+    family = find_family("cortical")
+    g = family.sample(jr.key(0), 4096)
+    values = np.random.default_rng(0).uniform(1, 2, (len(g), len(NAMES)))
+    measured = Characteristics(values.astype(np.float32), np.ones(len(g), bool))
+    x = np.asarray(to_coordinates(measured.values))
+    operator = untrained(jr.key(1), OperatorConfig(), family, NAMES, x, g)
+    training = OperatorTraining(num_steps=num_steps)
+    training = dataclasses.replace(
+        training, batch_size=scale * training.batch_size, pool=scale * training.pool
+    )
+    at = []
+    note = lambda step, *_: at.append((step, time.perf_counter()))
+    members = members_of(g, measured)
+    train_operator(operator, family, members, training, on_progress=note)
+    return _rate(at)
+
+
+def _rate(at: list[tuple[int, float]]) -> float:
+    """Steps per second, of steps and when each was done."""
+    last, ended = at[-1]
+    first, began = next(x for x in at if x[0] >= SKIPPED * last)
+    return (last - first) / (ended - began)
+
+
+def with_devices(num: int, *args: object) -> list:
+    """What this script prints, as JSON, on the first so many devices."""
+    env = dict(os.environ)
+    flag = f" --xla_force_host_platform_device_count={num}"
+    env["XLA_FLAGS"] = env.get("XLA_FLAGS", "") + flag  # which only a CPU minds
+    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+        visible = env.get(name, ",".join(map(str, range(num)))).split(",")
+        env[name] = ",".join(visible[:num])
+    command = [sys.executable, __file__, *map(str, args)]
+    ran = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE)
+    return json.loads(ran.stdout.splitlines()[-1])
+
+
+def training(scale: int, num_steps: int) -> None:
+    """Prints a table of speeds by number of devices."""
+    ask = "import jax; d = jax.devices(); print(len(d), d[0].device_kind)"
+    asked = subprocess.run(
+        [sys.executable, "-c", ask], check=True, stdout=subprocess.PIPE, text=True
+    )
+    total, _, kind = asked.stdout.strip().partition(" ")
+    fitting = [n for n in range(1, int(total) + 1) if scale * 256 % n == 0]
+    print(
+        f"JAX {jax.__version__}, {total} x {kind}; steps per second, and (trains per"
+        " second, relative to one device)"
+    )
+    print("| devices | encoder | its batch grows | operator | its batch grows |")
+    print("| --- | --- | --- | --- | --- |")
+    alone = None
+    for num in fitting:
+        speeds = lambda scale, n=num: with_devices(
+            n, "speeds", "--scale", scale, "--steps", num_steps
+        )
+        same = speeds(scale)
+        grown = same if num == 1 else speeds(num * scale)
+        alone = alone or same
+        cells = [
+            f"{steps:.1f} ({steps * size / base:.2f})"
+            for i, base in enumerate(alone)
+            for steps, size in ((same[i], 1), (grown[i], num))
+        ]
+        print(f"| {num} | " + " | ".join(cells) + " |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "what",
+        nargs="?",
+        default="simulation",
+        choices=("simulation", "training", "speeds"),
+    )
+    parser.add_argument("--scale", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=160)
+    parser.add_argument("--members", type=int)
+    args = parser.parse_args()
+    if args.what == "training":
+        training(args.scale, args.steps)
+    elif args.what == "speeds":  # on the devices that `training` leaves to it
+        how = args.scale, args.steps
+        print(json.dumps([encoder_speed(*how), operator_speed(*how)]))
+    else:
+        simulation(args.members)
+
+
+def simulation(num: int | None) -> None:
+    """Prints how fast members are simulated."""
     device = jax.devices()[0]
     on_gpu = device.platform != "cpu"
-    parser.add_argument("--members", type=int, default=1_000_000 if on_gpu else 8192)
-    num = parser.parse_args().members
+    num = num or (1_000_000 if on_gpu else 8192)
     print(f"JAX {jax.__version__}, {len(jax.devices())} x {device.device_kind}")
     g = population(num)
     lanes = g[: min(len(g), 524_288 if on_gpu else 512) // 128 * 128]

@@ -22,7 +22,7 @@ from dicjax.sharding import placement
 SCRIPT = pathlib.Path(__file__).with_name("trainings.py")
 # In float32, sums of another order differ by rounding, which Adam makes more of in
 # weights that hardly matter yet.
-TOLERANCES = {"float64": (1e-11, 1e-6), "float32": (1e-3, 1e-5)}
+TOLERANCES = {"float64": (1e-11, 1e-6), "float32": (5e-3, 1e-5)}
 
 
 def begin(out, kind, dtype, *options, num_devices=1):
@@ -190,7 +190,8 @@ def test_slurm_starts_processes_that_train_one_operator(tmp_path):
     alone, *both = start("one", 0, 1), start("two", 0, 2), start("two", 1, 2)
     said = [process.communicate(timeout=900)[0] for process in (alone, *both)]
     end(alone, *both)
-    assert "unseen members" in said[1] and said[2] == ""
+    of_gloo = [line for line in said[2].splitlines() if line.startswith("[Gloo]")]
+    assert "unseen members" in said[1] and said[2].splitlines() == of_gloo
     assert not (tmp_path / "two-1").exists()
     one, two = (
         jax.tree.leaves(eqx.filter(load_operator(tmp_path / name), eqx.is_array))

@@ -12,8 +12,6 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import test_operator_training as operators
-import test_training as encoders
 
 import dicjax.operator_training
 import dicjax.training
@@ -52,6 +50,8 @@ def cast(tree, dtype):
 
 def encoder(dtype, folder: pathlib.Path | None, on_progress):
     """Weights and losses of an encoder."""
+    import test_training as encoders  # after processes were joined: it computes
+
     dicjax.training.CROPS, dicjax.training.CROP_SHARES = (24,), (1.0,)
     dicjax.training.SAVE_EVERY = 4
     dicjax.training._loss = watched(dicjax.training._loss, 1)
@@ -66,6 +66,8 @@ def encoder(dtype, folder: pathlib.Path | None, on_progress):
 
 def operator(dtype, folder: pathlib.Path | None, on_progress):
     """Weights and losses of an operator."""
+    import test_operator_training as operators
+
     dicjax.operator_training.SAVED = 2
     loss = watched(dicjax.operator_training.operator_loss, 1)
     dicjax.operator_training.operator_loss = loss

@@ -27,6 +27,9 @@ def join(place: str | None) -> None:
     import jax
 
     known = {} if place == "auto" else _named(place)
+    # Otherwise JAX keeps the signal by which a scheduler ends a process to itself.
+    if "jax_enable_preemption_service" in jax.config.values:
+        jax.config.update("jax_enable_preemption_service", False)
     say("Joining the other processes, for five minutes at most ...")
     try:
         jax.distributed.initialize(**known)

@@ -1,6 +1,5 @@
 """What a worker does: computes parts, and writes one while it computes the next."""
 
-import contextlib
 import functools
 import os
 import pathlib
@@ -51,15 +50,15 @@ def work_through(
             except Exception as error:
                 computed = _said(error)
             if pending is not None:
-                yield _settled(plan, *pending)
+                yield _settled(*pending)
                 pending = None
             if isinstance(computed, str):
-                yield shard, _noted(plan, shard, computed)
+                yield shard, computed
             else:
                 written = writer.submit(_write, plan, shard, computed, began)
                 pending = shard, written
         if pending is not None:
-            yield _settled(plan, *pending)
+            yield _settled(*pending)
 
 
 @functools.lru_cache(1)
@@ -82,17 +81,11 @@ def _write(plan: Plan, shard: int, finish: Finish, began: float) -> Row:
     return plan.store.write(shard, table, about)
 
 
-def _settled(plan: Plan, shard: int, written: "Future[Row]") -> Outcome:
+def _settled(shard: int, written: "Future[Row]") -> Outcome:
     try:
         return shard, written.result()
     except Exception as error:
-        return shard, _noted(plan, shard, _said(error))
-
-
-def _noted(plan: Plan, shard: int, error: str) -> str:
-    with contextlib.suppress(OSError):  # the disk may be full, as the error then says
-        plan.store.note({"shard": shard, "error": error})
-    return error
+        return shard, _said(error)
 
 
 def _said(error: Exception) -> str:

@@ -157,6 +157,11 @@ def test_constants_fold_and_idle_operations_vanish():
     assert constant(np.float32(0.1)) is number(0.1)
 
 
+def test_nothing_is_infinite():
+    to_line = lambda x: jnp.where(jnp.abs(x) == jnp.inf, 0.0, 2 * x)
+    assert trace(to_line, "x") is trace(lambda x: 2 * x, "x")
+
+
 def test_numbers_that_are_none_are_refused():
     with pytest.raises(ValueError, match="constant inf"):
         assignments({"y": trace(lambda x: jnp.where(x > 0, x, jnp.inf), "x")}, PYTHON)

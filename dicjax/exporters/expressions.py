@@ -352,6 +352,18 @@ def _neg(x: Expression) -> Expression | None:
     return None
 
 
+def _eq(x: Expression, y: Expression) -> Expression | None:
+    # What models compute is finite.
+    infinite = is_constant(y, float("inf")) or is_constant(y, float("-inf"))
+    return constant(False) if infinite else None
+
+
+def _select(which: Expression, yes: Expression, no: Expression) -> Expression | None:
+    if which.op == "constant":
+        return yes if which.value else no
+    return None
+
+
 _SIMPLER: dict[str, Callable[..., Expression | None]] = {
     "add": _add,
     "sub": _sub,
@@ -359,4 +371,6 @@ _SIMPLER: dict[str, Callable[..., Expression | None]] = {
     "div": _div,
     "neg": _neg,
     "pow": lambda x, y: x if is_constant(y, 1) else None,
+    "eq": _eq,
+    "select": _select,
 }

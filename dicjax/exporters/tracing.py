@@ -143,7 +143,7 @@ def _equation(eqn: JaxprEqn, args: list[np.ndarray]) -> list[np.ndarray]:
         cases = [_inlined(branch, args[1:]) for branch in params["branches"]]
         return [_elementwise(_select, args[0], *x) for x in zip(*cases, strict=True)]
     if name == "scan":
-        return _unrolled(args, **params)
+        return _unrolled(eqn, args)
     if name == "convert_element_type" and _is_harmless(eqn):
         return args
     if any(_kind(x) in "iu" for x in (*eqn.invars[:1], *eqn.outvars)):
@@ -165,24 +165,25 @@ def _inlined(jaxpr: ClosedJaxpr | Jaxpr, args: list[np.ndarray]) -> list[np.ndar
     return _evaluated(jaxpr, [], args)
 
 
-def _unrolled(
-    args: list[np.ndarray],
-    *,
-    jaxpr: ClosedJaxpr | Jaxpr,
-    length: int,
-    reverse: bool,
-    num_consts: int,
-    num_carry: int,
-    **_: Any,
-) -> list[np.ndarray]:
+def _unrolled(eqn: JaxprEqn, args: list[np.ndarray]) -> list[np.ndarray]:
+    jaxpr, length = eqn.params["jaxpr"], eqn.params["length"]
+    # How many of each there are is called otherwise from JAX 0.11 on, but what is
+    # scanned, or stacked, always has one axis more than it has inside.
+    num_carry = sum(map(_same_rank, eqn.outvars, jaxpr.out_avals))
+    num_xs = len(args) - sum(map(_same_rank, eqn.invars, jaxpr.in_avals))
+    num_consts = len(args) - num_carry - num_xs
     consts, xs = args[:num_consts], args[num_consts + num_carry :]
     carry, rows = args[num_consts : num_consts + num_carry], []
-    for i in reversed(range(length)) if reverse else range(length):
+    for i in reversed(range(length)) if eqn.params["reverse"] else range(length):
         out = _inlined(jaxpr, [*consts, *carry, *(_array(x[i]) for x in xs)])
         carry = out[:num_carry]
         rows.append(out[num_carry:])
-    rows = rows[::-1] if reverse else rows
+    rows = rows[::-1] if eqn.params["reverse"] else rows
     return [*carry, *(np.stack(ys) for ys in zip(*rows, strict=True))]
+
+
+def _same_rank(outside: Any, inside: Any) -> bool:
+    return outside.aval.ndim == inside.ndim
 
 
 def _is_harmless(eqn: JaxprEqn) -> bool:

@@ -225,7 +225,7 @@ def steady_state_slope(
 
 
 def _threshold_of_one_cell(neuron, g):
-    slope = lambda V: steady_state_slope(neuron, g, V)
+    slope = jax.jit(lambda V: steady_state_slope(neuron, g, V))  # traced once
     grid = jnp.arange(LOWEST, HIGHEST + SPACING, SPACING, dtype=g.dtype)
     slopes = jax.lax.stop_gradient(jax.vmap(slope)(grid))
     falls = (slopes[:-1] > 0) & (slopes[1:] <= 0)

@@ -333,6 +333,7 @@ def root(residual, guess: Float[Array, ""], max_steps: int = 50) -> Float[Array,
     which the root is right), in forward and reverse mode alike.
     """
 
+    @jax.jit  # so that it is traced once
     def newton(x: Float[Array, ""]) -> Float[Array, ""]:
         value, slope = jax.jvp(residual, (x,), (jnp.ones_like(x),))
         return x - value / slope

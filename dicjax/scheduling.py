@@ -1,6 +1,7 @@
 """Who simulates which member, where: lanes on every core or device, refilled."""
 
 import contextlib
+import functools
 import math
 import os
 import queue
@@ -147,6 +148,16 @@ class Job:
         self.V[members[row], sample - self.first_sample] = np.interp(at, x, V.ravel())
 
 
+def _on_gpu(job: Job) -> Callable:
+    """The kernel, for what it can do, if there still is what it is compiled by."""
+    # Half a second to import, which nobody without a GPU should wait for.
+    try:
+        from dicjax.kernel import dispatch_fused, supports
+    except ImportError:  # of the Triton that JAX 0.11 has called deprecated
+        return dispatch
+    return dispatch_fused if supports(job.program, job.stimulus) else dispatch
+
+
 def _places(num_members: int) -> tuple[list[Any], int, int]:
     """Devices of the workers, and the lanes and bursts per dispatch of each."""
     default = jax.config.jax_default_device  # pyright: ignore
@@ -155,7 +166,7 @@ def _places(num_members: int) -> tuple[list[Any], int, int]:
     sizes, overhead = (CPU, CPU_OVERHEAD) if kind == "cpu" else (GPU, GPU_OVERHEAD)
     # XLA alone keeps one core busy and part of another; a GPU would wait while the host
     # sorts spikes.
-    per_device = max(1, _num_cores() // len(devices)) if kind == "cpu" else 2
+    per_device = max(1, num_cores() // len(devices)) if kind == "cpu" else 2
     devices = devices * per_device
     num_workers = min(len(devices), math.ceil(num_members / min(sizes)))
     share = num_members / num_workers
@@ -167,7 +178,8 @@ def _places(num_members: int) -> tuple[list[Any], int, int]:
     return devices[:num_workers], lanes, sizes[lanes]
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
+    """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -231,15 +243,11 @@ class _Worker:
         except BaseException as error:
             reports.put(error)
 
-    @property
+    @functools.cached_property
     def _advance(self):
         if self.device.platform == "cpu" or self.job.every is not None:
             return dispatch
-        # Half a second to import, which nobody without a GPU should wait for.
-        from dicjax.kernel import dispatch_fused, supports
-
-        fits = supports(self.job.program, self.job.stimulus)
-        return dispatch_fused if fits else dispatch
+        return _on_gpu(self.job)
 
     @contextlib.contextmanager
     def _context(self):

@@ -77,6 +77,7 @@ def fit_encoder(
     emulator: EmulatorConfig = EmulatorConfig(),
     data: pathlib.Path | None = None,
     data_seed: int = 1,
+    simulated: Callable[[], Dataset] | None = None,
     on_progress: Progress | None = None,
 ) -> dict:
     """Simulates, trains an encoder from nothing, tests it and writes a checkpoint.
@@ -95,6 +96,8 @@ def fit_encoder(
     - `data`: a folder where simulated data and the state of training are kept, so that
         what was stopped goes on.
     - `data_seed`: of the simulated members; those for tests have the next one.
+    - `simulated`: reads the members to learn from, where they were simulated before
+        with this number and seed; see [`dicjax.sweeps.swept_dataset`][].
     - `on_progress`: called with (what is being done, done, total).
 
     **Returns:**
@@ -106,7 +109,7 @@ def fit_encoder(
     work = _Work(neuron, data, data_seed, on_progress)
 
     def begin():
-        known = work.learn(num_members)
+        known = work.learn(num_members, simulated)
         recipe = neuron.required_recipe
         new = new_encoder(known, recipe.g_s, recipe.g_u, config, training.seed)
         return new, known
@@ -130,6 +133,7 @@ def fit_adapter(
     emulator: EmulatorConfig = EmulatorConfig(),
     data: pathlib.Path | None = None,
     data_seed: int = 1,
+    simulated: Callable[[], Dataset] | None = None,
     neuron_file: pathlib.Path | None = None,
     on_progress: Progress | None = None,
 ) -> dict:
@@ -151,7 +155,7 @@ def fit_adapter(
 
     def begin():
         shipped = load_checkpoint(shipped_checkpoint(base), base)
-        known = work.learn(adapting.members)
+        known = work.learn(adapting.members, simulated)
         new = adapt(shipped.encoder, neuron, known, adapting.rank, training.seed)
         return new, known, Base(base, adapting.rank, shipped.header["encoder_hash"])
 
@@ -191,10 +195,14 @@ class _Work:
         self.learned: Dataset
         self.report = on_progress or (lambda stage, done, total: None)
 
-    def learn(self, num_members) -> Batch:
+    def learn(self, num_members, simulated) -> Batch:
         """Members to learn from, and what is known of their trains."""
         self.sources = default_sources(self.neuron, num_members)
-        dataset = self._simulated(self.sources, self.seed, "training data")
+        if simulated is not None:
+            self.report("reading training data", 0, 1)
+            dataset = simulated()
+        else:
+            dataset = self._simulated(self.sources, self.seed, "training data")
         learn = learnable(dataset)
         self.everyone = dataset
         if len(learn) < HELD_OUT:

@@ -123,6 +123,7 @@ def fit_operator(
     config: OperatorConfig | None = None,
     training: OperatorTraining | None = None,
     data: pathlib.Path | None = None,
+    characterised: Callable[[], Library] | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, Scores]:
     """Trains an operator of a family, tests it and writes its checkpoint.
@@ -136,6 +137,8 @@ def fit_operator(
     - `out`: the folder of the checkpoint.
     - `data`: where members and the state of training are kept; the same call then goes
         on where it was stopped.
+    - `characterised`: reads members that were characterised before, with the number and
+        the seed of `training`; see [`dicjax.sweeps.swept_library`][].
     - `on_progress`: called with (stage, done, total).
 
     **Returns:**
@@ -147,9 +150,10 @@ def fit_operator(
     tell = on_progress or (lambda stage, done, total: None)
     placement_of(training)  # before long simulations
     num, seed = training.members, training.library_seed
-    library = from_first(
+    made = characterised or (
         lambda: make_library(family, num, seed, folder=data, on_progress=tell)
     )
+    library = from_first(made)
     began = time.monotonic()
     operator = fit_to(family, library, config, training, data=data, on_progress=tell)
     seconds = time.monotonic() - began

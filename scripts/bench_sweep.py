@@ -23,9 +23,9 @@ import numpy as np
 
 import dicjax as dj
 from dicjax.sweeps import read_config, read_sweep, standing
-from dicjax.sweeps.jobs import MOST_PARTS
 from dicjax.sweeps.plan import make_plan, Plan
 from dicjax.sweeps.running import LARGEST_GROUP, PER_WORKER
+from dicjax.sweeps.simulating import MOST_PARTS
 
 
 CONFIG = """
@@ -83,6 +83,8 @@ def throughput(args: argparse.Namespace) -> None:
         "`--workers 2`": ("--workers", "2"),
         "`--dask local:2`": ("--dask", "local:2"),
     }
+    if args.here:
+        ways = dict(list(ways.items())[:1])
     rows, figures = [], {}
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
@@ -172,7 +174,7 @@ def scale(args: argparse.Namespace) -> None:
 def write_parts(plan: Plan) -> float:
     """As many parts as there would be, with no rows; seconds that one takes."""
     job = plan.begin()
-    table, counts = job.compute(0, 0, 1, None)()
+    table, counts = job.compute(0, [(0, 1)], None)[0]()
     about = {"counts": counts, "seconds": 1.0, "device": "none"}
     write = lambda shard: plan.store.write(
         shard, table.slice(0, 0), about | {"units": plan.spans[shard].num}
@@ -252,6 +254,7 @@ def main() -> None:
     one = kinds.add_parser("throughput")
     one.add_argument("--members", type=int, default=1_000_000)
     one.add_argument("--duration", type=float, default=1500.0, help="ms")
+    one.add_argument("--here", action="store_true", help="in one process alone")
     one.set_defaults(run=throughput)
     one = kinds.add_parser("scale")
     one.add_argument("--members", type=int, default=10**9)

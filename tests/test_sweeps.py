@@ -12,14 +12,23 @@ from hypothesis import given, settings, strategies as st
 
 import dicjax as dj
 from dicjax.characterisation import characterise
-from dicjax.dataset import default_sources, make_dataset
+from dicjax.dataset import COLUMNS, default_sources, make_dataset
 from dicjax.families import find_family
+from dicjax.operator_fitting import make_library
 from dicjax.shards import to_table
-from dicjax.sweeps import batches, read_config, read_sweep, run_sweep, standing
+from dicjax.sweeps import (
+    batches,
+    read_config,
+    read_sweep,
+    run_sweep,
+    standing,
+    swept_dataset,
+    swept_library,
+)
 from dicjax.sweeps.config import SimulateJob
-from dicjax.sweeps.jobs import _spread
 from dicjax.sweeps.parts import Busy
 from dicjax.sweeps.plan import read_plan
+from dicjax.sweeps.simulating import _spread
 from dicjax.sweeps.work import work_through
 
 
@@ -150,12 +159,33 @@ def test_memory_that_runs_out_halves_the_batch(swept, write, monkeypatch):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
         return simulate(neuron, g, *args, **kwargs)
 
-    monkeypatch.setattr("dicjax.sweeps.jobs.simulate", short)
+    monkeypatch.setattr("dicjax.sweeps.simulating.simulate", short)
     config = read_config(write(SIMULATE))
     out = write(SIMULATE).parent / "out"
     assert run_sweep(config, out).is_complete
     assert sizes[:4] == [24, 12, 6, 3] and max(sizes[4:]) <= 3
     assert contents(out) == contents(swept)
+
+
+def test_parts_that_fail_together_are_computed_alone(swept, write, monkeypatch):
+    simulate, calls = dj.simulate, []
+
+    def failing(neuron, g, *args, **kwargs):
+        calls.append(len(g))
+        if len(calls) == 1 or len(g) == 12:
+            raise RuntimeError("no")
+        return simulate(neuron, g, *args, **kwargs)
+
+    config = read_config(write(SIMULATE.replace("shard = 24", "")))
+    out = write(SIMULATE).parent / "out"
+    monkeypatch.setattr("dicjax.sweeps.simulating._spread", lambda num: 24)
+    with monkeypatch.context() as patch:
+        patch.setattr("dicjax.sweeps.simulating.simulate", failing)
+        assert list(run_sweep(config, out, retries=0).failed) == [2]
+    assert calls == [60, 24, 24, 12]
+    shutil.rmtree(out)
+    assert run_sweep(config, out).done == 3
+    assert rows(out).equals(rows(swept))
 
 
 def test_other_errors_are_tried_again_then_told_and_the_rest_is_done(
@@ -169,7 +199,7 @@ def test_other_errors_are_tried_again_then_told_and_the_rest_is_done(
             raise RuntimeError("a device fell off the bus\nand more")
         return simulate(neuron, g, *args, **kwargs)
 
-    monkeypatch.setattr("dicjax.sweeps.jobs.simulate", failing)
+    monkeypatch.setattr("dicjax.sweeps.simulating.simulate", failing)
     path = write(SIMULATE)
     found = run_sweep(read_config(path), path.parent / "out", retries=1)
     assert calls == [24, 24, 12, 12]
@@ -185,7 +215,7 @@ def test_a_sweep_that_only_fails_gives_up(write, monkeypatch):
         calls.append(1)
         raise RuntimeError("no")
 
-    monkeypatch.setattr("dicjax.sweeps.jobs.simulate", failing)
+    monkeypatch.setattr("dicjax.sweeps.simulating.simulate", failing)
     path = write(SIMULATE.replace("shard = 24", "shard = 1"))
     found = run_sweep(read_config(path), path.parent / "out")
     assert len(calls) == 10 and found.done == 0
@@ -277,7 +307,9 @@ def test_a_dataset_is_that_of_the_function(tmp_path, write, monkeypatch):
     neuron = dj.stg()
     recipe = dataclasses.replace(neuron.required_recipe, duration=600.0, discard=200.0)
     short = dataclasses.replace(neuron, recipe=recipe)
-    monkeypatch.setattr("dicjax.sweeps.jobs.find_neuron", lambda name: (short, None))
+    for module in ("jobs", "plan"):
+        name = f"dicjax.sweeps.{module}.find_neuron"
+        monkeypatch.setattr(name, lambda name: (short, None))
     path = write('job = "dataset"\nmodel = "stg"\nnum = 120\nseed = 5\nshard = 16\n')
     found = run_sweep(read_config(path), tmp_path / "out")
     assert found.is_complete
@@ -289,6 +321,25 @@ def test_a_dataset_is_that_of_the_function(tmp_path, write, monkeypatch):
     for name in set(got.column_names) - {"spike_times"}:
         np.testing.assert_array_equal(got[name].to_numpy(), expected[name].to_numpy())
     assert found.counts["members"] == len(made)
+    learned = swept_dataset(tmp_path / "out", short)
+    read = learned.read()
+    assert (learned.num, learned.seed) == (120, 5)
+    for field in COLUMNS[:-1]:
+        np.testing.assert_array_equal(getattr(read, field), getattr(made, field))
+    padding = made.spike_times.shape[1] - read.spike_times.shape[1]
+    padded = np.pad(read.spike_times, ((0, 0), (0, padding)), constant_values=np.inf)
+    np.testing.assert_array_equal(padded, made.spike_times)
+    assert read.num_left_out == made.num_left_out
+    with pytest.raises(
+        ValueError, match="holds members of stg as it was declared when"
+    ):
+        swept_dataset(tmp_path / "out", neuron)
+    with pytest.raises(ValueError, match="this learns from one of job 'operator'"):
+        swept_library(tmp_path / "out", find_family("cortical"))
+    path = tmp_path / "out/parts/part-000002.parquet"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="1 of .* are missing or damaged"):
+        swept_dataset(tmp_path / "out", short)
 
 
 def test_characterised_members_are_those_of_the_family(tmp_path, write, monkeypatch):
@@ -301,6 +352,15 @@ def test_characterised_members_are_those_of_the_family(tmp_path, write, monkeypa
     found = characterise(family, g)
     np.testing.assert_array_equal(table["g_Na"].to_numpy()[16:], g[:, 0])
     assert table["is_complete"].to_pylist()[16:] == found.is_complete.tolist()
+    monkeypatch.setattr("dicjax.operator_fitting.CHUNK", 16)
+    library = make_library(family, 24, 2)
+    learned = swept_library(tmp_path / "out", family)
+    read = learned.read()
+    assert (learned.num, learned.seed, read.measured.names) == (24, 2, found.names)
+    np.testing.assert_array_equal(read.g, library.g)
+    np.testing.assert_array_equal(read.measured.values, library.measured.values)
+    with pytest.raises(ValueError, match="holds members of cortical as it was"):
+        swept_library(tmp_path / "out", find_family("stg"))
 
 
 @given(st.integers(1, 10**10))
@@ -336,6 +396,10 @@ def test_what_is_wrong_is_told_with_its_line(write, line, message):
 def test_files_that_are_missing_are_told_before_anything_is_done(write, tmp_path):
     text = 'job = "generate"\n[targets]\nrecordings = ["nowhere/*.csv"]\n'
     with pytest.raises(ValueError, match="line 3: targets.recordings: nothing is"):
+        read_config(write(text))
+    (tmp_path / "cell.csv").write_text("spike_time_ms\n1\n")
+    text = text.replace("nowhere/*", "cell") + 'models = ["auto", "squid"]\n'
+    with pytest.raises(ValueError, match="line 4: targets.models = 'squid'"):
         read_config(write(text))
     text = SIMULATE.replace('sampler = "box"\nnum = 60', 'table = "no.parquet"')
     with pytest.raises(ValueError, match=r"line 9: members.table.*there is no"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from typing import Any, TYPE_CHECKING
 
 import tyro
 
@@ -14,6 +15,10 @@ from dicjax.config import (
     EncoderConfig,
     TrainingConfig,
 )
+
+
+if TYPE_CHECKING:
+    from dicjax.neuron import Neuron
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +74,9 @@ class Train:
     """Folder of the checkpoint; it must not exist yet."""
     members: int = 300_000
     """How many neurons to simulate."""
+    sweep: pathlib.Path | None = None
+    """Folder of a sweep of job "dataset" that has simulated them; their number and seed
+    are those of the sweep."""
     data: pathlib.Path | None = None
     """Folder where simulated data and the state of training are kept: the same command
     then goes on where it was stopped."""
@@ -93,11 +101,15 @@ class Train:
             raise ValueError(
                 f"{file} is a neuron of your own: use `dicjax adapt {file}`."
             )
+        num, given = self.members, {}
+        if self.sweep is not None:
+            num, given = _swept(self.sweep, neuron)
         with progress_of_first() as progress:
             tests = fit_encoder(
                 neuron,
                 self.out,
-                num_members=self.members,
+                num_members=num,
+                **given,
                 config=self.encoder,
                 training=self.training,
                 density=self.density,
@@ -124,6 +136,9 @@ class Adapt:
     """Folder of the checkpoint; it must not exist yet."""
     base: str = "stg"
     """The model whose encoder is adapted."""
+    sweep: pathlib.Path | None = None
+    """Folder of a sweep of job "dataset" that has simulated members; their number and
+    seed are those of the sweep."""
     data: pathlib.Path | None = None
     """Folder where simulated data and the state of training are kept: the same command
     then goes on where it was stopped."""
@@ -143,12 +158,17 @@ class Adapt:
         join(self.distributed)
         from_first(lambda: _check_new(self.out))
         neuron, file = find_neuron(self.neuron)
+        adapter, given = self.adapter, {}
+        if self.sweep is not None:
+            num, given = _swept(self.sweep, neuron)
+            adapter = dataclasses.replace(adapter, members=num)
         with progress_of_first() as progress:
             tests = fit_adapter(
                 neuron,
                 self.out,
                 base=self.base,
-                adapting=self.adapter,
+                adapting=adapter,
+                **given,
                 density=self.density,
                 emulator=self.emulator,
                 data=self.data,
@@ -158,6 +178,15 @@ class Adapt:
         if is_first():
             _print_tests(tests, self.out)
         return 0
+
+
+def _swept(folder: pathlib.Path, neuron: "Neuron") -> tuple[int, dict[str, Any]]:
+    """How many members a sweep has simulated, and what training is told of them."""
+    from dicjax.processes import from_first
+    from dicjax.sweeps import swept_dataset
+
+    swept = from_first(lambda: swept_dataset(folder, neuron))
+    return swept.num, {"data_seed": swept.seed, "simulated": swept.read}
 
 
 def _check_new(out: pathlib.Path) -> None:

@@ -27,6 +27,9 @@ class TrainOperator:
     """The family: cortical."""
     out: pathlib.Path
     """Folder of the checkpoint; it must not exist yet."""
+    sweep: pathlib.Path | None = None
+    """Folder of a sweep of job "operator" that has characterised members; their number
+    and seed are those of the sweep."""
     data: pathlib.Path | None = None
     """Folder where members and the state of training are kept: the same command then
     goes on where it was stopped."""
@@ -41,16 +44,25 @@ class TrainOperator:
         from dicjax.families import find_family
         from dicjax.operator_fitting import fit_operator
         from dicjax.processes import from_first, is_first
+        from dicjax.sweeps import swept_library
 
         join(self.distributed)
         from_first(lambda: _check_new(self.out))
+        family, training, read = find_family(self.family), self.training, None
+        if (folder := self.sweep) is not None:
+            swept = from_first(lambda: swept_library(folder, family))
+            training = dataclasses.replace(
+                training, members=swept.num, library_seed=swept.seed
+            )
+            read = swept.read
         with progress_of_first() as progress:
             scores = fit_operator(
-                find_family(self.family),
+                family,
                 self.out,
                 config=self.operator,
-                training=self.training,
+                training=training,
                 data=self.data,
+                characterised=read,
                 on_progress=progress,
             )
         if is_first():

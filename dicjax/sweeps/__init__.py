@@ -8,6 +8,11 @@ from dicjax.sweeps.executors import (
     Processes as Processes,
     Submitit as Submitit,
 )
+from dicjax.sweeps.learned import (
+    Swept as Swept,
+    swept_dataset as swept_dataset,
+    swept_library as swept_library,
+)
 from dicjax.sweeps.running import (
     read_sweep as read_sweep,
     run_sweep as run_sweep,

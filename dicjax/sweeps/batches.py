@@ -1,4 +1,4 @@
-"""How many members at once: what memory holds, and less where it did not."""
+"""How many members at once: enough for all devices, no more than memory holds."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -6,9 +6,13 @@ from typing import TypeVar
 import jax
 import psutil
 
+from dicjax.scheduling import num_cores
+
 
 SHARE = 0.25  # of the memory that is free, for arrays of one batch
 GPU_SHARE = 0.5
+# Simulated at once, for waiting for the last to cost a few per cent at most.
+CORE_MEMBERS, GPU_MEMBERS = 16_384, 524_288
 
 T = TypeVar("T")
 
@@ -40,6 +44,14 @@ class Batches:
             else:
                 done += size
         return results
+
+
+def num_worthwhile() -> int:
+    """Members that are simulated at once with next to no lane idle in the end."""
+    devices = jax.local_devices()
+    if devices[0].platform == "cpu":
+        return CORE_MEMBERS * num_cores()
+    return GPU_MEMBERS * len(devices)
 
 
 def free_bytes() -> int:

@@ -15,6 +15,7 @@ from dicjax.config import GenerateConfig
 from dicjax.families import FAMILIES
 from dicjax.models import MODELS
 from dicjax.readers import milliseconds_per
+from dicjax.storage import is_checkpoint, shipped
 
 
 SHORTEST = 50.0  # ms, below which a time was surely meant in seconds
@@ -71,11 +72,26 @@ def _known_model(name: str, info: Any) -> str:
     return name
 
 
+def _with_encoder(name: str, info: Any) -> str:
+    if info.context is None or name == "auto":
+        return name
+    path = info.context / name
+    if is_checkpoint(path):
+        return str(path.resolve())
+    if shipped(name) is None:
+        raise ValueError(
+            "no encoder goes by this name: give auto, a model that ships, or the "
+            "folder that `dicjax adapt` made"
+        )
+    return name
+
+
 File = Annotated[pathlib.Path, AfterValidator(_found)]
 Files = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_globbed)]
 Time = Annotated[float, AfterValidator(_in_ms)]
 Unit = Annotated[str, AfterValidator(_known_unit)]
 Model = Annotated[str, AfterValidator(_known_model)]
+Trained = Annotated[str, AfterValidator(_with_encoder)]
 Window = Annotated[tuple[float, float], Field(description="ms")]
 
 
@@ -143,7 +159,7 @@ class Targets(_Section):
     unit: Unit | None = None
     window: Window | None = None
     tolerances: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.10,)
-    models: Annotated[tuple[str, ...], Field(min_length=1)] = ("auto",)
+    models: Annotated[tuple[Trained, ...], Field(min_length=1)] = ("auto",)
 
 
 class Search(_Section):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import as_completed, CancelledError
 from typing import Any, Protocol, runtime_checkable
 
-from dicjax.sweeps.jobs import Told
+from dicjax.sweeps.job import Told
 from dicjax.sweeps.work import Outcome, work, work_through
 from dicjax.sweeps.workers import begin_worker, watch_parent
 
@@ -232,12 +232,18 @@ def _begin_process(slots: str, num: int) -> None:
 def _local_cluster(num: int) -> Any:
     import distributed
 
-    return distributed.LocalCluster(
-        n_workers=num,
-        threads_per_worker=1,
-        dashboard_address=None,  # pyright: ignore[reportArgumentType]
-        silence_logs=logging.ERROR,
-    )
+    try:
+        return distributed.LocalCluster(
+            n_workers=num,
+            threads_per_worker=1,
+            dashboard_address=None,  # pyright: ignore[reportArgumentType]
+            silence_logs=logging.ERROR,
+        )
+    except RuntimeError as e:  # whose workers were killed before they answered
+        raise ConnectionError(
+            f"The {num} local workers of Dask did not start ({e}): is there memory for "
+            "so many? Run the sweep again, with fewer if need be."
+        ) from e
 
 
 def _plugin(slots: str, num: int):

@@ -4,11 +4,8 @@ A unit (a member, a recording) depends on the seed and its number alone.
 """
 
 import functools
-import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
 
-import jax
 import jax.random as jr
 import numpy as np
 import pyarrow as pa
@@ -28,29 +25,19 @@ from dicjax.dataset import (
     begin_source,
     Dataset,
     default_sources,
-    draw_by_recipe,
     features_of_all,
-    measured,
     SHARD_SIZE,
-    stimulus_of,
 )
-from dicjax.dic import dynamic_input_conductances, threshold
 from dicjax.families import find_family
-from dicjax.neuron import Neuron
 from dicjax.operator_fitting import CHUNK
 from dicjax.pipeline import AUTO, generate
-from dicjax.population import sample
 from dicjax.refinement import refine
 from dicjax.result import Generated
 from dicjax.robustness import certify
 from dicjax.shards import from_table, to_table
-from dicjax.simulation import Run, simulate
-from dicjax.spikes import Features
-from dicjax.sweeps.batches import Batches
 from dicjax.sweeps.config import (
     Config,
     DatasetJob,
-    Drawn,
     GenerateJob,
     OperatorJob,
     RefineJob,
@@ -58,35 +45,8 @@ from dicjax.sweeps.config import (
     SimulateJob,
 )
 from dicjax.sweeps.inputs import TARGETS, train_of
-
-
-MEMBERS = 16_384  # of a part
-FEWEST_PARTS, MOST_PARTS = 64, 32_768
-SMALLEST_PART = 1024  # members
-MOST_HZ = 200.0  # that members are given room for
-SPIKE_BYTES = 12  # of each that there is room for, with copies
-
-Told = Callable[[int, int], None] | None
-Finish = Callable[[], tuple[pa.Table, dict[str, int]]]
-Inputs = Mapping[str, pa.Table]
-Earlier = Callable[[int], list[tuple[pa.Table, dict[str, int]]]]
-
-
-@runtime_checkable
-class Job(Protocol):
-    """A kind of sweep.
-
-    - `stages`: how many units there are, stage by stage; a stage begins when the ones
-        before are complete.
-    - `shard`: units of a part.
-    """
-
-    stages: tuple[int, ...]
-    shard: int
-
-    def compute(self, stage: int, first: int, num: int, told: Told) -> Finish:
-        """Computes units; what it returns makes the table, which needs no device."""
-        ...
+from dicjax.sweeps.job import Earlier, Finish, Inputs, Job, OneByOne, Told
+from dicjax.sweeps.simulating import dics_of, FEWEST_MEMBERS, Simulating
 
 
 def begin(config: Config, inputs: Inputs, earlier: Earlier) -> Job:
@@ -104,133 +64,7 @@ def begin(config: Config, inputs: Inputs, earlier: Earlier) -> Job:
     return Characterising(config)
 
 
-def _spread(num: int) -> int:
-    """Members of a part, so that parts are neither too many nor too few to share."""
-    few = max(SMALLEST_PART, -(-num // FEWEST_PARTS))
-    return max(min(MEMBERS, few), -(-num // MOST_PARTS))
-
-
-class Simulating:
-    """Members are drawn, or taken from a table, and simulated."""
-
-    def __init__(self, config: SimulateJob, inputs: Inputs):
-        self.neuron, _ = find_neuron(config.model)
-        self.config = config
-        self.given = inputs.get("members")
-        members = config.members
-        num = members.num if isinstance(members, Drawn) else inputs["members"].num_rows
-        self.stages = (num,)
-        self.shard = config.shard or _spread(num)
-        recipe, asked = self.neuron.recipe, config.simulation
-        if recipe is None and (asked.duration is None or isinstance(members, Drawn)):
-            raise ValueError(
-                f"{self.neuron.name} has no recipe to draw members by: give a table of "
-                "members, and simulation.duration (ms)."
-            )
-        pick = lambda given, name, other: (
-            given if given is not None else getattr(recipe, name, other)
-        )
-        self.duration = pick(asked.duration, "duration", None)
-        self.discard = pick(asked.discard, "discard", 0.0)
-        if self.discard >= self.duration:
-            raise ValueError(
-                f"simulation.discard, {self.discard:g} ms, leaves nothing of the "
-                f"duration of {self.duration:g} ms: give a smaller one."
-            )
-        self.dt = pick(asked.dt, "dt", 0.05)
-        self.current = pick(asked.current, "current", 0.0)
-        self.room = asked.max_spikes or _room(self.duration - self.discard)
-        each = 4 * len(self.neuron.channels) + SPIKE_BYTES * self.room
-        self.batches = Batches(each)
-        self.key, self.noise_key = jr.split(jr.key(config.seed))
-
-    def compute(self, stage: int, first: int, num: int, told: Told) -> Finish:
-        """Simulates members."""
-        del stage
-
-        def run(first: int, num: int):
-            numbers, g = self._draw(first, num)
-            if not len(numbers):
-                return numbers, g, None
-            return numbers, g, self._simulate(numbers, g, told)
-
-        results = self.batches.run(run, first, num)
-        return functools.partial(self._finish, results, num)
-
-    def _draw(self, first: int, num: int) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers and conductances of members; those that cannot be are missing."""
-        numbers = np.arange(first, first + num)
-        if self.given is not None:
-            rows = self.given.slice(first, num)
-            return numbers, np.stack([x.to_numpy() for x in rows.columns], axis=1)
-        sampler = getattr(self.config.members, "sampler", "box")
-        if sampler == "box":
-            g = np.asarray(sample(self.key, self.neuron, num, first=first), np.float32)
-            return numbers, g
-        g, kept, _ = draw_by_recipe(self.key, self.neuron, first, num)
-        return first + kept, g.astype(np.float32)
-
-    def _simulate(self, numbers: np.ndarray, g: np.ndarray, told: Told) -> Run:
-        return simulate(
-            self.neuron,
-            g,
-            self.duration,
-            discard=self.discard,
-            dt=self.dt,
-            stimulus=stimulus_of(
-                self.noise_key, self.config.simulation.noise, self.current, numbers
-            ),
-            max_spikes=self.room,
-            on_progress=told,
-        )
-
-    def _finish(self, results, num: int) -> tuple[pa.Table, dict[str, int]]:
-        numbers = np.concatenate([x for x, *_ in results])
-        g = np.concatenate([x for _, x, _ in results])
-        runs = [run for *_, run in results if run is not None]
-        join = lambda name, empty: np.concatenate(
-            [empty, *[getattr(run, name) for run in runs]]
-        )
-        times = join("spike_times", np.zeros((0, self.room), np.float32))
-        num_spikes = join("num_spikes", np.zeros(0, np.int32))
-        succeeded = join("succeeded", np.zeros(0, bool))
-        overflowed = join("overflowed", np.zeros(0, bool))
-        columns: dict[str, Column] = {
-            **conductance_columns(self.neuron, g),
-            **(_dics(self.neuron, g) if "dics" in self.config.save else {}),
-            **feature_columns(_features(times)),
-            "num_spikes": (num_spikes, "1", "number of spikes"),
-            "succeeded": (succeeded, "", "stayed finite, and no spike was lost"),
-            "overflowed": (overflowed, "", "fired more often than could be recorded"),
-        }
-        columns["member"] = (numbers.astype(np.int64), *columns["member"][1:])
-        table = table_of(columns, {})
-        if "spikes" in self.config.save:
-            table = table.append_column("spike_times", spike_lists(times))
-        counts = {"members": len(g), "failed": int((~succeeded).sum())}
-        return table, counts | {"not drawn": num - len(g)}
-
-
-def _room(time: float) -> int:
-    """Spikes that a member can fire in this time (ms) before it counts as too many."""
-    return 1 << max(6, math.ceil(math.log2(MOST_HZ * time / 1000)))
-
-
-def _features(times: np.ndarray) -> Features:
-    # As wide as there is room, whoever fires most: sums depend on it in the last digit.
-    if len(times):
-        return features_of_all(times)
-    silent = features_of_all(np.full((1, times.shape[1]), np.inf, np.float32))
-    return jax.tree.map(lambda x: np.asarray(x)[:0], silent)
-
-
-def _dics(neuron: Neuron, g: np.ndarray) -> dict[str, Column]:
-    dics = measured(g, lambda g: dynamic_input_conductances(neuron, g, neuron.V_ref), 3)
-    own = measured(g, lambda g: threshold(neuron, g).V[:, None], 1)
-    return dic_columns(dics, own[:, 0])
-
-
-class Generating:
+class Generating(OneByOne):
     """A population is generated for every target; a part holds one of them."""
 
     def __init__(self, config: GenerateJob, inputs: Inputs):
@@ -253,7 +87,7 @@ class Generating:
             robustness=search.robustness,
         )
 
-    def compute(self, stage: int, first: int, num: int, told: Told) -> Finish:
+    def part(self, stage: int, first: int, num: int, told: Told) -> Finish:
         """Generates a population for each of the targets."""
         del stage
         pieces, counts = [], {"targets": num, "complete": 0, "refused": 0, "valid": 0}
@@ -357,7 +191,7 @@ class _Tabled:
         self.g = np.stack([x.to_numpy() for x in inputs["members"].columns], axis=1)
         self.train = train_of(inputs["targets"].to_pylist()[0])
         self.stages = (len(self.g),)
-        self.shard = config.shard or SMALLEST_PART
+        self.shard = config.shard or FEWEST_MEMBERS
 
     def columns(self, first: int, g: np.ndarray) -> dict[str, Column]:
         """Numbers and conductances of members from `first` on."""
@@ -367,14 +201,14 @@ class _Tabled:
         return columns
 
 
-class Refining:
+class Refining(OneByOne):
     """Members of a table are refined, those of a part together."""
 
     def __init__(self, config: RefineJob, inputs: Inputs):
         self.config, self.given = config, _Tabled(config, inputs)
         self.stages, self.shard = self.given.stages, self.given.shard
 
-    def compute(self, stage: int, first: int, num: int, told: Told) -> Finish:
+    def part(self, stage: int, first: int, num: int, told: Told) -> Finish:
         """Refines members."""
         del stage
         asked = self.config.refinement
@@ -392,7 +226,7 @@ class Refining:
         def finish():
             columns: dict[str, Column] = {
                 **self.given.columns(first, refined.g),
-                **_dics(self.given.neuron, refined.g),
+                **dics_of(self.given.neuron, refined.g),
                 **feature_columns(refined.features),
                 "score": (refined.score, "1", "largest miss; 1 is what is allowed"),
                 "valid": (refined.valid, "", "fires like the recording"),
@@ -404,14 +238,14 @@ class Refining:
         return finish
 
 
-class Certifying:
+class Certifying(OneByOne):
     """Members of a table are tried when something changes."""
 
     def __init__(self, config: RobustnessJob, inputs: Inputs):
         self.config, self.given = config, _Tabled(config, inputs)
         self.stages, self.shard = self.given.stages, self.given.shard
 
-    def compute(self, stage: int, first: int, num: int, told: Told) -> Finish:
+    def part(self, stage: int, first: int, num: int, told: Told) -> Finish:
         """Tries members; noise is that of a member's number within its part."""
         del stage
         g = self.given.g[first : first + num]
@@ -439,7 +273,7 @@ class Certifying:
         return finish
 
 
-class Learning:
+class Learning(OneByOne):
     """What an encoder learns from; rare members are drawn around those of before."""
 
     def __init__(self, config: DatasetJob, earlier: Earlier):
@@ -453,7 +287,7 @@ class Learning:
         )
         self._begun = functools.cache(self._begin)
 
-    def compute(self, stage: int, first: int, num: int, told: Told) -> Finish:
+    def part(self, stage: int, first: int, num: int, told: Told) -> Finish:
         """Simulates members of a source."""
         made = self._begun(stage)(first, num, told)
         counts = {"members": len(made), **made.num_left_out}
@@ -468,7 +302,7 @@ class Learning:
         return from_table(table, self.neuron.channel_names, left_out)
 
 
-class Characterising:
+class Characterising(OneByOne):
     """Members of a family are drawn and measured, for operators to learn from."""
 
     def __init__(self, config: OperatorJob):
@@ -477,7 +311,7 @@ class Characterising:
         self.stages = (config.num,)
         self.shard = CHUNK  # which its random numbers go by
 
-    def compute(self, stage: int, first: int, num: int, told: Told) -> Finish:
+    def part(self, stage: int, first: int, num: int, told: Told) -> Finish:
         """Draws and measures members."""
         del stage
         g = self.family.sample(jr.fold_in(self.key, first // CHUNK), num)

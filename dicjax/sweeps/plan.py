@@ -15,10 +15,11 @@ from dicjax.checkpoint import find_neuron
 from dicjax.families import find_family
 from dicjax.pipeline import AUTO
 from dicjax.shards import neuron_hash
-from dicjax.storage import is_checkpoint, shipped
+from dicjax.storage import shipped
 from dicjax.sweeps.config import Config, GenerateJob, OperatorJob, parse_config
 from dicjax.sweeps.inputs import read_inputs
-from dicjax.sweeps.jobs import begin, Job
+from dicjax.sweeps.job import Job
+from dicjax.sweeps.jobs import begin
 from dicjax.sweeps.parts import sha256, Store
 from dicjax.tables import replacing
 
@@ -44,12 +45,14 @@ class Plan:
     """A sweep as its folder describes it.
 
     - `identity`: tells sweeps apart whose results could differ.
+    - `models`: hashes of models, by name.
     - `stages`, `shard`: units of every stage, and of a part.
     """
 
     folder: pathlib.Path
     config: Config
     identity: str
+    models: dict[str, str]
     stages: tuple[int, ...]
     shard: int
 
@@ -142,6 +145,7 @@ def read_plan(folder: pathlib.Path) -> Plan:
         folder=folder,
         config=parse_config(about["config"], None, name=str(folder / PLAN)),
         identity=_identity(about),
+        models=about["models"],
         stages=tuple(about["stages"]),
         shard=about["shard"],
     )
@@ -174,12 +178,7 @@ def _models(config: Config) -> dict[str, str]:
     ]
     hashes = {}
     for name in dict.fromkeys(names):
-        checkpoint = pathlib.Path(name) if is_checkpoint(name) else shipped(name)
-        if checkpoint is None:
-            raise ValueError(
-                f"targets.models: there is no encoder for {name!r}; name a model that "
-                "ships, or the folder that `dicjax adapt` made."
-            )
+        checkpoint = shipped(name) or pathlib.Path(name)
         hashes[name] = sha256(checkpoint / "header.json")[:12]
     return hashes
 

@@ -1,6 +1,7 @@
 """What a worker does: computes parts, and writes one while it computes the next."""
 
 import functools
+import itertools
 import os
 import pathlib
 import threading
@@ -11,7 +12,7 @@ from typing import Any
 
 import jax
 
-from dicjax.sweeps.jobs import Finish, Job, Told
+from dicjax.sweeps.job import Finish, Job, Told
 from dicjax.sweeps.parts import Row
 from dicjax.sweeps.plan import PLAN, Plan, read_plan
 
@@ -39,26 +40,49 @@ def work_through(
     """Computes parts, and tells of each when it is written, or why it could not be."""
     plan, job = _begun(str(folder), (pathlib.Path(folder) / PLAN).stat().st_mtime_ns)
     with ThreadPoolExecutor(1) as writer:
-        pending: tuple[int, Future[Row]] | None = None
-        for shard in shards:
-            began = time.perf_counter()
-            computed: Finish | str
-            try:
-                with _watched(timeout):
-                    span = plan.spans[shard]
-                    computed = job.compute(span.stage, span.first, span.num, told)
-            except Exception as error:
-                computed = _said(error)
-            if pending is not None:
-                yield _settled(*pending)
-                pending = None
-            if isinstance(computed, str):
-                yield shard, computed
-            else:
-                written = writer.submit(_write, plan, shard, computed, began)
-                pending = shard, written
-        if pending is not None:
-            yield _settled(*pending)
+        pending: list[tuple[int, Future[Row]]] = []
+        for some in _together(plan, job, shards):
+            for parts, computed, seconds in _computed(plan, job, some, told, timeout):
+                yield from itertools.starmap(_settled, pending)
+                pending = []
+                if isinstance(computed, str):
+                    yield from ((shard, computed) for shard in parts)
+                    continue
+                pending = [
+                    (shard, writer.submit(_write, plan, shard, finish, seconds))
+                    for shard, finish in zip(parts, computed, strict=True)
+                ]
+        yield from itertools.starmap(_settled, pending)
+
+
+def _together(plan: Plan, job: Job, shards: Sequence[int]) -> Iterator[list[int]]:
+    """Parts that are best computed at once; those of one stage."""
+    for _, of_stage in itertools.groupby(shards, lambda i: plan.spans[i].stage):
+        while some := list(itertools.islice(of_stage, job.at_once)):
+            yield some
+
+
+def _computed(
+    plan: Plan, job: Job, shards: list[int], told: Told, timeout: float | None
+) -> Iterator[tuple[list[int], Sequence[Finish] | str, float]]:
+    """Parts, what was computed or why nothing was, and seconds for each.
+
+    Where parts fail together, each is tried alone.
+    """
+    num, spans = len(shards), [plan.spans[shard] for shard in shards]
+    parts = [(span.first, span.num) for span in spans]
+    tell = told and (lambda done, total: told(num * done, total))
+    began = time.perf_counter()
+    try:
+        with _watched(timeout and timeout * num):
+            computed = job.compute(spans[0].stage, parts, tell)
+    except Exception as error:
+        if num > 1:
+            for shard in shards:
+                yield from _computed(plan, job, [shard], told, timeout)
+            return
+        computed = _said(error)
+    yield shards, computed, (time.perf_counter() - began) / num
 
 
 @functools.lru_cache(1)
@@ -69,14 +93,15 @@ def _begun(folder: str, planned: int) -> tuple[Plan, Job]:
     return plan, plan.begin()
 
 
-def _write(plan: Plan, shard: int, finish: Finish, began: float) -> Row:
+def _write(plan: Plan, shard: int, finish: Finish, seconds: float) -> Row:
+    began = time.perf_counter()
     table, counts = finish()
     device = jax.local_devices()[0]
     about: dict[str, Any] = {
         "units": plan.spans[shard].num,
         "counts": counts,
         "device": device.device_kind,
-        "seconds": round(time.perf_counter() - began, 3),
+        "seconds": round(seconds + time.perf_counter() - began, 3),
     }
     return plan.store.write(shard, table, about)
 

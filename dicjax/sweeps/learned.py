@@ -1,0 +1,128 @@
+"""What encoders and operators learn from, where sweeps have simulated it."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from functools import partial
+from typing import Generic, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dicjax.characterisation import Characteristics, DICS, FEATURES
+from dicjax.dataset import Dataset, joined
+from dicjax.families import Family
+from dicjax.neuron import Neuron
+from dicjax.operator_fitting import Library
+from dicjax.shards import from_table, neuron_hash
+from dicjax.sweeps.config import DatasetJob, OperatorJob
+from dicjax.sweeps.plan import Plan, read_plan
+
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Swept(Generic[T]):
+    """Members that a sweep has simulated.
+
+    - `num`: how many were drawn; `seed`: what they follow from.
+    - `read`: reads them. They are those, to the last bit, that training would simulate.
+    """
+
+    num: int
+    seed: int
+    read: Callable[[], T]
+
+
+def swept_dataset(folder: pathlib.Path | str, neuron: Neuron) -> Swept[Dataset]:
+    """What a sweep of `job = "dataset"` has simulated.
+
+    **Arguments:**
+
+    - `folder`: that of the sweep.
+    - `neuron`: whose members they should be.
+
+    **Raises:**
+
+    - `ValueError`: if the folder holds no such sweep, or one that is not complete, or
+        members of another neuron; when read, if a part is damaged.
+    """
+    plan = read_plan(pathlib.Path(folder))
+    if not isinstance(plan.config, DatasetJob):
+        raise ValueError(_other_job(plan, "dataset"))
+    _check(plan, neuron)
+    read = partial(_dataset, plan.folder, neuron.channel_names)
+    return Swept(plan.config.num, plan.config.seed, read)
+
+
+def swept_library(folder: pathlib.Path | str, family: Family) -> Swept[Library]:
+    """What a sweep of `job = "operator"` has characterised.
+
+    **Arguments:**
+
+    - `folder`: that of the sweep.
+    - `family`: whose members they should be.
+
+    **Raises:**
+
+    - `ValueError`: if the folder holds no such sweep, or one that is not complete, or
+        members of another family; when read, if a part is damaged.
+    """
+    plan = read_plan(pathlib.Path(folder))
+    if not isinstance(plan.config, OperatorJob):
+        raise ValueError(_other_job(plan, "operator"))
+    _check(plan, family.neuron)
+    read = partial(_library, plan.folder, family.neuron.channel_names)
+    return Swept(plan.config.num, plan.config.seed, read)
+
+
+def _dataset(folder: pathlib.Path, channels: tuple[str, ...]) -> Dataset:
+    parts = []
+    for table, counts in _parts(read_plan(folder), check=True):
+        left_out = {name: num for name, num in counts.items() if name != "members"}
+        parts.append(from_table(table, channels, left_out))
+    return joined(parts)
+
+
+def _library(folder: pathlib.Path, channels: tuple[str, ...]) -> Library:
+    table = pa.concat_tables(
+        [table for table, _ in _parts(read_plan(folder), check=True)]
+    )
+    known = [feature.name for feature in (*FEATURES, *DICS)]
+    names = tuple(name for name in known if name in table.column_names)
+    columns = lambda names: np.stack([table[name].to_numpy() for name in names], axis=1)
+    measured = Characteristics(columns(names), table["is_complete"].to_numpy(), names)
+    library = Library(columns([f"g_{name}" for name in channels]), measured)
+    return library[measured.is_complete]
+
+
+def _check(plan: Plan, neuron: Neuron) -> None:
+    """That a sweep is complete, and of this neuron."""
+    ((whose, digest),) = plan.models.items()
+    if digest != neuron_hash(neuron):
+        raise ValueError(
+            f"{plan.folder} holds members of {whose} as it was declared when the sweep "
+            f"began, not of {neuron.name} as it is declared now."
+        )
+    _parts(plan, check=False)
+
+
+def _other_job(plan: Plan, job: str) -> str:
+    return (
+        f"{plan.folder} is a sweep of job {plan.config.job!r}: this learns from one "
+        f"of job {job!r}."
+    )
+
+
+def _parts(plan: Plan, *, check: bool):
+    """Tables of all parts in their order, which are read one by one."""
+    shards = range(len(plan.spans))
+    done = plan.store.done(shards, check=check)
+    if missing := len(shards) - len(done):
+        raise ValueError(
+            f"{missing} of {len(shards)} parts of the sweep in {plan.folder} are "
+            "missing or damaged: run it to its end first."
+        )
+    return ((pq.read_table(plan.store.path(i)), done[i]["counts"]) for i in shards)

@@ -1,0 +1,187 @@
+"""Members drawn, or taken from a table, and simulated."""
+
+import functools
+import itertools
+import math
+import operator
+from collections.abc import Sequence
+
+import jax
+import jax.random as jr
+import numpy as np
+import pyarrow as pa
+
+from dicjax.checkpoint import find_neuron
+from dicjax.columns import (
+    Column,
+    conductance_columns,
+    dic_columns,
+    feature_columns,
+    spike_lists,
+    table_of,
+)
+from dicjax.dataset import draw_by_recipe, features_of_all, measured, stimulus_of
+from dicjax.dic import dynamic_input_conductances, threshold
+from dicjax.neuron import Neuron
+from dicjax.population import sample
+from dicjax.simulation import Run, simulate
+from dicjax.spikes import Features
+from dicjax.sweeps.batches import Batches, num_worthwhile
+from dicjax.sweeps.config import Drawn, SimulateJob
+from dicjax.sweeps.job import Finish, Inputs, Stretch, Told
+
+
+MEMBERS = 65_536  # of a part
+FEWEST_PARTS, MOST_PARTS = 64, 32_768
+FEWEST_MEMBERS = 1024  # members
+MOST_HZ = 200.0  # that members are given room for
+SPIKE_BYTES = 12  # of each that there is room for, with copies
+
+
+def _spread(num: int) -> int:
+    """Members of a part, so that parts are neither too many nor too few to share."""
+    few = max(FEWEST_MEMBERS, -(-num // FEWEST_PARTS))
+    return max(min(MEMBERS, few), -(-num // MOST_PARTS))
+
+
+class Simulating:
+    """Members are drawn, or taken from a table, and simulated."""
+
+    def __init__(self, config: SimulateJob, inputs: Inputs):
+        self.neuron, _ = find_neuron(config.model)
+        self.config = config
+        self.given = inputs.get("members")
+        members = config.members
+        num = members.num if isinstance(members, Drawn) else inputs["members"].num_rows
+        self.stages = (num,)
+        self.shard = config.shard or _spread(num)
+        recipe, asked = self.neuron.recipe, config.simulation
+        if recipe is None and (asked.duration is None or isinstance(members, Drawn)):
+            raise ValueError(
+                f"{self.neuron.name} has no recipe to draw members by: give a table of "
+                "members, and simulation.duration (ms)."
+            )
+        pick = lambda given, name, other: (
+            given if given is not None else getattr(recipe, name, other)
+        )
+        self.duration = pick(asked.duration, "duration", None)
+        self.discard = pick(asked.discard, "discard", 0.0)
+        if self.discard >= self.duration:
+            raise ValueError(
+                f"simulation.discard, {self.discard:g} ms, leaves nothing of the "
+                f"duration of {self.duration:g} ms: give a smaller one."
+            )
+        self.dt = pick(asked.dt, "dt", 0.05)
+        self.current = pick(asked.current, "current", 0.0)
+        self.room = asked.max_spikes or _room(self.duration - self.discard)
+        each = 4 * len(self.neuron.channels) + SPIKE_BYTES * self.room
+        self.batches = Batches(each)
+        self.key, self.noise_key = jr.split(jr.key(config.seed))
+
+    @property
+    def at_once(self) -> int:
+        """Parts that keep all devices busy; one where its size was asked for."""
+        return 1 if self.config.shard else max(1, num_worthwhile() // self.shard)
+
+    def compute(
+        self, stage: int, parts: Sequence[Stretch], told: Told
+    ) -> Sequence[Finish]:
+        """Simulates members of all parts together."""
+        del stage
+        drawn = [self._draw(*part) for part in parts]
+        numbers, g = (np.concatenate(x) for x in zip(*drawn, strict=True))
+        run = lambda first, num: self._simulate(
+            numbers[first : first + num], g[first : first + num], told
+        )
+        runs = self.batches.run(run, 0, len(g))
+        ends = list(itertools.accumulate(len(x) for x, _ in drawn))
+        return [
+            functools.partial(
+                self._finish, *of, _rows(runs, end - len(of[0]), end), num
+            )
+            for of, end, (_, num) in zip(drawn, ends, parts, strict=True)
+        ]
+
+    def _draw(self, first: int, num: int) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers and conductances of members; those that cannot be are missing."""
+        numbers = np.arange(first, first + num)
+        if self.given is not None:
+            rows = self.given.slice(first, num)
+            return numbers, np.stack([x.to_numpy() for x in rows.columns], axis=1)
+        sampler = getattr(self.config.members, "sampler", "box")
+        if sampler == "box":
+            g = np.asarray(sample(self.key, self.neuron, num, first=first), np.float32)
+            return numbers, g
+        g, kept, _ = draw_by_recipe(self.key, self.neuron, first, num)
+        return first + kept, g.astype(np.float32)
+
+    def _simulate(self, numbers: np.ndarray, g: np.ndarray, told: Told) -> Run:
+        return simulate(
+            self.neuron,
+            g,
+            self.duration,
+            discard=self.discard,
+            dt=self.dt,
+            stimulus=stimulus_of(
+                self.noise_key, self.config.simulation.noise, self.current, numbers
+            ),
+            max_spikes=self.room,
+            on_progress=told,
+        )
+
+    def _finish(
+        self, numbers: np.ndarray, g: np.ndarray, runs: list[Run], num: int
+    ) -> tuple[pa.Table, dict[str, int]]:
+        join = lambda name, empty: np.concatenate(
+            [empty, *[getattr(run, name) for run in runs]]
+        )
+        times = join("spike_times", np.zeros((0, self.room), np.float32))
+        num_spikes = join("num_spikes", np.zeros(0, np.int32))
+        succeeded = join("succeeded", np.zeros(0, bool))
+        overflowed = join("overflowed", np.zeros(0, bool))
+        columns: dict[str, Column] = {
+            **conductance_columns(self.neuron, g),
+            **(dics_of(self.neuron, g) if "dics" in self.config.save else {}),
+            **feature_columns(_features(times)),
+            "num_spikes": (num_spikes, "1", "number of spikes"),
+            "succeeded": (succeeded, "", "stayed finite, and no spike was lost"),
+            "overflowed": (overflowed, "", "fired more often than could be recorded"),
+        }
+        columns["member"] = (numbers.astype(np.int64), *columns["member"][1:])
+        table = table_of(columns, {})
+        if "spikes" in self.config.save:
+            table = table.append_column("spike_times", spike_lists(times))
+        counts = {"members": len(g), "failed": int((~succeeded).sum())}
+        return table, counts | {"not drawn": num - len(g)}
+
+
+def _rows(runs: Sequence[Run], first: int, end: int) -> list[Run]:
+    """What runs, one after the other, say of members from `first` to `end`."""
+    found, begin = [], 0
+    for run in runs:
+        num = len(run.num_spikes)
+        low, high = max(first - begin, 0), min(end - begin, num)
+        if low < high:
+            rows = slice(low, high)
+            found.append(jax.tree.map(operator.itemgetter(rows), run))
+        begin += num
+    return found
+
+
+def _room(time: float) -> int:
+    """Spikes that a member can fire in this time (ms) before it counts as too many."""
+    return 1 << max(6, math.ceil(math.log2(MOST_HZ * time / 1000)))
+
+
+def _features(times: np.ndarray) -> Features:
+    # As wide as there is room, whoever fires most: sums depend on it in the last digit.
+    if len(times):
+        return features_of_all(times)
+    silent = features_of_all(np.full((1, times.shape[1]), np.inf, np.float32))
+    return jax.tree.map(lambda x: np.asarray(x)[:0], silent)
+
+
+def dics_of(neuron: Neuron, g: np.ndarray) -> dict[str, Column]:
+    dics = measured(g, lambda g: dynamic_input_conductances(neuron, g, neuron.V_ref), 3)
+    own = measured(g, lambda g: threshold(neuron, g).V[:, None], 1)
+    return dic_columns(dics, own[:, 0])

@@ -23,7 +23,7 @@ SHARD_SIZE = 8192  # members simulated, and written, at once
 SPREAD = 0.2  # of log conductances around an enriched parent
 BIN = 0.25  # of log features, within which activities count as alike
 SHARES = {"tonic": 0.15, "bursting": 0.75, "irregular": 0.1}  # of enriched parents
-CHUNK = 16_384  # trains whose features are measured at once
+NARROWEST, AT_ONCE = 64, 131_072  # spikes for which there is room in a row, and in all
 SAMPLERS = ("recipe", "gamma", "box", "rare")
 PRIOR_OF = {"recipe": "recipe", "gamma": "any", "box": "box", "rare": "any"}
 
@@ -190,15 +190,28 @@ def priors_of(dataset: Dataset) -> Int[np.ndarray, " cells"]:
 
 
 def features_of_all(spike_times: Float[np.ndarray, "cells spikes"]) -> Features:
-    """Features of many trains, in chunks that memory can hold."""
-    pieces = []
-    for start in range(0, len(spike_times), CHUNK):
-        piece = spike_times[start : start + CHUNK]
-        num = len(piece)
-        padded = np.pad(piece, ((0, CHUNK - num), (0, 0)), constant_values=np.inf)
-        features = spike_features(padded if len(spike_times) > CHUNK else piece)
-        pieces.append(jax.tree.map(lambda x, n=num: np.asarray(x)[:n], features))
-    return jax.tree.map(lambda *x: np.concatenate(x), *pieces)
+    """Features of many trains, in pieces of few shapes.
+
+    A train is looked at in a row as wide as its own spikes need, which takes less time,
+    and gives what it would give among any others, to the last digit.
+    """
+    room = spike_times.shape[1]
+    needed = np.isfinite(spike_times).sum(axis=1)
+    width_of = lambda num: 1 << max(num - 1, NARROWEST - 1).bit_length()
+    widths = np.array([width_of(num) for num in range(room + 1)])[needed]
+    who, pieces = [], []
+    for width in np.unique(widths).tolist() or [NARROWEST]:  # one piece, if of nobody
+        (members,) = np.nonzero(widths == width)
+        size = max(1, AT_ONCE // width)
+        for start in range(0, max(len(members), 1), size):
+            some = members[start : start + size]
+            rows = np.full((size, width), np.inf, spike_times.dtype)
+            rows[: len(some), :room] = spike_times[some, :width]
+            found = spike_features(rows)
+            who.append(some)
+            pieces.append(jax.tree.map(lambda x, n=len(some): np.asarray(x)[:n], found))
+    back = np.argsort(np.concatenate(who))
+    return jax.tree.map(lambda *x: np.concatenate(x)[back], *pieces)
 
 
 def rarity(drawn: Dataset) -> Float[np.ndarray, " cells"]:

@@ -37,11 +37,7 @@ def solve(
     every = SAMPLED if job.every is None else job.every / finer
     ts, V = _sampled(job, every, solver, tolerance, on_progress)
     cells, times = spikes_in(ts, V)
-    num = np.bincount(cells, minlength=len(V))
-    row = np.arange(len(cells)) - np.repeat(np.cumsum(num) - num, num)
-    table = np.full((num.max(initial=0), len(V)), np.inf)
-    table[row, cells] = times
-    job.add_spikes(np.arange(len(V)), table)
+    job.add_spikes(cells, times)
     job.finite[:] = np.isfinite(V).all(axis=1)
     if job.V is not None:
         job.V = V[:, finer * job.first_sample :: finer][:, : job.V.shape[1]]

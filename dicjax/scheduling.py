@@ -126,10 +126,10 @@ class Job:
         return Start(jnp.asarray(self.V0[members]), jnp.asarray(self.Ca0[members]))
 
     def add_spikes(self, members: np.ndarray, times: np.ndarray) -> None:
-        """Keeps, of (rows, members), the spikes between discard and duration."""
-        fired = (times >= self.discard) & (times <= self.duration)
+        """Keeps, of times listed member by member, those from discard to duration."""
+        kept = (times >= self.discard) & (times <= self.duration)
         with self._lock:
-            self.spikes.add(members, times, fired)
+            self.spikes.add(members[kept], times[kept])
 
     def add_trace(self, members: np.ndarray, times: np.ndarray, V: np.ndarray) -> None:
         """Keeps potentials of (members, steps), sampled between first and last step."""
@@ -197,19 +197,22 @@ class Spikes:
         self.rows = np.full((num_members, room or 64), np.inf, dtype)
         self.num = np.zeros(num_members, np.int32)
 
-    def add(self, members: np.ndarray, times: np.ndarray, fired: np.ndarray) -> None:
-        """Appends the times (rows, members) at which these members `fired`."""
-        # Where each spike goes, counting down the rows of its member.
-        at = np.cumsum(fired, axis=0) - 1 + self.num[members]
-        needed = int(at.max(initial=0)) + 1
+    def add(self, members: np.ndarray, times: np.ndarray) -> None:
+        """Appends times, listed member by member, to their rows."""
+        if not len(members):
+            return
+        begins = np.flatnonzero(np.diff(members, prepend=-1))
+        who, num = members[begins], np.diff(begins, append=len(members))
+        at = np.arange(len(members)) + np.repeat(self.num[who] - begins, num)
+        self.num[who] += num.astype(self.num.dtype)
+        needed = int(self.num[who].max())
         if self.room is None and needed > self.rows.shape[1]:
             wider = 1 << (needed - 1).bit_length()
             grown = np.full((len(self.rows), wider), np.inf, self.rows.dtype)
             grown[:, : self.rows.shape[1]] = self.rows
             self.rows = grown
-        row, lane = np.nonzero(fired & (at < self.rows.shape[1]))
-        self.rows[members[lane], at[row, lane]] = times[row, lane]
-        self.num[members] += fired.sum(axis=0, dtype=np.int32)
+        fits = at < self.rows.shape[1]
+        self.rows[members[fits], at[fits]] = times[fits]
 
 
 class _Worker:
@@ -227,6 +230,7 @@ class _Worker:
         self.now = np.zeros(num_lanes, np.int64)  # whole ms, of every lane
         self.last_t = np.zeros(num_lanes)
         self.last_V = np.zeros(num_lanes, job.g.dtype)
+        self.members: tuple[Any, ...] = ()  # what lanes are given, of their members
 
     def compile(self) -> None:
         """Compiles the dispatch, which with nobody in the lanes returns at once."""
@@ -268,18 +272,24 @@ class _Worker:
         return fresh if (self.owner >= 0).any() else None
 
     def _dispatch(self, fresh: np.ndarray) -> Progress:
-        job, owner = self.job, np.maximum(self.owner, 0)
-        stimulus = job.stimulus
+        job = self.job
+        if fresh.any():  # others stay what they are
+            owner = np.maximum(self.owner, 0)
+            stimulus = job.stimulus
+            if stimulus is not None:
+                stimulus = for_members(stimulus, jnp.asarray(owner))
+            self.members = jnp.asarray(job.g[owner]), stimulus, job.begin(owner)
+        g, stimulus, begin = self.members
         self.lanes, progress = self._advance(
             job.program,
             self.lanes,
-            jnp.asarray(job.g[owner]),
-            None if stimulus is None else for_members(stimulus, jnp.asarray(owner)),
+            g,
+            stimulus,
             job.steps,
             jnp.asarray(job.until, jnp.int32),
             jnp.asarray(self.owner >= 0),
             jnp.asarray(fresh),
-            job.begin(owner),
+            begin,
             self.num_bursts,
             job.every is not None,
         )
@@ -301,17 +311,20 @@ class _Worker:
         job, lanes = self.job, self.lanes
         count = int(progress.count)
         spikes, ahead = progress.spikes, progress.ahead
-        if self.device.platform != "cpu" and count:
+        if self.device.platform == "cpu":
+            by_lane = [np.asarray(x).T[:, :count] for x in (spikes, ahead)]
+        else:
             # Fewer bytes to move; few sizes, since every slice is compiled.
-            num_rows = min(1 << (count - 1).bit_length(), self.num_bursts)
-            spikes, ahead = spikes[:num_rows], ahead[:num_rows]
-        spikes, ahead = (np.asarray(x)[:count] for x in (spikes, ahead))
-        (busy,) = np.nonzero(self.owner >= 0)
-        whole = self.now[busy] + ahead[:, busy]
-        times = whole + spikes[:, busy].astype(np.float64)
+            num_rows = min(1 << max(count - 1, 0).bit_length(), self.num_bursts)
+            by_lane = [np.asarray(x[:num_rows].T)[:, :count] for x in (spikes, ahead)]
+        spikes, ahead = by_lane
+        lane, row = np.nonzero(np.isfinite(spikes))
+        whole = self.now[lane] + ahead[lane, row]
         # How far a lane goes on after its time depends on its neighbours.
-        times[whole >= job.until] = np.inf
-        job.add_spikes(self.owner[busy], times)
+        kept = (self.owner[lane] >= 0) & (whole < job.until)
+        lane, row, whole = lane[kept], row[kept], whole[kept]
+        times = whole + spikes[lane, row].astype(np.float64)
+        job.add_spikes(self.owner[lane], times)
         if progress.times is not None:
             self._collect_trace(progress, count)
         busy = self.owner >= 0

@@ -1,5 +1,6 @@
 import dataclasses
 
+import jax
 import jax.random as jr
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from dicjax.dataset import (
     COLUMNS,
     Dataset,
     default_sources,
+    features_of_all,
     joined,
     make_dataset,
     rarity,
@@ -17,6 +19,7 @@ from dicjax.dataset import (
 )
 from dicjax.dic import dynamic_input_conductances, threshold
 from dicjax.models import da, stg, stg_prinz
+from dicjax.spikes import spike_features
 
 
 SOURCES = (
@@ -120,6 +123,24 @@ def _members(trains):
         sampler=np.zeros(num, np.int8),
         spike_times=np.stack(trains),
     )
+
+
+@pytest.mark.parametrize(("num", "room"), [(0, 10), (1, 1), (7, 40), (2100, 300)])
+def test_features_of_all_are_those_of_each_whoever_is_beside(num, room):
+    rng = np.random.default_rng(room)
+    trains = np.sort(rng.uniform(0, 1e4, (num, room)), axis=1)
+    num_spikes = rng.integers(0, room + 1, num)
+    trains[np.arange(room) >= num_spikes[:, None]] = np.inf
+    found = features_of_all(trains)
+    assert found.num_spikes.tolist() == num_spikes.tolist()
+    if num:
+        expected = jax.tree.leaves(spike_features(trains))
+        for one, other in zip(jax.tree.leaves(found), expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-9)
+        some = slice(num // 3, num // 3 + 5)
+        alone = jax.tree.leaves(features_of_all(trains[some]))
+        for one, other in zip(jax.tree.leaves(found), alone, strict=True):
+            np.testing.assert_array_equal(one[some], other)
 
 
 def test_rare_activity_weighs_more():

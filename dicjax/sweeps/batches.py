@@ -12,7 +12,7 @@ from dicjax.scheduling import num_cores
 SHARE = 0.25  # of the memory that is free, for arrays of one batch
 GPU_SHARE = 0.5
 # Simulated at once, for waiting for the last to cost a few per cent at most.
-CORE_MEMBERS, GPU_MEMBERS = 16_384, 524_288
+CORE_MEMBERS, GPU_MEMBERS = 32_768, 524_288
 
 T = TypeVar("T")
 

@@ -25,7 +25,6 @@ from dicjax.dic import dynamic_input_conductances, threshold
 from dicjax.neuron import Neuron
 from dicjax.population import sample
 from dicjax.simulation import Run, simulate
-from dicjax.spikes import Features
 from dicjax.sweeps.batches import Batches, num_worthwhile
 from dicjax.sweeps.config import Drawn, SimulateJob
 from dicjax.sweeps.job import Finish, Inputs, Stretch, Told
@@ -142,7 +141,7 @@ class Simulating:
         columns: dict[str, Column] = {
             **conductance_columns(self.neuron, g),
             **(dics_of(self.neuron, g) if "dics" in self.config.save else {}),
-            **feature_columns(_features(times)),
+            **feature_columns(features_of_all(times)),
             "num_spikes": (num_spikes, "1", "number of spikes"),
             "succeeded": (succeeded, "", "stayed finite, and no spike was lost"),
             "overflowed": (overflowed, "", "fired more often than could be recorded"),
@@ -171,14 +170,6 @@ def _rows(runs: Sequence[Run], first: int, end: int) -> list[Run]:
 def _room(time: float) -> int:
     """Spikes that a member can fire in this time (ms) before it counts as too many."""
     return 1 << max(6, math.ceil(math.log2(MOST_HZ * time / 1000)))
-
-
-def _features(times: np.ndarray) -> Features:
-    # As wide as there is room, whoever fires most: sums depend on it in the last digit.
-    if len(times):
-        return features_of_all(times)
-    silent = features_of_all(np.full((1, times.shape[1]), np.inf, np.float32))
-    return jax.tree.map(lambda x: np.asarray(x)[:0], silent)
 
 
 def dics_of(neuron: Neuron, g: np.ndarray) -> dict[str, Column]:

@@ -34,6 +34,7 @@ from dicjax.operator_training import (
     train_operator,
 )
 from dicjax.response import respond
+from dicjax.sweeps import read_config, run_sweep
 
 
 FAMILY = find_family("cortical")
@@ -406,12 +407,24 @@ def test_an_operator_is_trained_and_tuned_at_the_command_line(tmp_path, capsys):
     assert status == 0 and "seen members" in said and "unseen members" in said
     status, _, err = run(*train)
     assert status == 2 and "exists already" in err
+
+    config = tmp_path / "sweep.toml"
+    config.write_text('job = "operator"\nfamily = "cortical"\nnum = 64\n')
+    run_sweep(read_config(config), tmp_path / "swept")
+    where = ("--sweep", tmp_path / "swept", "--out", tmp_path / "again")
+    status, _, err = run("train", "cortical", *shape, *settings, *where)
+    assert status == 0, err
+    one, again = (load_operator(tmp_path / name) for name in ("one", "again"))
+    leaves = map(jax.tree.leaves, (one, again))
+    for x, y in zip(*leaves, strict=True):
+        np.testing.assert_array_equal(x, y)
+
     tune = ("tune", "width", "--operator", tmp_path / "one", *data)
     how = ("--members", 64, "--num-steps", 3, "--out", tmp_path / "two")
     status, said, err = run(*tune, *how)
     assert status == 0, err
     assert "Median error of width on members apart" in said
-    one, two = (load_operator(tmp_path / name) for name in ("one", "two"))
+    two = load_operator(tmp_path / "two")
     assert operator_config(tmp_path / "two") == operator_config(tmp_path / "one")
     assert not np.array_equal(one.branch.last.weight, two.branch.last.weight)
     np.testing.assert_array_equal(one.library, two.library)

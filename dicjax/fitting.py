@@ -48,6 +48,7 @@ from dicjax.processes import from_first, is_first
 from dicjax.sharding import placement
 from dicjax.shards import simulate_dataset
 from dicjax.spikes import LABELS
+from dicjax.swept import Swept
 from dicjax.training import (
     Batch,
     batch_of,
@@ -77,7 +78,7 @@ def fit_encoder(
     emulator: EmulatorConfig = EmulatorConfig(),
     data: pathlib.Path | None = None,
     data_seed: int = 1,
-    simulated: Callable[[], Dataset] | None = None,
+    simulated: Swept[Dataset] | None = None,
     on_progress: Progress | None = None,
 ) -> dict:
     """Simulates, trains an encoder from nothing, tests it and writes a checkpoint.
@@ -96,8 +97,8 @@ def fit_encoder(
     - `data`: a folder where simulated data and the state of training are kept, so that
         what was stopped goes on.
     - `data_seed`: of the simulated members; those for tests have the next one.
-    - `simulated`: reads the members to learn from, where they were simulated before
-        with this number and seed; see [`dicjax.sweeps.swept_dataset`][].
+    - `simulated`: members to learn from, simulated elsewhere, whose number and seed
+        then count; see [`dicjax.sweeps.swept_dataset`][].
     - `on_progress`: called with (what is being done, done, total).
 
     **Returns:**
@@ -106,10 +107,10 @@ def fit_encoder(
     on members simulated for nothing else.
     """
     placement(batch_size=training.batch_size)  # before hours of simulation
-    work = _Work(neuron, data, data_seed, on_progress)
+    work = _Work(neuron, data, data_seed, simulated, on_progress)
 
     def begin():
-        known = work.learn(num_members, simulated)
+        known = work.learn(num_members)
         recipe = neuron.required_recipe
         new = new_encoder(known, recipe.g_s, recipe.g_u, config, training.seed)
         return new, known
@@ -133,7 +134,7 @@ def fit_adapter(
     emulator: EmulatorConfig = EmulatorConfig(),
     data: pathlib.Path | None = None,
     data_seed: int = 1,
-    simulated: Callable[[], Dataset] | None = None,
+    simulated: Swept[Dataset] | None = None,
     neuron_file: pathlib.Path | None = None,
     on_progress: Progress | None = None,
 ) -> dict:
@@ -151,11 +152,13 @@ def fit_adapter(
     """
     training = adapting.training
     placement(batch_size=training.batch_size)
-    work = _Work(neuron, data, data_seed, on_progress)
+    if simulated is not None:
+        adapting = dataclasses.replace(adapting, members=simulated.num)
+    work = _Work(neuron, data, data_seed, simulated, on_progress)
 
     def begin():
         shipped = load_checkpoint(shipped_checkpoint(base), base)
-        known = work.learn(adapting.members, simulated)
+        known = work.learn(adapting.members)
         new = adapt(shipped.encoder, neuron, known, adapting.rank, training.seed)
         return new, known, Base(base, adapting.rank, shipped.header["encoder_hash"])
 
@@ -185,23 +188,25 @@ def adapt(
 class _Work:
     """One fit: its neuron, its folder and whom it tells how far it is."""
 
-    def __init__(self, neuron, data, seed, on_progress):
+    def __init__(self, neuron, data, seed, simulated, on_progress):
         check_recipe(neuron)
         self.neuron = neuron
         self.data = data
-        self.seed = seed
+        self.simulated = simulated
+        self.seed = seed if simulated is None else simulated.seed
         self.sources: tuple[Source, ...] = ()
         self.everyone: Dataset  # silent members, too
         self.learned: Dataset
         self.report = on_progress or (lambda stage, done, total: None)
 
-    def learn(self, num_members, simulated) -> Batch:
+    def learn(self, num_members) -> Batch:
         """Members to learn from, and what is known of their trains."""
-        self.sources = default_sources(self.neuron, num_members)
-        if simulated is not None:
+        if self.simulated is not None:
+            self.sources = default_sources(self.neuron, self.simulated.num)
             self.report("reading training data", 0, 1)
-            dataset = simulated()
+            dataset = self.simulated.read()
         else:
+            self.sources = default_sources(self.neuron, num_members)
             dataset = self._simulated(self.sources, self.seed, "training data")
         learn = learnable(dataset)
         self.everyone = dataset

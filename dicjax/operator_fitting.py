@@ -24,6 +24,7 @@ from dicjax.operator_training import members_of, placement_of, train_operator
 from dicjax.operator_tuning import Feature, feature_errors, tune
 from dicjax.processes import from_first
 from dicjax.response import respond
+from dicjax.swept import Swept
 
 
 CHUNK = 2048  # members that are characterised at once
@@ -123,7 +124,7 @@ def fit_operator(
     config: OperatorConfig | None = None,
     training: OperatorTraining | None = None,
     data: pathlib.Path | None = None,
-    characterised: Callable[[], Library] | None = None,
+    characterised: Swept[Library] | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, Scores]:
     """Trains an operator of a family, tests it and writes its checkpoint.
@@ -137,8 +138,8 @@ def fit_operator(
     - `out`: the folder of the checkpoint.
     - `data`: where members and the state of training are kept; the same call then goes
         on where it was stopped.
-    - `characterised`: reads members that were characterised before, with the number and
-        the seed of `training`; see [`dicjax.sweeps.swept_library`][].
+    - `characterised`: members that were characterised elsewhere, whose number and seed
+        then count; see [`dicjax.sweeps.swept_library`][].
     - `on_progress`: called with (stage, done, total).
 
     **Returns:**
@@ -149,11 +150,13 @@ def fit_operator(
     training = training or OperatorTraining()
     tell = on_progress or (lambda stage, done, total: None)
     placement_of(training)  # before long simulations
-    num, seed = training.members, training.library_seed
-    made = characterised or (
-        lambda: make_library(family, num, seed, folder=data, on_progress=tell)
-    )
-    library = from_first(made)
+    if characterised is None:
+        num, seed = training.members, training.library_seed
+        make = lambda: make_library(family, num, seed, folder=data, on_progress=tell)
+    else:
+        num, seed, make = characterised.num, characterised.seed, characterised.read
+        training = dataclasses.replace(training, members=num, library_seed=seed)
+    library = from_first(make)
     began = time.monotonic()
     operator = fit_to(family, library, config, training, data=data, on_progress=tell)
     seconds = time.monotonic() - began

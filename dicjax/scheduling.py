@@ -6,6 +6,7 @@ import math
 import os
 import queue
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -150,12 +151,27 @@ class Job:
 
 def _on_gpu(job: Job) -> Callable:
     """The kernel, for what it can do, if there still is what it is compiled by."""
-    # Half a second to import, which nobody without a GPU should wait for.
-    try:
-        from dicjax.kernel import dispatch_fused, supports
-    except ImportError:  # of the Triton that JAX 0.11 has called deprecated
+    if not _has_triton():
         return dispatch
+    # Half a second to import, which nobody without a GPU should wait for.
+    from dicjax.kernel import dispatch_fused, supports
+
     return dispatch_fused if supports(job.program, job.stimulus) else dispatch
+
+
+@functools.cache
+def _has_triton() -> bool:
+    try:
+        from jax.experimental.pallas.triton import CompilerParams, store
+    except ImportError:  # JAX 0.11 has called it deprecated
+        warnings.warn(
+            "This JAX has no Pallas for Triton, so that GPUs are left to XLA, which is "
+            "slower: JAX 0.10 to 0.12 have it.",
+            stacklevel=2,
+        )
+        return False
+    del CompilerParams, store
+    return True
 
 
 def _places(num_members: int) -> tuple[list[Any], int, int]:

@@ -175,7 +175,8 @@ def write_parts(plan: Plan) -> float:
     """As many parts as there would be, with no rows; seconds that one takes."""
     job = plan.begin()
     table, counts = job.compute(0, [(0, 1)], None)[0]()
-    about = {"counts": counts, "seconds": 1.0, "device": "none"}
+    about = {"counts": counts, "began": time.time(), "seconds": 1.0}
+    about["device"] = "none"
     write = lambda shard: plan.store.write(
         shard, table.slice(0, 0), about | {"units": plan.spans[shard].num}
     )

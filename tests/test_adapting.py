@@ -80,13 +80,17 @@ def test_training_an_encoder_for_a_file_points_to_adapting(file, tmp_path, capsy
 def test_an_adapted_neuron_generates_members(file, tmp_path, monkeypatch):
     monkeypatch.setattr("dicjax.fitting.NUM_TEST", 400)
     out = tmp_path / "mine"
-    args = ("--members", 6000, "--num-steps", 600)
+    config = tmp_path / "sweep.toml"
+    config.write_text('job = "dataset"\nmodel = "mine.py"\nnum = 6000\nseed = 1\n')
+    assert _run("sweep", "run", config, "--out", tmp_path / "swept") == 0
+    args = ("--sweep", tmp_path / "swept", "--num-steps", 600)
     args += ("--density.num-steps", 800, "--emulator.num-steps", 800)
     with jax.numpy_dtype_promotion("standard"):  # optax's schedules promote integers
         assert _run("adapt", file, "--out", out, *args) == 0
     loaded = load_checkpoint(out)
     assert loaded.model == "mine"
     assert loaded.header["config"]["base"]["model"] == "stg"
+    assert sum(source["num"] for source in loaded.header["data"]["sources"]) == 6000
     burst = 190.0 * np.arange(25)[:, None] + np.array([0.0, 8.0, 17.0, 27.0, 39.0])
     recording = tmp_path / "recording.csv"
     recording.write_text(

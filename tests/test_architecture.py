@@ -24,7 +24,7 @@ LAYERS = (
     ("scheduling",),
     ("reference",),
     ("simulation", "spikes", "dic", "neuron_files", "electrophysiology"),
-    ("families", "current_clamp", "anomalies", "columns"),
+    ("families", "current_clamp", "anomalies", "columns", "swept"),
     ("characterisation",),
     ("operator",),
     ("response", "ensemble", "operator_training"),

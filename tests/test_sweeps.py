@@ -287,7 +287,7 @@ def test_members_of_a_table_are_simulated_as_they_are(swept, write, tmp_path):
     assert rows(tmp_path / "out").equals(table)
     (tmp_path / "models.parquet").unlink()
     shutil.rmtree(tmp_path / "out/parts")  # the sweep has a copy
-    list(work_through(tmp_path / "out", range(3)))
+    list(work_through(tmp_path / "out", [range(3)]))
     assert rows(tmp_path / "out").equals(table)
 
 
@@ -337,7 +337,11 @@ def test_a_dataset_is_that_of_the_function(tmp_path, write, monkeypatch):
     with pytest.raises(ValueError, match="this learns from one of job 'operator'"):
         swept_library(tmp_path / "out", find_family("cortical"))
     path = tmp_path / "out/parts/part-000002.parquet"
-    path.write_bytes(path.read_bytes()[:-1])
+    content = path.read_bytes()
+    path.write_bytes(content[:99] + bytes([content[99] ^ 1]) + content[100:])
+    with pytest.raises(ValueError, match="1 of .* are missing or damaged"):
+        learned.read()
+    path.unlink()
     with pytest.raises(ValueError, match="1 of .* are missing or damaged"):
         swept_dataset(tmp_path / "out", short)
 
@@ -399,7 +403,7 @@ def test_files_that_are_missing_are_told_before_anything_is_done(write, tmp_path
         read_config(write(text))
     (tmp_path / "cell.csv").write_text("spike_time_ms\n1\n")
     text = text.replace("nowhere/*", "cell") + 'models = ["auto", "squid"]\n'
-    with pytest.raises(ValueError, match="line 4: targets.models = 'squid'"):
+    with pytest.raises(ValueError, match="line 4: targets.models: 'squid' has"):
         read_config(write(text))
     text = SIMULATE.replace('sampler = "box"\nnum = 60', 'table = "no.parquet"')
     with pytest.raises(ValueError, match=r"line 9: members.table.*there is no"):

@@ -51,7 +51,7 @@ def test_jobs_of_submitit_make_the_same_parts(bench):
 
 
 def test_a_worker_that_gets_nowhere_ends_itself(bench):
-    call = "from dicjax.sweeps.work import work; work({!r}, [0], 0.01)"
+    call = "from dicjax.sweeps.work import work; work({!r}, [[0]], 0.01)"
     code = call.format(str(bench.folder / "whole"))
     assert subprocess.run([sys.executable, "-c", code]).returncode == 124
 

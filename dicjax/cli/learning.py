@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import tyro
 
@@ -19,6 +19,7 @@ from dicjax.config import (
 
 if TYPE_CHECKING:
     from dicjax.neuron import Neuron
+    from dicjax.swept import Swept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,20 +102,17 @@ class Train:
             raise ValueError(
                 f"{file} is a neuron of your own: use `dicjax adapt {file}`."
             )
-        num, given = self.members, {}
-        if self.sweep is not None:
-            num, given = _swept(self.sweep, neuron)
         with progress_of_first() as progress:
             tests = fit_encoder(
                 neuron,
                 self.out,
-                num_members=num,
-                **given,
+                num_members=self.members,
                 config=self.encoder,
                 training=self.training,
                 density=self.density,
                 emulator=self.emulator,
                 data=self.data,
+                simulated=_swept(self.sweep, neuron),
                 on_progress=progress,
             )
         if is_first():
@@ -158,21 +156,17 @@ class Adapt:
         join(self.distributed)
         from_first(lambda: _check_new(self.out))
         neuron, file = find_neuron(self.neuron)
-        adapter, given = self.adapter, {}
-        if self.sweep is not None:
-            num, given = _swept(self.sweep, neuron)
-            adapter = dataclasses.replace(adapter, members=num)
         with progress_of_first() as progress:
             tests = fit_adapter(
                 neuron,
                 self.out,
                 base=self.base,
-                adapting=adapter,
-                **given,
+                adapting=self.adapter,
                 density=self.density,
                 emulator=self.emulator,
                 data=self.data,
                 neuron_file=file,
+                simulated=_swept(self.sweep, neuron),
                 on_progress=progress,
             )
         if is_first():
@@ -180,13 +174,14 @@ class Adapt:
         return 0
 
 
-def _swept(folder: pathlib.Path, neuron: "Neuron") -> tuple[int, dict[str, Any]]:
-    """How many members a sweep has simulated, and what training is told of them."""
+def _swept(folder: pathlib.Path | None, neuron: "Neuron") -> "Swept | None":
+    """What a sweep has simulated, if one was named."""
     from dicjax.processes import from_first
     from dicjax.sweeps import swept_dataset
 
-    swept = from_first(lambda: swept_dataset(folder, neuron))
-    return swept.num, {"data_seed": swept.seed, "simulated": swept.read}
+    if folder is None:
+        return None
+    return from_first(lambda: swept_dataset(folder, neuron))
 
 
 def _check_new(out: pathlib.Path) -> None:

@@ -48,21 +48,17 @@ class TrainOperator:
 
         join(self.distributed)
         from_first(lambda: _check_new(self.out))
-        family, training, read = find_family(self.family), self.training, None
+        family, swept = find_family(self.family), None
         if (folder := self.sweep) is not None:
             swept = from_first(lambda: swept_library(folder, family))
-            training = dataclasses.replace(
-                training, members=swept.num, library_seed=swept.seed
-            )
-            read = swept.read
         with progress_of_first() as progress:
             scores = fit_operator(
                 family,
                 self.out,
                 config=self.operator,
-                training=training,
+                training=self.training,
                 data=self.data,
-                characterised=read,
+                characterised=swept,
                 on_progress=progress,
             )
         if is_first():

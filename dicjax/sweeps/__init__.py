@@ -9,7 +9,6 @@ from dicjax.sweeps.executors import (
     Submitit as Submitit,
 )
 from dicjax.sweeps.learned import (
-    Swept as Swept,
     swept_dataset as swept_dataset,
     swept_library as swept_library,
 )
@@ -19,3 +18,4 @@ from dicjax.sweeps.running import (
     Standing as Standing,
     standing as standing,
 )
+from dicjax.swept import Swept as Swept

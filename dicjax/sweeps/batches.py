@@ -28,15 +28,19 @@ class Batches:
         self.bytes_each = bytes_each
         self.largest: int | None = None
 
-    def run(self, run: Callable[[int, int], T], first: int, num: int) -> list[T]:
-        """What `run(first, num)` gives, of one batch after the other."""
+    def most(self) -> int:
+        """Members that a batch may have."""
         if self.largest is None:
             self.largest = max(1, free_bytes() // self.bytes_each)
+        return self.largest
+
+    def run(self, run: Callable[[int, int], T], num: int) -> list[T]:
+        """What `run(first, num)` gives, of one batch after the other."""
         done, results = 0, []
         while done < num:
-            size = min(self.largest, num - done)
+            size = min(self.most(), num - done)
             try:
-                results.append(run(first + done, size))
+                results.append(run(done, size))
             except Exception as error:
                 if size == 1 or not is_out_of_memory(error):
                     raise

@@ -72,18 +72,19 @@ def _known_model(name: str, info: Any) -> str:
     return name
 
 
-def _with_encoder(name: str, info: Any) -> str:
-    if info.context is None or name == "auto":
-        return name
-    path = info.context / name
-    if is_checkpoint(path):
-        return str(path.resolve())
-    if shipped(name) is None:
-        raise ValueError(
-            "no encoder goes by this name: give auto, a model that ships, or the "
-            "folder that `dicjax adapt` made"
-        )
-    return name
+def _with_encoders(names: Sequence[str], info: Any) -> tuple[str, ...]:
+    found = list(names)
+    for i, name in enumerate(names):
+        if info.context is None or name == "auto" or name in MODELS and shipped(name):
+            continue
+        path = info.context / pathlib.Path(name).expanduser()
+        if not is_checkpoint(path):
+            raise ValueError(
+                f"{name!r} has no encoder: give auto, a model that ships, or the "
+                "folder that `dicjax adapt` made"
+            )
+        found[i] = str(path.resolve())
+    return tuple(found)
 
 
 File = Annotated[pathlib.Path, AfterValidator(_found)]
@@ -91,7 +92,9 @@ Files = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_globbed)
 Time = Annotated[float, AfterValidator(_in_ms)]
 Unit = Annotated[str, AfterValidator(_known_unit)]
 Model = Annotated[str, AfterValidator(_known_model)]
-Trained = Annotated[str, AfterValidator(_with_encoder)]
+Trained = Annotated[
+    tuple[str, ...], Field(min_length=1), AfterValidator(_with_encoders)
+]
 Window = Annotated[tuple[float, float], Field(description="ms")]
 
 
@@ -159,7 +162,7 @@ class Targets(_Section):
     unit: Unit | None = None
     window: Window | None = None
     tolerances: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.10,)
-    models: Annotated[tuple[Trained, ...], Field(min_length=1)] = ("auto",)
+    models: Trained = ("auto",)
 
 
 class Search(_Section):

@@ -33,8 +33,9 @@ class Executor(Protocol):
     ) -> Generator[Outcome]:
         """Tells of each part when it is written, or why it is not.
 
-        Parts of a group are computed one after the other, by one worker; if that dies,
-        all of the group may be told of as lost. Closed early, it stops its workers.
+        Parts of a group are computed by one worker, some of them together; if that
+        dies, all of the group may be told of as lost. Closed early, it stops its
+        workers.
         """
         ...
 
@@ -47,8 +48,8 @@ class Here:
     def run(
         self, folder: pathlib.Path, groups: Sequence[Sequence[int]], told: Told
     ) -> Generator[Outcome]:
-        """Computes parts one after the other, writing one while computing the next."""
-        yield from work_through(folder, list(itertools.chain(*groups)), told)
+        """Computes parts, writing some while computing the next."""
+        yield from work_through(folder, groups, told)
 
 
 class Processes:
@@ -77,7 +78,7 @@ class Processes:
             )
             stack.callback(pool.join)
             stack.callback(pool.stop)
-            args = lambda group: (str(folder), group, self.timeout)
+            args = lambda group: (str(folder), [group], self.timeout)
             futures: dict[Any, Sequence[int]] = {
                 pool.schedule(work, args=args(group)): group for group in groups
             }
@@ -131,7 +132,7 @@ class Dask:
                 self.num_workers = max(1, len(client.scheduler_info()["workers"]))
             futures = {
                 client.submit(
-                    work, str(folder), list(group), self.timeout, pure=False
+                    work, str(folder), [list(group)], self.timeout, pure=False
                 ): group
                 for group in groups
             }
@@ -188,14 +189,13 @@ class Submitit:
         del told
         executor = submitit.AutoExecutor(self.folder, cluster=self.cluster)
         executor.update_parameters(**self.parameters)
-        shards = list(itertools.chain(*groups))
-        shares = [shards[i :: self.num_workers] for i in range(self.num_workers)]
+        shares = [groups[i :: self.num_workers] for i in range(self.num_workers)]
         shares = [share for share in shares if share]
         args = str(folder.resolve()), shares, [self.timeout] * len(shares)
         jobs = dict(
             zip(
                 executor.map_array(work, [args[0]] * len(shares), *args[1:]),
-                shares,
+                [list(itertools.chain(*share)) for share in shares],
                 strict=True,
             )
         )
@@ -241,8 +241,8 @@ def _local_cluster(num: int) -> Any:
         )
     except RuntimeError as e:  # whose workers were killed before they answered
         raise ConnectionError(
-            f"The {num} local workers of Dask did not start ({e}): is there memory for "
-            "so many? Run the sweep again, with fewer if need be."
+            f"A cluster of Dask with local:{num} did not start ({e}): is there memory "
+            "for so many workers? Run the sweep again, with fewer if need be."
         ) from e
 
 

@@ -34,7 +34,7 @@ class Job(Protocol):
     def compute(
         self, stage: int, parts: Sequence[Stretch], told: Told
     ) -> Sequence[Finish]:
-        """Computes parts; what it returns makes their tables, and needs no device."""
+        """Computes parts; what it returns makes their tables."""
         ...
 
 

@@ -1,39 +1,23 @@
 """What encoders and operators learn from, where sweeps have simulated it."""
 
-import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from functools import partial
-from typing import Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dicjax.characterisation import Characteristics, DICS, FEATURES
-from dicjax.dataset import Dataset, joined
+from dicjax.dataset import Dataset, default_sources, joined
 from dicjax.families import Family
 from dicjax.neuron import Neuron
 from dicjax.operator_fitting import Library
 from dicjax.shards import from_table, neuron_hash
 from dicjax.sweeps.config import DatasetJob, OperatorJob
+from dicjax.sweeps.parts import Row
 from dicjax.sweeps.plan import Plan, read_plan
-
-
-T = TypeVar("T")
-
-
-@dataclasses.dataclass(frozen=True)
-class Swept(Generic[T]):
-    """Members that a sweep has simulated.
-
-    - `num`: how many were drawn; `seed`: what they follow from.
-    - `read`: reads them. They are those, to the last bit, that training would simulate.
-    """
-
-    num: int
-    seed: int
-    read: Callable[[], T]
+from dicjax.swept import Swept
 
 
 def swept_dataset(folder: pathlib.Path | str, neuron: Neuron) -> Swept[Dataset]:
@@ -53,6 +37,12 @@ def swept_dataset(folder: pathlib.Path | str, neuron: Neuron) -> Swept[Dataset]:
     if not isinstance(plan.config, DatasetJob):
         raise ValueError(_other_job(plan, "dataset"))
     _check(plan, neuron)
+    sources = default_sources(neuron, plan.config.num)
+    if tuple(source.num for source in sources) != plan.stages:
+        raise ValueError(
+            f"{plan.folder} was drawn from other sources, by another version of "
+            "dicjax: simulate it anew."
+        )
     read = partial(_dataset, plan.folder, neuron.channel_names)
     return Swept(plan.config.num, plan.config.seed, read)
 
@@ -80,19 +70,17 @@ def swept_library(folder: pathlib.Path | str, family: Family) -> Swept[Library]:
 
 def _dataset(folder: pathlib.Path, channels: tuple[str, ...]) -> Dataset:
     parts = []
-    for table, counts in _parts(read_plan(folder), check=True):
+    for table, counts in _parts(read_plan(folder)):
         left_out = {name: num for name, num in counts.items() if name != "members"}
         parts.append(from_table(table, channels, left_out))
     return joined(parts)
 
 
 def _library(folder: pathlib.Path, channels: tuple[str, ...]) -> Library:
-    table = pa.concat_tables(
-        [table for table, _ in _parts(read_plan(folder), check=True)]
-    )
+    table = pa.concat_tables([table for table, _ in _parts(read_plan(folder))])
     known = [feature.name for feature in (*FEATURES, *DICS)]
     names = tuple(name for name in known if name in table.column_names)
-    columns = lambda names: np.stack([table[name].to_numpy() for name in names], axis=1)
+    columns = lambda some: np.stack([table[name].to_numpy() for name in some], axis=1)
     measured = Characteristics(columns(names), table["is_complete"].to_numpy(), names)
     library = Library(columns([f"g_{name}" for name in channels]), measured)
     return library[measured.is_complete]
@@ -106,7 +94,7 @@ def _check(plan: Plan, neuron: Neuron) -> None:
             f"{plan.folder} holds members of {whose} as it was declared when the sweep "
             f"began, not of {neuron.name} as it is declared now."
         )
-    _parts(plan, check=False)
+    _done(plan, check=False)
 
 
 def _other_job(plan: Plan, job: str) -> str:
@@ -116,8 +104,15 @@ def _other_job(plan: Plan, job: str) -> str:
     )
 
 
-def _parts(plan: Plan, *, check: bool):
-    """Tables of all parts in their order, which are read one by one."""
+def _parts(plan: Plan) -> Iterator[tuple[pa.Table, dict[str, int]]]:
+    """Tables of all parts in their order, and what was counted."""
+    done = _done(plan, check=True)
+    return (
+        (pq.read_table(plan.store.path(i)), done[i]["counts"]) for i in sorted(done)
+    )
+
+
+def _done(plan: Plan, *, check: bool) -> dict[int, Row]:
     shards = range(len(plan.spans))
     done = plan.store.done(shards, check=check)
     if missing := len(shards) - len(done):
@@ -125,4 +120,4 @@ def _parts(plan: Plan, *, check: bool):
             f"{missing} of {len(shards)} parts of the sweep in {plan.folder} are "
             "missing or damaged: run it to its end first."
         )
-    return ((pq.read_table(plan.store.path(i)), done[i]["counts"]) for i in shards)
+    return done

@@ -138,6 +138,7 @@ class _Run:
         self.share = share
         report("checking", 0, plan.num_units)
         self.done = set(plan.store.done(range(len(plan.spans))))
+        self.told = 0  # units
 
     def run(self, retries: int) -> None:
         """Computes what is missing, stage by stage; no stage begins before its time."""
@@ -179,6 +180,8 @@ class _Run:
         # What failed is tried alone, for others not to be lost with it.
         least = self.executor.num_workers * PER_WORKER
         size = 1 if attempt else max(1, min(LARGEST_GROUP, len(missing) // least))
+        if isinstance(self.executor, Here) and not attempt:
+            size = len(missing)  # nobody else waits
         return [list(missing[i : i + size]) for i in range(0, len(missing), size)]
 
     def _note(self, shard: int, error: str) -> None:
@@ -188,11 +191,9 @@ class _Run:
     def _tell(self, done: int, total: int) -> None:
         units = sum(self.plan.spans[shard].num for shard in self.done)
         within = self.plan.shard * done // max(total, 1)
-        self.report(
-            self.plan.config.job,
-            min(units + within, self.plan.num_units),
-            self.plan.num_units,
-        )
+        # Parts may be shorter than what is told of them, and what was told stands.
+        self.told = max(self.told, min(units + within, self.plan.num_units))
+        self.report(self.plan.config.job, self.told, self.plan.num_units)
 
 
 def standing(folder: pathlib.Path | str, *, check: bool = False) -> Standing:
@@ -247,7 +248,7 @@ def _pace(rows: list[Row]) -> float:
     rows = sorted(rows, key=lambda row: row["time"])[-RECENT:]
     if not rows:
         return float("nan")
-    began = min(row["time"] - row["seconds"] for row in rows)
+    began = min(row["began"] for row in rows)
     return sum(row["units"] for row in rows) / max(rows[-1]["time"] - began, 1e-3)
 
 

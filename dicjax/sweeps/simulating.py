@@ -32,7 +32,7 @@ from dicjax.sweeps.job import Finish, Inputs, Stretch, Told
 
 MEMBERS = 65_536  # of a part
 FEWEST_PARTS, MOST_PARTS = 64, 32_768
-FEWEST_MEMBERS = 1024  # members
+FEWEST_MEMBERS = 1024  # of a part
 MOST_HZ = 200.0  # that members are given room for
 SPIKE_BYTES = 12  # of each that there is room for, with copies
 
@@ -80,7 +80,9 @@ class Simulating:
     @property
     def at_once(self) -> int:
         """Parts that keep all devices busy; one where its size was asked for."""
-        return 1 if self.config.shard else max(1, num_worthwhile() // self.shard)
+        if self.config.shard:
+            return 1
+        return max(1, min(num_worthwhile(), self.batches.most()) // self.shard)
 
     def compute(
         self, stage: int, parts: Sequence[Stretch], told: Told
@@ -89,10 +91,16 @@ class Simulating:
         del stage
         drawn = [self._draw(*part) for part in parts]
         numbers, g = (np.concatenate(x) for x in zip(*drawn, strict=True))
-        run = lambda first, num: self._simulate(
-            numbers[first : first + num], g[first : first + num], told
-        )
-        runs = self.batches.run(run, 0, len(g))
+
+        def run(first: int, num: int) -> Run:
+            def tell(done: int, total: int) -> None:
+                if told is not None:
+                    told(first * total + num * done, len(g) * total)
+
+            some = slice(first, first + num)
+            return self._simulate(numbers[some], g[some], tell)
+
+        runs = self.batches.run(run, len(g))
         ends = list(itertools.accumulate(len(x) for x, _ in drawn))
         return [
             functools.partial(
@@ -173,6 +181,7 @@ def _room(time: float) -> int:
 
 
 def dics_of(neuron: Neuron, g: np.ndarray) -> dict[str, Column]:
+    """Columns of input conductances, and of thresholds."""
     dics = measured(g, lambda g: dynamic_input_conductances(neuron, g, neuron.V_ref), 3)
     own = measured(g, lambda g: threshold(neuron, g).V[:, None], 1)
     return dic_columns(dics, own[:, 0])

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Swept(Generic[T]):
-    """Members that a sweep has simulated; see [`dicjax.sweeps`][].
+    """Members that a sweep has simulated.
 
     - `num`: how many were drawn; `seed`: what they follow from.
     - `read`: reads them. They are those that training with this number and seed would

@@ -176,11 +176,11 @@ class Adapt:
 
 def _swept(folder: pathlib.Path | None, neuron: "Neuron") -> "Swept | None":
     """What a sweep has simulated, if one was named."""
+    if folder is None:
+        return None
     from dicjax.processes import from_first
     from dicjax.sweeps import swept_dataset
 
-    if folder is None:
-        return None
     return from_first(lambda: swept_dataset(folder, neuron))
 
 

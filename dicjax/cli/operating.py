@@ -44,12 +44,13 @@ class TrainOperator:
         from dicjax.families import find_family
         from dicjax.operator_fitting import fit_operator
         from dicjax.processes import from_first, is_first
-        from dicjax.sweeps import swept_library
 
         join(self.distributed)
         from_first(lambda: _check_new(self.out))
         family, swept = find_family(self.family), None
         if (folder := self.sweep) is not None:
+            from dicjax.sweeps import swept_library
+
             swept = from_first(lambda: swept_library(folder, family))
         with progress_of_first() as progress:
             scores = fit_operator(

@@ -282,7 +282,9 @@ class Learning(OneByOne):
         self.sources = default_sources(self.neuron, config.num)
         self.stages = tuple(source.num for source in self.sources)
         if not sum(self.stages):
-            raise ValueError(f"num = {config.num} leaves no member to any source.")
+            raise ValueError(
+                f"num = {config.num} leaves no member to any source: ask for more."
+            )
         self.shard = config.shard or SHARD_SIZE
         self._earlier = functools.cache(
             lambda stage: [self._read(*part) for part in earlier(stage)]

@@ -27,19 +27,15 @@ import jax.random as jr
 import numpy as np
 
 import dicjax as dj
-from dicjax.characterisation import Characteristics, NAMES, to_coordinates
-from dicjax.config import (
-    EncoderConfig,
-    OperatorConfig,
-    OperatorTraining,
-    TrainingConfig,
-)
-from dicjax.engine import BURST, Compiled, dispatch, Start, start, Steps
-from dicjax.families import find_family
-from dicjax.kernel import dispatch_fused
-from dicjax.operator import untrained
-from dicjax.operator_training import members_of, train_operator
-from dicjax.training import Batch, new_encoder, train_encoder
+from dicjax.inference.config import EncoderConfig, TrainingConfig
+from dicjax.inference.training import Batch, new_encoder, train_encoder
+from dicjax.operator.characteristics import Characteristics, NAMES, to_coordinates
+from dicjax.operator.config import OperatorConfig, OperatorTraining
+from dicjax.operator.families import find_family
+from dicjax.operator.model import untrained
+from dicjax.operator.training import members_of, train_operator
+from dicjax.simulation.gpu_kernel import dispatch_fused
+from dicjax.simulation.lanes import BURST, Compiled, dispatch, Start, start, Steps
 
 
 DURATION = 6000.0  # ms

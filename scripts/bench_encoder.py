@@ -39,20 +39,23 @@ import numpy as np  # noqa: E402
 import scipy.stats  # noqa: E402
 
 import dicjax as dj  # noqa: E402
-from dicjax.atlas import log_features  # noqa: E402
-from dicjax.calibration import (  # noqa: E402
+from dicjax.dics.sampling import OK  # noqa: E402
+from dicjax.generation.config import GenerateConfig
+from dicjax.generation.search import Search  # noqa: E402
+from dicjax.inference.adapter import merge  # noqa: E402
+from dicjax.inference.calibration import (
     evaluate,
     expected_coverage,
     plain_calibration,
     ranks_of_truths,
 )
-from dicjax.checkpoint import (  # noqa: E402
+from dicjax.inference.checkpoint import (
     load_checkpoint,
     shipped_checkpoint,
     shipped_models,
 )
-from dicjax.config import GenerateConfig, TrainingConfig  # noqa: E402
-from dicjax.dataset import (  # noqa: E402
+from dicjax.inference.config import TrainingConfig  # noqa: E402
+from dicjax.inference.dataset import (
     Dataset,
     features_of_all,
     make_dataset,
@@ -60,23 +63,16 @@ from dicjax.dataset import (  # noqa: E402
     SAMPLERS,
     Source,
 )
-from dicjax.diversity import participation_ratio  # noqa: E402
-from dicjax.emulator import DECISIVE, guess, log_conductances  # noqa: E402
-from dicjax.encoder import PRIORS, read  # noqa: E402
-from dicjax.fitting import adapt, trains_of  # noqa: E402
-from dicjax.lora import merge  # noqa: E402
-from dicjax.pipeline import features_of  # noqa: E402
-from dicjax.population import OK  # noqa: E402
-from dicjax.posterior import posterior_of, read_trains  # noqa: E402
-from dicjax.search import Search  # noqa: E402
-from dicjax.shards import load_dataset  # noqa: E402
-from dicjax.training import (  # noqa: E402
-    batch_of,
-    learnable,
-    new_encoder,
-    train_encoder,
-)
-from dicjax.trial import simulated_time  # noqa: E402
+from dicjax.inference.dataset_store import load_dataset  # noqa: E402
+from dicjax.inference.emulator import DECISIVE, guess, log_conductances  # noqa: E402
+from dicjax.inference.encoder import PRIORS, read  # noqa: E402
+from dicjax.inference.library import log_features  # noqa: E402
+from dicjax.inference.posterior import posterior_of, read_trains  # noqa: E402
+from dicjax.inference.train import adapt, trains_of  # noqa: E402
+from dicjax.inference.training import batch_of, learnable, new_encoder, train_encoder
+from dicjax.populations.diversity import participation_ratio  # noqa: E402
+from dicjax.populations.evaluation import simulated_time  # noqa: E402
+from dicjax.spikes.features import features_of  # noqa: E402
 
 
 SEED = 77  # of members that no encoder has seen

@@ -19,12 +19,16 @@ import jax.numpy as jnp
 import numpy as np
 
 import dicjax as dj
-from dicjax.diversity import coverage, entropy_dimension, participation_ratio
-from dicjax.plots import plot_refinement
-from dicjax.population import OK
-from dicjax.refinement import refine
-from dicjax.spikes import Features
-from dicjax.trial import Trial
+from dicjax.dics.sampling import OK
+from dicjax.output.plots import plot_refinement
+from dicjax.populations.diversity import (
+    coverage,
+    entropy_dimension,
+    participation_ratio,
+)
+from dicjax.populations.evaluation import Trial
+from dicjax.populations.refinement import refine
+from dicjax.spikes.features import Features
 
 
 SEED = 20

@@ -13,7 +13,7 @@ alike but differ in conductances, midpoints of conductances and of features.
 `bench_operator.py speed [OPERATOR] --data FOLDER [--large]`: operator and simulator on
 this device, and after how many traces the operator has paid for itself.
 
-FOLDER holds members as `dicjax.operator_fitting.make_library` keeps them; what is not
+FOLDER holds members as `dicjax.operator.train.make_library` keeps them; what is not
 there is simulated, and kept. Each prints tables and a line of JSON.
 """
 
@@ -45,7 +45,7 @@ from operator_baselines import (
 from scipy.stats import rankdata
 
 import dicjax as dj
-from dicjax.characterisation import (
+from dicjax.operator.characteristics import (
     are_logarithms,
     characterise,
     FEATURES,
@@ -54,12 +54,12 @@ from dicjax.characterisation import (
     resting_potentials,
     to_coordinates,
 )
-from dicjax.config import OperatorTraining
-from dicjax.families import Family, find_family
-from dicjax.operator import Operator
-from dicjax.operator_checkpoint import load_operator, operator_header
-from dicjax.operator_fitting import Library, make_library, predict_trial
-from dicjax.operator_scores import (
+from dicjax.operator.checkpoint import load_operator, operator_header
+from dicjax.operator.config import OperatorTraining
+from dicjax.operator.families import Family, find_family
+from dicjax.operator.model import Operator
+from dicjax.operator.prediction import respond
+from dicjax.operator.scores import (
     DURATION,
     EVERY,
     make_trial,
@@ -70,7 +70,7 @@ from dicjax.operator_scores import (
     STOP,
     Trial,
 )
-from dicjax.response import respond
+from dicjax.operator.train import Library, make_library, predict_trial
 
 
 SEED = 77  # of currents that operators were not tested on

@@ -24,7 +24,7 @@ from simulators.reference import LOOSER, reference, RTOL
 from simulators.summary import summarise, Summary, table, Truth
 
 import dicjax as dj
-from dicjax.exporters import export_neuron
+from dicjax.output.exporters import export_neuron
 
 
 G_S, G_U = (-20.0, 20.0), (0.0, 20.0)

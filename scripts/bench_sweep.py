@@ -24,7 +24,7 @@ import numpy as np
 import dicjax as dj
 from dicjax.sweeps import read_config, read_sweep, standing
 from dicjax.sweeps.plan import make_plan, Plan
-from dicjax.sweeps.running import LARGEST_GROUP, PER_WORKER
+from dicjax.sweeps.run import LARGEST_GROUP, PER_WORKER
 from dicjax.sweeps.simulating import MOST_PARTS
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from prinz_recipe import COLUMNS, told_by_neighbours
 
 import dicjax as dj
-from dicjax.dic import sensitivity
-from dicjax.population import OK
+from dicjax.dics.conductances import sensitivity
+from dicjax.dics.sampling import OK
 
 
 DURATION, DISCARD = 4_000.0, 1_500.0  # ms

@@ -18,7 +18,7 @@ from matplotlib.ticker import MultipleLocator
 from PIL import Image
 
 import dicjax as dj
-from dicjax.plots.style import (
+from dicjax.output.plots.style import (
     color_key,
     GRID,
     HIGHLIGHTS,
@@ -32,7 +32,7 @@ from dicjax.plots.style import (
     spike_ticks,
     style_axes,
 )
-from dicjax.spikes import BURSTING
+from dicjax.spikes.patterns import BURSTING
 
 
 OUT = pathlib.Path(__file__).parents[1] / "docs" / "images"

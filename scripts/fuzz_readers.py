@@ -20,14 +20,15 @@ from typing import Any
 
 atheris: Any = importlib.import_module("atheris")  # of which pyright sees nothing
 
-with atheris.instrument_imports(include=["dicjax.readers", "neo", "scipy.io"]):
+OWN = "dicjax.recordings.readers"
+with atheris.instrument_imports(include=[OWN, "neo", "scipy.io"]):
     import h5py
     import neo.io  # noqa: F401
     import numpy as np
     import openpyxl
     import scipy.io
 
-    from dicjax.readers import neo_files, neo_worker, read_spike_trains
+    from dicjax.recordings.readers import neo_files, neo_worker, read_spike_trains
 
 
 TRAIN = np.arange(1, 41) * 50.125

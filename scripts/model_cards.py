@@ -15,7 +15,14 @@ import numpy as np
 from PIL import Image
 
 import dicjax as dj
-from dicjax.plots.style import color_key, INK, MEMBERS, MUTED, new_figure, style_axes
+from dicjax.output.plots.style import (
+    color_key,
+    INK,
+    MEMBERS,
+    MUTED,
+    new_figure,
+    style_axes,
+)
 
 
 Number = float | jax.Array

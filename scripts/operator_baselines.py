@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, Key
 from scipy.optimize import nnls
 from scipy.spatial import KDTree
 
-from dicjax.characterisation import (
+from dicjax.operator.characteristics import (
     BY_NAME,
     Characteristics,
     COUNTS,
@@ -25,13 +25,12 @@ from dicjax.characterisation import (
     NAMES,
     to_coordinates,
 )
-from dicjax.config import OperatorConfig, OperatorTraining
-from dicjax.electrophysiology import step_response
-from dicjax.families import Family
-from dicjax.operator import Operator, untrained
-from dicjax.operator_curves import correct_curves
-from dicjax.operator_fitting import Library
-from dicjax.operator_scores import (
+from dicjax.operator.config import OperatorConfig, OperatorTraining
+from dicjax.operator.curve_correction import correct_curves
+from dicjax.operator.families import Family
+from dicjax.operator.model import Operator, untrained
+from dicjax.operator.prediction import respond
+from dicjax.operator.scores import (
     draw_amplitudes,
     EVERY,
     simulate_steps,
@@ -39,8 +38,9 @@ from dicjax.operator_scores import (
     STOP,
     Trial,
 )
-from dicjax.operator_training import members_of, train_operator
-from dicjax.response import respond
+from dicjax.operator.train import Library
+from dicjax.operator.training import members_of, train_operator
+from dicjax.spikes.step_response import step_response
 
 
 STEPS = (0.025, 0.05, 0.1, 0.2, 0.4)  # ms

@@ -17,8 +17,8 @@ import numpy as np
 from scipy.spatial import KDTree
 
 import dicjax as dj
-from dicjax.pipeline import features_of
-from dicjax.population import OK
+from dicjax.dics.sampling import OK
+from dicjax.spikes.features import features_of
 
 
 NUM_CELLS = 12_288

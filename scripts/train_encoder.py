@@ -19,14 +19,14 @@ import dataclasses  # noqa: E402
 import json  # noqa: E402
 import time  # noqa: E402
 
-from dicjax.config import (  # noqa: E402
+from dicjax.inference.config import (
     AdapterConfig,
     DensityConfig,
     EmulatorConfig,
     TrainingConfig,
 )
-from dicjax.fitting import fit_adapter, fit_encoder  # noqa: E402
-from dicjax.models import MODELS  # noqa: E402
+from dicjax.inference.train import fit_adapter, fit_encoder  # noqa: E402
+from dicjax.neurons.models import MODELS  # noqa: E402
 
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -60,7 +60,7 @@ def main() -> None:
     if model in ADAPTED:
         training = TrainingConfig(num_steps=ADAPTER_STEPS[model], seed=seed)
         adapting = AdapterConfig(members=ADAPTED[model], training=training)
-        tests = fit_adapter(
+        fitted = fit_adapter(
             neuron,
             out,
             adapting=adapting,
@@ -70,7 +70,7 @@ def main() -> None:
             on_progress=report,
         )
     else:
-        tests = fit_encoder(
+        fitted = fit_encoder(
             neuron,
             out,
             num_members=MEMBERS[model],
@@ -80,7 +80,7 @@ def main() -> None:
             data=DATA,
             on_progress=report,
         )
-    print(json.dumps(tests, indent=2))
+    print(json.dumps(fitted.tests, indent=2))
     print(f"{time.time() - start:.0f} s")
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from dicjax.checkpoint import load_checkpoint
 from dicjax.cli import main
+from dicjax.inference.checkpoint import load_checkpoint
 
 
 # The published cell with kinetics twice as slow, and a recipe for quick simulations.
@@ -78,7 +78,7 @@ def test_training_an_encoder_for_a_file_points_to_adapting(file, tmp_path, capsy
 
 @pytest.mark.slow
 def test_an_adapted_neuron_generates_members(file, tmp_path, monkeypatch):
-    monkeypatch.setattr("dicjax.fitting.NUM_TEST", 400)
+    monkeypatch.setattr("dicjax.inference.train.NUM_TEST", 400)
     out = tmp_path / "mine"
     config = tmp_path / "sweep.toml"
     config.write_text('job = "dataset"\nmodel = "mine.py"\nnum = 6000\nseed = 1\n')

@@ -16,8 +16,8 @@ from test_readers_kilosort import GROUPS, kilosort
 import dicjax as dj
 from dicjax.app import downloads, figures
 from dicjax.app.canvas import DARK, LIGHT, log_axis
-from dicjax.app.desk import Desk, example
 from dicjax.app.jobs import Job, Jobs, State
+from dicjax.app.labels import model_options
 from dicjax.app.recordings import (
     candidates_of,
     glance,
@@ -27,11 +27,11 @@ from dicjax.app.recordings import (
 )
 from dicjax.app.runs import job_for, make, Order, read_run, run_folder, summaries
 from dicjax.app.scratch import scratch
+from dicjax.app.server_state import Desk, example
 from dicjax.app.uploads import accepted, check_size, MAX_BYTES, PARTS, safe_name
-from dicjax.app.words import model_options
-from dicjax.plots import style
-from dicjax.readers.common import checksum, Train
-from dicjax.result import Round
+from dicjax.generation.result import Round
+from dicjax.output.plots import style
+from dicjax.recordings.readers.common import checksum, Train
 
 
 # Uploads

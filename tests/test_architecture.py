@@ -1,102 +1,101 @@
-"""Imports point downward: a module imports only from layers below its own."""
+"""The house: rooms on one ground, each of which knows only those to its left."""
 
 import ast
 import pathlib
-import re
+from collections.abc import Iterator
 
 import pytest
 
 import dicjax
 
 
-PACKAGE = pathlib.Path(dicjax.__file__).parent
-LAYERS = (
-    ("_checks", "recipe", "config", "linear", "storage", "remedies", "progress"),
-    ("processes", "sharding"),
-    ("gating", "descent"),
-    ("channels", "stimulus"),
-    ("neuron",),
-    ("models",),
-    ("stepping",),
-    ("solvers",),
-    ("engine",),
-    ("kernel",),
-    ("scheduling",),
-    ("reference",),
-    ("simulation", "spikes", "dic", "neuron_files", "electrophysiology"),
-    ("families", "current_clamp", "anomalies", "columns", "swept"),
-    ("characterisation",),
+ROOMS = (
+    ("_core",),
+    ("neurons", "spikes"),
+    ("simulation", "recordings", "dics"),
+    ("populations", "inference"),
     ("operator",),
-    ("response", "ensemble", "operator_training"),
-    ("comparison", "operator_curves", "operator_scores", "operator_tuning"),
-    ("operator_tables",),
-    ("operator_checkpoint",),
-    ("operator_fitting",),
-    ("compensation", "diversity"),
-    ("population", "readers", "encoder", "atlas", "distances", "correction"),
-    ("emulator", "polytope", "trial", "cycle", "reach"),
-    ("slopes", "robustness", "explanation"),
-    ("dataset", "density", "lora", "posterior", "augmentation"),
-    ("calibration", "shards", "result", "refinement"),
-    ("paths",),
-    ("training", "checkpoint", "tables", "plots"),
-    ("search", "fitting", "stored"),
-    ("pipeline", "report", "exporters"),
+    ("generation",),
+    ("output",),
     ("sweeps",),
     ("__init__",),
     ("app",),
     ("cli",),
 )
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-MODULES = sorted(PACKAGE.rglob("*.py"))
+STRANGERS = (
+    {"neurons", "spikes"},
+    {"simulation", "recordings"},
+    {"simulation", "dics"},
+    {"recordings", "dics"},
+    {"populations", "inference"},
+    {"populations", "operator"},
+)
+MOST_FILES = 14  # in a room, beside its face
+MOST_LINES = 500
+MOST_LINES_OF_A_CLASS = 150
+LARGE = {"Neuron", "_Preview", "Search", "_Work", "MarkovChannel", "_Refinement"}
+
+PACKAGE = pathlib.Path(dicjax.__file__).parent
+NAMES = pathlib.Path(__file__).with_name("public_names.txt")
+FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
+FILES = sorted(PACKAGE.rglob("*.py"))
+IDS = [str(path.relative_to(PACKAGE)) for path in FILES]
 
 
-def _layer(path: pathlib.Path) -> str:
+def room_of(path: pathlib.Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def _imported(path: pathlib.Path) -> set[str]:
-    names = set()
+def imported(path: pathlib.Path) -> Iterator[tuple[str, str]]:
+    """Modules of dicjax that a file imports from, each with the name it takes."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [(node.module, alias.name) for alias in node.names]
         elif isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-    own = {name.split(".")[1] for name in names if name.startswith("dicjax.")}
-    return own - {_layer(path)}
+            names = [(alias.name, "") for alias in node.names]
+        else:
+            continue
+        yield from (x for x in names if x[0].split(".")[0] == "dicjax")
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
-def test_imports_point_downward(path):
-    layer = _layer(path)
-    assert layer in LEVEL, f"{layer} has no layer: give it one in this test"
-    for name in _imported(path):
-        assert LEVEL[name] < LEVEL[layer], f"{layer} imports {name}, which is above it"
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_rooms_import_only_rooms_to_their_left_through_their_faces(path):
+    own = room_of(path)
+    assert own in FLOOR, f"{own} is no room"
+    for module, name in imported(path):
+        _, *inside = module.split(".")
+        room = inside[0] if inside else name if name in FLOOR else "__init__"
+        if room == own:
+            continue
+        assert FLOOR[room] < FLOOR[own], f"{own} imports {module}, to its right"
+        assert {room, own} not in STRANGERS, f"{own} may not know {room}"
+        assert len(inside) <= 1, f"import {name} from dicjax.{room}, not from {module}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
-def test_files_stay_readable(path):
-    assert len(path.read_text().splitlines()) <= 500
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_files_use_only_what_others_have_made_public(path):
+    private = [name for _, name in imported(path) if name.startswith("_")]
+    assert not [name for name in private if name not in FLOOR]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
-def test_nothing_waits_for_workers_of_the_pool_it_runs_on(path):
-    # As LAPACK and transforms do, for ever if there are two at once on two cores.
-    waiting = r"jnp\.linalg\.(?!norm)|jax\.scipy\.linalg|jnp\.fft"
-    assert not re.search(waiting, path.read_text()), "see dicjax/linear.py"
-
-
-def test_learning_sees_arrays_only():
-    biology = {"neuron", "models", "population", "simulation"}
-    assert not _imported(PACKAGE / "encoder.py") & biology
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
-def test_only_the_doors_print_or_configure(path):
-    # A process that a sweep starts comes in by a door of its own.
-    if _layer(path) == "cli" or path.stem == "workers":
-        return
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_files_and_classes_stay_readable(path):
     text = path.read_text()
-    assert "print(" not in text
-    assert "os.environ" not in text
-    assert "jax.config.update" not in text
+    assert len(text.splitlines()) <= MOST_LINES
+    long = [
+        node.name
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ClassDef)
+        and (node.end_lineno or 0) - node.lineno + 1 > MOST_LINES_OF_A_CLASS
+    ]
+    assert set(long) <= LARGE
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in FILES}))
+def test_rooms_stay_small(folder):
+    files = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+    assert len(files) <= (0 if folder == PACKAGE else MOST_FILES)
+
+
+def test_public_names_are_those_that_were_agreed_upon():
+    assert sorted(dir(dicjax)) == NAMES.read_text().split()

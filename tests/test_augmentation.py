@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from dicjax.augmentation import augment, MIN_CROP
-from dicjax.config import TrainingConfig
+from dicjax.inference.augmentation import augment, MIN_CROP
+from dicjax.inference.config import TrainingConfig
 
 
 HALF = jnp.float32(0.5)

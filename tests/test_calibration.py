@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from dicjax.calibration import expected_coverage, levels_needed, ranks_of_truths
-from dicjax.posterior import Posterior
+from dicjax.inference.calibration import (
+    expected_coverage,
+    levels_needed,
+    ranks_of_truths,
+)
+from dicjax.inference.posterior import Posterior
 
 
 NUM = 600

@@ -6,9 +6,9 @@ import scipy.linalg
 from hypothesis import given, strategies as st
 from jax.extend.core import jaxprs_in_params
 
-from dicjax.channels import GatedChannel, MarkovChannel, Transition
-from dicjax.dic import dynamic_input_conductances
-from dicjax.gating import (
+from dicjax.dics.conductances import dynamic_input_conductances
+from dicjax.neurons.channels import GatedChannel, MarkovChannel, Transition
+from dicjax.neurons.curves import (
     CalciumSaturation,
     Constant,
     Exponential,
@@ -19,8 +19,8 @@ from dicjax.gating import (
     Relaxation,
     Sigmoid,
 )
-from dicjax.models import MODELS
-from dicjax.neuron import Calcium, Neuron
+from dicjax.neurons.models import MODELS
+from dicjax.neurons.neuron import Calcium, Neuron
 
 
 ZERO = jnp.asarray(0.0)

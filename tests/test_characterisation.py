@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 import dicjax as dj
-from dicjax.characterisation import (
+from dicjax.operator.characteristics import (
     are_logarithms,
     BEFORE,
     characterise,
@@ -23,7 +23,7 @@ from dicjax.characterisation import (
     STEP,
     to_coordinates,
 )
-from dicjax.families import find_family
+from dicjax.operator.families import find_family
 
 
 FAMILY = find_family("cortical")

@@ -9,10 +9,10 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-import dicjax.checkpoint
-from dicjax.atlas import Atlas
-from dicjax.calibration import Calibration
-from dicjax.checkpoint import (
+from dicjax.inference import checkpoint
+from dicjax.inference.adapter import attach, LowRank, merge
+from dicjax.inference.calibration import Calibration
+from dicjax.inference.checkpoint import (
     Base,
     encoder_hash,
     find_neuron,
@@ -21,12 +21,12 @@ from dicjax.checkpoint import (
     shipped_checkpoint,
     shipped_models,
 )
-from dicjax.config import DensityConfig, EmulatorConfig, EncoderConfig
-from dicjax.density import Density
-from dicjax.emulator import Emulator
-from dicjax.encoder import Encoder, make_scales
-from dicjax.lora import attach, LowRank, merge
-from dicjax.models import MODELS
+from dicjax.inference.config import DensityConfig, EmulatorConfig, EncoderConfig
+from dicjax.inference.density import Density
+from dicjax.inference.emulator import Emulator
+from dicjax.inference.encoder import Encoder, make_scales
+from dicjax.inference.library import Atlas
+from dicjax.neurons.models import MODELS
 
 
 CONFIG = EncoderConfig(width=8, num_slots=2, latent=4, hidden=8, max_spikes=16)
@@ -94,7 +94,7 @@ def test_a_checkpoint_comes_back_bit_for_bit(saved, parts):
 def test_an_adapter_is_kept_without_the_encoder_and_comes_back_on_it(
     saved, parts, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(dicjax.checkpoint, "shipped_checkpoint", lambda model: saved)
+    monkeypatch.setattr(checkpoint, "shipped_checkpoint", lambda model: saved)
     adapted = attach(jr.key(2), parts["encoder"], 2)
     adapted = jax.tree.map(
         lambda x: (

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from dicjax.compensation import differentiable_solution
-from dicjax.dic import dics_of_one_cell, dynamic_input_conductances, threshold
-from dicjax.models import MODELS
-from dicjax.population import compensate, impose, sample
-from dicjax.reach import reach
+from dicjax.dics.attainable import reach
+from dicjax.dics.compensation import differentiable_solution
+from dicjax.dics.conductances import (
+    dics_of_one_cell,
+    dynamic_input_conductances,
+    threshold,
+)
+from dicjax.dics.sampling import compensate, impose, sample
+from dicjax.neurons.models import MODELS
 
 
 STG, PRINZ, DA = (MODELS[name]() for name in ("stg", "stg-prinz", "da"))

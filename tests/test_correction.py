@@ -3,7 +3,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from dicjax.correction import children, Known
+from dicjax.populations.correction import children, Known
 
 
 NUM, CHANNELS = 1000, 8

@@ -7,11 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, strategies as st
 
-from dicjax.current_clamp import (
-    files,
-    read_sweeps,
-    Sweeps,
-)
+from dicjax.recordings.current_clamp import files, read_sweeps, Sweeps
 
 
 NUM_SAMPLES = 120

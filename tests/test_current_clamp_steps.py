@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, strategies as st
 from test_current_clamp import edited
 
-from dicjax.current_clamp import (
+from dicjax.recordings.current_clamp import (
     find_steps,
     passive_membrane,
     read_sweeps,

@@ -5,7 +5,8 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from dicjax.dataset import (
+from dicjax.dics.conductances import dynamic_input_conductances, threshold
+from dicjax.inference.dataset import (
     COLUMNS,
     Dataset,
     default_sources,
@@ -17,9 +18,8 @@ from dicjax.dataset import (
     Source,
     test_sources as sources_of_tests,
 )
-from dicjax.dic import dynamic_input_conductances, threshold
-from dicjax.models import da, stg, stg_prinz
-from dicjax.spikes import spike_features
+from dicjax.neurons.models import da, stg, stg_prinz
+from dicjax.spikes.features import spike_features
 
 
 SOURCES = (

@@ -4,8 +4,8 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from dicjax.config import DensityConfig
-from dicjax.density import contexts, Density, sample_density, train_density
+from dicjax.inference.config import DensityConfig
+from dicjax.inference.density import contexts, Density, sample_density, train_density
 
 
 SMALL = DensityConfig(width=24, num_components=4, num_steps=400, batch_size=256)

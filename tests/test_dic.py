@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from test_neuron import BOXES, CHANNELS, random_cells, steady_current
 
-from dicjax.dic import (
+from dicjax.dics.conductances import (
     dynamic_input_conductances,
     normaliser,
     sensitivity,
     steady_state_slope,
     threshold,
 )
-from dicjax.gating import Scaled
-from dicjax.models import MODELS
+from dicjax.neurons.curves import Scaled
+from dicjax.neurons.models import MODELS
 
 
 NUM = 40

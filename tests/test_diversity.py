@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from dicjax.diversity import coverage, entropy_dimension, participation_ratio
+from dicjax.populations.diversity import (
+    coverage,
+    entropy_dimension,
+    participation_ratio,
+)
 
 
 NUM, CHANNELS = 200, 6

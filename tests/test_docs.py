@@ -7,9 +7,9 @@ import pytest
 from test_tables import make_generated
 
 import dicjax as dj
-from dicjax.models import MODELS
-from dicjax.spikes import BURSTING
-from dicjax.tables import write_population
+from dicjax.neurons.models import MODELS
+from dicjax.output.population_files import write_population
+from dicjax.spikes.patterns import BURSTING
 
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"

@@ -11,7 +11,7 @@ from test_docs import run_blocks
 from test_tables import make_generated
 
 import dicjax as dj
-from dicjax.tables import write_population
+from dicjax.output.population_files import write_population
 
 
 ROOT = pathlib.Path(__file__).parents[1]

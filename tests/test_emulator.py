@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 import dicjax as dj
-from dicjax.atlas import log_features
-from dicjax.checkpoint import load_checkpoint, shipped_checkpoint
-from dicjax.config import EmulatorConfig
-from dicjax.emulator import (
+from dicjax.inference.checkpoint import load_checkpoint, shipped_checkpoint
+from dicjax.inference.config import EmulatorConfig
+from dicjax.inference.emulator import (
     emulator_loss,
     goal,
     guess,
@@ -17,7 +16,9 @@ from dicjax.emulator import (
     polish,
     train_emulator,
 )
-from dicjax.spikes import BURSTING, is_valid, TONIC
+from dicjax.inference.library import log_features
+from dicjax.spikes.patterns import BURSTING, TONIC
+from dicjax.spikes.validity import is_valid
 
 
 SMALL = EmulatorConfig(width=32, num_layers=3, num_steps=600, batch_size=256)

@@ -5,8 +5,8 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from dicjax.config import EncoderConfig
-from dicjax.encoder import (
+from dicjax.inference.config import EncoderConfig
+from dicjax.inference.encoder import (
     Encoder,
     intervals,
     make_scales,

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import dicjax as dj
-from dicjax.characterisation import from_coordinates, to_coordinates
-from dicjax.config import OperatorConfig
-from dicjax.families import find_family
-from dicjax.operator import untrained
+from dicjax.operator.characteristics import from_coordinates, to_coordinates
+from dicjax.operator.config import OperatorConfig
+from dicjax.operator.families import find_family
+from dicjax.operator.model import untrained
 
 
 # Of these, width goes with the logarithm of resistance, and sag with nothing.

@@ -9,9 +9,9 @@ import pytest
 
 import dicjax as dj
 from dicjax.cli import main
-from dicjax.explanation import SLOPED
-from dicjax.spikes import BURSTING
-from dicjax.tables import read_models, write_simulation
+from dicjax.output.population_files import read_models, write_simulation
+from dicjax.populations.explanation import SLOPED
+from dicjax.spikes.patterns import BURSTING
 
 
 STG = dj.stg()

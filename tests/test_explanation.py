@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 
 import dicjax as dj
-from dicjax.explanation import (
+from dicjax.dics.sampling import Population
+from dicjax.neurons.models import MODELS
+from dicjax.populations.explanation import (
     attribute,
     identifiability,
     reachability,
     ReachabilityMap,
     SLOPED,
 )
-from dicjax.explanation.maps import _by_point
-from dicjax.models import MODELS
-from dicjax.population import Population
-from dicjax.spikes import BURSTING, LABELS, pad_trains, TONIC
+from dicjax.populations.explanation.maps import _by_point
+from dicjax.spikes.patterns import BURSTING, LABELS, TONIC
+from dicjax.spikes.trains import pad_trains
 
 
 STG = dj.stg()

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dicjax import gating
-from dicjax.channels import GatedChannel
-from dicjax.exporters import export_brian2, export_jaxley, export_neuron
-from dicjax.exporters.equations import identifiers
-from dicjax.gating import AbstractCurve, Constant, Gate, Sigmoid
-from dicjax.models import MODELS
-from dicjax.neuron import Neuron
+from dicjax.neurons import curves as gating
+from dicjax.neurons.channels import GatedChannel
+from dicjax.neurons.curves import AbstractCurve, Constant, Gate, Sigmoid
+from dicjax.neurons.models import MODELS
+from dicjax.neurons.neuron import Neuron
+from dicjax.output.exporters import export_brian2, export_jaxley, export_neuron
+from dicjax.output.exporters.equations import identifiers
 
 
 class Bumpy(AbstractCurve):

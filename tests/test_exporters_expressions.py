@@ -7,10 +7,13 @@ import pytest
 from hypothesis import example, given, strategies as st
 from test_exporters import Bumpy, gated, leaky, SIGMOID
 
-from dicjax import gating
-from dicjax.channels import GatedChannel
-from dicjax.exporters.equations import Equation, equations
-from dicjax.exporters.expressions import (
+from dicjax.neurons import curves as gating
+from dicjax.neurons.channels import GatedChannel
+from dicjax.neurons.curves import AbstractCurve, Constant, Sigmoid
+from dicjax.neurons.models import MODELS
+from dicjax.neurons.neuron import Neuron, State
+from dicjax.output.exporters.equations import Equation, equations
+from dicjax.output.exporters.expressions import (
     affine,
     apply,
     assignments,
@@ -20,10 +23,7 @@ from dicjax.exporters.expressions import (
     variable,
     variables,
 )
-from dicjax.exporters.tracing import trace, UnsupportedOperation
-from dicjax.gating import AbstractCurve, Constant, Sigmoid
-from dicjax.models import MODELS
-from dicjax.neuron import Neuron, State
+from dicjax.output.exporters.tracing import trace, UnsupportedOperation
 
 
 class Erf(AbstractCurve):

@@ -9,10 +9,10 @@ import pytest
 from test_tables import make_generated
 
 from dicjax import cli
-from dicjax.exporters import export_csv, export_nwb, export_xlsx
-from dicjax.readers import read_spike_trains
-from dicjax.stored import read_population
-from dicjax.tables import write_population
+from dicjax.output.exporters import export_csv, export_nwb, export_xlsx
+from dicjax.output.population_files import write_population
+from dicjax.output.saved_population import read_population
+from dicjax.recordings.readers import read_spike_trains
 
 
 FILES = {"csv": export_csv, "nwb": export_nwb, "xlsx": export_xlsx}
@@ -173,7 +173,7 @@ def test_a_sheet_that_excel_would_not_hold_is_refused(
     population, tmp_path, monkeypatch
 ):
     needs("xlsx")
-    monkeypatch.setattr("dicjax.exporters.spreadsheets.MAX_COLUMNS", 15)
+    monkeypatch.setattr("dicjax.output.exporters.spreadsheets.MAX_COLUMNS", 15)
     with pytest.raises(ValueError, match="15 members, not 16: choose fewer"):
         export_xlsx(population, tmp_path / "population.xlsx")
     assert not list(tmp_path.iterdir())

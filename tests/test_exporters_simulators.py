@@ -19,14 +19,15 @@ import pytest
 from test_exporters import Bumpy, gated, leaky, ODD, Square
 from test_tables import make_generated
 
-from dicjax import exporters, gating
-from dicjax.gating import Constant, Sigmoid
-from dicjax.models import MODELS
-from dicjax.population import compensate
-from dicjax.readers import read_spike_trains
-from dicjax.simulation import simulate
-from dicjax.stored import read_population
-from dicjax.tables import write_population
+from dicjax.dics.sampling import compensate
+from dicjax.neurons import curves as gating
+from dicjax.neurons.curves import Constant, Sigmoid
+from dicjax.neurons.models import MODELS
+from dicjax.output import exporters
+from dicjax.output.population_files import write_population
+from dicjax.output.saved_population import read_population
+from dicjax.recordings.readers import read_spike_trains
+from dicjax.simulation.simulate import simulate
 
 
 # How far spike times may be off after a second, in ms.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, strategies as st
 
-from dicjax.gating import (
+from dicjax.neurons.curves import (
     Bell,
     BOLTZMANN,
     CalciumSaturation,
@@ -28,7 +28,7 @@ from dicjax.gating import (
     strong,
     Sum,
 )
-from dicjax.models import MODELS
+from dicjax.neurons.models import MODELS
 
 
 DTYPES = ("float32", "float64")

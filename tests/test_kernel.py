@@ -6,10 +6,17 @@ import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 from test_neuron import BOXES
 
-from dicjax.engine import Compiled, dispatch, Start, start, Steps
-from dicjax.kernel import dispatch_fused, supports, TILE
-from dicjax.models import MODELS
-from dicjax.stimulus import Chirp, for_members, NoisyCurrent, Ramp, Step, Waveform
+from dicjax.neurons.models import MODELS
+from dicjax.simulation.gpu_kernel import dispatch_fused, supports, TILE
+from dicjax.simulation.lanes import Compiled, dispatch, Start, start, Steps
+from dicjax.simulation.stimulus import (
+    Chirp,
+    for_members,
+    NoisyCurrent,
+    Ramp,
+    Step,
+    Waveform,
+)
 
 
 STIMULI = {

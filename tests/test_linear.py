@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis.extra.numpy import arrays
 from jax.test_util import check_grads
 
-from dicjax.linear import condition_number, least_squares, orthonormal, solve
+from dicjax._core.linear_algebra import (
+    condition_number,
+    least_squares,
+    orthonormal,
+    solve,
+)
 
 
 def matrices(m, n):

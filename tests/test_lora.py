@@ -5,9 +5,9 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from dicjax.config import EncoderConfig
-from dicjax.encoder import Encoder, make_scales, PRIORS, read
-from dicjax.lora import adapter, attach, combine, learned, LowRank, merge
+from dicjax.inference.adapter import adapter, attach, combine, learned, LowRank, merge
+from dicjax.inference.config import EncoderConfig
+from dicjax.inference.encoder import Encoder, make_scales, PRIORS, read
 
 
 ANY = jnp.asarray(PRIORS.index("any"), jnp.int32)

@@ -9,7 +9,7 @@ import scipy.integrate
 from hypothesis import example, given, strategies as st
 from jaxtyping import TypeCheckError
 
-from dicjax.dic import (
+from dicjax.dics.conductances import (
     dics_of_one_cell,
     dynamic_input_conductances,
     normaliser,
@@ -17,13 +17,14 @@ from dicjax.dic import (
     steady_state_slope,
     threshold,
 )
-from dicjax.models import MODELS, pospischil, stg_prinz
-from dicjax.neuron import State
-from dicjax.population import compensate, sample
-from dicjax.simulation import simulate
-from dicjax.solvers import Membrane, StaggeredMidpoint
-from dicjax.spikes import BURSTING, spike_features, TONIC
-from dicjax.stimulus import Step
+from dicjax.dics.sampling import compensate, sample
+from dicjax.neurons.models import MODELS, pospischil, stg_prinz
+from dicjax.neurons.neuron import State
+from dicjax.simulation.simulate import simulate
+from dicjax.simulation.solvers import Membrane, StaggeredMidpoint
+from dicjax.simulation.stimulus import Step
+from dicjax.spikes.features import spike_features
+from dicjax.spikes.patterns import BURSTING, TONIC
 
 
 # The published equations once more, in plain numpy: currents per conductance, and

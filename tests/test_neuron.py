@@ -9,11 +9,11 @@ import pytest
 import scipy.optimize
 from numpy.typing import NDArray
 
-from dicjax.channels import GatedChannel
-from dicjax.dic import dynamic_input_conductances, threshold
-from dicjax.gating import Constant, Gate, Sigmoid
-from dicjax.models import MODELS
-from dicjax.neuron import Calcium, Neuron, root, State, Temperature
+from dicjax.dics.conductances import dynamic_input_conductances, threshold
+from dicjax.neurons.channels import GatedChannel
+from dicjax.neurons.curves import Constant, Gate, Sigmoid
+from dicjax.neurons.models import MODELS
+from dicjax.neurons.neuron import Calcium, Neuron, root, State, Temperature
 
 
 # The tables of Liu et al. (1998) and Prinz et al. (2003), in plain numpy. Other tests

@@ -7,11 +7,16 @@ import equinox as eqx
 import jax.numpy as jnp
 import pytest
 
-from dicjax.channels import AbstractChannel, GatedChannel, MarkovChannel, Transition
-from dicjax.gating import AbstractCurve, Constant, Exponential, Gate, Sigmoid
-from dicjax.models import hodgkin_huxley, MODELS, stg
-from dicjax.neuron import Calcium, Neuron, Temperature
-from dicjax.neuron_files import check_neuron, check_recipe, load_neuron
+from dicjax.neurons.channels import (
+    AbstractChannel,
+    GatedChannel,
+    MarkovChannel,
+    Transition,
+)
+from dicjax.neurons.curves import AbstractCurve, Constant, Exponential, Gate, Sigmoid
+from dicjax.neurons.declarations import check_neuron, check_recipe, load_neuron
+from dicjax.neurons.models import hodgkin_huxley, MODELS, stg
+from dicjax.neurons.neuron import Calcium, Neuron, Temperature
 
 
 LEAK = GatedChannel("leak", reversal=-50.0)

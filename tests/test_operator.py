@@ -10,17 +10,17 @@ import pytest
 from jaxtyping import Array
 
 import dicjax as dj
-from dicjax.channels import GatedChannel, MarkovChannel, Transition
-from dicjax.characterisation import (
+from dicjax.neurons.channels import GatedChannel, MarkovChannel, Transition
+from dicjax.neurons.curves import Exponential
+from dicjax.operator.characteristics import (
     from_coordinates,
     NAMES,
     resting_potentials,
     to_coordinates,
 )
-from dicjax.config import OperatorConfig
-from dicjax.families import Family, find_family
-from dicjax.gating import Exponential
-from dicjax.operator import (
+from dicjax.operator.config import OperatorConfig
+from dicjax.operator.families import Family, find_family
+from dicjax.operator.model import (
     HIGHEST,
     LOWEST,
     NUM_NODES,
@@ -30,7 +30,7 @@ from dicjax.operator import (
     untrained,
     WIDEST,
 )
-from dicjax.response import feature_ranges, respond
+from dicjax.operator.prediction import feature_ranges, respond
 
 
 FAMILY = find_family("cortical")

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import dicjax as dj
-from dicjax.characterisation import NAMES, resting_potentials, to_coordinates
 from dicjax.cli import main
-from dicjax.config import OperatorConfig
-from dicjax.families import find_family
-from dicjax.operator import untrained
-from dicjax.operator_checkpoint import save_operator
+from dicjax.operator.characteristics import NAMES, resting_potentials, to_coordinates
+from dicjax.operator.checkpoint import save_operator
+from dicjax.operator.config import OperatorConfig
+from dicjax.operator.families import find_family
+from dicjax.operator.model import untrained
 
 
 FAMILY = find_family("cortical")

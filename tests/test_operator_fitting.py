@@ -11,24 +11,24 @@ import numpy as np
 import pytest
 
 import dicjax as dj
-from dicjax.characterisation import characterise
-from dicjax.checkpoint import shipped_checkpoint
 from dicjax.cli import main
-from dicjax.config import OperatorConfig, OperatorTraining
-from dicjax.families import find_family
-from dicjax.operator import advance
-from dicjax.operator_checkpoint import load_operator, operator_header, save_operator
-from dicjax.operator_curves import correct_curves, FINE, window_loss, windows
-from dicjax.operator_fitting import fit_to, make_library, test_operator as scores_of
-from dicjax.operator_scores import EVERY, make_trial, score, simulate_steps
-from dicjax.operator_training import (
+from dicjax.inference.checkpoint import shipped_checkpoint
+from dicjax.operator.characteristics import characterise
+from dicjax.operator.checkpoint import load_operator, operator_header, save_operator
+from dicjax.operator.config import OperatorConfig, OperatorTraining
+from dicjax.operator.curve_correction import correct_curves, FINE, window_loss, windows
+from dicjax.operator.families import find_family
+from dicjax.operator.model import advance
+from dicjax.operator.scores import EVERY, make_trial, score, simulate_steps
+from dicjax.operator.train import fit_to, make_library, test_operator as scores_of
+from dicjax.operator.training import (
     make_pool,
     members_of,
     operator_loss,
     segment,
     train_operator,
 )
-from dicjax.operator_tuning import feature_errors, tune
+from dicjax.operator.tuning import feature_errors, tune
 
 
 FAMILY = find_family("cortical")
@@ -116,7 +116,7 @@ def test_a_training_that_was_stopped_goes_on_with_the_same_weights(
             raise Stopped
 
     whole = train_operator(operator, FAMILY, members, training)
-    import dicjax.operator_training as module
+    import dicjax.operator.training as module
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SAVED", 1)

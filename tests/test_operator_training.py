@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
-import dicjax.operator_fitting as fitting
-from dicjax.characterisation import Characteristics, NAMES, to_coordinates
+import dicjax.operator.train as fitting
 from dicjax.cli import main
-from dicjax.config import OperatorConfig, OperatorTraining
-from dicjax.families import Family, find_family
-from dicjax.operator import untrained
-from dicjax.operator_checkpoint import load_operator, operator_config, save_operator
-from dicjax.operator_scores import DURATION, EVERY, score, START, STOP
-from dicjax.operator_training import (
+from dicjax.operator.characteristics import Characteristics, NAMES, to_coordinates
+from dicjax.operator.checkpoint import load_operator, operator_config, save_operator
+from dicjax.operator.config import OperatorConfig, OperatorTraining
+from dicjax.operator.families import Family, find_family
+from dicjax.operator.model import untrained
+from dicjax.operator.prediction import respond
+from dicjax.operator.scores import DURATION, EVERY, score, START, STOP
+from dicjax.operator.training import (
     CHANGE,
     currents,
     LOUDEST,
@@ -33,7 +34,6 @@ from dicjax.operator_training import (
     SILENT,
     train_operator,
 )
-from dicjax.response import respond
 from dicjax.sweeps import read_config, run_sweep
 
 

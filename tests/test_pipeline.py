@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 import dicjax as dj
-from dicjax.checkpoint import load_checkpoint, shipped_checkpoint
 from dicjax.cli import main
-from dicjax.encoder import PRIORS
-from dicjax.pipeline import _named, as_train, features_of, suit, warnings_about
-from dicjax.result import FAILURES, first_failure
-from dicjax.tables import read_models
-from dicjax.trial import wilson
+from dicjax.generation.generate import _named, suit, warnings_about
+from dicjax.generation.result import FAILURES, first_failure
+from dicjax.inference.checkpoint import load_checkpoint, shipped_checkpoint
+from dicjax.inference.encoder import PRIORS
+from dicjax.output.population_files import read_models
+from dicjax.populations.evaluation import wilson
+from dicjax.spikes.features import features_of
+from dicjax.spikes.trains import as_train
 
 
 EXAMPLE = pathlib.Path(__file__).parents[1] / "examples" / "slow_burster.csv"
@@ -142,7 +144,7 @@ def test_by_default_certification_is_one_simulation(example, monkeypatch):
         simulated.append(g.shape)
         return dj.simulate(neuron, g, *args, **options)
 
-    monkeypatch.setattr("dicjax.robustness.simulate", counted)
+    monkeypatch.setattr("dicjax.populations.certification.simulate", counted)
     seen = []
     result = dj.generate(
         jax.random.key(3),

@@ -16,20 +16,15 @@ from matplotlib.path import Path
 from matplotlib.text import Text
 from test_tables import make_generated
 
-from dicjax import plots
-from dicjax.explanation import Attribution, identifiability, ReachabilityMap
-from dicjax.plots import activity, explanation, population, style
-from dicjax.posterior import NUM_DRAWS
-from dicjax.report import write_report
-from dicjax.result import Generated, grouped, Round
-from dicjax.spikes import (
-    BURSTING,
-    Features,
-    pad_trains,
-    spike_features,
-    SpikeTrain,
-    TONIC,
-)
+from dicjax.generation.result import Generated, grouped, Round
+from dicjax.inference.posterior import NUM_DRAWS
+from dicjax.output import plots
+from dicjax.output.plots import activity, explanation, population, style
+from dicjax.output.report import write_report
+from dicjax.populations.explanation import Attribution, identifiability, ReachabilityMap
+from dicjax.spikes.features import Features, spike_features
+from dicjax.spikes.patterns import BURSTING, TONIC
+from dicjax.spikes.trains import pad_trains, SpikeTrain
 
 
 def _texts(figure: FigureBase) -> list[str]:

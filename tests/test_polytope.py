@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from dicjax.dic import dynamic_input_conductances, sensitivity
-from dicjax.models import MODELS
-from dicjax.polytope import _analytic_centre, _Polytope, _walk, sample_polytope
+from dicjax.dics.conductances import dynamic_input_conductances, sensitivity
+from dicjax.dics.polytope import _analytic_centre, _Polytope, _walk, sample_polytope
+from dicjax.neurons.models import MODELS
 
 
 STG, PRINZ, DA = MODELS["stg"](), MODELS["stg-prinz"](), MODELS["da"]()

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from test_neuron import BOXES, CHANNELS
 
-from dicjax.dic import dics_of_one_cell, dynamic_input_conductances
-from dicjax.models import MODELS
-from dicjax.neuron import Neuron
-from dicjax.population import compensate, Population, sample
+from dicjax.dics.conductances import dics_of_one_cell, dynamic_input_conductances
+from dicjax.dics.sampling import compensate, Population, sample
+from dicjax.neurons.models import MODELS
+from dicjax.neurons.neuron import Neuron
 
 
 STG, PRINZ = MODELS["stg"](), MODELS["stg-prinz"]()

@@ -7,9 +7,9 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from dicjax.config import EncoderConfig
-from dicjax.encoder import Encoder, make_scales
-from dicjax.posterior import Posterior, posterior_of, read_trains, windows
+from dicjax.inference.config import EncoderConfig
+from dicjax.inference.encoder import Encoder, make_scales
+from dicjax.inference.posterior import Posterior, posterior_of, read_trains, windows
 
 
 SMALL = EncoderConfig(

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
+from dicjax._core.progress import duration, FIRST_RUN, Pace, stage
 from dicjax.cli.common import as_lines, Progress
-from dicjax.progress import duration, FIRST_RUN, Pace, stage
 
 
 def test_time_left_follows_what_is_found_since_something_was():
@@ -57,7 +57,7 @@ def test_a_run_is_the_first_until_the_solver_was_compiled(tmp_path):
 from dicjax.cli import _prepare
 _prepare()
 import dicjax as dj
-from dicjax.progress import is_first_run
+from dicjax._core.progress import is_first_run
 print(is_first_run())
 neuron = dj.hodgkin_huxley()
 dj.simulate(neuron, neuron.default_g, 50.0)

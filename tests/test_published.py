@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dicjax.dic import sensitivity
-from dicjax.models import MODELS
-from dicjax.simulation import simulate
-from dicjax.spikes import LABELS, spike_features
+from dicjax.dics.conductances import sensitivity
+from dicjax.neurons.models import MODELS
+from dicjax.simulation.simulate import simulate
+from dicjax.spikes.features import spike_features
+from dicjax.spikes.patterns import LABELS
 
 
 pytestmark = pytest.mark.slow

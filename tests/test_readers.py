@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, strategies as st
 
-from dicjax.readers import common, read_spike_trains
+from dicjax.recordings.readers import common, read_spike_trains
 
 
 # In eighths of a millisecond, so that the text of a time is exact and never whole.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import dicjax as dj
-from dicjax.anomalies import DRIFT
+from dicjax.recordings.quality import DRIFT
 
 
 def kinds(train):

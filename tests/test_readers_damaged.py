@@ -15,7 +15,7 @@ from test_readers_matlab import cells, OTHER, TRAIN, version_5, version_7_3
 from test_readers_neo import nex
 from test_readers_text import wavemarks
 
-from dicjax.readers import neo_files, neo_worker, read_spike_trains
+from dicjax.recordings.readers import neo_files, neo_worker, read_spike_trains
 
 
 def written(write, **variables):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dicjax.cli import main
-from dicjax.readers import common, read_spike_trains
+from dicjax.recordings.readers import common, read_spike_trains
 
 
 TRAIN = np.arange(1, 41) * 50.125

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.io
 
-from dicjax.readers import common, read_spike_trains
-from dicjax.readers.matlab_files import load_matrices
+from dicjax.recordings.readers import common, read_spike_trains
+from dicjax.recordings.readers.matlab_files import load_matrices
 
 
 TRAIN = np.arange(1, 41) * 50.125

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import quantities as pq
 
-from dicjax.readers import neo_files, neo_worker, read_spike_trains
+from dicjax.recordings.readers import neo_files, neo_worker, read_spike_trains
 
 
 TRAIN = np.arange(1, 41) * 50.125

@@ -8,7 +8,7 @@ import openpyxl
 import pytest
 from hypothesis import given, strategies as st
 
-from dicjax.readers import common, read_spike_trains
+from dicjax.recordings.readers import common, read_spike_trains
 
 
 TRAIN = np.arange(1, 41) * 50.125

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 import dicjax as dj
-from dicjax.dic import dynamic_input_conductances
-from dicjax.paths import path
-from dicjax.plots import plot_path
-from dicjax.population import compensate
-from dicjax.refinement import refine
-from dicjax.trial import features_of
+from dicjax.dics.conductances import dynamic_input_conductances
+from dicjax.dics.sampling import compensate
+from dicjax.output.plots import plot_path
+from dicjax.populations.neuromodulation import path
+from dicjax.populations.refinement import refine
+from dicjax.spikes.features import features_of
 
 
 STG = dj.stg()

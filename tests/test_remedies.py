@@ -5,7 +5,14 @@ import warnings
 
 import pytest
 
-from dicjax.remedies import Advice, advice_of, as_argument, as_option, in_words, Remedy
+from dicjax._core.advice import (
+    Advice,
+    advice_of,
+    as_argument,
+    as_option,
+    in_words,
+    Remedy,
+)
 
 
 @pytest.mark.parametrize(

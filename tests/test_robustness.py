@@ -5,10 +5,10 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from dicjax.models import MODELS
-from dicjax.neuron import Temperature
-from dicjax.population import compensate
-from dicjax.robustness import (
+from dicjax.dics.sampling import compensate
+from dicjax.neurons.models import MODELS
+from dicjax.neurons.neuron import Temperature
+from dicjax.populations.certification import (
     _plain,
     _sped_up,
     _stood,
@@ -17,10 +17,13 @@ from dicjax.robustness import (
     Certificate,
     certify,
 )
-from dicjax.simulation import simulate
-from dicjax.spikes import is_valid, LABELS, spike_features, SpikeTrain
-from dicjax.stimulus import Step
-from dicjax.trial import features_of as features_of_train, simulated_time, wilson
+from dicjax.populations.evaluation import simulated_time, wilson
+from dicjax.simulation.simulate import simulate
+from dicjax.simulation.stimulus import Step
+from dicjax.spikes.features import features_of as features_of_train, spike_features
+from dicjax.spikes.patterns import LABELS
+from dicjax.spikes.trains import SpikeTrain
+from dicjax.spikes.validity import is_valid
 
 
 STG = MODELS["stg"]()

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 import dicjax as dj
-from dicjax.checkpoint import load_checkpoint, shipped_checkpoint
-from dicjax.config import GenerateConfig
-from dicjax.diversity import participation_ratio
-from dicjax.pipeline import features_of
-from dicjax.search import _least_crowded, Search
-from dicjax.trial import simulated_time
+from dicjax.generation.config import GenerateConfig
+from dicjax.generation.search import _least_crowded, Search
+from dicjax.inference.checkpoint import load_checkpoint, shipped_checkpoint
+from dicjax.populations.diversity import participation_ratio
+from dicjax.populations.evaluation import simulated_time
+from dicjax.spikes.features import features_of
 
 
 TOLERANCE = 0.1

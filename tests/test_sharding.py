@@ -11,12 +11,12 @@ import jax
 import numpy as np
 import pytest
 
-from dicjax.config import OperatorTraining
-from dicjax.fitting import fit_adapter, fit_encoder
-from dicjax.models import MODELS
-from dicjax.operator_checkpoint import load_operator
-from dicjax.operator_training import placement_of
-from dicjax.sharding import placement
+from dicjax._core.devices import placement
+from dicjax.inference.train import fit_adapter, fit_encoder
+from dicjax.neurons.models import MODELS
+from dicjax.operator.checkpoint import load_operator
+from dicjax.operator.config import OperatorTraining
+from dicjax.operator.training import placement_of
 
 
 SCRIPT = pathlib.Path(__file__).with_name("trainings.py")

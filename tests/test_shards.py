@@ -5,9 +5,14 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from dicjax.dataset import COLUMNS, Dataset, Source
-from dicjax.models import stg, stg_prinz
-from dicjax.shards import load_dataset, neuron_hash, Shards, simulate_dataset
+from dicjax.inference.dataset import COLUMNS, Dataset, Source
+from dicjax.inference.dataset_store import (
+    load_dataset,
+    neuron_hash,
+    Shards,
+    simulate_dataset,
+)
+from dicjax.neurons.models import stg, stg_prinz
 
 
 SOURCES = (Source("box", 40), Source("box", 24, sigma=3.0))

@@ -15,17 +15,18 @@ import scipy.integrate
 from jaxtyping import Array, Float
 from test_neuron import field, steady_gates
 
-from dicjax import scheduling
-from dicjax.channels import GatedChannel
-from dicjax.engine import Compiled
-from dicjax.gating import AbstractCurve, Constant, Gate, Sigmoid
-from dicjax.models import MODELS
-from dicjax.neuron import Neuron
-from dicjax.population import compensate
-from dicjax.simulation import simulate
-from dicjax.solvers import Membrane
-from dicjax.spikes import LABELS, spike_features
-from dicjax.stimulus import NoisyCurrent, Ramp, Step, Waveform
+from dicjax.dics.sampling import compensate
+from dicjax.neurons.channels import GatedChannel
+from dicjax.neurons.curves import AbstractCurve, Constant, Gate, Sigmoid
+from dicjax.neurons.models import MODELS
+from dicjax.neurons.neuron import Neuron
+from dicjax.simulation import scheduler as scheduling
+from dicjax.simulation.lanes import Compiled
+from dicjax.simulation.simulate import simulate
+from dicjax.simulation.solvers import Membrane
+from dicjax.simulation.stimulus import NoisyCurrent, Ramp, Step, Waveform
+from dicjax.spikes.features import spike_features
+from dicjax.spikes.patterns import LABELS
 
 
 STG = MODELS["stg"]()
@@ -200,7 +201,7 @@ def test_to_the_last_bit_neither_neighbours_nor_lanes_matter(
     many = np.concatenate([g * scale for scale in np.linspace(0.9, 1.1, 8)])
     many = many.astype(np.float32)
     whole = simulate(STG, many, 300.0)
-    monkeypatch.setattr("dicjax.scheduling.CPU", {lanes: bursts})
+    monkeypatch.setattr("dicjax.simulation.scheduler.CPU", {lanes: bursts})
     for first, last in ((0, len(many)), (1, 4), (17, 90)):
         part = simulate(STG, many[first:last], 300.0)
         np.testing.assert_array_equal(part.num_spikes, whole.num_spikes[first:last])

@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 
 import dicjax as dj
-from dicjax.cycle import _flattened, _flown, _settled, cycles, Rhythm
-from dicjax.slopes import feature_slopes, rhythm_of
+from dicjax.populations.rhythm_gradient import (
+    _flattened,
+    _flown,
+    _settled,
+    cycles,
+    Rhythm,
+)
+from dicjax.populations.sensitivities import feature_slopes, rhythm_of
 
 
 STG = dj.stg()

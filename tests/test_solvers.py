@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from dicjax.channels import GatedChannel
-from dicjax.gating import Constant, Gate
-from dicjax.models import MODELS
-from dicjax.neuron import Neuron, State
-from dicjax.solvers import Membrane, StaggeredMidpoint
-from dicjax.stepping import next_step, relax_gates, relax_membrane
+from dicjax.neurons.channels import GatedChannel
+from dicjax.neurons.curves import Constant, Gate
+from dicjax.neurons.models import MODELS
+from dicjax.neurons.neuron import Neuron, State
+from dicjax.simulation.integrator import next_step, relax_gates, relax_membrane
+from dicjax.simulation.solvers import Membrane, StaggeredMidpoint
 
 
 # Cells that come to rest or fire slowly: a few ms from their start are smooth.

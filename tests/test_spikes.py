@@ -13,15 +13,10 @@ from hypothesis import example, given
 from jax.test_util import check_grads
 from numpy.typing import ArrayLike
 
-from dicjax.spikes import (
-    feature_errors,
-    grace_bunney,
-    is_valid,
-    LABELS,
-    pad_trains,
-    spike_features,
-    SpikeTrain,
-)
+from dicjax.spikes.features import grace_bunney, spike_features
+from dicjax.spikes.patterns import LABELS
+from dicjax.spikes.trains import pad_trains, SpikeTrain
+from dicjax.spikes.validity import feature_errors, is_valid
 
 
 WIDTH = 64

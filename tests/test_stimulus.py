@@ -7,9 +7,9 @@ import scipy.signal
 import scipy.stats
 from hypothesis import given, strategies as st
 
-from dicjax.models import MODELS
-from dicjax.simulation import simulate
-from dicjax.stimulus import (
+from dicjax.neurons.models import MODELS
+from dicjax.simulation.simulate import simulate
+from dicjax.simulation.stimulus import (
     cell_axes,
     Chirp,
     for_members,

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import dicjax as dj
-from dicjax.characterisation import characterise
-from dicjax.dataset import COLUMNS, default_sources, make_dataset
-from dicjax.families import find_family
-from dicjax.operator_fitting import make_library
-from dicjax.shards import to_table
+from dicjax.inference.dataset import COLUMNS, default_sources, make_dataset
+from dicjax.inference.dataset_store import to_table
+from dicjax.operator.characteristics import characterise
+from dicjax.operator.families import find_family
+from dicjax.operator.train import make_library
 from dicjax.sweeps import (
     batches,
     read_config,
@@ -29,7 +29,7 @@ from dicjax.sweeps.config import SimulateJob
 from dicjax.sweeps.parts import Busy
 from dicjax.sweeps.plan import read_plan
 from dicjax.sweeps.simulating import _spread
-from dicjax.sweeps.work import work_through
+from dicjax.sweeps.tasks import work_through
 
 
 EXAMPLE = pathlib.Path(__file__).parents[1] / "examples/slow_burster.csv"
@@ -347,7 +347,7 @@ def test_a_dataset_is_that_of_the_function(tmp_path, write, monkeypatch):
 
 
 def test_characterised_members_are_those_of_the_family(tmp_path, write, monkeypatch):
-    monkeypatch.setattr("dicjax.sweeps.jobs.CHUNK", 16)
+    monkeypatch.setattr("dicjax.sweeps.kinds.CHUNK", 16)
     path = write('job = "operator"\nfamily = "cortical"\nnum = 24\nseed = 2\n')
     run_sweep(read_config(path), tmp_path / "out")
     table = rows(tmp_path / "out")
@@ -356,7 +356,7 @@ def test_characterised_members_are_those_of_the_family(tmp_path, write, monkeypa
     found = characterise(family, g)
     np.testing.assert_array_equal(table["g_Na"].to_numpy()[16:], g[:, 0])
     assert table["is_complete"].to_pylist()[16:] == found.is_complete.tolist()
-    monkeypatch.setattr("dicjax.operator_fitting.CHUNK", 16)
+    monkeypatch.setattr("dicjax.operator.train.CHUNK", 16)
     library = make_library(family, 24, 2)
     learned = swept_library(tmp_path / "out", family)
     read = learned.read()

@@ -11,26 +11,23 @@ import pytest
 from hypothesis import given, strategies as st
 from pyarrow import csv, parquet
 
-from dicjax.dic import dynamic_input_conductances
-from dicjax.diversity import participation_ratio
-from dicjax.models import stg
-from dicjax.posterior import Posterior
-from dicjax.result import Generated, Round
-from dicjax.robustness import Certificate
-from dicjax.simulation import Run, simulate
-from dicjax.spikes import (
-    feature_errors,
-    is_valid,
-    spike_features,
-    SpikeTrain,
-)
-from dicjax.tables import (
+from dicjax.dics.conductances import dynamic_input_conductances
+from dicjax.generation.result import Generated, Round
+from dicjax.inference.posterior import Posterior
+from dicjax.neurons.models import stg
+from dicjax.output.population_files import (
     read_models,
     replacing,
     write_folder,
     write_population,
     write_simulation,
 )
+from dicjax.populations.certification import Certificate
+from dicjax.populations.diversity import participation_ratio
+from dicjax.simulation.simulate import Run, simulate
+from dicjax.spikes.features import spike_features
+from dicjax.spikes.trains import SpikeTrain
+from dicjax.spikes.validity import feature_errors, is_valid
 
 
 NEURON = stg()

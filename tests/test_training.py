@@ -5,13 +5,13 @@ import jax
 import numpy as np
 import pytest
 
-from dicjax.calibration import calibrate, evaluate, HeldOut, plain_calibration
-from dicjax.config import EncoderConfig, TrainingConfig
-from dicjax.dataset import Dataset, joined, SAMPLERS
-from dicjax.encoder import PRIORS
-from dicjax.posterior import posterior_of, read_trains
-from dicjax.spikes import LABELS
-from dicjax.training import batch_of, learnable, new_encoder, train_encoder
+from dicjax.inference.calibration import calibrate, evaluate, HeldOut, plain_calibration
+from dicjax.inference.config import EncoderConfig, TrainingConfig
+from dicjax.inference.dataset import Dataset, joined, SAMPLERS
+from dicjax.inference.encoder import PRIORS
+from dicjax.inference.posterior import posterior_of, read_trains
+from dicjax.inference.training import batch_of, learnable, new_encoder, train_encoder
+from dicjax.spikes.patterns import LABELS
 
 
 CONFIG = EncoderConfig(
@@ -24,8 +24,8 @@ SHORT = TrainingConfig(num_steps=30, batch_size=16)
 @pytest.fixture(autouse=True)
 def one_length(monkeypatch):
     """One length of stretches: every other one would be compiled for."""
-    monkeypatch.setattr("dicjax.training.CROPS", (24,))
-    monkeypatch.setattr("dicjax.training.CROP_SHARES", (1.0,))
+    monkeypatch.setattr("dicjax.inference.training.CROPS", (24,))
+    monkeypatch.setattr("dicjax.inference.training.CROP_SHARES", (1.0,))
 
 
 def _toy(num, seed, sampler="recipe"):
@@ -114,7 +114,7 @@ def test_a_rare_pattern_takes_its_calibration_from_the_widest_prior():
 
 
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
-    monkeypatch.setattr("dicjax.training.SAVE_EVERY", 10)
+    monkeypatch.setattr("dicjax.inference.training.SAVE_EVERY", 10)
     whole = _train(SHORT, tmp_path / "whole")
 
     def kill(step, total, loss):

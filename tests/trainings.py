@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-import dicjax.operator_training
-import dicjax.training
 from dicjax.cli.joining import join
-from dicjax.config import EncoderConfig, OperatorTraining, TrainingConfig
-from dicjax.operator_training import is_learned, members_of, train_operator
-from dicjax.training import batch_of, new_encoder, train_encoder
+from dicjax.inference import training as inference_training
+from dicjax.inference.config import EncoderConfig, TrainingConfig
+from dicjax.inference.training import batch_of, new_encoder, train_encoder
+from dicjax.operator import training as operator_training
+from dicjax.operator.config import OperatorTraining
+from dicjax.operator.training import is_learned, members_of, train_operator
 
 
 ENCODER = EncoderConfig(
@@ -52,9 +53,9 @@ def encoder(dtype, folder: pathlib.Path | None, on_progress):
     """Weights and losses of an encoder."""
     import test_training as encoders  # after processes were joined: it computes
 
-    dicjax.training.CROPS, dicjax.training.CROP_SHARES = (24,), (1.0,)
-    dicjax.training.SAVE_EVERY = 4
-    dicjax.training._loss = watched(dicjax.training._loss, 1)
+    inference_training.CROPS, inference_training.CROP_SHARES = (24,), (1.0,)
+    inference_training.SAVE_EVERY = 4
+    inference_training._loss = watched(inference_training._loss, 1)
     known = batch_of(encoders._toy(200, 0))
     start = cast(new_encoder(known, *encoders.RANGES, ENCODER, 0), dtype)
     known = jax.tree.map(
@@ -68,9 +69,9 @@ def operator(dtype, folder: pathlib.Path | None, on_progress):
     """Weights and losses of an operator."""
     import test_operator_training as operators
 
-    dicjax.operator_training.SAVED = 2
-    loss = watched(dicjax.operator_training.operator_loss, 1)
-    dicjax.operator_training.operator_loss = loss
+    operator_training.SAVED = 2
+    loss = watched(operator_training.operator_loss, 1)
+    operator_training.operator_loss = loss
     losses = []
 
     def note(step, total, loss):

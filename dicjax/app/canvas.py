@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 from matplotlib.ticker import MaxNLocator
 
-from dicjax.plots import style
+from dicjax.output import style
 from dicjax.spikes import SpikeTrain
 
 

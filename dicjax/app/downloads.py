@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from dicjax.app.runs import Outcome
-from dicjax.checkpoint import find_neuron
-from dicjax.exporters import export_csv, export_neuron, export_xlsx
+from dicjax.inference import find_neuron
+from dicjax.output import export_csv, export_neuron, export_xlsx
 
 
 class Download(NamedTuple):

@@ -27,21 +27,22 @@ from dicjax.app.canvas import (
     told_apart,
 )
 from dicjax.app.runs import Inference, Traces
-from dicjax.plots.activity import (
+from dicjax.generation import Round
+from dicjax.output import (
     aligned,
     compared,
+    correlations_of,
     from_onset,
     intervals_of,
     log_bins,
+    logarithms_of,
     rhythm,
     shares_of,
+    short,
     span_of,
 )
-from dicjax.plots.population import correlations_of, logarithms_of
-from dicjax.plots.style import short
-from dicjax.result import Round
+from dicjax.populations import wilson
 from dicjax.spikes import Features, SpikeTrain
-from dicjax.trial import wilson
 
 
 MAX_POINTS = 3000  # of a potential

@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from dicjax.progress import Pace
-from dicjax.remedies import advice_of, in_words, Remedy
-from dicjax.search import Cancelled
+from dicjax._core import advice_of, in_words, Pace, Remedy
+from dicjax.generation import Cancelled
 
 
 LOG = logging.getLogger("dicjax.app")

@@ -8,16 +8,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dicjax import readers
-from dicjax.anomalies import examine, Finding
+from dicjax._core import advice_of, in_words
 from dicjax.app.uploads import Upload
-from dicjax.pipeline import infer, suit
-from dicjax.readers.common import Train
-from dicjax.readers.plausibility import is_credible, POSSIBLE_HZ
-from dicjax.readers.units import milliseconds_per, samples_at
-from dicjax.remedies import advice_of, in_words
-from dicjax.spikes import BURSTING, LABELS, SILENT, SpikeTrain
-from dicjax.trial import features_of, MIN_SPIKES
+from dicjax.generation import infer, suit
+from dicjax.recordings import (
+    examine,
+    Finding,
+    is_credible,
+    milliseconds_per,
+    POSSIBLE_HZ,
+    readers,
+    samples_at,
+    Train,
+)
+from dicjax.spikes import BURSTING, features_of, LABELS, MIN_SPIKES, SILENT, SpikeTrain
 
 
 UNITS = {"ms": "milliseconds", "s": "seconds", "us": "microseconds", "min": "minutes"}

@@ -12,18 +12,29 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from dicjax._core import advice_of, in_words, Remedy
 from dicjax.app.jobs import Job
-from dicjax.config import GenerateConfig
-from dicjax.pipeline import generate
-from dicjax.plots import most_different
-from dicjax.plots.population import density_of
-from dicjax.remedies import advice_of, in_words, Remedy
-from dicjax.report import potentials, shown, write_report
-from dicjax.result import Generated
-from dicjax.spikes import Features, LABELS, pad_trains, spike_features, SpikeTrain
-from dicjax.stored import read_population, StoredPopulation
-from dicjax.tables import read_manifest, write_folder, write_population
-from dicjax.trial import features_of
+from dicjax.generation import generate, GenerateConfig, Generated
+from dicjax.output import (
+    density_of,
+    most_different,
+    potentials,
+    read_manifest,
+    read_population,
+    shown,
+    StoredPopulation,
+    write_folder,
+    write_population,
+    write_report,
+)
+from dicjax.spikes import (
+    Features,
+    features_of,
+    LABELS,
+    pad_trains,
+    spike_features,
+    SpikeTrain,
+)
 
 
 LOG = logging.getLogger("dicjax.app")

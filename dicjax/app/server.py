@@ -15,12 +15,12 @@ from fastapi.responses import FileResponse, HTMLResponse
 from nicegui import app, ui
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from dicjax.app.desk import Desk
 from dicjax.app.pages.home import home
 from dicjax.app.pages.recording import recording_page
 from dicjax.app.pages.run import run_page
 from dicjax.app.runs import run_folder
 from dicjax.app.scratch import scratch
+from dicjax.app.server_state import Desk
 from dicjax.app.theme import ICON
 
 

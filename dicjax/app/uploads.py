@@ -14,9 +14,15 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 
-from dicjax import readers
-from dicjax.readers.common import checksum, MAX_BYTES as MAX_BYTES, reading, TooLarge
-from dicjax.readers.kilosort import PARTS as PARTS, TIMES
+from dicjax.recordings import (
+    checksum,
+    MAX_BYTES as MAX_BYTES,
+    PARTS as PARTS,
+    readers,
+    reading,
+    TIMES,
+    TooLarge,
+)
 
 
 # What neo reads beyond our own readers; that of others is told when they are read.

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from dicjax._core import advice_of, as_option, in_words
 from dicjax.cli.certifying import Certify
 from dicjax.cli.common import File, Flat, models_of, Progress, say, write_table
 from dicjax.cli.explaining import Explain
@@ -20,9 +21,8 @@ from dicjax.cli.operating import OperatorCommand
 from dicjax.cli.recording import Recording
 from dicjax.cli.serving import App
 from dicjax.cli.sweeping import SweepCommand
-from dicjax.config import GenerateConfig
-from dicjax.readers.common import checksum, listing
-from dicjax.remedies import advice_of, as_option, in_words
+from dicjax.generation import GenerateConfig
+from dicjax.recordings import checksum, listing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,14 +57,14 @@ class Generate:
 
     def run(self) -> int:
         """Generates and writes; the exit status."""
-        from dicjax.tables import check_folder, write_folder
+        from dicjax.output import check_folder, write_folder
 
         check_folder(self.out, self.overwrite)
         train = self.source.read_one(self.recording)
         with Progress() as progress:
             import jax
 
-            from dicjax.pipeline import generate
+            from dicjax.generation import generate
 
             result = generate(
                 jax.random.key(self.seed),
@@ -96,8 +96,7 @@ class Generate:
 
 
 def _write(result, folder: pathlib.Path) -> None:
-    from dicjax.report import write_report
-    from dicjax.tables import write_population
+    from dicjax.output import write_population, write_report
 
     write_population(result, folder)
     write_report(result, folder / "report.html")
@@ -129,7 +128,7 @@ class Infer:
 
     def run(self) -> int:
         """Infers and writes; the exit status."""
-        from dicjax.pipeline import infer, suit, UNLIKE
+        from dicjax.generation import infer, suit, UNLIKE
 
         trains = self.source.read(self.recording)
         model = suit(trains[0]) if self.model == "auto" else self.model
@@ -172,8 +171,7 @@ class Features:
 
     def run(self) -> int:
         """Measures and writes; the exit status."""
-        from dicjax.pipeline import features_of
-        from dicjax.spikes import LABELS
+        from dicjax.spikes import features_of, LABELS
 
         trains = self.source.read(self.recording)
         measured = [features_of(train) for train in trains]
@@ -229,9 +227,8 @@ class Simulate:
         import jax
         import numpy as np
 
-        from dicjax.simulation import simulate
-        from dicjax.stimulus import NoisyCurrent, Step
-        from dicjax.tables import check_folder, write_folder, write_simulation
+        from dicjax.output import check_folder, write_folder, write_simulation
+        from dicjax.simulation import NoisyCurrent, simulate, Step
 
         models = pathlib.Path(self.models).resolve()
         if self.out.resolve() in (models, models.parent):
@@ -286,7 +283,7 @@ class Dic:
         """Computes and writes; the exit status."""
         import numpy as np
 
-        from dicjax.dic import dynamic_input_conductances, threshold
+        from dicjax.dics import dynamic_input_conductances, threshold
 
         neuron, g = models_of(self.models, self.model)
         g = np.asarray(g, np.float32)

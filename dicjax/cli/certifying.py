@@ -52,7 +52,7 @@ class Certify:
         import jax
         import numpy as np
 
-        from dicjax.robustness import certify
+        from dicjax.populations import certify
 
         neuron, g = models_of(self.models, self.model)
         train = self.source.read_one(self.recording)

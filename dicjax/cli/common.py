@@ -8,7 +8,7 @@ import time
 
 import tyro
 
-from dicjax.progress import duration, FIRST_RUN, is_first_run, Pace, stage
+from dicjax._core import duration, FIRST_RUN, is_first_run, Pace, stage
 
 
 File = tyro.conf.Positional[pathlib.Path]
@@ -82,8 +82,8 @@ def say(message: str) -> None:
 
 def models_of(path: pathlib.Path, model: str | None):
     """The neuron of a table of models, and their conductances."""
-    from dicjax.checkpoint import find_neuron
-    from dicjax.tables import read_models
+    from dicjax.inference import find_neuron
+    from dicjax.output import read_models
 
     if model is not None:
         neuron, _ = find_neuron(model)
@@ -97,7 +97,7 @@ def write_table(columns: dict[str, list], out: pathlib.Path | None) -> None:
     import pyarrow as pa
     from pyarrow import csv
 
-    from dicjax.tables import replacing
+    from dicjax.output import replacing
 
     if out is None and sys.stdout.isatty():
         print(as_lines(columns, shutil.get_terminal_size().columns))

@@ -11,8 +11,8 @@ from dicjax.cli.common import File, models_of, Progress, say, write_table
 if TYPE_CHECKING:
     import numpy as np
 
-    from dicjax.explanation import Attribution, Identifiability, ReachabilityMap
-    from dicjax.neuron import Neuron
+    from dicjax.neurons import Neuron
+    from dicjax.populations import Attribution, Identifiability, ReachabilityMap
 
 
 STEP = 0.15  # of ln g, wide enough for how spikes per burst answer on the whole
@@ -54,8 +54,8 @@ class Explain:
         import jax
         import numpy as np
 
-        from dicjax.explanation import attribute, reachability
-        from dicjax.tables import write_folder
+        from dicjax.output import write_folder
+        from dicjax.populations import attribute, reachability
 
         _check_out(self.out, self.overwrite)
         neuron, g = models_of(self.models, self.model)
@@ -95,7 +95,7 @@ class _Parts:
     mapped: "ReachabilityMap | None"
 
     def write(self, folder: pathlib.Path, neuron: "Neuron", g: "np.ndarray") -> None:
-        from dicjax import plots
+        from dicjax.output import plots
 
         tables = {"attribution": _attribution_columns(self.attribution)}
         figures = {"attribution": plots.plot_attribution(self.attribution)}
@@ -117,7 +117,7 @@ class _Parts:
 
 
 def _check_out(out: pathlib.Path, overwrite: bool) -> None:
-    from dicjax.tables import check_folder
+    from dicjax.output import check_folder
 
     if any((out / name).exists() for name in ("models.parquet", "models.csv")):
         raise ValueError(
@@ -132,7 +132,7 @@ def _potential(neuron, g, V):
         return V
     import numpy as np
 
-    from dicjax.dic import threshold
+    from dicjax.dics import threshold
 
     own = threshold(neuron, g)
     missing = int(np.isnan(np.asarray(own.V)).sum())
@@ -145,7 +145,7 @@ def _dics(neuron, g) -> "np.ndarray":
     """(g_f, g_s, g_u) at the reference potential."""
     import numpy as np
 
-    from dicjax.dic import dynamic_input_conductances
+    from dicjax.dics import dynamic_input_conductances
 
     return np.asarray(dynamic_input_conductances(neuron, g, neuron.V_ref))
 
@@ -154,8 +154,7 @@ def _identify(neuron, g, progress) -> "Identifiability | None":
     """What spikes pin down in the members of the commonest pattern, if they fire."""
     import numpy as np
 
-    from dicjax.explanation import identifiability, SLOPED
-    from dicjax.slopes import feature_slopes
+    from dicjax.populations import feature_slopes, identifiability, SLOPED
     from dicjax.spikes import LABELS
 
     if neuron.recipe is None:
@@ -191,8 +190,8 @@ def _labels(neuron, g, progress) -> "np.ndarray":
     """The firing pattern of each model, as an index into `LABELS`."""
     import numpy as np
 
+    from dicjax.populations import simulate_by_recipe
     from dicjax.spikes import spike_features
-    from dicjax.trial import simulate_by_recipe
 
     tell = lambda done, total: progress("simulating", done, total)
     run = simulate_by_recipe(neuron, g, on_progress=tell)
@@ -202,7 +201,7 @@ def _labels(neuron, g, progress) -> "np.ndarray":
 def _sentences(models, neuron, g, attribution, identified, mapped) -> str:
     import numpy as np
 
-    from dicjax.tables import file_name
+    from dicjax.output import file_name
 
     paragraphs = [
         f"{len(g)} {neuron.name} models of {file_name(str(models))}.",
@@ -218,7 +217,7 @@ def _sentences(models, neuron, g, attribution, identified, mapped) -> str:
 
 
 def _about(neuron: "Neuron", num: int, command: Explain) -> str:
-    from dicjax.tables import FORMAT, VERSION
+    from dicjax.output import FORMAT, VERSION
 
     about: dict[str, Any] = {
         "format": FORMAT,

@@ -47,8 +47,7 @@ class Export:
         """Writes the export; the exit status."""
         import numpy as np
 
-        from dicjax import exporters
-        from dicjax.stored import read_population
+        from dicjax.output import exporters, read_population
 
         self._check_out()
         population = read_population(self.models)

@@ -47,7 +47,7 @@ def join(place: str | None) -> None:
 @contextlib.contextmanager
 def progress_of_first() -> Iterator[Progress | None]:
     """What the first process tells of progress; the others tell nothing."""
-    from dicjax.processes import is_first
+    from dicjax._core import is_first
 
     if not is_first():
         yield None

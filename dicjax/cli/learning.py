@@ -8,7 +8,7 @@ import tyro
 
 from dicjax.cli.common import Flat, Progress, say
 from dicjax.cli.joining import Distributed, join, progress_of_first
-from dicjax.config import (
+from dicjax.inference import (
     AdapterConfig,
     DensityConfig,
     EmulatorConfig,
@@ -18,8 +18,9 @@ from dicjax.config import (
 
 
 if TYPE_CHECKING:
-    from dicjax.neuron import Neuron
-    from dicjax.swept import Swept
+    from dicjax._core import Swept
+    from dicjax.inference import Fitted
+    from dicjax.neurons import Neuron
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +42,8 @@ class Dataset:
 
     def run(self) -> int:
         """Simulates and writes; the exit status."""
-        from dicjax.checkpoint import find_neuron
-        from dicjax.dataset import default_sources
-        from dicjax.neuron_files import check_recipe
-        from dicjax.shards import simulate_dataset
+        from dicjax.inference import default_sources, find_neuron, simulate_dataset
+        from dicjax.neurons import check_recipe
 
         neuron, _ = find_neuron(self.model)
         check_recipe(neuron)
@@ -91,9 +90,8 @@ class Train:
 
     def run(self) -> int:
         """Trains and writes; the exit status."""
-        from dicjax.checkpoint import find_neuron
-        from dicjax.fitting import fit_encoder
-        from dicjax.processes import from_first, is_first
+        from dicjax._core import from_first, is_first
+        from dicjax.inference import find_neuron, fit_encoder
 
         join(self.distributed)
         from_first(lambda: _check_new(self.out))
@@ -103,7 +101,7 @@ class Train:
                 f"{file} is a neuron of your own: use `dicjax adapt {file}`."
             )
         with progress_of_first() as progress:
-            tests = fit_encoder(
+            fitted = fit_encoder(
                 neuron,
                 self.out,
                 num_members=self.members,
@@ -116,7 +114,8 @@ class Train:
                 on_progress=progress,
             )
         if is_first():
-            _print_tests(tests, self.out)
+            _draw_training(fitted)
+            _print_tests(fitted.tests, self.out)
         return 0
 
 
@@ -149,15 +148,14 @@ class Adapt:
 
     def run(self) -> int:
         """Adapts and writes; the exit status."""
-        from dicjax.checkpoint import find_neuron
-        from dicjax.fitting import fit_adapter
-        from dicjax.processes import from_first, is_first
+        from dicjax._core import from_first, is_first
+        from dicjax.inference import find_neuron, fit_adapter
 
         join(self.distributed)
         from_first(lambda: _check_new(self.out))
         neuron, file = find_neuron(self.neuron)
         with progress_of_first() as progress:
-            tests = fit_adapter(
+            fitted = fit_adapter(
                 neuron,
                 self.out,
                 base=self.base,
@@ -170,7 +168,8 @@ class Adapt:
                 on_progress=progress,
             )
         if is_first():
-            _print_tests(tests, self.out)
+            _draw_training(fitted)
+            _print_tests(fitted.tests, self.out)
         return 0
 
 
@@ -178,7 +177,7 @@ def _swept(folder: pathlib.Path | None, neuron: "Neuron") -> "Swept | None":
     """What a sweep has simulated, if one was named."""
     if folder is None:
         return None
-    from dicjax.processes import from_first
+    from dicjax._core import from_first
     from dicjax.sweeps import swept_dataset
 
     return from_first(lambda: swept_dataset(folder, neuron))
@@ -187,6 +186,16 @@ def _swept(folder: pathlib.Path | None, neuron: "Neuron") -> "Swept | None":
 def _check_new(out: pathlib.Path) -> None:
     if out.exists():
         raise ValueError(f"{out} exists already; name another folder.")
+
+
+def _draw_training(fitted: "Fitted") -> None:
+    """The losses, beside the state of training where that is kept."""
+    if fitted.folder is None:
+        return
+    from dicjax.output import plot_training
+
+    figure = plot_training(fitted.trained.losses, fitted.trained.validation)
+    figure.savefig(fitted.folder / "training.png", dpi=150)
 
 
 def _print_tests(tests: dict, out: pathlib.Path) -> None:

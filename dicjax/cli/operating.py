@@ -9,7 +9,7 @@ import tyro
 
 from dicjax.cli.common import File, Progress, say, write_table
 from dicjax.cli.joining import Distributed, join, progress_of_first
-from dicjax.config import OperatorConfig, OperatorTraining
+from dicjax.operator import OperatorConfig, OperatorTraining
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +41,8 @@ class TrainOperator:
 
     def run(self) -> int:
         """Trains and writes; the exit status."""
-        from dicjax.families import find_family
-        from dicjax.operator_fitting import fit_operator
-        from dicjax.processes import from_first, is_first
+        from dicjax._core import from_first, is_first
+        from dicjax.operator import find_family, fit_operator
 
         join(self.distributed)
         from_first(lambda: _check_new(self.out))
@@ -89,7 +88,7 @@ class TuneOperator:
 
     def run(self) -> int:
         """Tunes and writes; the exit status."""
-        from dicjax.operator_fitting import tune_to_feature
+        from dicjax.operator import tune_to_feature
 
         _check_new(self.out)
         with Progress() as progress:
@@ -143,11 +142,8 @@ class Predict:
         """Predicts and writes; the exit status."""
         import numpy as np
 
-        from dicjax.operator_checkpoint import load_operator
-        from dicjax.operator_tables import read_current, read_features
-        from dicjax.plots import plot_responses
-        from dicjax.response import respond
-        from dicjax.tables import check_folder, write_folder
+        from dicjax.operator import load_operator, read_current, read_features, respond
+        from dicjax.output import check_folder, plot_responses, write_folder
 
         check_folder(self.out, self.overwrite)
         operator = load_operator(self.operator)
@@ -176,7 +172,7 @@ class Predict:
     def _step(self):
         import numpy as np
 
-        from dicjax.comparison import EVERY
+        from dicjax.operator import EVERY
 
         if not 0 <= self.start < self.stop <= self.duration < math.inf:
             raise ValueError(
@@ -217,9 +213,7 @@ class EnsembleOf:
         """Draws and writes; the exit status."""
         import jax
 
-        from dicjax.ensemble import draw_ensemble
-        from dicjax.operator_checkpoint import load_operator
-        from dicjax.operator_tables import describe_features
+        from dicjax.operator import describe_features, draw_ensemble, load_operator
 
         operator = load_operator(self.operator)
         if self.list:
@@ -276,11 +270,9 @@ class Compare:
         """Compares and writes; the exit status."""
         import jax
 
-        from dicjax.comparison import compare
-        from dicjax.current_clamp import find_steps, read_sweeps
-        from dicjax.operator_checkpoint import load_operator
-        from dicjax.plots import plot_comparison
-        from dicjax.tables import check_folder, write_folder
+        from dicjax.operator import compare, load_operator
+        from dicjax.output import check_folder, plot_comparison, write_folder
+        from dicjax.recordings import find_steps, read_sweeps
 
         check_folder(self.out, self.overwrite)
         operator = load_operator(self.operator)
@@ -324,7 +316,7 @@ class Compare:
         return 0
 
     def _membrane(self, sweeps, steps) -> tuple[float, float | None]:
-        from dicjax.current_clamp import find_steps, passive_membrane, read_sweeps
+        from dicjax.recordings import find_steps, passive_membrane, read_sweeps
 
         if self.membrane is not None:
             small = read_sweeps(self.membrane)
@@ -345,7 +337,7 @@ class Compare:
 def _write_manifest(folder: pathlib.Path, about: dict) -> None:
     import json
 
-    from dicjax.tables import FORMAT
+    from dicjax.output import FORMAT
 
     text = json.dumps({"format": FORMAT, **about}, indent=2)
     (folder / "manifest.json").write_text(text + "\n")

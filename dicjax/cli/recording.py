@@ -27,8 +27,8 @@ class Recording:
 
     def read(self, path: pathlib.Path) -> "list[SpikeTrain]":
         """The spike trains of a file, cut to the window; warns of what is odd there."""
-        from dicjax.anomalies import examine
-        from dicjax.remedies import Advice
+        from dicjax._core import Advice
+        from dicjax.recordings import examine
 
         trains = self._read(path)
         odd = [(train, finding) for train in trains for finding in examine(train)]
@@ -44,7 +44,7 @@ class Recording:
         return trains
 
     def _read(self, path: pathlib.Path) -> "list[SpikeTrain]":
-        from dicjax.readers import read_spike_trains
+        from dicjax.recordings import read_spike_trains
 
         trains = read_spike_trains(path, unit=self.unit, unit_id=self.unit_id)
         if self.window is not None:

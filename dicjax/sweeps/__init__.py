@@ -1,5 +1,6 @@
 """Sweeps past one machine: seeded, resumable, on engines that exist."""
 
+from dicjax._core import Swept as Swept
 from dicjax.sweeps.config import Config as Config, read_config as read_config
 from dicjax.sweeps.executors import (
     Dask as Dask,
@@ -12,10 +13,9 @@ from dicjax.sweeps.learned import (
     swept_dataset as swept_dataset,
     swept_library as swept_library,
 )
-from dicjax.sweeps.running import (
+from dicjax.sweeps.run import (
     read_sweep as read_sweep,
     run_sweep as run_sweep,
     Standing as Standing,
     standing as standing,
 )
-from dicjax.swept import Swept as Swept

@@ -6,7 +6,7 @@ from typing import TypeVar
 import jax
 import psutil
 
-from dicjax.scheduling import num_cores
+from dicjax.simulation import num_cores
 
 
 SHARE = 0.25  # of the memory that is free, for arrays of one batch

@@ -10,12 +10,12 @@ from typing import Annotated, Any, get_args, Literal
 import pydantic
 from pydantic import AfterValidator, Field
 
-from dicjax.checkpoint import find_neuron
-from dicjax.config import GenerateConfig
-from dicjax.families import FAMILIES
-from dicjax.models import MODELS
-from dicjax.readers import milliseconds_per
-from dicjax.storage import is_checkpoint, shipped
+from dicjax._core import is_checkpoint, shipped
+from dicjax.generation import GenerateConfig
+from dicjax.inference import find_neuron
+from dicjax.neurons import MODELS
+from dicjax.operator import FAMILIES
+from dicjax.recordings import milliseconds_per
 
 
 SHORTEST = 50.0  # ms, below which a time was surely meant in seconds

@@ -11,9 +11,9 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import as_completed, CancelledError
 from typing import Any, Protocol, runtime_checkable
 
-from dicjax.sweeps.job import Told
-from dicjax.sweeps.work import Outcome, work, work_through
-from dicjax.sweeps.workers import begin_worker, watch_parent
+from dicjax.sweeps.tasks import Outcome, work, work_through
+from dicjax.sweeps.unit import Told
+from dicjax.sweeps.worker_main import begin_worker, watch_parent
 
 
 EVERY = 2.0  # seconds between looks at what is computed elsewhere

@@ -11,12 +11,11 @@ import warnings
 import numpy as np
 import pyarrow as pa
 
-from dicjax.checkpoint import find_neuron
-from dicjax.readers import read_spike_trains
-from dicjax.spikes import SpikeTrain
+from dicjax.inference import find_neuron
+from dicjax.output import read_models
+from dicjax.recordings import read_spike_trains
+from dicjax.spikes import as_train, SpikeTrain
 from dicjax.sweeps.config import Config, GenerateJob, Tabled, Target, Targets
-from dicjax.tables import read_models
-from dicjax.trial import as_train
 
 
 TRAIN = pa.schema(

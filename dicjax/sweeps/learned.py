@@ -8,16 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dicjax.characterisation import Characteristics, DICS, FEATURES
-from dicjax.dataset import Dataset, default_sources, joined
-from dicjax.families import Family
-from dicjax.neuron import Neuron
-from dicjax.operator_fitting import Library
-from dicjax.shards import from_table, neuron_hash
+from dicjax._core import Swept
+from dicjax.inference import Dataset, default_sources, from_table, joined, neuron_hash
+from dicjax.neurons import Neuron
+from dicjax.operator import Characteristics, DICS, Family, FEATURES, Library
 from dicjax.sweeps.config import DatasetJob, OperatorJob
 from dicjax.sweeps.parts import Row
 from dicjax.sweeps.plan import Plan, read_plan
-from dicjax.swept import Swept
 
 
 def swept_dataset(folder: pathlib.Path | str, neuron: Neuron) -> Swept[Dataset]:

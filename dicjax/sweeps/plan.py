@@ -11,17 +11,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dicjax.checkpoint import find_neuron
-from dicjax.families import find_family
-from dicjax.pipeline import AUTO
-from dicjax.shards import neuron_hash
-from dicjax.storage import shipped
+from dicjax._core import shipped
+from dicjax.generation import AUTO
+from dicjax.inference import find_neuron, neuron_hash
+from dicjax.operator import find_family
+from dicjax.output import replacing
 from dicjax.sweeps.config import Config, GenerateJob, OperatorJob, parse_config
 from dicjax.sweeps.inputs import read_inputs
-from dicjax.sweeps.job import Job
-from dicjax.sweeps.jobs import begin
+from dicjax.sweeps.kinds import begin
 from dicjax.sweeps.parts import sha256, Store
-from dicjax.tables import replacing
+from dicjax.sweeps.unit import Job
 
 
 PLAN = "sweep.json"

@@ -11,23 +11,29 @@ import jax.random as jr
 import numpy as np
 import pyarrow as pa
 
-from dicjax.checkpoint import find_neuron
-from dicjax.columns import (
+from dicjax.dics import (
     Column,
     conductance_columns,
     dic_columns,
+    dynamic_input_conductances,
     feature_columns,
+    sample,
     spike_lists,
     table_of,
+    threshold,
 )
-from dicjax.dataset import draw_by_recipe, features_of_all, measured, stimulus_of
-from dicjax.dic import dynamic_input_conductances, threshold
-from dicjax.neuron import Neuron
-from dicjax.population import sample
+from dicjax.inference import (
+    draw_by_recipe,
+    features_of_all,
+    find_neuron,
+    measured,
+    stimulus_of,
+)
+from dicjax.neurons import Neuron
 from dicjax.simulation import Run, simulate
 from dicjax.sweeps.batches import Batches, num_worthwhile
 from dicjax.sweeps.config import Drawn, SimulateJob
-from dicjax.sweeps.job import Finish, Inputs, Stretch, Told
+from dicjax.sweeps.unit import Finish, Inputs, Stretch, Told
 
 
 MEMBERS = 65_536  # of a part

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 import dicjax as dj
-from dicjax.spikes import pad_trains
+from dicjax.spikes.trains import pad_trains
 
 
 TONIC, BURSTING = dj.LABELS.index("tonic"), dj.LABELS.index("bursting")

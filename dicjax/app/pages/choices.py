@@ -2,12 +2,12 @@
 
 from nicegui import ui
 
-from dicjax.app.desk import Desk
+from dicjax.app.labels import model_note, model_options
 from dicjax.app.pages.parts import card, Notice, text
 from dicjax.app.recordings import Recording
 from dicjax.app.runs import job_for, Order
-from dicjax.app.words import model_note, model_options
-from dicjax.config import GenerateConfig
+from dicjax.app.server_state import Desk
+from dicjax.generation import GenerateConfig
 
 
 MAX_MEMBERS = 10_000

@@ -7,7 +7,7 @@ are picked out in the browser, which knows folders, and go the way of all files.
 import json
 
 from dicjax.app.uploads import PARTS
-from dicjax.readers.kilosort import TIMES
+from dicjax.recordings import TIMES
 
 
 _SCRIPT = """

@@ -4,16 +4,16 @@ import html
 
 from nicegui import events, ui
 
-from dicjax.app.desk import Desk, example
+from dicjax._core import stage
 from dicjax.app.jobs import Job, State
+from dicjax.app.labels import model_name
 from dicjax.app.pages.folders import folders
 from dicjax.app.pages.parts import card, Notice, page, table, text
 from dicjax.app.recordings import open_recording
 from dicjax.app.runs import summaries
+from dicjax.app.server_state import Desk, example
 from dicjax.app.uploads import accepted, MAX_BYTES, safe_name, Upload
-from dicjax.app.words import model_name
-from dicjax.progress import stage
-from dicjax.readers.kilosort import TIMES
+from dicjax.recordings import TIMES
 
 
 STEPS = (

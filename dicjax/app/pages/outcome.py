@@ -6,18 +6,16 @@ from collections.abc import Sequence
 import numpy as np
 from nicegui import ui
 
+from dicjax._core import duration
 from dicjax.app import figures
 from dicjax.app.downloads import Download, DOWNLOADS
+from dicjax.app.labels import model_name
 from dicjax.app.pages.parts import card, cells, Notice, numbers, table, text
 from dicjax.app.recordings import seconds
 from dicjax.app.runs import Outcome
 from dicjax.app.theme import Look
-from dicjax.app.words import model_name
-from dicjax.plots import COMPARED, most_different
-from dicjax.plots.activity import compared
-from dicjax.progress import duration
-from dicjax.report import feature_rows
-from dicjax.result import grouped, Round
+from dicjax.generation import grouped, Round
+from dicjax.output import COMPARED, compared, feature_rows, most_different
 from dicjax.spikes import LABELS
 
 

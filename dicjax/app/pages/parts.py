@@ -8,9 +8,9 @@ from typing import Any
 
 from nicegui import run, ui
 
-from dicjax.app.desk import Desk
+from dicjax._core import advice_of, in_words
+from dicjax.app.server_state import Desk
 from dicjax.app.theme import css, ICON, Look
-from dicjax.remedies import advice_of, in_words
 
 
 LOG = logging.getLogger("dicjax.app")

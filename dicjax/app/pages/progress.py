@@ -5,13 +5,12 @@ from collections.abc import Awaitable, Callable
 
 from nicegui import ui
 
-from dicjax.app.desk import Desk
+from dicjax._core import duration, FIRST_RUN, Remedy, stage
 from dicjax.app.jobs import Job, State
+from dicjax.app.labels import button_for, model_name
 from dicjax.app.pages.parts import card, text
 from dicjax.app.runs import job_for
-from dicjax.app.words import button_for, model_name
-from dicjax.progress import duration, FIRST_RUN, stage
-from dicjax.remedies import Remedy
+from dicjax.app.server_state import Desk
 
 
 class Progress:

@@ -6,7 +6,6 @@ import math
 from nicegui import run, ui
 
 from dicjax.app import figures
-from dicjax.app.desk import Desk
 from dicjax.app.pages.choices import Choices
 from dicjax.app.pages.parts import card, Notice, numbers, page, text
 from dicjax.app.recordings import (
@@ -18,9 +17,10 @@ from dicjax.app.recordings import (
     question,
     Recording,
 )
+from dicjax.app.server_state import Desk
 from dicjax.app.theme import Look
-from dicjax.pipeline import UNKNOWN
-from dicjax.readers.units import samples_at
+from dicjax.generation import UNKNOWN
+from dicjax.recordings import samples_at
 
 
 PAUSE = 0.15  # s, that the window must rest before figures follow

@@ -2,11 +2,11 @@
 
 from nicegui import ui
 
-from dicjax.app.desk import Desk
 from dicjax.app.pages.outcome import show
 from dicjax.app.pages.parts import Notice, page, text
 from dicjax.app.pages.progress import Progress
 from dicjax.app.runs import read_run, run_folder
+from dicjax.app.server_state import Desk
 
 
 async def run_page(desk: Desk, name: str) -> None:

@@ -1,0 +1,61 @@
+"""Arrays, files and processes: what knows no neuron and no spike."""
+
+from dicjax._core.advice import (
+    Advice as Advice,
+    advice_of as advice_of,
+    as_argument as as_argument,
+    as_option as as_option,
+    in_words as in_words,
+    Remedy as Remedy,
+)
+from dicjax._core.checkpoint_format import (
+    check_files as check_files,
+    checkpointer as checkpointer,
+    digest as digest,
+    filled as filled,
+    is_checkpoint as is_checkpoint,
+    leaves as leaves,
+    read_header as read_header,
+    shipped as shipped,
+    write_checkpoint as write_checkpoint,
+)
+from dicjax._core.checks import (
+    check_bounds as check_bounds,
+    check_concrete as check_concrete,
+    check_conductances as check_conductances,
+    check_resolved as check_resolved,
+    check_simulation as check_simulation,
+    check_start as check_start,
+    check_stimulus as check_stimulus,
+    check_targets as check_targets,
+)
+from dicjax._core.devices import (
+    constrain as constrain,
+    fetch as fetch,
+    Placement as Placement,
+    placement as placement,
+    put as put,
+)
+from dicjax._core.fit import (
+    descend as descend,
+)
+from dicjax._core.linear_algebra import (
+    condition_number as condition_number,
+    least_squares as least_squares,
+    orthonormal as orthonormal,
+    solve as solve,
+)
+from dicjax._core.precomputed import (
+    Swept as Swept,
+)
+from dicjax._core.processes import (
+    from_first as from_first,
+    is_first as is_first,
+)
+from dicjax._core.progress import (
+    duration as duration,
+    FIRST_RUN as FIRST_RUN,
+    is_first_run as is_first_run,
+    Pace as Pace,
+    stage as stage,
+)

@@ -1,0 +1,50 @@
+"""What the app calls things, for people who do not program."""
+
+from dicjax._core import in_words, Remedy
+from dicjax.inference import shipped_models
+
+
+MODELS = {
+    "auto": (
+        "Choose for me",
+        "tries both crab neurons and takes the one that fires most like the recording",
+    ),
+    "stg": (
+        "Crab stomatogastric neuron, fast",
+        "bursts every 0.08 to 0.5 s (Liu et al. 1998)",
+    ),
+    "stg-prinz": (
+        "Crab stomatogastric neuron, slow",
+        "bursts every 0.3 to 6 s, as in real pyloric rhythms (Prinz et al. 2003)",
+    ),
+    "da": ("Midbrain dopamine neuron", "fires slowly or in bursts (Qian et al. 2014)"),
+    "pospischil-ib": (
+        "Bursting cortical cell",
+        "under a constant current (Pospischil et al. 2008)",
+    ),
+}
+
+
+def model_options() -> dict[str, str]:
+    """The models that can be chosen, by the names that the pipeline knows."""
+    names = ("auto", *shipped_models())
+    return {name: MODELS.get(name, (name, ""))[0] for name in names}
+
+
+def model_note(name: str) -> str:
+    """What a model does, in half a sentence."""
+    return MODELS.get(name, (name, ""))[1]
+
+
+def button_for(remedy: Remedy) -> str:
+    """What a button that applies a remedy says."""
+    if remedy.setting == "model":
+        return f"Use: {model_name(remedy.value)}"
+    if remedy.setting == "out_of_range":
+        return "Try all the same"
+    return f"Use {in_words(remedy)}"
+
+
+def model_name(name: str) -> str:
+    """A model as a reader knows it."""
+    return f"{MODELS[name][0]} ({name})" if name in MODELS else name

@@ -1,0 +1,320 @@
+r"""Solving for conductances that give one cell the input conductances of a target.
+
+Dynamic input conductances are linear in maximal conductances but for calcium, which
+feels the conductances that carry it. They are solved for exactly, by damped Newton
+iterations whose Jacobian comes from automatic differentiation; where there are more
+targets than conductances to solve for, in the sense of least squares.
+
+Everything here is written for one cell, to be mapped over many.
+"""
+
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from dicjax._core import condition_number, least_squares, solve
+from dicjax.dics.conductances import dics_of_one_cell, normaliser, sensitivity
+from dicjax.neurons import Neuron
+
+
+STATUS = ("ok", "infeasible", "singular", "not converged", "no threshold")
+OK, INFEASIBLE, SINGULAR, NOT_CONVERGED, NO_THRESHOLD = range(5)
+MAX_STEPS = 30
+MAX_CONDITION = 1e6
+WELL_CONDITIONED = 20.0  # equations that are no worse, where none is feasible
+NUM_CHOICES = 4  # of channels that are solved for, to find the best
+
+
+class Place(eqx.Module):
+    """Where targets hold.
+
+    - `V`: potentials, in mV; the start of the search where the threshold is the place.
+    - `own`: where the steady-state I-V curve is level, wherever that comes to lie.
+      Whether that is the cell's threshold, the first such place, is not looked at here.
+    """
+
+    V: Float[Array, " voltages"]
+    own: bool = eqx.field(static=True, default=False)
+
+
+class Bounds(eqx.Module):
+    """Lowest and highest conductance of every channel, in mS/cm²."""
+
+    low: Float[Array, " channels"]
+    high: Float[Array, " channels"]
+
+
+class Solved(eqx.Module):
+    """What came of solving for some conductances of one cell.
+
+    - `g`: all conductances, in mS/cm²; `V`: where the first target holds, in mV.
+    - `status`: index into `STATUS`.
+    - `residual`: the largest difference between DICs and targets.
+    - `condition`: of the equations, their columns scaled alike.
+    - `limiting`: the channel that left its bounds furthest, or -1.
+    - `through`: the channels that were solved for.
+    """
+
+    g: Float[Array, "*cells channels"]
+    V: Float[Array, "*cells"]
+    status: Int[Array, "*cells"]
+    residual: Float[Array, "*cells"]
+    condition: Float[Array, "*cells"]
+    limiting: Int[Array, "*cells"]
+    through: Int[Array, "*cells solved"]
+
+
+def compensated(
+    neuron: Neuron,
+    g: Float[Array, " channels"],
+    place: Place,
+    targets: Float[Array, "voltages dics"],
+    free: Int[Array, " solved"],
+    bounds: Bounds,
+) -> Solved:
+    """Solves for the conductances `free` of one cell, and judges the outcome.
+
+    `targets` has a row per potential: (g_s, g_u), or (g_f, g_s, g_u).
+    """
+    g, V, residual, jacobian, settled = _solve(neuron, g, place, targets, free)
+    condition = _condition(jacobian)
+    tolerance = jnp.finfo(g.dtype).eps ** 0.5
+    overdetermined = jacobian.shape[0] > jacobian.shape[1]
+    missed = ~settled if overdetermined else ~(residual <= tolerance)
+    missed |= ~jnp.isfinite(residual)
+    outside, limiting = _limiting(g, bounds)
+    status = jnp.where(outside, INFEASIBLE, OK)
+    status = jnp.where(missed, NOT_CONVERGED, status)
+    status = jnp.where(missed & ~(condition < MAX_CONDITION), SINGULAR, status)
+    return Solved(g, V, status, residual, condition, limiting, free)
+
+
+def _limiting(g, bounds):
+    # How far outside, in terms of the range or, where that is open, of the conductance.
+    width = jnp.where(jnp.isfinite(bounds.high), bounds.high, jnp.abs(g)) + 1e-12
+    beyond = jnp.maximum(bounds.low - g, g - bounds.high) / width
+    outside = jnp.any(beyond > 0)
+    return outside, jnp.where(outside, jnp.argmax(beyond), -1)
+
+
+def solve_targets(
+    neuron: Neuron,
+    g: Float[Array, " channels"],
+    place: Place,
+    targets: Float[Array, "voltages dics"],
+    free: Int[Array, " solved"],
+) -> Float[Array, " channels"]:
+    """Conductances (mS/cm²) of one cell whose DICs are `targets`, unjudged."""
+    return _solve(neuron, g, place, targets, free)[0]
+
+
+def _miss(neuron, g, place, targets, free):
+    """The equations, and their unknowns to start from."""
+
+    def miss(x: Float[Array, " unknowns"]) -> Float[Array, " equations"]:
+        own = g.at[free].set(x[: len(free)])
+        if place.own:
+            dics = dics_of_one_cell(neuron, own, x[-1])
+            slope = jnp.sum(dics, keepdims=True)
+            return jnp.concatenate([dics[1:] - targets[0], slope])
+        # Twice the same code costs less to compile than a loop over one potential.
+        dics = jnp.stack([dics_of_one_cell(neuron, own, V) for V in place.V])
+        return (dics[:, 3 - targets.shape[1] :] - targets).ravel()
+
+    start = jnp.append(g[free], place.V) if place.own else g[free]
+    return miss, start
+
+
+def _solve(neuron, g, place, targets, free):
+    """Gauss-Newton iterations: conductances, potential, largest miss, last Jacobian,
+    and whether they came to rest."""
+    miss, x = _miss(neuron, g, place, targets, free)
+    tolerance = jnp.finfo(g.dtype).eps ** 0.5
+    missed = miss(x)
+    square = len(missed) == len(x)
+    size = lambda missed: jnp.max(jnp.abs(missed))
+    norm = lambda missed: jnp.sum(missed**2)
+
+    def wanting(carry):
+        _, missed, _, moved, _, count = carry
+        rest = size(missed) <= tolerance
+        return ~(rest if square else rest | (moved <= tolerance)) & (count < MAX_STEPS)
+
+    def iterate(carry):
+        x, missed, _, moved, damping, count = carry
+        jacobian = jax.jacfwd(miss)(x)
+        move = _newton(jacobian, missed)
+        new = x - damping * move
+        new_missed = miss(new)
+        better = norm(new_missed) < norm(missed)  # False where it is not finite
+        relative = jnp.max(jnp.abs(move) / (jnp.abs(x) + 1e-3))
+        return (
+            jnp.where(better, new, x),
+            jnp.where(better, new_missed, missed),
+            jacobian,
+            relative,
+            jnp.where(better, jnp.minimum(2 * damping, 1), damping / 4),
+            count + 1,
+        )
+
+    carry = (
+        x,
+        missed,
+        jnp.eye(len(missed), len(x), dtype=x.dtype),
+        jnp.full_like(missed[0], jnp.inf),
+        jnp.ones_like(missed[0]),
+        jnp.zeros((), jnp.int32),
+    )
+    x, missed, jacobian, moved, _, _ = jax.lax.while_loop(wanting, iterate, carry)
+    V = x[-1] if place.own else place.V[0]
+    g = g.at[free].set(x[: len(free)])
+    return g, V, size(missed), jacobian, moved <= tolerance
+
+
+def _newton(jacobian, missed):
+    if jacobian.shape[0] == jacobian.shape[1]:
+        return solve(jacobian, missed)
+    return least_squares(jacobian, missed)
+
+
+def _condition(jacobian):
+    # Columns are scaled alike first: units of a conductance say nothing.
+    return condition_number(jacobian / jnp.linalg.norm(jacobian, axis=0, keepdims=True))
+
+
+def differentiable_solution(
+    neuron: Neuron,
+    g: Float[Array, " channels"],
+    V: Float[Array, ""],
+    target: Float[Array, " dics"],
+    free: tuple[int, ...],
+) -> Float[Array, " channels"]:
+    r"""Conductances of one cell whose DICs at `V` are `target`, with exact derivatives.
+
+    Those follow from the implicit function theorem, $\partial x / \partial \theta =
+    -(\partial F / \partial x)^{-1} \partial F / \partial \theta$, whatever $\theta$ is:
+    the target, the other conductances, the potential, or any number of the biology.
+
+    **Arguments:**
+
+    - `neuron`: the model.
+    - `g`: conductances (mS/cm²) of the others, and a start for those solved for.
+    - `V`: the potential, in mV.
+    - `target`: (g_s, g_u), or (g_f, g_s, g_u).
+    - `free`: positions in `g` of the channels solved for, as many as there are targets.
+
+    **Returns:**
+
+    All conductances, in mS/cm². Nothing is checked: see [`dicjax.impose`][] for that.
+    """
+    index = jnp.array(free)
+    place, targets = Place(V[None]), target[None]
+    x = solve_targets(*_still((neuron, g, place, targets, index)))[index]
+    miss, _ = _miss(neuron, g, place, targets, index)
+    jacobian = jax.lax.stop_gradient(jax.jacfwd(miss)(x))
+    # One more step, whose derivative is that of the implicit function.
+    return g.at[index].set(x - solve(jacobian, miss(x)))
+
+
+def _still(asked):
+    stop = lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x
+    return jax.tree.map(stop, asked)
+
+
+def best_compensated(
+    neuron: Neuron,
+    g: Float[Array, " channels"],
+    place: Place,
+    targets: Float[Array, "voltages dics"],
+    bounds: Bounds,
+    scale: Float[Array, " channels"],
+) -> Solved:
+    """Solves for whichever channels do best.
+
+    Of all choices that leave conductances within bounds, the one whose equations are
+    conditioned best, in units of `scale` (mS/cm²) for each channel; where there is
+    none, the one that leaves them least far outside.
+    """
+    free = _promising(neuron, g, place.V[0], targets[0], bounds, scale)
+    one = lambda free: compensated(neuron, g, place, targets, free, bounds)
+    solved = jax.vmap(one)(free)
+    first = jnp.argmax(solved.status == OK)  # or the most promising, if none is
+    return jax.tree.map(lambda x: x[first], solved)
+
+
+def _promising(neuron, g, V, target, bounds, scale) -> Int[Array, "choices solved"]:
+    """A few choices of channels, best first, as far as constant calcium can tell."""
+    rows = slice(3 - len(target), 3)
+    S = sensitivity(neuron, g, V)[rows]
+    unit = normaliser(neuron, g)
+    choices = jnp.array(_choices(neuron, len(target)))
+
+    def judge(free):
+        A = S[:, free]
+        wanted = target * unit - S @ g.at[free].set(0)
+        x = solve(A, wanted)
+        width = scale[free]
+        beyond = jnp.maximum(bounds.low[free] - x, x - bounds.high[free]) / width
+        beyond = jnp.nan_to_num(jnp.max(beyond), nan=jnp.inf)
+        return beyond, condition_number(A * width[None])
+
+    beyond, condition = jax.vmap(judge)(choices)
+    feasible = (beyond <= 0) & (condition < MAX_CONDITION)
+    # Ill-conditioned choices come near only on paper.
+    sound = condition < WELL_CONDITIONED
+    rank = jnp.where(sound, NUM_CHOICES + beyond, jnp.inf)
+    rank = jnp.where(feasible, -1 / condition, rank)
+    return choices[jnp.argsort(rank)[:NUM_CHOICES]]
+
+
+def _choices(neuron: Neuron, num: int) -> Int[np.ndarray, "choices solved"]:
+    # The normaliser moves all DICs alike and is never solved for.
+    names = [name for name in neuron.channel_names if name != neuron.normaliser]
+    chosen = itertools.combinations(neuron.index(*names), num)
+    return np.array(list(chosen), np.int32)
+
+
+def nearest_reachable(
+    neuron: Neuron,
+    g: Float[Array, " channels"],
+    V: Float[Array, ""],
+    target: Float[Array, " dics"],
+    bounds: Bounds,
+    num_steps: int = 60,
+) -> tuple[Float[Array, " channels"], Float[Array, ""]]:
+    """Conductances within finite bounds whose DICs at `V` come nearest to a target.
+
+    All of them move, from `g` on, by damped Gauss-Newton steps of those that are not
+    held back by a bound. Returns them, and the distance (Euclidean) that is left.
+    """
+    rows = slice(3 - len(target), 3)
+    width = bounds.high - bounds.low
+    as_g = lambda u: bounds.low + u * width
+    miss = lambda u: dics_of_one_cell(neuron, as_g(u), V)[rows] - target
+    square = lambda missed: jnp.sum(missed**2)
+
+    def step(_, carry):
+        u, missed, damping = carry
+        J = jax.jacfwd(miss)(u)
+        downhill = -J.T @ missed
+        held = ((u <= 0) & (downhill < 0)) | ((u >= 1) & (downhill > 0))
+        J = jnp.where(held[None], 0, J)
+        gram = J @ J.T
+        ridge = damping * (jnp.trace(gram) + 1e-12) * jnp.eye(len(J), dtype=J.dtype)
+        new = jnp.clip(u - J.T @ solve(gram + ridge, missed), 0, 1)
+        new_missed = miss(new)
+        better = square(new_missed) < square(missed)
+        return (
+            jnp.where(better, new, u),
+            jnp.where(better, new_missed, missed),
+            jnp.clip(jnp.where(better, damping / 4, 4 * damping), 1e-9, 1e6),
+        )
+
+    start = jnp.clip((g - bounds.low) / width, 0, 1)
+    start = (start, miss(start), jnp.full_like(V, 1e-3))
+    u, missed, _ = jax.lax.fori_loop(0, num_steps, step, start)
+    return as_g(u), jnp.sqrt(square(missed))

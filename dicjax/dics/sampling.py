@@ -1,0 +1,466 @@
+"""Populations that share dynamic input conductances and differ in the rest."""
+
+import collections
+from collections.abc import Mapping, Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from dicjax._core import check_bounds, check_conductances, check_targets
+from dicjax.dics.compensation import (
+    best_compensated,
+    Bounds,
+    compensated,
+    NO_THRESHOLD,
+    NOT_CONVERGED,
+    OK as OK,
+    Place,
+    solve_targets,
+    Solved,
+    STATUS as STATUS,
+)
+from dicjax.dics.conductances import thresholds
+from dicjax.neurons import Neuron
+
+
+Target = tuple[float, float]  # (g_s, g_u)
+At = str | float | Sequence[float]
+SAME_V = 0.02  # mV by which a threshold that was solved for may miss the first one
+BATCHES = (64, 1024, 8192)  # numbers of members that are compiled for
+
+
+class Population(eqx.Module):
+    """Members that were asked for the dynamic input conductances `targets`.
+
+    - `g`: maximal conductances, in mS/cm², ordered as the neuron's `channel_names`.
+    - `targets`: of every member, (g_s, g_u) or (g_f, g_s, g_u); with a further axis
+        where they are given at several potentials.
+    - `status`: index into `names`; only where it is "ok" do the DICs hit the targets,
+        or come as near as least squares can where these are more than what was solved.
+    - `residual`: largest absolute difference between DICs and targets.
+    - `num_draws`: free draws it took until this member was feasible.
+    - `V`: the potential (mV) at which the first target holds.
+    - `condition`: of the equations, their columns scaled alike.
+    - `limiting`: the channel that left its bounds furthest, or -1.
+    - `through`: the channels that were solved for.
+    - `channels`: their names.
+    """
+
+    g: Float[np.ndarray, "cells channels"]
+    targets: Float[np.ndarray, "cells ..."]
+    status: Int[np.ndarray, " cells"]
+    residual: Float[np.ndarray, " cells"]
+    num_draws: Int[np.ndarray, " cells"]
+    V: Float[np.ndarray, " cells"] | None = None
+    condition: Float[np.ndarray, " cells"] | None = None
+    limiting: Int[np.ndarray, " cells"] | None = None
+    through: Int[np.ndarray, "cells solved"] | None = None
+    channels: tuple[str, ...] = eqx.field(static=True, default=())
+    names: tuple[str, ...] = eqx.field(static=True, default=STATUS)
+
+    @property
+    def num_ok(self) -> int:
+        """How many members hit their target with admissible conductances."""
+        return int((self.status == OK).sum())
+
+    def __str__(self) -> str:
+        counts = np.bincount(self.status, minlength=len(self.names))
+        why = ", ".join(
+            f"{count} {name}"
+            for name, count in zip(self.names[1:], counts[1:], strict=True)
+            if count
+        )
+        text = f"{self.num_ok} of {len(self.g)} members ok"
+        return text + (f"; {why}" if why else "") + self._limits()
+
+    def _limits(self) -> str:
+        if self.limiting is None or not self.channels:
+            return ""
+        left = self.limiting[(self.status != OK) & (self.limiting >= 0)]
+        often = collections.Counter(self.channels[i] for i in left).most_common(3)
+        if not often:
+            return ""
+        said = ", ".join(f"{name} in {count}" for name, count in often)
+        return f" (beyond its bounds: {said})"
+
+
+def sample(
+    key: Key[Array, ""],
+    neuron: Neuron,
+    num: int,
+    *,
+    first: int = 0,
+    dtype: jnp.dtype | None = None,
+) -> Float[Array, "cells channels"]:
+    """Draws conductances uniformly from the Monte-Carlo box of the model.
+
+    **Arguments:**
+
+    - `key`: the randomness; a member depends on it and on its own number alone.
+    - `neuron`: the model; it must have a recipe, which holds the box.
+    - `num`: how many members to draw.
+    - `first`: the number of the first member, where a population is made in parts.
+    - `dtype`: of the conductances; by default that of JAX's floating-point numbers.
+
+    **Returns:**
+
+    Maximal conductances, in mS/cm², ordered as `neuron.channel_names`.
+
+    **Raises:**
+
+    - `ValueError`: if the model has no recipe.
+    """
+    box = jnp.asarray(neuron.box, dtype or float)
+    draw = lambda i: jr.uniform(jr.fold_in(key, i), box.shape, box.dtype) * box
+    return jax.vmap(draw)(first + jnp.arange(num))
+
+
+def compensate(
+    key: Key[Array, ""],
+    neuron: Neuron,
+    targets: Float[Array, "*dics"] | np.ndarray | Target | Sequence,
+    *,
+    num: int | None = None,
+    at: At = "V_ref",
+    through: str | Sequence[str] | None = None,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+    max_draws: int = 20,
+    first: int = 0,
+    dtype: jnp.dtype | None = None,
+) -> Population:
+    r"""Builds a population whose dynamic input conductances are given.
+
+    Most conductances are drawn as the model's recipe says; some are then solved for, so
+    that the DICs are the target. The equations are nonlinear, since calcium feels the
+    conductances that carry it; they are solved exactly, by damped Newton iterations
+    through automatic differentiation. Members that come out infeasible are drawn
+    again; what is still not "ok" after `max_draws` says so, and which channel stood in
+    the way.
+
+    **Arguments:**
+
+    - `key`: a member depends on this and on its number alone.
+    - `neuron`: the model; it must have a recipe.
+    - `targets`: $(g_s, g_u)$ or $(g_f, g_s, g_u)$, one for all members or one row per
+        member; where there are several potentials, a row for each of them.
+    - `num`: how many members; by default one per row of `targets`.
+    - `at`: where targets hold: "V_ref", the model's fixed reference, as published;
+        "V_th", every member's own threshold, which becomes one more unknown; a
+        potential in mV; or several of them.
+    - `through`: what is solved for: "recipe", the channels that the recipe names for
+        such a target; "best", of those that can reach it from a draw, the ones whose
+        equations are conditioned best; or names of channels, one per target, or fewer
+        where targets at several potentials are met by least squares. By default the
+        recipe's, and, for members that they could not make, the best.
+    - `bounds`: (lowest, highest) conductance by channel, in mS/cm². Others are
+        non-negative, and within the box where the recipe keeps to it.
+    - `max_draws`: how often a member is drawn before it is given up.
+    - `first`: the number of the first member, where a population is made in parts.
+    - `dtype`: of the computation; the default float if not given.
+
+    **Returns:**
+
+    A [`dicjax.Population`][] of exactly `num` members.
+
+    **Raises:**
+
+    - `ValueError`: if the model has no recipe; if targets are not finite or of another
+        shape; if channels are unknown, or too many or too few to be solved for; if
+        bounds contradict themselves.
+
+    ??? cite "Reference"
+
+        Fyon, Franci, Sacré & Drion (2024), PNAS Nexus 3(10), for compensation;
+        Brandoit, Ernst, Drion & Fyon (2025), arXiv 2509.12783, for the STG recipe.
+    """
+    neuron.required_recipe  # noqa: B018 - a model without a recipe is refused at once
+    dtype = jnp.dtype(dtype or jnp.zeros(()).dtype)
+    ask = _Asked(neuron, targets, num, at, through or "recipe", bounds, dtype)
+    made = _Made(ask)
+    for draw in range(max_draws):
+        wanting = np.flatnonzero(made.status != OK)
+        for members in _batches(wanting):
+            draw_key = jr.fold_in(key, draw)
+            made.keep(members, ask.compensate(draw_key, members, first))
+        if not len(wanting):
+            break
+    if through is None and (made.status != OK).any() and not ask.several:
+        ask = _Asked(neuron, targets, num, at, "best", bounds, dtype)
+        for members in _batches(np.flatnonzero(made.status != OK)):
+            draw_key = jr.fold_in(key, max_draws - 1)
+            made.keep(members, ask.compensate(draw_key, members, first), better=True)
+    return made.population()
+
+
+def impose(
+    neuron: Neuron,
+    g: Float[np.ndarray, "cells channels"],
+    targets: Float[np.ndarray, "rows ..."],
+    *,
+    at: At = "V_ref",
+    through: str | Sequence[str] | None = None,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+) -> Population:
+    """Moves given cells to given DICs, by the maximal conductances of a few channels.
+
+    **Arguments:**
+
+    - `neuron`: the model.
+    - `g`: conductances to start from, in mS/cm².
+    - `targets`, `at`, `bounds`: as [`dicjax.compensate`][] takes them.
+    - `through`: what is solved for; by default what the recipe says of each target, or
+        the best channels where there is no recipe.
+
+    **Returns:**
+
+    A [`dicjax.Population`][] in the same order; the other conductances are unchanged.
+
+    **Raises:**
+
+    - `ValueError`: as [`dicjax.compensate`][], and if conductances are bad.
+    """
+    check_conductances(neuron, g)
+    dtype = np.asarray(g).dtype
+    if through is None:
+        through = "recipe" if neuron.recipe is not None else "best"
+    ask = _Asked(neuron, targets, None, at, through, bounds, dtype)
+    if len(ask.rows) != len(g):
+        raise ValueError(
+            f"There are {len(g)} cells but {len(ask.rows)} targets: give one per cell."
+        )
+    made = _Made(ask)
+    for members in _batches(np.arange(len(g))):
+        made.keep(members, ask.impose(np.asarray(g)[members], members))
+    return made.population()
+
+
+class _Asked:
+    """What was asked for, checked, and the compiled ways of making it."""
+
+    def __init__(self, neuron, targets, num, at, through, bounds, dtype):
+        self.voltages = _voltages(neuron, at)
+        self.own = at == "V_th"
+        self.several = len(self.voltages) > 1
+        self.rows = check_targets(targets, num, len(self.voltages)).astype(dtype)
+        self.neuron = neuron.with_dtype(dtype)
+        self.through = _channels(neuron, through, self.rows.shape[1:], at)
+        self.bounds = bounds_of(neuron, bounds, dtype)
+
+    @property
+    def num_solved(self) -> int:
+        return (
+            self.rows.shape[2] if isinstance(self.through, str) else len(self.through)
+        )
+
+    def compensate(self, key, members, first) -> Solved:
+        g = _drawn(key, self.neuron, jnp.asarray(first + members), self.rows.dtype)
+        return self.impose(g, members)
+
+    def impose(self, g, members) -> Solved:
+        g = jnp.asarray(g)
+        V = np.tile(self.voltages, (len(g), 1))
+        if self.own:
+            first, _ = thresholds(self.neuron, g)
+            V[:, 0] = np.where(np.isfinite(first), first, V[:, 0])
+        solved = _impose(
+            self.neuron,
+            g,
+            jnp.asarray(V, g.dtype),
+            jnp.asarray(self.rows[members]),
+            # As an array, so that other channels compile nothing anew.
+            self.through if isinstance(self.through, str) else jnp.array(self.through),
+            self.bounds,
+            self.own,
+        )
+        solved = jax.tree.map(np.array, solved)
+        if self.own:
+            first, status = map(np.asarray, thresholds(self.neuron, solved.g))
+            other = (status != 0) | ~(np.abs(first - solved.V) <= SAME_V)
+            solved.status[other & (solved.status == OK)] = NO_THRESHOLD
+        return solved
+
+
+class _Made:
+    """The members made so far."""
+
+    def __init__(self, ask: _Asked):
+        num, dtype = len(ask.rows), ask.rows.dtype
+        self.ask = ask
+        self.g = np.zeros((num, len(ask.neuron.channels)), dtype)
+        self.status = np.full(num, NOT_CONVERGED, np.int32)
+        self.residual = np.full(num, np.inf, dtype)
+        self.V = np.full(num, np.nan, dtype)
+        self.condition = np.full(num, np.nan, dtype)
+        self.limiting = np.full(num, -1, np.int32)
+        self.through = np.zeros((num, ask.num_solved), np.int32)
+        self.num_draws = np.zeros(num, np.int32)
+
+    def keep(self, members, solved, *, better=False) -> None:
+        """Keeps what came of some members; with `better`, only what came out well."""
+        if better:
+            well = solved.status == OK
+            members = members[well]
+            solved = jax.tree.map(lambda x: x[well], solved)
+        for name in ("g", "status", "residual", "V", "condition", "limiting"):
+            getattr(self, name)[members] = getattr(solved, name)
+        self.through[members] = solved.through
+        if not better:
+            self.num_draws[np.unique(members)] += 1
+
+    def population(self) -> Population:
+        rows = self.ask.rows
+        return Population(
+            g=self.g,
+            targets=rows if self.ask.several else rows[:, 0],
+            status=self.status,
+            residual=self.residual,
+            num_draws=self.num_draws,
+            V=self.V,
+            condition=self.condition,
+            limiting=self.limiting,
+            through=self.through,
+            channels=self.ask.neuron.channel_names,
+        )
+
+
+def _voltages(neuron: Neuron, at: At) -> list[float]:
+    if isinstance(at, str):
+        if at not in ("V_ref", "V_th"):
+            raise ValueError(
+                f"`at` must be 'V_ref', 'V_th' or potentials in mV, got {at!r}."
+            )
+        return [float(neuron.V_ref)]
+    voltages = np.atleast_1d(np.asarray(at, float))
+    if voltages.ndim != 1 or not len(voltages) or not np.isfinite(voltages).all():
+        raise ValueError(f"Potentials must be finite numbers in mV, got {at}.")
+    if (np.abs(voltages) < 1).all():
+        raise ValueError(f"Potentials are in mV, got {at}: is that in volts?")
+    return voltages.tolist()
+
+
+def _channels(neuron, through, shape, at):
+    """Positions of the channels to solve for, or the rule by which they are chosen."""
+    voltages, dics = shape
+    wanted = voltages * dics
+    if at == "V_th" and dics != 2:
+        raise ValueError(
+            "At its own threshold a cell's DICs sum to zero: give (g_s, g_u) only, and "
+            f"g_f will be what is left; got {dics} targets."
+        )
+    if isinstance(through, str):
+        if through not in ("recipe", "best"):
+            raise ValueError(
+                "`through` must be 'recipe', 'best' or names of channels, got "
+                f"{through!r}."
+            )
+        if through == "recipe" and dics == 3:
+            channels = neuron.required_recipe.seed_channels
+            return neuron.index(*channels) if channels else "best"
+        return through
+    free = neuron.index(*through)
+    if len(set(free)) != len(free):
+        raise ValueError(f"Channels to solve for must differ, got {tuple(through)}.")
+    if len(free) > wanted:
+        raise ValueError(
+            f"{len(free)} conductances {tuple(through)} cannot be told by {wanted} "
+            f"input conductances: name {wanted} of them."
+        )
+    if len(free) < wanted and (voltages == 1 or not free):
+        raise ValueError(
+            f"{len(free)} conductances {tuple(through)} are too few to meet {wanted} "
+            f"input conductances: name {wanted} channels."
+        )
+    return free
+
+
+def bounds_of(
+    neuron: Neuron,
+    given: Mapping[str, tuple[float, float]] | None,
+    dtype: np.dtype,
+    *,
+    finite: bool = False,
+) -> Bounds:
+    """Bounds of all conductances (mS/cm²), where some are given."""
+    low = np.zeros(len(neuron.channels))
+    high = np.full(len(neuron.channels), np.inf)
+    recipe = neuron.recipe
+    if recipe is not None and (finite or recipe.bounded):
+        high = neuron.bounds.copy()
+    if finite and isinstance(neuron.normaliser, str):
+        (leak,) = neuron.index(neuron.normaliser)
+        least = neuron.required_recipe.ranges.get(neuron.normaliser, (0.0, 0.0))[0]
+        low[leak] = max(least, 0.05 * high[leak])
+    for name, (least, most) in (given or {}).items():
+        (channel,) = neuron.index(name)
+        check_bounds(name, least, most)
+        low[channel], high[channel] = least, most
+    return Bounds(jnp.asarray(low, dtype), jnp.asarray(high, dtype))
+
+
+def _batches(members: np.ndarray):
+    # Padding repeats the last member, whose result is then written twice over.
+    largest = BATCHES[-1]
+    for start in range(0, len(members), largest):
+        part = members[start : start + largest]
+        size = next(size for size in BATCHES if size >= len(part))
+        yield np.pad(part, (0, size - len(part)), mode="edge")
+
+
+@eqx.filter_jit
+def _impose(neuron, g, V, targets, through, bounds, own):
+    def one(g, V, target):
+        place = Place(V, own)
+        if isinstance(through, str) and through == "best":
+            scale = jnp.abs(g) + jnp.asarray(1e-6, g.dtype)
+            if neuron.recipe is not None:
+                scale = jnp.asarray(neuron.box, g.dtype)
+            return best_compensated(neuron, g, place, target, bounds, scale)
+        free = _pair(neuron, target[0]) if isinstance(through, str) else through
+        return compensated(neuron, g, place, target, free, bounds)
+
+    return jax.vmap(one)(g, V, targets)
+
+
+@eqx.filter_jit
+def _drawn(key, neuron, members, dtype):
+    """Free draws, made to spike regularly where the recipe says so."""
+    recipe = neuron.required_recipe
+
+    def one(member):
+        g = _draw(jr.fold_in(key, member), neuron, dtype)
+        if recipe.seed_targets is None:
+            return g
+        seed = jnp.asarray([recipe.seed_targets], dtype)
+        free = jnp.array(neuron.index(*recipe.seed_channels))
+        return solve_targets(neuron, g, Place(neuron.V_ref[None]), seed, free)
+
+    return jax.vmap(one)(members)
+
+
+def _draw(key, neuron, dtype):
+    recipe = neuron.required_recipe
+    names = neuron.channel_names
+    low, high = jnp.array([recipe.ranges.get(name, (0.0, 0.0)) for name in names]).T
+    leak_key, key = jr.split(key)
+    (leak,) = neuron.index("leak")
+    g = jr.uniform(key, (len(names),), dtype, low.astype(dtype), high.astype(dtype))
+    if not recipe.scaled_by_leak:
+        return g
+    a, b = recipe.ranges["leak"]
+    shape, scale = 3 * (a + b) ** 2 / (b - a) ** 2, (b - a) ** 2 / (6 * (a + b))
+    g_leak = scale * jr.gamma(leak_key, shape, dtype=dtype)
+    return (g * (g_leak / ((a + b) / 2))).at[leak].set(g_leak)
+
+
+def _pair(neuron, target):
+    g_s, g_u = target
+    holds = {"g_u < 0": g_u < 0, "g_s >= 0": g_s >= 0, "g_s < 0": g_s < 0}
+    *others, (_, last) = neuron.required_recipe.pairs
+    free = jnp.array(neuron.index(*last))
+    for rule, pair in reversed(others):
+        free = jnp.where(holds[rule], jnp.array(neuron.index(*pair)), free)
+    return free

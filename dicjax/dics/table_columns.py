@@ -1,0 +1,82 @@
+"""Columns of tables: values, unit and meaning."""
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float
+
+from dicjax.neurons import Neuron
+from dicjax.spikes import Features, LABELS
+
+
+DICS = ("g_f", "g_s", "g_u")
+
+Column = tuple[np.ndarray, str, str]  # values, unit, meaning
+
+
+def conductance_columns(neuron: Neuron, g: np.ndarray) -> dict[str, Column]:
+    """The columns of members and their conductances (mS/cm²)."""
+    return {
+        "member": (np.arange(len(g), dtype=np.int32), "", "number of the member"),
+        **{
+            f"g_{name}": (g[:, i], "mS/cm2", f"maximal conductance of {name}")
+            for i, name in enumerate(neuron.channel_names)
+        },
+    }
+
+
+def dic_columns(
+    dics: Float[np.ndarray, "cells 3"], V_th: Float[np.ndarray, " cells"]
+) -> dict[str, Column]:
+    """The columns of (g_f, g_s, g_u) at the reference potential and of thresholds."""
+    same = "input conductance at V_ref, divided by the model's normaliser"
+    kinds = zip(DICS, ("fast", "slow", "ultraslow"), strict=True)
+    return {
+        **{
+            name: (dics[:, i], "1", f"{kind} {same}")
+            for i, (name, kind) in enumerate(kinds)
+        },
+        "V_th": (V_th, "mV", "the member's own threshold; empty if it has none"),
+    }
+
+
+def feature_columns(features: Features) -> dict[str, Column]:
+    """The columns of features, of any number of cells."""
+    label = np.atleast_1d(np.asarray(features.label))
+    described = {
+        "rate": ("Hz", "firing rate, 1000 / mean_isi"),
+        "mean_isi": ("ms", "mean interspike interval"),
+        "cv": ("1", "coefficient of variation of interspike intervals"),
+        "period": ("ms", "burst period, onset to onset; empty if not bursting"),
+        "intra_burst_isi": ("ms", "mean interspike interval within bursts"),
+        "spikes_per_burst": ("1", "mean number of spikes in a burst"),
+        "duty_cycle": ("1", "share of the period from first to last spike of a burst"),
+    }
+    return {
+        "label": (np.array(LABELS)[label], "", f"firing pattern: {', '.join(LABELS)}"),
+        **{
+            name: (np.atleast_1d(np.asarray(getattr(features, name))), unit, meaning)
+            for name, (unit, meaning) in described.items()
+        },
+    }
+
+
+def table_of(columns: dict[str, Column], about: dict[str, str]) -> pa.Table:
+    """A table whose columns say their unit and meaning."""
+    # What is not defined is empty: spreadsheets do not know nan.
+    arrays = [pa.array(x, from_pandas=True) for x, *_ in columns.values()]
+    fields = [
+        pa.field(name, array.type, metadata={"unit": unit, "meaning": meaning})
+        for array, (name, (_, unit, meaning)) in zip(
+            arrays, columns.items(), strict=True
+        )
+    ]
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=about))
+
+
+def spike_lists(times: Float[np.ndarray, "cells spikes"]) -> pa.ListArray:
+    """Spike times, padded with infinity, as lists of their own."""
+    is_spike = np.isfinite(times)
+    offsets = np.append(0, np.cumsum(is_spike.sum(axis=1))).astype(np.int32)
+    return pa.ListArray.from_arrays(
+        pa.array(offsets), pa.array(times[is_spike].astype(np.float32))
+    )

@@ -1,0 +1,21 @@
+"""The errand that uses every room below: a recording in, a validated population out."""
+
+from dicjax.generation.config import (
+    GenerateConfig as GenerateConfig,
+)
+from dicjax.generation.generate import (
+    AUTO as AUTO,
+    Cancelled as Cancelled,
+    generate as generate,
+    infer as infer,
+    OutOfRange as OutOfRange,
+    suit as suit,
+    UNKNOWN as UNKNOWN,
+    UNLIKE as UNLIKE,
+)
+from dicjax.generation.result import (
+    FAILURES as FAILURES,
+    Generated as Generated,
+    grouped as grouped,
+    Round as Round,
+)

@@ -1,0 +1,20 @@
+"""How hard a population is searched for."""
+
+import dataclasses
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerateConfig:
+    """How hard a population is searched for."""
+
+    budget: int = 20_000
+    """Candidates simulated at most."""
+    spread: float = 2.0
+    """How far corrected candidates stray at first, in standard deviations of the
+    conductances of those that fire most alike."""
+    out_of_range: Literal["refuse", "try"] = "refuse"
+    """What to do with a recording unlike anything that the model does."""
+    robustness: bool = False
+    """Also try every delivered member with each conductance a fifth lower and higher,
+    with other currents, with noise and 10 °C warmer."""

@@ -1,0 +1,279 @@
+"""Spike times in, validated population out: what the command line and the app call."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import pathlib
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from dicjax._core import Advice, is_checkpoint, Remedy
+from dicjax.generation.config import GenerateConfig
+from dicjax.generation.result import Generated
+from dicjax.generation.search import Cancelled as Cancelled, Progress, Search
+from dicjax.inference import (
+    Checkpoint,
+    load_checkpoint,
+    Posterior,
+    posterior_of,
+    PRIORS,
+    read_trains,
+    shipped_checkpoint,
+    shipped_models,
+)
+from dicjax.neurons import MODELS
+from dicjax.recordings import examine
+from dicjax.spikes import (
+    as_train as as_train,
+    BURSTING,
+    Features,
+    features_of as features_of,
+    LABELS,
+    SILENT,
+    SpikeTrain,
+)
+
+
+AUTO = ("stg", "stg-prinz")  # what "auto" chooses from
+MAX_DISTANCE = 1.6  # factor by which the nearest members may miss a recording
+FEW_SPIKES = 40  # below which a user is warned
+UNLIKE = (
+    "is unlike anything the encoder knows: merged cells, or intervals more random than "
+    "the model's. Do not rely on the dynamic input conductances read from it"
+)
+UNKNOWN = f"The recording {UNLIKE}; members are judged by simulation all the same."
+PACKAGES = ("dicjax", "jax", "equinox", "diffrax", "numpy")
+
+
+class OutOfRange(ValueError):
+    """A recording that a model cannot fire like; the message says why."""
+
+
+def infer(
+    trains: Sequence[Float[np.ndarray, " spikes"] | SpikeTrain],
+    model: str = "stg",
+    *,
+    prior: str = "any",
+    checkpoint: pathlib.Path | None = None,
+) -> Posterior:
+    """Infers the dynamic input conductances (g_s, g_u) of neurons from their spikes.
+
+    **Arguments:**
+
+    - `trains`: spike times, in ms, of one neuron each.
+    - `model`: the model that the conductances are those of.
+    - `prior`: which neurons the posterior is over: "recipe", those that the model's
+        recipe draws, uniform in (g_s, g_u) for most models; "box", those with uniform
+        conductances; "any", both and more of what is rare among them.
+    - `checkpoint`: a trained encoder; the shipped one by default.
+
+    **Returns:**
+
+    A [`dicjax.Posterior`][] with a row per train; `in_distribution` says
+    which trains resemble what the encoder was trained on.
+
+    **Raises:**
+
+    - `ValueError`: if there is no such model, checkpoint or prior, or a train is
+        unsorted, negative, not finite or shorter than ten spikes.
+    """
+    checked = [as_train(train) for train in trains]
+    if not checked:
+        raise ValueError("There are no spike trains to infer anything from.")
+    if prior not in PRIORS:
+        raise ValueError(f"There is no prior {prior!r}; choose one of {PRIORS}.")
+    return _read(_named(model, checkpoint), checked, prior)[0]
+
+
+def _read(
+    loaded: Checkpoint, trains: Sequence[SpikeTrain], prior: str = "any"
+) -> tuple[Posterior, Float[np.ndarray, "trains latent"]]:
+    """Posteriors, and the encoder's summaries of the trains."""
+    if prior == "recipe" and loaded.neuron.required_recipe.bounded:
+        prior = "box"  # which is what the recipe draws from
+    times = [train.times for train in trains]
+    reading = read_trains(loaded.encoder, times, prior)
+    targets = [features_of(train) for train in trains]
+    labels = np.array([int(target.label) for target in targets])
+    calibration = loaded.calibration
+    ranks = calibration.ranks_of(prior, labels)
+    posterior = posterior_of(loaded.encoder, reading, ranks)
+    posterior = dataclasses.replace(
+        posterior,
+        distance=np.array([loaded.atlas.distance(target) for target in targets]),
+        max_distance=MAX_DISTANCE,
+        max_anomaly=float(calibration.max_anomaly[PRIORS.index(prior)]),
+    )
+    return posterior, np.asarray(reading.latent)
+
+
+def suit(train: Float[np.ndarray, " spikes"] | SpikeTrain) -> str:
+    """The stomatogastric model whose simulated members fire most like a train."""
+    return _load("auto", None, features_of(as_train(train)))[0].model
+
+
+def generate(
+    key: Key[Array, ""],
+    train: Float[np.ndarray, " spikes"] | SpikeTrain,
+    *,
+    model: str = "auto",
+    num: int = 1000,
+    tolerance: float = 0.10,
+    config: GenerateConfig = GenerateConfig(),
+    checkpoint: pathlib.Path | None = None,
+    on_progress: Progress | None = None,
+) -> Generated:
+    """Generates a population that provably fires like a recording.
+
+    The recording's DICs are inferred, members with those DICs are built and simulated,
+    and each is compared with the recording. Members that miss teach the next round how
+    conductances move features, until `num` are valid or the budget is spent. A valid
+    member is simulated again at half the time step, and counts only if it still is.
+    Those that are delivered are also tried from another start and, with
+    `config.robustness`, under changes of their conductances and surroundings.
+    Interrupted (by Ctrl-C, or by [`dicjax.Cancelled`][] from `on_progress`), it returns
+    what the rounds before found.
+
+    **Arguments:**
+
+    - `key`: everything random follows from it.
+    - `train`: spike times, in ms.
+    - `model`: a model's name, the folder of a checkpoint, or "auto" for the
+        stomatogastric model that fires most like the train.
+    - `num`: how many valid members are wanted.
+    - `tolerance`: how far each feature may be off, as a share.
+    - `config`: the budget and other choices.
+    - `checkpoint`: a trained encoder; the shipped one by default.
+    - `on_progress`: called with (what is being done, valid members, `num`), often.
+
+    **Returns:**
+
+    A [`dicjax.Generated`][].
+
+    **Raises:**
+
+    - `ValueError`: if the train is bad or silent, or the model unknown.
+    - [`dicjax.OutOfRange`][]: if no member of the model fires remotely like
+        the recording, unless `config.out_of_range` is "try".
+    """
+    started = time.time()
+    report = on_progress or (lambda stage, done, total: None)
+    if not 0 < tolerance < 1:
+        raise ValueError(f"`tolerance` must lie between 0 and 1, got {tolerance}.")
+    if num < 1:
+        raise ValueError(f"`num` must be at least 1, got {num}.")
+    train = as_train(train)
+    target = features_of(train)
+    if int(target.label) == SILENT:
+        raise ValueError("The recording is silent: there is nothing to fire like.")
+    report("reading the encoder", 0, num)
+    loaded, distances = _load(model, checkpoint, target)
+    chosen = loaded.model
+    if distances[chosen] > MAX_DISTANCE and config.out_of_range == "refuse":
+        raise OutOfRange(_out_of_range(train, target, loaded, distances))
+    posterior, latent = _read(loaded, [train])
+    search = Search(loaded, latent[0], target, tolerance, config, report, num)
+    search.run(key, posterior)
+    certificate = search.certify(key)
+    settings = {
+        "model_asked": model,
+        "config": dataclasses.asdict(config),
+        "distance_to_simulated_members": distances,
+        "encoder": {
+            name: loaded.header[name]
+            for name in ("config_hash", "encoder_hash", "date")
+        },
+        "interrupted": search.interrupted,
+        # Of the spikes that are delivered.
+        "dt_ms": loaded.neuron.required_recipe.dt / 2,
+        "warnings": warnings_about(train, posterior),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+    seconds = time.time() - started
+    return search.result(train, posterior, certificate, seconds, settings)
+
+
+def warnings_about(train: SpikeTrain, posterior: Posterior) -> list[str]:
+    """What a user should know about a recording before trusting what follows."""
+    warnings = []
+    if not posterior.in_distribution[0]:
+        warnings.append(UNKNOWN)
+    warnings += [finding.message for finding in examine(train)]
+    if train.num_spikes < FEW_SPIKES:
+        warnings.append(
+            f"{train.num_spikes} spikes are few to tell a firing pattern by: short "
+            "random trains can pass for bursts."
+        )
+    return warnings
+
+
+def _named(model: str, checkpoint: pathlib.Path | None = None) -> Checkpoint:
+    """The checkpoint of a model, by its name or by its own folder."""
+    if checkpoint is not None:
+        return load_checkpoint(checkpoint, model)
+    if model not in MODELS and is_checkpoint(model):
+        return load_checkpoint(model)
+    if model not in MODELS:
+        raise ValueError(
+            f"There is no model {model!r}; choose one of {', '.join(shipped_models())}"
+            ", or the folder of a checkpoint that `dicjax adapt` made."
+        )
+    folder = shipped_checkpoint(model)
+    return _kept(folder, model, (folder / "header.json").stat().st_mtime_ns)
+
+
+@functools.cache
+def _kept(folder: pathlib.Path, model: str, written: int) -> Checkpoint:
+    # Read once per process, unless it is written anew.
+    del written
+    return load_checkpoint(folder, model)
+
+
+def _load(model, checkpoint, target) -> tuple[Checkpoint, dict[str, float]]:
+    if model == "auto" and checkpoint is not None:
+        raise ValueError("Name the model that the checkpoint is for.")
+    first = [] if model == "auto" else [_named(model, checkpoint)]
+    # The others are looked at to say which model suits a recording better.
+    rest = [] if checkpoint is not None else [_named(x) for x in shipped_models()]
+    every = {x.model: x for x in [*first, *rest]} | {x.model: x for x in first}
+    distances = {name: x.atlas.distance(target) for name, x in every.items()}
+    if model != "auto":
+        return first[0], distances
+    return every[min(AUTO, key=lambda name: distances[name])], distances
+
+
+def _out_of_range(train, target, loaded, distances) -> Advice:
+    chosen = loaded.model
+    others = [name for name, x in distances.items() if x <= MAX_DISTANCE]
+    remedy = (
+        ("try ", Remedy("model", others[0]), ", which can")
+        if others
+        else (
+            "no model that ships can; to search all the same, use ",
+            Remedy("out_of_range", "try"),
+        )
+    )
+    miss = loaded.atlas.miss(target)
+    return Advice(
+        f"The recording lies outside what {chosen} can do: it is {describe(target)}, "
+        f"while {loaded.atlas.span(target)}{miss and f', and {miss}'}; ",
+        *remedy,
+        ".",
+        # A pause or a drift may be why.
+        *(Advice(" ", finding.message) for finding in examine(train)),
+    )
+
+
+def describe(target: Features) -> str:
+    """A train's pattern and main features, in words."""
+    label = LABELS[int(target.label)]
+    if int(target.label) == BURSTING:
+        return (
+            f"bursting with a period of {float(target.period):.0f} ms, "
+            f"{float(target.spikes_per_burst):.1f} spikes per burst and an intra-burst "
+            f"ISI of {float(target.intra_burst_isi):.1f} ms"
+        )
+    return f"{label} with a mean ISI of {float(target.mean_isi):.1f} ms"

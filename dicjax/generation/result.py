@@ -1,0 +1,234 @@
+"""What a search for a population ends with."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from dicjax.inference import Posterior
+from dicjax.neurons import Neuron
+from dicjax.populations import Certificate, wilson
+from dicjax.spikes import Features, SpikeTrain
+
+
+FAILURES = (
+    "did not fire",
+    "fired in another pattern",
+    "mean ISI off",
+    "ISI quartiles off",
+    "burst period off",
+    "intra-burst ISI off",
+    "spikes per burst off",
+    "simulation failed",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """One batch of candidates: how many were simulated and what came of them.
+
+    - `name`: where they came from.
+    - `num`: how many were simulated.
+    - `num_label`: how many of them fired in the recording's pattern.
+    - `num_valid`: how many of them were valid.
+    - `failures`: how many failed, by the first reason that applies.
+    """
+
+    name: str
+    num: int
+    num_label: int
+    num_valid: int
+    failures: dict[str, int]
+
+
+def grouped(rounds: Sequence[Round], most: int = 8) -> list[Round]:
+    """Rounds to look at: the first and, where there are many, others taken together."""
+    rest = rounds[1:]
+    size = -(-len(rest) // (most - 1))
+    if size < 2:
+        return list(rounds)
+    together = [_together(rest[i : i + size], i + 2) for i in range(0, len(rest), size)]
+    return [rounds[0], *together]
+
+
+def _together(rounds: Sequence[Round], first: int) -> Round:
+    last = first + len(rounds) - 1
+    failures = {why: 0 for of in rounds for why in of.failures}
+    for why in failures:
+        failures[why] = sum(of.failures.get(why, 0) for of in rounds)
+    return Round(
+        name=f"rounds {first} to {last}" if last > first else rounds[0].name,
+        num=sum(of.num for of in rounds),
+        num_label=sum(of.num_label for of in rounds),
+        num_valid=sum(of.num_valid for of in rounds),
+        failures=failures,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Generated:
+    """A population generated to fire like a recording.
+
+    Rows are members: first the accepted ones, as many as were asked for or found; where
+    fewer were found, the nearest of the others follow, with `accepted` false.
+
+    - `train`, `target`: the recording (or the window of it) and its features.
+    - `posterior`: over its (g_s, g_u), one row.
+    - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`.
+    - `dics`: (g_f, g_s, g_u) at `neuron.V_ref`; `V_th`: own threshold, in mV, or nan.
+    - `spike_times`: in ms, padded with inf; simulated for `duration`, of which the
+        first `discard` ms are left out.
+    - `features`: of the members; `distance`: the largest |ln(feature / target)|.
+    - `accepted`: valid within `tolerance`, and still so at half the time step;
+        `num_uncertified`: how many were valid only at the whole step.
+    - `certificate`: what else the accepted members stand, a row for each of them; none
+        where nothing was accepted or the run was interrupted.
+    - `num_asked`: how many members were asked for.
+    - `rounds`: what was simulated, in order.
+    - `participation_ratio`: effective number of directions in which the logarithms of
+        the accepted members' conductances vary.
+    - `settings`: everything else that the run depended on (seed, versions, ...).
+    """
+
+    neuron: Neuron
+    train: SpikeTrain
+    target: Features
+    posterior: Posterior
+    tolerance: float
+    num_asked: int
+    g: Float[np.ndarray, "cells channels"]
+    dics: Float[np.ndarray, "cells 3"]
+    V_th: Float[np.ndarray, " cells"]
+    spike_times: Float[np.ndarray, "cells spikes"]
+    features: Features
+    distance: Float[np.ndarray, " cells"]
+    accepted: Bool[np.ndarray, " cells"]
+    num_uncertified: int
+    certificate: Certificate | None
+    duration: float
+    discard: float
+    rounds: tuple[Round, ...]
+    participation_ratio: float
+    seconds: float
+    settings: dict[str, Any]
+
+    @property
+    def num_accepted(self) -> int:
+        """How many members are valid."""
+        return int(self.accepted.sum())
+
+    @property
+    def num_simulated(self) -> int:
+        """How many candidates were simulated in all."""
+        return sum(round.num for round in self.rounds)
+
+    def report(self) -> str:
+        """The outcome in a few sentences."""
+        first, *later = self.rounds
+        before = wilson(first.num_valid, first.num)
+        lines = [
+            f"{self.num_accepted} of {self.num_asked} members asked for fire like the "
+            f"recording within {self.tolerance:.0%} ({self.neuron.name}).",
+            f"{self.num_simulated} candidates were simulated. Of the first "
+            f"{first.num}, chosen before any simulation, {first.num_valid} were valid "
+            f"({before[0]:.1%} to {before[1]:.1%}).",
+        ]
+        if later:
+            num, valid = (
+                sum(x) for x in zip(*((r.num, r.num_valid) for r in later), strict=True)
+            )
+            low, high = wilson(valid, num)
+            lines.append(
+                f"Of {num} in later rounds, {valid} were ({low:.1%} to {high:.1%})."
+            )
+        if self.num_accepted:
+            lines.append(
+                "All of them remain valid at half the time step "
+                f"({self.num_uncertified} that did not were left out)."
+            )
+        num_found = sum(r.num_valid for r in self.rounds) - self.num_uncertified
+        if num_found > self.num_accepted:
+            lines.append(
+                f"They are those of {num_found} valid candidates that lie in the least "
+                "crowded places."
+            )
+        if np.isfinite(self.participation_ratio):
+            lines.append(
+                f"Their conductances vary in {self.participation_ratio:.1f} effective "
+                "directions."
+            )
+        if self.num_accepted < self.num_asked:
+            lines.append(f"The others mostly failed because: {self.main_failures()}.")
+        if self.certificate is not None:
+            lines += _stands(self.certificate, self.neuron.channel_names)
+        return "\n".join(lines)
+
+    def main_failures(self, num: int = 3) -> str:
+        """The commonest reasons for which candidates of the last round failed."""
+        failures = sorted(self.rounds[-1].failures.items(), key=lambda x: -x[1])
+        return ", ".join(f"{why} ({count})" for why, count in failures[:num] if count)
+
+
+def _stands(certificate: Certificate, channels: tuple[str, ...]) -> list[str]:
+    """What accepted members stand, a sentence for each kind of change."""
+    lines = []
+    along = certificate.along
+    share = lambda of: f"{of.valid.mean():.0%}"
+    by = lambda of: of.names[0].rpartition(" -")[2].replace(" %", "%")
+    kept = lambda of: f"{of.same_pattern.mean():.0%} keep the pattern."
+    if start := along("start"):
+        ((_, valid, low, high, _),) = start.shares()
+        lines.append(
+            f"From another start, {valid:.0%} ({low:.0%} to {high:.0%}) of the "
+            "accepted members fire so too"
+            + (
+                "."
+                if valid == 1
+                else "; the others have a second state, in which they rest or fire "
+                "otherwise."
+            )
+        )
+    if of := along("conductances"):
+        per_channel = of.valid.mean(axis=0).reshape(len(channels), 2).mean(axis=1)
+        least = int(np.argmin(per_channel))
+        lines.append(
+            f"With one conductance {by(of)} lower or higher, {share(of)} do on "
+            f"average, fewest with that of {channels[least]} "
+            f"({per_channel[least]:.0%}); {kept(of)}"
+        )
+    if of := along("current"):
+        lines.append(
+            f"With the applied current {by(of)} lower or higher, {share(of)} do on "
+            f"average; {kept(of)}"
+        )
+    if of := along("noise"):
+        lines.append(f"Under {of.names[0]}, {share(of)} do; {kept(of)}")
+    if of := along("temperature"):
+        lines.append(
+            f"At {of.names[0]}, {share(of)} do at the higher pace that comes with it; "
+            f"{kept(of)}"
+        )
+    return lines
+
+
+def first_failure(
+    features: Features,
+    errors: Float[np.ndarray, "cells 3"],
+    target: Features,
+    tolerance: float,
+    succeeded: Bool[np.ndarray, " cells"],
+) -> Int[np.ndarray, " cells"]:
+    """Index into `FAILURES` of the first reason each member is invalid for."""
+    label = np.asarray(features.label)
+    of_errors = {
+        1: (2, 2, 2),
+        2: (4, 5, 6),
+        3: (2, 3, 3),
+    }[int(target.label)]
+    off = ~(np.abs(errors) <= np.log1p(tolerance))
+    reasons = np.array(of_errors)[np.argmax(off, axis=1)]
+    reasons = np.where(label != int(target.label), 1, reasons)
+    reasons = np.where(label == 0, 0, reasons)
+    return np.where(succeeded, reasons, 7)

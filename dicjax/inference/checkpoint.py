@@ -1,0 +1,255 @@
+"""Encoders on disk: a JSON header that people read, and arrays by Orbax.
+
+A checkpoint holds an encoder, or an adapter that turns the encoder of another
+checkpoint to its model, and beside it all else that `generate` needs.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+import shutil
+from typing import Any
+
+import equinox as eqx
+import jax.random as jr
+import numpy as np
+from jaxtyping import PyTree
+
+from dicjax._core import (
+    check_files,
+    digest,
+    filled,
+    is_checkpoint,
+    leaves,
+    read_header,
+    shipped,
+    write_checkpoint,
+)
+from dicjax.inference.adapter import adapter, attach, combine
+from dicjax.inference.calibration import Calibration
+from dicjax.inference.config import DensityConfig, EmulatorConfig, EncoderConfig
+from dicjax.inference.density import Density
+from dicjax.inference.emulator import Emulator
+from dicjax.inference.encoder import Encoder, make_scales
+from dicjax.inference.library import Atlas
+from dicjax.neurons import load_neuron, MODELS, Neuron
+
+
+FORMAT = "dicjax-encoder"
+VERSION = 3
+NEURON_FILE = "neuron.py"  # in the checkpoint of a model that does not ship
+FOLDERS = ("encoder", "arrays")
+
+
+class Checkpoint(eqx.Module):
+    """A trained encoder with all that is needed to use it.
+
+    - `encoder`: the network.
+    - `calibration`: of its posteriors; see `Calibration`.
+    - `density`: of conductances; see `Density`.
+    - `emulator`: of members' activity; see `Emulator`.
+    - `atlas`: simulated members, to compare recordings with.
+    - `neuron`: the model.
+    - `header`: model, configuration, data, metrics, versions.
+    """
+
+    encoder: Encoder
+    calibration: Calibration
+    density: Density
+    emulator: Emulator
+    atlas: Atlas
+    neuron: Neuron
+    header: dict[str, Any] = eqx.field(static=True)
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.header["model"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """What an adapter is attached to: the checkpoint that `model` ships with.
+
+    - `rank`: of the adapter.
+    - `encoder_hash`: of the encoder it was trained on, and needs.
+    """
+
+    model: str
+    rank: int
+    encoder_hash: str
+
+
+def save_checkpoint(
+    path: pathlib.Path,
+    model: str,
+    encoder: Encoder,
+    calibration: Calibration,
+    density: Density,
+    density_config: DensityConfig,
+    emulator: Emulator,
+    emulator_config: EmulatorConfig,
+    atlas: Atlas,
+    about: dict[str, Any],
+    *,
+    base: Base | None = None,
+    neuron_file: pathlib.Path | None = None,
+) -> None:
+    """Writes a checkpoint folder, whole or not at all; an older one is replaced.
+
+    **Arguments:**
+
+    - `encoder`: an encoder, or with `base` one with an adapter attached, of which only
+        the adapter is kept.
+    - `about`: goes into the header as it is: how the data were made, metrics.
+    - `neuron_file`: the declaration of a model that does not ship, kept as a copy.
+    """
+    kept = encoder if base is None else adapter(encoder)
+    rest = (calibration, density, emulator, atlas)
+    config = {
+        "encoder": dataclasses.asdict(encoder.config),
+        "density": dataclasses.asdict(density_config)
+        | {"free": list(density.free), "num_context": density.context_center.size},
+        "emulator": dataclasses.asdict(emulator_config),
+        "base": None if base is None else dataclasses.asdict(base),
+        "neuron_file": None if neuron_file is None else _digest_file(neuron_file),
+    }
+    about = {
+        "model": model,
+        "encoder_hash": encoder_hash(kept),
+        "num_parameters": int(sum(x.size for x in leaves(kept))),
+        **about,
+    }
+
+    def add(folder):
+        if neuron_file is not None:
+            shutil.copyfile(neuron_file, folder / NEURON_FILE)
+
+    trees: dict[str, PyTree] = dict(zip(FOLDERS, (kept, rest), strict=True))
+    write_checkpoint(path, FORMAT, VERSION, config, trees, about, add=add)
+
+
+def load_checkpoint(path: pathlib.Path | str, model: str | None = None) -> Checkpoint:
+    """Reads a checkpoint.
+
+    **Arguments:**
+
+    - `path`: a folder that `save_checkpoint` wrote.
+    - `model`: the name of the model it must be for, if that matters.
+
+    **Raises:**
+
+    - `ValueError`: if the folder is not a checkpoint, is damaged, was made by another
+        version of the format, belongs to another model, or adapts an encoder other than
+        the one that ships; the message says which.
+    """
+    path = pathlib.Path(path)
+    header = read_header(path, FORMAT, VERSION)
+    if model is not None and header["model"] != model:
+        raise ValueError(
+            f"The checkpoint {path} is for the model {header['model']!r}, not for "
+            f"{model!r}; choose that model or another checkpoint."
+        )
+    check_files(path, header)
+    neuron = _neuron(path, header)
+    encoder, *rest = _skeleton(header["config"], len(neuron.channels))
+    encoder = filled(encoder, path / "encoder")
+    if header["config"]["base"] is not None:
+        encoder = _on_base(encoder, Base(**header["config"]["base"]), path)
+    rest = filled(tuple(rest), path / "arrays")
+    return Checkpoint(encoder, *rest, neuron=neuron, header=header)
+
+
+def shipped_checkpoint(model: str) -> pathlib.Path:
+    """The folder of the checkpoint that dicjax ships for `model`."""
+    folder = shipped(model)
+    if folder is None:
+        raise ValueError(
+            f"dicjax ships no encoder for the model {model!r}; make one with `dicjax "
+            f"adapt {model} --out FOLDER` and name it with `--model FOLDER`."
+        )
+    return folder
+
+
+def shipped_models() -> tuple[str, ...]:
+    """The models that dicjax ships a checkpoint for."""
+    return tuple(name for name in MODELS if shipped(name) is not None)
+
+
+def find_neuron(name: str) -> tuple[Neuron, pathlib.Path | None]:
+    """The neuron of a model's name, of a file that declares one, or of a checkpoint.
+
+    With it comes the file of its declaration, for a model that does not ship. Raises
+    `ValueError` where there is none, or where it fails a physical check.
+    """
+    if name in MODELS:
+        return MODELS[name](), None
+    path = pathlib.Path(name)
+    if is_checkpoint(path):
+        file = path / NEURON_FILE
+        return load_checkpoint(path).neuron, file if file.exists() else None
+    if path.suffix == ".py":
+        return load_neuron(path), path
+    raise ValueError(
+        f"There is no model {name!r}; choose one of {', '.join(MODELS)}, a Python file "
+        "that declares a neuron, or the folder of a checkpoint."
+    )
+
+
+def encoder_hash(encoder: Encoder) -> str:
+    """Tells encoders with other weights apart."""
+    hasher = hashlib.sha256()
+    for leaf in leaves(encoder):
+        hasher.update(f"{leaf.dtype}{leaf.shape}".encode())
+        hasher.update(np.ascontiguousarray(leaf).tobytes())
+    return hasher.hexdigest()[:12]
+
+
+def _neuron(path, header) -> Neuron:
+    if header["config"]["neuron_file"] is not None:
+        return load_neuron(path / NEURON_FILE)
+    if header["model"] not in MODELS:
+        raise ValueError(
+            f"The checkpoint {path} is for the model {header['model']!r}, which this "
+            f"dicjax does not have, only {', '.join(MODELS)}."
+        )
+    return MODELS[header["model"]]()
+
+
+def _skeleton(config, num_channels):
+    """What a checkpoint of this configuration holds, with no numbers in it yet."""
+    # Shapes alone: drawing weights, to be replaced, would take seconds.
+    encoder, density, emulator = eqx.filter_eval_shape(_networks, config, num_channels)
+    none = lambda *shape: np.zeros(shape, np.float32)
+    calibration = Calibration(none(0, 0, 0), none(0))
+    atlas = Atlas(none(0, 0), np.zeros(0, np.int32), none(0, 7))
+    return encoder, calibration, density, emulator, atlas
+
+
+def _networks(config, num_channels):
+    network = EncoderConfig(**config["encoder"])
+    encoder = Encoder(network, make_scales((0.0, 1.0), (0.0, 1.0)), key=jr.key(0))
+    if config["base"] is not None:
+        encoder = adapter(attach(jr.key(0), encoder, config["base"]["rank"]))
+    shape = dict(config["density"])
+    free, num_context = tuple(shape.pop("free")), shape.pop("num_context")
+    density = Density(
+        DensityConfig(**shape), free, num_channels, num_context, key=jr.key(0)
+    )
+    emulating = EmulatorConfig(**config["emulator"])
+    return encoder, density, Emulator(emulating, num_channels, key=jr.key(0))
+
+
+def _on_base(kept: Encoder, base: Base, path: pathlib.Path) -> Encoder:
+    own = load_checkpoint(shipped_checkpoint(base.model), base.model)
+    if own.header["encoder_hash"] != base.encoder_hash:
+        raise ValueError(
+            f"The checkpoint {path} adapts the encoder {base.encoder_hash} of "
+            f"{base.model}, but {own.header['encoder_hash']} is the one that ships "
+            "with this dicjax; adapt again."
+        )
+    return combine(kept, own.encoder)
+
+
+def _digest_file(path: pathlib.Path) -> str:
+    return digest(path.read_bytes())

@@ -1,0 +1,102 @@
+"""Everything a user may set, defined once for the API, command line and saved runs."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """The shape of an encoder."""
+
+    width: int = 64
+    """Features per interval."""
+    radius: int = 6
+    """Neighbours on either side that an interval is seen with."""
+    num_frequencies: int = 6
+    """Sinusoids per interval."""
+    num_slots: int = 4
+    """Queries that attend to all intervals."""
+    num_heads: int = 4
+    """Attention heads per block."""
+    num_blocks: int = 1
+    """Self-attention blocks among the slots."""
+    latent: int = 16
+    """Size of the summary of a spike train."""
+    hidden: int = 128
+    """Width of the networks between the summary and the posteriors."""
+    num_components: int = 6
+    """Gaussians in a posterior."""
+    max_spikes: int = 96
+    """Spikes read at once; longer trains are read in windows."""
+    num_windows: int = 8
+    """Windows that a longer train is read in."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How an encoder is trained."""
+
+    num_steps: int = 48_000
+    """Optimiser steps."""
+    batch_size: int = 256
+    """Trains per step."""
+    learning_rate: float = 2e-3
+    """Peak learning rate, reached after a warm-up and left along a cosine; a third of
+    the steps then starts again from half of it."""
+    weight_decay: float = 1e-4
+    """Decoupled weight decay."""
+    max_jitter: float = 5.0
+    """Largest standard deviation of spike-time jitter, in ms."""
+    max_missed: float = 0.05
+    """Largest share of spikes missed."""
+    max_spurious: float = 0.03
+    """Largest share of spikes that are none of the neuron's."""
+    max_drift: float = 0.2
+    """Largest change of rate over a train, as a share."""
+    anomalies: float = 0.15
+    """Share of trains that are turned into what no single neuron fires."""
+    seed: int = 0
+    """Seed of everything random."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterConfig:
+    """How an encoder is turned to another model."""
+
+    rank: int = 16
+    """Rank of what is added to each weight matrix."""
+    members: int = 100_000
+    """How many neurons to simulate."""
+    training: TrainingConfig = TrainingConfig(num_steps=12_000)
+    """How the adapter is trained."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DensityConfig:
+    """The shape of a density of conductances, and how it is trained."""
+
+    width: int = 64
+    """Width of its networks."""
+    num_components: int = 8
+    """Gaussians per conductance."""
+    num_steps: int = 8_000
+    """Optimiser steps."""
+    batch_size: int = 1024
+    """Members per step."""
+    learning_rate: float = 2e-3
+    """Peak learning rate."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EmulatorConfig:
+    """The shape of an emulator, and how it is trained."""
+
+    width: int = 128
+    """Width of its network."""
+    num_layers: int = 4
+    """Layers."""
+    num_steps: int = 12_000
+    """Optimiser steps."""
+    batch_size: int = 1024
+    """Members per step."""
+    learning_rate: float = 2e-3
+    """Peak learning rate."""

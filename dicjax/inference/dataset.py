@@ -1,0 +1,397 @@
+"""Simulated neurons to learn from: conductances, their DICs and their spike trains."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from dicjax.dics import compensate, dynamic_input_conductances, OK, sample, threshold
+from dicjax.inference.encoder import PRIORS
+from dicjax.neurons import Neuron
+from dicjax.simulation import AbstractStimulus, applied, NoisyCurrent, simulate
+from dicjax.spikes import Features, LABELS, spike_features
+
+
+MAX_SPIKES = 512  # kept of a train
+SHARD_SIZE = 8192  # members simulated, and written, at once
+SPREAD = 0.2  # of log conductances around an enriched parent
+BIN = 0.25  # of log features, within which activities count as alike
+SHARES = {"tonic": 0.15, "bursting": 0.75, "irregular": 0.1}  # of enriched parents
+NARROWEST, AT_ONCE = 64, 131_072  # spikes for which there is room in a row, and in all
+SAMPLERS = ("recipe", "gamma", "box", "rare")
+PRIOR_OF = {"recipe": "recipe", "gamma": "any", "box": "box", "rare": "any"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where a part of a data set comes from.
+
+    - `sampler`: "recipe" draws (g_s, g_u) uniformly and compensates; "box" draws
+        conductances uniformly, "gamma" from gamma distributions of the same mean and
+        variance; "rare" perturbs those members drawn so far whose activity is rarest,
+        which fills the slow and the odd corners of what a model can do.
+    - `num`: how many members to simulate.
+    - `sigma`: noise, in µA/cm².
+    """
+
+    sampler: str
+    num: int
+    sigma: float = 0.0
+
+    def __post_init__(self):
+        if self.sampler not in SAMPLERS:
+            raise ValueError(
+                f"There is no sampler {self.sampler!r}; choose one of {SAMPLERS}."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Simulated members.
+
+    - `g`: conductances, in mS/cm².
+    - `dics`: (g_f, g_s, g_u) at the model's reference potential.
+    - `V_th`: own threshold, in mV; nan where there is none.
+    - `sigma`: noise, in µA/cm².
+    - `sampler`: index into `SAMPLERS`.
+    - `spike_times`: in ms, padded with infinity.
+    - `num_left_out`: members that were drawn but are missing, by reason.
+    """
+
+    g: Float[np.ndarray, "cells channels"]
+    dics: Float[np.ndarray, "cells 3"]
+    V_th: Float[np.ndarray, " cells"]
+    sigma: Float[np.ndarray, " cells"]
+    sampler: np.ndarray
+    spike_times: Float[np.ndarray, "cells spikes"]
+    num_left_out: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.g)
+
+    def __getitem__(self, members) -> "Dataset":
+        rows = {name: getattr(self, name)[members] for name in COLUMNS}
+        return Dataset(**rows, num_left_out=self.num_left_out)
+
+
+COLUMNS = ("g", "dics", "V_th", "sigma", "sampler", "spike_times")
+
+
+def default_sources(neuron: Neuron, num: int) -> tuple[Source, ...]:
+    """How `num` members are spread over samplers, a third of them with noise.
+
+    A model whose recipe fills its Monte-Carlo box starts from the box; one whose recipe
+    is a population of its own starts from that, with a seventh from the box beside it.
+    """
+    recipe = neuron.required_recipe
+    if recipe.bounded:
+        start = (("box", 0.45), ("gamma", 0.05))
+    else:
+        start = (("recipe", 0.75), ("box", 0.1), ("gamma", 0.03))
+    rest = 1 - sum(share for _, share in start)
+    stages = (*start, *(("rare", rest / 3),) * 3)
+    quiet = [Source(name, round(share * num * 2 / 3)) for name, share in stages]
+    noisy = [
+        Source(name, round(share * num / 3 / len(recipe.noise)), sigma)
+        for name, share in ((start[0][0], start[0][1]), ("rare", 1 - start[0][1]))
+        for sigma in recipe.noise
+    ]
+    return (*quiet, *noisy)
+
+
+def test_sources(neuron: Neuron, num: int) -> tuple[Source, ...]:
+    """What an encoder is tested on: members by the recipe, with and without noise, and,
+    where the recipe is another, `num / 2` uniform over the box."""
+    recipe = neuron.required_recipe
+    name = "box" if recipe.bounded else "recipe"
+    noisy = [Source(name, num // 2, sigma) for sigma in recipe.noise]
+    box = () if recipe.bounded else (Source("box", num // 2),)
+    return (Source(name, num), *noisy, *box)
+
+
+def make_dataset(
+    key: Key[Array, ""],
+    neuron: Neuron,
+    sources: Sequence[Source],
+    *,
+    shard_size: int = SHARD_SIZE,
+    load: Callable[[int, int], Dataset | None] = lambda stage, first: None,
+    save: Callable[[int, int, Dataset], None] = lambda stage, first, shard: None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Simulates a training set, one source after the other, shard by shard.
+
+    **Arguments:**
+
+    - `key`: everything random follows from it; a member depends on the key, its source
+        and its number alone, so that the size of shards changes nothing.
+    - `neuron`: the model; its recipe gives ranges, durations and the time step.
+    - `sources`: what to draw, in order: "rare" looks at all that came before.
+    - `shard_size`: members simulated at once.
+    - `load`, `save`: where shards are kept, by source and first member; see
+        `Shards`.
+    - `on_progress`: called with (done, total) members.
+
+    **Returns:**
+
+    A `Dataset`. Members that failed, that fired more than memory
+    holds, that fell outside the ranges of DICs the recipe names, or that could not be
+    compensated are left out, and counted.
+    """
+    total = sum(source.num for source in sources)
+    report = on_progress or (lambda done, total: None)
+    stages: list[Dataset] = []
+    done = 0
+    for number, source in enumerate(sources):
+        make = begin_source(key, neuron, source, number, stages)
+        shards = []
+        for first in range(0, source.num, shard_size):
+            num = min(shard_size, source.num - first)
+            shard = load(number, first)
+            if shard is None:
+                within = lambda i, n, at=done + first, num=num: report(
+                    at + num * i // n, total
+                )
+                shard = make(first, num, within)
+                save(number, first, shard)
+            shards.append(shard)
+            report(done + first + num, total)
+        stages.append(joined(shards))
+        done += source.num
+    return joined(stages)
+
+
+def begin_source(
+    key: Key[Array, ""],
+    neuron: Neuron,
+    source: Source,
+    number: int,
+    earlier: Sequence[Dataset],
+) -> Callable[[int, int, Callable[[int, int], None] | None], Dataset]:
+    """What makes members of the source of this number: given the first, how many, and
+    whom to tell of progress. `earlier` are those of the sources before."""
+    draw_key, noise_key = jr.split(jr.fold_in(key, number))
+    draw = _drawer(draw_key, neuron, source, earlier)
+    return lambda first, num, report: _simulate(
+        noise_key, neuron, source, *draw(first, num), report
+    )
+
+
+def priors_of(dataset: Dataset) -> Int[np.ndarray, " cells"]:
+    """For every member the index of the narrowest prior that it is a draw of."""
+    of_sampler = [PRIORS.index(PRIOR_OF[name]) for name in SAMPLERS]
+    return np.array(of_sampler, np.int32)[dataset.sampler]
+
+
+def features_of_all(spike_times: Float[np.ndarray, "cells spikes"]) -> Features:
+    """Features of many trains, in pieces of few shapes.
+
+    A train is looked at in a row as wide as its own spikes need, which takes less time,
+    and gives what it would give among any others, to the last digit.
+    """
+    room = spike_times.shape[1]
+    needed = np.isfinite(spike_times).sum(axis=1)
+    width_of = lambda num: 1 << max(num - 1, NARROWEST - 1).bit_length()
+    widths = np.array([width_of(num) for num in range(room + 1)])[needed]
+    who, pieces = [], []
+    for width in np.unique(widths).tolist() or [NARROWEST]:  # one piece, if of nobody
+        (members,) = np.nonzero(widths == width)
+        size = max(1, AT_ONCE // width)
+        for start in range(0, max(len(members), 1), size):
+            some = members[start : start + size]
+            rows = np.full((size, width), np.inf, spike_times.dtype)
+            rows[: len(some), :room] = spike_times[some, :width]
+            found = spike_features(rows)
+            who.append(some)
+            pieces.append(jax.tree.map(lambda x, n=len(some): np.asarray(x)[:n], found))
+    back = np.argsort(np.concatenate(who))
+    return jax.tree.map(lambda *x: np.concatenate(x)[back], *pieces)
+
+
+def rarity(drawn: Dataset) -> Float[np.ndarray, " cells"]:
+    """Weights by which every kind of activity is drawn alike, bursting most of all."""
+    features = features_of_all(drawn.spike_times)
+    label = np.asarray(features.label)
+    coordinates = np.zeros((len(drawn), 3))
+    columns = {
+        "tonic": ("mean_isi",),
+        "bursting": ("period", "intra_burst_isi", "spikes_per_burst"),
+        "irregular": ("mean_isi", "cv"),
+    }
+    weights = np.zeros(len(drawn))
+    for name, share in SHARES.items():
+        members = (label == LABELS.index(name)) & (drawn.sigma == 0)
+        values = np.stack([np.asarray(getattr(features, c)) for c in columns[name]])
+        members &= (values > 0).all(axis=0)
+        coordinates[members, : len(values)] = np.log(values[:, members].T)
+        bins = np.floor(coordinates[members] / BIN).astype(int)
+        _, which, counts = np.unique(
+            bins, axis=0, return_inverse=True, return_counts=True
+        )
+        if len(counts):
+            weights[members] = share / (len(counts) * counts[which.ravel()])
+    if not weights.any():
+        raise ValueError(
+            "None of the members drawn so far fires: there is nothing to learn from. "
+            "Widen the recipe's ranges or give it a `current`."
+        )
+    return weights / weights.sum()
+
+
+# What a stage draws: (first, num) to conductances, DICs and how many were left out.
+Drawn = tuple[np.ndarray, np.ndarray, dict[str, int]]
+
+
+def _drawer(key, neuron, source, stages) -> Callable[[int, int], Drawn]:
+    if source.sampler == "recipe":
+        return lambda first, num: draw_by_recipe(key, neuron, first, num)
+    if source.sampler == "rare":
+        g_of = _around_rare(key, neuron, joined(stages))
+    elif source.sampler == "gamma":
+        g_of = lambda first, num: _gamma(key, neuron, first, num)
+    else:
+        g_of = lambda first, num: np.asarray(sample(key, neuron, num, first=first))
+
+    def draw(first, num):
+        g = g_of(first, num)
+        V_ref = neuron.V_ref
+        dics = np.asarray(dynamic_input_conductances(neuron, g, V_ref))
+        low, high = _ranges(neuron).astype(dics.dtype)
+        inside = ((low <= dics[:, 1:]) & (dics[:, 1:] <= high)).all(axis=1)
+        left = {"outside the range of DICs": int((~inside).sum())}
+        return g[inside], np.flatnonzero(inside), left
+
+    return draw
+
+
+def _ranges(neuron):
+    recipe = neuron.required_recipe
+    return np.transpose((recipe.g_s, recipe.g_u))
+
+
+def draw_by_recipe(key: Key[Array, ""], neuron: Neuron, first: int, num: int) -> Drawn:
+    """Members whose (g_s, g_u) are uniform over the recipe's ranges."""
+    low, high = _ranges(neuron)
+    target_key, draw_key = jr.split(key)
+    unit = _uniform(target_key, first, num, 2)
+    targets = low + np.asarray(unit) * (high - low)
+    population = compensate(draw_key, neuron, targets, first=first, through="recipe")
+    ok = population.status == OK
+    left = {"not compensated": int((~ok).sum())}
+    return population.g[ok], np.flatnonzero(ok), left
+
+
+def _uniform(key, first, num, width):
+    draw = lambda i: jr.uniform(jr.fold_in(key, i), (width,))
+    return jax.vmap(draw)(first + jnp.arange(num))
+
+
+def _gamma(key, neuron, first, num):
+    # A uniform variable over (0, b) has mean b / 2 and variance b^2 / 12.
+    box = neuron.box
+    draw = lambda i: jr.gamma(jr.fold_in(key, i), 3.0, (len(box),))
+    unit = np.asarray(jax.vmap(draw)(first + jnp.arange(num)))
+    return np.minimum(unit * (box / 6), neuron.bounds).astype(unit.dtype)
+
+
+def _around_rare(key, neuron, drawn):
+    heights = np.cumsum(rarity(drawn))
+    bounds = neuron.bounds
+
+    def draw(first, num):
+        parent_key, noise_key = jr.split(key)
+        u = np.asarray(_uniform(parent_key, first, num, 1))[:, 0]
+        parents = np.minimum(np.searchsorted(heights, u), len(heights) - 1)
+        normal = lambda i: jr.normal(jr.fold_in(noise_key, i), (len(bounds),))
+        noise = np.asarray(jax.vmap(normal)(first + jnp.arange(num)))
+        g = drawn.g[parents] * np.exp(SPREAD * noise)
+        return np.minimum(g, bounds).astype(drawn.g.dtype)
+
+    return draw
+
+
+def _simulate(key, neuron, source, g, numbers, left, report) -> Dataset:
+    recipe = neuron.required_recipe
+    if len(g) == 0:
+        g = np.zeros((0, len(neuron.channels)), np.float32)
+        run_times, good = np.zeros((0, 1), np.float32), np.zeros(0, bool)
+    else:
+        run = simulate(
+            neuron,
+            g,
+            recipe.duration,
+            discard=recipe.discard,
+            dt=recipe.dt,
+            stimulus=stimulus_of(key, source.sigma, recipe.current, numbers),
+            on_progress=report,
+        )
+        good = run.succeeded & ~run.overflowed
+        left = left | {
+            "diverged": int((~run.succeeded).sum()),
+            "overflowed": int((run.overflowed & run.succeeded).sum()),
+        }
+        run_times = run.spike_times
+    g = g[good]
+    num = len(g)
+    times = np.full((num, min(MAX_SPIKES, run_times.shape[1])), np.inf, np.float32)
+    times[:] = run_times[good, :MAX_SPIKES]
+    return Dataset(
+        g=g.astype(np.float32),
+        dics=measured(
+            g, lambda g: dynamic_input_conductances(neuron, g, neuron.V_ref), 3
+        ),
+        V_th=measured(g, lambda g: threshold(neuron, g).V[:, None], 1)[:, 0],
+        sigma=np.full(num, source.sigma, np.float32),
+        sampler=np.full(num, SAMPLERS.index(source.sampler), np.int8),
+        spike_times=times,
+        num_left_out={name: count for name, count in left.items() if count},
+    )
+
+
+def stimulus_of(
+    key: Key[Array, ""],
+    sigma: float,
+    current: float,
+    numbers: Int[np.ndarray, " cells"],
+) -> AbstractStimulus | None:
+    """A current with noise, of each member's own; both in µA/cm²."""
+    if sigma:
+        return NoisyCurrent(key, sigma, current, jnp.asarray(numbers, jnp.int32))
+    return applied(current)
+
+
+def measured(
+    g: Float[np.ndarray, "cells channels"],
+    measure: Callable[[np.ndarray], Array],
+    width: int,
+) -> Float[np.ndarray, "cells _"]:
+    """`measure` of all cells, in pieces of one size, for which alone it is compiled."""
+    pieces = [np.zeros((0, width), np.float32)]
+    for start in range(0, len(g), SHARD_SIZE):
+        piece = g[start : start + SHARD_SIZE]
+        padded = np.pad(piece, ((0, SHARD_SIZE - len(piece)), (0, 0)), mode="edge")
+        pieces.append(np.asarray(measure(padded), np.float32)[: len(piece)])
+    return np.concatenate(pieces)
+
+
+def joined(parts: Sequence[Dataset]) -> Dataset:
+    """Several data sets as one."""
+    width = max(part.spike_times.shape[1] for part in parts)
+    left: dict[str, int] = {}
+    for part in parts:
+        for name, count in part.num_left_out.items():
+            left[name] = left.get(name, 0) + count
+    rows = {}
+    for name in COLUMNS[:-1]:
+        rows[name] = np.concatenate([getattr(part, name) for part in parts])
+    times = np.full((sum(map(len, parts)), width), np.inf, np.float32)
+    start = 0
+    for part in parts:
+        own = part.spike_times
+        times[start : start + len(own), : own.shape[1]] = own
+        start += len(own)
+    return Dataset(**rows, spike_times=times, num_left_out=left)

@@ -1,0 +1,281 @@
+r"""An emulator: what a member fires like, told from its conductances in microseconds.
+
+A small network learns from simulated members how conductances make firing patterns and
+features. It is right within a few percent for most members, which is enough to choose
+and to correct candidates before any of them is simulated; whether a member is valid,
+simulation alone decides.
+
+For every feature it tells a Laplace distribution, so that it knows where it knows
+little: next to a bifurcation, where a spike is added to a burst.
+
+Being differentiable, it also says how conductances have to change for a member to fire
+like a recording: `polish` takes Gauss-Newton steps of least change,
+which keep what the features do not feel, and so keep members apart.
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from dicjax._core import descend, solve
+from dicjax.inference.config import EmulatorConfig
+from dicjax.neurons import strong
+from dicjax.spikes import BURSTING, IRREGULAR, LABELS, TONIC
+
+
+FLOOR = 1e-3  # of a channel's bound: what counts as none of it
+NARROWEST = 3e-3  # of ln(feature): no network is surer than this
+NUM_FEATURES = 7  # logarithms, as an atlas holds them
+SPIKES_PER_BURST = 3  # among these
+# Of these logarithms, those that decide whether a member is valid, by pattern.
+DECISIVE = {TONIC: (0,), BURSTING: (1, 2, 3), IRREGULAR: (0, 4, 5, 6)}
+NUM_STEPS = 6  # of Gauss and Newton
+RIDGE = 1e-2
+# What one step takes at most: of ln(feature / target), of a log probability.
+STRIDES = (*(0.3,) * NUM_FEATURES, 3.0)
+LONGEST = 1.0  # step, in standard deviations of log conductances
+
+
+def log_conductances(
+    g: Float[np.ndarray, "cells channels"], bounds: Float[np.ndarray, " channels"]
+) -> Float[np.ndarray, "cells channels"]:
+    """Logarithms of conductances (mS/cm²), a thousandth of their bounds at least."""
+    return np.log(np.maximum(g, FLOOR * bounds)).astype(np.float32)
+
+
+class Guess(eqx.Module):
+    """What a member probably fires like.
+
+    - `labels`: log probabilities of the firing patterns.
+    - `features`: logarithms, as an atlas holds them; `spread`: their Laplace scales.
+    """
+
+    labels: Float[Array, "*cells 4"]
+    features: Float[Array, "*cells 7"]
+    spread: Float[Array, "*cells 7"]
+
+
+class Emulator(eqx.Module):
+    """A network from log conductances to firing patterns and features.
+
+    - `bounds`: of every conductance, in mS/cm².
+    - `center`, `scale`: of log conductances; `feature_center`, `feature_scale`: of
+        logarithms of features.
+    """
+
+    layers: tuple[eqx.nn.Linear, ...]
+    last: eqx.nn.Linear
+    bounds: Float[Array, " channels"] = eqx.field(converter=strong)
+    center: Float[Array, " channels"] = eqx.field(converter=strong)
+    scale: Float[Array, " channels"] = eqx.field(converter=strong)
+    feature_center: Float[Array, " 7"] = eqx.field(converter=strong)
+    feature_scale: Float[Array, " 7"] = eqx.field(converter=strong)
+
+    def __init__(
+        self, config: EmulatorConfig, num_channels: int, *, key: Key[Array, ""]
+    ):
+        keys = jr.split(key, config.num_layers + 1)
+        sizes = (num_channels, *(config.width,) * config.num_layers)
+        self.layers = tuple(
+            eqx.nn.Linear(a, b, key=k)
+            for a, b, k in zip(sizes[:-1], sizes[1:], keys[:-1], strict=True)
+        )
+        size = len(LABELS) + 2 * NUM_FEATURES
+        self.last = eqx.nn.Linear(config.width, size, key=keys[-1])
+        self.bounds = self.scale = strong(np.ones(num_channels))
+        self.center = strong(np.zeros(num_channels))
+        self.feature_center = strong(np.zeros(NUM_FEATURES))
+        self.feature_scale = strong(np.ones(NUM_FEATURES))
+
+    def __call__(self, log_g: Float[Array, " channels"]) -> Guess:
+        """Guesses what one member fires like, from logarithms of its conductances."""
+        lowest = jnp.log(FLOOR * self.bounds)
+        x = (jnp.maximum(log_g, lowest) - self.center) / self.scale
+        first, *rest = self.layers
+        x = jax.nn.silu(first(x))
+        for layer in rest:
+            x = x + jax.nn.silu(layer(x))
+        labels, means, widths = jnp.split(
+            self.last(x), (len(LABELS), len(LABELS) + NUM_FEATURES)
+        )
+        return Guess(
+            jax.nn.log_softmax(labels),
+            self.feature_center + self.feature_scale * means,
+            NARROWEST + self.feature_scale * jax.nn.softplus(widths - 2),
+        )
+
+
+@eqx.filter_jit
+def guess(emulator: Emulator, log_g: Float[Array, "cells channels"]) -> Guess:
+    """Guesses what members fire like."""
+    return jax.vmap(emulator)(log_g)
+
+
+def train_emulator(
+    key: Key[Array, ""],
+    g: Float[np.ndarray, "cells channels"],
+    labels: Int[np.ndarray, " cells"],
+    features: Float[np.ndarray, "cells 7"],
+    weights: Float[np.ndarray, " cells"],
+    bounds: Float[np.ndarray, " channels"],
+    config: EmulatorConfig,
+    *,
+    on_progress: Callable[[int, int, float], None] | None = None,
+) -> Emulator:
+    """Fits an emulator to members simulated without noise.
+
+    **Arguments:**
+
+    - `g`: conductances, in mS/cm².
+    - `labels`, `features`: what they fire like; logarithms, nan where undefined.
+    - `weights`: how often each member is drawn.
+    - `bounds`: of the conductances.
+    - `on_progress`: called with (step, number of steps, loss).
+    """
+    log_g = log_conductances(g, bounds)
+    emulator = _scaled(
+        Emulator(config, g.shape[1], key=key), log_g, features, np.asarray(bounds)
+    )
+    return descend(
+        emulator,
+        _learned(emulator),
+        emulator_loss,
+        (log_g, labels, features),
+        weights,
+        num_steps=config.num_steps,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        on_progress=on_progress,
+    )
+
+
+def _scaled(emulator, log_g, features, bounds):
+    known = np.isfinite(features)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, features, 0).sum(axis=0) / count
+    variance = np.where(known, (features - mean) ** 2, 0).sum(axis=0) / count
+    values = (
+        bounds,
+        log_g.mean(axis=0),
+        np.maximum(log_g.std(axis=0), 1e-3),
+        mean,
+        np.maximum(np.sqrt(variance), 1e-3),
+    )
+    scaled = eqx.tree_at(_fixed, emulator, tuple(jnp.asarray(x) for x in values))
+    return jax.tree.map(
+        lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, scaled
+    )
+
+
+def _fixed(e: Emulator):
+    return e.bounds, e.center, e.scale, e.feature_center, e.feature_scale
+
+
+def _learned(emulator):
+    every = jax.tree.map(eqx.is_inexact_array, emulator)
+    return eqx.tree_at(_fixed, every, (False,) * 5)
+
+
+def emulator_loss(
+    emulator: Emulator,
+    log_g: Float[Array | np.ndarray, "cells channels"],
+    labels: Int[Array | np.ndarray, " cells"],
+    features: Float[Array | np.ndarray, "cells 7"],
+) -> Float[Array, ""]:
+    """Mean negative log likelihood of members: of patterns, and of known features."""
+    told = jax.vmap(emulator)(jnp.asarray(log_g))
+    label = optax.softmax_cross_entropy_with_integer_labels(told.labels, labels)
+    known = jnp.isfinite(features)
+    away = jnp.where(known, jnp.where(known, features, 0) - told.features, 0)
+    each = jnp.abs(away) / told.spread + jnp.log(2 * told.spread)
+    return jnp.mean(label) + jnp.mean(jnp.where(known, each, 0))
+
+
+class Goal(eqx.Module):
+    """What candidates should fire like.
+
+    - `label`: the firing pattern; `features`: logarithms, zero where undefined.
+    - `limits`: how far each feature may be off; `decisive`: one for those that count.
+    """
+
+    label: Int[Array, ""]
+    features: Float[Array, " 7"]
+    limits: Float[Array, " 7"]
+    decisive: Float[Array, " 7"]
+
+
+def goal(label: int, features: Float[np.ndarray, " 7"], tolerance: float) -> Goal:
+    """The goal of firing within `tolerance` of a recording, as validity is judged."""
+    limits = np.full(NUM_FEATURES, np.log1p(tolerance))
+    half_a_spike = 0.5 / np.exp(np.nan_to_num(features[SPIKES_PER_BURST]))
+    limits[SPIKES_PER_BURST] = np.log1p(max(tolerance, half_a_spike))
+    decisive = np.zeros(NUM_FEATURES)
+    decisive[list(DECISIVE.get(label, ()))] = 1
+    as_float = lambda x: jnp.asarray(x, jnp.float32)
+    return Goal(
+        jnp.asarray(label, jnp.int32),
+        as_float(np.where(decisive > 0, np.nan_to_num(features), 0)),
+        as_float(limits),
+        as_float(decisive),
+    )
+
+
+@eqx.filter_jit
+def polish(
+    emulator: Emulator,
+    log_g: Float[Array, "cells channels"],
+    goal: Goal,
+    bounds: Float[Array, "2 channels"],
+) -> tuple[Float[Array, "cells channels"], Float[Array, " cells"]]:
+    """Moves members towards a goal, as far as the emulator knows the way.
+
+    **Arguments:**
+
+    - `log_g`: logarithms of conductances.
+    - `bounds`: the lowest and highest of them.
+
+    **Returns:**
+
+    Logarithms of the members' new conductances, and the probability that each is valid.
+    """
+
+    strides = jnp.array(STRIDES, log_g.dtype)
+
+    def miss(log_g):
+        told = emulator(log_g)
+        # Being of the right pattern is one more thing to reach.
+        away = (told.features - goal.features) * goal.decisive
+        return jnp.append(away, told.labels[goal.label])
+
+    def step(log_g, _):
+        missed = jnp.clip(miss(log_g), -strides, strides)
+        J = jax.jacrev(miss)(log_g) * emulator.scale[None]
+        gram = J @ J.T + RIDGE * jnp.eye(len(J), dtype=J.dtype)
+        move = -J.T @ solve(gram, missed)
+        size = jnp.sqrt(jnp.sum(move**2))
+        move = move * jnp.minimum(1, LONGEST / (size + 1e-6))
+        return jnp.clip(log_g + emulator.scale * move, bounds[0], bounds[1]), None
+
+    def one(log_g):
+        log_g, _ = jax.lax.scan(step, log_g, None, length=NUM_STEPS)
+        return log_g, _chance(emulator(log_g), goal)
+
+    return jax.vmap(one)(log_g)
+
+
+def _chance(told: Guess, goal: Goal) -> Float[Array, ""]:
+    """How probably a member that fires as it is told to is valid."""
+    away = told.features - goal.features
+    below = lambda x: jnp.where(
+        x < 0, 0.5 * jnp.exp(jnp.minimum(x, 0)), 1 - 0.5 * jnp.exp(-jnp.maximum(x, 0))
+    )
+    inside = below((goal.limits - away) / told.spread)
+    inside -= below((-goal.limits - away) / told.spread)
+    within = jnp.prod(jnp.where(goal.decisive > 0, inside, 1))
+    return jnp.exp(told.labels[goal.label]) * within

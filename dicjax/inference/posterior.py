@@ -1,0 +1,233 @@
+"""Posteriors over dynamic input conductances, and how trains are read into them."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Key
+
+from dicjax.inference.encoder import Encoder, mixture_log_prob, PRIORS, read, Reading
+
+
+NUM_DRAWS = 4096  # by which means and regions are computed
+LENGTHS = (24, 48, 96)  # spikes that are compiled for; short trains are cheaper
+ROWS = (8, 64, 512)  # windows read at once that are compiled for
+
+
+class Posterior(eqx.Module):
+    """A posterior over two numbers, (g_s, g_u), for each of several trains.
+
+    A mixture of Gaussians with full covariance in the logits of the range `low` to
+    `high`, so that no draw falls outside of what the encoder was trained on.
+
+    - `ranks`: calibration; for each train the share of held-out truths that lie in a
+        region of each nominal level, from which regions take the level that covers
+        what it says.
+    - `distance`: how far (as a factor in a feature) the train is from those the encoder
+        was trained on; nan where that was not asked.
+    - `anomaly`: how much more likely (as a logarithm) than not the train is none of a
+        single neuron of the model.
+    - `fast`: the same for (g_f, V_th), as far as the model defines them.
+    """
+
+    weights: Float[Array, "cells components"]
+    means: Float[Array, "cells components 2"]
+    factors: Float[Array, "cells components 2 2"]
+    low: Float[Array, " 2"]
+    high: Float[Array, " 2"]
+    ranks: Float[Array, "cells levels"]
+    distance: Float[np.ndarray, " cells"] | None = None
+    anomaly: Float[np.ndarray, " cells"] | None = None
+    fast: "Posterior | None" = None
+    max_distance: float = eqx.field(static=True, default=float("inf"))
+    max_anomaly: float = eqx.field(static=True, default=float("inf"))
+
+    def sample(self, key: Key[Array, ""], num: int) -> Float[Array, "cells {num} 2"]:
+        """Draws `num` pairs (g_s, g_u) for every train."""
+        return _sample(self, key, num)
+
+    def log_prob(self, dics: Float[ArrayLike, "cells points 2"]) -> Array:
+        """Log density at `dics`, per unit of g_s and g_u."""
+        return _log_prob(self, jnp.asarray(dics, self.means.dtype))
+
+    @property
+    def mean(self) -> Float[Array, "cells 2"]:
+        """The posterior mean of (g_s, g_u)."""
+        return jnp.mean(self.sample(jr.key(0), NUM_DRAWS), axis=1)
+
+    @property
+    def median(self) -> Float[Array, "cells 2"]:
+        """The medians of g_s and of g_u: the estimate of least absolute error."""
+        return jnp.median(self.sample(jr.key(0), NUM_DRAWS), axis=1)
+
+    def interval(self, level: float = 0.9) -> Float[Array, "cells 2 2"]:
+        """Central intervals of g_s and of g_u, each holding `level` of the draws."""
+        draws = self.sample(jr.key(0), NUM_DRAWS)
+        edges = jnp.array([(1 - level) / 2, (1 + level) / 2], draws.dtype)
+        return jnp.moveaxis(jnp.quantile(draws, edges, axis=1), 0, -1)
+
+    def region(self, level: float = 0.9) -> "Region":
+        """The calibrated region of highest density that covers `level` of truths."""
+        ranks = jnp.asarray(self.ranks)
+        grid = jnp.linspace(0, 1, ranks.shape[1], dtype=ranks.dtype)
+        at = jnp.asarray(level, ranks.dtype)
+        nominal = jax.vmap(lambda row: jnp.interp(at, row, grid))(ranks)
+        draws = self.sample(jr.key(0), NUM_DRAWS)
+        densities = self.log_prob(draws)
+        quantile = lambda row, level: jnp.quantile(row, 1 - level.astype(row.dtype))
+        return Region(self, jax.vmap(quantile)(densities, nominal))
+
+    @property
+    def in_distribution(self) -> Bool[np.ndarray, " cells"]:
+        """Whether each train resembles what the encoder was trained on."""
+        inside = np.ones(len(self.weights), bool)
+        if self.distance is not None:
+            inside &= np.asarray(self.distance) <= self.max_distance
+        if self.anomaly is not None:
+            inside &= np.asarray(self.anomaly) <= self.max_anomaly
+        return inside
+
+
+class Region(eqx.Module):
+    """Where a posterior is at least as dense as `floor` (its logarithm)."""
+
+    posterior: Posterior
+    floor: Float[Array, " cells"]
+
+    def contains(self, dics: Float[ArrayLike, "cells 2"]) -> Bool[Array, " cells"]:
+        """Whether the region of each train holds its (g_s, g_u)."""
+        dics = jnp.asarray(dics, self.floor.dtype)
+        inside = self.posterior.log_prob(dics[:, None])[:, 0]
+        return inside >= self.floor
+
+
+@eqx.filter_jit
+def _sample(posterior, key, num):
+    def one(key, weights, means, factors):
+        which, normal = jr.split(key)
+        component = jr.categorical(which, weights, shape=(num,))
+        noise = jr.normal(normal, (num, 2), means.dtype)
+        return means[component] + jnp.einsum("nij,nj->ni", factors[component], noise)
+
+    keys = jax.vmap(lambda i: jr.fold_in(key, i))(jnp.arange(len(posterior.weights)))
+    u = jax.vmap(one)(keys, posterior.weights, posterior.means, posterior.factors)
+    low, high = posterior.low[None, None], posterior.high[None, None]
+    return low + (high - low) * jax.nn.sigmoid(u)
+
+
+@eqx.filter_jit
+def _log_prob(posterior, dics):
+    def one(weights, means, factors, dics):
+        share = (dics - posterior.low[None]) / (posterior.high - posterior.low)[None]
+        inside = ((share > 0) & (share < 1)).all(axis=-1)
+        share = jnp.clip(share, 1e-6, 1 - 1e-6)
+        u = jnp.log(share) - jnp.log1p(-share)
+        width = (posterior.high - posterior.low)[None]
+        log_slope = jnp.sum(jnp.log(share * (1 - share) * width), axis=-1)
+        density = jax.vmap(lambda u: mixture_log_prob(weights, means, factors, u))(u)
+        return jnp.where(inside, density - log_slope, -jnp.inf)
+
+    return jax.vmap(one)(posterior.weights, posterior.means, posterior.factors, dics)
+
+
+def windows(
+    times: Float[np.ndarray, " spikes"], max_spikes: int, num_windows: int
+) -> list[np.ndarray]:
+    """Evenly spaced stretches of a train, each short enough to be read at once."""
+    if len(times) <= max_spikes:
+        return [times]
+    starts = np.linspace(0, len(times) - max_spikes, num_windows).astype(int)
+    return [times[start : start + max_spikes] for start in starts]
+
+
+def read_trains(
+    encoder: Encoder, trains: list[np.ndarray], prior: str = "any"
+) -> Reading:
+    """Reads trains (ms) of any lengths; arrays come back on the host, a row per train.
+
+    `prior` is one of `PRIORS`.
+
+    A train longer than the encoder reads at once is read in windows, whose posteriors
+    are averaged: stretches of one neuron's train do not count as independent evidence.
+    What is no density (label, features, latent, anomaly) is averaged as it is.
+    """
+    config = encoder.config
+    pieces = [windows(times, config.max_spikes, config.num_windows) for times in trains]
+    owner = np.repeat(np.arange(len(trains)), [len(piece) for piece in pieces])
+    flat = [window for piece in pieces for window in piece]
+    rows = _read_by_length(encoder, flat, PRIORS.index(prior))
+    most = max(len(piece) for piece in pieces)
+    slot = np.concatenate([np.arange(len(piece)) for piece in pieces])
+    count = np.array([len(piece) for piece in pieces])
+
+    def mixed(weights, means, factors):
+        shape = (len(trains), most, weights.shape[1])
+        log = np.full(shape, -np.inf, weights.dtype)
+        log[owner, slot] = weights - np.log(count[owner]).astype(weights.dtype)[:, None]
+        # Where there is no window any number will do that is no nan.
+        m = np.zeros((*shape, 2), means.dtype)
+        f = np.broadcast_to(np.eye(2, dtype=factors.dtype), (*shape, 2, 2)).copy()
+        m[owner, slot], f[owner, slot] = means, factors
+        pool = lambda x: x.reshape(len(trains), -1, *x.shape[3:])
+        return pool(log), pool(m), pool(f)
+
+    def mean(x):
+        total = np.zeros((len(trains), *x.shape[1:]), x.dtype)
+        np.add.at(total, owner, x)
+        return total / count.reshape(-1, *(1,) * (x.ndim - 1)).astype(x.dtype)
+
+    return Reading(
+        *mixed(rows.weights, rows.means, rows.factors),
+        *mixed(rows.fast_weights, rows.fast_means, rows.fast_factors),
+        labels=mean(rows.labels),
+        features=mean(rows.features),
+        anomaly=mean(rows.anomaly),
+        latent=mean(rows.latent),
+    )
+
+
+def _read_by_length(encoder, trains, prior) -> Reading:
+    lengths = [x for x in LENGTHS if x < encoder.config.max_spikes]
+    lengths = np.array([*lengths, encoder.config.max_spikes])
+    which = np.searchsorted(lengths, [len(times) for times in trains])
+    order, parts = [], []
+    for bucket, length in enumerate(lengths):
+        members = np.flatnonzero(which == bucket)
+        for start in range(0, len(members), ROWS[-1]):
+            part = members[start : start + ROWS[-1]]
+            num_rows = next(rows for rows in ROWS if rows >= len(part))
+            rows = np.full((num_rows, length), np.inf, np.float32)
+            for row, member in zip(rows, part, strict=False):
+                times = np.asarray(trains[member], np.float64)
+                row[: len(times)] = times - times[:1]
+            reading = read(encoder, jnp.asarray(rows), jnp.asarray(prior, jnp.int32))
+            parts.append(
+                jax.tree.map(lambda x, n=len(part): np.asarray(x)[:n], reading)
+            )
+            order.append(part)
+    place = np.argsort(np.concatenate(order))
+    return jax.tree.map(lambda *x: np.concatenate(x)[place], *parts)
+
+
+def posterior_of(
+    encoder: Encoder, reading: Reading, ranks: Float[np.ndarray, "cells levels"]
+) -> Posterior:
+    """The posteriors that a reading of several trains stands for."""
+    scales = encoder.scales
+    as_jax = lambda *arrays: tuple(map(jnp.asarray, arrays))
+    plain = np.broadcast_to(np.linspace(0, 1, ranks.shape[1]), ranks.shape)
+    fast = Posterior(
+        *as_jax(reading.fast_weights, reading.fast_means, reading.fast_factors),
+        low=scales.fast_low,
+        high=scales.fast_high,
+        ranks=jnp.asarray(plain, scales.low.dtype),
+    )
+    return Posterior(
+        *as_jax(reading.weights, reading.means, reading.factors),
+        low=scales.low,
+        high=scales.high,
+        ranks=jnp.asarray(ranks, scales.low.dtype),
+        anomaly=np.asarray(reading.anomaly),
+        fast=fast,
+    )

@@ -1,0 +1,376 @@
+"""Ion channels: what each conducts per unit of maximal conductance.
+
+Every kind gives its own states, as separate scalars so that they vectorise over cells,
+and how they move; neurons ask for nothing else.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from dicjax.neurons.curves import AbstractCurve, AbstractGate, Constant
+
+
+States = tuple[Float[Array, ""], ...]
+Entries = dict[tuple[int, int], Float[Array, ""]]  # of a sparse matrix
+
+
+def as_curve(value: float | AbstractCurve) -> AbstractCurve:
+    """A number as a constant curve; curves pass through."""
+    return value if isinstance(value, AbstractCurve) else Constant(value)
+
+
+def as_optional_curve(value: float | AbstractCurve | None) -> AbstractCurve | None:
+    """As `as_curve`, where a curve may be left out."""
+    return None if value is None else as_curve(value)
+
+
+class AbstractChannel(eqx.Module):
+    r"""A channel with current $g \cdot p(x) \cdot f(V, Ca) \cdot (V - E)$.
+
+    - `name`: how conductance columns and reports call it.
+    - `reversal`: $E$, in mV: a number, or a curve such as [`dicjax.Nernst`][].
+    - `driving_force`: a curve, in mV, that takes the place of $V - E$, such as
+        [`dicjax.GoldmanHodgkinKatz`][].
+    - `factor`: $f$, what opens or blocks it instantaneously; 1 by default.
+    """
+
+    name: eqx.AbstractVar[str]
+    reversal: eqx.AbstractVar[AbstractCurve | None]
+    driving_force: eqx.AbstractVar[AbstractCurve | None]
+    factor: eqx.AbstractVar[AbstractCurve | None]
+
+    def __check_init__(self):
+        if (self.reversal is None) == (self.driving_force is None):
+            raise ValueError(
+                f"{self.name} must have either a reversal potential or a driving force."
+            )
+
+    @property
+    @abstractmethod
+    def num_states(self) -> int:
+        """How many scalars its state is made of."""
+
+    @property
+    @abstractmethod
+    def num_variables(self) -> int:
+        """How many of what has one time constant: a gate, or a whole scheme."""
+
+    @abstractmethod
+    def steady_states(self, V: States, Ca: Float[Array, ""]) -> States:
+        """States in equilibrium, each variable at a potential of its own."""
+
+    @abstractmethod
+    def time_constants(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> States:
+        """The time constant of every variable, in ms."""
+
+    @abstractmethod
+    def derivatives(
+        self, V: Float[Array, ""], states: States, Ca: Float[Array, ""]
+    ) -> States:
+        """Time derivatives of the states, per ms."""
+
+    @abstractmethod
+    def relax(
+        self,
+        V: Float[Array, ""],
+        states: States,
+        Ca: Float[Array, ""],
+        h: Float[Array, ""],
+    ) -> States:
+        """The states after `h` ms at frozen potential and calcium."""
+
+    @abstractmethod
+    def current(
+        self, V: Float[Array, ""], states: States, Ca: Float[Array, ""]
+    ) -> Float[Array, ""]:
+        """The current of one mS/cm² of this channel, in µA/cm², outward positive."""
+
+
+def _open_current(channel: AbstractChannel, V, Ca) -> Float[Array, ""]:
+    """The current where all is open that has a state."""
+    if channel.driving_force is not None:
+        current = channel.driving_force(V, Ca)
+    else:
+        assert channel.reversal is not None
+        current = V - channel.reversal(V, Ca)
+    return current if channel.factor is None else current * channel.factor(V, Ca)
+
+
+class GatedChannel(AbstractChannel):
+    """A channel that is open as far as all of its independent gates are.
+
+    - `gates`: its gates; a leak has none.
+
+    See [`dicjax.AbstractChannel`][] for the rest.
+    """
+
+    name: str = eqx.field(static=True)
+    gates: tuple[AbstractGate, ...] = ()
+    reversal: AbstractCurve | None = eqx.field(
+        converter=as_optional_curve, kw_only=True, default=None
+    )
+    driving_force: AbstractCurve | None = eqx.field(kw_only=True, default=None)
+    factor: AbstractCurve | None = eqx.field(kw_only=True, default=None)
+
+    @property
+    def num_states(self) -> int:
+        """One for each gate."""
+        return len(self.gates)
+
+    @property
+    def num_variables(self) -> int:
+        """One for each gate."""
+        return len(self.gates)
+
+    def steady_states(self, V: States, Ca: Float[Array, ""]) -> States:
+        """States in equilibrium, each gate at a potential of its own."""
+        return tuple(
+            gate.steady_state(at, Ca) for gate, at in zip(self.gates, V, strict=True)
+        )
+
+    def time_constants(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> States:
+        """The time constant of every gate, in ms."""
+        return tuple(gate.time_constant(V, Ca) for gate in self.gates)
+
+    def derivatives(
+        self, V: Float[Array, ""], states: States, Ca: Float[Array, ""]
+    ) -> States:
+        """Time derivatives of the gates, per ms."""
+        rates = []
+        for gate, x in zip(self.gates, states, strict=True):
+            steady, tau = gate.kinetics(V, Ca)
+            rates.append((steady - x) / tau)
+        return tuple(rates)
+
+    def relax(
+        self,
+        V: Float[Array, ""],
+        states: States,
+        Ca: Float[Array, ""],
+        h: Float[Array, ""],
+    ) -> States:
+        """The gates after `h` ms at frozen potential and calcium, by the midpoint rule.
+
+        A gate much faster than `h` overshoots its steady state, by less than it was
+        off; as that moves, it follows without bias. (To keep it from leaving the unit
+        interval by a hair would cost as much as the whole step.)
+        """
+        relaxed = []
+        for gate, x in zip(self.gates, states, strict=True):
+            steady, tau = gate.kinetics(V, Ca)
+            relaxed.append(x + (steady - x) * (h / (tau + h / 2)))
+        return tuple(relaxed)
+
+    def current(
+        self, V: Float[Array, ""], states: States, Ca: Float[Array, ""]
+    ) -> Float[Array, ""]:
+        """The current of one mS/cm² of this channel, in µA/cm², outward positive."""
+        current = _open_current(self, V, Ca)
+        for gate, x in zip(self.gates, states, strict=True):
+            current = current * jnp.power(x, gate.exponent)
+        return current
+
+
+class Transition(eqx.Module):
+    """Passage from the state `source` to the state `target` at `rate`, per ms."""
+
+    source: str = eqx.field(static=True)
+    target: str = eqx.field(static=True)
+    rate: AbstractCurve
+
+    def __check_init__(self):
+        if self.source == self.target:
+            raise ValueError(f"A transition must leave its state {self.source!r}.")
+
+
+class MarkovChannel(AbstractChannel):
+    """A channel whose states interchange by a linear kinetic scheme.
+
+    The first state follows from the others, which are what is integrated.
+
+    - `kinetic_states`: names of the states, at least two.
+    - `transitions`: the passages between them; every state must be reachable from
+        every other.
+    - `open_states`: in which of them it conducts.
+    - `time_constant`: on which timescale (ms) dynamic input conductances count it,
+        since a scheme has none of its own; infinite means ultraslow.
+
+    See [`dicjax.AbstractChannel`][] for the rest.
+    """
+
+    name: str = eqx.field(static=True)
+    kinetic_states: tuple[str, ...] = eqx.field(static=True)
+    transitions: tuple[Transition, ...]
+    open_states: tuple[str, ...] = eqx.field(static=True)
+    time_constant: AbstractCurve = eqx.field(converter=as_curve)
+    reversal: AbstractCurve | None = eqx.field(
+        converter=as_optional_curve, kw_only=True, default=None
+    )
+    driving_force: AbstractCurve | None = eqx.field(kw_only=True, default=None)
+    factor: AbstractCurve | None = eqx.field(kw_only=True, default=None)
+
+    def __check_init__(self):
+        names = self.kinetic_states
+        if len(set(names)) != len(names) or len(names) < 2:
+            raise ValueError(
+                f"{self.name} needs two or more states of different names, got {names}."
+            )
+        if not self.open_states:
+            raise ValueError(f"{self.name} needs a state in which it is open.")
+        ends = [end for t in self.transitions for end in (t.source, t.target)]
+        for name in (*ends, *self.open_states):
+            if name not in names:
+                raise ValueError(f"{self.name} has no state {name!r}, only {names}.")
+        for name in names:
+            reached = _reached(name, self.transitions)
+            if reached != set(names):
+                missing = ", ".join(sorted(set(names) - reached))
+                raise ValueError(f"{self.name} cannot pass from {name} to {missing}.")
+
+    @property
+    def num_states(self) -> int:
+        """All but the first, which follows from the others."""
+        return len(self.kinetic_states) - 1
+
+    @property
+    def num_variables(self) -> int:
+        """One, the scheme."""
+        return 1
+
+    def steady_states(self, V: States, Ca: Float[Array, ""]) -> States:
+        """States in equilibrium."""
+        return self._equilibrium(self._rates(V[0], Ca))
+
+    def time_constants(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> States:
+        """The time constant it is counted with, in ms."""
+        return (self.time_constant(V, Ca),)
+
+    def derivatives(
+        self, V: Float[Array, ""], states: States, Ca: Float[Array, ""]
+    ) -> States:
+        """Time derivatives of the states, per ms."""
+        return self._flow(self._rates(V, Ca), states)
+
+    def relax(
+        self,
+        V: Float[Array, ""],
+        states: States,
+        Ca: Float[Array, ""],
+        h: Float[Array, ""],
+    ) -> States:
+        """The states after `h` ms at frozen potential and calcium, to second order.
+
+        By the Padé approximant `(1 - hA + (hA)² / 2) d(h) = d(0)` of the deviation `d`
+        from equilibrium: unlike the midpoint rule it settles however long the step,
+        since schemes may have rates far beyond what the step resolves.
+        """
+        rates = self._rates(V, Ca)
+        A = {at: h * rate for at, rate in self._generator(rates).items()}
+        M = {(i, i): jnp.ones_like(V) for i in range(self.num_states)}
+        moved = [h * change for change in self._flow(rates, states)]
+        right = list(moved)
+        for (i, k), rate in A.items():
+            right[i] = right[i] - rate * moved[k] / 2
+            _add(M, (i, k), -rate)
+            for j in range(self.num_states):
+                if (k, j) in A:
+                    _add(M, (i, j), rate * A[k, j] / 2)
+        return tuple(x + d for x, d in zip(states, _solve(M, right), strict=True))
+
+    def current(
+        self, V: Float[Array, ""], states: States, Ca: Float[Array, ""]
+    ) -> Float[Array, ""]:
+        """The current of one mS/cm² of this channel, in µA/cm², outward positive."""
+        x = (1 - _sum(states), *states)
+        is_open = [x[self.kinetic_states.index(name)] for name in self.open_states]
+        return _sum(is_open) * _open_current(self, V, Ca)
+
+    def _rates(self, V, Ca) -> Entries:
+        """Rates by the positions of the states they lead from and to."""
+        rates: Entries = {}
+        position = self.kinetic_states.index
+        for t in self.transitions:
+            _add(rates, (position(t.source), position(t.target)), t.rate(V, Ca))
+        return rates
+
+    def _flow(self, rates: Entries, states: States) -> States:
+        x = (1 - _sum(states), *states)
+        change: Entries = {}
+        for (i, j), rate in rates.items():
+            _add(change, (i, 0), -rate * x[i])
+            _add(change, (j, 0), rate * x[i])
+        return tuple(change[i, 0] for i in range(1, len(x)))
+
+    def _equilibrium(self, rates: Entries) -> States:
+        # Grassmann, Taksar & Heyman (1985): elimination without a subtraction, so that
+        # no occupancy loses its digits however small it is.
+        q = dict(rates)
+        for k in range(self.num_states, 0, -1):
+            into = [i for i in range(k) if (i, k) in q]
+            out = [j for j in range(k) if (k, j) in q]
+            leaving = _sum([q[k, j] for j in out])
+            for i in into:
+                q[i, k] = q[i, k] / leaving
+                for j in out:
+                    if i != j:
+                        _add(q, (i, j), q[i, k] * q[k, j])
+        weights = [jnp.ones_like(next(iter(rates.values())))]
+        for k in range(1, self.num_states + 1):
+            weights.append(
+                _sum([weights[i] * q[i, k] for i in range(k) if (i, k) in q])
+            )
+        total = _sum(weights)
+        return tuple(weight / total for weight in weights[1:])
+
+    def _generator(self, rates: Entries) -> Entries:
+        """The matrix that moves deviations of all states but the first."""
+        A: Entries = {}
+        others = range(1, len(self.kinetic_states))
+        for (i, j), rate in rates.items():
+            # What leaves the first state is what the others lack.
+            for k, share in [(k, -rate) for k in others] if i == 0 else [(i, rate)]:
+                if i != 0:
+                    _add(A, (i - 1, k - 1), -share)
+                if j != 0:
+                    _add(A, (j - 1, k - 1), share)
+        return A
+
+
+def _add(entries: Entries, at: tuple[int, int], value: Float[Array, ""]) -> None:
+    entries[at] = entries[at] + value if at in entries else value
+
+
+def _sum(values: Sequence[Float[Array, ""]]) -> Float[Array, ""]:
+    return sum(values[1:], values[0])
+
+
+def _reached(start: str, transitions: tuple[Transition, ...]) -> set[str]:
+    reached, size = {start}, 0
+    while len(reached) > size:
+        size = len(reached)
+        reached |= {t.target for t in transitions if t.source in reached}
+    return reached
+
+
+def _solve(M: Entries, b: list[Float[Array, ""]]) -> list[Float[Array, ""]]:
+    """The solution of `M x = b`, by elimination of scalars without pivots."""
+    M, b, n = dict(M), list(b), len(b)
+    for k in range(n):
+        for i in range(k + 1, n):
+            if (i, k) not in M:
+                continue
+            ratio = M[i, k] / M[k, k]
+            b[i] = b[i] - ratio * b[k]
+            for j in range(k + 1, n):
+                if (k, j) in M:
+                    _add(M, (i, j), -ratio * M[k, j])
+    for k in range(n - 1, -1, -1):
+        for j in range(k + 1, n):
+            if (k, j) in M:
+                b[k] = b[k] - M[k, j] * b[j]
+        b[k] = b[k] / M[k, k]
+    return b

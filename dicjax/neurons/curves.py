@@ -1,0 +1,334 @@
+"""Curves of voltage and calcium, and the gates made of them."""
+
+from abc import abstractmethod
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+BOLTZMANN = 8.6174e-5  # V/K, Boltzmann's constant over the elementary charge
+
+
+def strong(x: Any) -> Array:
+    """Converts to a strongly typed floating-point array, so that no value retraces."""
+    x = jnp.asarray(x)
+    dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else float
+    return jnp.asarray(x, jnp.dtype(jax.dtypes.canonicalize_dtype(dtype)))
+
+
+def optional(x: Any) -> Array | None:
+    """As `strong`, but what is left out costs nothing later."""
+    return None if x is None else strong(x)
+
+
+def strong_pair(pair: Any) -> tuple[Array, Array]:
+    """Two numbers as strongly typed scalars; all constants of curves are scalars."""
+    first, second = pair
+    return strong(first), strong(second)
+
+
+class AbstractCurve(eqx.Module):
+    """A smooth function of the membrane potential (mV) and of calcium (µM)."""
+
+    @abstractmethod
+    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+        """Evaluates the curve for one cell."""
+
+
+class Constant(AbstractCurve):
+    """The same `value` everywhere."""
+
+    value: Float[Array, ""] = eqx.field(converter=strong)
+
+    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+        del Ca
+        return jnp.broadcast_to(self.value, jnp.shape(V))
+
+
+class Exponential(AbstractCurve):
+    """`amplitude * exp((V - midpoint) / width)`, with both in mV."""
+
+    midpoint: Float[Array, ""] = eqx.field(converter=strong)
+    width: Float[Array, ""] = eqx.field(converter=strong)
+    amplitude: Float[Array, ""] = eqx.field(converter=strong, default=1.0)
+
+    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+        del Ca
+        return self.amplitude * jnp.exp((V - self.midpoint) * (1 / self.width))
+
+
+class Linoid(AbstractCurve):
+    """`amplitude * x / (1 - exp(-x))` with `x = (V - midpoint) / width`, in mV.
+
+    The rate of Hodgkin and Huxley: linear on one side, exponential on the other, and
+    `amplitude` at the midpoint, around which it is as smooth as elsewhere.
+    """
+
+    midpoint: Float[Array, ""] = eqx.field(converter=strong)
+    width: Float[Array, ""] = eqx.field(converter=strong)
+    amplitude: Float[Array, ""] = eqx.field(converter=strong, default=1.0)
+
+    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+        del Ca
+        return self.amplitude * linoid((V - self.midpoint) * (1 / self.width))
+
+
+def linoid(x: Float[Array, ""]) -> Float[Array, ""]:
+    """`x / (1 - exp(-x))`, with finite and accurate derivatives everywhere."""
+    small = jnp.abs(x) < 0.25
+    # From the modulus, so that nothing overflows, and away from 0 over 0.
+    size = jnp.where(small, 1, jnp.abs(x))
+    decay = jnp.exp(-size)
+    far = jnp.maximum(x, 0) + size * decay / (1 - decay)
+    series = jnp.zeros_like(x)
+    for divisor in (47900160, -1209600, 30240, -720, 12):
+        series = (series + 1 / divisor) * x * x
+    return jnp.where(small, 1 + x / 2 + series, far)
+
+
+class Sigmoid(AbstractCurve):
+    """`offset + amplitude / (1 + exp((V - midpoint) / width))`, all in mV.
+
+    Without `offset` and `amplitude` it runs between 0 and 1.
+    """
+
+    midpoint: Float[Array, ""] = eqx.field(converter=strong)
+    width: Float[Array, ""] = eqx.field(converter=strong)
+    offset: Float[Array, ""] | None = eqx.field(converter=optional, default=None)
+    amplitude: Float[Array, ""] | None = eqx.field(converter=optional, default=None)
+
+    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+        del Ca
+        # `sigmoid`, not `1 / (1 + exp)`: its gradient stays finite far from midpoint.
+        y = jax.nn.sigmoid((self.midpoint - V) * (1 / self.width))
+        y = y if self.amplitude is None else self.amplitude * y
+        return y if self.offset is None else self.offset + y
+
+
+class Bell(AbstractCurve):
+    """`offset + amplitude / (exp((V - a) / b) + exp((V - c) / d))`.
+
+    The usual bell of a time constant: `left = (a, b)` and `right = (c, d)`, in mV, are
+    the two exponential flanks, so `b` and `d` have opposite signs. Without `offset` it
+    falls to 0 on both.
+    """
+
+    left: tuple[Float[Array, ""], Float[Array, ""]] = eqx.field(converter=strong_pair)
+    right: tuple[Float[Array, ""], Float[Array, ""]] = eqx.field(converter=strong_pair)
+    offset: Float[Array, ""] | None = eqx.field(converter=optional, default=None)
+    amplitude: Float[Array, ""] = eqx.field(converter=strong, default=1.0)
+
+    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+        del Ca
+        x = (V - self.left[0]) * (1 / self.left[1])
+        y = (V - self.right[0]) * (1 / self.right[1])
+        bell = self.amplitude / (jnp.exp(x) + jnp.exp(y))
+        return bell if self.offset is None else self.offset + bell
+
+
+class MagnesiumBlock(AbstractCurve):
+    """`1 / (1 + magnesium / half * exp(-V / width))`, the open part of NMDA channels.
+
+    `magnesium` (outside) and `half` are in mM, `width` in mV.
+    """
+
+    magnesium: Float[Array, ""] = eqx.field(converter=strong)
+    half: Float[Array, ""] = eqx.field(converter=strong)
+    width: Float[Array, ""] = eqx.field(converter=strong)
+
+    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+        del Ca
+        return jax.nn.sigmoid(V / self.width - jnp.log(self.magnesium / self.half))
+
+
+class CalciumSaturation(AbstractCurve):
+    """`Ca / (Ca + half)`, with `half` in µM; no calcium below zero is seen."""
+
+    half: Float[Array, ""] = eqx.field(converter=strong)
+
+    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+        del V
+        Ca = jnp.maximum(Ca, 0)
+        return Ca / (Ca + self.half)
+
+
+class Nernst(AbstractCurve):
+    r"""The Nernst potential of calcium, $1000\,k T / z \cdot \ln(Ca_o / Ca)$, in mV.
+
+    `outside` is in µM and `temperature` in K; inside calcium is read no lower than
+    `floor` (µM), since the logarithm has no value at zero.
+    """
+
+    outside: Float[Array, ""] = eqx.field(converter=strong)
+    temperature: Float[Array, ""] = eqx.field(converter=strong)
+    valence: Float[Array, ""] = eqx.field(converter=strong, default=2.0)
+    floor: Float[Array, ""] = eqx.field(converter=strong, default=1e-4)
+
+    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+        del V
+        volts = BOLTZMANN * self.temperature / self.valence
+        return 1000 * volts * jnp.log(self.outside / jnp.maximum(Ca, self.floor))
+
+
+class GoldmanHodgkinKatz(AbstractCurve):
+    r"""The driving force of an ion that diffuses through its channel, in mV.
+
+    With $\xi = z V / 1000\,k T$, in which $k$ is in V/K, it is
+    $V \cdot (c_i / c_o - e^{-\xi}) / (1 - e^{-\xi})$: nearly $V$ far below zero and
+    $V c_i / c_o$ far above. A permeability $P$ is the conductance
+    $P z^2 F^2 c_o / R T$, that of the channel far below zero.
+
+    - `outside`: $c_o$, in µM.
+    - `temperature`: in K.
+    - `valence`: $z$.
+    - `inside`: $c_i$, in µM; by default the calcium of the cell.
+    """
+
+    outside: Float[Array, ""] = eqx.field(converter=strong)
+    temperature: Float[Array, ""] = eqx.field(converter=strong)
+    valence: Float[Array, ""] = eqx.field(converter=strong, default=2.0)
+    inside: Float[Array, ""] | None = eqx.field(converter=optional, default=None)
+
+    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+        unit = 1000 * BOLTZMANN * self.temperature / self.valence
+        inside = jnp.maximum(Ca, 0) if self.inside is None else self.inside
+        x = V / unit
+        return unit * (inside / self.outside * linoid(x) - linoid(-x))
+
+
+class Product(AbstractCurve):
+    """The product of several curves."""
+
+    factors: tuple[AbstractCurve, ...]
+
+    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+        first, *rest = (factor(V, Ca) for factor in self.factors)
+        for factor in rest:
+            first = first * factor
+        return first
+
+
+class Sum(AbstractCurve):
+    """The sum of several curves."""
+
+    terms: tuple[AbstractCurve, ...]
+
+    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+        first, *rest = (term(V, Ca) for term in self.terms)
+        for term in rest:
+            first = first + term
+        return first
+
+
+class Power(AbstractCurve):
+    """A curve raised to a fixed power."""
+
+    curve: AbstractCurve
+    exponent: int | float = eqx.field(static=True)
+
+    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+        return jnp.power(self.curve(V, Ca), self.exponent)
+
+
+class Scaled(AbstractCurve):
+    """A curve times a constant, such as a kinetic (temperature) factor."""
+
+    curve: AbstractCurve
+    factor: Float[Array, ""] = eqx.field(converter=strong)
+
+    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+        return self.factor * self.curve(V, Ca)
+
+
+class OpenFraction(AbstractCurve):
+    """`alpha / (alpha + beta)`: where rates of opening and closing balance."""
+
+    alpha: AbstractCurve
+    beta: AbstractCurve
+
+    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+        alpha, beta = self.alpha(V, Ca), self.beta(V, Ca)
+        return alpha / (alpha + beta)
+
+
+class Relaxation(AbstractCurve):
+    """`1 / (alpha + beta)`: the time constant (ms) of two rates (per ms)."""
+
+    alpha: AbstractCurve
+    beta: AbstractCurve
+
+    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+        return 1 / (self.alpha(V, Ca) + self.beta(V, Ca))
+
+
+class AbstractGate(eqx.Module):
+    r"""A gating variable, $\dot x = (x_\infty - x) / \tau_x$, raised to a power.
+
+    - `exponent`: how many such particles must be open, a positive integer.
+    - `steady_state`: $x_\infty$, between 0 and 1.
+    - `time_constant`: $\tau_x$, in ms.
+    """
+
+    exponent: eqx.AbstractVar[int]
+    steady_state: eqx.AbstractVar[AbstractCurve]
+    time_constant: eqx.AbstractVar[AbstractCurve]
+
+    def __check_init__(self):
+        if self.exponent < 1:
+            raise ValueError(
+                f"A gate's exponent must be a positive integer, got {self.exponent}."
+            )
+
+    @abstractmethod
+    def kinetics(
+        self, V: Float[Array, ""], Ca: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Steady state and time constant (ms) at once."""
+
+
+class Gate(AbstractGate):
+    """A gate given by its steady state and its time constant."""
+
+    exponent: int = eqx.field(static=True)
+    steady_state: AbstractCurve
+    time_constant: AbstractCurve
+
+    def kinetics(
+        self, V: Float[Array, ""], Ca: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Steady state and time constant (ms) at once."""
+        return self.steady_state(V, Ca), self.time_constant(V, Ca)
+
+
+class RateGate(AbstractGate):
+    r"""A gate given by its rates of opening, `alpha`, and closing, `beta`, per ms.
+
+    $\dot x = \alpha (1 - x) - \beta x$.
+    """
+
+    exponent: int = eqx.field(static=True)
+    alpha: AbstractCurve
+    beta: AbstractCurve
+
+    def __init__(self, exponent: int, alpha: AbstractCurve, beta: AbstractCurve):
+        self.exponent, self.alpha, self.beta = exponent, alpha, beta
+
+    @property
+    def steady_state(self) -> AbstractCurve:
+        """The fraction open in equilibrium."""
+        return OpenFraction(self.alpha, self.beta)
+
+    @property
+    def time_constant(self) -> AbstractCurve:
+        """How fast equilibrium is reached, in ms."""
+        return Relaxation(self.alpha, self.beta)
+
+    def kinetics(
+        self, V: Float[Array, ""], Ca: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Steady state and time constant (ms) at once, of rates evaluated once."""
+        alpha, beta = self.alpha(V, Ca), self.beta(V, Ca)
+        return alpha / (alpha + beta), 1 / (alpha + beta)

@@ -1,0 +1,358 @@
+"""Neurons: fixed biology, to which maximal conductances are given as data.
+
+Units everywhere: mV, ms, µM, mS/cm², µA/cm², µF/cm². Everything here is written for
+one cell; public functions take leading axes and `vmap`.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PyTree
+
+from dicjax.neurons.channels import AbstractChannel, States
+from dicjax.neurons.curves import AbstractCurve, strong
+from dicjax.neurons.recipe import Recipe
+
+
+class State(eqx.Module):
+    """What evolves in time: potential (mV), gates in channel order, calcium (µM)."""
+
+    V: Float[Array, "*cells"]
+    gates: tuple[Float[Array, "*cells"], ...]
+    Ca: Float[Array, "*cells"]
+
+
+class Calcium(eqx.Module):
+    r"""A calcium pool, $\tau \dot{Ca} = -\alpha \sum I - Ca + \beta$.
+
+    - `sources`: names of the channels whose current enters the pool.
+    - `influx`: $\alpha$, in µM per µA/cm².
+    - `baseline`: $\beta$, in µM.
+    - `time_constant`: $\tau$, in ms.
+    """
+
+    sources: tuple[str, ...] = eqx.field(static=True)
+    influx: Float[Array, ""] = eqx.field(converter=strong)
+    baseline: Float[Array, ""] = eqx.field(converter=strong)
+    time_constant: Float[Array, ""] = eqx.field(converter=strong)
+
+
+class Temperature(eqx.Module):
+    r"""How much faster all kinetics run than as declared, $q_{10}^{(T - T_0) / 10}$.
+
+    - `celsius`: the temperature $T$ of the neuron, in °C.
+    - `reference`: the temperature $T_0$ at which its kinetics are declared, in °C.
+    - `q10`: the factor for every 10 °C.
+    """
+
+    celsius: Float[Array, ""] = eqx.field(converter=strong)
+    reference: Float[Array, ""] = eqx.field(converter=strong)
+    q10: Float[Array, ""] = eqx.field(converter=strong)
+
+    @property
+    def speed(self) -> Float[Array, ""]:
+        """The factor on all rates."""
+        return self.q10 ** ((self.celsius - self.reference) / 10)
+
+
+Defaults = tuple[tuple[str, float], ...]
+
+
+def _by_name(conductances: Mapping[str, float] | Defaults | None) -> Defaults | None:
+    return None if conductances is None else tuple(dict(conductances).items())
+
+
+class Neuron(eqx.Module):
+    r"""A conductance-based model, $C \dot V = I - \sum_c g_c p_c(V, x, Ca) (V - E_c)$.
+
+    - `name`: what files and the command line call it.
+    - `channels`: its channels, whose order is that of every conductance vector.
+    - `timescales`: fast, slow and ultraslow reference time constants (ms), between
+        which dynamic input conductances are split.
+    - `V_ref`: the potential at which published targets are imposed, in mV.
+    - `normaliser`: the conductance (mS/cm²) that dynamic input conductances are divided
+        by: a channel's name, or a number.
+    - `calcium`: its calcium pool, if it has one.
+    - `capacitance`: $C$, in µF/cm².
+    - `initial_V`, `initial_Ca`: where simulations start; gates start in equilibrium.
+    - `temperature`: a factor common to all kinetics, if there is one.
+    - `defaults`: published maximal conductances (mS/cm²) by channel, where there are.
+    - `recipe`: how populations of it are drawn.
+    """
+
+    name: str = eqx.field(static=True)
+    channels: tuple[AbstractChannel, ...]
+    timescales: tuple[AbstractCurve, AbstractCurve, AbstractCurve | None]
+    V_ref: Float[Array, ""] = eqx.field(converter=strong)
+    normaliser: str | float = eqx.field(static=True, default="leak")
+    calcium: Calcium | None = None
+    capacitance: Float[Array, ""] = eqx.field(converter=strong, default=1.0)
+    initial_V: Float[Array, ""] = eqx.field(converter=strong, default=-70.0)
+    initial_Ca: Float[Array, ""] = eqx.field(converter=strong, default=0.05)
+    temperature: Temperature | None = None
+    defaults: Defaults | None = eqx.field(static=True, converter=_by_name, default=None)
+    recipe: Recipe | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        names = self.channel_names
+        if len(set(names)) != len(names):
+            raise ValueError(f"Channel names must differ, got {names}.")
+        wanted = self.calcium.sources if self.calcium is not None else ()
+        if isinstance(self.normaliser, str):
+            wanted = (*wanted, self.normaliser)
+        for name in wanted:
+            if name not in names:
+                raise ValueError(f"{self.name} has no channel {name!r}, only {names}.")
+        if self.defaults is not None and set(dict(self.defaults)) != set(names):
+            raise ValueError(
+                f"Default conductances of {self.name} must be those of {names}, got "
+                f"{tuple(dict(self.defaults))}."
+            )
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of the channels, in the order of `g`."""
+        return tuple(channel.name for channel in self.channels)
+
+    @property
+    def default_g(self) -> Float[Array, " channels"]:
+        """Published conductances, in mS/cm²; a `ValueError` where there are none."""
+        if self.defaults is None:
+            raise ValueError(
+                f"{self.name} has no default conductances; give its `Neuron` some."
+            )
+        values = dict(self.defaults)
+        return jnp.array([float(values[name]) for name in self.channel_names])
+
+    @property
+    def required_recipe(self) -> Recipe:
+        """The recipe; a `ValueError` where the model has none."""
+        if self.recipe is None:
+            raise ValueError(
+                f"{self.name} has no recipe for populations; give its `Neuron` one."
+            )
+        return self.recipe
+
+    @property
+    def box(self) -> np.ndarray:
+        """Monte-Carlo upper bounds of every conductance, in the order of `g`."""
+        return np.array([self.required_recipe.box[name] for name in self.channel_names])
+
+    @property
+    def bounds(self) -> np.ndarray:
+        """How large conductances may get in a search, in the order of `g`."""
+        # Published recipes that are not drawn from the box go far beyond it.
+        return self.box * (1 if self.required_recipe.bounded else 3)
+
+    def index(self, *names: str) -> tuple[int, ...]:
+        """Positions in `g` of the channels called `names`."""
+        for name in names:
+            if name not in self.channel_names:
+                raise ValueError(
+                    f"{self.name} has no channel {name!r}, only {self.channel_names}."
+                )
+        return tuple(self.channel_names.index(name) for name in names)
+
+    def with_dtype(self, dtype: jnp.dtype) -> "Neuron":
+        """The same neuron with every constant in `dtype`."""
+        return jax.tree.map(
+            lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, self
+        )
+
+    def at(self, celsius: float) -> "Neuron":
+        """The same neuron at another temperature, in °C."""
+        if self.temperature is None:
+            raise ValueError(
+                f"{self.name} has no temperature; give its `Neuron` a `Temperature`."
+            )
+        temperature = dataclasses.replace(self.temperature, celsius=celsius)
+        return dataclasses.replace(self, temperature=temperature)
+
+    def _with_states(self, states: States) -> Iterator[tuple[AbstractChannel, States]]:
+        start = 0
+        for channel in self.channels:
+            stop = start + channel.num_states
+            yield channel, states[start:stop]
+            start = stop
+
+    def unit_currents(
+        self,
+        V: Float[Array, ""],
+        gates: tuple[Float[Array, ""], ...],
+        Ca: Float[Array, ""],
+    ) -> tuple[Float[Array, ""], ...]:
+        """Currents of one mS/cm² of every channel, in µA/cm², outward positive."""
+        return tuple(
+            channel.current(V, states, Ca)
+            for channel, states in self._with_states(gates)
+        )
+
+    def total_current(
+        self,
+        V: Float[Array, ""],
+        gates: tuple[Float[Array, ""], ...],
+        Ca: Float[Array, ""],
+        g: PyTree,
+    ) -> Float[Array, ""]:
+        """The membrane current of a cell with conductances `g`, in µA/cm²."""
+        unit = self.unit_currents(V, gates, Ca)
+        return sum((g[i] * I for i, I in enumerate(unit)), jnp.zeros_like(V))
+
+    def calcium_current(
+        self,
+        V: Float[Array, ""],
+        gates: tuple[Float[Array, ""], ...],
+        Ca: Float[Array, ""],
+        g: PyTree,
+    ) -> Float[Array, ""]:
+        """The current that enters the calcium pool, in µA/cm²."""
+        if self.calcium is None:
+            return jnp.zeros_like(V)
+        unit = self.unit_currents(V, gates, Ca)
+        sources = self.index(*self.calcium.sources)
+        return sum((g[i] * unit[i] for i in sources), jnp.zeros_like(V))
+
+    def calcium_rate(
+        self,
+        V: Float[Array, ""],
+        gates: tuple[Float[Array, ""], ...],
+        Ca: Float[Array, ""],
+        g: PyTree,
+    ) -> Float[Array, ""]:
+        """dCa/dt in µM/ms; zero where the model has no calcium."""
+        pool = self.calcium
+        if pool is None:
+            return jnp.zeros_like(V)
+        inflow = -(pool.influx * self.calcium_current(V, gates, Ca, g))
+        rate = (inflow - Ca + pool.baseline) / pool.time_constant
+        return rate if self.temperature is None else self.temperature.speed * rate
+
+    def steady_gates(
+        self, V: Float[Array, ""], Ca: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], ...]:
+        """All gates in equilibrium at `V` and `Ca`, in channel order."""
+        steady = (
+            channel.steady_states((V,) * channel.num_variables, Ca)
+            for channel in self.channels
+        )
+        return tuple(itertools.chain(*steady))
+
+    def time_constants(
+        self, V: Float[Array, ""], Ca: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], ...]:
+        """Time constants of all gates and kinetic schemes, in ms."""
+        tau = (channel.time_constants(V, Ca) for channel in self.channels)
+        return self.slowed(itertools.chain(*tau))
+
+    def reference_time_constants(
+        self, V: Float[Array, ""], Ca: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], ...]:
+        """The two or three time constants (ms) that tell the timescales apart."""
+        return self.slowed(curve(V, Ca) for curve in self.timescales if curve)
+
+    def slowed(
+        self, time_constants: Iterable[Float[Array, ""]]
+    ) -> tuple[Float[Array, ""], ...]:
+        """Time constants (ms) as declared, brought to the neuron's temperature."""
+        if self.temperature is None:
+            return tuple(time_constants)
+        speed = self.temperature.speed
+        return tuple(tau / speed for tau in time_constants)
+
+    def relax(
+        self,
+        V: Float[Array, ""],
+        gates: tuple[Float[Array, ""], ...],
+        Ca: Float[Array, ""],
+        h: Float[Array, ""],
+    ) -> tuple[Float[Array, ""], ...]:
+        """All gates after `h` ms at frozen potential and calcium."""
+        h = h if self.temperature is None else self.temperature.speed * h
+        relaxed = (
+            channel.relax(V, states, Ca, h)
+            for channel, states in self._with_states(gates)
+        )
+        return tuple(itertools.chain(*relaxed))
+
+    def vector_field(
+        self, t: Float[Array, ""], y: State, g: PyTree, I_ext: Float[Array, ""] | None
+    ) -> State:
+        """Time derivatives of the state, per ms, under the current `I_ext` (µA/cm²)."""
+        del t
+        I = self.total_current(y.V, y.gates, y.Ca, g)
+        I = I if I_ext is None else I - I_ext
+        rates = itertools.chain.from_iterable(
+            channel.derivatives(y.V, states, y.Ca)
+            for channel, states in self._with_states(y.gates)
+        )
+        if self.temperature is not None:
+            speed = self.temperature.speed
+            rates = (speed * rate for rate in rates)
+        return State(
+            V=-I / self.capacitance,
+            gates=tuple(rates),
+            Ca=self.calcium_rate(y.V, y.gates, y.Ca, g),
+        )
+
+    def initial_state(
+        self, V: Float[Array, ""] | None = None, Ca: Float[Array, ""] | None = None
+    ) -> State:
+        """Where simulations start, or `V` (mV) and `Ca` (µM); gates in equilibrium."""
+        V = self.initial_V if V is None else V
+        Ca = self.initial_Ca if Ca is None else Ca
+        return State(V=V, gates=self.steady_gates(V, Ca), Ca=Ca)
+
+    def steady_calcium(self, V: Float[Array, ""], g: PyTree) -> Float[Array, ""]:
+        """Calcium (µM) of a cell held at `V` until everything has settled.
+
+        Where the reversal potential of calcium follows its concentration the balance
+        is implicit; it increases with calcium, so Newton's method finds the one root.
+        """
+        pool = self.calcium
+        if pool is None:
+            return jnp.zeros_like(V)
+        (tau,) = self.slowed((pool.time_constant,))
+
+        def imbalance(Ca: Float[Array, ""]) -> Float[Array, ""]:
+            gates = self.steady_gates(V, Ca)
+            return -self.calcium_rate(V, gates, Ca, g) * tau
+
+        return root(imbalance, jnp.broadcast_to(pool.baseline, jnp.shape(V)))
+
+
+def root(residual, guess: Float[Array, ""], max_steps: int = 50) -> Float[Array, ""]:
+    """A zero of a scalar function by Newton's method, differentiable to third order.
+
+    Iterations run without derivatives until they stop moving; two more, with them,
+    carry exact derivatives through quadratic convergence (each doubles the order to
+    which the root is right), in forward and reverse mode alike.
+    """
+
+    @jax.jit  # so that it is traced once
+    def newton(x: Float[Array, ""]) -> Float[Array, ""]:
+        value, slope = jax.jvp(residual, (x,), (jnp.ones_like(x),))
+        return x - value / slope
+
+    def moving(
+        carry: tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]],
+    ) -> Bool[Array, ""]:
+        x, step, count = carry
+        eps = jnp.finfo(x.dtype).eps
+        return (jnp.abs(step) > 4 * eps * (1 + jnp.abs(x))) & (count < max_steps)
+
+    def iterate(carry):
+        x, _, count = carry
+        new = jax.lax.stop_gradient(newton(x))
+        return new, new - x, count + 1
+
+    start = jax.lax.stop_gradient(guess)
+    x, _, _ = jax.lax.while_loop(
+        moving, iterate, (start, jnp.full_like(start, jnp.inf), jnp.zeros_like(start))
+    )
+    x = jax.lax.stop_gradient(x)
+    return newton(newton(x))

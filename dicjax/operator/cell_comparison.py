@@ -1,0 +1,393 @@
+"""A recorded cell beside the neurons that an operator takes for its like."""
+
+import itertools
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int, Key
+
+from dicjax.operator.characteristics import COUNTS, from_coordinates, to_coordinates
+from dicjax.operator.ensemble import draw_ensemble
+from dicjax.operator.model import Operator
+from dicjax.operator.prediction import check_features, feature_ranges, respond
+from dicjax.recordings import Steps, Sweeps
+from dicjax.spikes import step_response, StepResponse
+
+
+SECOND = 1000.0  # ms of a step in which spikes are counted
+REACH = 3  # spikes by which an F-I curve is continued
+BEFORE, AFTER = 50.0, 50.0  # ms around a predicted step
+EVERY = 0.1  # ms
+NEURONS = 64  # answered at once
+TRIED = 6  # candidates for every neuron of an ensemble
+ROUNDS = 4  # in which the likest have children
+DIFFERENCE = 0.5  # of two parents, that a child is moved by
+STRAY = 0.02  # of how much features vary in the family, for children
+PINNED = ("threshold", "gain", "high_gain")  # what candidates have as measured
+# How far a feature may be off for every sweep before it counts as one: as a part of
+# what was recorded, or at least so much.
+CLOSE = {
+    "num_spikes": (0.05, 0.5),
+    "latency": (0.2, 2.0),
+    "adaptation": (0.0, 0.03),
+    "height": (0.0, 6.0),
+    "width": (0.15, 0.1),
+    "depth": (0.0, 4.0),
+}
+PASSIVE = {"rest": (0.0, 2.0), "resistance": (0.1, 0.0)}  # likewise, of all sweeps
+COMPARED = {
+    "num_spikes": "spikes",
+    "latency": "latency (ms)",
+    "adaptation": "adaptation",
+    "height": "height (mV)",
+    "width": "width (ms)",
+    "depth": "trough (mV)",
+}
+
+
+class Comparison(eqx.Module):
+    """Recorded and predicted responses to the same steps.
+
+    - `amplitude`: of the steps, in pA; `density`: in µA/cm².
+    - `is_used`: which sweeps the features were measured from.
+    - `measured`: these features, by name.
+    - `features`: of the ensemble, as the operator takes them, the likest first.
+    - `recorded`, `predicted`: of every sweep, and of every neuron (rows) and sweep.
+    - `ts`, `V`: ms from the onset of the step, and potentials (mV) of all neurons.
+    """
+
+    amplitude: Float[np.ndarray, " sweeps"]
+    density: Float[np.ndarray, " sweeps"]
+    is_used: np.ndarray
+    measured: dict[str, float]
+    features: Float[np.ndarray, "neurons features"]
+    recorded: StepResponse
+    predicted: StepResponse
+    ts: Float[np.ndarray, " samples"]
+    V: Float[np.ndarray, "neurons sweeps samples"]
+
+    def table(self) -> dict[str, list]:
+        """A row per sweep and feature: the recording, and quartiles of the ensemble."""
+        columns = {
+            name: []
+            for name in (
+                "sweep",
+                "current_pA",
+                "used",
+                "feature",
+                "recorded",
+                "q25",
+                "median",
+                "q75",
+            )
+        }
+        for i, amplitude in enumerate(self.amplitude):
+            for name in COMPARED:
+                ensemble = np.asarray(getattr(self.predicted, name), float)[:, i]
+                quartiles = (
+                    np.nanpercentile(ensemble, (25, 50, 75))
+                    if np.isfinite(ensemble).any()
+                    else (np.nan,) * 3
+                )
+                recorded = float(getattr(self.recorded, name)[i])
+                row = (i, float(amplitude), bool(self.is_used[i]), name, recorded)
+                for column, x in zip(columns, (*row, *quartiles), strict=True):
+                    columns[column].append(
+                        x if isinstance(x, str | bool | int) else float(x)
+                    )
+        return columns
+
+    def summary(self) -> str:
+        """A line on the sweeps that were predicted, or on all if all were used."""
+        which = ~self.is_used if (~self.is_used).any() else self.is_used
+        kind = "predicted" if (~self.is_used).any() else "fitted"
+        counts = self.predicted.num_spikes[:, which]
+        low, middle, high = np.percentile(counts, (25, 50, 75), axis=0)
+        recorded = self.recorded.num_spikes[which]
+        off = np.abs(middle - recorded).sum() / max(1, recorded.sum())
+        inside = np.mean((low - 0.5 <= recorded) & (recorded <= high + 0.5))
+        return (
+            f"{which.sum()} sweeps {kind}: median spike counts "
+            f"{', '.join(f'{x:g}' for x in middle)}, recorded "
+            f"{', '.join(str(x) for x in recorded)} ({off:.0%} off; {inside:.0%} lie "
+            "within the ensemble's quartiles)."
+        )
+
+
+def measure_cell(
+    sweeps: Sweeps,
+    steps: Steps,
+    capacitance: float,
+    *,
+    resistance: float | None = None,
+    use: Sequence[int] | None = None,
+) -> dict[str, float]:
+    """Features of a recorded cell, as [`dicjax.characterise`][] measures models.
+
+    Currents become densities through the cell's capacitance, at 1 µF/cm². What the
+    steps do not show is left out: how the cell sags and rebounds, or how it fires at 40
+    Hz, if none of them went so far.
+
+    **Arguments:**
+
+    - `sweeps`, `steps`: of [`dicjax.read_sweeps`][] and [`dicjax.find_steps`][].
+    - `capacitance`: of the cell, in pF.
+    - `resistance`: of the cell, in MΩ, if known.
+    - `use`: the sweeps to measure; all if not given.
+
+    **Raises:**
+
+    - `ValueError`: if the step is shorter than a second, if `use` names sweeps that are
+        not there, or if fewer than two of them have spikes.
+    """
+    if steps.stop - steps.start < SECOND - 1:
+        raise ValueError(
+            f"{sweeps.name}: a step of {steps.stop - steps.start:g} ms is too short: "
+            f"spikes are counted over its first {SECOND:g} ms."
+        )
+    if not capacitance > 0:
+        raise ValueError(f"The capacitance must be positive pF, got {capacitance}.")
+    rows = np.arange(len(sweeps.V)) if use is None else np.asarray(use, int)
+    if len(rows) == 0 or rows.min() < 0 or rows.max() >= len(sweeps.V):
+        raise ValueError(
+            f"{sweeps.name} has sweeps 0 to {len(sweeps.V) - 1}, but "
+            f"{rows.tolist()} are to be used."
+        )
+    response = _response(sweeps.V[rows], sweeps.every, steps.start, SECOND)
+    current = steps.amplitude[rows] / capacitance
+    count = _counts(sweeps.V[rows], sweeps.every, steps)
+    fires = count >= 1
+    if fires.sum() < 2:
+        raise ValueError(
+            f"{sweeps.name}: {int(fires.sum())} of the sweeps {rows.tolist()} have "
+            "spikes, but an F-I curve needs two: use more, or stronger steps."
+        )
+    found = {"rest": float(np.mean(response.rest))}
+    if resistance is not None:
+        # MΩ · pF is µs; over 1 µF/cm² that is kΩ·cm² in thousandths.
+        found["resistance"] = resistance * capacitance / 1e3
+    order = np.argsort(count[fires])
+    count, current = count[fires][order], current[fires][order]
+    at = [_current_at(n, count, current) for n in COUNTS]
+    if np.isfinite(at[0]):
+        found["threshold"] = at[0]
+    for name, low, high in (("gain", 0, 1), ("high_gain", 1, 2)):
+        if np.isfinite(at[high] - at[low]) and at[high] > at[low]:
+            found[name] = (COUNTS[high] - COUNTS[low]) / (at[high] - at[low])
+    middle = COUNTS[1]
+    if count[0] <= middle + REACH and count[-1] >= middle - REACH:
+        for name in ("adaptation", "latency", "height", "width", "depth"):
+            values = np.asarray(getattr(response, name), float)[fires][order]
+            if np.isfinite(values).all():
+                found[name] = float(np.interp(middle, count, values))
+    return found
+
+
+def _counts(V, every, steps) -> Float[np.ndarray, " sweeps"]:
+    """Spikes in the first second of a step, and what is left of an interval."""
+    counts = []
+    for row in V:
+        up = np.flatnonzero((row[:-1] < 10) & (row[1:] >= 10)) * every - steps.start
+        up = up[(up >= 0) & (up < steps.stop - steps.start)]
+        inside, later = up[up < SECOND], up[up >= SECOND]
+        count = float(len(inside))
+        if len(inside) > 1:
+            last = later[0] - inside[-1] if len(later) else inside[-1] - inside[-2]
+            count += min((SECOND - inside[-1]) / last, 0.99)
+        counts.append(count)
+    return np.array(counts)
+
+
+def _current_at(num: int, count, current) -> float:
+    """Where an F-I curve reaches a count, continued a little beyond its ends."""
+    if count[0] - REACH <= num <= count[-1] + REACH:
+        if count[0] <= num <= count[-1]:
+            return float(np.interp(num, count, current))
+        slope, offset = np.polyfit(count, current, 1)
+        return float(offset + slope * num)
+    return np.nan
+
+
+def compare(
+    key: Key[jax.Array, ""],
+    operator: Operator,
+    sweeps: Sweeps,
+    steps: Steps,
+    capacitance: float,
+    *,
+    resistance: float | None = None,
+    use: Sequence[int] | None = None,
+    num: int = 200,
+    spread: float = 0.3,
+) -> Comparison:
+    """An ensemble conditioned on some sweeps of a cell, and what it does in all.
+
+    Candidates resemble the cell in all that was measured, and have its F-I curve; of
+    six times as many as are wanted those are kept that answer the sweeps in use most
+    like the cell does. Four times, children of these take the places of those that are
+    less like it. Sweeps that are not in use have no part in this.
+
+    **Arguments:**
+
+    - `operator`: of [`dicjax.load_operator`][].
+    - `sweeps`, `steps`, `capacitance`, `resistance`, `use`: see
+        [`dicjax.measure_cell`][].
+    - `num`: neurons in the ensemble.
+    - `spread`: how far candidates stray from the cell's F-I curve, as in
+        [`dicjax.draw_ensemble`][].
+
+    **Returns:**
+
+    A [`dicjax.Comparison`][].
+
+    **Raises:**
+
+    - `ValueError`: where [`dicjax.measure_cell`][] or [`dicjax.draw_ensemble`][] do.
+    """
+    measured = measure_cell(sweeps, steps, capacitance, resistance=resistance, use=use)
+    candidates = draw_ensemble(
+        key, operator, measured, TRIED * num, spread=spread, pinned=PINNED
+    )
+    candidates = _within(operator, candidates)
+    density = steps.amplitude / capacitance
+    is_used = np.ones(len(density), bool)
+    if use is not None:
+        is_used = np.isin(np.arange(len(density)), use)
+    duration = steps.stop - steps.start
+    recorded = _response(sweeps.V, sweeps.every, steps.start, duration)
+    wanted = jax.tree.map(lambda x: x[is_used], recorded)
+    wanted_quarters = _by_quarter(
+        sweeps.V[is_used], sweeps.every, steps.start, duration
+    )
+    features, away = np.zeros((0, len(operator.names))), np.zeros(0)
+    used = np.zeros((0, 0, 0))
+    for i in range(ROUNDS + 1):
+        answers = _answered(operator, candidates, density[is_used], duration)
+        new = _distance(
+            _response(answers, EVERY, BEFORE, duration),
+            wanted,
+            _by_quarter(answers, EVERY, BEFORE, duration),
+            wanted_quarters,
+        )
+        new = np.hypot(new, _passive_distance(operator, candidates, measured))
+        features = np.concatenate([features, candidates])
+        used = np.concatenate([used, answers]) if i else answers
+        away = np.concatenate([away, new])
+        kept = np.argsort(away)[:num]
+        features, used, away = features[kept], used[kept], away[kept]
+        if i < ROUNDS:
+            child_key = jax.random.fold_in(key, i + 1)
+            candidates = _children(child_key, operator, features)
+    V = np.empty((num, len(density), used.shape[2]), used.dtype)
+    V[:, is_used] = used
+    if not is_used.all():
+        V[:, ~is_used] = _answered(operator, features, density[~is_used], duration)
+    return Comparison(
+        amplitude=steps.amplitude,
+        density=density,
+        is_used=is_used,
+        measured=measured,
+        features=features,
+        recorded=recorded,
+        predicted=_response(V, EVERY, BEFORE, duration),
+        ts=EVERY * np.arange(V.shape[2]) - BEFORE,
+        V=V,
+    )
+
+
+def _answered(operator, features, density, duration):
+    """Potentials (mV) of all neurons (rows) under all steps."""
+    ts = EVERY * np.arange(round((BEFORE + duration + AFTER) / EVERY)) - BEFORE
+    on = (ts >= -1e-6) & (ts < duration - 1e-6)
+    current = (density[:, None] * on).astype(np.float32)
+    # All parts of one size, so that one program does for all.
+    padded = -(-len(features) // NEURONS) * NEURONS
+    filled = np.resize(features, (padded, features.shape[1]))
+    parts = [
+        np.asarray(
+            respond(operator, current, filled[i : i + NEURONS, None], every=EVERY).V
+        )
+        for i in range(0, padded, NEURONS)
+    ]
+    return np.concatenate(parts)[: len(features)]
+
+
+def _response(V, every, start, duration) -> Any:
+    response = step_response(jnp.asarray(V), every, start, start + duration)
+    return jax.tree.map(np.asarray, response)
+
+
+def _by_quarter(V, every, start, duration) -> Int[np.ndarray, "... 4"]:
+    """Upward crossings of 10 mV in every quarter of a step."""
+    up = (V[..., :-1] < 10) & (V[..., 1:] >= 10)
+    edges = [round((start + duration * i / 4) / every) for i in range(5)]
+    return np.stack([up[..., a:b].sum(-1) for a, b in itertools.pairwise(edges)], -1)
+
+
+def _distance(
+    predicted, recorded, quarters, recorded_quarters
+) -> Float[np.ndarray, " neurons"]:
+    """How far answers are from the recording, in all features and sweeps.
+
+    Spikes are counted by quarters of the step too, which tells bursts from trains.
+    """
+    spread = np.maximum(0.1 * recorded_quarters, 1.0)
+    total = np.mean(((quarters - recorded_quarters) / spread) ** 2, axis=-1)
+    for name, (part, least) in CLOSE.items():
+        ours = np.asarray(getattr(predicted, name), float)
+        theirs = np.asarray(getattr(recorded, name), float)
+        away = (ours - theirs) / np.maximum(part * np.abs(theirs), least)
+        # What one of both lacks is as far off as can be.
+        lacks = np.isfinite(ours) != np.isfinite(theirs)
+        total = total + np.where(lacks, 3.0, np.nan_to_num(away)).clip(-9, 9) ** 2
+    return np.sqrt(np.mean(total, axis=-1))
+
+
+def _children(key, operator: Operator, features):
+    """As many neurons as there are parents, each beside one by what two others differ.
+
+    As in differential evolution (Storn and Price 1997), so that children stray as far
+    as parents do, and along the directions that they do.
+    """
+    keys = jax.random.split(key, 2)
+    x = np.asarray(to_coordinates(features, operator.names), np.float64)
+    num = len(x)
+    others = np.asarray(jax.random.randint(keys[0], (3, num), 0, num))
+    noise = np.asarray(jax.random.normal(keys[1], x.shape, jnp.float32))
+    scale = np.asarray(operator.library).std(axis=0)
+    step = DIFFERENCE * (x[others[1]] - x[others[2]])
+    x = x[others[0]] + step + STRAY * scale * noise
+    low, high = feature_ranges(operator)
+    return np.clip(np.asarray(from_coordinates(x, operator.names)), low, high)
+
+
+def _passive_distance(operator: Operator, features, measured):
+    """How far candidates are from what was measured below threshold."""
+    total = np.zeros(len(features))
+    for name, (part, least) in PASSIVE.items():
+        if name in measured:
+            x = features[:, operator.names.index(name)]
+            close = max(part * abs(measured[name]), least)
+            total = total + ((x - measured[name]) / close) ** 2
+    return np.sqrt(total)
+
+
+def _within(operator: Operator, features):
+    """The features; beyond what the operator knows, the edge of it."""
+    low, high = feature_ranges(operator)
+    outside = ((features < low) | (features > high)).any(axis=0)
+    if outside.any():
+        names = [operator.names[i] for i in np.flatnonzero(outside)]
+        warnings.warn(
+            f"The family {operator.family!r} does not reach the cell's "
+            f"{', '.join(names)}: its edge is taken.",
+            stacklevel=3,
+        )
+    features = np.clip(features, low, high)
+    check_features(operator, jnp.asarray(features))
+    return features

@@ -1,0 +1,324 @@
+"""What physiologists know a cell by, measured with steps of current.
+
+Passive properties, where the F-I curve lies, and the shape of spikes: of thousands of
+simulated cells at once, by a protocol that can also be run on a real one.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from dicjax.dics import dynamic_input_conductances
+from dicjax.operator.families import Family
+from dicjax.simulation import Run, simulate, Step
+from dicjax.spikes import step_response, StepResponse
+
+
+COUNTS = (5, 15, 40)  # spikes in the first second of a step
+BEFORE, STEP, AFTER = 20.0, 1000.0, 200.0  # ms
+# A spike is told once it has fallen, which may be after the step.
+LATE_END = BEFORE + STEP + 20.0  # ms
+EVERY = 0.05  # ms between samples of spikes
+CURRENTS = (0.01, 20.0)  # µA/cm² between which cells fire
+NUM_HALVINGS = 16
+RESTS = (-110.0, -30.0)  # mV between which cells rest
+STEEPEST = 1.02  # times the current: what jumps to more spikes has no F-I curve
+SMALL, LARGE = -4.0, -20.0  # mV that cells are hyperpolarised by
+HIGHEST_REBOUND = 40.0  # mV above rest: what is higher is a spike
+DT = 0.025  # ms
+TRACES = 256  # at once
+
+
+class Feature(NamedTuple):
+    """A feature, its unit, whether its logarithm is what counts, and what it means."""
+
+    name: str
+    unit: str
+    is_log: bool
+    meaning: str
+
+
+FEATURES = (
+    Feature("rest", "mV", False, "potential without a step"),
+    Feature("resistance", "kΩ·cm²", True, "steady deflection over a small current"),
+    Feature("sag", "", False, "part of a deflection by 20 mV that is lost again"),
+    Feature("threshold", "µA/cm²", True, "current of 5 spikes in a second"),
+    Feature("gain", "Hz·cm²/µA", True, "slope of the F-I curve, 5 to 15 Hz"),
+    Feature("high_gain", "Hz·cm²/µA", True, "slope of the F-I curve, 15 to 40 Hz"),
+    Feature("adaptation", "", False, "mean change of intervals at 15 Hz"),
+    Feature("latency", "ms", True, "of the first spike at 15 Hz"),
+    Feature("height", "mV", False, "of spikes at 15 Hz"),
+    Feature("width", "ms", True, "of spikes at half their height at 15 Hz"),
+    Feature("depth", "mV", False, "lowest potential between spikes at 15 Hz"),
+    Feature("rebound", "mV", False, "overshoot after a deflection by 20 mV"),
+)
+NAMES = tuple(feature.name for feature in FEATURES)
+# What no electrode measures, but encoders infer from spikes and populations share.
+DICS = (
+    Feature("g_f", "", False, "fast input conductance at V_ref"),
+    Feature("g_s", "", False, "slow input conductance at V_ref"),
+    Feature("g_u", "", False, "ultraslow input conductance at V_ref"),
+)
+_DIC_NAMES = tuple(feature.name for feature in DICS)
+BY_NAME = {feature.name: feature for feature in (*FEATURES, *DICS)}
+
+
+class Characteristics(eqx.Module):
+    """Features of cells; nan where a cell has none.
+
+    - `values`: one row per cell.
+    - `names`: of its columns, as in `FEATURES` and, of some families, `DICS`.
+    - `is_complete`: whether a cell is silent by itself, fires as fast as is asked, and
+        does so the faster the more current it receives.
+    """
+
+    values: Float[np.ndarray, "cells features"]
+    is_complete: Bool[np.ndarray, " cells"]
+    names: tuple[str, ...] = eqx.field(static=True, default=NAMES)
+
+    def __getitem__(self, name: str) -> Float[np.ndarray, " cells"]:
+        return self.values[:, self.names.index(name)]
+
+    def of(self, rows) -> "Characteristics":
+        """Those of some cells."""
+        return Characteristics(self.values[rows], self.is_complete[rows], self.names)
+
+
+def characterise(
+    family: Family,
+    g: Float[np.ndarray, "cells channels"],
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Characteristics:
+    """Measures cells of a family with steps of current on top of its holding current.
+
+    The current at which a cell fires the 5th, 15th and 40th spike of a step's first
+    second is found by halving intervals, and spikes are measured at the second of
+    these. Thresholds so defined are continuous in the conductances, and can be read
+    from the steps that a recorded cell was given.
+
+    **Arguments:**
+
+    - `family`: the cells' model, and the current that holds them.
+    - `g`: maximal conductances, in mS/cm², ordered as the model's `channel_names`.
+    - `on_progress`: called with (done, total) rounds of simulation.
+
+    **Returns:**
+
+    [`dicjax.Characteristics`][], a row per cell.
+    """
+    g = np.asarray(g, np.float32)
+    work = _Rounds(family, g, on_progress)
+    rest, is_silent = _rest(work, g)
+    small = _deflected(work, g, np.full(len(g), -0.1, np.float32))
+    first = np.minimum(small.steady - rest, -1e-3) / -0.1
+    small = _deflected(work, g, SMALL / first)
+    resistance = (small.steady - rest) / (SMALL / first)
+    large, rebound = _released(work, g, LARGE / resistance, rest)
+    currents = _currents_of_counts(work, g)
+    spikes = _at_middle(work, g, currents[1])
+    threshold = currents[0]
+    rise = np.maximum(np.diff(currents, axis=0), 1e-6 * currents[1:])
+    slope = np.diff(COUNTS)[:, None] / rise
+    columns = {
+        "rest": rest,
+        "resistance": resistance,
+        "sag": large.sag,
+        "threshold": threshold,
+        "gain": slope[0],
+        "high_gain": slope[1],
+        "adaptation": spikes.adaptation,
+        "latency": spikes.latency,
+        "height": spikes.height,
+        "width": spikes.width,
+        "depth": spikes.depth,
+        "rebound": rebound,
+    }
+    names = NAMES
+    if family.with_dics:
+        dics = dynamic_input_conductances(family.neuron, g, family.neuron.V_ref)
+        columns |= dict(zip(_DIC_NAMES, np.asarray(dics).T, strict=True))
+        names = (*NAMES, *_DIC_NAMES)
+    values = np.stack([np.asarray(columns[name]) for name in names], axis=1)
+    is_reached = currents[-1] < CURRENTS[1] * 0.99
+    is_gradual = np.all(currents[1:] > STEEPEST * currents[:-1], axis=0)
+    is_positive = np.all(values[:, are_logarithms(names)] > 0, axis=1)
+    is_complete = (
+        is_silent
+        & is_reached
+        & is_gradual
+        & is_positive
+        & np.isfinite(values).all(axis=1)
+    )
+    return Characteristics(values.astype(np.float32), is_complete, names)
+
+
+def resting_potentials(
+    family: Family, g: Float[np.ndarray, "cells channels"]
+) -> Float[np.ndarray, " cells"]:
+    """The lowest potential (mV) at which all currents of a cell cancel."""
+    return np.asarray(_resting(family.neuron, jnp.asarray(g), family.hold))
+
+
+def resting_calcium(
+    family: Family,
+    V: Float[np.ndarray, " cells"],
+    g: Float[np.ndarray, "cells channels"],
+) -> Float[np.ndarray, " cells"]:
+    """Calcium (µM) of cells that have long been at these potentials (mV)."""
+    g = np.asarray(g)
+    return np.asarray(_steady_calcium(family.neuron, jnp.asarray(V, g.dtype), g))
+
+
+@eqx.filter_jit
+def _steady_calcium(neuron, V, g):
+    return jax.vmap(neuron.with_dtype(g.dtype).steady_calcium)(V, jnp.asarray(g))
+
+
+@eqx.filter_jit
+def _resting(neuron, g, hold):
+    neuron = neuron.with_dtype(g.dtype)
+
+    def outward(V, g):
+        Ca = neuron.steady_calcium(V, g)
+        I = neuron.total_current(V, neuron.steady_gates(V, Ca), Ca, g)
+        return I - jnp.asarray(hold, V.dtype)
+
+    def one(g):
+        V = jnp.linspace(*RESTS, 161, dtype=g.dtype)
+        # From below, the first at which the current turns outward.
+        first = jnp.argmax(jax.vmap(outward, (0, None))(V, g) > 0)
+        ends = V[jnp.maximum(first - 1, 0)], V[first]
+
+        def halve(_, ends):
+            low, high = ends
+            middle = (low + high) / 2
+            beyond = outward(middle, g) > 0
+            return jnp.where(beyond, low, middle), jnp.where(beyond, middle, high)
+
+        low, high = jax.lax.fori_loop(0, 20, halve, ends)
+        return (low + high) / 2
+
+    return jax.vmap(one)(g)
+
+
+class _Rounds:
+    """Simulates steps of a family's cells, and reports every round."""
+
+    def __init__(self, family, g, on_progress):
+        self.family, self.on_progress = family, on_progress
+        self.V0 = resting_potentials(family, g)
+        self.Ca0 = resting_calcium(family, self.V0, g)
+        self.done, self.total = 0, NUM_HALVINGS + 5
+
+    def step(self, g, amplitude, duration, save_every=None, first=0) -> Run:
+        stimulus = Step(amplitude, BEFORE, BEFORE + STEP)
+        if self.family.hold:
+            stimulus = stimulus + Step(self.family.hold)
+        return simulate(
+            self.family.neuron,
+            g,
+            duration,
+            dt=DT,
+            stimulus=stimulus,
+            V0=np.resize(self.V0[first:], len(g)),
+            Ca0=np.resize(self.Ca0[first:], len(g)),
+            save="spikes" if save_every is None else "traces",
+            save_every=save_every or 1.0,
+            max_spikes=64,
+        )
+
+    def tell(self) -> None:
+        self.done += 1
+        if self.on_progress is not None:
+            self.on_progress(self.done, self.total)
+
+
+def _rest(work, g):
+    run = work.step(g, np.zeros(len(g), np.float32), BEFORE + STEP, 1.0)
+    work.tell()
+    return run.V[:, -100:].mean(axis=1), run.num_spikes == 0
+
+
+def _deflected(work, g, amplitude) -> StepResponse:
+    run = work.step(g, amplitude, BEFORE + STEP, 1.0)
+    work.tell()
+    return _response(run.V, 1.0)
+
+
+def _released(work, g, amplitude, rest):
+    run = work.step(g, amplitude, BEFORE + STEP + AFTER, 1.0)
+    work.tell()
+    after = run.V[:, round(BEFORE + STEP) :].max(axis=1)
+    return _response(run.V, 1.0), np.clip(after - rest, 0, HIGHEST_REBOUND)
+
+
+def _response(V, every) -> StepResponse:
+    response = step_response(jnp.asarray(V), every, BEFORE, BEFORE + STEP)
+    return jax.tree.map(np.asarray, response)
+
+
+def _currents_of_counts(work, g):
+    """The current (µA/cm²) of every count, by halving intervals of its logarithm."""
+    num = len(COUNTS)
+    everyone = np.tile(g, (num, 1))
+    wanted = np.repeat(COUNTS, len(g))
+    low, high = (np.full(len(wanted), np.log(x)) for x in CURRENTS)
+    for _ in range(NUM_HALVINGS):
+        middle = (low + high) / 2
+        run = work.step(everyone, np.exp(middle).astype(np.float32), LATE_END)
+        work.tell()
+        times = run.spike_times
+        count = np.sum((times >= BEFORE) & (times < BEFORE + STEP), axis=1)
+        fires = count >= wanted
+        low, high = np.where(fires, low, middle), np.where(fires, middle, high)
+    return np.exp((low + high) / 2).reshape(num, -1)
+
+
+def _at_middle(work, g, amplitude) -> StepResponse:
+    parts = []
+    for first in range(0, len(g), TRACES):
+        some = slice(first, first + TRACES)
+        run = work.step(
+            g[some], amplitude[some].astype(np.float32), BEFORE + STEP, EVERY, first
+        )
+        parts.append(_response(run.V, EVERY))
+    work.tell()
+    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+
+
+def to_coordinates(
+    values: Float[Array | np.ndarray, "*cells features"],
+    names: tuple[str, ...] = NAMES,
+) -> Float[Array, "*cells features"]:
+    """Features with logarithms of those that are compared as such."""
+    is_log = are_logarithms(names)
+    values = jnp.asarray(values)
+    columns = [
+        jnp.log(values[..., i]) if is_log[i] else values[..., i]
+        for i in range(len(names))
+    ]
+    return jnp.stack(columns, axis=-1)
+
+
+def from_coordinates(
+    x: Float[Array | np.ndarray, "*cells features"],
+    names: tuple[str, ...] = NAMES,
+) -> Float[Array, "*cells features"]:
+    """The inverse of `to_coordinates`."""
+    is_log = are_logarithms(names)
+    x = jnp.asarray(x)
+    columns = [
+        jnp.exp(x[..., i]) if is_log[i] else x[..., i] for i in range(len(names))
+    ]
+    return jnp.stack(columns, axis=-1)
+
+
+def are_logarithms(names: tuple[str, ...]) -> tuple[bool, ...]:
+    """Whether features of these names are compared by their logarithms."""
+    return tuple(BY_NAME[name].is_log for name in names)

@@ -1,0 +1,111 @@
+"""Neural operators on disk."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax.random as jr
+import numpy as np
+
+from dicjax._core import (
+    check_files,
+    filled,
+    is_checkpoint,
+    leaves,
+    read_header,
+    shipped,
+    write_checkpoint,
+)
+from dicjax.operator.config import OperatorConfig
+from dicjax.operator.families import FAMILIES, find_family
+from dicjax.operator.model import Operator, untrained
+
+
+FORMAT = "dicjax-operator"
+VERSION = 1
+ARRAYS = "operator"
+
+
+def save_operator(
+    path: pathlib.Path,
+    operator: Operator,
+    config: OperatorConfig,
+    about: dict[str, Any],
+) -> None:
+    """Writes an operator, whole or not at all; an older one is replaced.
+
+    `about` goes into the header as it is: how it was trained, how well it does.
+    """
+    shape = {
+        "operator": dataclasses.asdict(config),
+        "family": operator.family,
+        "names": list(operator.names),
+        "num_members": len(operator.library),
+    }
+    num = int(sum(x.size for x in leaves(operator.branch)))
+    about = {"num_parameters": num, **about}
+    write_checkpoint(path, FORMAT, VERSION, shape, {ARRAYS: operator}, about)
+
+
+def load_operator(
+    name: str | pathlib.Path = "cortical", *, family: str | None = None
+) -> Operator:
+    """A trained operator.
+
+    **Arguments:**
+
+    - `name`: of a family whose operator ships, or the folder of one that was trained.
+    - `family`: the family it must be of, if that matters.
+
+    **Returns:**
+
+    A [`dicjax.Operator`][], for [`dicjax.respond`][] and [`dicjax.draw_ensemble`][].
+
+    **Raises:**
+
+    - `ValueError`: if there is none, or if it is damaged, of another family, or made by
+        another version.
+    """
+    path = _find(name)
+    header = read_header(path, FORMAT, VERSION)
+    shape = header["config"]
+    if family is not None and shape["family"] != family:
+        raise ValueError(
+            f"The operator {path} is of the family {shape['family']!r}, not of "
+            f"{family!r}: choose that family or another operator."
+        )
+    check_files(path, header)
+    names, config = tuple(shape["names"]), OperatorConfig(**shape["operator"])
+    own = find_family(shape["family"])
+    ones = np.ones((shape["num_members"], len(names)), np.float32)
+    g = np.ones((len(ones), len(own.neuron.channels)), np.float32)
+    skeleton = untrained(jr.key(0), config, own, names, ones, g)
+    return filled(skeleton, path / ARRAYS)
+
+
+def operator_header(name: str | pathlib.Path) -> dict[str, Any]:
+    """What is written beside an operator: configuration, training, scores, versions."""
+    return read_header(_find(name), FORMAT, VERSION)
+
+
+def operator_config(name: str | pathlib.Path) -> OperatorConfig:
+    """The shape of an operator."""
+    return OperatorConfig(**operator_header(name)["config"]["operator"])
+
+
+def _find(name: str | pathlib.Path) -> pathlib.Path:
+    if str(name) in FAMILIES and not is_checkpoint(name):
+        folder = shipped(f"operators/{name}")
+        if folder is not None:
+            return folder
+    elif is_checkpoint(name):
+        return pathlib.Path(name)
+    if str(name) in FAMILIES:
+        raise ValueError(
+            f"No operator of the family {str(name)!r} ships: train one with "
+            f"`dicjax operator train {name} --out FOLDER`."
+        )
+    raise ValueError(
+        f"There is no operator {str(name)!r}: name a family ({', '.join(FAMILIES)}), "
+        "or the folder that `dicjax operator train` wrote."
+    )

@@ -1,0 +1,154 @@
+"""Ensembles of neurons for an operator: what was measured, and what goes with it.
+
+A recording never shows all features of a cell. What it does not show is drawn from
+members of the family that resemble the cell in what it does, moved along with the
+features that were measured as regression over their neighbours says (as Beaumont, Zhang
+& Balding, 2002, adjust simulations to an observation).
+"""
+
+import warnings
+from collections.abc import Collection, Mapping
+
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import scipy.spatial
+from jaxtyping import Array, Float, Key
+
+from dicjax.operator.characteristics import are_logarithms, from_coordinates
+from dicjax.operator.model import Operator
+
+
+NEIGHBOURS = 400  # members that resemble the cell
+MIXED = 12  # of a member's neighbours, between which ensembles fill in
+FAR = 2.0  # times as far as members are from one another: beyond the family
+RIDGE = 1e-2
+
+
+def draw_ensemble(
+    key: Key[Array, ""],
+    operator: Operator,
+    measured: Mapping[str, float],
+    num: int = 200,
+    *,
+    spread: float = 0.0,
+    pinned: Collection[str] | None = None,
+) -> Float[np.ndarray, "num features"]:
+    """Features of neurons that resemble a cell in what was measured of it.
+
+    **Arguments:**
+
+    - `operator`: of [`dicjax.load_operator`][].
+    - `measured`: features by name, in the units of `operator.names`; none of them gives
+        a sample of the whole family.
+    - `num`: how many neurons to draw.
+    - `spread`: how far drawn neurons stray from what was measured, as a share of how
+        much it varies in the family.
+    - `pinned`: which of the measured features drawn neurons have exactly, but for
+        `spread`; all if not given. The others only choose whom they resemble.
+
+    **Returns:**
+
+    One row per neuron, for [`dicjax.respond`][].
+
+    **Raises:**
+
+    - `ValueError`: if a name is unknown, or a value not finite, or not positive where
+        it must be, or `num` below 1.
+
+    Warns where the cell lies outside of the family: what then is drawn is the edge of
+    it, and is answered less well.
+    """
+    if num < 1:
+        raise ValueError(f"An ensemble needs one neuron at least, got {num} neurons.")
+    wanted = _coordinates(operator, measured)
+    library = np.asarray(operator.library)
+    scale = library.std(axis=0)
+    known = np.isfinite(wanted)
+    distance = _distance(library, wanted, known, scale)
+    if known.any() and distance.min() > FAR * _typical(library, known, scale):
+        nearest = library[distance.argmin()]
+        worst = np.where(known, np.abs(nearest - wanted) / scale, 0).argmax()
+        value = from_coordinates(nearest, operator.names)[worst]
+        warnings.warn(
+            f"No neuron of the family {operator.family!r} is like this one: the "
+            f"nearest has a {operator.names[worst]} of {float(value):.4g}, not "
+            f"{measured[operator.names[worst]]:.4g}. What is drawn extrapolates.",
+            stacklevel=2,
+        )
+    order = np.argsort(distance)[: NEIGHBOURS if known.any() else len(library)]
+    if pinned is not None:
+        for name in pinned:
+            _check_name(operator, name)
+        known = known & np.isin(operator.names, list(pinned))
+    x = _drawn(
+        key,
+        library[order],
+        wanted,
+        known,
+        scale,
+        num,
+        spread,
+    )
+    low, high = library.min(axis=0), library.max(axis=0)
+    x = np.where(known, x, np.clip(x, low, high))
+    return np.asarray(from_coordinates(x, operator.names))
+
+
+def _coordinates(operator: Operator, measured: Mapping[str, float]) -> np.ndarray:
+    wanted = np.full(len(operator.names), np.nan)
+    is_log = are_logarithms(operator.names)
+    for name, value in measured.items():
+        _check_name(operator, name)
+        i = operator.names.index(name)
+        if not np.isfinite(value) or (is_log[i] and value <= 0):
+            raise ValueError(
+                f"{name} is {value}, but must be a {'positive ' * is_log[i]}number: "
+                "leave out what was not measured."
+            )
+        wanted[i] = np.log(value) if is_log[i] else value
+    return wanted
+
+
+def _check_name(operator: Operator, name: str) -> None:
+    if name not in operator.names:
+        raise ValueError(
+            f"The operator {operator.family!r} knows no feature {name!r}, only "
+            f"{', '.join(operator.names)}."
+        )
+
+
+def _distance(library, wanted, known, scale):
+    away = np.where(known, (library - np.where(known, wanted, 0)) / scale, 0)
+    return np.sqrt((away**2).sum(axis=1))
+
+
+def _typical(library, known, scale) -> float:
+    """How far members are from their nearest ones in these features, at most."""
+    some = library[:: max(1, len(library) // 200)]
+    away = ((some[:, None] - library[None]) / scale)[..., known]
+    nearest = np.sort((away**2).sum(axis=-1), axis=1)[:, 1]
+    return float(np.sqrt(np.quantile(nearest, 0.99)))
+
+
+def _drawn(key, members, wanted, known, scale, num, spread):
+    keys = jr.split(key, 4)
+    z = (members - members.mean(axis=0)) / scale
+    # Between a member and one of those next to it.
+    first = np.asarray(jr.randint(keys[0], (num,), 0, len(members)))
+    num_near = min(MIXED, len(members))
+    found = scipy.spatial.KDTree(z).query(z[first], num_near)[1]
+    nearest = np.reshape(found, (num, num_near))
+    choice = np.asarray(jr.randint(keys[1], (num,), 0, num_near))
+    second = nearest[np.arange(num), choice]
+    part = np.asarray(jr.uniform(keys[2], (num, 1), jnp.float32))
+    x = members[first] + part * (members[second] - members[first])
+    # What was measured takes its place, and the rest follows.
+    Z, rest = z[:, known], z[:, ~known]
+    gram = Z.T @ Z + RIDGE * len(members) * np.eye(Z.shape[1])
+    slopes = np.linalg.solve(gram, Z.T @ rest)
+    stray = spread * np.asarray(jr.normal(keys[3], (num, Z.shape[1]), jnp.float32))
+    move = (wanted - x)[:, known] / scale[known] + stray
+    x[:, known] += scale[known] * move
+    x[:, ~known] += scale[~known] * (move @ slopes)
+    return x

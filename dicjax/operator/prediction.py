@@ -1,0 +1,190 @@
+"""Applying a neural operator: currents and features in, potentials out."""
+
+import math
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from dicjax.operator.characteristics import are_logarithms, to_coordinates
+from dicjax.operator.model import advance, Memory, Operator, REMEMBERED
+
+
+SLOWEST_SAMPLING = 1.0  # ms; what is longer is probably not in ms
+MARGIN = 0.5  # standard deviations beyond the library that are still let pass
+
+
+class Response(eqx.Module):
+    """What an operator answers.
+
+    - `V`: potentials (mV) at the start of every sample of the current.
+    - `memory`: where it stopped; continue from there with `respond(..., memory=...)`.
+    """
+
+    V: Float[Array, "*cells samples"]
+    memory: Memory
+
+
+def respond(
+    operator: Operator,
+    current: Float[ArrayLike, "*#cells samples"],
+    features: Float[ArrayLike, "*#cells features"],
+    *,
+    every: float,
+    memory: Memory | None = None,
+    out_of_range: Literal["refuse", "try"] = "refuse",
+) -> Response:
+    """The potential of neurons that receive a current.
+
+    Any current will do, of any length, zero included. The past of the potential does
+    not depend on the future of the current. Everything can be differentiated, with
+    respect to features and currents.
+
+    **Arguments:**
+
+    - `operator`: of [`dicjax.load_operator`][].
+    - `current`: in µA/cm², constant for `every` ms from each sample on. One row per
+        neuron, or one for all.
+    - `features`: of every neuron, ordered as `operator.names` and in their units;
+        [`dicjax.draw_ensemble`][] draws what was not measured.
+    - `every`: ms between samples, at most 1.
+    - `memory`: where an earlier response stopped; at rest if not given.
+    - `out_of_range`: what to do with features beyond those of the family.
+
+    **Returns:**
+
+    A [`dicjax.Response`][].
+
+    **Raises:**
+
+    - `ValueError`: if currents or features are not finite, if features lie outside of
+        what the operator was trained on, or if shapes or `every` do not make sense.
+    """
+    every = float(every)
+    # The computation's precision is that of the operator.
+    dtype = operator.library.dtype
+    current = jnp.asarray(current).astype(dtype)
+    features = jnp.asarray(features).astype(dtype)
+    _check_current(current, every)
+    check_features(operator, features, out_of_range)
+    cells = np.broadcast_shapes(current.shape[:-1], features.shape[:-1])
+    if memory is not None and memory.V.shape != cells:
+        raise ValueError(
+            f"`memory` is of cells of shape {memory.V.shape}, but current and features "
+            f"are of {cells}: continue with the same neurons."
+        )
+    return _respond(operator, current, features, every, memory)
+
+
+@eqx.filter_jit
+def _respond(operator, current, features, every, memory):
+    x = to_coordinates(features, operator.names)
+    cells = np.broadcast_shapes(current.shape[:-1], x.shape[:-1])
+    num_samples = current.shape[-1]
+    flat = lambda a, *rest: jnp.broadcast_to(a, (*cells, *rest)).reshape(-1, *rest)
+    a = operator.amplitudes(x)
+    if memory is None:
+        rest = features[..., operator.names.index("rest")]
+        memory = operator.start(rest, a)
+    num_units = memory.units.shape[-1]
+    memory = Memory(flat(memory.V), flat(memory.units, num_units), flat(memory.Ca))
+    a = flat(a, a.shape[-1])
+    I = jnp.broadcast_to(current, (*cells, num_samples)).reshape(-1, num_samples).T
+    num_steps = math.ceil(every / operator.step - 1e-9)
+    h = jnp.asarray(every / num_steps, I.dtype)
+    table = operator.curves.table()
+    each = jax.vmap(lambda a, m, I: advance(operator, table, a, m, I, h))
+
+    def sample(memory, I):
+        new = jax.lax.fori_loop(0, num_steps, lambda _, m: each(a, m, I), memory)
+        return new, memory.V
+
+    @jax.checkpoint
+    def block(memory, I):
+        return jax.lax.scan(sample, memory, I)
+
+    num_blocks = num_samples // REMEMBERED
+    whole = num_blocks * REMEMBERED
+    blocks = I[:whole].reshape(num_blocks, REMEMBERED, I.shape[1])
+    memory, V = jax.lax.scan(block, memory, blocks)
+    memory, rest = jax.lax.scan(sample, memory, I[whole:])
+    V = jnp.concatenate([V.reshape(whole, I.shape[1]), rest]).T
+    back = lambda a, *rest: a.reshape(*cells, *rest)
+    return Response(
+        back(V, num_samples),
+        Memory(back(memory.V), back(memory.units, num_units), back(memory.Ca)),
+    )
+
+
+def _check_current(current: Array, every: float) -> None:
+    if current.ndim == 0 or current.shape[-1] < 2:
+        raise ValueError(
+            f"`current` needs at least two samples to answer to, got shape "
+            f"{current.shape}."
+        )
+    if not 0 < every <= SLOWEST_SAMPLING:
+        raise ValueError(
+            f"`every` must be the ms between samples, above 0 and at most "
+            f"{SLOWEST_SAMPLING:g}, got {every}: sample the current more finely, or "
+            "give its step in ms."
+        )
+    if isinstance(current, jax.core.Tracer):
+        return
+    bad = np.argwhere(~np.isfinite(np.asarray(current)))
+    if len(bad):
+        raise ValueError(
+            "`current` must be finite, but sample "
+            f"{tuple(int(i) for i in bad[0])} is not ({len(bad)} such in all): cut it "
+            "out or fill it in."
+        )
+
+
+def check_features(
+    operator: Operator,
+    features: Array,
+    out_of_range: Literal["refuse", "try"] = "refuse",
+) -> None:
+    """Raises `ValueError` unless these are features that `operator` knows."""
+    names = operator.names
+    if features.ndim == 0 or features.shape[-1] != len(names):
+        raise ValueError(
+            f"`features` must have a last axis of {len(names)}, {', '.join(names)}, "
+            f"got shape {features.shape}."
+        )
+    if isinstance(features, jax.core.Tracer):
+        return
+    values = np.asarray(features)
+    flat = values.reshape(-1, len(names))
+    missing = np.argwhere(~np.isfinite(flat))
+    if len(missing):
+        cell, i = missing[0]
+        raise ValueError(
+            f"`features` must be known, but {names[i]} of neuron {cell} is "
+            f"{flat[cell, i]}: draw it from what is with `dicjax.draw_ensemble`."
+        )
+    if out_of_range == "try":
+        return
+    low, high = feature_ranges(operator)
+    outside = np.argwhere((flat < low) | (flat > high))
+    if len(outside):
+        cell, i = outside[0]
+        raise ValueError(
+            f"{names[i]} of neuron {cell} is {flat[cell, i]:.4g}, but the operator "
+            f"{operator.family!r} knows {low[i]:.4g} to {high[i]:.4g} only "
+            f"({len(outside)} such values in all): check units, train an operator of "
+            'another family, or pass `out_of_range="try"`.'
+        )
+
+
+def feature_ranges(operator: Operator) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest features that are answered for, in their units."""
+    library = np.asarray(operator.library)
+    margin = MARGIN * library.std(axis=0)
+    low, high = library.min(axis=0) - margin, library.max(axis=0) + margin
+    is_log = np.array(are_logarithms(operator.names))
+    with np.errstate(over="ignore"):  # of those that are no logarithms
+        return np.where(is_log, np.exp(low), low), np.where(is_log, np.exp(high), high)

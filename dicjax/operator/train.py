@@ -1,0 +1,280 @@
+"""From a family to a trained and tested operator: what the command line calls."""
+
+import dataclasses
+import os
+import pathlib
+import time
+from collections.abc import Callable
+
+import jax.random as jr
+import numpy as np
+
+from dicjax._core import from_first, Swept
+from dicjax.operator.characteristics import (
+    characterise,
+    Characteristics,
+    to_coordinates,
+)
+from dicjax.operator.checkpoint import load_operator, operator_config, save_operator
+from dicjax.operator.config import OperatorConfig, OperatorTraining
+from dicjax.operator.curve_correction import correct_curves
+from dicjax.operator.families import Family, find_family
+from dicjax.operator.model import Operator, untrained
+from dicjax.operator.prediction import respond
+from dicjax.operator.scores import EVERY, make_trial, score, Scores, Trial
+from dicjax.operator.training import members_of, placement_of, train_operator
+from dicjax.operator.tuning import Feature, feature_errors, tune
+
+
+CHUNK = 2048  # members that are characterised at once
+APART = 16  # one member in so many is never learned from
+TESTED = 512  # traces of each test
+Progress = Callable[[str, int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Library:
+    """Members of a family with their features; those apart are for tests alone."""
+
+    g: np.ndarray
+    measured: Characteristics
+
+    def __len__(self) -> int:
+        return len(self.g)
+
+    def __getitem__(self, rows) -> "Library":
+        return Library(self.g[rows], self.measured.of(rows))
+
+    @property
+    def seen(self) -> "Library":
+        """Those that are learned from."""
+        return self[np.arange(len(self)) % APART != 0]
+
+    @property
+    def unseen(self) -> "Library":
+        """Those that are not."""
+        return self[np.arange(len(self)) % APART == 0]
+
+
+def make_library(
+    family: Family,
+    num: int,
+    seed: int,
+    *,
+    folder: pathlib.Path | None = None,
+    on_progress: Progress | None = None,
+) -> Library:
+    """Draws and characterises members, and keeps those that are complete.
+
+    With `folder`, parts are kept there, and what is there is not simulated again.
+    """
+    parts = []
+    num_chunks = -(-num // CHUNK)
+    for i in range(num_chunks):
+
+        def tell(done, total, i=i):
+            if on_progress is not None:
+                on_progress("characterising", i * total + done, num_chunks * total)
+
+        size = min(CHUNK, num - i * CHUNK)
+        g = family.sample(jr.fold_in(jr.key(seed), i), size)
+        parts.append(_chunk(family, g, seed, i, folder, tell))
+    measured = [part.measured for part in parts]
+    library = Library(
+        np.concatenate([part.g for part in parts]),
+        Characteristics(
+            np.concatenate([one.values for one in measured]),
+            np.concatenate([one.is_complete for one in measured]),
+            measured[0].names,
+        ),
+    )
+    return library[library.measured.is_complete]
+
+
+def _chunk(family, g, seed, i, folder, tell) -> Library:
+    name = f"{family.name}-{seed}-{i:04}-{len(g)}.npz"
+    path = None if folder is None else folder / name
+    if path is not None and path.exists():
+        with np.load(path) as file:
+            if np.array_equal(file["g"], g):
+                measured = Characteristics(
+                    file["values"], file["is_complete"], tuple(file["names"].tolist())
+                )
+                return Library(g, measured)
+    measured = characterise(family, g, on_progress=tell)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial.npz")
+        np.savez(
+            partial,
+            g=g,
+            values=measured.values,
+            is_complete=measured.is_complete,
+            names=measured.names,
+        )
+        os.replace(partial, path)
+    return Library(g, measured)
+
+
+def fit_operator(
+    family: Family,
+    out: pathlib.Path,
+    *,
+    config: OperatorConfig | None = None,
+    training: OperatorTraining | None = None,
+    data: pathlib.Path | None = None,
+    characterised: Swept[Library] | None = None,
+    on_progress: Progress | None = None,
+) -> dict[str, Scores]:
+    """Trains an operator of a family, tests it and writes its checkpoint.
+
+    Where several processes were joined by `jax.distributed`, all have to call this
+    alike. They share the training of the branch; the first does all else, has all
+    files and tells of progress.
+
+    **Arguments:**
+
+    - `out`: the folder of the checkpoint.
+    - `data`: where members and the state of training are kept; the same call then goes
+        on where it was stopped.
+    - `characterised`: members that were characterised elsewhere, whose number and seed
+        then count; see [`dicjax.sweeps.swept_library`][].
+    - `on_progress`: called with (stage, done, total).
+
+    **Returns:**
+
+    Scores on members that were learned from, under new currents, and on others.
+    """
+    config = config or OperatorConfig()
+    training = training or OperatorTraining()
+    tell = on_progress or (lambda stage, done, total: None)
+    placement_of(training)  # before long simulations
+    if characterised is None:
+        num, seed = training.members, training.library_seed
+        make = lambda: make_library(family, num, seed, folder=data, on_progress=tell)
+    else:
+        num, seed, make = characterised.num, characterised.seed, characterised.read
+        training = dataclasses.replace(training, members=num, library_seed=seed)
+    library = from_first(make)
+    began = time.monotonic()
+    operator = fit_to(family, library, config, training, data=data, on_progress=tell)
+    seconds = time.monotonic() - began
+
+    def finish():
+        tell("testing", 0, 2)
+        scores = test_operator(operator, family, library, training.seed)
+        about = {
+            "training": dataclasses.asdict(training),
+            "seconds": round(seconds),
+            "scores": {name: dataclasses.asdict(s) for name, s in scores.items()},
+        }
+        save_operator(out, operator, config, about)
+        return scores
+
+    return from_first(finish)
+
+
+def fit_to(
+    family: Family,
+    library: Library,
+    config: OperatorConfig,
+    training: OperatorTraining,
+    *,
+    data: pathlib.Path | None = None,
+    on_progress: Progress,
+) -> Operator:
+    """An operator trained on the members of a library that are seen."""
+    key = jr.key(training.seed)
+    seen = library.seen
+    members = members_of(seen.g, seen.measured)
+    names = seen.measured.names
+    x = np.asarray(to_coordinates(seen.measured.values, names))
+    stage = lambda name: lambda done, total, loss: on_progress(name, done, total)
+    operator = from_first(
+        lambda: correct_curves(
+            jr.fold_in(key, 1),
+            untrained(jr.fold_in(key, 0), config, family, names, x, seen.g),
+            members,
+            training,
+            on_progress=stage("correcting curves"),
+        )
+    )
+    return train_operator(
+        operator,
+        family,
+        members,
+        training,
+        folder=data,
+        on_progress=stage("training"),
+    )
+
+
+def test_operator(
+    operator: Operator, family: Family, library: Library, seed: int
+) -> dict[str, Scores]:
+    """Scores on seen members under new currents, and on unseen ones."""
+    scores = {}
+    for name, members in (("seen", library.seen), ("unseen", library.unseen)):
+        some = members[:TESTED]
+        trial = make_trial(seed, family, some.g, some.measured)
+        scores[name] = score(predict_trial(operator, trial), trial.V)
+    return scores
+
+
+def predict_trial(operator: Operator, trial: Trial) -> np.ndarray:
+    """Potentials (mV) that the operator answers in a trial."""
+    answer = respond(
+        operator, trial.current, trial.features, every=EVERY, out_of_range="try"
+    )
+    return np.asarray(answer.V)
+
+
+def tune_to_feature(
+    name: str | pathlib.Path,
+    feature: Feature,
+    out: pathlib.Path,
+    *,
+    num_members: int = 2048,
+    num_steps: int = 300,
+    seed: int = 0,
+    data: pathlib.Path | None = None,
+    on_progress: Progress | None = None,
+) -> tuple[float, float]:
+    """Fine-tunes an operator on one feature and writes its checkpoint.
+
+    **Arguments:**
+
+    - `name`: of a family whose operator ships, or the folder of one.
+    - `feature`: "sag", "width" or "height".
+    - `out`: the folder of the new checkpoint.
+    - `data`: where characterised members are kept.
+
+    **Returns:**
+
+    The median error of the feature before and after, on members kept apart.
+    """
+    operator, config = load_operator(name), operator_config(name)
+    family = find_family(operator.family)
+    library = make_library(
+        family, num_members, seed, folder=data, on_progress=on_progress
+    )
+    members, apart = (
+        members_of(part.g, part.measured) for part in (library.seen, library.unseen)
+    )
+
+    def tell(done, total, loss):
+        if on_progress is not None:
+            on_progress("tuning", done, total)
+
+    tuned = tune(jr.key(seed), operator, members, feature, num_steps, on_progress=tell)
+    before, after = (
+        float(np.nanmedian(np.abs(feature_errors(o, apart, feature))))
+        for o in (operator, tuned)
+    )
+    scores = test_operator(tuned, family, library, seed)
+    about = {
+        "tuned": {"feature": feature, "num_steps": num_steps, "seed": seed},
+        "scores": {name: dataclasses.asdict(s) for name, s in scores.items()},
+    }
+    save_operator(out, tuned, config, about)
+    return before, after

@@ -1,0 +1,133 @@
+"""Fine-tuning an operator on one feature of its answers.
+
+The feature is measured on the operator's own answer, through time and differentiably,
+and compared with that of the simulation. Amplitudes are held near to where they were,
+so that everything else stays as good as it was.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+from jaxtyping import Array, Float, Key
+
+from dicjax.operator.model import advance, Operator
+from dicjax.operator.training import is_learned, Members
+from dicjax.spikes import step_response
+
+
+Feature = Literal["sag", "width", "height"]
+SIZES = {"sag": 0.02, "width": 0.05, "height": 1.0}  # errors that count as one (mV, ms)
+DEFLECTION = -20.0  # mV, of cells whose sag is measured
+BEFORE, STEP = 2.0, {"sag": 500.0, "width": 60.0, "height": 60.0}  # ms
+FINER = 4  # steps of the reference in one of the operator
+HELD = 10.0  # weight of amplitudes staying where they were
+BATCH = 64
+LEARNING_RATE = 2e-4
+
+
+def tune(
+    key: Key[Array, ""],
+    operator: Operator,
+    members: Members,
+    feature: Feature,
+    num_steps: int,
+    *,
+    on_progress: Callable[[int, int, float], None] | None = None,
+) -> Operator:
+    """The operator with a branch that makes a feature come out better.
+
+    **Arguments:**
+
+    - `members`: of its family, with their conductances.
+    - `feature`: "sag", "width" or "height".
+    - `on_progress`: called with (step, number of steps, loss).
+    """
+    learned = eqx.filter(operator, is_learned(operator))
+    state = _optimiser(num_steps).init(learned)
+    weights = learned
+    for i in range(num_steps):
+        who = jr.randint(jr.fold_in(key, i), (BATCH,), 0, len(members.g))
+        some = jax.tree.map(lambda x, who=who: x[who], members)
+        weights, state, loss = _learn(
+            weights, state, operator, some, feature, num_steps
+        )
+        if on_progress is not None:
+            on_progress(i + 1, num_steps, float(loss))
+    return eqx.combine(weights, operator)
+
+
+@eqx.filter_jit
+def feature_errors(
+    operator: Operator, members: Members, feature: str
+) -> Float[Array, " members"]:
+    """How far a feature is from that of the simulation; nan where there is none."""
+    ours, theirs = _measured(operator, operator.amplitudes(members.x), members, feature)
+    return ours - theirs
+
+
+def _measured(operator, a, members, feature):
+    exact = eqx.tree_at(
+        lambda o: o.curves.correction, operator, operator.curves.correction * 0
+    )
+    h = operator.step
+    ours = _feature(operator, a, members, feature, h, 1)
+    theirs = _feature(exact, members.g, members, feature, h / FINER, FINER)
+    return ours, jax.lax.stop_gradient(theirs)
+
+
+def _feature(operator, a, members, feature, h, per_sample):
+    """The feature of every member under its step, through `per_sample` steps of `h`."""
+    table = operator.curves.table()
+    rest = members.x[:, operator.names.index("rest")]
+    # At rest, the current that was found to deflect by so much, or fires briskly.
+    resistance = jnp.exp(members.x[:, operator.names.index("resistance")])
+    strong = (members.threshold + members.high) / 2
+    amplitude = DEFLECTION / resistance if feature == "sag" else strong
+    num = round((BEFORE + STEP[feature]) / (h * per_sample))
+    times = jnp.arange(num, dtype=rest.dtype) * h * per_sample
+    current = jnp.where(times[:, None] >= BEFORE, amplitude[None], 0)
+    h = jnp.asarray(h, rest.dtype)
+    each = jax.vmap(lambda a, m, I: advance(operator, table, a, m, I, h))
+
+    @jax.checkpoint
+    def sample(memory, I):
+        new = jax.lax.fori_loop(0, per_sample, lambda _, m: each(a, m, I), memory)
+        return new, memory.V
+
+    _, V = jax.lax.scan(sample, operator.start(rest, a), current)
+    every = operator.step
+    response = step_response(V.T, every, BEFORE, BEFORE + STEP[feature], max_spikes=2)
+    return getattr(response, feature)
+
+
+def _optimiser(num_steps: int) -> optax.GradientTransformation:
+    schedule = optax.cosine_decay_schedule(LEARNING_RATE, num_steps)
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+
+
+@eqx.filter_jit
+def _learn(weights, state, operator, members, feature, num_steps):
+    before = jnp.log(operator.amplitudes(members.x))
+    spread = operator.branch.amplitude_spread[None]
+
+    def loss(weights):
+        tuned = eqx.combine(weights, operator)
+        a = tuned.amplitudes(members.x)
+        ours, theirs = _measured(tuned, a, members, feature)
+        away = (ours - theirs) / SIZES[feature]
+        known = jnp.isfinite(away)
+        # Beyond a few, errors count by their size, or the worst would decide alone.
+        away = jnp.where(known, away, 0)
+        miss = jnp.mean(jnp.sqrt(1 + away**2) - 1)
+        moved = jnp.mean(((jnp.log(a) - before) / spread) ** 2)
+        return miss + HELD * moved
+
+    value, gradient = jax.value_and_grad(loss)(weights)
+    gradient = jax.tree.map(jnp.nan_to_num, gradient)
+    updates, state = _optimiser(num_steps).update(gradient, state)
+    return eqx.apply_updates(weights, updates), state, value

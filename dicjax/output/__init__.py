@@ -1,0 +1,58 @@
+"""Tables, the report, figures, and exports to other programs."""
+
+from dicjax.output.exporters import (
+    export_brian2 as export_brian2,
+    export_csv as export_csv,
+    export_jaxley as export_jaxley,
+    export_neuron as export_neuron,
+    export_nwb as export_nwb,
+    export_xlsx as export_xlsx,
+)
+from dicjax.output.plots import (
+    COMPARED as COMPARED,
+    most_different as most_different,
+    plot_comparison as plot_comparison,
+    plot_responses as plot_responses,
+    plot_training as plot_training,
+    style as style,
+)
+from dicjax.output.plots.activity import (
+    aligned as aligned,
+    compared as compared,
+    from_onset as from_onset,
+    intervals_of as intervals_of,
+    log_bins as log_bins,
+    rhythm as rhythm,
+    shares_of as shares_of,
+    span_of as span_of,
+)
+from dicjax.output.plots.population import (
+    correlations_of as correlations_of,
+    density_of as density_of,
+    logarithms_of as logarithms_of,
+)
+from dicjax.output.plots.style import (
+    short as short,
+)
+from dicjax.output.population_files import (
+    check_folder as check_folder,
+    file_name as file_name,
+    FORMAT as FORMAT,
+    read_manifest as read_manifest,
+    read_models as read_models,
+    replacing as replacing,
+    VERSION as VERSION,
+    write_folder as write_folder,
+    write_population as write_population,
+    write_simulation as write_simulation,
+)
+from dicjax.output.report import (
+    feature_rows as feature_rows,
+    potentials as potentials,
+    shown as shown,
+    write_report as write_report,
+)
+from dicjax.output.saved_population import (
+    read_population as read_population,
+    StoredPopulation as StoredPopulation,
+)

@@ -1,0 +1,249 @@
+"""A neuron as named equations, whatever its channels are made of."""
+
+import dataclasses
+import re
+from collections import Counter
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from dicjax.neurons import AbstractCurve, Neuron, State
+from dicjax.output.exporters.expressions import (
+    affine,
+    constant,
+    Expression,
+    is_constant,
+    substitute,
+    variable,
+    variables,
+)
+from dicjax.output.exporters.tracing import trace, UnsupportedOperation
+
+
+V, CALCIUM = "v", "Ca"
+
+
+@dataclasses.dataclass(frozen=True)
+class Equation:
+    """What one state obeys.
+
+    - `name`: the state's variable: `x1_Na` is the first of channel Na, `Ca` calcium.
+    - `owner`: the channel it belongs to; empty for calcium.
+    - `rate`: its time derivative, per ms.
+    - `initial`: where it starts; gates may depend on `v` and `Ca`.
+    """
+
+    name: str
+    owner: str
+    rate: Expression
+    initial: Expression
+
+    @property
+    def relaxation(self) -> tuple[Expression, Expression] | None:
+        """`(inf, tau)` with `rate = (inf - x) / tau`; `None` if that is impossible.
+
+        Terms that are not linear in the state, such as the current through a calcium
+        channel, may remain in `inf`.
+        """
+        rate, speed = self.rate, constant(1.0)
+        if rate.op == "mul" and rate.args[0].op == "constant":  # a temperature
+            speed, rate = rate.args
+        if rate.op == "div" and self.name not in variables(rate.args[1]):
+            inf, slope = affine(rate.args[0], self.name)
+            if is_constant(slope, -1):
+                return inf, rate.args[1] / speed
+        offset, slope = affine(rate, self.name)
+        if is_constant(slope, 0):
+            return None
+        return offset / -slope, constant(1.0) / (-slope * speed)
+
+    @property
+    def parts(self) -> dict[str, Expression]:
+        """What the rate is made of, by name: its `inf` and `tau`, or the `rate`."""
+        if self.relaxation is None:
+            return {self._part("rate"): self.rate}
+        inf, tau = self.relaxation
+        return {self._part("inf"): inf, self._part("tau"): tau}
+
+    @property
+    def meaning(self) -> str:
+        """What the state is, for people."""
+        if self.name == CALCIUM:
+            return "calcium, in uM"
+        return f"a state of {self.owner or 'the cell'}"
+
+    def _part(self, what: str) -> str:
+        is_calcium = self.name == CALCIUM
+        return f"{self.name}_{what}" if is_calcium else what + self.name[1:]
+
+
+@dataclasses.dataclass(frozen=True)
+class Equations:
+    """A neuron in variables `v`, `g_Na` and so on, and those of its `states`.
+
+    Units are those of [`dicjax.Neuron`][].
+
+    - `channels`: channel names as part of a variable, by channel name.
+    - `currents`: the current of one mS/cm² of each channel, by channel name.
+    - `states`: all states but the potential.
+    """
+
+    channels: dict[str, str]
+    currents: dict[str, Expression]
+    states: tuple[Equation, ...]
+
+    @property
+    def expressions(self) -> list[Expression]:
+        """All that there is to write."""
+        moving = (x for state in self.states for x in (state.rate, state.initial))
+        return [*self.currents.values(), *moving]
+
+    @property
+    def calcium_is_fixed(self) -> bool:
+        """Whether something depends on calcium, which nothing moves."""
+        is_moved = any(x.name == CALCIUM for x in self.states)
+        return not is_moved and any(CALCIUM in variables(x) for x in self.expressions)
+
+
+def equations(neuron: Neuron, language: str) -> Equations:
+    """The equations of a neuron.
+
+    **Arguments:**
+
+    - `neuron`: any model.
+    - `language`: what they are meant for, for messages.
+
+    **Raises:**
+
+    - `ValueError`: if something in the model cannot be written as scalar expressions.
+    """
+    names = identifiers(neuron.channel_names)
+    channels = dict(zip(neuron.channel_names, names, strict=True))
+    starts, initial_Ca = _starts(neuron)
+    gates = [f"x[{i}]" for i in range(len(starts))]
+    try:
+        total, rates, calcium = _rates(neuron, channels, gates)
+    except UnsupportedOperation as error:
+        raise ValueError(_complaint(neuron, error, language)) from error
+    currents = _currents(neuron, channels, total)
+    owners = _owners(currents, dict(zip(gates, rates, strict=True)))
+    final = _gate_names(owners, channels)
+    renamed = {old: variable(new) for old, new in final.items()}
+    states = [
+        Equation(final[x], owners[x], substitute(rate, renamed), initial)
+        for x, rate, initial in zip(gates, rates, starts, strict=True)
+    ]
+    if neuron.calcium is not None:
+        rate = substitute(calcium, renamed)
+        states.append(Equation(CALCIUM, "", rate, initial_Ca))
+    return Equations(
+        channels=channels,
+        currents={name: substitute(x, renamed) for name, x in currents.items()},
+        states=tuple(states),
+    )
+
+
+def identifiers(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names as programming languages allow them after a prefix, all different."""
+    found: list[str] = []
+    for name in names:
+        plain = re.sub(r"[^A-Za-z0-9_]", "_", name)
+        # NMODL makes a variable `x0` of its own for every state `x`.
+        while {plain, plain + "0", plain.removesuffix("0")} & set(found):
+            plain += "_"
+        found.append(plain)
+    return tuple(found)
+
+
+def _rates(
+    neuron: Neuron, channels: dict[str, str], gates: list[str]
+) -> tuple[Expression, tuple[Expression, ...], Expression]:
+    """The current of the membrane and the rates of gates and calcium."""
+
+    def field(V, x, Ca, g):
+        y = neuron.vector_field(jnp.zeros_like(V), State(V, x, Ca), g, None)
+        return -neuron.capacitance * y.V, y.gates, y.Ca
+
+    g = tuple(f"g_{name}" for name in channels.values())
+    return trace(field, V, tuple(gates), CALCIUM, g, dtype=neuron.initial_V.dtype)
+
+
+def _starts(neuron: Neuron) -> tuple[tuple[Expression, ...], Expression]:
+    """Where gates, as expressions of `v` and `Ca` if possible, and calcium start."""
+
+    def gates(V, Ca):
+        at = lambda n: (n.initial_V, n.initial_Ca)
+        return eqx.tree_at(at, neuron, (V, Ca)).initial_state().gates
+
+    numbers = neuron.initial_state()
+    Ca = number(numbers.Ca)
+    try:
+        return trace(gates, V, CALCIUM, dtype=neuron.initial_V.dtype), Ca
+    except UnsupportedOperation:
+        return tuple(number(x) for x in numbers.gates), Ca
+
+
+def number(x: Float[Array, ""]) -> Expression:
+    """The value of an array, as declared."""
+    return constant(np.asarray(x).reshape(1)[0])
+
+
+def _currents(
+    neuron: Neuron, channels: dict[str, str], total: Expression
+) -> dict[str, Expression]:
+    """The current of one unit of each conductance, of which the total is a sum."""
+    currents = {}
+    for channel, name in channels.items():
+        total, currents[channel] = affine(total, f"g_{name}")
+    involved = set().union(*map(variables, (total, *currents.values())))
+    if not is_constant(total, 0) or involved & {f"g_{x}" for x in channels.values()}:
+        raise ValueError(
+            f"The current of the model {neuron.name!r} is not a sum of conductances "
+            "times currents, so its channels cannot be told apart."
+        )
+    return currents
+
+
+def _owners(
+    currents: dict[str, Expression], rates: dict[str, Expression]
+) -> dict[str, str]:
+    """The channel that each gate belongs to: whose current depends on it in the end."""
+    owners = {
+        gate: next((c for c, I in currents.items() if gate in variables(I)), "")
+        for gate in rates
+    }
+    for _ in rates:
+        for gate, rate in rates.items():
+            for other in variables(rate) & owners.keys():
+                owners[other] = owners[other] or owners[gate]
+    return owners
+
+
+def _gate_names(owners: dict[str, str], channels: dict[str, str]) -> dict[str, str]:
+    names, count = {}, Counter()
+    for gate, owner in owners.items():
+        count[owner] += 1
+        names[gate] = f"x{count[owner]}_{channels[owner]}" if owner else f"x{count['']}"
+    return names
+
+
+def _complaint(neuron: Neuron, error: UnsupportedOperation, language: str) -> str:
+    """What to say of an operation that cannot be written, and where it is."""
+    is_curve = lambda x: isinstance(x, AbstractCurve)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(neuron, is_leaf=is_curve)
+    where = "its vector field"
+    for path, curve in leaves:
+        try:
+            if is_curve(curve):
+                trace(curve, V, CALCIUM, dtype=neuron.initial_V.dtype)
+        except UnsupportedOperation as inner:
+            place = jax.tree_util.keystr(path).removeprefix(".")
+            where, error = f"its curve {type(curve).__name__} at `{place}`", inner
+            break
+    return (
+        f"The model {neuron.name!r} cannot be exported to {language}: {where} uses the "
+        f"operation `{error.primitive}` of JAX, which has no counterpart there."
+    )

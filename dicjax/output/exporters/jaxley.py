@@ -1,0 +1,109 @@
+"""Neurons for Jaxley: a channel, and a script that runs cells with it."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxtyping import ArrayLike, Float
+
+from dicjax.neurons import Neuron
+from dicjax.output.exporters.equations import CALCIUM, Equation, Equations, equations
+from dicjax.output.exporters.expressions import (
+    assignments,
+    COMPARISONS,
+    Expression,
+    FUNCTIONS,
+    PRODUCT,
+    SUM,
+    Syntax,
+    variable,
+    variables,
+)
+from dicjax.output.exporters.scripts import context_of, rows_of, write_script
+
+
+JAXLEY = Syntax(
+    infix=(COMPARISONS, SUM, PRODUCT, {"pow": "**"}),
+    functions={
+        **{name: f"jnp.{function}" for name, function in FUNCTIONS.items()},
+        "abs": "jnp.abs",
+        "max": "jnp.maximum",
+        "min": "jnp.minimum",
+        "and": "jnp.logical_and",
+        "or": "jnp.logical_or",
+        "not": "jnp.logical_not",
+        "select": "jnp.where",
+    },
+)
+
+
+def export_jaxley(
+    neuron: Neuron,
+    g: Float[ArrayLike, "*cells channels"],
+    folder: pathlib.Path | str,
+    *,
+    members: Sequence[int] | None = None,
+) -> None:
+    """Writes a model for Jaxley, with cells that differ in their conductances.
+
+    The folder gets the table `conductances.csv`, the script `run.py`, which holds a
+    `Channel` for the whole membrane, and `README.txt`. States relax exponentially at a
+    frozen potential, by the midpoint rule where one depends on another; the potential
+    then moves by Crank and Nicolson's rule. All else is as with
+    [`dicjax.export_neuron`][].
+
+    **Arguments:**
+
+    - `neuron`: any model, of curves of your own too.
+    - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`.
+    - `folder`: where to write; made if needed. Each file is written whole or not at
+        all.
+    - `members`: the numbers that cells go by in tables; from 0 by default.
+
+    **Raises:**
+
+    - `ValueError`: if `g` cannot be conductances of `neuron`, `members` does not number
+        them, or one of the model's curves uses an operation that has no text.
+    """
+    rows = rows_of(neuron, g, members)
+    write_script(folder, "jaxley", rows, _context(neuron))
+
+
+def _context(neuron: Neuron) -> dict[str, Any]:
+    """What the templates tell."""
+    model = equations(neuron, "Jaxley")
+    currents = {
+        f"I_{c}": variable(f"g_{c}") * model.currents[name]
+        for name, c in model.channels.items()
+    }
+    parts = {k: x for state in model.states for k, x in state.parts.items()}
+    gates = {x.name: x.initial for x in model.states if x.name != CALCIUM}
+    return {
+        **context_of(neuron, model),
+        "states": [{"name": x.name, "next": _next(x)} for x in model.states],
+        "is_relaxing": any(x.relaxation for x in model.states),
+        "total": " + ".join(currents),
+        "rates": _lines(model, parts),
+        "currents": _lines(model, currents),
+        "initial": _lines(model, gates),
+        "gates": list(gates),
+    }
+
+
+def _next(x: Equation) -> str:
+    """A state after a step."""
+    first, *rest = x.parts
+    if rest:
+        return f'exponential_euler(start["{x.name}"], dt, {first}, {rest[0]})'
+    return f'start["{x.name}"] + dt * {first}'
+
+
+def _lines(model: Equations, outputs: Mapping[str, Expression]) -> list[str]:
+    """Statements that compute `outputs`, after those that look up what they need."""
+    used = set().union(*map(variables, outputs.values()))
+    states = {x.name for x in model.states}
+    found = [
+        f'{name} = {"states" if name in states else "params"}["{name}"]'
+        for name in sorted(used - {"v"})
+    ]
+    return found + [f"{name} = {text}" for name, text in assignments(outputs, JAXLEY)]

@@ -1,0 +1,149 @@
+"""Neurons for NEURON: a mechanism in NMODL, and a script that runs it."""
+
+import functools
+import pathlib
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxtyping import ArrayLike, Float
+
+from dicjax.neurons import Neuron
+from dicjax.output.exporters.equations import CALCIUM, Equation, Equations, equations
+from dicjax.output.exporters.expressions import (
+    assignments,
+    COMPARISONS,
+    constant,
+    Expression,
+    FUNCTIONS,
+    PRODUCT,
+    substitute,
+    SUM,
+    Syntax,
+    variable,
+)
+from dicjax.output.exporters.scripts import context_of, rows_of, write_script
+
+
+TEMPORARY = re.compile(r"u\d+")
+NMODL = Syntax(
+    infix=({"or": " || "}, {"and": " && "}, COMPARISONS, SUM, PRODUCT, {"pow": "^"}),
+    functions={
+        **FUNCTIONS,
+        "abs": "fabs",
+        "not": "!",
+        # Functions of the mechanism, since NMODL has none.
+        "max": "larger",
+        "min": "smaller",
+        "select": "choose",
+        "expm1": "exp_minus_one",
+        "log1p": "log_one_plus",
+    },
+)
+
+
+def export_neuron(
+    neuron: Neuron,
+    g: Float[ArrayLike, "*cells channels"],
+    folder: pathlib.Path | str,
+    *,
+    members: Sequence[int] | None = None,
+) -> None:
+    """Writes a model for NEURON, with cells that differ in their conductances.
+
+    The folder gets a mechanism in `mod`, the table `conductances.csv`, the script
+    `run.py` (`nrnivmodl mod && python run.py`) and `README.txt`. The equations are
+    those of `neuron.vector_field`, whatever the channels are made of. Gates and calcium
+    read `x' = (inf - x)/tau`, for fixed and adaptive steps alike. The current that the
+    model's recipe names is applied unless the script is told otherwise.
+
+    **Arguments:**
+
+    - `neuron`: any model, of curves of your own too.
+    - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`.
+    - `folder`: where to write; made if needed. Each file is written whole or not at
+        all.
+    - `members`: the numbers that cells go by in tables; from 0 by default.
+
+    **Raises:**
+
+    - `ValueError`: if `g` cannot be conductances of `neuron`, `members` does not number
+        them, or one of the model's curves uses an operation that NMODL lacks.
+    """
+    rows = rows_of(neuron, g, members)
+    context = _context(neuron)
+    mechanism = {f"mod/{context['suffix']}.mod": "neuron.mod.jinja"}
+    write_script(folder, "neuron", rows, context, mechanism)
+
+
+def _context(neuron: Neuron) -> dict[str, Any]:
+    """What the templates tell."""
+    model = equations(neuron, "NMODL")
+    gbar = {
+        f"g_{c}": constant(1000.0) * variable(f"gbar_{c}")  # mS/cm², from S/cm²
+        for c in model.channels.values()
+    }
+    parts = {
+        state.name: {name: substitute(x, gbar) for name, x in state.parts.items()}
+        for state in model.states
+    }
+    everything = {k: v for part in parts.values() for k, v in part.items()}
+    return {
+        **context_of(neuron, model),
+        "states": [_state(x) for x in model.states],
+        "start": _start(model, everything),
+        "currents": _breakpoint(model),
+        "rates": _block(assignments(everything, NMODL)),
+    }
+
+
+def _state(x: Equation) -> dict[str, Any]:
+    unit = "uM" if x.name == CALCIUM else ""
+    first, *rest = x.parts
+    return {
+        "name": x.name,
+        "unit": unit,
+        "derivative": f"({first} - {x.name})/{rest[0]}" if rest else first,
+        "parts": {
+            name: "ms" if name in rest else unit if rest else f"{unit or 1}/ms"
+            for name in x.parts
+        },
+    }
+
+
+def _currents(model: Equations) -> dict[str, Expression]:
+    """Currents in mA/cm², which is mV times S/cm²."""
+    currents = {
+        f"i_{c}": variable(f"gbar_{c}") * model.currents[name]
+        for name, c in model.channels.items()
+    }
+    total = functools.reduce(Expression.__add__, map(variable, currents))
+    return {**currents, "i": total}
+
+
+def _breakpoint(model: Equations) -> list[str]:
+    # Without a linear form, states take Newton's method.
+    is_linear = all(x.relaxation for x in model.states)
+    solve = f"SOLVE states METHOD {'cnexp' if is_linear else 'derivimplicit'}"
+    statements = assignments(_currents(model), NMODL)
+    return _block(statements, [solve] if model.states else [])
+
+
+def _start(model: Equations, parts: Mapping[str, Expression]) -> list[str]:
+    """Calcium first, since the gates may follow from it."""
+    known = {x: name for name, x in parts.items() if x.args}
+    calcium = {x.name: x.initial for x in model.states if x.name == CALCIUM}
+    gates = {x.name: x.initial for x in model.states if x.name != CALCIUM}
+    rates = ["rates(v)"] if model.states else []
+    first = [*_block(assignments(calcium, NMODL)), *rates]
+    return _block(assignments(gates, NMODL, known), first)
+
+
+def _block(
+    statements: Sequence[tuple[str, str]], first: Sequence[str] = ()
+) -> list[str]:
+    """Lines of a block, which declares its temporary variables before all else."""
+    local = [name for name, _ in statements if TEMPORARY.fullmatch(name)]
+    declared = textwrap.wrap(f"LOCAL {', '.join(local)}", 80) if local else []
+    return [*declared, *first, *(f"{name} = {text}" for name, text in statements)]

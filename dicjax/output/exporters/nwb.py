@@ -1,0 +1,113 @@
+"""Simulated spikes as the Units of an NWB file."""
+
+import json
+import pathlib
+import uuid
+from typing import Any
+
+import h5py
+import numpy as np
+import pyarrow as pa
+
+from dicjax.generation import Generated
+from dicjax.output.exporters.files import check_suffix, load
+from dicjax.output.population_files import replacing
+from dicjax.output.saved_population import field_text, stored, StoredPopulation
+
+
+def export_nwb(
+    population: StoredPopulation | Generated, path: pathlib.Path | str
+) -> None:
+    """Writes the simulated spikes of a population as an NWB file.
+
+    Every member is a unit: its number is the unit's `id`, its spike times are in
+    seconds, and all else that is known of it (conductances, input conductances,
+    features, whether it is accepted) stands in columns, with unit and meaning in their
+    descriptions. The file says that it holds simulations; since NWB asks for a start of
+    the session, it gives the time when the population was written, and says so. Needs
+    pynwb: `pip install "dicjax[nwb]"`.
+
+    **Arguments:**
+
+    - `population`: one read by [`dicjax.read_population`][], or a generated one.
+    - `path`: the `.nwb` file, which is written whole or not at all.
+
+    **Raises:**
+
+    - `ValueError`: if the population comes without spike times, `path` ends otherwise,
+        or pynwb is not installed.
+    """
+    path = check_suffix(path, ".nwb")
+    pynwb = load("pynwb", "nwb")
+    population = stored(population)
+    if population.spike_times is None:
+        raise ValueError(
+            f"{population.source} has no spike times: give the folder that dicjax "
+            "wrote, with its spikes.parquet."
+        )
+    file = pynwb.NWBFile(
+        session_description=_description(population),
+        identifier=str(uuid.uuid4()),
+        session_start_time=population.written,
+        keywords=["simulation", "conductance-based model"],
+        notes=json.dumps(population.about, ensure_ascii=False),
+    )
+    file.units = load("pynwb.misc", "nwb").Units(
+        name="units",
+        description="Simulated neurons. Spike times count "
+        f"{population.since or 'from the start of the simulation'}.",
+    )
+    _add_units(file, population)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        replacing(path) as partial,
+        h5py.File(partial, "w") as h5,
+        pynwb.NWBHDF5IO(file=h5, mode="w") as io,
+    ):
+        io.write(file)
+
+
+def _description(population: StoredPopulation) -> str:
+    about = population.about
+    source = (about.get("source") or {}).get("file")
+    like = f", made to fire like those in {source}" if source else ""
+    return (
+        f"{population.models.num_rows} {about.get('model', 'model')} neurons simulated "
+        f"by dicjax {about.get('dicjax', '')}{like}. Nothing here was recorded: the "
+        "session starts when the population was written to disk."
+    )
+
+
+def _add_units(file: Any, population: StoredPopulation) -> None:
+    times = population.spike_times or ()
+    columns = {
+        name: _values(population.models[name])
+        for name in population.models.column_names
+        if name != "member"
+    }
+    for name in columns:
+        unit, meaning = (
+            field_text(population.models, name, what) for what in ("unit", "meaning")
+        )
+        described = meaning or name
+        file.add_unit_column(name, f"{described}, in {unit}" if unit else described)
+    span = _span(population.about)
+    for row, member in enumerate(population.members):
+        file.add_unit(
+            id=int(member),
+            spike_times=times[row] / 1e3,
+            **({"obs_intervals": span} if span is not None else {}),
+            **{name: values[row] for name, values in columns.items()},
+        )
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """Values that NWB can hold: a number that is not defined is nan."""
+    empty = "" if pa.types.is_string(column.type) else np.nan
+    return [empty if x is None else x for x in column.to_pylist()]
+
+
+def _span(about: dict[str, Any]) -> np.ndarray | None:
+    """When spikes were counted, in s, if the manifest says."""
+    ends = [about.get("discard"), about.get("duration")]
+    return None if None in ends else np.array([ends], float) / 1e3

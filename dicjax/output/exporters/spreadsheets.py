@@ -1,0 +1,132 @@
+"""Populations as tables for spreadsheets."""
+
+import json
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv
+
+from dicjax.generation import Generated
+from dicjax.output.exporters.files import check_suffix, load
+from dicjax.output.population_files import replacing
+from dicjax.output.saved_population import field_text, stored, StoredPopulation
+
+
+MAX_COLUMNS = 16_384  # of a sheet
+
+
+def export_xlsx(
+    population: StoredPopulation | Generated, path: pathlib.Path | str
+) -> None:
+    """Writes a population as a workbook of Excel.
+
+    Sheets are `models`, with a row per member, `columns`, which says what its columns
+    mean and in which unit, `spikes`, with a column of spike times (ms) per member, if
+    they are known, and `about`, how the population was made. Needs openpyxl:
+    `pip install "dicjax[xlsx]"`.
+
+    **Arguments:**
+
+    - `population`: one read by [`dicjax.read_population`][], or a generated one.
+    - `path`: the `.xlsx` file, which is written whole or not at all.
+
+    **Raises:**
+
+    - `ValueError`: if a sheet cannot hold so many members, `path` ends otherwise, or
+        openpyxl is not installed.
+    """
+    path = check_suffix(path, ".xlsx")
+    openpyxl = load("openpyxl", "xlsx")
+    population = stored(population)
+    book = openpyxl.Workbook(write_only=True)
+    for title, header, rows in _sheets(population):
+        sheet = book.create_sheet(title)
+        sheet.freeze_panes = "A2"
+        sheet.append(header)
+        for row in rows:
+            sheet.append(row)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        book.save(partial)
+
+
+def export_csv(
+    population: StoredPopulation | Generated, path: pathlib.Path | str
+) -> None:
+    """Writes the models of a population as a table of CSV.
+
+    **Arguments:**
+
+    - `population`: one read by [`dicjax.read_population`][], or a generated one.
+    - `path`: the `.csv` file, which is written whole or not at all.
+
+    **Raises:**
+
+    - `ValueError`: if `path` ends otherwise.
+    """
+    path = check_suffix(path, ".csv")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        csv.write_csv(stored(population).models, partial)
+
+
+def _sheets(
+    population: StoredPopulation,
+) -> Iterable[tuple[str, Sequence[str], Iterable[Sequence[Any]]]]:
+    """Titles, headers and rows."""
+    models = population.models
+    names = models.column_names
+    columns = [_values(models[name]) for name in names]
+    yield "models", names, zip(*columns, strict=True)
+    described = (
+        (name, *(field_text(models, name, what) for what in ("unit", "meaning")))
+        for name in names
+    )
+    yield "columns", ("column", "unit", "meaning"), described
+    if population.spike_times is not None:
+        yield _spikes(population)
+    about = population.about.items()
+    yield "about", ("what", "value"), ((key, _text(value)) for key, value in about)
+
+
+def _spikes(
+    population: StoredPopulation,
+) -> tuple[str, Sequence[str], Iterable[Sequence[Any]]]:
+    times = population.spike_times or ()
+    if len(times) > MAX_COLUMNS:
+        raise ValueError(
+            f"A sheet of Excel holds the spikes of {MAX_COLUMNS} members, not "
+            f"{len(times)}: choose fewer."
+        )
+    header = [f"member {member} (ms)" for member in population.members]
+    most = max(map(len, times), default=0)
+    rows = (
+        [_short(train[i]) if i < len(train) else None for train in times]
+        for i in range(most)
+    )
+    return "spikes", header, rows
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """Values as a sheet holds them: what is not defined is empty."""
+    values = column.to_pylist()
+    if not pa.types.is_floating(column.type):
+        return values
+    write = _short if pa.types.is_float32(column.type) else float
+    # Sheets know no infinity but as text.
+    return [
+        None if x is None else write(x) if np.isfinite(x) else str(x) for x in values
+    ]
+
+
+def _short(x: float) -> float:
+    """A single-precision number as the shortest decimal that it prints as."""
+    return float(str(np.float32(x)))
+
+
+def _text(value: Any) -> str | int | float | None:
+    is_plain = value is None or isinstance(value, str | int | float)
+    return value if is_plain else json.dumps(value, ensure_ascii=False)

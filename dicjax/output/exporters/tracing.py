@@ -1,0 +1,248 @@
+"""Functions of JAX as scalar expressions, by way of their jaxprs."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.typing import DTypeLike
+from jaxtyping import PyTree
+
+from dicjax.output.exporters.expressions import apply, constant, Expression, variable
+
+
+CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2")
+CALLS = (*CALLS, "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
+REDUCTIONS = {
+    "reduce_sum": "add",
+    "reduce_prod": "mul",
+    "reduce_max": "max",
+    "reduce_min": "min",
+}
+# Operations that only rearrange, and which of their arguments are indices.
+MOVES: dict[str, range] = {
+    **dict.fromkeys(("broadcast_in_dim", "reshape", "squeeze"), range(0)),
+    **dict.fromkeys(("transpose", "slice", "concatenate", "stack", "rev"), range(0)),
+    "gather": range(1, 2),
+    "scatter": range(1, 2),
+    "dynamic_slice": range(1, 99),
+    "dynamic_update_slice": range(2, 99),
+}
+
+
+def _plain(op: str) -> Callable[..., Expression]:
+    return lambda *args, **_: apply(op, *args)
+
+
+def _power(x: Expression, y: int, **_: Any) -> Expression:
+    return apply("pow", x, constant(y))
+
+
+def _select(which: Expression, no: Expression, yes: Expression) -> Expression:
+    return apply("select", which, yes, no)
+
+
+def _logistic(x: Expression, **_: Any) -> Expression:
+    return constant(1.0) / (constant(1.0) + apply("exp", -x))
+
+
+def _clamp(low: Expression, x: Expression, high: Expression) -> Expression:
+    return apply("min", apply("max", x, low), high)
+
+
+ALIKE = ("neg", "add", "sub", "mul", "div", "pow", "exp", "log", "expm1", "log1p")
+ALIKE = (*ALIKE, "tanh", "sinh", "cosh", "sin", "cos", "sqrt", "abs", "max", "min")
+ALIKE = (*ALIKE, "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not")
+SCALARS: dict[str, Callable[..., Expression]] = {
+    **{name: _plain(name) for name in ALIKE},
+    "add_any": _plain("add"),
+    "integer_pow": _power,
+    "square": lambda x: _power(x, 2),
+    "exp2": lambda x, **_: apply("pow", constant(2.0), x),
+    "rsqrt": lambda x, **_: constant(1.0) / apply("sqrt", x),
+    "logistic": _logistic,
+    "select_n": _select,
+    "clamp": _clamp,
+    "copy": lambda x: x,
+    "stop_gradient": lambda x: x,
+}
+
+
+class UnsupportedOperation(ValueError):
+    """A function uses an operation that cannot be written as scalar expressions."""
+
+    def __init__(self, primitive: str):
+        super().__init__(f"the operation `{primitive}` cannot be exported")
+        self.primitive = primitive
+
+
+def trace(
+    function: Callable[..., PyTree], *args: PyTree, dtype: DTypeLike = float
+) -> PyTree:
+    """`function` of scalars as expressions.
+
+    **Arguments:**
+
+    - `function`: maps pytrees of floating-point scalars to one, without effects.
+    - `args`: pytrees whose leaves are expressions, or names of variables.
+    - `dtype`: what `function` computes in; its single-precision constants are taken for
+        the shortest decimals that they print as.
+
+    **Returns:**
+
+    The result of `function`, with an object array of expressions for every array, and
+    a bare expression for every scalar.
+
+    **Raises:**
+
+    - `UnsupportedOperation`: if something in `function` has no scalar form, such as a
+        loop.
+    """
+    leaves, structure = jax.tree.flatten(args)
+    scalars = structure.unflatten([jnp.zeros((), dtype)] * len(leaves))
+    closed, shape = jax.make_jaxpr(function, return_shape=True)(*scalars)
+    given = [variable(x) if isinstance(x, str) else x for x in leaves]
+    outputs = _evaluated(closed.jaxpr, closed.consts, [_array(x) for x in given])
+    return jax.tree.unflatten(
+        jax.tree.structure(shape), [x.item() if x.ndim == 0 else x for x in outputs]
+    )
+
+
+def _array(x: Any) -> np.ndarray:
+    """Anything as an array of expressions."""
+    x = np.asarray(x)
+    out = np.empty(x.shape, object)
+    for at in np.ndindex(x.shape):
+        out[at] = x[at] if isinstance(x[at], Expression) else constant(x[at])
+    return out
+
+
+def _evaluated(jaxpr: Jaxpr, consts: list[Any], args: list[np.ndarray]) -> list:
+    values: dict[Any, np.ndarray] = {}
+    values.update(zip(jaxpr.constvars, map(_array, consts), strict=True))
+    values.update(zip(jaxpr.invars, args, strict=True))
+
+    def read(x: Any) -> np.ndarray:
+        return _array(x.val) if isinstance(x, Literal) else values[x]
+
+    for eqn in jaxpr.eqns:
+        outputs = _equation(eqn, [read(x) for x in eqn.invars])
+        values.update(zip(eqn.outvars, outputs, strict=True))
+    return [read(x) for x in jaxpr.outvars]
+
+
+def _equation(eqn: JaxprEqn, args: list[np.ndarray]) -> list[np.ndarray]:
+    name, params = eqn.primitive.name, eqn.params
+    if name in CALLS:
+        inner = "call_jaxpr" if "call_jaxpr" in params else "jaxpr"
+        return _inlined(params[inner], args)
+    if name == "cond" and len(params["branches"]) == 2:
+        cases = [_inlined(branch, args[1:]) for branch in params["branches"]]
+        return [_elementwise(_select, args[0], *x) for x in zip(*cases, strict=True)]
+    if name == "scan":
+        return _unrolled(eqn, args)
+    if name == "convert_element_type" and _is_harmless(eqn):
+        return args
+    if any(_kind(x) in "iu" for x in (*eqn.invars[:1], *eqn.outvars)):
+        return _computed(eqn, args)
+    if name in MOVES:
+        return [_moved(eqn, args)]
+    if name in REDUCTIONS:
+        return [_reduced(REDUCTIONS[name], args[0], params["axes"])]
+    if name == "dot_general" and not any(params["dimension_numbers"][1]):
+        return [np.asarray(np.tensordot(*args, axes=params["dimension_numbers"][0]))]
+    if name in SCALARS:
+        return [_elementwise(lambda *x: SCALARS[name](*x, **params), *args)]
+    return _computed(eqn, args)
+
+
+def _inlined(jaxpr: ClosedJaxpr | Jaxpr, args: list[np.ndarray]) -> list[np.ndarray]:
+    if isinstance(jaxpr, ClosedJaxpr):
+        return _evaluated(jaxpr.jaxpr, jaxpr.consts, args)
+    return _evaluated(jaxpr, [], args)
+
+
+def _unrolled(eqn: JaxprEqn, args: list[np.ndarray]) -> list[np.ndarray]:
+    jaxpr, length = eqn.params["jaxpr"], eqn.params["length"]
+    # How many of each there are is called otherwise from JAX 0.11 on, but what is
+    # scanned, or stacked, always has one axis more than it has inside.
+    num_carry = sum(map(_same_rank, eqn.outvars, jaxpr.out_avals))
+    num_xs = len(args) - sum(map(_same_rank, eqn.invars, jaxpr.in_avals))
+    num_consts = len(args) - num_carry - num_xs
+    consts, xs = args[:num_consts], args[num_consts + num_carry :]
+    carry, rows = args[num_consts : num_consts + num_carry], []
+    for i in reversed(range(length)) if eqn.params["reverse"] else range(length):
+        out = _inlined(jaxpr, [*consts, *carry, *(_array(x[i]) for x in xs)])
+        carry = out[:num_carry]
+        rows.append(out[num_carry:])
+    rows = rows[::-1] if eqn.params["reverse"] else rows
+    return [*carry, *(np.stack(ys) for ys in zip(*rows, strict=True))]
+
+
+def _same_rank(outside: Any, inside: Any) -> bool:
+    return outside.aval.ndim == inside.ndim
+
+
+def _is_harmless(eqn: JaxprEqn) -> bool:
+    """Whether a conversion keeps every number as it is, up to rounding."""
+    return _kind(eqn.outvars[0]) == "f" or _kind(eqn.invars[0]) == "b"
+
+
+def _kind(x: Any) -> str:
+    return np.dtype(x.aval.dtype).kind
+
+
+def _elementwise(rule: Callable[..., Expression], *args: np.ndarray) -> np.ndarray:
+    together = np.broadcast_arrays(*args)
+    out = np.empty(together[0].shape, object)
+    for at in np.ndindex(out.shape):
+        out[at] = rule(*(x[at] for x in together))
+    return out
+
+
+def _reduced(op: str, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    for axis in sorted(axes, reverse=True):
+        x = functools.reduce(
+            functools.partial(_elementwise, _plain(op)),
+            [_array(part) for part in np.moveaxis(x, axis, 0)],
+        )
+    return x
+
+
+def _moved(eqn: JaxprEqn, args: list[np.ndarray]) -> np.ndarray:
+    """What an operation gives that only rearranges: it is shown numbered places."""
+    indices, shown, elements = MOVES[eqn.primitive.name], [], []
+    for i, arg in enumerate(args):
+        if i in indices:
+            shown.append(_numbers(eqn, i, arg))
+        else:
+            places = len(elements) + np.arange(arg.size).reshape(arg.shape)
+            shown.append(jnp.asarray(places, jnp.float32))
+            elements.extend(arg.flat)
+    places = np.asarray(eqn.primitive.bind(*shown, **eqn.params))
+    out = np.empty(places.shape, object)
+    for at in np.ndindex(out.shape):
+        missing = np.isnan(places[at])
+        out[at] = constant(np.nan) if missing else elements[int(places[at])]
+    return out
+
+
+def _computed(eqn: JaxprEqn, args: list[np.ndarray]) -> list[np.ndarray]:
+    """What an operation gives on constants."""
+    outputs = eqn.primitive.bind(
+        *(_numbers(eqn, i, arg) for i, arg in enumerate(args)), **eqn.params
+    )
+    outputs = outputs if eqn.primitive.multiple_results else [outputs]
+    return [_array(x) for x in outputs]
+
+
+def _numbers(eqn: JaxprEqn, i: int, arg: np.ndarray) -> jax.Array:
+    """The `i`-th argument of an operation, which must be constant."""
+    x: Any = eqn.invars[i]
+    if any(x.op != "constant" for x in arg.flat):
+        raise UnsupportedOperation(eqn.primitive.name)
+    values = np.array([x.value for x in arg.flat]).reshape(arg.shape)
+    return jnp.asarray(values, x.aval.dtype)

@@ -1,0 +1,36 @@
+"""Figures of a recording and of a population that fires like it.
+
+Every function returns a `matplotlib.figure.Figure` and leaves matplotlib's own state
+alone. Orange is what was recorded or follows from it, blue is what was simulated.
+"""
+
+from dicjax.output.plots import style as style
+from dicjax.output.plots.activity import (
+    COMPARED as COMPARED,
+    FEATURES as FEATURES,
+    plot_features as plot_features,
+    plot_isis as plot_isis,
+    plot_raster as plot_raster,
+    plot_traces as plot_traces,
+)
+from dicjax.output.plots.explanation import (
+    plot_attribution as plot_attribution,
+    plot_identifiability as plot_identifiability,
+    plot_reachability as plot_reachability,
+)
+from dicjax.output.plots.learning import plot_training as plot_training
+from dicjax.output.plots.operator import (
+    plot_comparison as plot_comparison,
+    plot_responses as plot_responses,
+)
+from dicjax.output.plots.paths import (
+    plot_path as plot_path,
+    plot_refinement as plot_refinement,
+)
+from dicjax.output.plots.population import (
+    most_different as most_different,
+    plot_conductances as plot_conductances,
+    plot_correlations as plot_correlations,
+    plot_posterior as plot_posterior,
+    plot_yield as plot_yield,
+)

@@ -1,0 +1,119 @@
+"""Figures of what an operator answers, alone and beside a recorded cell."""
+
+from typing import cast
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+
+from dicjax.operator import COMPARED, Comparison
+from dicjax.output.plots import style
+from dicjax.recordings import Steps, Sweeps
+
+
+MOST_TRACES = 24  # potentials drawn over one another
+SHOWN = 3  # sweeps whose potentials are shown
+AROUND = 100.0  # ms before and after a step
+
+
+def plot_responses(
+    current: Float[np.ndarray, "cells samples"],
+    V: Float[np.ndarray, "cells samples"],
+    every: float,
+) -> Figure:
+    """Potentials that neurons answer (mV), over the currents they receive (µA/cm²)."""
+    figure = style.new_figure(3.6)
+    grid = figure.add_gridspec(2, 1, height_ratios=(3, 1))
+    ts = every * np.arange(V.shape[-1]) / 1e3
+    ax = style.style_axes(figure.add_subplot(grid[0]))
+    for row in V[:MOST_TRACES]:
+        ax.plot(ts, row, color=style.MEMBERS, lw=0.7, alpha=_opacity(len(V)))
+    ax.set_ylabel("potential (mV)")
+    ax.tick_params(labelbottom=False)
+    below = style.style_axes(figure.add_subplot(grid[1], sharex=ax))
+    different = np.unique(current, axis=0)
+    for row in different[:MOST_TRACES]:
+        below.plot(ts, row, color=style.INK, lw=0.8, alpha=_opacity(len(different)))
+    below.set_ylabel("current\n(µA/cm²)")
+    below.set_xlabel("time (s)")
+    return figure
+
+
+def _opacity(num: int) -> float:
+    return float(np.clip(2 / np.sqrt(num), 0.15, 1))
+
+
+def plot_comparison(comparison: Comparison, sweeps: Sweeps, steps: Steps) -> Figure:
+    """A recorded cell and an ensemble: F-I curve, features, potentials.
+
+    Bands hold the middle half of the ensemble, lines are its median. Features were
+    measured from the filled points; the others are predicted.
+    """
+    names = [name for name in COMPARED if name != "num_spikes"]
+    figure = style.new_figure(7.4)
+    upper, lower = cast(
+        tuple[SubFigure, SubFigure], figure.subfigures(2, 1, height_ratios=(1.15, 1))
+    )
+    above = upper.subplots(2, 3)
+    axes = above.ravel()
+    for ax, name in zip(axes, ("num_spikes", *names), strict=True):
+        _feature(style.style_axes(ax), comparison, name)
+    for ax in above[-1]:
+        ax.set_xlabel("current (pA)")
+    style.color_key(
+        axes[0],
+        ("recorded", style.RECORDING),
+        ("ensemble", style.MEMBERS),
+    )
+    order = np.argsort(comparison.amplitude)
+    shown = order[np.unique(np.linspace(0, len(order) - 1, SHOWN).round().astype(int))]
+    below = lower.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    for ax, i in zip(below, shown[::-1], strict=True):
+        _potentials(style.style_axes(ax), comparison, sweeps, steps, int(i))
+    below[-1].set_xlabel("time from the onset of the step (s)")
+    return figure
+
+
+def _feature(ax: Axes, comparison: Comparison, name: str) -> None:
+    order = np.argsort(comparison.amplitude)
+    x = comparison.amplitude[order]
+    ensemble = np.asarray(getattr(comparison.predicted, name), float)[:, order]
+    known = np.isfinite(ensemble).mean(axis=0) > 0.5
+    low, middle, high = np.nanpercentile(ensemble[:, known], (25, 50, 75), axis=0)
+    ax.fill_between(x[known], low, high, color=style.MEMBERS, alpha=0.25, lw=0)
+    ax.plot(x[known], middle, color=style.MEMBERS, lw=1.4)
+    recorded = np.asarray(getattr(comparison.recorded, name), float)[order]
+    used = comparison.is_used[order]
+    for which, fill in ((used, style.RECORDING), (~used, style.PAPER)):
+        ax.plot(
+            x[which],
+            recorded[which],
+            "o",
+            ms=4.5,
+            color=style.RECORDING,
+            markerfacecolor=fill,
+            mew=1.1,
+        )
+    ax.set_ylabel(COMPARED[name])
+    ax.margins(y=0.15)
+
+
+def _potentials(
+    ax: Axes, comparison: Comparison, sweeps: Sweeps, steps: Steps, sweep: int
+) -> None:
+    """The recording over the likest neuron of the ensemble."""
+    t = np.arange(sweeps.V.shape[1]) * sweeps.every - steps.start
+    stop = steps.stop - steps.start
+    near = (t > -AROUND) & (t < stop + AROUND)
+    V = comparison.V[0, sweep]
+    ax.plot(comparison.ts / 1e3, V, color=style.MEMBERS, lw=0.8)
+    ax.plot(t[near] / 1e3, sweeps.V[sweep, near], color=style.RECORDING, lw=0.8)
+    ax.set_ylabel("mV")
+    ax.set_title(
+        f"{comparison.amplitude[sweep]:.0f} pA",
+        loc="left",
+        fontsize=8,
+        color=style.MUTED,
+        pad=2,
+    )

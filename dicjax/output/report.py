@@ -1,0 +1,356 @@
+"""A population as one page: what was recorded, what was made, and how.
+
+The page holds its figures and asks for nothing from elsewhere, so that it can be kept
+and sent like a document.
+"""
+
+import base64
+import importlib.metadata
+import importlib.resources
+import io
+import json
+import pathlib
+import platform
+import re
+from typing import Any
+
+import jinja2
+import numpy as np
+from jaxtyping import Float, Int
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from dicjax.generation import FAILURES, Generated, grouped
+from dicjax.output import plots
+from dicjax.output.plots import style
+from dicjax.output.population_files import file_name, replacing
+from dicjax.populations import HIGHER, MORE, PERTURBATIONS, TWO_SIDED, wilson
+from dicjax.simulation import applied, simulate
+from dicjax.spikes import BURSTING, Features, LABELS
+
+
+PIXELS = 120  # per inch of a figure, where the page is wide enough
+DPI = 200  # of figures that are smaller as pixels
+MAX_SIZE = 300_000  # characters of a figure, beyond which pixels may be smaller
+NUM_TRACES = 3
+THEMED = ("PAPER", "INK", "MUTED", "GRID", "OTHER", "RECORDING", "MEMBERS")
+
+
+def write_report(result: Generated, path: pathlib.Path) -> None:
+    """Writes the page about a population to `path`, whole or not at all.
+
+    Three members are simulated again for it, to show their potentials.
+    """
+    template = importlib.resources.files("dicjax.output") / "report.html.jinja"
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.from_string(template.read_text(encoding="utf-8"))
+    html = page.render(**_context(result))
+    with replacing(path) as partial:
+        partial.write_text(html, encoding="utf-8")
+
+
+def _context(result: Generated) -> dict[str, Any]:
+    members = shown(result)
+    first = result.rounds[0]
+    low, high = wilson(first.num_valid, first.num)
+    return {
+        "result": result,
+        "name": file_name(result.train.source) or result.train.name or "the recording",
+        "pattern": LABELS[int(result.target.label)],
+        "seconds": (result.train.t_stop - result.train.t_start) / 1000,
+        "any_accepted": result.num_accepted > 0,
+        "alerts": _alerts(result),
+        "first_yield": f"{low:.0%} to {high:.0%}".replace("%", "\u202f%"),
+        "features": feature_rows(result.target, result.features, members),
+        "tolerances": _tolerances(result),
+        "failures": _failures(result),
+        "rounds": [of.name for of in grouped(result.rounds)],
+        "start": _start(result),
+        "perturbations": _perturbations(result),
+        "num_channels": len(result.neuron.channels),
+        "figures": _figures(result, members),
+        "colors": {
+            **{name.lower(): getattr(style, name) for name in THEMED},
+            **{f"highlight-{i}": x for i, x in enumerate(style.HIGHLIGHTS[1:], 1)},
+        },
+        "dark": style.DARK,
+        "facts": _facts(result),
+    }
+
+
+def shown(result: Generated) -> Int[np.ndarray, " _"]:
+    """The accepted members, or all where there is none."""
+    accepted = np.flatnonzero(result.accepted)
+    return accepted if len(accepted) else np.arange(len(result.g))
+
+
+def _alerts(result: Generated) -> list[str]:
+    alerts = [str(warning) for warning in result.settings.get("warnings", ())]
+    if result.num_accepted < result.num_asked:
+        alerts.insert(
+            0,
+            f"Only {result.num_accepted} of the {result.num_asked} members asked for "
+            f"were found. Most candidates failed because: {result.main_failures()}.",
+        )
+    posterior = result.posterior
+    far = posterior.distance is not None and posterior.distance[0]
+    if far and far > posterior.max_distance:
+        alerts.append(
+            "The recording lies outside what the encoder was trained on: the nearest "
+            "simulated neurons miss some feature by a factor of "
+            f"{float(far):.2g}. Do not rely on the "
+            "inferred input conductances."
+        )
+    return alerts
+
+
+def feature_rows(
+    target: Features, features: Features, members: Int[np.ndarray, " _"]
+) -> list[dict[str, Any]]:
+    """What the features of a recording are, and those of members, as a table."""
+    rows = []
+    for name, (unit, read) in plots.FEATURES.items():
+        recorded = float(read(target))
+        values = np.asarray(read(features), np.float64)[members]
+        values = values[np.isfinite(values)]
+        if not np.isfinite(recorded):
+            continue
+        row = {
+            "name": name,
+            "unit": unit,
+            "value": recorded,
+            "recorded": _number(recorded),
+            "decides": name in plots.COMPARED[int(target.label)],
+            "median": "\u2013",
+            "range": "\u2013",
+        }
+        if len(values):
+            row["median"] = _number(float(np.median(values)))
+            row["range"] = f"{_number(values.min())} to {_number(values.max())}"
+        rows.append(row)
+    return rows
+
+
+def _tolerances(result: Generated) -> str:
+    """The rule by which members are valid, in words."""
+    names = plots.COMPARED[int(result.target.label)]
+    share = f"{100 * result.tolerance:.3g}\u202f%"
+    if int(result.target.label) != BURSTING:
+        return f"{_listed(names)} within {share}"
+    n = float(result.target.spikes_per_burst)
+    off = max(0.5, result.tolerance * n)
+    return f"{_listed(names[:2])} within {share} and {names[2]} within {off:.2g}"
+
+
+def _failures(result: Generated) -> list[tuple[str, list[int]]]:
+    counts = [
+        (why, [of.failures.get(why, 0) for of in grouped(result.rounds)])
+        for why in FAILURES
+    ]
+    return sorted((x for x in counts if any(x[1])), key=lambda x: -sum(x[1]))
+
+
+def _start(result: Generated) -> dict[str, str] | None:
+    """How many accepted members fire so from another start too, if that was tried."""
+    start = result.certificate and result.certificate.along("start")
+    if start is None:
+        return None
+    ((_, valid, low, high, _),) = start.shares()
+    return {
+        "share": _percent(valid),
+        "interval": f"{100 * low:.0f} to {_percent(high)}",
+        "V": f"{HIGHER:g}",
+        "times_Ca": f"{MORE:g}",
+    }
+
+
+def _perturbations(result: Generated) -> list[dict[str, str]]:
+    """How many accepted members stand each change, a row for both directions."""
+    rows = []
+    for axis in PERTURBATIONS:
+        tried = result.certificate and result.certificate.along(axis)
+        if tried is None:
+            continue
+        shares, num = tried.shares(), 2 if axis in TWO_SIDED else 1
+        for i in range(0, len(shares), num):
+            names, valid, _, _, same = zip(*shares[i : i + num], strict=True)
+            rows.append(
+                {
+                    "name": names[0].replace(" -", " ± "),
+                    "lower": _percent(valid[0]) if num == 2 else "\u2013",
+                    "higher": _percent(valid[-1]),
+                    "same": _percent(float(np.mean(same))),
+                }
+            )
+    return rows
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}\u202f%"
+
+
+def _figures(result: Generated, members: Int[np.ndarray, " _"]) -> dict[str, Markup]:
+    neuron, g = result.neuron, result.g[members]
+    figures = {
+        "raster": plots.plot_raster(
+            result.train, result.spike_times, accepted=result.accepted
+        ),
+        "isis": plots.plot_isis(result.train, result.spike_times[members]),
+        "features": plots.plot_features(
+            result.target, result.features, result.tolerance, result.accepted
+        ),
+        "posterior": plots.plot_posterior(
+            result.posterior, result.dics[members], float(neuron.V_ref)
+        ),
+        "yield": plots.plot_yield(grouped(result.rounds)),
+    }
+    if len(g):
+        different = plots.most_different(g, NUM_TRACES)
+        figures["traces"] = _traces(result, members[different])
+        figures["conductances"] = plots.plot_conductances(
+            neuron, g, highlight=different
+        )
+    if len(g) > 2:
+        figures["correlations"] = plots.plot_correlations(neuron, g)
+    return {name: _inline(name, figure) for name, figure in figures.items()}
+
+
+def _traces(result: Generated, members: Int[np.ndarray, " _"]) -> Figure:
+    ts, V = potentials(result, members)
+    names = [f"member {i}" for i in members]
+    return plots.plot_traces(result.train, ts, V, names=names)
+
+
+def potentials(
+    result: Generated, members: Int[np.ndarray, " _"]
+) -> tuple[Float[np.ndarray, " times"], Float[np.ndarray, "cells times"]]:
+    """Times (ms) and potentials (mV) of members over some cycles, simulated again."""
+    target = result.target
+    is_bursting = int(target.label) == BURSTING
+    cycle = float(target.period if is_bursting else 3 * target.mean_isi)
+    run = simulate(
+        result.neuron,
+        result.g[members],
+        float(np.ceil(result.discard + 5.5 * cycle)),
+        discard=result.discard,
+        dt=_time_step(result),
+        stimulus=applied(result.neuron.required_recipe.current),
+        save="traces",
+        save_every=0.1 if cycle < 2000 else 0.5,
+    )
+    assert run.ts is not None
+    assert run.V is not None
+    return run.ts, run.V
+
+
+def _time_step(result: Generated) -> float:
+    recipe = result.neuron.recipe
+    return float(result.settings.get("dt_ms", recipe.dt if recipe else 0.05))
+
+
+def _facts(result: Generated) -> dict[str, dict[str, str]]:
+    """How the population was made, as tables of names and values."""
+    neuron, train = result.neuron, result.train
+    normaliser = neuron.normaliser
+    if isinstance(normaliser, str):
+        normaliser = f"g_{normaliser}"
+    settings = dict(result.settings)
+    settings.pop("warnings", None)
+    versions = {"python": platform.python_version(), **settings.pop("versions", {})}
+    for name in ("jax", "equinox", "numpy", "matplotlib"):
+        versions.setdefault(name, importlib.metadata.version(name))
+    return {
+        "Model": {
+            "name": neuron.name,
+            "channels": ", ".join(neuron.channel_names),
+            "reference potential V_ref": f"{float(neuron.V_ref):g} mV",
+            "input conductances are divided by": str(normaliser),
+            "time step": f"{_time_step(result):g} ms",
+            "simulated": f"{result.duration:g} ms, the first {result.discard:g} ms of "
+            "which are left out",
+        },
+        "Recording": {
+            "file": file_name(train.source) or "not given",
+            "unit": train.name or "not given",
+            "window": f"{train.t_start:g} to {train.t_stop:g} ms",
+            "spikes": f"{train.num_spikes}",
+        },
+        "Settings": {
+            "members asked for": str(result.num_asked),
+            "tolerance": f"{result.tolerance:g}",
+            **{name.replace("_", " "): _said(x) for name, x in settings.items()},
+        },
+        "Versions": {name: str(version) for name, version in versions.items()},
+    }
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_said(x)}" for name, x in value.items())
+    if isinstance(value, float):
+        return f"{value:.4g}" if np.isfinite(value) else "not known"
+    return json.dumps(value, default=str)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _number(value: float) -> str:
+    if 0 < abs(value) < 0.001:
+        return "< 0.001"
+    return f"{value:.0f}" if abs(value) >= 99.95 else f"{value:#.3g}"
+
+
+def _inline(name: str, figure: Figure) -> Markup:
+    """The figure as part of a page: as lines, or as pixels where lines are too many."""
+    svg = _svg(name, figure)
+    if len(svg) <= MAX_SIZE:
+        return Markup(svg)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    png = base64.b64encode(buffer.getvalue()).decode()
+    if len(svg) <= len(png):
+        return Markup(svg)
+    width = PIXELS * figure.get_size_inches()[0]
+    return Markup(
+        f'<img class="pixels" width="{width:.0f}" alt="" '
+        f'src="data:image/png;base64,{png}">'
+    )
+
+
+def _svg(name: str, figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, dpi=DPI)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    for unneeded in (
+        r"<!--.*?-->",
+        r"<metadata>.*?</metadata>",
+        r' xmlns[:\w]*="[^"]*"',
+    ):
+        svg = re.sub(unneeded, "", svg, flags=re.DOTALL)
+    # Identifiers are the page's, so no two figures may share one.
+    svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r' d="[^"]*"', _rounded, svg)
+    for color in THEMED:
+        variable = f"var(--{color.lower()})"
+        svg = svg.replace(getattr(style, color), variable)
+    for i, color in enumerate(style.HIGHLIGHTS[1:], 1):
+        svg = svg.replace(color, f"var(--highlight-{i})")
+    width, height = PIXELS * figure.get_size_inches()
+    size = f'<svg role="img" width="{width:.0f}" height="{height:.0f}"'
+    svg = re.sub(r'<svg width="[^"]*" height="[^"]*"', size, svg, count=1)
+    return re.sub(r"\s+", " ", svg).replace("> <", "><")
+
+
+def _rounded(match: re.Match[str]) -> str:
+    return re.sub(r"(\.\d\d)\d+", r"\1", match.group())

@@ -1,0 +1,150 @@
+r"""Ensemble correction: moving members that miss towards the features of a target.
+
+What a change of conductances does to a train's features is read off the population
+itself: around each parent, features are regressed on log conductances over the members
+nearest to it, which gives a local Jacobian $J$ with no derivative through the
+simulation. A child is its parent, displaced at random by $\epsilon$ and corrected:
+
+$\Delta = \epsilon + J^\top (J J^\top + \lambda I)^{-1} (r - J \epsilon)$,
+
+where $r$ is what the parent misses. To first order it hits the target, and it differs
+from its parent along everything that the features do not feel.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Bool, Float, Key
+
+from dicjax._core import solve
+
+
+NUM_PARENTS = 192  # nearest to the target, from which children descend
+NUM_LOCAL = 150  # members that shape each Jacobian
+MEMORY = 4096  # members that corrections learn from
+RIDGE = 1e-2
+FURTHEST = 3.0  # standard deviations a child may be from its parent, per channel
+
+
+class Known(eqx.Module):
+    """Members whose activity is known, as corrections learn from them.
+
+    - `log_g`: logarithms of their conductances.
+    - `misses`: ln(feature / target) of each; zero for features that do not matter.
+    - `usable`: those with the target's firing pattern and all of its features.
+    """
+
+    log_g: Float[Array | np.ndarray, "cells channels"]
+    misses: Float[Array | np.ndarray, "cells features"]
+    usable: Bool[Array | np.ndarray, " cells"]
+
+    def padded(self, num: int) -> "Known":
+        """With unusable members up to `num`, so that one program serves any number."""
+        missing = num - len(self.log_g)
+        pad = lambda x: jnp.asarray(
+            np.pad(x, ((0, missing),) + ((0, 0),) * (x.ndim - 1))
+        )
+        return jax.tree.map(pad, self)
+
+
+@eqx.filter_jit
+def children(
+    key: Key[Array, ""],
+    known: Known,
+    bounds: Float[Array, "2 channels"],
+    spread: Float[Array, ""],
+    num: int,
+    stride: float = float("inf"),
+) -> Float[Array, "{num} channels"]:
+    """Draws `num` corrected children of the members nearest to the target.
+
+    **Arguments:**
+
+    - `known`: members whose activity is known.
+    - `bounds`: lowest and highest log conductances.
+    - `spread`: size of the random displacement, in standard deviations of the members
+        nearest to the target.
+    - `stride`: how much of a miss is corrected at once, as ln(feature / target): far
+        from the target a Jacobian holds for part of the way only.
+
+    **Returns:**
+
+    Logarithms of the children's conductances.
+    """
+    nearest, is_parent, scale = _nearest(known)
+    pick, draw = jr.split(key)
+    weights = is_parent.astype(scale.dtype)
+    parents = jr.choice(pick, nearest, (num,), p=weights / jnp.sum(weights))
+    noise = spread * jr.normal(draw, (num, len(scale)), scale.dtype)
+    return _corrected(known, bounds, scale, parents, noise, stride)
+
+
+@eqx.filter_jit
+def local_slopes(
+    known: Known, log_g: Float[Array, "some channels"]
+) -> tuple[Float[Array, "some features channels"], Float[Array, " channels"]]:
+    """Slopes of features by log conductances around members, told from their likes.
+
+    Returns them in units of a scale, and the scale: one standard deviation of those
+    known members that are nearest to the target.
+    """
+    _, _, scale = _nearest(known)
+    misses = jnp.where(known.usable[:, None], known.misses, 0)
+
+    def one(at):
+        away = (known.log_g - at[None]) / scale[None]
+        return _local_jacobian(away, misses, known.usable)
+
+    return jax.lax.map(one, log_g, batch_size=64), scale
+
+
+def _nearest(known):
+    error = jnp.max(jnp.abs(known.misses), axis=1)
+    nearest = jnp.argsort(jnp.where(known.usable, error, jnp.inf))[:NUM_PARENTS]
+    is_parent = known.usable[nearest]
+    return nearest, is_parent, _spread_of(known.log_g[nearest], is_parent)
+
+
+def _corrected(known, bounds, scale, parents, noise, stride):
+    log_g, usable = known.log_g, known.usable
+    misses = jnp.where(usable[:, None], known.misses, 0)
+
+    def one_child(parent, noise):
+        away = (log_g - log_g[parent][None]) / scale[None]
+        J = _local_jacobian(away, misses - misses[parent][None], usable)
+        missed = misses[parent]
+        furthest = jnp.max(jnp.abs(missed)) + 1e-6
+        left = -missed * jnp.minimum(1, stride / furthest) - J @ noise
+        gram = J @ J.T + RIDGE * jnp.eye(len(J), dtype=J.dtype)
+        step = noise + J.T @ solve(gram, left)
+        return log_g[parent] + scale * jnp.clip(step, -FURTHEST, FURTHEST)
+
+    # In batches, since every child weighs every member.
+    born = jax.lax.map(lambda x: one_child(*x), (parents, noise), batch_size=64)
+    return jnp.clip(born, bounds[:1], bounds[1:])
+
+
+def _spread_of(log_g, of):
+    count = jnp.maximum(jnp.sum(of), 2).astype(log_g.dtype)
+    mean = jnp.sum(jnp.where(of[:, None], log_g, 0), axis=0) / count
+    square = jnp.where(of[:, None], (log_g - mean[None]) ** 2, 0)
+    # Never so small that nothing could move.
+    return jnp.maximum(jnp.sqrt(jnp.sum(square, axis=0) / count), 0.05)
+
+
+def _local_jacobian(away, change, usable):
+    """Ridge regression of `change` on `away`, by weights that fall with distance."""
+    distance = jnp.where(usable, jnp.sum(away**2, axis=1), jnp.inf)
+    reach = jnp.sort(distance)[NUM_LOCAL]
+    furthest = jnp.max(jnp.where(usable, distance, 0))
+    reach = jnp.where(jnp.isfinite(reach), reach, furthest)
+    weight = jnp.where(usable, jnp.exp(-distance / (0.5 * reach + 1e-6)), 0)
+    # Features that fire far off say little of the slope near the target.
+    weight = weight / (1 + jnp.sum(change**2, axis=1))
+    X = jnp.concatenate([jnp.ones_like(away[:, :1]), away], axis=1)
+    ridge = RIDGE * jnp.sum(weight) * jnp.eye(X.shape[1], dtype=X.dtype)
+    left = (X * weight[:, None]).T @ X + ridge.at[0, 0].set(1e-6)
+    right = (X * weight[:, None]).T @ change
+    return solve(left, right)[1:].T

@@ -1,0 +1,142 @@
+"""How diverse a population is, and how much of another one it covers.
+
+All of it is about logarithms of maximal conductances, and none of it depends on the
+unit of any of them. Conductances are floored at a thousandth of their largest value.
+"""
+
+import numpy as np
+from jaxtyping import Float
+from scipy.spatial import KDTree
+
+
+FLOOR = 1e-3  # of a channel's largest conductance: what counts as none of it
+FEWEST = 3  # members whose diversity is defined
+CONSTANT = 1e-6  # what a logarithm varies by, at most, if rounding is all of it
+SLACK = 1e-9  # by which rounding may lengthen a distance
+
+
+def participation_ratio(g: Float[np.ndarray, "cells channels"]) -> float:
+    r"""Effective number of directions of variation of log conductances.
+
+    $(\sum \lambda)^2 / \sum \lambda^2$ over the eigenvalues $\lambda$ of their
+    correlation matrix: 1 where all lie on a line, the number of channels where all are
+    independent.
+
+    **Arguments:**
+
+    - `g`: maximal conductances, in mS/cm² or any other unit.
+
+    **Returns:**
+
+    The number; 0 where no conductance varies, nan for fewer than 3 members.
+    """
+    if len(g) < FEWEST:
+        return float("nan")
+    share = _shares_of_variance(g)
+    return float(1 / (share**2).sum()) if share.size else 0.0
+
+
+def entropy_dimension(g: Float[np.ndarray, "cells channels"]) -> float:
+    r"""Effective number of directions of variation, by the entropy of their shares.
+
+    $e^H$ with $H = -\sum p \ln p$ and $p = \lambda / \sum \lambda$ over the eigenvalues
+    of the correlation matrix of log conductances. It has the limits of
+    [`dicjax.participation_ratio`][] and lies above it in between, since it
+    takes more notice of directions in which little varies.
+
+    **Arguments:**
+
+    - `g`: maximal conductances, in mS/cm² or any other unit.
+
+    **Returns:**
+
+    The number; 0 where no conductance varies, nan for fewer than 3 members.
+
+    ??? cite "Reference"
+
+        Roy & Vetterli (2007). *The effective rank: a measure of effective
+        dimensionality.* EUSIPCO.
+    """
+    if len(g) < FEWEST:
+        return float("nan")
+    share = _shares_of_variance(g)
+    return float(np.exp(-(share * np.log(share)).sum())) if share.size else 0.0
+
+
+def coverage(
+    reference: Float[np.ndarray, "cells channels"],
+    generated: Float[np.ndarray, "batch _"],
+    neighbours: int = 5,
+) -> float:
+    """Share of the reference members that have a generated member nearby.
+
+    Nearby is within the reference member's own distance to its 5th nearest neighbour in
+    the reference, in log conductances scaled by their spread over the reference.
+    Channels that are constant in the reference are left out. A population drawn like
+    the reference and as large covers 97 % of it; with the arguments exchanged, the
+    share is that of the generated members that have the reference's support.
+
+    **Arguments:**
+
+    - `reference`, `generated`: maximal conductances, in mS/cm² or any other unit.
+    - `neighbours`: which neighbour's distance counts as near.
+
+    **Returns:**
+
+    The share; nan for fewer than 3 reference members or if none of their conductances
+    varies.
+
+    **Raises:**
+
+    - `ValueError`: if the two have different channels, or `neighbours` is below 1.
+
+    ??? cite "Reference"
+
+        Naeem, Oh, Uh, Choi & Yoo (2020). *Reliable fidelity and diversity metrics for
+        generative models.* ICML.
+    """
+    if reference.shape[1] != generated.shape[1]:
+        raise ValueError(
+            f"The reference has {reference.shape[1]} channels, but what was generated "
+            f"has {generated.shape[1]}: compare populations of one model."
+        )
+    if neighbours < 1:
+        raise ValueError(f"`neighbours` must be at least 1, got {neighbours}.")
+    largest = reference.max(axis=0, initial=0)
+    log_g = _floored_logarithms(reference, largest)
+    varies = _varies(log_g)
+    if len(reference) < FEWEST or not varies.any():
+        return float("nan")
+    if not len(generated):
+        return 0.0
+    spread = log_g[:, varies].std(axis=0)
+    own = log_g[:, varies] / spread
+    others = _floored_logarithms(generated, largest)[:, varies] / spread
+    # Of the reference, the first neighbour is the member itself.
+    rank = min(neighbours, len(own) - 1) + 1
+    radius = np.asarray(KDTree(own).query(own, rank)[0])[:, -1]
+    nearest = KDTree(others).query(own)[0]
+    return float((nearest <= (1 + SLACK) * radius).mean())
+
+
+def _shares_of_variance(g) -> Float[np.ndarray, " _"]:
+    """Positive eigenvalues of the correlation matrix, divided by their sum."""
+    log_g = _floored_logarithms(g, g.max(axis=0))
+    log_g = log_g[:, _varies(log_g)]
+    if not log_g.size:
+        return np.zeros(0)
+    values = np.linalg.eigvalsh(np.atleast_2d(np.corrcoef(log_g.T)))
+    values = values[values > 0]  # others are zero but for rounding
+    return values / values.sum()
+
+
+def _floored_logarithms(g, largest) -> Float[np.ndarray, "cells channels"]:
+    # A channel that nobody has is constant, whatever its floor.
+    floor = np.where(largest > 0, FLOOR * largest.astype(np.float64), 1.0)
+    return np.log(np.maximum(g.astype(np.float64), floor))
+
+
+def _varies(log_g):
+    if not len(log_g):
+        return np.zeros(log_g.shape[1], bool)
+    return np.ptp(log_g, axis=0) > CONSTANT

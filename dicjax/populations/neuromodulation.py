@@ -1,0 +1,233 @@
+"""Neuromodulation: a population led along a path of dynamic input conductances."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from dicjax._core import check_conductances, check_targets
+from dicjax.dics import At, impose, OK, Population
+from dicjax.neurons import Neuron
+from dicjax.populations.evaluation import simulate_by_recipe, Trial, Verdict, wilson
+from dicjax.populations.refinement import ENOUGH, refine
+from dicjax.spikes import (
+    as_target,
+    BURSTING,
+    Features,
+    LABELS,
+    SILENT,
+    spike_features,
+    SpikeTrain,
+)
+
+
+FEWEST = 3  # members whose commonest activity is that of a waypoint
+NUM_ROUNDS = 3  # of correction
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Path:
+    """A population along a path, waypoint by waypoint.
+
+    - `neuron`: the model; `targets`: (g_s, g_u) of every waypoint.
+    - `g`: maximal conductances, in mS/cm², of every member at every waypoint.
+    - `status`: index into `dicjax.dics.sampling.STATUS`; a member that could not follow
+        stays where it was, and tries again at the next waypoint.
+    - `labels`: index into `dicjax.LABELS` of what it fires.
+    - `pattern`: of each waypoint, that of `expected` or else of most members there.
+    - `valid`: whether a member fires like its waypoint within the tolerance, and
+        `valid_before` whether it did before it was corrected.
+    - `features`: of members, by waypoint.
+    - `expected`: what members were compared with.
+    """
+
+    neuron: Neuron
+    targets: Float[np.ndarray, "waypoints 2"]
+    g: Float[np.ndarray, "waypoints cells channels"]
+    status: Int[np.ndarray, "waypoints cells"]
+    labels: Int[np.ndarray, "waypoints cells"]
+    pattern: Int[np.ndarray, " waypoints"]
+    valid: Bool[np.ndarray, "waypoints cells"]
+    valid_before: Bool[np.ndarray, "waypoints cells"]
+    features: tuple[Features, ...]
+    expected: tuple[Features, ...]
+    tolerance: float
+
+    def __str__(self) -> str:
+        num = self.g.shape[1]
+        lines = [
+            f"{num} members of {self.neuron.name} led through {len(self.g)} waypoints:"
+        ]
+        for i, (g_s, g_u) in enumerate(self.targets):
+            ok, valid = (int(x[i].sum()) for x in (self.status == OK, self.valid))
+            low, high = wilson(valid, num)
+            lines.append(
+                f"  (g_s, g_u) = ({g_s:.4g}, {g_u:.4g}): {ok} follow; "
+                f"{_said(self.expected[i])}; {valid} fire so within "
+                f"{self.tolerance:.0%} ({low:.0%} to {high:.0%}; "
+                f"{int(self.valid_before[i].sum())} before correction)"
+            )
+        followed = int(((self.status == OK) & self.valid).all(axis=0).sum())
+        lines.append(f"{followed} are valid all the way.")
+        return "\n".join(lines)
+
+
+def path(
+    neuron: Neuron,
+    population: Population | Float[np.ndarray, "cells channels"],
+    targets: Float[np.ndarray, "waypoints 2"] | Sequence[Sequence[float | int]],
+    *,
+    through: str | Sequence[str] | None = None,
+    at: At = "V_ref",
+    expected: Sequence[Features | SpikeTrain | np.ndarray] | None = None,
+    correct: bool = True,
+    tolerance: float = 0.10,
+    on_progress: Progress | None = None,
+) -> Path:
+    """Leads a population along a path of input conductances.
+
+    At every waypoint each member is brought to its (g_s, g_u) from where it was at the
+    one before, simulated, and compared with what the waypoint should fire like. Members
+    that do not are corrected at unchanged (g_s, g_u). So a modulator is imitated whose
+    effect on every member is known, although no two of them are built alike.
+
+    **Arguments:**
+
+    - `neuron`: the model; it must have a recipe.
+    - `population`: members to start from, or their conductances in mS/cm². Those of a
+        population that are not "ok" are left out.
+    - `targets`: (g_s, g_u) of every waypoint, in order.
+    - `through`, `at`: which conductances are modulated, and where the target holds, as
+        [`dicjax.impose`][] takes them.
+    - `expected`: what members should fire like at each waypoint; by default, like the
+        member in the middle of those that fire in the commonest pattern there.
+    - `correct`: whether members that fire otherwise are refined.
+    - `tolerance`: how far each feature may be off, as a share.
+    - `on_progress`: called with (what is being done, waypoints done, waypoints).
+
+    **Returns:**
+
+    A [`dicjax.Path`][].
+
+    **Raises:**
+
+    - `ValueError`: if targets are not pairs, there are not as many expectations as
+        waypoints, no member can reach a waypoint, or members there are silent.
+    """
+    rows = check_targets(targets, None)[:, 0]
+    if expected is not None and len(expected) != len(rows):
+        raise ValueError(
+            f"There are {len(rows)} waypoints but {len(expected)} expectations: give "
+            "one for each."
+        )
+    g = population.g if isinstance(population, Population) else np.asarray(population)
+    if isinstance(population, Population):
+        g = g[population.status == OK]
+    check_conductances(neuron, g)
+    report = on_progress or (lambda stage, done, total: None)
+    steps = []
+    for i, target in enumerate(rows):
+        report(f"waypoint {i + 1}", i, len(rows))
+        wanted = None if expected is None else as_target(expected[i])
+        moved = impose(neuron, g, np.tile(target, (len(g), 1)), through=through, at=at)
+        ok = moved.status == OK
+        if ok.sum() < FEWEST:
+            raise ValueError(
+                f"Waypoint {i + 1}, ({target[0]:g}, {target[1]:g}), is out of reach: "
+                f"{moved}. Choose a nearer one, or other channels to modulate."
+            )
+        g = np.where(ok[:, None], moved.g, g)
+        step = _arrived(neuron, g, ok, wanted, correct, tolerance, target)
+        g = step["g"]
+        steps.append({"status": moved.status, **step})
+    report("done", len(rows), len(rows))
+    stacked = {
+        name: np.stack([step[name] for step in steps])
+        for name in ("g", "status", "labels", "pattern", "valid", "valid_before")
+    }
+    return Path(
+        neuron=neuron,
+        targets=rows,
+        features=tuple(step["features"] for step in steps),
+        expected=tuple(step["expected"] for step in steps),
+        tolerance=tolerance,
+        **stacked,
+    )
+
+
+def _arrived(neuron, g, ok, wanted, correct, tolerance, target) -> dict:
+    """What members fire like at a waypoint, corrected where they may be."""
+    if wanted is None:
+        wanted = _in_the_middle(neuron, g[ok], target)
+    trial = Trial(neuron, wanted, tolerance)
+    found = trial.judge(trial.simulate(g, dt=neuron.required_recipe.dt / 2))
+    before = found.valid & ok
+    if correct and not before[ok].all() and _enough(found, ok):
+        refined = refine(
+            neuron,
+            g[ok],
+            wanted,
+            keep_dics=True,
+            tolerance=tolerance,
+            max_rounds=NUM_ROUNDS,
+        )
+        g = g.copy()
+        g[ok] = refined.g
+        found = _put(found, ok, refined)
+    return {
+        "g": g,
+        "labels": found.features.label,
+        "pattern": np.asarray(wanted.label),
+        "valid": found.valid & ok,
+        "valid_before": before,
+        "features": found.features,
+        "expected": wanted,
+    }
+
+
+def _enough(found: Verdict, ok) -> bool:
+    return int((np.isfinite(found.score) & ok).sum()) >= ENOUGH
+
+
+def _put(found: Verdict, ok, refined) -> Verdict:
+    def put(x, new):
+        x = np.array(x)
+        x[ok] = new
+        return x
+
+    features = jax.tree.map(put, found.features, refined.features)
+    return Verdict(features, found.errors, put(found.valid, refined.valid), found.score)
+
+
+def _in_the_middle(neuron, g, target) -> Features:
+    """Features of the member in the middle of those that fire in the commonest way."""
+    run = simulate_by_recipe(neuron, g)
+    features = jax.tree.map(np.asarray, spike_features(run.spike_times))
+    label = int(np.bincount(features.label, minlength=len(LABELS)).argmax())
+    if label == SILENT:
+        raise ValueError(
+            f"Most members at ({target[0]:g}, {target[1]:g}) are silent: there is "
+            "nothing to compare the others with. Say what is expected, or go elsewhere."
+        )
+    of = np.flatnonzero(features.label == label)
+    names = ["mean_isi"]
+    if label == BURSTING:
+        names = ["period", "intra_burst_isi", "spikes_per_burst"]
+    logs = np.log(np.stack([getattr(features, x)[of] for x in names], axis=1))
+    away = np.abs(logs - np.nanmedian(logs, axis=0)).max(axis=1)
+    middle = of[np.argmin(np.nan_to_num(away, nan=np.inf))]
+    return jax.tree.map(lambda x: x[middle], features)
+
+
+def _said(expected: Features) -> str:
+    label = LABELS[int(expected.label)]
+    if int(expected.label) == BURSTING:
+        return (
+            f"{label} every {float(expected.period):.0f} ms with "
+            f"{float(expected.spikes_per_burst):.1f} spikes"
+        )
+    return f"{label} every {float(expected.mean_isi):.0f} ms"

@@ -1,0 +1,139 @@
+r"""How a member's spikes answer to its conductances: $\partial \ln f / \partial \ln g$.
+
+Two estimators of the same slopes. *Differences* simulate every member twice per
+channel, a little above and below; they hold for any firing pattern. *Autodiff*
+differentiates one cycle of a regular rhythm ([`dicjax.cycle`][]), which is exact, at
+the price of a few simulations whatever the number of channels, but sees neither
+irregular firing nor the number of spikes in a burst.
+"""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from dicjax.neurons import Neuron
+from dicjax.populations.evaluation import simulate_by_recipe
+from dicjax.populations.rhythm_gradient import cycles, Rhythm
+from dicjax.spikes import BURSTING, feature_errors, Features, spike_features, TONIC
+
+
+ESTIMATORS = ("differences", "autodiff")
+
+
+def feature_slopes(
+    neuron: Neuron,
+    g: Float[np.ndarray, "cells channels"],
+    target: Features | None = None,
+    *,
+    estimator: str = "differences",
+    step: float = 0.02,
+    duration: float | None = None,
+    discard: float | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Float[np.ndarray, "cells 3 channels"]:
+    r"""Slopes of the logarithms of features by logarithms of conductances.
+
+    **Arguments:**
+
+    - `neuron`: the model; it must have a recipe.
+    - `g`: maximal conductances, in mS/cm².
+    - `target`: features of one train, whose pattern says which features are meant;
+        each member's own pattern by default.
+    - `estimator`: "differences" or "autodiff".
+    - `step`: of ln g to either side, for "differences": small for slopes as they are at
+        the member, larger for how spikes per burst, which change in steps, answer on
+        the whole.
+    - `duration`, `discard`: of simulations, in ms; by default what the recipe says.
+    - `on_progress`: called with (done, total) units of work.
+
+    **Returns:**
+
+    Slopes of the features that [`dicjax.feature_errors`][] compares, in its order; zero
+    where a pattern has fewer. They are nan where a member fires in another pattern than
+    the target, or leaves it on the way, or, of "autodiff", has no regular rhythm.
+
+    **Raises:**
+
+    - `ValueError`: if the estimator is unknown, or conductances are bad.
+    """
+    if estimator not in ESTIMATORS:
+        raise ValueError(f"`estimator` must be one of {ESTIMATORS}, got {estimator!r}.")
+    recipe = neuron.required_recipe
+    discard = recipe.discard if discard is None else discard
+    times = (duration or recipe.duration, discard)
+    g = np.asarray(g)
+    if estimator == "differences":
+        slopes, label = _differences(neuron, g, step, times, on_progress)
+    else:
+        slopes, label = _autodiff(neuron, g, times, on_progress)
+    if target is not None:
+        slopes[label != int(target.label)] = np.nan
+    return slopes
+
+
+def _simulated(neuron, g, times, on_progress=None) -> Features:
+    run = simulate_by_recipe(
+        neuron,
+        g,
+        duration=times[0],
+        discard=times[1],
+        dt=neuron.required_recipe.dt / 2,
+        on_progress=on_progress,
+    )
+    return jax.tree.map(np.asarray, spike_features(run.spike_times))
+
+
+def _differences(neuron, g, step, times, on_progress):
+    num, channels = g.shape
+    each = step * np.eye(channels, dtype=g.dtype)
+    factors = np.exp(np.concatenate([np.zeros((1, channels), g.dtype), each, -each]))
+    every = (g[:, None] * factors[None]).reshape(-1, channels)
+    features = _simulated(neuron, every, times, on_progress)
+    features = jax.tree.map(lambda x: x.reshape(num, -1, *x.shape[1:]), features)
+    own = jax.tree.map(lambda x: x[:, :1], features)
+    errors = np.array(feature_errors(features, _repeated(own, 2 * channels + 1)))
+    errors[features.label != own.label] = np.nan
+    above, below = errors[:, 1 : channels + 1], errors[:, channels + 1 :]
+    slopes = np.swapaxes((above - below) / (2 * step), 1, 2)
+    return slopes, own.label[:, 0]
+
+
+def _repeated(features: Features, num: int) -> Features:
+    return jax.tree.map(lambda x: np.repeat(x, num, axis=1), features)
+
+
+def _autodiff(neuron, g, times, on_progress):
+    recipe = neuron.required_recipe
+    own = _simulated(neuron, g, times, on_progress)
+    slopes = np.full((*g.shape[:1], 3, g.shape[1]), np.nan, g.dtype)
+    bursts = own.label == BURSTING
+    regular = np.flatnonzero(bursts | (own.label == TONIC))
+    if not len(regular):
+        return slopes, own.label
+    found = cycles(
+        neuron,
+        g[regular],
+        rhythm_of(jax.tree.map(lambda x: x[regular], own)),
+        settle=times[1],
+        dt=recipe.dt / 2,
+        current=recipe.current,
+    )
+    well = regular[found.succeeded]
+    slopes[well] = 0
+    slopes[well, 0] = found.slopes[found.succeeded, 0]
+    slopes[well, 1] = found.slopes[found.succeeded, 1] * bursts[well, None]
+    return slopes, own.label
+
+
+def rhythm_of(features: Features) -> Rhythm:
+    """The cycle of tonic or bursting members, as far as their spikes tell."""
+    bursts = np.asarray(features.label) == BURSTING
+    num = np.where(bursts, np.round(np.asarray(features.spikes_per_burst)), 1)
+    between = np.sqrt(np.asarray(features.intra_burst_isi * features.period))
+    return Rhythm(
+        num_spikes=num.astype(np.int32),
+        period=np.where(bursts, features.period, features.mean_isi),
+        onset_isi=np.where(bursts, between, 0),
+    )

@@ -1,0 +1,258 @@
+"""Spike trains from what rigs and analyses write.
+
+Every format has one function that returns trains in the file's own unit of time, and
+how that unit is known. The rest is common to all: choosing units, conversion, and
+refusing what no neuron does. A new format is one function and one entry in `READERS`.
+"""
+
+import collections
+import os
+import pathlib
+import warnings
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from dicjax._core import Advice, advice_of, Remedy
+from dicjax.recordings.quality import disorder_of
+from dicjax.recordings.readers.common import listing, tidy, Times, Train
+from dicjax.recordings.readers.excel import read_excel
+from dicjax.recordings.readers.kilosort import is_kilosort, read_kilosort
+from dicjax.recordings.readers.matlab import read_matlab
+from dicjax.recordings.readers.neo_files import read_neo
+from dicjax.recordings.readers.numpy_files import read_numpy
+from dicjax.recordings.readers.nwb import read_nwb
+from dicjax.recordings.readers.objects import read_object
+from dicjax.recordings.readers.plausibility import (
+    disbelief,
+    is_credible,
+    is_usual,
+    is_whole,
+)
+from dicjax.recordings.readers.text import read_text
+from dicjax.recordings.readers.units import contradict, milliseconds_per, samples_at
+from dicjax.spikes import SpikeTrain
+
+
+MIN_SPIKES = 10
+MAX_REPEATS = 0.01  # of stamps: what a detector marks twice, and a neuron cannot
+
+
+def read_spike_trains(
+    path: str | os.PathLike[str] | Any,
+    *,
+    unit: str | None = None,
+    unit_id: str | int | None = None,
+) -> list[SpikeTrain]:
+    """Reads the spike trains of a file, of a folder, or of another library's object.
+
+    Understands
+
+    - `.csv`, `.txt`, `.tsv` and the first sheet of `.xlsx`: one column; rows of
+        `unit,time`; one column per neuron, padded with blanks or NaN;
+        `ID,spiking_times` with quoted lists; intervals under a header such as
+        `isi_ms`; rasters of 0 and 1; `;` and decimal commas; WaveMarks of Spike2,
+    - `.npy`, `.npz` (an array per neuron and, if wanted, `unit`, `t_start` and
+        `t_stop`; or what pynapple saves), and the Units table of `.nwb`,
+    - `.mat` of any version: vectors, cells of vectors, structs with a field of times,
+    - the folder of Kilosort or phy, whose noise is left out,
+    - the spike trains of all that [neo](https://neo.readthedocs.io) reads, such as
+        `.nex`, `.plx`, `.nev`, `.smr` and `.nix`,
+    - objects of pynapple (`Ts`, `TsGroup`), neo (`SpikeTrain`, `Segment`, `Block`, or a
+        list of them) and spikeinterface (sortings).
+
+    The unit of time is never guessed silently. A header such as `spike_time_ms` or
+    `t [s]` states it; NWB, pynapple and WaveMarks mean seconds, `spiking_times` ms,
+    Kilosort samples at the rate in its `params.py`. Where nothing says, times are taken
+    as ms only if a neuron could fire so: at 0.05 to 200 Hz, with 99 % of intervals at
+    least 0.7 ms long. No unit may give less than 0.001 or over 1,000 Hz.
+
+    What is odd about a train that was read is told by [`dicjax.examine`][].
+
+    **Arguments:**
+
+    - `path`: the file, folder or object.
+    - `unit`: unit of time in the file: `"ms"`, `"s"`, `"us"`, `"min"`, or sample
+        indices with their rate in Hz, as `"samples@30000"`; for a raster, the rate of
+        its bins, `"samples@1000"` for bins of 1 ms. Default: that of the file.
+    - `unit_id`: name of the one unit (neuron) to read. Default: all.
+
+    **Returns:**
+
+    One [`dicjax.SpikeTrain`][] per unit, in the order of the file. Units with fewer
+    than 10 spikes are left out with a warning where others have enough, and so are
+    stamps that repeat the one before, if these are 1 % at most.
+
+    **Raises:**
+
+    - `FileNotFoundError`: if there is no such file.
+    - `ValueError`: if it cannot be read, lacks `unit_id`, has too few spikes, or times
+        that are not finite, non-negative and increasing, or not credible in this unit.
+    """
+    if unit is not None:
+        milliseconds_per(unit)
+    with np.errstate(all="ignore"):  # what overflows is refused as not finite
+        source, raw = read_raw(path)
+        raw = [train._replace(name=tidy(train.name)) for train in raw]
+        raw = _long_enough(source, _select(source, raw, unit_id))
+        raw = [_with_unit_of_rate(source, train, unit) for train in raw]
+        is_sure = unit is not None or is_usual(raw)
+        trains = _spike_trains(source, raw, unit, is_sure)
+    for message in _notes(raw, trains, unit):
+        warnings.warn(Advice(f"{source}: ", message, "."), stacklevel=2)
+    return trains
+
+
+def read_raw(path: Any) -> tuple[str, list[Train]]:
+    """The name of a source, and its trains in its own unit of time, unchecked."""
+    if not isinstance(path, str | os.PathLike):
+        return type(path).__name__, read_object(path)
+    path = pathlib.Path(path)
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"There is no file {str(path)!r}.")
+    if os.path.isdir(path):
+        is_sorted = is_kilosort(path)
+        trains = read_kilosort(path) if is_sorted else read_neo(path, [*READERS])
+        return path.resolve().name, trains
+    if not os.path.isfile(path):
+        raise ValueError(f"{str(path)!r} is not a file: give the path of a recording.")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path.name} is empty: export the recording again.")
+    read = READERS.get(path.suffix.lower())
+    return path.name, read(path) if read else read_neo(path, [*READERS])
+
+
+def _select(source: str, raw: list[Train], unit_id: str | int | None) -> list[Train]:
+    names = [train.name for train in raw]
+    wanted = "spike times" if unit_id is None else f"unit {str(unit_id)!r}"
+    chosen = [t for t in raw if unit_id is None or t.name == str(unit_id)]
+    if not chosen:
+        raise ValueError(f"{source} has no {wanted}: it has {listing(names)}.")
+    repeated = [n for n, k in collections.Counter(names).items() if k > 1]
+    if repeated and unit_id in (None, *repeated):
+        raise ValueError(f"{source} has two units {repeated[0]!r}: rename one.")
+    return chosen
+
+
+def _long_enough(source: str, raw: list[Train]) -> list[Train]:
+    enough = [train for train in raw if train.times.size >= MIN_SPIKES]
+    short = [train for train in raw if train.times.size < MIN_SPIKES]
+    counts = listing([f"{train.name} ({train.times.size})" for train in short])
+    if not enough:
+        raise ValueError(
+            f"{source} has too few spikes in {counts}: at least {MIN_SPIKES} in a unit "
+            "are needed."
+        )
+    if short:
+        message = f"{source}: left out for fewer than {MIN_SPIKES} spikes: {counts}."
+        warnings.warn(message, stacklevel=3)
+    return enough
+
+
+def _with_unit_of_rate(source: str, raw: Train, unit: str | None) -> Train:
+    """What a rate of sampling, stated beside the times, makes of their unit."""
+    if raw.rate is None or unit is not None:
+        return raw
+    if raw.unit == "samples":
+        return raw._replace(unit=samples_at(raw.rate))
+    if is_whole(raw):
+        advice = Advice(
+            f"{source}, unit {raw.name[:40]}: its whole numbers may be sample indices, "
+            f"as a rate of {raw.rate:g} Hz is stated: give ",
+            Remedy("unit", samples_at(raw.rate)),
+            " if they are, or else their true unit.",
+        )
+        raise ValueError(advice)
+    return raw
+
+
+def _spike_trains(
+    source: str, raw: list[Train], unit: str | None, is_sure: bool
+) -> list[SpikeTrain]:
+    try:
+        return [_spike_train(source, train, unit, is_sure) for train in raw]
+    except ValueError as error:
+        if len(raw) == 1:
+            raise
+        advice = Advice(
+            advice_of(error),
+            " Or read one unit alone, by ",
+            Remedy("unit_id"),
+            ".",
+        )
+        raise ValueError(advice) from error
+
+
+def _spike_train(
+    source: str, raw: Train, unit: str | None, is_sure: bool
+) -> SpikeTrain:
+    where = f"{source}, unit {raw.name[:40]}"
+    if unit and raw.unit and contradict(unit, raw.unit):
+        raise ValueError(
+            f"{where}: the file states its times in {raw.unit}, which contradicts "
+            f"unit={unit!r}: leave `unit` out, or correct the file."
+        )
+    known = unit or raw.unit or raw.usual_unit
+    if known == "samples":
+        advice = Advice(
+            f"{where}: sample indices, and bins of a raster, need their rate in Hz: "
+            "give it as ",
+            Remedy("unit", "samples@30000"),
+            ", or samples@1000 for bins of 1 ms.",
+        )
+        raise ValueError(advice)
+    per = milliseconds_per(known or "ms")
+    times = _without_repeats(raw.times * per)
+    # Spikes outside the span that the file gives were recorded all the same.
+    ends = np.append(raw.span[np.isfinite(raw.span)] * per, times[[0, -1]])
+    disorder = disorder_of(times)
+    if disorder is not None:
+        raise ValueError(f"{where}: {disorder.message}")
+    start, stop = float(ends.min()), float(ends.max())
+    try:
+        train = SpikeTrain(times, raw.name, source, start, stop)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    if not is_credible(times, is_sure or raw.unit is not None):
+        raise ValueError(Advice(f"{where}: ", disbelief(raw, known, is_sure)))
+    return train
+
+
+def _without_repeats(times: Times) -> Float[np.ndarray, " distinct"]:
+    steps = np.diff(times)
+    is_new = np.append(True, steps > 0)
+    is_sorted = bool((steps >= 0).all())
+    few = np.sum(~is_new) <= MAX_REPEATS * times.size
+    return times[is_new] if is_sorted and few else times
+
+
+def _notes(raw: list[Train], trains: list[SpikeTrain], unit: str | None) -> list[str]:
+    """What a user should know of how the file was read."""
+    notes = [f"unit {r.name[:40]} {r.caution}" for r in raw[:10] if r.caution]
+    pairs = zip(raw, trains, strict=True)
+    dropped = {r.name: r.times.size - t.num_spikes for r, t in pairs}
+    repeats = [f"{name} ({num})" for name, num in dropped.items() if num]
+    if repeats:
+        notes.append(f"dropped stamps that repeat the one before: {listing(repeats)}")
+    if unit is None and any(map(is_whole, raw)):
+        notes.append(
+            Advice(
+                "whole numbers without a unit were read as ms; if they are sample "
+                "indices, give ",
+                Remedy("unit", "samples@30000"),
+            )
+        )
+    return notes
+
+
+READERS = {
+    ".csv": read_text,
+    ".txt": read_text,
+    ".tsv": read_text,
+    ".npy": read_numpy,
+    ".npz": read_numpy,
+    ".nwb": read_nwb,
+    ".mat": read_matlab,
+    ".xlsx": read_excel,
+}

@@ -1,0 +1,119 @@
+"""What readers of all formats share: raw trains, limits and refusals."""
+
+import contextlib
+import hashlib
+import pathlib
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from dicjax.recordings.readers.units import is_intervals, is_time, stated_unit
+
+
+Times = Float[np.ndarray, " spikes"]
+Numbers = Float[np.ndarray, " numbers"]  # times, or intervals between them
+
+MAX_BYTES = 2**28  # 33 million spikes; an eighth as many bytes of text
+UNIT_BYTES = 4096  # that a unit or a cell is taken to cost, however few its spikes
+NO_SPAN = np.zeros(0)
+
+
+class Train(NamedTuple):
+    """The spikes of a unit as a file gives them, in its own unit of time."""
+
+    name: str
+    times: Times
+    unit: str | None = None  # of time, if the file states it
+    usual_unit: str | None = None  # in files of this format
+    span: Float[np.ndarray, " ends"] = NO_SPAN  # of what was recorded
+    rate: float | None = None  # of sampling, in Hz, if the file states it
+    caution: str = ""  # what the file says against trusting the train
+
+
+def checksum(path: pathlib.Path) -> str:
+    """The SHA-256 of a recording: of a file, or of the spikes in a Kilosort folder."""
+    # In such a folder, beside all that was recorded, these are the spikes.
+    files = sorted(path.glob("spike_*.npy")) if path.is_dir() else [path]
+    return hashlib.sha256(b"".join(x.read_bytes() for x in files)).hexdigest()
+
+
+class TooLarge(ValueError):
+    """More than the memory is meant for."""
+
+
+def check_size(path: pathlib.Path, num_bytes: int) -> None:
+    if num_bytes > MAX_BYTES:
+        raise TooLarge(f"{path.name} is too large: export only times, of fewer units.")
+
+
+@contextlib.contextmanager
+def reading(path: pathlib.Path, kind: str) -> Iterator[None]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of libraries, which a user cannot heed
+            yield
+    except TooLarge:
+        raise
+    except Exception as error:  # damaged files raise more types than are documented
+        raise ValueError(
+            f"{path.name} is not {kind}, or is damaged: export it again."
+        ) from error
+
+
+def listing(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(tidy(name)[:40] for name in names[:10]) + more or "nothing"
+
+
+def tidy(name: str) -> str:
+    """A name on one line, whatever bytes it was made of."""
+    shown = "".join(c if c.isprintable() else " " for c in name)
+    return " ".join(shown.split())
+
+
+def name_of(path: pathlib.Path, label: str, is_lone: bool) -> str:
+    """A lone train is named after its file, unless its label is a name."""
+    return path.stem if is_lone and is_time(label) else label
+
+
+def vector(path: pathlib.Path, name: str, array: Shaped[np.ndarray, "..."]) -> Times:
+    is_row = array.ndim > 0 and array.size in (0, max(array.shape))
+    if array.dtype.kind not in "iuf" or not is_row:
+        raise ValueError(
+            f"{path.name}: {tidy(name) or 'it'} is an array of {array.dtype} of shape "
+            f"{array.shape}, not of times: save one row of numbers per unit."
+        )
+    return array.ravel().astype(float)
+
+
+def labelled_train(
+    path: pathlib.Path, name: str, label: str, numbers: Numbers, unit: str | None = None
+) -> Train:
+    """A train from numbers whose label says if they are times, and in which unit."""
+    times = _since_first(path, label, numbers) if is_intervals(label) else numbers
+    return Train(name, times, unit or stated_unit(label))
+
+
+def _since_first(path: pathlib.Path, label: str, isi: Numbers) -> Times:
+    bad = ~(isi > 0)
+    if bad.any():
+        i = int(np.argmax(bad))
+        raise ValueError(
+            f"{path.name}: interval {i} of {tidy(label)[:40]!r} is {isi[i]}, but those "
+            "between spikes must be positive: correct it, or name the column otherwise."
+        )
+    return np.append(0.0, np.cumsum(isi))
+
+
+def grouped(
+    path: pathlib.Path, labels: Shaped[np.ndarray, " spikes"], times: Times
+) -> dict[str, np.ndarray]:
+    """Times by the label of each, in the order of labels."""
+    order = np.argsort(labels, kind="stable")
+    names, starts = np.unique(labels[order], return_index=True)
+    check_size(path, UNIT_BYTES * len(names))
+    parts = np.split(times[order], starts[1:])
+    return dict(zip(map(str, names), parts, strict=False))  # without spikes, a part

@@ -1,0 +1,72 @@
+"""Files of recording systems, by neo: spike trains of all their segments."""
+
+import importlib.util
+import io
+import pathlib
+import subprocess
+import sys
+import zipfile
+from collections.abc import Sequence
+
+from dicjax.recordings.readers import neo_worker
+from dicjax.recordings.readers.common import Train
+
+
+MAX_SECONDS = 60.0  # and as long again for each 600 MB
+
+_REMEDIES = {
+    ".smrx": "export text, .mat or a NEO file (.nix) from Spike2",
+    ".pl2": "export .plx or .nex from Plexon's programs",
+    ".pkl": "save .npz, as to read a pickle is to run it",
+    ".pickle": "save .npz, as to read a pickle is to run it",
+}
+
+
+def read_neo(path: pathlib.Path, known: Sequence[str]) -> list[Train]:
+    own, suffix = ", ".join(known), path.suffix.lower()
+    if suffix in _REMEDIES:
+        raise ValueError(f"{path.name} cannot be read here: {_REMEDIES[suffix]}.")
+    has_neo = importlib.util.find_spec("neo") is not None
+    if not has_neo and not path.is_dir():
+        raise ValueError(
+            f"{path.name} is not one of {own}: export it as one; all else, such as "
+            '.nex, .plx or .nix, is read by neo: pip install "dicjax[neo]".'
+        )
+    found = _look_apart(path) if has_neo else neo_worker.Found([])
+    if found.trains:
+        return neo_trains(found.trains)
+    if found.has_traces:
+        raise ValueError(
+            f"{path.name} has traces and no spike trains: sort its spikes first, and "
+            "give their times."
+        )
+    if found.reasons:
+        reasons = "; ".join(found.reasons[:3])
+        raise ValueError(
+            f"neo cannot read {path.name} ({reasons}): export its spike times as text."
+        )
+    if path.is_dir():
+        raise ValueError(
+            f"{str(path)!r} is not a file, nor a folder that Kilosort wrote (with "
+            "spike_times.npy): give the path of a recording."
+        )
+    raise ValueError(
+        f"{path.name} is not one of {own}, and neo does not know it: export it as one."
+    )
+
+
+def _look_apart(path: pathlib.Path) -> neo_worker.Found:
+    seconds = MAX_SECONDS * (1 + path.stat().st_size / 6e8)
+    # Without the worker's own folder among those that modules are imported from.
+    command = [sys.executable, "-P", neo_worker.__file__, str(path.resolve())]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=seconds, check=True)
+        return neo_worker.unpack(io.BytesIO(done.stdout))
+    except subprocess.TimeoutExpired:
+        return neo_worker.Found([], reasons=[f"it takes over {seconds:.0f} s"])
+    except (subprocess.CalledProcessError, zipfile.BadZipFile, ValueError, KeyError):
+        return neo_worker.Found([], reasons=["the reader broke down"])
+
+
+def neo_trains(found: Sequence[neo_worker.SpikeTimes]) -> list[Train]:
+    return [Train(name, times, "ms", span=span) for name, times, span in found]

@@ -1,0 +1,46 @@
+"""The Units table of NWB files, by h5py alone."""
+
+import pathlib
+from typing import Any
+
+import h5py
+import numpy as np
+
+from dicjax.recordings.readers import common
+from dicjax.recordings.readers.common import (
+    check_size,
+    NO_SPAN,
+    reading,
+    Train,
+    UNIT_BYTES,
+    vector,
+)
+from dicjax.recordings.readers.units import stated_unit
+
+
+def read_nwb(path: pathlib.Path) -> list[Train]:
+    most = common.MAX_BYTES // 8 + 1  # a few bytes can declare a dataset of any size
+    trains, kind = [], "an NWB file with spike times in its Units table"
+    with reading(path, kind), h5py.File(path, "r") as file:
+        units: Any = file["units"]
+        times = units["spike_times"][:most]
+        most_units = common.MAX_BYTES // UNIT_BYTES + 1
+        rows = _ragged(times, units["spike_times_index"][:most_units])
+        unit = stated_unit(str(units["spike_times"].attrs.get("unit", "")))
+        names = units["id"][:most] if "id" in units else range(len(rows))
+        spans: Any = [NO_SPAN] * len(rows)
+        if "obs_intervals" in units:
+            ends = units["obs_intervals_index"][:most_units]
+            spans = _ragged(units["obs_intervals"][:most], ends)
+        for name, row, span in zip(map(str, names), rows, spans, strict=True):
+            row, span = vector(path, name, row), np.ravel(span).astype(float)
+            trains.append(Train(name, row, unit, "s", span))
+    check_size(path, times.nbytes)
+    return trains
+
+
+def _ragged(values: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
+    ends = ends.astype(int)  # often unsigned, where differences would wrap around
+    if (np.diff(ends, prepend=0) < 0).any() or ends[-1] != len(values):
+        raise ValueError("The index does not fit the values.")
+    return np.split(values, ends[:-1])

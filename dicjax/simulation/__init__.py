@@ -1,0 +1,28 @@
+"""Conductances in, spikes and trajectories out."""
+
+from dicjax.simulation.integrator import (
+    LONGEST as LONGEST,
+    next_step as next_step,
+    relax_gates as relax_gates,
+    relax_membrane as relax_membrane,
+)
+from dicjax.simulation.scheduler import (
+    num_cores as num_cores,
+)
+from dicjax.simulation.simulate import (
+    Run as Run,
+    simulate as simulate,
+)
+from dicjax.simulation.solvers import (
+    Membrane as Membrane,
+    StaggeredMidpoint as StaggeredMidpoint,
+)
+from dicjax.simulation.stimulus import (
+    AbstractStimulus as AbstractStimulus,
+    applied as applied,
+    Chirp as Chirp,
+    NoisyCurrent as NoisyCurrent,
+    Ramp as Ramp,
+    Step as Step,
+    Waveform as Waveform,
+)

@@ -1,0 +1,144 @@
+"""Simulation by any solver of diffrax: slow, and as accurate as wanted."""
+
+import math
+from collections.abc import Callable
+
+import diffrax as dfx
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from dicjax.neurons import Neuron, State
+from dicjax.simulation.lanes import start
+from dicjax.simulation.scheduler import Job
+from dicjax.simulation.solvers import Membrane
+from dicjax.simulation.stimulus import AbstractStimulus, cell_axes, for_members
+from dicjax.spikes import SPIKE_DOWN, SPIKE_UP
+
+
+STRETCH = 50.0  # ms between reports of progress
+INSTANT = 1e-3  # ms over which a stimulus is averaged
+SAMPLED = 0.05  # ms
+
+
+def solve(
+    job: Job,
+    solver: dfx.AbstractSolver,
+    tolerance: float | None,
+    on_progress: Callable[[int, int], None] | None,
+) -> None:
+    """Does a job by `solver`, whose potentials are sampled every 0.05 ms or finer.
+
+    Steps are of the job's `dt`, or as long as a relative tolerance of `tolerance` and
+    an absolute one a hundred times smaller allow.
+    """
+    finer = 1 if job.every is None else math.ceil(job.every / SAMPLED - 1e-9)
+    every = SAMPLED if job.every is None else job.every / finer
+    ts, V = _sampled(job, every, solver, tolerance, on_progress)
+    cells, times = spikes_in(ts, V)
+    job.add_spikes(cells, times)
+    job.finite[:] = np.isfinite(V).all(axis=1)
+    if job.V is not None:
+        job.V = V[:, finer * job.first_sample :: finer][:, : job.V.shape[1]]
+
+
+def _sampled(job, every, solver, tolerance, on_progress):
+    """Potentials (mV) of all cells every `every` ms from 0 on; nan after a failure."""
+    g, stimulus = job.g, job.stimulus
+    if stimulus is not None:
+        stimulus = for_members(stimulus, jnp.arange(len(g)))
+    y = start(job.neuron, job.begin(np.arange(len(g))), job.steps).y
+    samples = math.ceil(job.duration / every - 1e-9)
+    per_stretch = max(1, min(samples, round(STRETCH / every)))
+    pieces = [np.asarray(y.V)[:, None]]
+    for first in range(0, samples, per_stretch):
+        # The last stretch may go beyond the end, so that one program does for all.
+        ts = every * np.arange(first, first + per_stretch + 1)
+        y, V = _stretch(
+            job.neuron,
+            y,
+            jnp.asarray(g),
+            stimulus,
+            jnp.asarray(ts, g.dtype),
+            job.steps.dt,
+            solver,
+            tolerance,
+        )
+        pieces.append(np.asarray(V))
+        if on_progress is not None:
+            done = min(samples, first + per_stretch)
+            on_progress(len(g) * done, len(g) * samples)
+    V = np.concatenate(pieces, axis=1)[:, : samples + 1]
+    return every * np.arange(samples + 1), V
+
+
+@eqx.filter_jit
+def _stretch(
+    neuron: Neuron,
+    y: State,
+    g: Float[Array, "cells channels"],
+    stimulus: AbstractStimulus | None,
+    ts: Float[Array, " samples"],
+    dt: Float[Array, ""],
+    solver: dfx.AbstractSolver,
+    tolerance: float | None,
+) -> tuple[State, Float[Array, "cells later"]]:
+    controller = dfx.ConstantStepSize()
+    if tolerance is not None:
+        controller = dfx.PIDController(rtol=tolerance, atol=tolerance / 100)
+
+    def one(y, g, stimulus):
+        I_ext = None if stimulus is None else lambda t: _current(stimulus, t)
+        solution = dfx.diffeqsolve(
+            dfx.ODETerm(Membrane(neuron, I_ext)),  # pyright: ignore
+            solver,
+            ts[0],
+            ts[-1],
+            dt,
+            y,
+            args=g,
+            stepsize_controller=controller,
+            saveat=dfx.SaveAt(ts=ts[1:]),
+            max_steps=None,
+            throw=False,
+        )
+        ys = solution.ys
+        failed = solution.result != dfx.RESULTS.successful
+        assert ys is not None  # sampled, hence saved
+        V = jnp.where(failed, jnp.nan, ys.V)
+        return jax.tree.map(lambda x: x[-1], ys), V
+
+    axes = None if stimulus is None else cell_axes(stimulus)
+    return jax.vmap(one, (0, 0, axes))(y, g, stimulus)
+
+
+def _current(stimulus: AbstractStimulus, t: Float[Array, ""]) -> Float[Array, ""]:
+    whole = jnp.floor(t)
+    prepared = stimulus.prepare(whole.astype(jnp.int32), INSTANT)
+    return stimulus.average(prepared, t - whole, jnp.asarray(INSTANT, t.dtype))
+
+
+def spikes_in(
+    ts: Float[np.ndarray, " times"], V: Float[np.ndarray, "cells times"]
+) -> tuple[Int[np.ndarray, " spikes"], Float[np.ndarray, " spikes"]]:
+    """Cells and times (ms) of the spikes in sampled potentials, in order of time.
+
+    Spikes are what they are to [`dicjax.simulate`][]: upward crossings of 10 mV, timed
+    by linear interpolation, and confirmed by a fall below 0 mV.
+    """
+    rises = (V[:, :-1] < SPIKE_UP) & (V[:, 1:] >= SPIKE_UP)
+    falls = (V[:, :-1] >= SPIKE_DOWN) & (V[:, 1:] < SPIKE_DOWN)
+    cell, at = np.nonzero(rises | falls)
+    rise = rises[cell, at]
+    # Of a cell's rises between two falls only the first is a spike.
+    first = rise & np.append(True, ~rise[:-1] | (cell[1:] != cell[:-1]))
+    # Those after the last fall of a cell are not over yet.
+    order = np.arange(len(cell))
+    last_fall = np.full(len(V), -1)
+    np.maximum.at(last_fall, cell[~rise], order[~rise])
+    spike = first & (order < last_fall[cell])
+    cell, at = cell[spike], at[spike]
+    part = (SPIKE_UP - V[cell, at]) / (V[cell, at + 1] - V[cell, at])
+    return cell, ts[at] + part * (ts[at + 1] - ts[at])

@@ -1,0 +1,122 @@
+"""The dispatch of [`dicjax.engine`][] as one kernel for GPUs.
+
+A program of the kernel holds the whole state of a few lanes in registers over all steps
+of a dispatch. It reads and writes it once, and otherwise writes spikes alone, whereas
+XLA carries the state through memory at every step.
+"""
+
+import functools
+
+import jax
+import jax.experimental.pallas as pl
+import jax.experimental.pallas.triton as plt
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from dicjax.simulation.lanes import (
+    burst,
+    Compiled,
+    Lanes,
+    Progress,
+    renewed,
+    Start,
+    Steps,
+)
+from dicjax.simulation.stimulus import AbstractStimulus, cell_axes, Together, Waveform
+
+
+TILE = 128  # lanes in a program: one in each thread of four warps
+
+
+def supports(program: Compiled, stimulus: AbstractStimulus | None) -> bool:
+    """Whether the kernel can do it: arrays and waveforms are looked up in memory."""
+    if isinstance(stimulus, Together):
+        return all(supports(program, part) for part in stimulus.parts)
+    return program.is_scalar and not isinstance(stimulus, Waveform)
+
+
+@functools.partial(
+    jax.jit, static_argnames=("program", "num_bursts", "record", "interpret")
+)
+def dispatch_fused(
+    program: Compiled,
+    lanes: Lanes,
+    g: Float[Array, "lanes channels"],
+    stimulus: AbstractStimulus | None,
+    steps: Steps,
+    until: Int[Array, ""],
+    busy: Bool[Array, " lanes"],
+    fresh: Bool[Array, " lanes"],
+    begin: Start,
+    num_bursts: int,
+    record: bool,
+    interpret: bool = False,
+) -> tuple[Lanes, Progress]:
+    """`dispatch` without traces, for numbers of lanes in `TILE`s.
+
+    It takes all `num_bursts` bursts, whoever has finished.
+    """
+    del until, busy, record
+    num_lanes = len(g)
+    lanes = renewed(program.neuron, lanes, steps, fresh, begin)
+    inputs = (lanes, tuple(g.T), stimulus, steps)
+    leaves, treedef = jax.tree.flatten(inputs)
+    shared = [leaf.ndim == 0 for leaf in leaves]
+    # A kernel's arguments have at least one axis.
+    leaves = [
+        leaf.reshape(1) if one else leaf
+        for leaf, one in zip(leaves, shared, strict=True)
+    ]
+    state, state_treedef = jax.tree.flatten(lanes)
+    lane_spec = pl.BlockSpec((TILE,), lambda i: (i,))
+    row_spec = pl.BlockSpec((num_bursts, TILE), lambda i: (0, i))
+    rows = jax.ShapeDtypeStruct((num_bursts, num_lanes), g.dtype)
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (*state, lanes.whole)]
+    whole = jax.ShapeDtypeStruct(rows.shape, jnp.uint16)
+    *state, num, spikes, ahead = pl.pallas_call(
+        functools.partial(_tile, program, treedef, shared, num_bursts),
+        grid=(num_lanes // TILE,),
+        in_specs=[
+            pl.BlockSpec((1,), lambda i: (0,)) if one else lane_spec for one in shared
+        ],
+        out_specs=[*[lane_spec] * len(shapes), row_spec, row_spec],
+        out_shape=[*shapes, rows, whole],
+        interpret=interpret,
+        compiler_params=plt.CompilerParams(num_warps=TILE // 32),
+    )(*leaves)
+    written = jnp.arange(num_bursts, dtype=num.dtype)[:, None] < num[None]
+    spikes = jnp.where(written, spikes, jnp.inf)
+    lanes = jax.tree.unflatten(state_treedef, state)
+    return lanes, Progress(num.max(), spikes, ahead, None, None)
+
+
+def _tile(program, treedef, shared, num_bursts, *refs):
+    """What one program does, on references to its lanes."""
+    inputs, (*outputs, spikes, ahead) = refs[: len(shared)], refs[len(shared) :]
+    read = [
+        ref[0] if one else ref[...] for ref, one in zip(inputs, shared, strict=True)
+    ]
+    lanes, g, stimulus, steps = jax.tree.unflatten(treedef, read)
+    neuron = program.neuron
+    began, column = lanes.whole, jnp.arange(TILE, dtype=jnp.int32)
+    axes = (0, 0, None if stimulus is None else cell_axes(stimulus))
+    one = lambda lane, g, stimulus: burst(
+        neuron, lane, g, stimulus, steps, fence=lambda x: x
+    )[:2]
+    all_lanes = jax.vmap(one, axes)
+
+    def advance(i, val):
+        del i
+        lanes, count = val
+        gone = (lanes.whole - began).astype(jnp.uint16)
+        lanes, time = all_lanes(lanes, g, stimulus)
+        fired = jnp.isfinite(time)
+        # One below another, so that the host has to look at few rows.
+        plt.store(spikes.at[count, column], time, mask=fired)
+        plt.store(ahead.at[count, column], gone, mask=fired)
+        return lanes, count + fired.astype(count.dtype)
+
+    none = jnp.zeros(TILE, jnp.int32)
+    lanes, count = jax.lax.fori_loop(0, num_bursts, advance, (lanes, none))
+    for ref, leaf in zip(outputs, [*jax.tree.leaves(lanes), count], strict=True):
+        ref[...] = leaf

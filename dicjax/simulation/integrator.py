@@ -1,0 +1,90 @@
+r"""Our integrator: second-order staggered implicit-midpoint splitting.
+
+Frozen at the others' values, each part of a conductance-based model is (nearly) linear
+and relaxes towards an equilibrium; the implicit midpoint rule advances it without
+iteration. Composed symmetrically (gates half a step, calcium half, potential whole,
+calcium half, gates half) the parts make a second-order method.
+
+Relaxing the parts exactly, through exponentials, is less accurate: where a part is
+faster than the step, it then answers to the others' values with a lag of half a step,
+while the midpoint rule follows them without bias.
+
+Each step may have its own length without loss of order. Half a step of gates at the end
+of one step and half a step at the start of the next see the same potential, and are
+taken as one.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from dicjax.neurons import Neuron, State
+
+
+REFERENCE_SLOPE = 16.0  # mV/ms at which a step is `dt` long
+FINEST, LONGEST = 4, 8  # steps are at least `dt / FINEST`, at most `LONGEST * dt`
+
+
+def relax_gates(neuron: Neuron, y: State, h: Float[Array, ""]) -> State:
+    """Advances every gate by `h` ms at frozen potential and calcium."""
+    return State(V=y.V, gates=neuron.relax(y.V, y.gates, y.Ca, h), Ca=y.Ca)
+
+
+def relax_membrane(
+    neuron: Neuron,
+    y: State,
+    g: PyTree,
+    h: Float[Array, ""],
+    I_ext: Float[Array, ""] | None,
+) -> State:
+    """Advances potential and calcium by `h` ms at frozen gates, symmetrically."""
+    y = _relax_calcium(neuron, y, g, h / 2)
+
+    def dV(V: Float[Array, ""]) -> Float[Array, ""]:
+        I = neuron.total_current(V, y.gates, y.Ca, g)
+        I = I if I_ext is None else I - I_ext
+        return -I / neuron.capacitance
+
+    y = State(V=_relax(dV, y.V, h), gates=y.gates, Ca=y.Ca)
+    return _relax_calcium(neuron, y, g, h / 2)
+
+
+def _relax_calcium(neuron: Neuron, y: State, g: PyTree, h: Float[Array, ""]) -> State:
+    if neuron.calcium is None:
+        return y
+    rate = lambda Ca: neuron.calcium_rate(y.V, y.gates, Ca, g)
+    return State(V=y.V, gates=y.gates, Ca=_relax(rate, y.Ca, h))
+
+
+def _relax(
+    rate: Callable[[Float[Array, ""]], Float[Array, ""]],
+    x: Float[Array, ""],
+    h: Float[Array, ""],
+) -> Float[Array, ""]:
+    # Exactly the midpoint rule where `rate` is affine in `x`, second order elsewhere.
+    # The tangent is one, written so that Triton does not meet a negated constant.
+    one = jnp.where(x == x, jnp.ones_like(x), 1)
+    f, slope = jax.jvp(rate, (x,), (one,))
+    # A slope is positive only through instantaneous curves, and then small.
+    return x + h * f / (1 - jnp.minimum(h * slope, 1) / 2)
+
+
+def next_step(
+    dV: Float[Array, ""],
+    h: Float[Array, ""],
+    dt: Float[Array, ""],
+    longest: Float[Array, ""],
+) -> Float[Array, ""]:
+    """The length of the step after one of `h` ms that changed the potential by `dV`.
+
+    It goes with the inverse square root of the slope of the potential: for models that
+    fire, this took the fewest steps for a given error of firing periods, among powers
+    from 1/3 to 1. It is `dt` at 16 mV/ms, and between `dt / 4` and `8 dt` elsewhere.
+    """
+    slope = jnp.abs(dV) / h
+    wanted = dt * jax.lax.rsqrt(slope * (1 / REFERENCE_SLOPE) + 1e-6)
+    return jnp.clip(
+        jnp.minimum(wanted, 2 * h), dt / FINEST, jnp.minimum(LONGEST * dt, longest)
+    )

@@ -1,0 +1,270 @@
+"""The compiled part of a simulation: cells side by side in lanes, each at its own pace.
+
+All lanes take the same number of steps, each of its own length. Steps are taken in
+bursts, after which a lane hands over the spike it may have fired, and bursts in
+dispatches, after which the host is heard.
+"""
+
+import functools
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped, UInt16
+
+from dicjax.neurons import Neuron, State
+from dicjax.simulation.integrator import LONGEST, next_step, relax_gates, relax_membrane
+from dicjax.simulation.stimulus import AbstractStimulus, cell_axes
+from dicjax.spikes import SPIKE_DOWN, SPIKE_UP
+
+
+BURST = 16  # steps in which a cell fires at most once
+LARGEST_DT = 0.5  # ms
+
+
+class Lanes(eqx.Module):
+    """Where every lane stands. Gates are half a step behind the potential."""
+
+    y: State
+    whole: Int[Array, "*lanes"]  # ms gone by, and ...
+    t: Float[Array, "*lanes"]  # ... the rest, so that time never runs out of digits
+    h: Float[Array, "*lanes"]  # ms, the last step ...
+    next_h: Float[Array, "*lanes"]  # ... and the next
+    pending: Float[Array, "*lanes"]  # ms, an unconfirmed spike
+    lost: Bool[Array, "*lanes"]  # a spike in the same burst as another
+
+
+class Steps(eqx.Module):
+    """How steps are chosen: `dt`, and the longest step, in ms."""
+
+    dt: Float[Array, ""]
+    longest: Float[Array, ""]
+
+
+class Start(eqx.Module):
+    """Where lanes start: potential (mV) and calcium (µM)."""
+
+    V: Float[Array, " lanes"]
+    Ca: Float[Array, " lanes"]
+
+
+def start(neuron: Neuron, begin: Start, steps: Steps) -> Lanes:
+    """Lanes at time zero."""
+    # Gates start in equilibrium, where half a step back changes nothing.
+    num_lanes, dtype = len(begin.V), steps.dt.dtype
+    fill = lambda x: jnp.full(num_lanes, x, dtype)
+    first = jnp.minimum(steps.dt, steps.longest)
+    y = jax.vmap(neuron.initial_state)(begin.V, begin.Ca)
+    return Lanes(
+        y=jax.tree.map(lambda x: jnp.broadcast_to(x, (num_lanes,)).astype(dtype), y),
+        whole=jnp.zeros(num_lanes, jnp.int32),
+        t=fill(0),
+        h=fill(first),
+        next_h=fill(first),
+        pending=fill(jnp.inf),
+        lost=jnp.zeros(num_lanes, bool),
+    )
+
+
+def renewed(
+    neuron: Neuron,
+    lanes: Lanes,
+    steps: Steps,
+    fresh: Bool[Array, " lanes"],
+    begin: Start,
+) -> Lanes:
+    """The same lanes, those that are `fresh` back at time zero."""
+    new = start(neuron, begin, steps)
+    return jax.tree.map(lambda new, old: jnp.where(fresh, new, old), new, lanes)
+
+
+def burst(
+    neuron: Neuron,
+    lane: Lanes,
+    g: PyTree,
+    stimulus: AbstractStimulus | None,
+    steps: Steps,
+    *,
+    record: bool = False,
+    fence: Callable[[Array], Array] = jax.lax.optimization_barrier,
+) -> tuple[Lanes, Float[Array, ""], tuple[Array, Array] | None]:
+    """`BURST` steps of one lane, and the time (ms after `lane.whole`) of its spike.
+
+    With `record`, also times and potentials after every step. `fence` keeps compilers
+    that split a step into kernels from computing the membrane once in each.
+    """
+    prepared = None
+    if stimulus is not None:
+        # Noise is drawn for as far ahead as the longest steps could go.
+        bound = min(stimulus.longest_step, LONGEST * LARGEST_DT)
+        prepared = stimulus.prepare(lane.whole, BURST * bound)
+
+    def one(j: Shaped[Array, ""], val):
+        lane, spike, trace = val
+        I = None
+        if stimulus is not None:
+            I = stimulus.average(prepared, lane.t, lane.next_h)
+        lane, spike = _step(neuron, lane, spike, g, I, steps, fence)
+        if trace is not None:
+            trace = (trace[0].at[j].set(lane.t), trace[1].at[j].set(lane.y.V))
+        return lane, spike, trace
+
+    empty = jnp.zeros(BURST, lane.t.dtype)
+    none = jnp.full_like(lane.t, jnp.inf)
+    trace = (empty, empty) if record else None
+    lane, spike, trace = jax.lax.fori_loop(0, BURST, one, (lane, none, trace))
+    gone = jnp.where(jnp.isfinite(lane.t), jnp.floor(lane.t), 0)
+    lane = Lanes(
+        y=lane.y,
+        whole=lane.whole + gone.astype(lane.whole.dtype),
+        t=lane.t - gone,
+        h=lane.h,
+        next_h=lane.next_h,
+        pending=lane.pending - gone,
+        lost=lane.lost,
+    )
+    return lane, spike, trace
+
+
+def _step(
+    neuron: Neuron,
+    lane: Lanes,
+    spike: Float[Array, ""],
+    g: PyTree,
+    I: Float[Array, ""] | None,
+    steps: Steps,
+    fence: Callable[[Array], Array],
+) -> tuple[Lanes, Float[Array, ""]]:
+    """One time step of one lane, with the spike it may have completed."""
+    before, h = lane.y.V, lane.next_h
+    y = relax_gates(neuron, lane.y, (lane.h + h) / 2)
+    y = relax_membrane(neuron, y, g, h, I)
+    after = fence(y.V)
+    dV = after - before
+    up = (before < SPIKE_UP) & (after >= SPIKE_UP) & jnp.isinf(lane.pending)
+    pending = jnp.where(up, lane.t + h * (SPIKE_UP - before) / dV, lane.pending)
+    confirmed = (after < SPIKE_DOWN) & jnp.isfinite(pending)
+    lane = Lanes(
+        y=State(V=after, gates=y.gates, Ca=y.Ca),
+        whole=lane.whole,
+        t=lane.t + h,
+        h=h,
+        next_h=next_step(dV, h, steps.dt, steps.longest),
+        pending=jnp.where(confirmed, jnp.inf, pending),
+        lost=lane.lost | (confirmed & jnp.isfinite(spike)),
+    )
+    return lane, jnp.where(confirmed, pending, spike)
+
+
+class Compiled:
+    """A neuron whose numbers become part of the program, which is then a fifth faster.
+
+    Equal neurons share a program.
+    """
+
+    def __init__(self, neuron: Neuron):
+        leaves, self._treedef = jax.tree.flatten(neuron)
+        self._leaves = [np.asarray(leaf) for leaf in leaves]
+        values = tuple((x.dtype.str, x.shape, x.tobytes()) for x in self._leaves)
+        self._key = (self._treedef, values)
+
+    @property
+    def neuron(self) -> Neuron:
+        """The neuron, with constants for leaves."""
+        # A scalar that is filled in, unlike an array, may stand inside of a kernel.
+        constant = lambda x: (
+            jnp.asarray(x) if x.ndim else jax.lax.full((), x.item(), x.dtype)
+        )
+        return jax.tree.unflatten(self._treedef, map(constant, self._leaves))
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether no curve of the neuron holds an array."""
+        return all(leaf.ndim == 0 for leaf in self._leaves)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Compiled) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+class Progress(eqx.Module):
+    """What a dispatch gave; only the first `count` rows hold anything.
+
+    - `spikes`: later ones below, or inf, in ms after a time that lies ...
+    - `ahead`: ... this many whole ms after the dispatch began. Added up in float32,
+        their last digits would depend on how long dispatches are.
+    - `times`, `V`: after every step, where traces were asked for.
+    """
+
+    count: Int[Array, ""]
+    spikes: Float[Array, "rows lanes"]
+    ahead: UInt16[Array, "rows lanes"]
+    times: Float[Array, "rows lanes steps"] | None
+    V: Float[Array, "rows lanes steps"] | None
+
+
+@functools.partial(
+    jax.jit,
+    static_argnames=("program", "num_bursts", "record"),
+    # A third faster where the processor has such vectors, and ignored where not.
+    compiler_options={"xla_cpu_prefer_vector_width": 512},
+)
+def dispatch(
+    program: Compiled,
+    lanes: Lanes,
+    g: Float[Array, "lanes channels"],
+    stimulus: AbstractStimulus | None,
+    steps: Steps,
+    until: Int[Array, ""],
+    busy: Bool[Array, " lanes"],
+    fresh: Bool[Array, " lanes"],
+    begin: Start,
+    num_bursts: int,
+    record: bool,
+) -> tuple[Lanes, Progress]:
+    """Up to `num_bursts` bursts, until all `busy` lanes have reached `until` ms.
+
+    Lanes that are `fresh` start over.
+    """
+    neuron = program.neuron
+    lanes = renewed(neuron, lanes, steps, fresh, begin)
+    began = lanes.whole
+    # As separate scalars the conductances vectorise over lanes like the state.
+    columns = tuple(g.T)
+    axes = (0, 0, None if stimulus is None else cell_axes(stimulus))
+    one = lambda lane, g, stimulus: burst(
+        neuron, lane, g, stimulus, steps, record=record
+    )
+    all_lanes = jax.vmap(one, axes)
+
+    def wanting(val):
+        lanes, progress = val
+        return (progress.count < num_bursts) & (busy & ~finished(lanes, until)).any()
+
+    def advance(val):
+        lanes, progress = val
+        gone = lanes.whole - began
+        lanes, spikes, trace = all_lanes(lanes, columns, stimulus)
+        i = progress.count
+        times, V = progress.times, progress.V
+        if trace is not None and times is not None and V is not None:
+            times = times.at[i].set(trace[0] + gone.astype(lanes.t.dtype)[:, None])
+            V = V.at[i].set(trace[1])
+        spikes = progress.spikes.at[i].set(spikes)
+        ahead = progress.ahead.at[i].set(gone.astype(jnp.uint16))
+        return lanes, Progress(i + 1, spikes, ahead, times, V)
+
+    rows = (num_bursts, len(g))
+    trace = jnp.zeros((*rows, BURST), g.dtype) if record else None
+    nothing, none = jnp.full(rows, jnp.inf, g.dtype), jnp.zeros(rows, jnp.uint16)
+    progress = Progress(jnp.zeros((), jnp.int32), nothing, none, trace, trace)
+    return jax.lax.while_loop(wanting, advance, (lanes, progress))
+
+
+def finished(lanes: Lanes, until: Int[Array, ""]) -> Bool[Array, " lanes"]:
+    """Which lanes have reached `until` ms, or will never."""
+    return (lanes.whole >= until) | ~jnp.isfinite(lanes.y.V)

@@ -1,0 +1,71 @@
+"""Our step as a solver of diffrax, and the vector field that all of them take."""
+
+from collections.abc import Callable
+from typing import cast, ClassVar
+
+import diffrax as dfx
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree, Shaped
+
+from dicjax.neurons import Neuron, State
+from dicjax.simulation.integrator import relax_gates, relax_membrane
+
+
+class Membrane(eqx.Module):
+    """The vector field of a `Neuron`, for `diffrax.ODETerm`; `args` is `g`.
+
+    `I_ext(t)` is the applied current, in µA/cm² at ms.
+    """
+
+    neuron: Neuron
+    I_ext: Callable[[Float[Array, ""]], Float[Array, ""]] | None = None
+
+    def __call__(self, t: Float[Array, ""], y: State, args: PyTree) -> State:
+        I = None if self.I_ext is None else self.I_ext(t)
+        return self.neuron.vector_field(t, y, args, I)
+
+
+class StaggeredMidpoint(dfx.AbstractSolver):
+    """The integrator of `dicjax.stepping`, for `diffrax.diffeqsolve`.
+
+    Takes an `ODETerm` of a [`dicjax.Membrane`][]. Populations are integrated
+    faster by [`dicjax.simulate`][], which merges the two half steps of the gates.
+    """
+
+    term_structure: ClassVar = dfx.ODETerm
+    interpolation_cls: ClassVar = dfx.LocalLinearInterpolation
+
+    def order(self, terms: dfx.AbstractTerm) -> int:
+        """The order of convergence."""
+        del terms
+        return 2
+
+    def init(self, terms, t0, t1, y0, args) -> None:
+        """No state is carried from step to step."""
+        del terms, t0, t1, y0, args
+
+    def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
+        """One symmetric step from `t0` to `t1`."""
+        del solver_state, made_jump
+        membrane, direction = _unwrapped(terms)
+        h = jnp.asarray(direction * (t1 - t0))
+        I = None
+        if membrane.I_ext is not None:
+            I = membrane.I_ext(jnp.asarray(direction * (t0 + t1) / 2))
+        y1 = relax_gates(membrane.neuron, y0, h / 2)
+        y1 = relax_membrane(membrane.neuron, y1, args, h, I)
+        y1 = relax_gates(membrane.neuron, y1, h / 2)
+        return y1, None, {"y0": y0, "y1": y1}, None, dfx.RESULTS.successful
+
+    def func(self, terms, t0, y0, args) -> State:
+        """The vector field, for diffrax's choice of a first step."""
+        return terms.vf(t0, y0, args)
+
+
+def _unwrapped(terms) -> tuple[Membrane, Shaped[Array, ""] | int]:
+    # Diffrax wraps terms, and runs backwards by negating times.
+    direction = 1
+    while not isinstance(terms, dfx.ODETerm):
+        terms, direction = terms.term, direction * terms.direction
+    return cast(Membrane, terms.vector_field), direction

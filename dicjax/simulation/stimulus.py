@@ -1,0 +1,388 @@
+"""Applied currents, in µA/cm² over ms."""
+
+import dataclasses
+import itertools
+import math
+from abc import abstractmethod
+from typing import cast
+
+import equinox as eqx
+import jax
+import jax.core
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, PyTree, UInt32
+
+from dicjax.neurons import strong
+
+
+NODE_INTERVAL = 0.5  # ms between noise nodes: a band limit of 1 kHz
+SAMPLES_PER_CYCLE = 20  # time steps in the shortest period of a chirp
+Nodes = tuple[Float[Array, ""], ...]
+Words = tuple[UInt32[Array, "*cells"], UInt32[Array, "*cells"]]
+
+
+class AbstractStimulus(eqx.Module):
+    """A current applied to every cell, in µA/cm².
+
+    Where a field allows one value per cell, it takes an array with the leading axes of
+    the population. Stimuli add up: `Step(5.0) + NoisyCurrent(key, sigma=3.0)`.
+    """
+
+    @property
+    def duration(self) -> float:
+        """For how long it is defined, in ms."""
+        return math.inf
+
+    @property
+    def longest_step(self) -> float:
+        """The longest time step, in ms, that still follows it."""
+        return math.inf
+
+    @abstractmethod
+    def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
+        """What one cell needs to know at `whole` ms for the `reach` ms to come."""
+
+    @abstractmethod
+    def average(
+        self, prepared: PyTree, t: Float[Array, ""], h: Float[Array, ""]
+    ) -> Float[Array, ""]:
+        """The current between `t` and `t + h` ms after what it was prepared for."""
+
+    def seeded(self, members: Int[Array, " lanes"]) -> "AbstractStimulus":
+        """The same, with the randomness of these cells."""
+        del members
+        return self
+
+    def ranks(self) -> list[int]:
+        """Numbers of axes of every leaf when it belongs to one cell."""
+        ranks = []
+        for field in dataclasses.fields(self):
+            if not field.metadata.get("static", False):
+                leaves = jax.tree.leaves(getattr(self, field.name))
+                ranks += [field.metadata.get("rank", 0)] * len(leaves)
+        return ranks
+
+    def __add__(self, other: "AbstractStimulus") -> "Together":
+        return Together((self, other))
+
+
+def per_cell(stimulus: AbstractStimulus, shape: tuple[int, ...]) -> AbstractStimulus:
+    """The same with the leading axes of a population of this shape flattened to one.
+
+    Leaves shared by all cells stay as they are. Raises `ValueError` where a leaf has
+    leading axes that are not those of the population.
+    """
+
+    def flat(leaf, rank):
+        own, rest = leaf.shape[: leaf.ndim - rank], leaf.shape[leaf.ndim - rank :]
+        if not own:
+            return leaf
+        if own != shape:
+            raise ValueError(
+                f"{type(stimulus).__name__} has values for cells of shape {own}, but "
+                f"`g` has cells of shape {shape}."
+            )
+        return leaf.reshape(-1, *rest)
+
+    leaves, treedef = jax.tree.flatten(stimulus)
+    flattened = [flat(*x) for x in zip(leaves, stimulus.ranks(), strict=True)]
+    return jax.tree.unflatten(treedef, flattened)
+
+
+def for_members(
+    stimulus: AbstractStimulus, members: Int[Array, " lanes"]
+) -> AbstractStimulus:
+    """What these cells of a `per_cell` stimulus receive."""
+    leaves, treedef = jax.tree.flatten(stimulus)
+    own = [
+        leaf[members] if leaf.ndim > rank else leaf
+        for leaf, rank in zip(leaves, stimulus.ranks(), strict=True)
+    ]
+    return jax.tree.unflatten(treedef, own).seeded(members)
+
+
+def cell_axes(stimulus: AbstractStimulus) -> PyTree:
+    """Which leaves `vmap` has to map over cells: 0 or None."""
+    leaves, treedef = jax.tree.flatten(stimulus)
+    axes = [
+        0 if leaf.ndim > rank else None
+        for leaf, rank in zip(leaves, stimulus.ranks(), strict=True)
+    ]
+    return jax.tree.unflatten(treedef, axes)
+
+
+class Together(AbstractStimulus):
+    """The sum of several stimuli."""
+
+    parts: tuple[AbstractStimulus, ...]
+
+    @property
+    def duration(self) -> float:
+        """That of the shortest."""
+        return min(part.duration for part in self.parts)
+
+    @property
+    def longest_step(self) -> float:
+        """That of the most demanding."""
+        return min(part.longest_step for part in self.parts)
+
+    def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
+        """What every part needs."""
+        return tuple(part.prepare(whole, reach) for part in self.parts)
+
+    def average(
+        self, prepared: PyTree, t: Float[Array, ""], h: Float[Array, ""]
+    ) -> Float[Array, ""]:
+        """The sum of all parts."""
+        first, *rest = (
+            part.average(own, t, h)
+            for part, own in zip(self.parts, prepared, strict=True)
+        )
+        return sum(rest, first)
+
+    def seeded(self, members: Int[Array, " lanes"]) -> "Together":
+        """Every part with the randomness of these cells."""
+        return Together(tuple(part.seeded(members) for part in self.parts))
+
+    def ranks(self) -> list[int]:
+        """Those of all parts."""
+        return [rank for part in self.parts for rank in part.ranks()]
+
+
+class Step(AbstractStimulus):
+    """`amplitude` (µA/cm²) from `start` to `stop` (ms), and nothing before or after.
+
+    All may differ from cell to cell.
+    """
+
+    amplitude: Float[Array, "*cells"] = eqx.field(converter=strong)
+    start: Float[Array, "*cells"] = eqx.field(converter=strong, default=0.0)
+    stop: Float[Array, "*cells"] = eqx.field(converter=strong, default=jnp.inf)
+
+    def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
+        """Start and stop, from now on."""
+        del reach
+        now = whole.astype(self.start.dtype)
+        return self.start - now, self.stop - now
+
+    def average(
+        self, prepared: PyTree, t: Float[Array, ""], h: Float[Array, ""]
+    ) -> Float[Array, ""]:
+        """The exact mean, wherever in the step an edge falls."""
+        start, stop = prepared
+        covered = jnp.minimum(t + h, stop) - jnp.maximum(t, start)
+        return self.amplitude * jnp.clip(covered / h, 0, 1)
+
+
+def applied(current: float) -> Step | None:
+    """A constant `current` (µA/cm²) throughout, or nothing if it is zero."""
+    return Step(current) if current else None
+
+
+class Ramp(AbstractStimulus):
+    """Goes straight from `first` at `start` to `last` (µA/cm²) at `stop` (ms).
+
+    It stays at `first` before and at `last` after. All may differ from cell to cell.
+    """
+
+    first: Float[Array, "*cells"] = eqx.field(converter=strong)
+    last: Float[Array, "*cells"] = eqx.field(converter=strong)
+    start: Float[Array, "*cells"] = eqx.field(converter=strong)
+    stop: Float[Array, "*cells"] = eqx.field(converter=strong)
+
+    def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
+        """When it starts, from now on."""
+        del reach
+        return self.start - whole.astype(self.start.dtype)
+
+    def average(
+        self, prepared: PyTree, t: Float[Array, ""], h: Float[Array, ""]
+    ) -> Float[Array, ""]:
+        """The value half-way."""
+        part = (t + h / 2 - prepared) / (self.stop - self.start)
+        return self.first + (self.last - self.first) * jnp.clip(part, 0, 1)
+
+
+class Chirp(AbstractStimulus):
+    """A sine of `amplitude` (µA/cm²) whose frequency rises linearly.
+
+    From `low` Hz at 0 ms to `high` Hz at `rise` ms, where it stays. `amplitude` may
+    differ from cell to cell.
+    """
+
+    amplitude: Float[Array, "*cells"] = eqx.field(converter=strong)
+    low: float = eqx.field(static=True)
+    high: float = eqx.field(static=True)
+    rise: float = eqx.field(static=True)
+
+    @property
+    def longest_step(self) -> float:
+        """A twentieth of the shortest period."""
+        return 1000 / max(self.low, self.high) / SAMPLES_PER_CYCLE
+
+    def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
+        """The time now."""
+        del reach
+        return whole.astype(self.amplitude.dtype)
+
+    def average(
+        self, prepared: PyTree, t: Float[Array, ""], h: Float[Array, ""]
+    ) -> Float[Array, ""]:
+        """The value half-way."""
+        t = prepared + t + h / 2
+        rising = jnp.minimum(t, self.rise)
+        # The integral of the frequency, in cycles.
+        swept = self.low + (self.high - self.low) * rising / (2 * self.rise)
+        cycles = (swept * rising + self.high * (t - rising)) / 1000
+        return self.amplitude * jnp.sin(2 * jnp.pi * (cycles - jnp.floor(cycles)))
+
+
+class Waveform(AbstractStimulus):
+    """Any current, sampled: `values` (µA/cm²) every `every` ms from 0 on.
+
+    Between samples it runs straight. `values` has one row per cell, or one for all.
+    """
+
+    values: Float[Array, "*cells samples"] = eqx.field(
+        converter=strong, metadata={"rank": 1}
+    )
+    every: float = eqx.field(static=True)
+
+    def __check_init__(self):
+        if not self.every > 0:
+            raise ValueError(
+                f"Samples must be more than 0 ms apart, got every={self.every}."
+            )
+        values = self.values
+        if isinstance(values, jax.core.Tracer):
+            return
+        if values.ndim == 0 or values.shape[-1] < 2:
+            raise ValueError(
+                f"A waveform needs at least two samples, got shape {values.shape}."
+            )
+        bad = np.argwhere(~np.isfinite(np.asarray(values)))
+        if len(bad):
+            raise ValueError(
+                "A waveform must be finite, but sample "
+                f"{tuple(int(i) for i in bad[0])} is not."
+            )
+
+    @property
+    def duration(self) -> float:
+        """The time of the last sample."""
+        return (self.values.shape[-1] - 1) * self.every
+
+    @property
+    def longest_step(self) -> float:
+        """One sample."""
+        return self.every
+
+    def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
+        """Which sample comes first, and how far ahead it is."""
+        del reach
+        # In integers and remainders, so that time never runs out of digits.
+        per_ms = np.float64(1 / self.every)
+        if per_ms == round(per_ms):
+            return whole * int(per_ms), jnp.zeros((), self.values.dtype)
+        at = whole.astype(self.values.dtype) / self.every
+        first = jnp.floor(at)
+        return first.astype(jnp.int32), at - first
+
+    def average(
+        self, prepared: PyTree, t: Float[Array, ""], h: Float[Array, ""]
+    ) -> Float[Array, ""]:
+        """The value half-way."""
+        first, ahead = prepared
+        position = ahead + (t + h / 2) / self.every
+        whole = jnp.floor(position)
+        part = position - whole
+        last = self.values.shape[-1] - 1
+        i = first + whole.astype(first.dtype)
+        sample = lambda i: self.values[jnp.clip(i, 0, last)]
+        before, after = sample(i), sample(i + 1)
+        return before + part * (after - before)
+
+
+class NoisyCurrent(AbstractStimulus):
+    """A constant current with band-limited Gaussian noise.
+
+    Noise is drawn every 0.5 ms, joined by straight lines (so that little of it lies
+    above 1 kHz) and made on the fly from the key of each cell: nothing is stored.
+
+    - `key`: its randomness; cell `i` of a population uses `fold_in(key, i)`.
+    - `numbers`: the number of each cell, where they are not 0, 1, 2 and so on: a
+        population that is simulated in parts keeps its noise.
+    - `sigma`: standard deviation over time of the noise, in µA/cm².
+    - `mean`: the constant part, in µA/cm².
+
+    `sigma` and `mean` may differ from cell to cell.
+    """
+
+    key: Key[Array, ""] | Words
+    sigma: Float[Array, "*cells"] = eqx.field(converter=strong, default=0.0)
+    mean: Float[Array, "*cells"] = eqx.field(converter=strong, default=0.0)
+    numbers: Int[Array, "*cells"] | None = None
+
+    @property
+    def longest_step(self) -> float:
+        """A quarter of the way between two nodes."""
+        return NODE_INTERVAL / 4
+
+    def seeded(self, members: Int[Array, " lanes"]) -> "NoisyCurrent":
+        """The same, with two words of randomness for each of these cells."""
+        root = cast(Key[Array, ""], self.key)
+        numbers = members if self.numbers is None else self.numbers
+        keys = jax.vmap(lambda i: jr.fold_in(root, i))(numbers)
+        words = jax.vmap(lambda key: jr.bits(key, (2,), jnp.uint32))(keys)
+        return NoisyCurrent((words[:, 0], words[:, 1]), self.sigma, self.mean)
+
+    def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
+        """Nodes of one cell's current."""
+        # Joining independent nodes by lines leaves 2/3 of their variance on average.
+        sigma = self.sigma * math.sqrt(1.5)
+        first = whole.astype(jnp.uint32) * round(1 / NODE_INTERVAL)
+        count = math.ceil((reach + 1) / NODE_INTERVAL) + 1
+        words = cast(Words, self.key)
+        # Separate scalars, not an array: they vectorise over cells.
+        return tuple(
+            self.mean + sigma * _normal(words, first + i).astype(sigma.dtype)
+            for i in range(count)
+        )
+
+    def average(
+        self, prepared: PyTree, t: Float[Array, ""], h: Float[Array, ""]
+    ) -> Float[Array, ""]:
+        """The value half-way."""
+        return _between(prepared, (t + h / 2) / NODE_INTERVAL)
+
+
+def _between(nodes: Nodes, position: Float[Array, ""]) -> Float[Array, ""]:
+    """The piecewise linear current at `position`, counted in nodes from the first."""
+    current = nodes[0]
+    for i, (before, after) in enumerate(itertools.pairwise(nodes)):
+        current = current + (after - before) * jnp.clip(position - i, 0, 1)
+    return current
+
+
+def _normal(words: Words, counter: UInt32[Array, ""]) -> Float[Array, ""]:
+    """A standard normal number for every count, by Box and Muller's transform.
+
+    Made of plain arithmetic, unlike `jax.random`, so that it runs inside of kernels
+    and vectorises.
+    """
+    bits = _scrambled(_scrambled(counter ^ words[0]) ^ words[1])
+    more = _scrambled(bits ^ jnp.uint32(0x9E3779B9))
+    # 24 bits each fill the mantissa of a float32; the half keeps the logarithm finite.
+    uniform = lambda x: ((x >> 8).astype(jnp.float32) + 0.5) * 2.0**-24
+    radius = jnp.sqrt(-2 * jnp.log(uniform(bits)))
+    return radius * jnp.cos(2 * jnp.pi * uniform(more))
+
+
+def _scrambled(x: UInt32[Array, ""]) -> UInt32[Array, ""]:
+    # A bijection of 32-bit words in which every bit of the input flips half the output
+    # (the constants are those of C. Wellons' search for the least biased such hash).
+    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
+    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
+    return x ^ (x >> 16)

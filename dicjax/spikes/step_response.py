@@ -1,0 +1,191 @@
+"""What a potential says in answer to a step of current: spikes and their shape.
+
+The features that physiologists compare neurons by, of simulated and of recorded traces
+alike. All work on regularly sampled potentials, in batches, and can be compiled.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from dicjax.spikes.trains import SPIKE_DOWN, SPIKE_UP
+
+
+ONSET = 10.0  # mV/ms; where a spike begins
+BEFORE, AFTER = 4.0, 8.0  # ms around a spike in which its shape is looked for
+LATE = 0.1  # part of a step, at its end, over which the potential is steady
+
+Trace = Float[Array, " times"]
+Scalar = Float[Array, ""]
+
+
+class StepResponse(eqx.Module):
+    """Features of the potential's answer to one step of current.
+
+    What a trace does not have is nan: the latency of a silent cell, the adaptation of
+    one with fewer than three spikes, the sag of one that is not hyperpolarised.
+
+    - `num_spikes`: during the step.
+    - `rate`: inverse of the mean interval between spikes, in Hz; 0 with fewer than two.
+    - `latency`: of the first spike, in ms from the onset of the step.
+    - `adaptation`: mean of (next - last) / (next + last) over neighbouring intervals.
+    - `height`: from where spikes begin to their peaks, in mV, in the mean.
+    - `width`: of spikes at half of that height, in ms, in the mean.
+    - `depth`: of the lowest potential between spikes, in mV, in the mean.
+    - `rest`: potential before the step, in mV.
+    - `steady`: potential over the last tenth of the step, in mV.
+    - `sag`: how far the potential rises from its lowest value in the step to `steady`,
+        as a part of its whole deflection; of steps that hyperpolarise.
+    """
+
+    num_spikes: Int[Array, "*cells"]
+    rate: Float[Array, "*cells"]
+    latency: Float[Array, "*cells"]
+    adaptation: Float[Array, "*cells"]
+    height: Float[Array, "*cells"]
+    width: Float[Array, "*cells"]
+    depth: Float[Array, "*cells"]
+    rest: Float[Array, "*cells"]
+    steady: Float[Array, "*cells"]
+    sag: Float[Array, "*cells"]
+
+
+@eqx.filter_jit
+def step_response(
+    V: Float[Array, "*cells times"],
+    every: float,
+    start: float,
+    stop: float,
+    *,
+    max_spikes: int = 64,
+) -> StepResponse:
+    """Features of answers to a step of current.
+
+    Spikes are those of every other function here: upward crossings of 10 mV that are
+    followed by a fall below 0 mV. Their times are interpolated.
+
+    **Arguments:**
+
+    - `V`: potentials, in mV, sampled every `every` ms from 0 on.
+    - `start`, `stop`: of the step, in ms.
+    - `max_spikes`: of how many spikes rate and shape are told; more are counted only.
+
+    **Returns:**
+
+    A [`dicjax.StepResponse`][] with the leading axes of `V`.
+
+    **Raises:**
+
+    - `ValueError`: if the step does not lie within the trace.
+    """
+    if not every > 0:
+        raise ValueError(f"Samples must be more than 0 ms apart, got every={every}.")
+    duration = V.shape[-1] * every
+    if not 0 <= start < stop <= duration:
+        raise ValueError(
+            f"A step from {start} to {stop} ms does not lie within a trace of "
+            f"{duration:g} ms: give times in ms from the trace's first sample."
+        )
+    one = lambda V: _response_of_one(V, every, start, stop, max_spikes)
+    flat = V.reshape(-1, V.shape[-1])
+    response = jax.vmap(one)(flat)
+    return jax.tree.map(lambda x: x.reshape(*V.shape[:-1], *x.shape[1:]), response)
+
+
+def _response_of_one(V, every, start, stop, max_spikes):
+    dtype = V.dtype
+    t = jnp.arange(len(V), dtype=dtype) * jnp.asarray(every, dtype)
+    within = (t >= start) & (t < stop)
+    is_spike = _spikes(V) & within[1:]
+    (index,) = jnp.nonzero(is_spike, size=max_spikes, fill_value=-1)
+    has = index >= 0
+    rise = V[index + 1] - V[index]
+    part = (SPIKE_UP - V[index]) / jnp.where(has, rise, 1)
+    times = (index.astype(dtype) + part) * jnp.asarray(every, dtype)
+    times = jnp.where(has, times, jnp.inf)
+    shape = jax.vmap(lambda i: _shape(V, i, every))(index)
+    height, width = (_mean(x, has & jnp.isfinite(x)) for x in shape)
+    intervals = times[1:] - times[:-1]
+    between = has[1:]
+    mean_interval = _mean(intervals, between)
+    change = (intervals[1:] - intervals[:-1]) / (intervals[1:] + intervals[:-1])
+    rest, steady, lowest = _levels(V, t, start, stop, within)
+    away, is_below = rest - lowest, steady < rest
+    return StepResponse(
+        num_spikes=jnp.sum(is_spike),
+        rate=jnp.where(jnp.isnan(mean_interval), 0, 1000 / mean_interval),
+        latency=jnp.where(has[0], times[0] - start, jnp.nan),
+        adaptation=_mean(change, between[1:]),
+        height=height,
+        width=width,
+        depth=_depth(V, index, has),
+        rest=rest,
+        steady=steady,
+        sag=jnp.where(
+            is_below, (steady - lowest) / jnp.where(is_below, away, 1), jnp.nan
+        ),
+    )
+
+
+def _spikes(V: Trace) -> Bool[Array, " steps"]:
+    """Whether a spike crosses between a sample and the next."""
+    i = jnp.arange(len(V))
+    crosses = (V[:-1] < SPIKE_UP) & (V[1:] >= SPIKE_UP)
+    below = jnp.where(V < SPIKE_DOWN, i, -1)
+    last_below = jax.lax.cummax(below)[:-1]
+    crossed = jax.lax.cummax(jnp.where(crosses, i[:-1], -1))
+    before = jnp.concatenate([jnp.full((1,), -1, i.dtype), crossed[:-1]])
+    fresh = (before < 0) | (before < last_below)
+    return crosses & fresh & (i[:-1] < jnp.max(below))
+
+
+def _shape(V, index, every):
+    """Height and width of the spike that crosses after sample `index`."""
+    num_before, num_after = (max(2, round(x / every)) for x in (BEFORE, AFTER))
+    k = jnp.arange(num_before + num_after)
+    i = k - num_before
+    around = V[jnp.clip(index + i, 0, len(V) - 1)]
+    slope = jnp.append(around[1:] - around[:-1], 0) / jnp.asarray(every, V.dtype)
+    is_rising = (slope >= ONSET) | (i > 0)
+    # The first of the samples from which on it never rises more slowly.
+    begin = 1 + jnp.max(jnp.where(is_rising, -1, k))
+    V_begin = around[jnp.minimum(begin, num_before)]
+    falls = (around < SPIKE_DOWN) & (i > 0)
+    over = jnp.where(jnp.any(falls), jnp.argmax(falls), len(i))
+    peak = jnp.argmax(jnp.where((i > 0) & (k < over), around, -jnp.inf))
+    V_peak = around[peak]
+    half = (V_begin + V_peak) / 2
+    low = around < half
+    left = jnp.max(jnp.where(low & (k < peak), k, -1))
+    right = jnp.min(jnp.where(low & (k > peak), k, len(i)))
+    whole = (left >= 0) & (right < len(i))
+    left, right = jnp.maximum(left, 0), jnp.minimum(right, len(i) - 1)
+    cross = lambda a, b: (half - around[a]) / (around[b] - around[a])
+    beyond = cross(right - 1, right) - cross(left, left + 1)
+    width = ((right - 1 - left).astype(V.dtype) + beyond) * jnp.asarray(every, V.dtype)
+    return V_peak - V_begin, jnp.where(whole, width, jnp.nan)
+
+
+def _depth(V, index, has):
+    """The mean of the lowest potentials between spikes."""
+    # Which spike a sample follows; before the first, the one that counts for nothing.
+    marks = jnp.zeros(len(V), jnp.int32).at[jnp.where(has, index, len(V))].add(1)
+    number = jnp.cumsum(marks) - 1
+    number = jnp.where(number < 0, len(index), number)
+    lowest = jax.ops.segment_min(V, number, len(index) + 1)
+    return _mean(lowest[: len(index) - 1], has[1:])
+
+
+def _levels(V, t, start, stop, within):
+    before = (t >= start * (1 - LATE)) & (t < start)
+    late = (t >= stop - LATE * (stop - start)) & (t < stop)
+    lowest = jnp.min(jnp.where(within, V, jnp.inf))
+    return _mean(V, before), _mean(V, late), lowest
+
+
+def _mean(x: Float[Array, " _"], of: Bool[Array, " _"]) -> Scalar:
+    """The mean of some; nan of none."""
+    count = jnp.sum(of).astype(x.dtype)
+    total = jnp.sum(jnp.where(of, x, 0))
+    return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)

@@ -349,9 +349,9 @@ def behaviour(neuron: dj.Neuron, run: dj.Run, shown) -> str:
     isi = np.diff(times)
     return (
         f"With the default conductances, the {DICS} at V_ref are {values}, "
-        f"and {where}. {applied}, the model fires {len(times)} times in {duration:g} ms, as shown "
-        f"above. The first interval is {isi[0]:.3g} ms and the last one is "
-        f"{isi[-1]:.3g} ms."
+        f"and {where}. {applied}, the model fires {len(times)} times in "
+        f"{duration:g} ms, as shown above. The first interval is {isi[0]:.3g} ms and "
+        f"the last one is {isi[-1]:.3g} ms."
     )
 
 

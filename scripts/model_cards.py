@@ -43,60 +43,63 @@ SHOWN = {
     "pospischil-lts": ((-0.8, 300.0, 800.0), 1200.0),
 }
 CORTEX = """\
-Numbers are those of the fits in the paper's tables as coded in PySONIC, but for the
-points where published implementations differ:
+The numbers are the fits in the paper's tables as coded in PySONIC, except where
+published implementations differ:
 
 - The potassium reversal is -90 mV, as in the paper; its ModelDB entry (123623) has
   -100 mV."""
 NOTES = {
     "cortical": """\
-One cell with the channels of all kinds of `pospischil`, whose regions its conductances
-span; the family that the [neural operator](../operators.md) learns is this cell at
-22 °C, `cortical().at(22.0)`, with conductances drawn from wide ranges. `V_T`,
-`tau_max` and `V_x` are those of the regular spiking and low-threshold spiking cells;
-H is the published one of thalamic relay cells at 35.5 °C. Default conductances are
-those of a regular spiking cell with a little of the rest.""",
+This cell has the channels of all kinds of `pospischil`. Each kind is a region of its
+conductances. The family that the [neural operator](../operators.md) learns is this cell
+at 22 °C, `cortical().at(22.0)`, with conductances drawn from wide ranges. `V_T`,
+`tau_max` and `V_x` have the values of the regular spiking and low-threshold spiking
+cells. H is the published current of thalamic relay cells at 35.5 °C. The default
+conductances belong to a regular spiking cell with a little of the other currents.""",
     "stg": """\
 The calcium reversal is fixed at 80 mV, as in the populations of Fyon et al. (2024) and
-Brandoit et al. (2025); Liu et al. let it follow Nernst's equation.""",
+Brandoit et al. (2025). In the model of Liu et al. it follows Nernst's equation.""",
     "stg-prinz": """\
-Steady calcium is implicit here: calcium sets its own reversal, which sets calcium. The
-choice of the recipe is [measured](../stg_prinz.md).""",
+Steady calcium has to be solved for in this model, because calcium sets its own reversal
+and the reversal sets calcium. [Another page](../stg_prinz.md) shows the measurements
+behind the recipe.""",
     "da": """\
-- **Sodium activation.** As published the rate of opening is
-  -(15.6504 + 0.4043 V) / (exp(-19.565 - 0.5052 V) - 1), whose numerator vanishes at
-  -38.70987 mV and whose denominator at -38.72724 mV: the time constant has a pole there
-  and is negative over 3 µV. Here both vanish at the first, smoothly. The time constant
-  differs by at most 1.8 % farther than 0.2 mV from the pole.
-- **ERG** starts in equilibrium; published simulations start with it all closed. It is
-  counted as ultraslow (its own two time constants are 5.7 and 1,749 ms at -55.5 mV).
-- **NMDA** is instantaneous, at 0.012 mS/cm² as in Brandoit et al.; Fyon et al. simulate
-  ten times as much and leave it out of the dynamic input conductances.
-- Default conductances are the means of the tonic population that the recipe starts
-  from. The Monte-Carlo box is that of Fyon et al., with leak and NMDA up to 0.02.""",
+- **Sodium activation.** The published rate of opening is
+  -(15.6504 + 0.4043 V) / (exp(-19.565 - 0.5052 V) - 1). Its numerator is zero at
+  -38.70987 mV and its denominator at -38.72724 mV. There the time constant has a pole,
+  and it is negative over 3 µV. Here both are zero at the first potential, smoothly.
+  Farther than 0.2 mV from the pole, the time constant differs by at most 1.8 %.
+- **ERG** starts in equilibrium. Published simulations start with all of it closed. It
+  counts as ultraslow (its own two time constants are 5.7 and 1,749 ms at -55.5 mV).
+- **NMDA** is instantaneous, at 0.012 mS/cm² as in Brandoit et al. (2025). Fyon et al.
+  (2024) simulate ten times as much and leave it out of the dynamic input conductances.
+- **Default conductances** are the means of the tonic population from which the recipe
+  starts. The Monte-Carlo box is from Fyon et al. (2024), with leak and NMDA up to
+  0.02 mS/cm².""",
     "hodgkin-huxley": """\
-In the modern sign convention, shifted to rest at -65 mV. The steady-state current of
-the axon never stops rising, so that it has no threshold in the sense of `dj.threshold`:
-it fires through its slow variables (type II), from a rate of some 55 Hz on.""",
+The equations use the modern sign convention, shifted to rest at -65 mV. The
+steady-state current of the axon rises at all potentials, so the axon has no threshold
+in the sense of `dj.threshold`. It fires through its slow variables (type II), from a
+rate of some 55 Hz on.""",
     "connor-stevens": """\
-Rates are those of the original at its temperature, without a factor. It starts firing
-at arbitrarily low rates (type I); without the A current it fires at 156 Hz even where
-none is applied.""",
+The rates are the original ones at the original temperature, without a factor. The
+neuron starts to fire at arbitrarily low rates (type I). Without the A current it fires
+at 156 Hz even if no current is applied.""",
     "pospischil-rs": CORTEX,
     "pospischil-fs": CORTEX
     + """
-- Conductances, leak and threshold are those of the authors' own fast spiking cell in
+- Conductances, leak and threshold are from the authors' own fast spiking cell in
   ModelDB, which has no M current. The fitted cell of the paper as coded in PySONIC (Na
-  58, Kd 3.9, M 0.0787, leak 0.038 mS/cm² at -70.4 mV, V_T = -57.9 mV) has one, and
-  adapts.""",
+  58, Kd 3.9, M 0.0787, leak 0.038 mS/cm² at -70.4 mV, V_T = -57.9 mV) has an M current
+  and adapts.""",
     "pospischil-ib": CORTEX,
     "pospischil-lts": CORTEX
     + """
-- Activation of CaT is instantaneous, as in the paper and ModelDB; PySONIC gives it a
+- Activation of CaT is instantaneous, as in the paper and ModelDB. PySONIC gives it a
   time constant.
-- Its inactivation has the time constant of Destexhe et al. (1996) and ModelDB, in which
-  30.8 ms stand before the fraction. The paper prints them within it, as Jaxley codes
-  it; PySONIC has an older form in two pieces.""",
+- Inactivation of CaT has the time constant of Destexhe et al. (1996) and ModelDB, with
+  30.8 ms before the fraction. The paper prints the 30.8 ms within the fraction, and
+  Jaxley codes it so. PySONIC has an older form in two pieces.""",
 }
 
 
@@ -286,7 +289,7 @@ def settings(neuron: dj.Neuron) -> str:
     rows = [
         ("timescales of dynamic input conductances", ", ".join(scales)),
         (
-            "they are divided by",
+            "dynamic input conductances are divided by",
             f"{unit}" if isinstance(unit, str) else f"{unit} mS/cm²",
         ),
         ("V_ref", f"{number(neuron.V_ref)} mV"),
@@ -310,7 +313,7 @@ def settings(neuron: dj.Neuron) -> str:
 
 
 def timescale_names(neuron: dj.Neuron) -> list[str]:
-    """Which gate each reference time constant is that of."""
+    """Which gate has each of the reference time constants."""
     names = []
     for curve in neuron.timescales:
         own = [
@@ -334,9 +337,9 @@ def behaviour(neuron: dj.Neuron, run: dj.Run, shown) -> str:
     )
     own = dj.threshold(neuron, neuron.default_g)
     where = (
-        f"its threshold is {float(own.V):.1f} mV"
+        f"the threshold is {float(own.V):.1f} mV"
         if own.names[int(own.status)] == "ok"
-        else "it has no threshold"
+        else "there is no threshold"
     )
     count = len(neuron.timescales) - (neuron.timescales[2] is None)
     symbols = ("g_f", "g_s", "g_u")[:count]
@@ -345,16 +348,17 @@ def behaviour(neuron: dj.Neuron, run: dj.Run, shown) -> str:
         for s, x in zip(symbols, dics, strict=False)
     )
     stimulus, duration = shown
-    applied = "With no current applied"
+    applied = "Without an applied current"
     if stimulus is not None:
         amplitude, first, last = map(number, stimulus)
         applied = f"With {amplitude} µA/cm² from {first} to {last} ms"
     times = run.spike_times[: int(run.num_spikes)]
     isi = np.diff(times)
     return (
-        f"With the default conductances, {values} at V_ref, and {where}. {applied} it "
-        f"fires {len(times)} times in {duration:g} ms, {isi[0]:.3g} ms apart at first "
-        f"and {isi[-1]:.3g} ms at last (shown above)."
+        f"With the default conductances, the {DICS} at V_ref are {values}, "
+        f"and {where}. {applied}, the model fires {len(times)} times in "
+        f"{duration:g} ms, as shown above. The first interval is {isi[0]:.3g} ms and "
+        f"the last one is {isi[-1]:.3g} ms."
     )
 
 
@@ -435,8 +439,9 @@ def card(name: str) -> str:
 
 ![Steady states, time constants and potential]({name}.png)
 
-Above, steady states and time constants of the gates{calcium_note(neuron)}: of each
-channel the first as a line, the second dashed. Below, the potential.
+The upper panels show the steady states and time constants of the
+gates{calcium_note(neuron)}. For each channel, the first gate is a solid line and the
+second is dashed. The lower panel shows the potential.
 
 ## What it does
 
@@ -444,8 +449,8 @@ channel the first as a line, the second dashed. Below, the potential.
 
 ## Equations
 
-C dV/dt = I - Σ of all currents, with C = {number(neuron.capacitance)} µF/cm²; V in
-mV, time in ms, currents in µA/cm².{LINEAR if linear else ""}
+C dV/dt = I - Σ (all currents), with C = {number(neuron.capacitance)} µF/cm². V is in
+mV, time in ms, and currents in µA/cm².{LINEAR if linear else ""}
 
 {channels(neuron)}
 
@@ -462,6 +467,7 @@ This page is made by `python scripts/model_cards.py`.
 
 
 LINEAR = " L(x) = x / (1 - exp(-x))."
+DICS = "[dynamic input conductances](../glossary.md#dynamic-input-conductance)"
 
 
 def calcium_note(neuron: dj.Neuron) -> str:

@@ -17,8 +17,10 @@ from dicjax.inference.emulator import (
     train_emulator,
 )
 from dicjax.inference.library import log_features
+from dicjax.spikes.features import features_of
 from dicjax.spikes.patterns import BURSTING, TONIC
-from dicjax.spikes.validity import is_valid
+from dicjax.spikes.target import as_target, Target
+from dicjax.spikes.trains import SpikeTrain
 
 
 SMALL = EmulatorConfig(width=32, num_layers=3, num_steps=600, batch_size=256)
@@ -63,12 +65,16 @@ def test_an_emulator_learns_what_conductances_do(emulator):
     assert least < loss < least + 0.1
 
 
+def _tonic_target(log_mean_isi):
+    metronome = features_of(SpikeTrain(100.0 * np.arange(1, 30)))
+    isi = np.asarray(np.exp(log_mean_isi))
+    return Target(eqx.tree_at(lambda f: f.mean_isi, metronome, isi), 0.1)
+
+
 def test_polished_members_reach_the_goal_and_keep_what_it_does_not_feel(emulator):
     g, _, _ = _members(500, 2)
     log_g = log_conductances(g, BOUNDS)
-    features = np.full(7, np.nan)
-    features[0] = 0.5
-    aim = goal(TONIC, features, 0.1)
+    aim = goal(_tonic_target(0.5))
     new, chance = map(
         np.asarray, polish(emulator, jnp.asarray(log_g), aim, jnp.asarray(LIMITS))
     )
@@ -84,9 +90,7 @@ def test_polished_members_reach_the_goal_and_keep_what_it_does_not_feel(emulator
 
 def test_the_chance_of_being_valid_is_as_often_so(emulator):
     g, labels, features = _members(4000, 3)
-    row = np.full(7, np.nan)
-    row[0] = 0.0
-    aim = goal(TONIC, row, 0.1)
+    aim = goal(_tonic_target(0.0))
     log_g = jnp.asarray(log_conductances(g, BOUNDS))
     # Bounds that hold every member where it is.
     told = [polish(emulator, x[None], aim, jnp.stack([x, x]))[1][0] for x in log_g[:40]]
@@ -102,10 +106,8 @@ def test_the_chance_of_being_valid_is_as_often_so(emulator):
 
 def test_members_stay_within_bounds(emulator):
     g, _, _ = _members(100, 4)
-    features = np.full(7, np.nan)
-    features[0] = 30.0  # which nothing reaches
     log_g = jnp.asarray(log_conductances(g, BOUNDS))
-    aim = goal(TONIC, features, 0.1)
+    aim = goal(_tonic_target(30.0))  # which nothing reaches
     new, chance = map(np.asarray, polish(emulator, log_g, aim, jnp.asarray(LIMITS)))
     assert np.all((new >= LIMITS[0]) & (new <= LIMITS[1]))
     assert np.all(chance < 0.01)
@@ -113,17 +115,15 @@ def test_members_stay_within_bounds(emulator):
 
 @pytest.mark.parametrize("spikes", [2.0, 4.0, 12.0])
 def test_limits_are_those_that_validity_is_judged_by(spikes):
-    train = lambda n: np.cumsum(np.tile([5.0] * (n - 1) + [200.0], 20))
-    target = jax.tree.map(
-        lambda x: np.asarray(x)[0], dj.spike_features(train(round(spikes))[None])
-    )
-    aim = goal(BURSTING, log_features(jax.tree.map(lambda x: x[None], target))[0], 0.1)
-    for log_ratio in (0.0, 0.9, 1.1):
-        off = float(aim.limits[3]) * log_ratio
-        member = jax.tree.map(lambda x: x[None], target)
-        more = member.spikes_per_burst * np.exp(off)
-        member = eqx.tree_at(lambda f: f.spikes_per_burst, member, more)
-        assert bool(is_valid(member, target, 0.1)[0]) == (log_ratio < 1)
+    train = np.cumsum(np.tile([5.0] * (round(spikes) - 1) + [200.0], 20))
+    target = as_target(train, 0.1)
+    aim = goal(target)
+    for side, limit in ((-1, aim.below[3]), (1, aim.above[3])):
+        for share in (0.0, 0.95, 1.05):
+            member = jax.tree.map(lambda x: x[None], target.features)
+            more = member.spikes_per_burst * np.exp(side * share * float(limit))
+            member = eqx.tree_at(lambda f: f.spikes_per_burst, member, more)
+            assert bool(target.is_valid(member)[0]) == (share < 1)
 
 
 def test_the_emulator_that_ships_knows_what_neurons_fire_like():

@@ -10,8 +10,7 @@ import pytest
 import dicjax as dj
 from dicjax.cli import main
 from dicjax.output.population_files import read_models, write_simulation
-from dicjax.populations.explanation import SLOPED
-from dicjax.spikes.patterns import BURSTING
+from dicjax.spikes.patterns import BURSTING, PATTERNS
 
 
 STG = dj.stg()
@@ -116,8 +115,8 @@ def test_sentences_are_printed_as_they_are_written(models, explained, capsys):
     written = (explained / "explanation.txt").read_text()
     assert f"{NUM} stg models of bursters." in written
     assert "CaS contributes most" in written
-    for feature in SLOPED[BURSTING]:
-        assert feature in written
+    for feature in PATTERNS[BURSTING].compared:
+        assert feature.words in written
     assert "(g_s, g_u) = (-8, 4) is reachable: 1 of 1 members" in written
     out = ("--out", explained.parent / "again")
     assert _run("explain", models, *out, "--V", "threshold") == 0

@@ -13,16 +13,15 @@ from dicjax.populations.explanation import (
     identifiability,
     reachability,
     ReachabilityMap,
-    SLOPED,
 )
 from dicjax.populations.explanation.maps import _by_point
-from dicjax.spikes.patterns import BURSTING, LABELS, TONIC
+from dicjax.spikes.patterns import BURSTING, LABELS, PATTERNS, TONIC
 from dicjax.spikes.trains import pad_trains
 
 
 STG = dj.stg()
 CHANNELS = STG.channel_names
-FEATURES = SLOPED[BURSTING]
+FEATURES = [feature.words for feature in PATTERNS[BURSTING].compared]
 LN = np.log(1.1)
 
 

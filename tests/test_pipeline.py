@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import pathlib
 import re
@@ -10,13 +11,14 @@ import pytest
 import dicjax as dj
 from dicjax.cli import main
 from dicjax.generation.generate import _named, suit, warnings_about
-from dicjax.generation.result import FAILURES, first_failure
+from dicjax.generation.result import count_failures
 from dicjax.inference.checkpoint import load_checkpoint, shipped_checkpoint
 from dicjax.inference.encoder import PRIORS
 from dicjax.output.population_files import read_models
-from dicjax.populations.evaluation import wilson
+from dicjax.populations.evaluation import judge, Verdict, wilson
 from dicjax.spikes.features import features_of
-from dicjax.spikes.trains import as_train
+from dicjax.spikes.target import as_target
+from dicjax.spikes.trains import as_train, pad_trains
 
 
 EXAMPLE = pathlib.Path(__file__).parents[1] / "examples" / "slow_burster.csv"
@@ -516,13 +518,38 @@ def test_wilson_intervals_cover_what_they_should():
 
 
 def test_every_invalid_member_has_a_reason(example):
-    target = features_of(example)
-    slow = features_of(as_train(1.5 * example.times))
-    tonic = features_of(as_train(np.arange(1, 100) * 50.0))
-    members = jax.tree.map(lambda a, b: np.stack([a, b]), slow, tonic)
-    errors = np.asarray(dj.feature_errors(members, target))
-    reasons = first_failure(members, errors, target, 0.1, np.ones(2, bool))
-    assert [FAILURES[i] for i in reasons] == [
-        "burst period off",
-        "fired in another pattern",
-    ]
+    target = as_target(example, 0.1)
+    trains = {
+        "valid": example.times,
+        "period": 1.2 * example.times,
+        "other_pattern": np.arange(1, 100) * 50.0,
+        "silent": np.array([10.0]),
+        "failed": example.times,
+    }
+    run = dj.Run(
+        spike_times=pad_trains(list(trains.values())),
+        num_spikes=np.array([len(x) for x in trains.values()]),
+        succeeded=np.array([name != "failed" for name in trains]),
+        overflowed=np.zeros(len(trains), bool),
+    )
+    counts = count_failures(judge(run, target), target)
+    assert counts == {name: 1 for name in trains if name != "valid"}
+
+
+def test_an_irregular_member_may_be_off_in_its_median_alone():
+    rng = np.random.default_rng(0)
+    target = as_target(np.cumsum(rng.gamma(2.0, 50.0, 400)), 0.1)
+    quartiles = target.features.isi_quartiles * np.array([1, 1.2, 1])
+    off = dataclasses.replace(target.features, isi_quartiles=quartiles)
+    features = jax.tree.map(lambda x: x[None], off)
+    errors = np.asarray(target.errors(features))
+    assert not target.is_valid(features)[0]
+    verdict = Verdict(
+        features,
+        errors,
+        np.asarray(target.limits(errors)),
+        succeeded=np.ones(1, bool),
+        valid=np.zeros(1, bool),
+        score=np.ones(1),
+    )
+    assert count_failures(verdict, target) == {"isi_median": 1}

@@ -10,18 +10,18 @@ from dicjax.neurons.models import MODELS
 from dicjax.neurons.neuron import Temperature
 from dicjax.populations.certification import (
     _plain,
-    _sped_up,
     _stood,
     _warmer,
     AXES,
     Certificate,
     certify,
 )
-from dicjax.populations.evaluation import simulated_time, wilson
+from dicjax.populations.evaluation import wilson, Window, window_for
 from dicjax.simulation.simulate import simulate
 from dicjax.simulation.stimulus import Step
-from dicjax.spikes.features import features_of as features_of_train, spike_features
+from dicjax.spikes.features import spike_features
 from dicjax.spikes.patterns import LABELS
+from dicjax.spikes.target import as_target, Target
 from dicjax.spikes.trains import SpikeTrain
 from dicjax.spikes.validity import is_valid
 
@@ -158,17 +158,17 @@ def test_when_charging_speeds_up_too_warming_is_but_a_higher_pace(population):
     g, target, *_ = population
     fine = DT / 4  # steps are not scaled exactly
     plain = np.asarray(is_valid(features_of(g, dt=fine), target, 0.1))
-    check = _warmer(_plain(STG, g, target), 10.0, 2.5)
+    check = _warmer(_plain(STG, g, target, 0.1), 10.0, 2.5)
     faster = dataclasses.replace(check.neuron, capacitance=STG.capacitance / 2.5)
     check = check._replace(neuron=faster, dt=fine / 2.5)
-    valid, same = _stood(check, 0.1, DURATION / 2.5, DISCARD / 2.5, None)
+    valid, same = _stood(check, Window(DURATION / 2.5, DISCARD / 2.5), None)
     assert np.mean(valid[0] == plain) > 0.95
     assert same[0][plain].all()
 
 
 def test_a_target_at_a_higher_pace_has_shorter_times_and_the_same_shape(population):
     target = population[1]
-    fast = _sped_up(target, 2.0)
+    fast = Target(target).at_pace(2.0).features
     np.testing.assert_allclose(fast.rate, 1000 / fast.mean_isi)
     assert float(fast.rate) == pytest.approx(2 * float(target.rate))
     for name in ("label", "cv", "cv2", "lv", "spikes_per_burst", "duty_cycle"):
@@ -182,16 +182,16 @@ def test_a_neuron_that_has_a_temperature_is_warmed_from_there_as_it_says():
     own = Temperature(celsius=20.0, reference=10.0, q10=3.0)
     neuron = dataclasses.replace(STG, temperature=own)
     target = one_of(features_of(np.asarray(STG.default_g)[None]), 0)
-    check = _warmer(_plain(neuron, STG.default_g[None], target), 10.0, 2.5)
+    check = _warmer(_plain(neuron, STG.default_g[None], target, 0.1), 10.0, 2.5)
     warm = check.neuron.temperature
     assert warm is not None and check.names == ("+10 °C",)
     assert float(warm.celsius) == 30.0 and float(warm.reference) == 10.0
     assert float(warm.speed) == pytest.approx(9.0)
     assert check.dt == pytest.approx(DT / 3)
-    assert float(check.target.rate) == pytest.approx(3 * float(target.rate))
-    cold = _warmer(_plain(STG, STG.default_g[None], target), -10.0, 2.5)
+    assert float(check.target.features.rate) == pytest.approx(3 * float(target.rate))
+    cold = _warmer(_plain(STG, STG.default_g[None], target, 0.1), -10.0, 2.5)
     assert cold.dt == DT
-    assert float(cold.target.rate) == pytest.approx(float(target.rate) / 2.5)
+    assert float(cold.target.features.rate) == pytest.approx(float(target.rate) / 2.5)
 
 
 # Reports
@@ -274,7 +274,7 @@ def test_a_target_may_be_a_train_and_sets_how_long_is_simulated(population):
     g, target, *_ = population
     isi = float(target.mean_isi)
     train = SpikeTrain(np.arange(1.0, 200.0) * isi)
-    duration, discard = simulated_time(STG, features_of_train(train))
+    duration, discard = window_for(STG, as_target(train))
     assert duration == pytest.approx(3000 + max(20 * isi, 2000.0))
     totals = set()
     ours = certify(
@@ -288,7 +288,7 @@ def test_a_target_may_be_a_train_and_sets_how_long_is_simulated(population):
     theirs = certify(
         STG,
         g[:4],
-        features_of_train(train),
+        train,
         axes=("start",),
         duration=duration,
         discard=discard,

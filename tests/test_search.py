@@ -8,11 +8,10 @@ from dicjax.generation.config import GenerateConfig
 from dicjax.generation.search import _least_crowded, Search
 from dicjax.inference.checkpoint import load_checkpoint, shipped_checkpoint
 from dicjax.populations.diversity import participation_ratio
-from dicjax.populations.evaluation import simulated_time
-from dicjax.spikes.features import features_of
+from dicjax.populations.evaluation import window_for
+from dicjax.spikes.target import as_target
 
 
-TOLERANCE = 0.1
 TARGETS = {"tonic": (5.0, 4.0), "bursting": (-8.0, 8.0)}
 
 
@@ -27,10 +26,10 @@ def test_the_least_crowded_are_those_with_room_around_them():
 
 def test_a_search_that_found_nothing_has_nothing_to_certify():
     loaded = load_checkpoint(shipped_checkpoint("stg"), "stg")
-    target = features_of(dj.SpikeTrain(np.arange(1.0, 100.0) * 60.0))
+    target = as_target(dj.SpikeTrain(np.arange(1.0, 100.0) * 60.0))
     latent, said = np.zeros(loaded.encoder.config.latent, np.float32), []
     report = lambda *args: said.append(args)
-    search = Search(loaded, latent, target, TOLERANCE, GenerateConfig(), report, 3)
+    search = Search(loaded, latent, target, GenerateConfig(), report, 3)
     assert search.certify(jr.key(0)) is None
     assert not said and not search.interrupted
 
@@ -47,8 +46,8 @@ def test_a_search_that_found_nothing_has_nothing_to_certify():
 )
 def test_members_are_simulated_for_as_long_as_a_pattern_needs(intervals, spans):
     neuron = dj.stg()
-    target = features_of(dj.SpikeTrain(np.cumsum(intervals)))
-    duration, discard = simulated_time(neuron, target)
+    target = as_target(dj.SpikeTrain(np.cumsum(intervals)))
+    duration, discard = window_for(neuron, target)
     assert discard == neuron.required_recipe.discard
     np.testing.assert_allclose(duration - discard, spans, rtol=0.01)
 
@@ -57,9 +56,9 @@ def _search(num, report=lambda *args: None):
     loaded = load_checkpoint(shipped_checkpoint("stg"), "stg")
     own = dj.compensate(jr.key(4), loaded.neuron, TARGETS["tonic"], num=1)
     run = dj.simulate(loaded.neuron, own.g, 6000.0, discard=3000.0, dt=0.05)
-    target = features_of(dj.SpikeTrain(run.spike_times[0, : run.num_spikes[0]]))
+    target = as_target(dj.SpikeTrain(run.spike_times[0, : run.num_spikes[0]]))
     latent = np.zeros(loaded.encoder.config.latent, np.float32)
-    search = Search(loaded, latent, target, TOLERANCE, GenerateConfig(), report, num)
+    search = Search(loaded, latent, target, GenerateConfig(), report, num)
     return search, own.g.astype(np.float32)
 
 
@@ -107,18 +106,18 @@ def test_first_candidates_are_valid_and_diverse_before_any_is_simulated(label):
     own = dj.compensate(jr.key(4), neuron, TARGETS[label], num=1)
     run = dj.simulate(neuron, own.g, 6000.0, discard=3000.0, dt=0.05)
     times = run.spike_times[0, : run.num_spikes[0]].astype(float)
-    target = features_of(dj.SpikeTrain(times))
-    assert dj.LABELS[int(target.label)] == label
+    target = as_target(dj.SpikeTrain(times))
+    assert dj.LABELS[target.label] == label
     posterior = dj.infer([times], "stg")
     latent = np.zeros(loaded.encoder.config.latent, np.float32)
     quiet = lambda stage, done, total: None
-    search = Search(loaded, latent, target, TOLERANCE, GenerateConfig(), quiet, 1)
+    search = Search(loaded, latent, target, GenerateConfig(), quiet, 1)
     g = search.first_candidates(jr.key(0), posterior)
     assert np.all((g >= 0) & (g <= 1.001 * neuron.bounds))
-    duration, discard = simulated_time(neuron, target)
+    duration, discard = window_for(neuron, target)
     fired = dj.simulate(neuron, g[::4], duration, discard=discard, dt=0.05)
     features = dj.spike_features(fired.spike_times)
-    valid = np.asarray(dj.is_valid(features, target, TOLERANCE))
+    valid = np.asarray(target.is_valid(features))
     assert valid.mean() > 0.7
     assert participation_ratio(g[::4][valid]) > 3
     again = search.first_candidates(jr.key(0), posterior)

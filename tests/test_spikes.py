@@ -13,8 +13,9 @@ from hypothesis import example, given
 from jax.test_util import check_grads
 from numpy.typing import ArrayLike
 
-from dicjax.spikes.features import grace_bunney, spike_features
-from dicjax.spikes.patterns import LABELS
+from dicjax.spikes.features import spike_features
+from dicjax.spikes.patterns import LABELS, PATTERNS
+from dicjax.spikes.target import Target
 from dicjax.spikes.trains import pad_trains, SpikeTrain
 from dicjax.spikes.validity import feature_errors, is_valid
 
@@ -282,8 +283,8 @@ def test_a_batch_gives_what_each_train_gives_alone():
 
 def test_leading_axes_are_kept():
     rows = pad_trains([*batch(), np.array([1.0])], WIDTH).reshape(2, 4, WIDTH)
-    f, bursts = spike_features(rows), grace_bunney(rows)
-    assert f.label.shape == f.period.shape == bursts.num_bursts.shape == (2, 4)
+    f = spike_features(rows)
+    assert f.label.shape == f.period.shape == f.num_bursts.shape == (2, 4)
     assert f.isi_quartiles.shape == (2, 4, 3)
     assert_same(jax.tree.map(lambda x: x[1], f), spike_features(rows[1]))
 
@@ -292,8 +293,6 @@ def test_padding_never_changes_a_result():
     kept, width = batch(), 3 * WIDTH
     narrow, wide = pad_trains(kept, WIDTH), pad_trains(kept, width)
     assert_same(spike_features(narrow), spike_features(wide))
-    for x, y in zip(grace_bunney(narrow), grace_bunney(wide), strict=True):
-        np.testing.assert_allclose(x, y)
 
 
 @pytest.mark.parametrize("width", (0, 1, 2))
@@ -442,16 +441,68 @@ def test_errors_are_log_ratios_of_the_regime_of_the_target():
 
     missing, errors = feature_errors(members, features_of(bursts))
     assert jnp.all(jnp.isnan(missing))
-    np.testing.assert_allclose(errors, np.log([0.9, 21 / 20, 4 / 5]))
+    np.testing.assert_allclose(errors, [*np.log([0.9, 21 / 20, 4 / 5]), 0])
 
     irregular = features_of(poisson(np.random.default_rng(0)))
-    first, _, third = irregular.isi_quartiles
-    expected = np.log(110 / np.array([irregular.mean_isi, first, third]))
+    expected = np.log(110 / np.array([irregular.mean_isi, *irregular.isi_quartiles]))
     errors = np.asarray(feature_errors(members, irregular)[0])
     np.testing.assert_allclose(errors, expected)
 
     silent = features_of(np.array([]))
     np.testing.assert_array_equal(feature_errors(members, silent), 0)
+
+
+def target_of(times, tolerance=0.1):
+    return Target(features_of(times), tolerance)
+
+
+@given(
+    times=trains(),
+    aims=trains(),
+    tolerance=st.floats(0.01, 0.9),
+    factor=st.floats(0.4, 2.5),
+)
+@example(np.cumsum([5.0, 5, 90] * 9), np.cumsum([5.0, 90] * 9), 0.1, 1.0)
+def test_errors_are_within_limits_if_and_only_if_a_train_is_valid(
+    times, aims, tolerance, factor
+):
+    target = target_of(aims, tolerance)
+    for near in (times, factor * np.asarray(aims), np.asarray(aims)[::2]):
+        features = features_of(near)
+        errors = np.asarray(target.errors(features))
+        within = (np.abs(errors) <= target.limits(errors)).all()
+        alike = int(features.label) == target.label
+        assert bool(target.is_valid(features)) == (within and alike)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=LABELS)
+def test_every_feature_a_pattern_is_compared_by_can_make_a_train_invalid(pattern):
+    trains = {
+        "silent": np.array([]),
+        "tonic": metronome(100.0),
+        "bursting": burster(),
+        "irregular": poisson(np.random.default_rng(0)),
+    }
+    target = target_of(trains[pattern.name])
+    assert target.pattern == pattern and target.is_valid(target.features)
+    for place, feature in enumerate(pattern.compared):
+        for factor in (0.8, 1.3):
+            changed = with_feature(target.features, feature, factor)
+            off = np.abs(np.asarray(target.errors(changed)))
+            assert np.argmax(off) == place and not target.is_valid(changed)
+
+
+def with_feature(features, feature, factor):
+    """Features of which one is multiplied, wherever it is held."""
+    for name in (x.name for x in dataclasses.fields(features)):
+        value = np.asarray(getattr(features, name), float)
+        for part in np.ndindex(value.shape):
+            changed = value.copy()
+            changed[part] *= factor
+            found = dataclasses.replace(features, **{name: jnp.asarray(changed)})
+            if feature.read(found) == factor * feature.read(features):
+                return found
+    raise AssertionError(feature.name)
 
 
 def test_a_float64_target_does_not_change_the_type_of_float32_members():
@@ -481,40 +532,6 @@ def test_statistics_agree_with_elephant(kind):
     )
     rate = statistics.mean_firing_rate(open_ended).rescale(pq.Hz).item()
     np.testing.assert_allclose(f.rate, rate, rtol=1e-9)
-
-
-def reference_grace_bunney(times, onset, offset):
-    bursts, inside = [], False
-    for before, time in zip(times[:-1], times[1:], strict=True):
-        if inside and time - before <= offset:
-            bursts[-1].append(time)
-        elif time - before <= onset:
-            bursts.append([before, time])
-            inside = True
-        else:
-            inside = False
-    spikes = sum(len(b) for b in bursts)
-    isi = [np.diff(b) for b in bursts]
-    return (
-        len(bursts),
-        spikes / len(times) if len(times) else np.nan,
-        spikes / len(bursts) if bursts else np.nan,
-        np.mean(np.concatenate(isi)) if bursts else np.nan,
-    )
-
-
-@given(times=trains())
-@example(times=np.array([]))
-@example(times=np.array([0.0, 80.0, 240.0, 401.0, 600.0]))  # both limits, included
-@pytest.mark.parametrize("limits", ((80.0, 160.0), (20.0, 60.0)))
-def test_grace_bunney_bursts_follow_their_definition(limits, times):
-    ours = grace_bunney(pad_trains([times], WIDTH)[0], *limits)
-    np.testing.assert_allclose(ours, np.array(reference_grace_bunney(times, *limits)))
-
-
-def test_grace_bunney_refuses_limits_that_cross():
-    with pytest.raises(ValueError, match="at most `offset`"):
-        grace_bunney(burster(), onset=200.0)
 
 
 # Trains on the host

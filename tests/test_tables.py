@@ -74,7 +74,7 @@ def make_generated() -> Generated:
         high=jnp.array([22.0, 21.0]),
         ranks=jnp.linspace(0, 1, 101)[None],
     )
-    failures = {"burst period off": 5, "did not fire": 1}
+    failures = {"period": 5, "silent": 1}
     return Generated(
         neuron=NEURON,
         train=train,
@@ -261,7 +261,7 @@ def test_the_manifest_is_strict_json_without_private_folders(generated, folder):
     assert manifest["source"]["sha256"] == "0f" * 32
     assert "/home/ana" not in text
     assert manifest["num_accepted"] == generated.num_accepted
-    assert manifest["rounds"][0]["failures"]["burst period off"] == 5
+    assert manifest["rounds"][0]["failures"]["period"] == 5
     assert manifest["settings"]["seed"] == 0
     assert set(manifest["versions"]) == {"python", "jax", "equinox", "numpy"}
 

@@ -8,6 +8,14 @@ from dicjax._core.advice import (
     in_words as in_words,
     Remedy as Remedy,
 )
+from dicjax._core.batching import (
+    batches as batches,
+    compiled_size as compiled_size,
+    in_batches as in_batches,
+    padded as padded,
+    stacked as stacked,
+    widened as widened,
+)
 from dicjax._core.checkpoint_format import (
     check_files as check_files,
     checkpointer as checkpointer,
@@ -36,6 +44,11 @@ from dicjax._core.devices import (
     placement as placement,
     put as put,
 )
+from dicjax._core.files import (
+    replacing as replacing,
+    sha256 as sha256,
+    versions as versions,
+)
 from dicjax._core.fit import (
     descend as descend,
 )
@@ -58,4 +71,10 @@ from dicjax._core.progress import (
     is_first_run as is_first_run,
     Pace as Pace,
     stage as stage,
+)
+from dicjax._core.words import (
+    listed as listed,
+    short as short,
+    signed as signed,
+    spread as spread,
 )

@@ -133,7 +133,7 @@ class Infer:
         trains = self.source.read(self.recording)
         model = suit(trains[0]) if self.model == "auto" else self.model
         posterior = infer(trains, model, prior=self.prior, checkpoint=self.checkpoint)
-        columns = {
+        columns: dict[str, list] = {
             "unit": [train.name for train in trains],
             "num_spikes": [train.num_spikes for train in trains],
             "model": [model] * len(trains),
@@ -171,18 +171,18 @@ class Features:
 
     def run(self) -> int:
         """Measures and writes; the exit status."""
-        from dicjax.spikes import features_of, LABELS
+        from dicjax.spikes import FEATURES, features_of, LABELS
 
         trains = self.source.read(self.recording)
         measured = [features_of(train) for train in trains]
-        columns = {
+        columns: dict[str, list] = {
             "unit": [train.name for train in trains],
             "label": [LABELS[int(f.label)] for f in measured],
         }
-        names = ("num_spikes", "rate", "mean_isi", "cv", "cv2", "lv", "num_bursts")
-        bursts = ("period", "intra_burst_isi", "spikes_per_burst", "duty_cycle")
-        for name in names + bursts:
+        for name in ("num_spikes", "num_bursts", "cv2", "lv"):
             columns[name] = [getattr(f, name).item() for f in measured]
+        for name, feature in FEATURES.items():
+            columns[name] = [float(feature.read(f)) for f in measured]
         write_table(columns, self.out)
         return 0
 

@@ -154,8 +154,8 @@ def _identify(neuron, g, progress) -> "Identifiability | None":
     """What spikes pin down in the members of the commonest pattern, if they fire."""
     import numpy as np
 
-    from dicjax.populations import feature_slopes, identifiability, SLOPED
-    from dicjax.spikes import LABELS
+    from dicjax.populations import feature_slopes, identifiability
+    from dicjax.spikes import LABELS, PATTERNS
 
     if neuron.recipe is None:
         say(f"Note: {neuron.name} has no recipe that says how to measure slopes.")
@@ -163,7 +163,7 @@ def _identify(neuron, g, progress) -> "Identifiability | None":
     some = np.unique(np.linspace(0, len(g) - 1, MAX_MEMBERS).round().astype(int))
     labels = _labels(neuron, g[some], progress)
     counts = np.bincount(labels, minlength=len(LABELS))
-    counts[[label for label, names in SLOPED.items() if not names]] = 0
+    counts[[not pattern.compared for pattern in PATTERNS]] = 0
     if not counts.any():
         say(f"Note: none of {len(some)} models fires, so that no feature has a slope.")
         return None
@@ -174,16 +174,18 @@ def _identify(neuron, g, progress) -> "Identifiability | None":
             f"Note: slopes are those of {len(alike)} {LABELS[label]} models; "
             f"{len(some) - len(alike)} others that were tried fire differently."
         )
+    compared = PATTERNS[label].compared
     slopes = feature_slopes(
         neuron,
         g[alike],
         step=STEP,
         on_progress=lambda done, total: progress("measuring slopes", done, total),
-    )[:, : len(SLOPED[label])]
+    )[:, : len(compared)]
     if not np.isfinite(slopes).all(axis=2).any():
         say("Note: no feature of these models has a slope that could be measured.")
         return None
-    return identifiability(slopes, neuron.channel_names, SLOPED[label])
+    names = [feature.words for feature in compared]
+    return identifiability(slopes, neuron.channel_names, names)
 
 
 def _labels(neuron, g, progress) -> "np.ndarray":

@@ -5,7 +5,7 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from dicjax.neurons import Neuron
-from dicjax.spikes import Features, LABELS
+from dicjax.spikes import FEATURES, Features, LABELS
 
 
 DICS = ("g_f", "g_s", "g_u")
@@ -42,20 +42,15 @@ def dic_columns(
 def feature_columns(features: Features) -> dict[str, Column]:
     """The columns of features, of any number of cells."""
     label = np.atleast_1d(np.asarray(features.label))
-    described = {
-        "rate": ("Hz", "firing rate, 1000 / mean_isi"),
-        "mean_isi": ("ms", "mean interspike interval"),
-        "cv": ("1", "coefficient of variation of interspike intervals"),
-        "period": ("ms", "burst period, onset to onset; empty if not bursting"),
-        "intra_burst_isi": ("ms", "mean interspike interval within bursts"),
-        "spikes_per_burst": ("1", "mean number of spikes in a burst"),
-        "duty_cycle": ("1", "share of the period from first to last spike of a burst"),
-    }
     return {
         "label": (np.array(LABELS)[label], "", f"firing pattern: {', '.join(LABELS)}"),
         **{
-            name: (np.atleast_1d(np.asarray(getattr(features, name))), unit, meaning)
-            for name, (unit, meaning) in described.items()
+            feature.name: (
+                np.atleast_1d(np.asarray(feature.read(features))),
+                feature.unit or "1",
+                feature.meaning,
+            )
+            for feature in FEATURES.values()
         },
     }
 

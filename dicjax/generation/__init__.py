@@ -14,6 +14,8 @@ from dicjax.generation.generate import (
     UNLIKE as UNLIKE,
 )
 from dicjax.generation.result import (
+    count_failures as count_failures,
+    failure_words as failure_words,
     FAILURES as FAILURES,
     Generated as Generated,
     grouped as grouped,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from dicjax._core import Advice, is_checkpoint, Remedy
+from dicjax._core import Advice, is_checkpoint, Remedy, short
 from dicjax.generation.config import GenerateConfig
 from dicjax.generation.result import Generated
 from dicjax.generation.search import Cancelled as Cancelled, Progress, Search
@@ -27,12 +27,11 @@ from dicjax.inference import (
 from dicjax.neurons import MODELS
 from dicjax.recordings import examine
 from dicjax.spikes import (
+    as_target,
     as_train as as_train,
-    BURSTING,
     Features,
     features_of as features_of,
-    LABELS,
-    SILENT,
+    pattern_of,
     SpikeTrain,
 )
 
@@ -161,21 +160,17 @@ def generate(
     """
     started = time.time()
     report = on_progress or (lambda stage, done, total: None)
-    if not 0 < tolerance < 1:
-        raise ValueError(f"`tolerance` must lie between 0 and 1, got {tolerance}.")
     if num < 1:
         raise ValueError(f"`num` must be at least 1, got {num}.")
     train = as_train(train)
-    target = features_of(train)
-    if int(target.label) == SILENT:
-        raise ValueError("The recording is silent: there is nothing to fire like.")
+    target = as_target(train, tolerance)
     report("reading the encoder", 0, num)
-    loaded, distances = _load(model, checkpoint, target)
+    loaded, distances = _load(model, checkpoint, target.features)
     chosen = loaded.model
     if distances[chosen] > MAX_DISTANCE and config.out_of_range == "refuse":
-        raise OutOfRange(_out_of_range(train, target, loaded, distances))
+        raise OutOfRange(_out_of_range(train, target.features, loaded, distances))
     posterior, latent = _read(loaded, [train])
-    search = Search(loaded, latent[0], target, tolerance, config, report, num)
+    search = Search(loaded, latent[0], target, config, report, num)
     search.run(key, posterior)
     certificate = search.certify(key)
     settings = {
@@ -268,12 +263,9 @@ def _out_of_range(train, target, loaded, distances) -> Advice:
 
 
 def describe(target: Features) -> str:
-    """A train's pattern and main features, in words."""
-    label = LABELS[int(target.label)]
-    if int(target.label) == BURSTING:
-        return (
-            f"bursting with a period of {float(target.period):.0f} ms, "
-            f"{float(target.spikes_per_burst):.1f} spikes per burst and an intra-burst "
-            f"ISI of {float(target.intra_burst_isi):.1f} ms"
-        )
-    return f"{label} with a mean ISI of {float(target.mean_isi):.1f} ms"
+    """A train's pattern and the features it is compared by, in words."""
+    name, compared = pattern_of(target)
+    values = [
+        f"{x.words} {short(float(x.read(target)))} {x.unit}".rstrip() for x in compared
+    ]
+    return f"{name} ({', '.join(values)})"

@@ -5,24 +5,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from dicjax.inference import Posterior
 from dicjax.neurons import Neuron
-from dicjax.populations import Certificate, wilson
-from dicjax.spikes import Features, SpikeTrain
+from dicjax.populations import Certificate, Verdict, wilson
+from dicjax.spikes import COMPARED, Features, SILENT, SpikeTrain, Target
 
 
-FAILURES = (
-    "did not fire",
-    "fired in another pattern",
-    "mean ISI off",
-    "ISI quartiles off",
-    "burst period off",
-    "intra-burst ISI off",
-    "spikes per burst off",
-    "simulation failed",
-)
+FAILURES = {
+    "failed": "simulation failed",
+    "silent": "did not fire",
+    "other_pattern": "fired in another pattern",
+    **{feature.name: f"{feature.words} off" for feature in COMPARED},
+}
+"""Why a candidate is invalid, the first that applies, and how that is said."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Round:
     - `num`: how many were simulated.
     - `num_label`: how many of them fired in the recording's pattern.
     - `num_valid`: how many of them were valid.
-    - `failures`: how many failed, by the first reason that applies.
+    - `failures`: how many failed, by the first reason in `FAILURES` that applies.
     """
 
     name: str
@@ -168,7 +165,7 @@ class Generated:
     def main_failures(self, num: int = 3) -> str:
         """The commonest reasons for which candidates of the last round failed."""
         failures = sorted(self.rounds[-1].failures.items(), key=lambda x: -x[1])
-        return ", ".join(f"{why} ({count})" for why, count in failures[:num] if count)
+        return ", ".join(f"{FAILURES[why]} ({count})" for why, count in failures[:num])
 
 
 def _stands(certificate: Certificate, channels: tuple[str, ...]) -> list[str]:
@@ -213,22 +210,21 @@ def _stands(certificate: Certificate, channels: tuple[str, ...]) -> list[str]:
     return lines
 
 
-def first_failure(
-    features: Features,
-    errors: Float[np.ndarray, "cells 3"],
-    target: Features,
-    tolerance: float,
-    succeeded: Bool[np.ndarray, " cells"],
-) -> Int[np.ndarray, " cells"]:
-    """Index into `FAILURES` of the first reason each member is invalid for."""
-    label = np.asarray(features.label)
-    of_errors = {
-        1: (2, 2, 2),
-        2: (4, 5, 6),
-        3: (2, 3, 3),
-    }[int(target.label)]
-    off = ~(np.abs(errors) <= np.log1p(tolerance))
-    reasons = np.array(of_errors)[np.argmax(off, axis=1)]
-    reasons = np.where(label != int(target.label), 1, reasons)
-    reasons = np.where(label == 0, 0, reasons)
-    return np.where(succeeded, reasons, 7)
+def failure_words(why: str) -> str:
+    """A reason for which candidates are invalid, in words."""
+    return FAILURES.get(why, why)  # older runs have words already
+
+
+def count_failures(verdict: Verdict, target: Target) -> dict[str, int]:
+    """How many members are invalid for each reason that applies first to some."""
+    reasons = list(FAILURES)
+    compared = [reasons.index(feature.name) for feature in target.pattern.compared]
+    off = ~(np.abs(verdict.errors) <= verdict.limits)[:, : len(compared)]
+    label = verdict.features.label
+    reason = np.select(
+        [~verdict.succeeded, label == SILENT, label != target.label],
+        [reasons.index(x) for x in ("failed", "silent", "other_pattern")],
+        np.array(compared)[np.argmax(off, axis=1)],
+    )
+    counts = np.bincount(reason[~verdict.valid], minlength=len(reasons)).tolist()
+    return {why: num for why, num in zip(reasons, counts, strict=True) if num}

@@ -11,7 +11,7 @@ from scipy.spatial import KDTree
 
 from dicjax._core import Advice, Remedy
 from dicjax.dics import dynamic_input_conductances, impose, OK, sample, threshold
-from dicjax.generation.result import FAILURES, first_failure, Generated, Round
+from dicjax.generation.result import count_failures, Generated, Round
 from dicjax.inference import (
     Checkpoint,
     contexts,
@@ -26,16 +26,18 @@ from dicjax.populations import (
     Certificate,
     certify,
     children,
+    judge,
     Known,
     LONGEST,
     MEMORY,
     participation_ratio,
     PERTURBATIONS,
+    simulate_by_recipe,
     slopes_of_ensemble,
     stepped,
-    Trial,
+    window_for,
 )
-from dicjax.spikes import feature_errors, spike_features
+from dicjax.spikes import NUM_COMPARED, spike_features, Target
 
 
 BATCH = 512  # candidates per round
@@ -67,25 +69,23 @@ INTERRUPTIONS = (KeyboardInterrupt, Cancelled)
 class Search:
     """The rounds of one call of `generate`, and what they have found so far."""
 
-    def __init__(
-        self, loaded: Checkpoint, latent, target, tolerance, config, report, num
-    ):
+    def __init__(self, loaded: Checkpoint, latent, target: Target, config, report, num):
         self.loaded = loaded
         self.neuron = neuron = loaded.neuron
         self.latent = latent
         atlas = loaded.atlas
         self.target = target
-        row = log_features(jax.tree.map(lambda x: x[None], target))[0]
-        self.goal = goal(int(target.label), row, tolerance)
-        self.tolerance = tolerance
+        self.goal = goal(target)
         self.config = config
         self.on_progress = report
         self.said = ("", 0, num)
         self.num = num
-        self.trial = Trial(neuron, target, tolerance)
+        self.window = window_for(neuron, target)
         high = neuron.bounds
         self.bounds = jnp.asarray(np.log([FLOOR * high, high]), jnp.float32)
-        self._remember_atlas(atlas, np.argsort(atlas.errors(target))[: MEMORY // 2])
+        self._remember_atlas(
+            atlas, np.argsort(atlas.errors(target.features))[: MEMORY // 2]
+        )
         self.near_misses = _NearMisses(len(high))
         self.rounds: list[Round] = []
         self.found: np.ndarray = np.zeros((0, len(high)), np.float32)  # to certify
@@ -97,8 +97,8 @@ class Search:
     def _remember_atlas(self, atlas, members):
         self.log_g = log_conductances(atlas.g[members], self.neuron.bounds)
         as_features = jax.tree.map(lambda x: x[members], atlas.as_features())
-        self.misses = np.asarray(feature_errors(as_features, self.target))
-        self.usable = (atlas.labels[members] == int(self.target.label)) & np.isfinite(
+        self.misses = np.asarray(self.target.errors(as_features))
+        self.usable = (atlas.labels[members] == self.target.label) & np.isfinite(
             self.misses
         ).all(axis=1)
 
@@ -244,7 +244,7 @@ class Search:
 
     def _contexts(self, draws):
         repeat = lambda x: np.repeat(np.asarray(x)[None], len(draws), axis=0)
-        features = log_features(jax.tree.map(lambda x: x[None], self.target))
+        features = log_features(jax.tree.map(lambda x: x[None], self.target.features))
         rows = contexts(
             repeat(self.latent),
             repeat(features[0]),
@@ -272,7 +272,7 @@ class Search:
             slopes,
             scale,
             errors,
-            self.trial.limits,
+            np.asarray(self.target.limits(errors)),
             0.5**tries,
             LONGEST["ensemble"],
         )
@@ -280,20 +280,17 @@ class Search:
 
     def _try(self, name, g, tries=None) -> float:
         """Simulates candidates, keeps what is valid and learns from the rest."""
-        run = self.trial.simulate(g, on_progress=self._still)
-        verdict = self.trial.judge(run)
+        run = self._simulate(g)
+        verdict = judge(run, self.target)
         features, errors, valid = verdict.features, verdict.errors, verdict.valid
-        reasons = first_failure(
-            features, errors, self.target, self.tolerance, run.succeeded
-        )
-        counts = np.bincount(reasons[~valid], minlength=len(FAILURES))
+        failures = count_failures(verdict, self.target)
         self.rounds.append(
             Round(
                 name=name,
                 num=len(g),
                 num_label=int((np.asarray(features.label) == self.target.label).sum()),
                 num_valid=int(valid.sum()),
-                failures=dict(zip(FAILURES, counts.tolist(), strict=True)),
+                failures=failures,
             )
         )
         self.found = np.concatenate([self.found, g[valid]])
@@ -308,6 +305,15 @@ class Search:
         self._keep_nearest(g[~valid], errors[~valid], features, run, ~valid)
         return float(valid.mean())
 
+    def _simulate(self, g, dt=None):
+        return simulate_by_recipe(
+            self.neuron,
+            g,
+            **self.window._asdict(),
+            dt=dt,
+            on_progress=self._still,
+        )
+
     def _certify(self) -> None:
         """Keeps what is still valid at half the time step, as it then fires.
 
@@ -320,16 +326,14 @@ class Search:
             g = self.found[tried]
             done = min(self.num_promised, self.num)
             self.report("halving the time step", done)
-            again = self.trial.simulate(
-                g, dt=self.neuron.required_recipe.dt / 2, on_progress=self._still
-            )
-            still = self.trial.judge(again).valid
+            again = self._simulate(g, dt=self.neuron.required_recipe.dt / 2)
+            still = judge(again, self.target).valid
             self.found = np.delete(self.found, tried, axis=0)
             self.num_uncertified += int((~still).sum())
             self.valid.append((g[still], again.spike_times[still]))
 
     def _remember(self, g, errors, features):
-        usable = np.asarray(features.label) == int(self.target.label)
+        usable = np.asarray(features.label) == self.target.label
         usable &= np.isfinite(errors).all(axis=1)
         log_g = np.concatenate([log_conductances(g, self.neuron.bounds), self.log_g])
         misses = np.concatenate([errors, self.misses])
@@ -339,7 +343,7 @@ class Search:
         self.log_g, self.misses, self.usable = log_g[keep], misses[keep], usable[keep]
 
     def _keep_nearest(self, g, errors, features, run, of):
-        same = (np.asarray(features.label) == int(self.target.label))[of]
+        same = (np.asarray(features.label) == self.target.label)[of]
         size = np.where(np.isfinite(errors), np.abs(errors), np.inf).max(axis=1)
         size = np.where(same, size, np.inf)
         times = run.spike_times[of]
@@ -381,11 +385,9 @@ class Search:
                 self.neuron,
                 g,
                 self.target,
-                tolerance=self.tolerance,
                 axes=axes,
                 key=jr.fold_in(key, CERTIFYING),
-                duration=self.trial.duration,
-                discard=self.trial.discard,
+                **self.window._asdict(),
                 on_progress=lambda done, total: self.report(
                     "certifying", self.num * done // total
                 ),
@@ -420,13 +422,13 @@ class Search:
         )
         accepted = np.arange(len(g)) < len(found_g)
         features = spike_features(spike_times)
-        errors = np.abs(np.asarray(feature_errors(features, self.target)))
+        errors = np.abs(np.asarray(self.target.errors(features)))
         return Generated(
             neuron=self.neuron,
             train=train,
-            target=self.target,
+            target=self.target.features,
             posterior=posterior,
-            tolerance=self.tolerance,
+            tolerance=self.target.tolerance,
             num_asked=self.num,
             g=g,
             dics=np.asarray(
@@ -439,8 +441,7 @@ class Search:
             accepted=accepted,
             num_uncertified=self.num_uncertified,
             certificate=certificate,
-            duration=self.trial.duration,
-            discard=self.trial.discard,
+            **self.window._asdict(),
             rounds=tuple(self.rounds),
             participation_ratio=participation_ratio(g[accepted]),
             seconds=seconds,
@@ -453,7 +454,7 @@ class _NearMisses:
 
     def __init__(self, num_channels: int):
         self.log_g = np.zeros((0, num_channels), np.float32)
-        self.errors = np.zeros((0, 3), np.float32)
+        self.errors = np.zeros((0, NUM_COMPARED), np.float32)
         self.score = np.zeros(0)
         self.tries = np.zeros(0, int)
 

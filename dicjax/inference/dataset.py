@@ -13,7 +13,14 @@ from dicjax.dics import compensate, dynamic_input_conductances, OK, sample, thre
 from dicjax.inference.encoder import PRIORS
 from dicjax.neurons import Neuron
 from dicjax.simulation import AbstractStimulus, applied, NoisyCurrent, simulate
-from dicjax.spikes import Features, LABELS, spike_features
+from dicjax.spikes import (
+    Feature,
+    FEATURES,
+    Features,
+    LABELS,
+    PATTERNS,
+    spike_features,
+)
 
 
 MAX_SPIKES = 512  # kept of a train
@@ -217,15 +224,10 @@ def rarity(drawn: Dataset) -> Float[np.ndarray, " cells"]:
     features = features_of_all(drawn.spike_times)
     label = np.asarray(features.label)
     coordinates = np.zeros((len(drawn), 3))
-    columns = {
-        "tonic": ("mean_isi",),
-        "bursting": ("period", "intra_burst_isi", "spikes_per_burst"),
-        "irregular": ("mean_isi", "cv"),
-    }
     weights = np.zeros(len(drawn))
     for name, share in SHARES.items():
         members = (label == LABELS.index(name)) & (drawn.sigma == 0)
-        values = np.stack([np.asarray(getattr(features, c)) for c in columns[name]])
+        values = np.stack([np.asarray(x.read(features)) for x in _binned_by(name)])
         members &= (values > 0).all(axis=0)
         coordinates[members, : len(values)] = np.log(values[:, members].T)
         bins = np.floor(coordinates[members] / BIN).astype(int)
@@ -240,6 +242,13 @@ def rarity(drawn: Dataset) -> Float[np.ndarray, " cells"]:
             "Widen the recipe's ranges or give it a `current`."
         )
     return weights / weights.sum()
+
+
+def _binned_by(pattern: str) -> tuple[Feature, ...]:
+    """Features whose rare values are drawn more often."""
+    if pattern == "irregular":  # whose quartiles follow from these two
+        return FEATURES["mean_isi"], FEATURES["cv"]
+    return PATTERNS[LABELS.index(pattern)].compared
 
 
 # What a stage draws: (first, num) to conductances, DICs and how many were left out.

@@ -26,15 +26,12 @@ from jaxtyping import Array, Float, Int, Key
 from dicjax._core import descend, solve
 from dicjax.inference.config import EmulatorConfig
 from dicjax.neurons import strong
-from dicjax.spikes import BURSTING, IRREGULAR, LABELS, TONIC
+from dicjax.spikes import columns_of, COMPARED, LABELS, NUM_COMPARED, Target
 
 
 FLOOR = 1e-3  # of a channel's bound: what counts as none of it
 NARROWEST = 3e-3  # of ln(feature): no network is surer than this
-NUM_FEATURES = 7  # logarithms, as an atlas holds them
-SPIKES_PER_BURST = 3  # among these
-# Of these logarithms, those that decide whether a member is valid, by pattern.
-DECISIVE = {TONIC: (0,), BURSTING: (1, 2, 3), IRREGULAR: (0, 4, 5, 6)}
+NUM_FEATURES = len(COMPARED)  # logarithms, as a library holds them
 NUM_STEPS = 6  # of Gauss and Newton
 RIDGE = 1e-2
 # What one step takes at most: of ln(feature / target), of a log probability.
@@ -201,28 +198,34 @@ class Goal(eqx.Module):
     """What candidates should fire like.
 
     - `label`: the firing pattern; `features`: logarithms, zero where undefined.
-    - `limits`: how far each feature may be off; `decisive`: one for those that count.
+    - `below`, `above`: how far each feature may be off to either side.
+    - `decisive`: one for features by which the pattern is compared, else zero.
     """
 
     label: Int[Array, ""]
     features: Float[Array, " 7"]
-    limits: Float[Array, " 7"]
+    below: Float[Array, " 7"]
+    above: Float[Array, " 7"]
     decisive: Float[Array, " 7"]
 
 
-def goal(label: int, features: Float[np.ndarray, " 7"], tolerance: float) -> Goal:
-    """The goal of firing within `tolerance` of a recording, as validity is judged."""
-    limits = np.full(NUM_FEATURES, np.log1p(tolerance))
-    half_a_spike = 0.5 / np.exp(np.nan_to_num(features[SPIKES_PER_BURST]))
-    limits[SPIKES_PER_BURST] = np.log1p(max(tolerance, half_a_spike))
-    decisive = np.zeros(NUM_FEATURES)
-    decisive[list(DECISIVE.get(label, ()))] = 1
-    as_float = lambda x: jnp.asarray(x, jnp.float32)
+def goal(target: Target) -> Goal:
+    """The goal of firing like a target, within its tolerance."""
+    columns = list(columns_of(target.label))
+    off = np.ones(NUM_COMPARED)
+    values = np.array([float(x.read(target.features)) for x in target.pattern.compared])
+
+    def spread_out(compared):
+        everything = np.zeros(NUM_FEATURES)
+        everything[columns] = compared[: len(columns)]
+        return jnp.asarray(everything, jnp.float32)
+
     return Goal(
-        jnp.asarray(label, jnp.int32),
-        as_float(np.where(decisive > 0, np.nan_to_num(features), 0)),
-        as_float(limits),
-        as_float(decisive),
+        jnp.asarray(target.label, jnp.int32),
+        spread_out(np.log(values)),
+        spread_out(target.limits(-off)),
+        spread_out(target.limits(off)),
+        spread_out(np.ones(len(columns))),
     )
 
 
@@ -275,7 +278,7 @@ def _chance(told: Guess, goal: Goal) -> Float[Array, ""]:
     below = lambda x: jnp.where(
         x < 0, 0.5 * jnp.exp(jnp.minimum(x, 0)), 1 - 0.5 * jnp.exp(-jnp.maximum(x, 0))
     )
-    inside = below((goal.limits - away) / told.spread)
-    inside -= below((-goal.limits - away) / told.spread)
+    inside = below((goal.above - away) / told.spread)
+    inside -= below((-goal.below - away) / told.spread)
     within = jnp.prod(jnp.where(goal.decisive > 0, inside, 1))
     return jnp.exp(told.labels[goal.label]) * within

@@ -4,22 +4,25 @@ It travels with the encoder. It says how far a recording is from anything the mo
 did, which model suits it best, and which members fire most like it.
 """
 
+import dataclasses
+
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
-from dicjax.spikes import BURSTING, feature_errors, Features, LABELS, SILENT
+from dicjax._core import listed, short
+from dicjax.spikes import COMPARED, feature_errors, Features, pattern_of, SILENT
 
 
-COLUMNS = ("mean_isi", "period", "intra_burst_isi", "spikes_per_burst")
 NEIGHBOURS = 3  # that must be near for a recording to count as within range
 
 
 class Atlas(eqx.Module):
     """Conductances (mS/cm²), firing patterns, and logarithms of features.
 
-    - `features`: logarithms of mean ISI, burst period, intra-burst ISI (ms), spikes per
-        burst and the three quartiles of the ISI (ms); nan where undefined.
+    - `features`: logarithms of the features that patterns are compared by, in the order
+        of `COMPARED`: mean ISI, burst period, intra-burst ISI (ms), spikes per burst
+        and the three quartiles of the ISI (ms); nan where undefined.
     """
 
     g: Float[np.ndarray, "cells channels"]
@@ -43,21 +46,16 @@ class Atlas(eqx.Module):
     def span(self, target: Features) -> str:
         """What the members that fire in the train's pattern span, in words."""
         of = self.labels == int(target.label)
-        name = LABELS[int(target.label)]
+        name, compared = pattern_of(target)
         if not of.any():
             return f"no member of it is {name}"
-        num = len(COLUMNS) if int(target.label) == BURSTING else 1
-        values = self.features[of, :num]
-        low, high = np.exp(np.nanquantile(values, (0.005, 0.995), axis=0))
-        if num == 1:
-            return (
-                f"its {name} members have mean ISIs of {low[0]:.0f} to {high[0]:.0f} ms"
-            )
-        return (
-            f"its bursting members have periods of {low[1]:.0f} to {high[1]:.0f} "
-            f"ms, {low[3]:.1f} to {high[3]:.1f} spikes per burst and intra-burst "
-            f"ISIs of {low[2]:.0f} to {high[2]:.0f} ms"
-        )
+        spans = []
+        for feature in compared:
+            values = self.features[of, COMPARED.index(feature)]
+            low, high = np.exp(np.nanquantile(values, (0.005, 0.995)))
+            span = f"{short(low)} to {short(high)} {feature.unit}".rstrip()
+            spans.append(f"{feature.words} {span}")
+        return f"its {name} members have {listed(spans)}"
 
     def miss(self, target: Features) -> str:
         """What the nearest members get wrong about a train, in words."""
@@ -66,31 +64,29 @@ class Atlas(eqx.Module):
         if not np.isfinite(factor):
             return ""
         errors = np.abs(np.asarray(feature_errors(self.as_features(), target)))
-        worst = int(np.argmax(errors[nearest[-1]]))
-        if int(target.label) == BURSTING:
-            names = ("burst period", "intra-burst ISI", "number of spikes per burst")
-        else:
-            names = ("mean ISI", "first quartile of ISIs", "third quartile of ISIs")
+        worst = pattern_of(target).compared[int(np.argmax(errors[nearest[-1]]))]
         return (
             f"the nearest of its {len(self.g):,} simulated members miss the "
-            f"{names[worst]} by a factor of {factor:.2g}"
+            f"{worst.words} by a factor of {factor:.2g}"
         )
 
     def as_features(self) -> Features:
-        values = np.exp(self.features)
-        unknown = np.full(len(values), np.nan, values.dtype)
+        """The members' features; nan for those that it does not hold."""
+        values = dict(zip(COMPARED, np.exp(self.features).T, strict=True))
+        by_name = {feature.name: value for feature, value in values.items()}
+        unknown = np.full(len(self.g), np.nan, self.features.dtype)
+        quartiles = ("isi_quartile_1", "isi_median", "isi_quartile_3")
+        by_name["isi_quartiles"] = np.stack([by_name.pop(x) for x in quartiles], axis=1)
+        unknowns = {x.name: unknown for x in dataclasses.fields(Features)}
         return Features(
-            label=self.labels,
-            num_spikes=np.zeros(len(values), np.int32),
-            rate=1000 / values[:, 0],
-            cv=unknown,
-            cv2=unknown,
-            lv=unknown,
-            isi_quartiles=values[:, 4:],
-            num_bursts=np.zeros(len(values), np.int32),
-            burst_duration=unknown,
-            duty_cycle=unknown,
-            **{name: values[:, i] for i, name in enumerate(COLUMNS)},
+            **unknowns
+            | by_name
+            | {
+                "label": self.labels,
+                "num_spikes": np.zeros(len(self.g), np.int32),
+                "num_bursts": np.zeros(len(self.g), np.int32),
+                "rate": 1000 / by_name["mean_isi"],
+            }
         )
 
 
@@ -120,9 +116,7 @@ def make_atlas(
 
 def log_features(features: Features) -> Float[np.ndarray, "cells 7"]:
     """Logarithms of the features that an atlas holds and an encoder predicts."""
-    columns = [np.asarray(getattr(features, name)) for name in COLUMNS]
-    quartiles = np.asarray(features.isi_quartiles)
-    values = np.concatenate([np.stack(columns, axis=1), quartiles], axis=1)
+    values = np.stack([np.asarray(x.read(features)) for x in COMPARED], axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(values)
     return np.where(np.isfinite(logs), logs, np.nan).astype(np.float32)

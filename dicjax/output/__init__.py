@@ -9,7 +9,6 @@ from dicjax.output.exporters import (
     export_xlsx as export_xlsx,
 )
 from dicjax.output.plots import (
-    COMPARED as COMPARED,
     most_different as most_different,
     plot_comparison as plot_comparison,
     plot_responses as plot_responses,

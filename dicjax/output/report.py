@@ -20,13 +20,14 @@ from jaxtyping import Float, Int
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from dicjax._core import listed
 from dicjax.generation import FAILURES, Generated, grouped
 from dicjax.output import plots
 from dicjax.output.plots import style
 from dicjax.output.population_files import file_name, replacing
 from dicjax.populations import HIGHER, MORE, PERTURBATIONS, TWO_SIDED, wilson
 from dicjax.simulation import applied, simulate
-from dicjax.spikes import BURSTING, Features, LABELS
+from dicjax.spikes import BURSTING, FEATURES, Features, LABELS, pattern_of, Target
 
 
 PIXELS = 120  # per inch of a figure, where the page is wide enough
@@ -114,18 +115,18 @@ def feature_rows(
 ) -> list[dict[str, Any]]:
     """What the features of a recording are, and those of members, as a table."""
     rows = []
-    for name, (unit, read) in plots.FEATURES.items():
-        recorded = float(read(target))
-        values = np.asarray(read(features), np.float64)[members]
+    for feature in FEATURES.values():
+        recorded = float(feature.read(target))
+        values = np.asarray(feature.read(features), np.float64)[members]
         values = values[np.isfinite(values)]
         if not np.isfinite(recorded):
             continue
         row = {
-            "name": name,
-            "unit": unit,
+            "name": feature.words,
+            "unit": feature.unit,
             "value": recorded,
             "recorded": _number(recorded),
-            "decides": name in plots.COMPARED[int(target.label)],
+            "decides": feature in pattern_of(target).compared,
             "median": "\u2013",
             "range": "\u2013",
         }
@@ -138,19 +139,22 @@ def feature_rows(
 
 def _tolerances(result: Generated) -> str:
     """The rule by which members are valid, in words."""
-    names = plots.COMPARED[int(result.target.label)]
+    target = Target(result.target, result.tolerance)
+    compared = target.pattern.compared
     share = f"{100 * result.tolerance:.3g}\u202f%"
-    if int(result.target.label) != BURSTING:
-        return f"{_listed(names)} within {share}"
-    n = float(result.target.spikes_per_burst)
-    off = max(0.5, result.tolerance * n)
-    return f"{_listed(names[:2])} within {share} and {names[2]} within {off:.2g}"
+    rule = f"{listed([x.words for x in compared if not x.slack])} within {share}"
+    for feature in compared:
+        if feature.slack:
+            value = float(feature.read(result.target))
+            off = max(feature.slack, result.tolerance * value)
+            rule += f" and {feature.words} within {off:.2g}"
+    return rule
 
 
 def _failures(result: Generated) -> list[tuple[str, list[int]]]:
     counts = [
-        (why, [of.failures.get(why, 0) for of in grouped(result.rounds)])
-        for why in FAILURES
+        (words, [of.failures.get(why, 0) for of in grouped(result.rounds)])
+        for why, words in FAILURES.items()
     ]
     return sorted((x for x in counts if any(x[1])), key=lambda x: -sum(x[1]))
 
@@ -297,11 +301,6 @@ def _said(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if np.isfinite(value) else "not known"
     return json.dumps(value, default=str)
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _number(value: float) -> str:

@@ -19,9 +19,12 @@ from dicjax.populations.diversity import (
     participation_ratio as participation_ratio,
 )
 from dicjax.populations.evaluation import (
+    judge as judge,
     simulate_by_recipe as simulate_by_recipe,
-    Trial as Trial,
+    Verdict as Verdict,
     wilson as wilson,
+    Window as Window,
+    window_for as window_for,
 )
 from dicjax.populations.explanation import (
     attribute as attribute,
@@ -30,7 +33,6 @@ from dicjax.populations.explanation import (
     identifiability as identifiability,
     reachability as reachability,
     ReachabilityMap as ReachabilityMap,
-    SLOPED as SLOPED,
 )
 from dicjax.populations.explanation.sloppiness import (
     reach as reach,

@@ -13,9 +13,9 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
 from dicjax._core import check_conductances, check_simulation
 from dicjax.neurons import Neuron, Temperature
-from dicjax.populations.evaluation import Trial, wilson
+from dicjax.populations.evaluation import judge, wilson, Window, window_for
 from dicjax.simulation import AbstractStimulus, applied, NoisyCurrent, simulate, Step
-from dicjax.spikes import as_target, Features, SpikeTrain
+from dicjax.spikes import as_target, Features, SpikeTrain, Target
 
 
 PERTURBATIONS = ("conductances", "current", "noise", "temperature")
@@ -97,7 +97,7 @@ class _Check(NamedTuple):
     axis: str
     neuron: Neuron
     g: Float[np.ndarray, "checks cells channels"]
-    target: Features
+    target: Target
     dt: float
     stimulus: AbstractStimulus | None
 
@@ -105,7 +105,7 @@ class _Check(NamedTuple):
 def certify(
     neuron: Neuron,
     g: Float[ArrayLike, "cells channels"],
-    target: Features | SpikeTrain | Float[np.ndarray, " spikes"],
+    target: Target | Features | SpikeTrain | Float[np.ndarray, " spikes"],
     *,
     tolerance: float = 0.10,
     axes: Sequence[str] = ("step", "start"),
@@ -159,10 +159,10 @@ def certify(
         without a `key`, if `g` does not match the channels of `neuron`, if the target
         is silent, or if numbers make no sense.
     """
-    plain = _plain(neuron, g, target)
+    plain = _plain(neuron, g, target, tolerance)
     recipe = neuron.required_recipe
-    trial = Trial(neuron, plain.target, tolerance, duration=duration, discard=discard)
-    duration, discard = trial.duration, trial.discard
+    window = window_for(neuron, plain.target, duration=duration, discard=discard)
+    duration, discard = window
     check_simulation(duration, discard, recipe.dt, "spikes", duration, None)
     current = recipe.noise[0] / 2 if current is None else current
     noise = recipe.noise[0] if noise is None else noise
@@ -187,13 +187,13 @@ def certify(
             report = lambda now, _, before=done: on_progress(
                 before + now, len(names) * work
             )
-        stood.append(_stood(check, tolerance, duration, discard, report))
+        stood.append(_stood(check, window, report))
         done += len(check.names) * work
     valid, same_pattern = (np.concatenate(x).T for x in zip(*stood, strict=True))
     return Certificate(names, each, valid, same_pattern)
 
 
-def _plain(neuron, g, target) -> _Check:
+def _plain(neuron, g, target, tolerance) -> _Check:
     """Nothing changed, and checked."""
     recipe = neuron.required_recipe
     g = np.asarray(g)
@@ -205,9 +205,9 @@ def _plain(neuron, g, target) -> _Check:
             "`target` must hold the features of one train, got those of shape "
             f"{np.shape(target.label)}: take one of them."
         )
-    target = jax.tree.map(np.asarray, as_target(target))
+    wanted = as_target(target, tolerance)
     stimulus = applied(recipe.current)
-    return _Check((), "", neuron, g[None], target, recipe.dt, stimulus)
+    return _Check((), "", neuron, g[None], wanted, recipe.dt, stimulus)
 
 
 def _check_axes(axes, key):
@@ -284,41 +284,28 @@ def _warmer(plain: _Check, warming: float, q10: float) -> _Check:
         names=(f"{warming:+g} °C",),
         axis="temperature",
         neuron=dataclasses.replace(neuron, temperature=warm),
-        target=_sped_up(plain.target, faster),
+        target=plain.target.at_pace(faster),
         dt=plain.dt / max(faster, 1.0),  # as fine as before for what is now faster
     )
 
 
-def _sped_up(target: Features, faster: float) -> Features:
-    """The same activity at a higher pace."""
-    times = ("mean_isi", "isi_quartiles", "period", "intra_burst_isi", "burst_duration")
-    changed = {name: jnp.asarray(getattr(target, name)) / faster for name in times}
-    rate = jnp.asarray(target.rate) * faster
-    return dataclasses.replace(target, rate=rate, **changed)
-
-
 def _stood(
     check: _Check,
-    tolerance: float,
-    duration: float,
-    discard: float,
+    window: Window,
     on_progress: Callable[[int, int], None] | None,
 ) -> tuple[Bool[np.ndarray, "checks cells"], Bool[np.ndarray, "checks cells"]]:
     """Whether members are valid, and whether they keep the pattern."""
     run = simulate(
         check.neuron,
         check.g,
-        duration,
-        discard=discard,
+        window.duration,
+        discard=window.discard,
         dt=check.dt,
         stimulus=check.stimulus,
         on_progress=on_progress,
     )
-    trial = Trial(
-        check.neuron, check.target, tolerance, duration=duration, discard=discard
-    )
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), run)
-    verdict = trial.judge(flat)
-    same = flat.succeeded & (verdict.features.label == int(check.target.label))
+    verdict = judge(flat, check.target)
+    same = flat.succeeded & (verdict.features.label == check.target.label)
     by_check = lambda x: x.reshape(run.succeeded.shape)
     return by_check(verdict.valid), by_check(same)

@@ -10,16 +10,24 @@ from jaxtyping import Bool, Float, Int
 from dicjax._core import check_conductances, check_targets
 from dicjax.dics import At, impose, OK, Population
 from dicjax.neurons import Neuron
-from dicjax.populations.evaluation import simulate_by_recipe, Trial, Verdict, wilson
+from dicjax.populations.evaluation import (
+    judge,
+    simulate_by_recipe,
+    Verdict,
+    wilson,
+    window_for,
+)
 from dicjax.populations.refinement import ENOUGH, refine
 from dicjax.spikes import (
     as_target,
     BURSTING,
     Features,
     LABELS,
+    PATTERNS,
     SILENT,
     spike_features,
     SpikeTrain,
+    Target,
 )
 
 
@@ -132,7 +140,9 @@ def path(
     steps = []
     for i, target in enumerate(rows):
         report(f"waypoint {i + 1}", i, len(rows))
-        wanted = None if expected is None else as_target(expected[i])
+        wanted = None
+        if expected is not None:
+            wanted = as_target(expected[i], tolerance)
         moved = impose(neuron, g, np.tile(target, (len(g), 1)), through=through, at=at)
         ok = moved.status == OK
         if ok.sum() < FEWEST:
@@ -162,9 +172,10 @@ def path(
 def _arrived(neuron, g, ok, wanted, correct, tolerance, target) -> dict:
     """What members fire like at a waypoint, corrected where they may be."""
     if wanted is None:
-        wanted = _in_the_middle(neuron, g[ok], target)
-    trial = Trial(neuron, wanted, tolerance)
-    found = trial.judge(trial.simulate(g, dt=neuron.required_recipe.dt / 2))
+        wanted = Target(_in_the_middle(neuron, g[ok], target), tolerance)
+    window = window_for(neuron, wanted)
+    dt = neuron.required_recipe.dt / 2
+    found = judge(simulate_by_recipe(neuron, g, **window._asdict(), dt=dt), wanted)
     before = found.valid & ok
     if correct and not before[ok].all() and _enough(found, ok):
         refined = refine(
@@ -172,7 +183,6 @@ def _arrived(neuron, g, ok, wanted, correct, tolerance, target) -> dict:
             g[ok],
             wanted,
             keep_dics=True,
-            tolerance=tolerance,
             max_rounds=NUM_ROUNDS,
         )
         g = g.copy()
@@ -181,11 +191,11 @@ def _arrived(neuron, g, ok, wanted, correct, tolerance, target) -> dict:
     return {
         "g": g,
         "labels": found.features.label,
-        "pattern": np.asarray(wanted.label),
+        "pattern": np.asarray(wanted.features.label),
         "valid": found.valid & ok,
         "valid_before": before,
         "features": found.features,
-        "expected": wanted,
+        "expected": wanted.features,
     }
 
 
@@ -200,7 +210,9 @@ def _put(found: Verdict, ok, refined) -> Verdict:
         return x
 
     features = jax.tree.map(put, found.features, refined.features)
-    return Verdict(features, found.errors, put(found.valid, refined.valid), found.score)
+    return dataclasses.replace(
+        found, features=features, valid=put(found.valid, refined.valid)
+    )
 
 
 def _in_the_middle(neuron, g, target) -> Features:
@@ -214,10 +226,8 @@ def _in_the_middle(neuron, g, target) -> Features:
             "nothing to compare the others with. Say what is expected, or go elsewhere."
         )
     of = np.flatnonzero(features.label == label)
-    names = ["mean_isi"]
-    if label == BURSTING:
-        names = ["period", "intra_burst_isi", "spikes_per_burst"]
-    logs = np.log(np.stack([getattr(features, x)[of] for x in names], axis=1))
+    compared = PATTERNS[label].compared
+    logs = np.log(np.stack([x.read(features)[of] for x in compared], axis=1))
     away = np.abs(logs - np.nanmedian(logs, axis=0)).max(axis=1)
     middle = of[np.argmin(np.nan_to_num(away, nan=np.inf))]
     return jax.tree.map(lambda x: x[middle], features)

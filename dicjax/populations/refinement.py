@@ -23,9 +23,15 @@ from dicjax._core import check_conductances, solve
 from dicjax.dics import dics_of_one_cell, dynamic_input_conductances, impose, OK
 from dicjax.neurons import Neuron
 from dicjax.populations.correction import Known, local_slopes, MEMORY
-from dicjax.populations.evaluation import Trial, Verdict
+from dicjax.populations.evaluation import (
+    judge,
+    simulate_by_recipe,
+    Verdict,
+    Window,
+    window_for,
+)
 from dicjax.populations.sensitivities import feature_slopes
-from dicjax.spikes import as_target, Features, SpikeTrain
+from dicjax.spikes import as_target, Features, NUM_COMPARED, SpikeTrain, Target
 
 
 ESTIMATORS = ("ensemble", "autodiff")
@@ -96,7 +102,7 @@ class Refined:
 def refine(
     neuron: Neuron,
     g: Float[np.ndarray, "cells channels"],
-    target: Features | SpikeTrain | Float[np.ndarray, " spikes"],
+    target: Target | Features | SpikeTrain | Float[np.ndarray, " spikes"],
     *,
     estimator: str = "ensemble",
     keep_dics: bool = False,
@@ -139,32 +145,40 @@ def refine(
     if not np.issubdtype(g.dtype, np.floating):
         g = g.astype(np.float32)
     check_conductances(neuron, g)
-    trial = Trial(
-        neuron, as_target(target), tolerance, duration=duration, discard=discard
-    )
-    refinement = _Refinement(trial, g, estimator, keep_dics)
+    wanted = as_target(target, tolerance)
+    window = window_for(neuron, wanted, duration=duration, discard=discard)
+    refinement = _Refinement(neuron, wanted, window, g, estimator, keep_dics)
     return refinement.run(max_rounds, on_progress or (lambda stage, done, total: None))
 
 
 class _Refinement:
     """The members as they are, and all that was simulated on the way."""
 
-    def __init__(self, trial: Trial, g, estimator: str, keep_dics: bool):
-        self.trial, self.estimator, self.keep_dics = trial, estimator, keep_dics
-        self.neuron = trial.neuron
+    def __init__(
+        self,
+        neuron: Neuron,
+        target: Target,
+        window: Window,
+        g,
+        estimator: str,
+        keep_dics: bool,
+    ):
+        self.target, self.window = target, window
+        self.estimator, self.keep_dics = estimator, keep_dics
+        self.neuron = neuron
         self.dt = self.neuron.required_recipe.dt / 2
         bounds = np.maximum(self.neuron.bounds.astype(g.dtype), g.max(axis=0))
         self.bounds = np.log(np.stack([FLOOR * bounds, bounds]))
         self.g_before = g
-        run = trial.simulate(g, dt=self.dt)
-        self.before = self.verdict = trial.judge(run)
+        run = simulate_by_recipe(neuron, g, **window._asdict(), dt=self.dt)
+        self.before = self.verdict = judge(run, target)
         self.g, self.spike_times = g.copy(), run.spike_times
         self.trust = np.ones(len(g), g.dtype)
         self.dics = np.asarray(dynamic_input_conductances(self.neuron, g, self.V))
         self.num_simulated, self.num_slopes = len(g), 0
         self.known = Known(
             np.zeros((0, g.shape[1]), g.dtype),
-            np.zeros((0, 3), g.dtype),
+            np.zeros((0, NUM_COMPARED), g.dtype),
             np.zeros(0, bool),
         )
         self._learn(g, self.verdict)
@@ -186,8 +200,8 @@ class _Refinement:
             shares.append(float(self.verdict.valid.mean()))
         return Refined(
             neuron=self.neuron,
-            target=self.trial.target,
-            tolerance=self.trial.tolerance,
+            target=self.target.features,
+            tolerance=self.target.tolerance,
             estimator=self.estimator,
             keep_dics=self.keep_dics,
             g=self.g,
@@ -198,7 +212,7 @@ class _Refinement:
             score_before=self.before.score,
             features=self.verdict.features,
             spike_times=self.spike_times,
-            duration=self.trial.duration,
+            duration=self.window.duration,
             shares=tuple(shares),
             num_simulated=self.num_simulated,
             num_slopes=self.num_slopes,
@@ -210,8 +224,10 @@ class _Refinement:
             members, proposed = self._put_right(members, proposed)
         if not len(members):
             return
-        run = self.trial.simulate(proposed, dt=self.dt)
-        verdict = self.trial.judge(run)
+        run = simulate_by_recipe(
+            self.neuron, proposed, **self.window._asdict(), dt=self.dt
+        )
+        verdict = judge(run, self.target)
         self.num_simulated += len(members)
         self._learn(proposed, verdict)
         better = verdict.score < self.verdict.score[members]
@@ -261,7 +277,7 @@ class _Refinement:
             slopes,
             scale,
             np.nan_to_num(self.verdict.errors[todo]),
-            self.trial.limits,
+            self.verdict.limits[todo],
             self.trust[todo],
             LONGEST[self.estimator],
             dic_slopes,
@@ -279,10 +295,9 @@ class _Refinement:
             slopes = feature_slopes(
                 self.neuron,
                 self.g[todo],
-                self.trial.target,
+                self.target.features,
                 estimator="autodiff",
-                duration=self.trial.duration,
-                discard=self.trial.discard,
+                **self.window._asdict(),
             )
             self.num_slopes += len(todo)
             return slopes, np.ones(self.g.shape[1], self.g.dtype)
@@ -328,7 +343,7 @@ class _Refinement:
 
 def slopes_of_ensemble(
     known: Known, log_g: Float[np.ndarray, "cells channels"]
-) -> tuple[Float[np.ndarray, "cells 3 channels"], Float[np.ndarray, " channels"]]:
+) -> tuple[Float[np.ndarray, "cells 4 channels"], Float[np.ndarray, " channels"]]:
     """Slopes around members, told from at most `MEMORY` known ones.
 
     By log conductances in units of a scale, which is returned too.
@@ -341,10 +356,10 @@ def slopes_of_ensemble(
 
 def stepped(
     log_g: Float[np.ndarray, "cells channels"],
-    slopes: Float[np.ndarray, "cells 3 channels"],
+    slopes: Float[np.ndarray, "cells 4 channels"],
     scale: Float[np.ndarray, " channels"],
-    errors: Float[np.ndarray, "cells 3"],
-    limits: Float[np.ndarray, " 3"],
+    errors: Float[np.ndarray, "cells 4"],
+    limits: Float[np.ndarray, "cells 4"],
     trust: Float[np.ndarray, " cells"],
     longest: float,
     dic_slopes: Float[np.ndarray, "cells 2 channels"] | None = None,
@@ -365,14 +380,12 @@ def stepped(
         dic_slopes = np.zeros((len(log_g), 2, log_g.shape[1]), dtype)
     steps = _batched(
         _step,
-        np.nan_to_num(slopes / limits[:, None]).astype(dtype),
+        np.nan_to_num(slopes / limits[:, :, None]).astype(dtype),
         (errors / limits).astype(dtype),
         (dic_slopes * scale).astype(dtype),
         trust.astype(dtype),
-        constants=(
-            jnp.asarray(STRIDE / limits, dtype),
-            jnp.asarray(longest, dtype),
-        ),
+        (STRIDE / limits).astype(dtype),
+        constants=(jnp.asarray(longest, dtype),),
     )
     return log_g + steps * scale
 
@@ -391,16 +404,16 @@ def _batched(of, *arrays, constants=()):
 
 @jax.jit
 def _step(
-    stride: Float[Array, " features"],
     longest: Float[Array, ""],
     slopes: Float[Array, "cells features channels"],
     missed: Float[Array, "cells features"],
     dic_slopes: Float[Array, "cells 2 channels"],
     trust: Float[Array, " cells"],
+    strides: Float[Array, "cells features"],
 ) -> Float[Array, "cells channels"]:
     """Gauss-Newton steps of least change, that leave input conductances alone."""
 
-    def one(J, missed, D, trust):
+    def one(J, missed, D, trust, stride):
         unfelt = _unfelt(D)
         J = J @ unfelt
         gram = J @ J.T
@@ -409,7 +422,7 @@ def _step(
         size = jnp.max(jnp.abs(step)) + jnp.asarray(1e-9, J.dtype)
         return trust * step * jnp.minimum(1, longest / size)
 
-    return jax.vmap(one)(slopes, missed, dic_slopes, trust)
+    return jax.vmap(one)(slopes, missed, dic_slopes, trust, strides)
 
 
 def _unfelt(D):

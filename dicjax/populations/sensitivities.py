@@ -16,7 +16,14 @@ from jaxtyping import Float
 from dicjax.neurons import Neuron
 from dicjax.populations.evaluation import simulate_by_recipe
 from dicjax.populations.rhythm_gradient import cycles, Rhythm
-from dicjax.spikes import BURSTING, feature_errors, Features, spike_features, TONIC
+from dicjax.spikes import (
+    BURSTING,
+    feature_errors,
+    Features,
+    NUM_COMPARED,
+    spike_features,
+    TONIC,
+)
 
 
 ESTIMATORS = ("differences", "autodiff")
@@ -32,7 +39,7 @@ def feature_slopes(
     duration: float | None = None,
     discard: float | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Float[np.ndarray, "cells 3 channels"]:
+) -> Float[np.ndarray, "cells 4 channels"]:
     r"""Slopes of the logarithms of features by logarithms of conductances.
 
     **Arguments:**
@@ -107,7 +114,7 @@ def _repeated(features: Features, num: int) -> Features:
 def _autodiff(neuron, g, times, on_progress):
     recipe = neuron.required_recipe
     own = _simulated(neuron, g, times, on_progress)
-    slopes = np.full((*g.shape[:1], 3, g.shape[1]), np.nan, g.dtype)
+    slopes = np.full((*g.shape[:1], NUM_COMPARED, g.shape[1]), np.nan, g.dtype)
     bursts = own.label == BURSTING
     regular = np.flatnonzero(bursts | (own.label == TONIC))
     if not len(regular):

@@ -7,9 +7,16 @@ from dicjax.spikes.features import (
 )
 from dicjax.spikes.patterns import (
     BURSTING as BURSTING,
+    columns_of as columns_of,
+    COMPARED as COMPARED,
+    Feature as Feature,
+    FEATURES as FEATURES,
     IRREGULAR as IRREGULAR,
     LABELS as LABELS,
     MIN_GAP_RATIO as MIN_GAP_RATIO,
+    NUM_COMPARED as NUM_COMPARED,
+    pattern_of as pattern_of,
+    PATTERNS as PATTERNS,
     SILENT as SILENT,
     TONIC as TONIC,
 )
@@ -18,6 +25,7 @@ from dicjax.spikes.step_response import (
     step_response as step_response,
     StepResponse as StepResponse,
 )
+from dicjax.spikes.target import as_target as as_target, Target as Target
 from dicjax.spikes.trains import (
     AnyArray as AnyArray,
     as_train as as_train,
@@ -28,7 +36,7 @@ from dicjax.spikes.trains import (
     SpikeTrain as SpikeTrain,
 )
 from dicjax.spikes.validity import (
-    as_target as as_target,
+    error_limits as error_limits,
     feature_errors as feature_errors,
     is_valid as is_valid,
 )

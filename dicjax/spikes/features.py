@@ -7,7 +7,6 @@ rounded to float32.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -21,9 +20,9 @@ from dicjax.spikes.patterns import (
     MAX_TONIC_CV,
     MIN_BURSTS,
     MIN_GAP_RATIO,
-    MIN_SPIKES,
     MIN_SPIKES_PER_BURST,
     MIN_SPIKES_TO_BURST,
+    MIN_SPIKES_TO_FIRE,
     SILENT,
     TONIC,
 )
@@ -77,6 +76,10 @@ class Features(eqx.Module):
     spikes_per_burst: Float[AnyArray, "*cells"]
     burst_duration: Float[AnyArray, "*cells"]
     duty_cycle: Float[AnyArray, "*cells"]
+
+
+TIMES = ("mean_isi", "isi_quartiles", "period", "intra_burst_isi", "burst_duration")
+"""Fields of `Features` that are times, in ms."""
 
 
 def spike_features(spike_times: Trains) -> Features:
@@ -164,7 +167,7 @@ def _features_of_one(intervals: Row, num_spikes: Count) -> Features:
     )
     label = jnp.where(is_bursting, BURSTING, IRREGULAR)
     label = jnp.where(cv < MAX_TONIC_CV, TONIC, label)
-    label = jnp.where(num_spikes < MIN_SPIKES, SILENT, label)
+    label = jnp.where(num_spikes < MIN_SPIKES_TO_FIRE, SILENT, label)
     return Features(
         label=label.astype(jnp.int32),
         num_spikes=num_spikes,
@@ -251,53 +254,6 @@ def _sort_non_negative_jvp(primals, tangents):
     (x,), (dx,) = primals, tangents
     order = jnp.argsort(x)
     return x[order], dx[order]
-
-
-class GraceBunney(NamedTuple):
-    """Bursts by the criterion of Grace and Bunney; nan where there are none."""
-
-    num_bursts: Int[Array, "*cells"]
-    share_in_bursts: Float[Array, "*cells"]  # of all spikes
-    spikes_per_burst: Float[Array, "*cells"]
-    intra_burst_isi: Float[Array, "*cells"]  # ms
-
-
-def grace_bunney(
-    spike_times: Trains, onset: float = 80.0, offset: float = 160.0
-) -> GraceBunney:
-    """Finds bursts by fixed intervals, as is standard for dopamine neurons.
-
-    A burst begins with an ISI of at most `onset` ms and goes on until one exceeds
-    `offset` ms (Grace & Bunney 1984, J. Neurosci. 4(11)). Bursts cut by the ends of a
-    train count. `spike_times` are as in [`dicjax.spike_features`][].
-    """
-    if not 0 < onset <= offset:
-        raise ValueError(
-            f"`onset` ({onset} ms) must be positive and at most `offset` ({offset} ms)."
-        )
-    return _grace_bunney(*intervals(spike_times), onset, offset)
-
-
-@eqx.filter_jit
-def _grace_bunney(
-    intervals: Intervals, num_spikes: Counts, onset: float, offset: float
-) -> GraceBunney:
-    def one_cell(isi: Row, num_spikes: Count) -> GraceBunney:
-        isi = jnp.append(isi, jnp.inf)
-        index = jnp.arange(isi.size, dtype=jnp.int32)
-        latest_start = jax.lax.cummax(jnp.where(isi <= onset, index, -1))
-        latest_end = jax.lax.cummax(jnp.where(isi > offset, index, -1))
-        within = latest_start > latest_end
-        num_bursts = jnp.sum(within[:-1] & ~within[1:], dtype=jnp.int32)
-        num_inside = (jnp.sum(within, dtype=jnp.int32) + num_bursts).astype(isi.dtype)
-        return GraceBunney(
-            num_bursts=num_bursts,
-            share_in_bursts=_ratio(num_inside, num_spikes),
-            spikes_per_burst=_ratio(num_inside, num_bursts),
-            intra_burst_isi=_mean(isi, within),
-        )
-
-    return _over_cells(one_cell, num_spikes.ndim)(intervals, num_spikes)
 
 
 def features_of(train: SpikeTrain) -> Features:

@@ -1,13 +1,153 @@
-"""Firing patterns."""
+"""Firing patterns: how they are told apart, and which features each is compared by.
 
-LABELS = ("silent", "tonic", "bursting", "irregular")
-"""Names of the firing patterns, in the order of their numbers in `Features.label`."""
-SILENT, TONIC, BURSTING, IRREGULAR = range(len(LABELS))
+This file is the only home of both rules, and of the words for features. A new feature
+takes a field of `Features` with its computation, an entry in `FEATURES` here, and its
+name under the patterns that are compared by it.
+"""
 
-# The rule of the firing pattern: one for recordings and for simulated cells.
-MIN_SPIKES = 3
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+# What separates the patterns, for recordings and simulated neurons alike.
+MIN_SPIKES_TO_FIRE = 3
 MAX_TONIC_CV = 0.15
 MIN_SPIKES_TO_BURST = 6
 MIN_GAP_RATIO = 1.8
 MIN_BURSTS = 3
 MIN_SPIKES_PER_BURST = 1.5
+
+
+class Feature(NamedTuple):
+    """A number that describes a spike train.
+
+    - `name`: as in tables and code; `words`: as people say it.
+    - `unit`, `meaning`: for the heads of tables; the unit is empty for pure numbers.
+    - `read`: takes it from [`dicjax.Features`][].
+    - `slack`: how far off it may always be, in its own unit, whatever the tolerance. A
+        mean number of spikes jumps when a spike is added to a burst.
+    """
+
+    name: str
+    words: str
+    unit: str
+    meaning: str
+    read: Callable[[Any], Any]
+    slack: float = 0.0
+
+
+class Pattern(NamedTuple):
+    """A firing pattern, and the features by which neurons that have it are compared."""
+
+    name: str
+    compared: tuple[Feature, ...]
+
+
+FEATURES = {
+    feature.name: feature
+    for feature in (
+        Feature(
+            "rate",
+            "firing rate",
+            "Hz",
+            "firing rate, 1000 / mean_isi",
+            lambda x: x.rate,
+        ),
+        Feature(
+            "mean_isi",
+            "mean ISI",
+            "ms",
+            "mean interspike interval",
+            lambda x: x.mean_isi,
+        ),
+        Feature(
+            "isi_quartile_1",
+            "1st quartile of ISIs",
+            "ms",
+            "first quartile of interspike intervals",
+            lambda x: x.isi_quartiles[..., 0],
+        ),
+        Feature(
+            "isi_median",
+            "median ISI",
+            "ms",
+            "median interspike interval",
+            lambda x: x.isi_quartiles[..., 1],
+        ),
+        Feature(
+            "isi_quartile_3",
+            "3rd quartile of ISIs",
+            "ms",
+            "third quartile of interspike intervals",
+            lambda x: x.isi_quartiles[..., 2],
+        ),
+        Feature(
+            "cv",
+            "CV of ISIs",
+            "",
+            "coefficient of variation of interspike intervals",
+            lambda x: x.cv,
+        ),
+        Feature(
+            "period",
+            "burst period",
+            "ms",
+            "burst period, onset to onset; empty if not bursting",
+            lambda x: x.period,
+        ),
+        Feature(
+            "intra_burst_isi",
+            "intra-burst ISI",
+            "ms",
+            "mean interspike interval within bursts",
+            lambda x: x.intra_burst_isi,
+        ),
+        Feature(
+            "spikes_per_burst",
+            "spikes per burst",
+            "",
+            "mean number of spikes in a burst",
+            lambda x: x.spikes_per_burst,
+            slack=0.5,
+        ),
+        Feature(
+            "duty_cycle",
+            "duty cycle",
+            "",
+            "share of the period from first to last spike of a burst",
+            lambda x: x.duty_cycle,
+        ),
+    )
+}
+
+
+def _pattern(name: str, *compared: str) -> Pattern:
+    return Pattern(name, tuple(FEATURES[feature] for feature in compared))
+
+
+PATTERNS = (
+    _pattern("silent"),
+    _pattern("tonic", "mean_isi"),
+    _pattern("bursting", "period", "intra_burst_isi", "spikes_per_burst"),
+    _pattern("irregular", "mean_isi", "isi_quartile_1", "isi_median", "isi_quartile_3"),
+)
+"""The firing patterns, in the order of their numbers in `Features.label`."""
+LABELS = tuple(pattern.name for pattern in PATTERNS)
+"""Names of the firing patterns, in the order of their numbers in `Features.label`."""
+SILENT, TONIC, BURSTING, IRREGULAR = range(len(PATTERNS))
+
+COMPARED = tuple(
+    dict.fromkeys(feature for pattern in PATTERNS for feature in pattern.compared)
+)
+"""Every feature that some pattern is compared by, once."""
+NUM_COMPARED = max(len(pattern.compared) for pattern in PATTERNS)
+
+
+def pattern_of(features: Any) -> Pattern:
+    """The firing pattern of one train."""
+    return PATTERNS[int(features.label)]
+
+
+def columns_of(label: int) -> tuple[int, ...]:
+    """Where the features that a pattern is compared by stand in `COMPARED`."""
+    return tuple(COMPARED.index(feature) for feature in PATTERNS[label].compared)

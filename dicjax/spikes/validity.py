@@ -6,79 +6,114 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from dicjax.spikes.features import Features, features_of
-from dicjax.spikes.patterns import BURSTING, IRREGULAR, SILENT
-from dicjax.spikes.trains import as_train, Scalar, SpikeTrain
+from dicjax.spikes.features import Features
+from dicjax.spikes.patterns import columns_of, COMPARED, LABELS, NUM_COMPARED
+from dicjax.spikes.trains import AnyArray, Scalar
+
+
+# For each pattern, where the features it is compared by stand in `COMPARED`; -1 where
+# it has fewer than others.
+COLUMNS = np.array(
+    [(*columns_of(i), *(-1,) * NUM_COMPARED)[:NUM_COMPARED] for i in range(len(LABELS))]
+)
+SLACK = np.array([feature.slack for feature in COMPARED])
+ROUNDING = 1e-5  # so that a count exactly at its limit is within
+LARGEST_SHARE = 0.99  # that a count may be lower
 
 
 @eqx.filter_jit
-def feature_errors(features: Features, target: Features) -> Float[Array, "*cells 3"]:
-    """Signed errors of members in the three features that the target's regime has.
+def feature_errors(features: Features, target: Features) -> Float[Array, "*cells 4"]:
+    """Signed errors in the features that the target's pattern is compared by.
 
-    Each is $\\ln(\\text{feature} / \\text{target})$ of: the mean ISI, for tonic targets
-    (and two zeros); burst period, intra-burst ISI and spikes per burst, for bursting
-    ones; mean ISI and its first and third quartile, for irregular ones. Silent targets
-    have nothing to miss.
+    Each is $\\ln(\\text{feature} / \\text{target})$: of the mean ISI for tonic targets;
+    of burst period, intra-burst ISI and spikes per burst for bursting ones; of the
+    mean ISI and the three quartiles of the ISI for irregular ones. Where a pattern has
+    fewer than four, the rest is zero. Silent targets have nothing to miss.
 
     **Arguments:**
 
-    - `features`: of members, as [`dicjax.spike_features`][] measures them.
-    - `target`: features of what they should fire like, one for all members or one for
+    - `features`: of neurons, as [`dicjax.spike_features`][] measures them.
+    - `target`: features of what they should fire like, one for all neurons or one for
         each.
 
     **Returns:**
 
-    Three errors of every member, nan where it lacks the feature.
+    Four errors of every neuron, nan where it lacks the feature.
     """
     target = _spread(target, features)
+    errors = _log_ratio(_compared(jnp, features), _compared(jnp, target))
+    return _of_pattern(jnp, errors, target, 0)
 
-    def coordinates(x):
-        bursts = (x.period, x.intra_burst_isi, x.spikes_per_burst)
-        others = (x.mean_isi, x.isi_quartiles[..., 0], x.isi_quartiles[..., 2])
-        bursts, others = jnp.stack(bursts, -1), jnp.stack(others, -1)
-        return jnp.where(target.label[..., None] == BURSTING, bursts, others)
 
-    errors = _log_ratio(coordinates(features), coordinates(target))
-    is_compared = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 1], [1, 1, 1]], dtype=bool)
-    return jnp.where(jnp.asarray(is_compared)[target.label], errors, 0)
+def error_limits(
+    errors: Float[AnyArray, "*cells 4"], target: Features, tolerance: float | Scalar
+) -> Float[AnyArray, "*cells 4"]:
+    """How far each error may be off, on the side on which it is.
+
+    That is $\\ln(1 + t)$ for a relative tolerance $t$. Spikes per burst may be off by
+    half a spike or by $t$ of the target, whichever is more, on either side.
+
+    **Arguments:**
+
+    - `errors`: as [`dicjax.feature_errors`][] gives them.
+    - `target`: as there; `tolerance`: how far a feature may be off, as a share.
+
+    **Returns:**
+
+    Limits with the shape of `errors`; on the host where these are, in float64.
+    """
+    xp = np if isinstance(errors, np.ndarray) else jnp
+    dtype = np.dtype(float) if xp is np else errors.dtype
+    values = _of_pattern(xp, _compared(xp, target), target, 1).astype(dtype)
+    slack = _of_pattern(xp, xp.asarray(SLACK, dtype), target, 0)
+    share = xp.maximum(xp.asarray(tolerance, dtype), slack / values)
+    # A count may be off by as much below as above, a time by as large a ratio.
+    below = -xp.log1p(-xp.minimum(share, LARGEST_SHARE))
+    limits = xp.where((slack > 0) & (errors < 0), below, xp.log1p(share))
+    limits = xp.where(slack > 0, limits * (1 + ROUNDING), limits)
+    return xp.broadcast_to(limits, errors.shape)
 
 
 @jax.jit
 def is_valid(
     features: Features, target: Features, tolerance: float | Scalar
 ) -> Bool[Array, "*cells"]:
-    """Whether members fire like the target, within the relative `tolerance` $t$.
+    """Whether neurons fire like the target, within the relative `tolerance` $t$.
 
     They have its label, and $|\\ln(\\text{feature} / \\text{target})| \\le \\ln(1 + t)$
-    for every feature of that regime: mean ISI (tonic); burst period and intra-burst
+    for every feature of that pattern: mean ISI (tonic); burst period and intra-burst
     ISI, with spikes per burst within $\\max(0.5, t n)$ (bursting); mean ISI and the
     three quartiles of the ISIs (irregular).
 
     **Arguments:**
 
-    - `features`: of members, as [`dicjax.spike_features`][] measures them.
-    - `target`: features of what they should fire like, one for all members or one for
+    - `features`: of neurons, as [`dicjax.spike_features`][] measures them.
+    - `target`: features of what they should fire like, one for all neurons or one for
         each.
     - `tolerance`: how far a feature may be off, as a share.
 
     **Returns:**
 
-    True for every member that does.
+    True for every neuron that does.
     """
     target = _spread(target, features)
-    tolerance = jnp.asarray(tolerance, features.rate.dtype)
-    limit = jnp.log1p(tolerance)
-    within = jnp.abs(feature_errors(features, target)) <= limit
-    quartiles = (jnp.asarray(x.isi_quartiles) for x in (features, target))
-    quartiles = jnp.abs(_log_ratio(*quartiles))
-    num_off = jnp.abs(features.spikes_per_burst - target.spikes_per_burst)
-    num_within = num_off <= jnp.maximum(0.5, tolerance * target.spikes_per_burst)
-    return (
-        (features.label == target.label)
-        & jnp.all(within[..., :2], axis=-1)
-        & jnp.where(target.label == BURSTING, num_within, within[..., 2])
-        & ((quartiles[..., 1] <= limit) | (target.label != IRREGULAR))
+    errors = feature_errors(features, target)
+    limits = error_limits(errors, target, tolerance)
+    return (features.label == target.label) & jnp.all(
+        jnp.abs(errors) <= limits, axis=-1
     )
+
+
+def _compared(xp, features: Features) -> Float[AnyArray, "*cells features"]:
+    return xp.stack([xp.asarray(x.read(features)) for x in COMPARED], axis=-1)
+
+
+def _of_pattern(xp, values: Float[AnyArray, "..."], target: Features, fill: int):
+    """Of values in the order of `COMPARED`, those that each target is compared by."""
+    columns = xp.asarray(COLUMNS)[xp.asarray(target.label)]
+    values = xp.broadcast_to(values, (*columns.shape[:-1], len(COMPARED)))
+    taken = xp.take_along_axis(values, xp.maximum(columns, 0), axis=-1)
+    return xp.where(columns >= 0, taken, xp.asarray(fill, values.dtype))
 
 
 def _spread(target: Features, features: Features) -> Features:
@@ -87,22 +122,8 @@ def _spread(target: Features, features: Features) -> Features:
     )
 
 
-def _log_ratio(x: Float[Array, "..."], target: Float[Array, "..."]):
+def _log_ratio(x: Float[AnyArray, "..."], target: Float[AnyArray, "..."]):
     # Masked before the logarithm, so that gradients of defined entries stay finite.
     defined = (x > 0) & (target > 0)
     ratio = jnp.where(defined, x, 1) / jnp.where(defined, target, 1)
     return jnp.where(defined, jnp.log(ratio), jnp.nan)
-
-
-def as_target(target: Features | SpikeTrain | Float[np.ndarray, " spikes"]) -> Features:
-    """Features of a target that may also be given as a train (ms).
-
-    Raises `ValueError` where there is nothing to fire like.
-    """
-    if not isinstance(target, Features):
-        target = features_of(as_train(target))
-    if int(target.label) == SILENT:
-        raise ValueError(
-            "The target is silent: there is nothing to fire like. Give one that fires."
-        )
-    return target

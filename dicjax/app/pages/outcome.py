@@ -14,9 +14,9 @@ from dicjax.app.pages.parts import card, cells, Notice, numbers, table, text
 from dicjax.app.recordings import seconds
 from dicjax.app.runs import Outcome
 from dicjax.app.theme import Look
-from dicjax.generation import grouped, Round
-from dicjax.output import COMPARED, compared, feature_rows, most_different
-from dicjax.spikes import LABELS
+from dicjax.generation import failure_words, grouped, Round
+from dicjax.output import compared, feature_rows, most_different
+from dicjax.spikes import LABELS, pattern_of
 
 
 def show(outcome: Outcome, look: Look, notes: Sequence[str]) -> None:
@@ -115,7 +115,7 @@ def _alerts(outcome: Outcome) -> list[str]:
     if num < asked and about["rounds"]:
         failures = about["rounds"][-1]["failures"].items()
         main = sorted((x for x in failures if x[1]), key=lambda x: -x[1])[:3]
-        why = ", ".join(f"{why} ({count})" for why, count in main)
+        why = ", ".join(f"{failure_words(why)} ({count})" for why, count in main)
         alerts.append(
             (f"Only {num} of {asked} members were found." if num else _NONE)
             + f" Most candidates failed because: {why}."
@@ -197,7 +197,7 @@ def _features(outcome: Outcome, look: Look) -> None:
     pairs = compared(target, features, tolerance)
     bands = [band for *_, band in pairs]
     is_whole = all(np.isfinite(ratio).any() for _, ratio, _ in pairs)
-    names = COMPARED[int(target.label)]
+    names = [feature.words for feature in pattern_of(target).compared]
     band_of = dict(zip(names, bands, strict=True))
     rows = []
     for row in feature_rows(target, features, outcome.shown):
@@ -267,7 +267,9 @@ def _candidates(outcome: Outcome, look: Look) -> None:
             key=lambda why: -int(np.sum(counts[why])),
         )
         if failed:
-            rows = [cells((why, f"{sum(counts[why])}")) for why in failed]
+            rows = [
+                cells((failure_words(why), f"{sum(counts[why])}")) for why in failed
+            ]
             table(
                 ("why candidates failed (first reason that applies)", "how many"), rows
             )

@@ -6,8 +6,6 @@ alone. Orange is what was recorded or follows from it, blue is what was simulate
 
 from dicjax.output.plots import style as style
 from dicjax.output.plots.activity import (
-    COMPARED as COMPARED,
-    FEATURES as FEATURES,
     plot_features as plot_features,
     plot_isis as plot_isis,
     plot_raster as plot_raster,

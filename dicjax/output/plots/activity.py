@@ -1,8 +1,7 @@
 """What the recording and the members do: spikes, intervals, potentials, features."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Float
@@ -29,40 +28,14 @@ from dicjax.output.plots.style import (
 from dicjax.spikes import (
     BURSTING,
     Features,
-    IRREGULAR,
+    NUM_COMPARED,
     pad_trains,
-    SILENT,
     spike_features,
     SPIKE_UP,
     SpikeTrain,
-    TONIC,
+    Target,
 )
 
-
-# Features by the name and unit that people read, and those that decide in each regime.
-FEATURES: dict[str, tuple[str, Callable[[Features], Any]]] = {
-    "firing rate": ("Hz", lambda x: x.rate),
-    "mean ISI": ("ms", lambda x: x.mean_isi),
-    "1st quartile of ISIs": ("ms", lambda x: x.isi_quartiles[..., 0]),
-    "median ISI": ("ms", lambda x: x.isi_quartiles[..., 1]),
-    "3rd quartile of ISIs": ("ms", lambda x: x.isi_quartiles[..., 2]),
-    "CV of ISIs": ("", lambda x: x.cv),
-    "burst period": ("ms", lambda x: x.period),
-    "intra-burst ISI": ("ms", lambda x: x.intra_burst_isi),
-    "spikes per burst": ("", lambda x: x.spikes_per_burst),
-    "duty cycle": ("", lambda x: x.duty_cycle),
-}
-COMPARED = {
-    SILENT: (),
-    TONIC: ("mean ISI",),
-    BURSTING: ("burst period", "intra-burst ISI", "spikes per burst"),
-    IRREGULAR: (
-        "mean ISI",
-        "1st quartile of ISIs",
-        "median ISI",
-        "3rd quartile of ISIs",
-    ),
-}
 
 Trains = Float[ArrayLike, "cells spikes"]
 
@@ -321,15 +294,14 @@ def shares_of(isi: np.ndarray, edges: np.ndarray) -> np.ndarray:
 def compared(target: Features, features: Features, tolerance: float):
     """Name, member / recording and tolerated band of every feature that decides."""
     rows = []
-    for name in COMPARED[int(target.label)]:
-        unit, read = FEATURES[name]
-        recorded = float(read(target))
-        band = (1 / (1 + tolerance), 1 + tolerance)
-        if name == "spikes per burst":
-            off = max(tolerance, 0.5 / recorded)
-            band = (1 - off, 1 + off)
-        ratio = np.asarray(read(features), np.float64) / recorded
-        rows.append((f"{name}\n{short(recorded)} {unit}".rstrip(), ratio, band))
+    wanted = Target(target, tolerance)
+    sides = np.array([[-1.0] * NUM_COMPARED, [1.0] * NUM_COMPARED])
+    bands = np.exp(sides * np.asarray(wanted.limits(sides)))
+    for feature, band in zip(wanted.pattern.compared, bands.T, strict=False):
+        recorded = float(feature.read(target))
+        ratio = np.asarray(feature.read(features), np.float64) / recorded
+        name = f"{feature.words}\n{short(recorded)} {feature.unit}".rstrip()
+        rows.append((name, ratio, tuple(band)))
     if not rows:
         raise ValueError(
             "A silent recording has no features to compare members with: choose one "

@@ -14,5 +14,4 @@ from dicjax.populations.explanation.maps import (
 from dicjax.populations.explanation.sloppiness import (
     Identifiability as Identifiability,
     identifiability as identifiability,
-    SLOPED as SLOPED,
 )

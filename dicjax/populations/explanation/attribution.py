@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from dicjax._core import check_conductances
+from dicjax._core import check_conductances, listed, spread
 from dicjax.dics import normaliser, sensitivity
 from dicjax.neurons import Neuron
-from dicjax.populations.explanation.words import listed, spread
 
 
 DICS = ("g_f", "g_s", "g_u")

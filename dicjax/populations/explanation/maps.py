@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from dicjax._core import listed, short
 from dicjax.dics import compensate, OK, Population
 from dicjax.neurons import Neuron
 from dicjax.populations.evaluation import simulate_by_recipe
-from dicjax.populations.explanation.words import listed, short
 from dicjax.spikes import AnyArray, BURSTING, Features, LABELS, SILENT, spike_features
 
 

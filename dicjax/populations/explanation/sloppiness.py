@@ -6,17 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dicjax.populations.explanation.words import listed
-from dicjax.spikes import BURSTING, IRREGULAR, SILENT, TONIC
+from dicjax._core import listed
 
 
-# What slopes of features are of, by the pattern of the target, as in `feature_errors`.
-SLOPED = {
-    SILENT: (),
-    TONIC: ("mean ISI",),
-    BURSTING: ("burst period", "intra-burst ISI", "spikes per burst"),
-    IRREGULAR: ("mean ISI", "1st quartile of ISIs", "3rd quartile of ISIs"),
-}
 NAMED = 0.35  # of the largest loading: what a channel needs to be named
 NUM_NAMED = 4  # channels that a direction is named by at most
 NUM_STIFF, NUM_SLOPPY = 2, 3  # directions that are told in words

@@ -1,0 +1,89 @@
+"""What neurons should fire like, and how nearly."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from dicjax.spikes.features import Features, features_of, TIMES
+from dicjax.spikes.patterns import Pattern, pattern_of, SILENT
+from dicjax.spikes.trains import AnyArray, as_train, SpikeTrain
+from dicjax.spikes.validity import error_limits, feature_errors, is_valid
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Target:
+    """What neurons should fire like, and how nearly.
+
+    - `features`: of one train, as scalars.
+    - `tolerance`: how far each feature may be off, as a share.
+    - `train`: the spike train that they were measured on, if there is one.
+    """
+
+    features: Features
+    tolerance: float = 0.10
+    train: SpikeTrain | None = None
+
+    @property
+    def label(self) -> int:
+        """The number of its firing pattern."""
+        return int(self.features.label)
+
+    @property
+    def pattern(self) -> Pattern:
+        """Its firing pattern."""
+        return pattern_of(self.features)
+
+    def errors(self, features: Features) -> Float[Array, "*cells 4"]:
+        """How far neurons are off; see [`dicjax.feature_errors`][]."""
+        return feature_errors(features, self.features)
+
+    def limits(
+        self, errors: Float[Array | np.ndarray, "*cells 4"]
+    ) -> Float[AnyArray, "*cells 4"]:
+        """How far each error may be off, on the side on which it is."""
+        return error_limits(errors, self.features, self.tolerance)
+
+    def at_pace(self, faster: float) -> "Target":
+        """The same activity with all its times divided by a factor."""
+        by_time = {"rate": self.features.rate * np.asarray(faster)}
+        for name in TIMES:
+            by_time[name] = getattr(self.features, name) / np.asarray(faster)
+        features = dataclasses.replace(self.features, **by_time)
+        return dataclasses.replace(self, features=features)
+
+    def is_valid(self, features: Features) -> Bool[Array, "*cells"]:
+        """Which neurons fire like it; see [`dicjax.is_valid`][]."""
+        return is_valid(features, self.features, self.tolerance)
+
+
+def as_target(
+    target: "Target | Features | SpikeTrain | Float[np.ndarray, ' spikes']",
+    tolerance: float = 0.10,
+) -> Target:
+    """A target, whatever it is given as.
+
+    **Arguments:**
+
+    - `target`: spike times in ms, features of one train, or a `Target`, which keeps its
+        own tolerance.
+    - `tolerance`: how far each feature may be off, as a share.
+
+    **Raises:**
+
+    - `ValueError`: if the tolerance does not lie between 0 and 1, or if the target is
+        silent, so that there is nothing to fire like.
+    """
+    if isinstance(target, Target):
+        return target
+    if not 0 < tolerance < 1:
+        raise ValueError(f"`tolerance` must lie between 0 and 1, got {tolerance}.")
+    train = None
+    if not isinstance(target, Features):
+        train = as_train(target)
+        target = features_of(train)
+    if int(target.label) == SILENT:
+        raise ValueError(
+            "The target is silent: there is nothing to fire like. Give one that fires."
+        )
+    return Target(target, tolerance, train)

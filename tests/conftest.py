@@ -1,6 +1,7 @@
 import gc
 import os
 import pathlib
+import tempfile
 
 import hypothesis
 import jax
@@ -10,6 +11,12 @@ import pytest
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Programs that several files or workers need are compiled by the first of them.
+CACHE = pathlib.Path(tempfile.gettempdir()) / "dicjax-tests"
+jax.config.update("jax_compilation_cache_dir", str(CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+jax.config.update("jax_compilation_cache_max_size", 1 << 30)  # bytes
 
 # The first example of a test pays for its compilation, so no deadline.
 hypothesis.settings.register_profile(

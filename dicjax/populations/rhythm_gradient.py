@@ -25,8 +25,14 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from dicjax._core import solve
 from dicjax.neurons import Neuron, State
-from dicjax.simulation import LONGEST, next_step, relax_gates, relax_membrane
-from dicjax.spikes import SPIKE_DOWN, SPIKE_UP
+from dicjax.simulation import (
+    detect_spike,
+    LONGEST,
+    next_step,
+    relax_gates,
+    relax_membrane,
+)
+from dicjax.spikes import crossing_part, SPIKE_UP
 
 
 BATCHES = (32, 256)  # numbers of cells that are compiled for
@@ -67,7 +73,7 @@ class _Flight(eqx.Module):
     y: State
     t: Float[Array, ""]
     h: Float[Array, ""]
-    armed: Bool[Array, ""]  # has been below, so that the next rise is a spike
+    pending: Float[Array, ""]  # ms, a spike that has not fallen yet; else infinite
     at: State  # at the latest spike
     spike: Float[Array, ""]  # its time, ms
     before: Float[Array, ""]  # the time of the one before
@@ -179,7 +185,7 @@ def _flattened(neuron: Neuron, y: State):
 
 def _settled(neuron, g, settle, period, onset_isi, dt, current) -> State:
     """The state at the first onset of a cycle after `settle` ms."""
-    flight = _start(neuron.initial_state(), dt, armed=True)
+    flight = _start(neuron.initial_state(), dt, pending=jnp.inf)
     limit = settle + 5 * period
 
     def wanting(flight):
@@ -194,7 +200,7 @@ def _settled(neuron, g, settle, period, onset_isi, dt, current) -> State:
 
 def _flown(neuron, g, start, num_spikes, limit, dt, current) -> _Flight:
     """A flight of `num_spikes` spikes from one on, or of `limit` ms."""
-    flight = _start(start, dt, armed=False)
+    flight = _start(start, dt, pending=0.0)
     return jax.lax.while_loop(
         lambda x: (x.count < num_spikes) & (x.t < limit),
         lambda x: _step(neuron, g, x, dt, current),
@@ -202,13 +208,13 @@ def _flown(neuron, g, start, num_spikes, limit, dt, current) -> _Flight:
     )
 
 
-def _start(y: State, dt, *, armed: bool) -> _Flight:
+def _start(y: State, dt, *, pending: float) -> _Flight:
     zero = jnp.zeros_like(y.V)
     return _Flight(
         y=y,
         t=zero,
         h=jnp.broadcast_to(dt / 4, y.V.shape),
-        armed=jnp.full(y.V.shape, armed),
+        pending=jnp.full_like(y.V, pending),
         at=y,
         spike=zero,
         before=zero,
@@ -221,18 +227,19 @@ def _step(neuron: Neuron, g: PyTree, flight: _Flight, dt, current) -> _Flight:
     y = relax_gates(neuron, old, h / 2)
     y = relax_membrane(neuron, y, g, h, current)
     y = relax_gates(neuron, y, h / 2)
-    rises = flight.armed & (old.V < SPIKE_UP) & (y.V >= SPIKE_UP)
-    share = (SPIKE_UP - old.V) / jnp.where(rises, y.V - old.V, 1)
-    spike = flight.t + share * h
-    pick = lambda new, old: jnp.where(rises, new, old)
-    there = jax.tree.map(lambda a, b: a + share * (b - a), old, y)
+    pending, _, _ = detect_spike(old.V, y.V, flight.t, h, flight.pending)
+    # A cycle begins at a crossing, before the spike is confirmed.
+    crosses = jnp.isinf(flight.pending) & jnp.isfinite(pending)
+    part = crossing_part(old.V, jnp.where(crosses, y.V, old.V + 1))
+    pick = lambda new, old: jnp.where(crosses, new, old)
+    crossing = jax.tree.map(lambda a, b: a + part * (b - a), old, y)
     return _Flight(
         y=y,
         t=flight.t + h,
         h=next_step(y.V - old.V, h, dt, LONGEST * dt),
-        armed=(flight.armed & ~rises) | (y.V < SPIKE_DOWN),
-        at=jax.tree.map(pick, there, flight.at),
-        spike=pick(spike, flight.spike),
+        pending=pending,
+        at=jax.tree.map(pick, crossing, flight.at),
+        spike=pick(flight.t + part * h, flight.spike),
         before=pick(flight.spike, flight.before),
-        count=flight.count + rises.astype(flight.count.dtype),
+        count=flight.count + crosses.astype(flight.count.dtype),
     )

@@ -8,14 +8,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from dicjax.neurons import Neuron, State
 from dicjax.simulation.lanes import start
 from dicjax.simulation.scheduler import Job
 from dicjax.simulation.solvers import Membrane
 from dicjax.simulation.stimulus import AbstractStimulus, cell_axes, for_members
-from dicjax.spikes import SPIKE_DOWN, SPIKE_UP
+from dicjax.spikes import list_spikes
 
 
 STRETCH = 50.0  # ms between reports of progress
@@ -37,7 +37,7 @@ def solve(
     finer = 1 if job.every is None else math.ceil(job.every / SAMPLED - 1e-9)
     every = SAMPLED if job.every is None else job.every / finer
     ts, V = _sampled(job, every, solver, tolerance, on_progress)
-    cells, times = spikes_in(ts, V)
+    cells, times = list_spikes(ts, V)
     job.add_spikes(cells, times)
     job.finite[:] = np.isfinite(V).all(axis=1)
     if job.V is not None:
@@ -118,27 +118,3 @@ def _current(stimulus: AbstractStimulus, t: Float[Array, ""]) -> Float[Array, ""
     whole = jnp.floor(t)
     prepared = stimulus.prepare(whole.astype(jnp.int32), INSTANT)
     return stimulus.average(prepared, t - whole, jnp.asarray(INSTANT, t.dtype))
-
-
-def spikes_in(
-    ts: Float[np.ndarray, " times"], V: Float[np.ndarray, "cells times"]
-) -> tuple[Int[np.ndarray, " spikes"], Float[np.ndarray, " spikes"]]:
-    """Cells and times (ms) of the spikes in sampled potentials, in order of time.
-
-    Spikes are what they are to [`dicjax.simulate`][]: upward crossings of 10 mV, timed
-    by linear interpolation, and confirmed by a fall below 0 mV.
-    """
-    rises = (V[:, :-1] < SPIKE_UP) & (V[:, 1:] >= SPIKE_UP)
-    falls = (V[:, :-1] >= SPIKE_DOWN) & (V[:, 1:] < SPIKE_DOWN)
-    cell, at = np.nonzero(rises | falls)
-    rise = rises[cell, at]
-    # Of a cell's rises between two falls only the first is a spike.
-    first = rise & np.append(True, ~rise[:-1] | (cell[1:] != cell[:-1]))
-    # Those after the last fall of a cell are not over yet.
-    order = np.arange(len(cell))
-    last_fall = np.full(len(V), -1)
-    np.maximum.at(last_fall, cell[~rise], order[~rise])
-    spike = first & (order < last_fall[cell])
-    cell, at = cell[spike], at[spike]
-    part = (SPIKE_UP - V[cell, at]) / (V[cell, at + 1] - V[cell, at])
-    return cell, ts[at] + part * (ts[at + 1] - ts[at])

@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped, UInt16
 
 from dicjax.neurons import Neuron, State
+from dicjax.simulation.detection import detect_spike
 from dicjax.simulation.integrator import LONGEST, next_step, relax_gates, relax_membrane
 from dicjax.simulation.stimulus import AbstractStimulus, cell_axes
-from dicjax.spikes import SPIKE_DOWN, SPIKE_UP
 
 
 BURST = 16  # steps in which a cell fires at most once
@@ -142,20 +142,17 @@ def _step(
     y = relax_gates(neuron, lane.y, (lane.h + h) / 2)
     y = relax_membrane(neuron, y, g, h, I)
     after = fence(y.V)
-    dV = after - before
-    up = (before < SPIKE_UP) & (after >= SPIKE_UP) & jnp.isinf(lane.pending)
-    pending = jnp.where(up, lane.t + h * (SPIKE_UP - before) / dV, lane.pending)
-    confirmed = (after < SPIKE_DOWN) & jnp.isfinite(pending)
+    pending, is_confirmed, time = detect_spike(before, after, lane.t, h, lane.pending)
     lane = Lanes(
         y=State(V=after, gates=y.gates, Ca=y.Ca),
         whole=lane.whole,
         t=lane.t + h,
         h=h,
-        next_h=next_step(dV, h, steps.dt, steps.longest),
-        pending=jnp.where(confirmed, jnp.inf, pending),
-        lost=lane.lost | (confirmed & jnp.isfinite(spike)),
+        next_h=next_step(after - before, h, steps.dt, steps.longest),
+        pending=pending,
+        lost=lane.lost | (is_confirmed & jnp.isfinite(spike)),
     )
-    return lane, jnp.where(confirmed, pending, spike)
+    return lane, jnp.where(is_confirmed, time, spike)
 
 
 class Compiled:

@@ -9,14 +9,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from dicjax.spikes.trains import SPIKE_DOWN, SPIKE_UP
+from dicjax.spikes.detection import find_spikes, SPIKE_DOWN
 
 
 ONSET = 10.0  # mV/ms; where a spike begins
 BEFORE, AFTER = 4.0, 8.0  # ms around a spike in which its shape is looked for
 LATE = 0.1  # part of a step, at its end, over which the potential is steady
 
-Trace = Float[Array, " times"]
 Scalar = Float[Array, ""]
 
 
@@ -97,13 +96,8 @@ def _response_of_one(V, every, start, stop, max_spikes):
     dtype = V.dtype
     t = jnp.arange(len(V), dtype=dtype) * jnp.asarray(every, dtype)
     within = (t >= start) & (t < stop)
-    is_spike = _spikes(V) & within[1:]
-    (index,) = jnp.nonzero(is_spike, size=max_spikes, fill_value=-1)
-    has = index >= 0
-    rise = V[index + 1] - V[index]
-    part = (SPIKE_UP - V[index]) / jnp.where(has, rise, 1)
-    times = (index.astype(dtype) + part) * jnp.asarray(every, dtype)
-    times = jnp.where(has, times, jnp.inf)
+    spikes = find_spikes(V, every, max_spikes=max_spikes, within=within[1:])
+    index, times, has = spikes.index, spikes.times, spikes.index >= 0
     shape = jax.vmap(lambda i: _shape(V, i, every))(index)
     height, width = (_mean(x, has & jnp.isfinite(x)) for x in shape)
     intervals = times[1:] - times[:-1]
@@ -113,7 +107,7 @@ def _response_of_one(V, every, start, stop, max_spikes):
     rest, steady, lowest = _levels(V, t, start, stop, within)
     away, is_below = rest - lowest, steady < rest
     return StepResponse(
-        num_spikes=jnp.sum(is_spike),
+        num_spikes=spikes.num,
         rate=jnp.where(jnp.isnan(mean_interval), 0, 1000 / mean_interval),
         latency=jnp.where(has[0], times[0] - start, jnp.nan),
         adaptation=_mean(change, between[1:]),
@@ -126,18 +120,6 @@ def _response_of_one(V, every, start, stop, max_spikes):
             is_below, (steady - lowest) / jnp.where(is_below, away, 1), jnp.nan
         ),
     )
-
-
-def _spikes(V: Trace) -> Bool[Array, " steps"]:
-    """Whether a spike crosses between a sample and the next."""
-    i = jnp.arange(len(V))
-    crosses = (V[:-1] < SPIKE_UP) & (V[1:] >= SPIKE_UP)
-    below = jnp.where(V < SPIKE_DOWN, i, -1)
-    last_below = jax.lax.cummax(below)[:-1]
-    crossed = jax.lax.cummax(jnp.where(crosses, i[:-1], -1))
-    before = jnp.concatenate([jnp.full((1,), -1, i.dtype), crossed[:-1]])
-    fresh = (before < 0) | (before < last_below)
-    return crosses & fresh & (i[:-1] < jnp.max(below))
 
 
 def _shape(V, index, every):

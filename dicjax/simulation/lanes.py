@@ -36,27 +36,29 @@ class Lanes(eqx.Module):
     lost: Bool[Array, "*lanes"]  # a spike in the same burst as another
 
 
-class Steps(eqx.Module):
-    """How steps are chosen: `dt`, and the longest step, in ms."""
+class StepSizes(eqx.Module):
+    """What time steps are chosen by: `dt` and the longest step, in ms."""
 
     dt: Float[Array, ""]
     longest: Float[Array, ""]
 
 
-class Start(eqx.Module):
+class InitialConditions(eqx.Module):
     """Where lanes start: potential (mV) and calcium (µM)."""
 
     V: Float[Array, " lanes"]
     Ca: Float[Array, " lanes"]
 
 
-def start(neuron: Neuron, begin: Start, steps: Steps) -> Lanes:
+def initial_lanes(
+    neuron: Neuron, initial: InitialConditions, step_sizes: StepSizes
+) -> Lanes:
     """Lanes at time zero."""
     # Gates start in equilibrium, where half a step back changes nothing.
-    num_lanes, dtype = len(begin.V), steps.dt.dtype
+    num_lanes, dtype = len(initial.V), step_sizes.dt.dtype
     fill = lambda x: jnp.full(num_lanes, x, dtype)
-    first = jnp.minimum(steps.dt, steps.longest)
-    y = jax.vmap(neuron.initial_state)(begin.V, begin.Ca)
+    first = jnp.minimum(step_sizes.dt, step_sizes.longest)
+    y = jax.vmap(neuron.initial_state)(initial.V, initial.Ca)
     return Lanes(
         y=jax.tree.map(lambda x: jnp.broadcast_to(x, (num_lanes,)).astype(dtype), y),
         whole=jnp.zeros(num_lanes, jnp.int32),
@@ -68,16 +70,16 @@ def start(neuron: Neuron, begin: Start, steps: Steps) -> Lanes:
     )
 
 
-def renewed(
+def restarted(
     neuron: Neuron,
     lanes: Lanes,
-    steps: Steps,
-    fresh: Bool[Array, " lanes"],
-    begin: Start,
+    step_sizes: StepSizes,
+    is_fresh: Bool[Array, " lanes"],
+    initial: InitialConditions,
 ) -> Lanes:
-    """The same lanes, those that are `fresh` back at time zero."""
-    new = start(neuron, begin, steps)
-    return jax.tree.map(lambda new, old: jnp.where(fresh, new, old), new, lanes)
+    """The same lanes, those that are `is_fresh` back at time zero."""
+    new = initial_lanes(neuron, initial, step_sizes)
+    return jax.tree.map(lambda new, old: jnp.where(is_fresh, new, old), new, lanes)
 
 
 def burst(
@@ -85,7 +87,7 @@ def burst(
     lane: Lanes,
     g: PyTree,
     stimulus: AbstractStimulus | None,
-    steps: Steps,
+    step_sizes: StepSizes,
     *,
     record: bool = False,
     fence: Callable[[Array], Array] = jax.lax.optimization_barrier,
@@ -106,7 +108,7 @@ def burst(
         I = None
         if stimulus is not None:
             I = stimulus.average(prepared, lane.t, lane.next_h)
-        lane, spike = _step(neuron, lane, spike, g, I, steps, fence)
+        lane, spike = _step(neuron, lane, spike, g, I, step_sizes, fence)
         if trace is not None:
             trace = (trace[0].at[j].set(lane.t), trace[1].at[j].set(lane.y.V))
         return lane, spike, trace
@@ -134,7 +136,7 @@ def _step(
     spike: Float[Array, ""],
     g: PyTree,
     I: Float[Array, ""] | None,
-    steps: Steps,
+    step_sizes: StepSizes,
     fence: Callable[[Array], Array],
 ) -> tuple[Lanes, Float[Array, ""]]:
     """One time step of one lane, with the spike it may have completed."""
@@ -148,14 +150,14 @@ def _step(
         whole=lane.whole,
         t=lane.t + h,
         h=h,
-        next_h=next_step(after - before, h, steps.dt, steps.longest),
+        next_h=next_step(after - before, h, step_sizes.dt, step_sizes.longest),
         pending=pending,
         lost=lane.lost | (is_confirmed & jnp.isfinite(spike)),
     )
     return lane, jnp.where(is_confirmed, time, spike)
 
 
-class Compiled:
+class CompiledNeuron:
     """A neuron whose numbers become part of the program, which is then a fifth faster.
 
     Equal neurons share a program.
@@ -182,13 +184,13 @@ class Compiled:
         return all(leaf.ndim == 0 for leaf in self._leaves)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Compiled) and self._key == other._key
+        return isinstance(other, CompiledNeuron) and self._key == other._key
 
     def __hash__(self) -> int:
         return hash(self._key)
 
 
-class Progress(eqx.Module):
+class DispatchOutput(eqx.Module):
     """What a dispatch gave; only the first `count` rows hold anything.
 
     - `spikes`: later ones below, or inf, in ms after a time that lies ...
@@ -206,60 +208,60 @@ class Progress(eqx.Module):
 
 @functools.partial(
     jax.jit,
-    static_argnames=("program", "num_bursts", "record"),
+    static_argnames=("compiled", "num_bursts", "record"),
     # A third faster where the processor has such vectors, and ignored where not.
     compiler_options={"xla_cpu_prefer_vector_width": 512},
 )
 def dispatch(
-    program: Compiled,
+    compiled: CompiledNeuron,
     lanes: Lanes,
     g: Float[Array, "lanes channels"],
     stimulus: AbstractStimulus | None,
-    steps: Steps,
+    step_sizes: StepSizes,
     until: Int[Array, ""],
     busy: Bool[Array, " lanes"],
-    fresh: Bool[Array, " lanes"],
-    begin: Start,
+    is_fresh: Bool[Array, " lanes"],
+    initial: InitialConditions,
     num_bursts: int,
     record: bool,
-) -> tuple[Lanes, Progress]:
+) -> tuple[Lanes, DispatchOutput]:
     """Up to `num_bursts` bursts, until all `busy` lanes have reached `until` ms.
 
-    Lanes that are `fresh` start over.
+    Lanes that are `is_fresh` start over.
     """
-    neuron = program.neuron
-    lanes = renewed(neuron, lanes, steps, fresh, begin)
+    neuron = compiled.neuron
+    lanes = restarted(neuron, lanes, step_sizes, is_fresh, initial)
     began = lanes.whole
     # As separate scalars the conductances vectorise over lanes like the state.
     columns = tuple(g.T)
     axes = (0, 0, None if stimulus is None else cell_axes(stimulus))
     one = lambda lane, g, stimulus: burst(
-        neuron, lane, g, stimulus, steps, record=record
+        neuron, lane, g, stimulus, step_sizes, record=record
     )
     all_lanes = jax.vmap(one, axes)
 
     def wanting(val):
-        lanes, progress = val
-        return (progress.count < num_bursts) & (busy & ~finished(lanes, until)).any()
+        lanes, output = val
+        return (output.count < num_bursts) & (busy & ~finished(lanes, until)).any()
 
     def advance(val):
-        lanes, progress = val
+        lanes, output = val
         gone = lanes.whole - began
         lanes, spikes, trace = all_lanes(lanes, columns, stimulus)
-        i = progress.count
-        times, V = progress.times, progress.V
+        i = output.count
+        times, V = output.times, output.V
         if trace is not None and times is not None and V is not None:
             times = times.at[i].set(trace[0] + gone.astype(lanes.t.dtype)[:, None])
             V = V.at[i].set(trace[1])
-        spikes = progress.spikes.at[i].set(spikes)
-        ahead = progress.ahead.at[i].set(gone.astype(jnp.uint16))
-        return lanes, Progress(i + 1, spikes, ahead, times, V)
+        spikes = output.spikes.at[i].set(spikes)
+        ahead = output.ahead.at[i].set(gone.astype(jnp.uint16))
+        return lanes, DispatchOutput(i + 1, spikes, ahead, times, V)
 
     rows = (num_bursts, len(g))
     trace = jnp.zeros((*rows, BURST), g.dtype) if record else None
     nothing, none = jnp.full(rows, jnp.inf, g.dtype), jnp.zeros(rows, jnp.uint16)
-    progress = Progress(jnp.zeros((), jnp.int32), nothing, none, trace, trace)
-    return jax.lax.while_loop(wanting, advance, (lanes, progress))
+    output = DispatchOutput(jnp.zeros((), jnp.int32), nothing, none, trace, trace)
+    return jax.lax.while_loop(wanting, advance, (lanes, output))
 
 
 def finished(lanes: Lanes, until: Int[Array, ""]) -> Bool[Array, " lanes"]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Literal, TYPE_CHECKING
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Float, Int
@@ -17,7 +18,8 @@ from dicjax._core import (
     check_stimulus,
 )
 from dicjax.neurons import Neuron
-from dicjax.simulation.scheduler import Job
+from dicjax.simulation import scheduler
+from dicjax.simulation.problem import Problem, saved_samples, Solution
 from dicjax.simulation.stimulus import AbstractStimulus, per_cell
 
 
@@ -113,27 +115,57 @@ def simulate(
     shape = g.shape[:-1]
     if stimulus is not None:
         stimulus = per_cell(stimulus, shape)
-    every = save_every if save == "traces" else None
-    flat = g.reshape(-1, g.shape[-1])
     V0 = np.asarray(neuron.initial_V if V0 is None else V0)
     Ca0 = np.asarray(neuron.initial_Ca if Ca0 is None else Ca0)
     check_start(V0, Ca0)
-    starts = [np.broadcast_to(x, shape).reshape(-1) for x in (V0, Ca0)]
-    job = Job(neuron, flat, duration, discard, dt, stimulus, every, max_spikes, *starts)
+    problem = _problem(
+        neuron,
+        g,
+        (V0, Ca0),
+        (duration, discard, dt),
+        stimulus,
+        save_every if save == "traces" else None,
+        max_spikes,
+    )
     if solver is None:
-        job.run(on_progress)
+        solution = scheduler.solve(problem, on_progress)
     else:
-        from dicjax.simulation.diffrax_backend import (
-            solve,  # loads diffrax, which most never need
-        )
+        # Loads diffrax, which most never need.
+        from dicjax.simulation import diffrax_backend
 
-        solve(job, solver, tolerance, on_progress)
-    rows, num_spikes = job.spikes.rows, job.spikes.num
+        solution = diffrax_backend.solve(problem, solver, tolerance, on_progress)
+    return _run(problem, solution, shape)
+
+
+def _problem(neuron, g, initial, times, stimulus, save_every, max_spikes) -> Problem:
+    """The problem, in the precision of `g`."""
+    dtype, cells = g.dtype, g.shape[:-1]
+    cast = lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x
+    V0, Ca0 = (np.broadcast_to(x, cells).reshape(-1).astype(dtype) for x in initial)
+    return Problem(
+        neuron.with_dtype(dtype),
+        g.reshape(-1, g.shape[-1]),
+        V0,
+        Ca0,
+        *times,
+        stimulus=jax.tree.map(cast, stimulus),
+        save_every=save_every,
+        max_spikes=max_spikes,
+    )
+
+
+def _run(problem: Problem, solution: Solution, shape: tuple[int, ...]) -> Run:
+    """The solution, with the leading axes of the population."""
+    num_spikes, room = solution.num_spikes, solution.spike_times.shape[1]
+    ts = V = None
+    if solution.V is not None:
+        ts = problem.save_every * np.asarray(saved_samples(problem), int)
+        V = solution.V.reshape(*shape, -1)
     return Run(
-        spike_times=rows.reshape(*shape, -1),
+        spike_times=solution.spike_times.reshape(*shape, -1),
         num_spikes=num_spikes.reshape(shape),
-        succeeded=(job.finite & ~job.lost).reshape(shape),
-        overflowed=(job.lost | (num_spikes > rows.shape[1])).reshape(shape),
-        ts=job.ts,
-        V=None if job.V is None else job.V.reshape(*shape, -1),
+        succeeded=(solution.is_finite & ~solution.has_lost).reshape(shape),
+        overflowed=(solution.has_lost | (num_spikes > room)).reshape(shape),
+        ts=ts,
+        V=V,
     )

@@ -8,6 +8,11 @@ from dicjax._core.advice import (
     in_words as in_words,
     Remedy as Remedy,
 )
+from dicjax._core.arrays import (
+    optional as optional,
+    strong as strong,
+    strong_pair as strong_pair,
+)
 from dicjax._core.checkpoint_format import (
     check_files as check_files,
     checkpointer as checkpointer,

@@ -243,7 +243,7 @@ class MarkovChannel(AbstractChannel):
 
     def steady_states(self, V: States, Ca: Float[Array, ""]) -> States:
         """States in equilibrium."""
-        return self._equilibrium(self._rates(V[0], Ca))
+        return _equilibrium(self._rates(V[0], Ca), self.num_states)
 
     def time_constants(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> States:
         """The time constant it is counted with, in ms."""
@@ -305,27 +305,6 @@ class MarkovChannel(AbstractChannel):
             _add(change, (j, 0), rate * x[i])
         return tuple(change[i, 0] for i in range(1, len(x)))
 
-    def _equilibrium(self, rates: Entries) -> States:
-        # Grassmann, Taksar & Heyman (1985): elimination without a subtraction, so that
-        # no occupancy loses its digits however small it is.
-        q = dict(rates)
-        for k in range(self.num_states, 0, -1):
-            into = [i for i in range(k) if (i, k) in q]
-            out = [j for j in range(k) if (k, j) in q]
-            leaving = _sum([q[k, j] for j in out])
-            for i in into:
-                q[i, k] = q[i, k] / leaving
-                for j in out:
-                    if i != j:
-                        _add(q, (i, j), q[i, k] * q[k, j])
-        weights = [jnp.ones_like(next(iter(rates.values())))]
-        for k in range(1, self.num_states + 1):
-            weights.append(
-                _sum([weights[i] * q[i, k] for i in range(k) if (i, k) in q])
-            )
-        total = _sum(weights)
-        return tuple(weight / total for weight in weights[1:])
-
     def _generator(self, rates: Entries) -> Entries:
         """The matrix that moves deviations of all states but the first."""
         A: Entries = {}
@@ -338,6 +317,27 @@ class MarkovChannel(AbstractChannel):
                 if j != 0:
                     _add(A, (j - 1, k - 1), share)
         return A
+
+
+def _equilibrium(rates: Entries, num_states: int) -> States:
+    """Occupancies in equilibrium of all states but the first."""
+    # Grassmann, Taksar & Heyman (1985): elimination without a subtraction, so that
+    # no occupancy loses its digits however small it is.
+    q = dict(rates)
+    for k in range(num_states, 0, -1):
+        into = [i for i in range(k) if (i, k) in q]
+        out = [j for j in range(k) if (k, j) in q]
+        leaving = _sum([q[k, j] for j in out])
+        for i in into:
+            q[i, k] = q[i, k] / leaving
+            for j in out:
+                if i != j:
+                    _add(q, (i, j), q[i, k] * q[k, j])
+    weights = [jnp.ones_like(next(iter(rates.values())))]
+    for k in range(1, num_states + 1):
+        weights.append(_sum([weights[i] * q[i, k] for i in range(k) if (i, k) in q]))
+    total = _sum(weights)
+    return tuple(weight / total for weight in weights[1:])
 
 
 def _add(entries: Entries, at: tuple[int, int], value: Float[Array, ""]) -> None:

@@ -1,33 +1,16 @@
 """Curves of voltage and calcium, and the gates made of them."""
 
 from abc import abstractmethod
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dicjax._core import optional, strong, strong_pair
+
 
 BOLTZMANN = 8.6174e-5  # V/K, Boltzmann's constant over the elementary charge
-
-
-def strong(x: Any) -> Array:
-    """Converts to a strongly typed floating-point array, so that no value retraces."""
-    x = jnp.asarray(x)
-    dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else float
-    return jnp.asarray(x, jnp.dtype(jax.dtypes.canonicalize_dtype(dtype)))
-
-
-def optional(x: Any) -> Array | None:
-    """As `strong`, but what is left out costs nothing later."""
-    return None if x is None else strong(x)
-
-
-def strong_pair(pair: Any) -> tuple[Array, Array]:
-    """Two numbers as strongly typed scalars; all constants of curves are scalars."""
-    first, second = pair
-    return strong(first), strong(second)
 
 
 class AbstractCurve(eqx.Module):

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
+from dicjax._core import strong
 from dicjax.neurons.channels import AbstractChannel, States
-from dicjax.neurons.curves import AbstractCurve, strong
+from dicjax.neurons.curves import AbstractCurve
 from dicjax.neurons.recipe import Recipe
 
 

@@ -28,7 +28,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from dicjax.neurons import Calcium, GatedChannel, Neuron, strong
+from dicjax._core import strong
+from dicjax.neurons import Calcium, GatedChannel, Neuron
 from dicjax.operator.config import OperatorConfig
 from dicjax.operator.families import Family
 

@@ -14,7 +14,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree, UInt32
 
-from dicjax.neurons import strong
+from dicjax._core import strong
 
 
 NODE_INTERVAL = 0.5  # ms between noise nodes: a band limit of 1 kHz

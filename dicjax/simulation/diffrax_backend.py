@@ -1,4 +1,4 @@
-"""Simulation by any solver of diffrax: slow, and as accurate as wanted."""
+"""Simulation by any diffrax solver: slow, and as accurate as wanted."""
 
 import math
 from collections.abc import Callable
@@ -28,9 +28,9 @@ from dicjax.simulation.stimulus import AbstractStimulus, cell_axes, for_members
 from dicjax.spikes import list_spikes
 
 
-STRETCH = 50.0  # ms between reports of progress
+STRETCH = 50.0  # ms of simulated time between reports of progress
 INSTANT = 1e-3  # ms over which a stimulus is averaged
-SAMPLED = 0.05  # ms
+SAMPLED = 0.05  # ms, the longest time between samples
 
 
 def solve(
@@ -75,7 +75,8 @@ def _potentials(problem, every, solver, tolerance, on_progress):
     per_stretch = max(1, min(samples, round(STRETCH / every)))
     pieces = [np.asarray(y.V)[:, None]]
     for first in range(0, samples, per_stretch):
-        # The last stretch may go beyond the end, so that one program does for all.
+        # All stretches are equally long, so that one program serves them. The last may
+        # go beyond the end.
         ts = every * np.arange(first, first + per_stretch + 1)
         y, V = _stretch(
             problem.neuron,

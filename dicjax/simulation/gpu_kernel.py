@@ -1,8 +1,8 @@
 """The dispatch of `lanes` as one kernel for GPUs.
 
-A program of the kernel holds the whole state of a few lanes in registers over all steps
-of a dispatch. It reads and writes it once, and otherwise writes spikes alone, whereas
-XLA carries the state through memory at every step.
+A program of the kernel keeps the state of a few lanes in registers over all steps of a
+dispatch. It reads and writes the state once; in between it writes spikes only. XLA
+would carry the state through memory at every step.
 """
 
 import functools
@@ -29,7 +29,7 @@ TILE = 128  # lanes in a program: one in each thread of four warps
 
 
 def supports(compiled: CompiledNeuron, stimulus: AbstractStimulus | None) -> bool:
-    """Whether the kernel can do it: arrays and waveforms are looked up in memory."""
+    """Whether the kernel can run this: it has no memory for arrays and waveforms."""
     if isinstance(stimulus, Together):
         return all(supports(compiled, part) for part in stimulus.parts)
     return compiled.is_scalar and not isinstance(stimulus, Waveform)
@@ -52,9 +52,9 @@ def dispatch_fused(
     record: bool,
     interpret: bool = False,
 ) -> tuple[Lanes, DispatchOutput]:
-    """`dispatch` without traces, for numbers of lanes in `TILE`s.
+    """Does what `dispatch` does, without traces, on a multiple of `TILE` lanes.
 
-    It takes all `num_bursts` bursts, whoever has finished.
+    It always takes all `num_bursts` bursts, even if all lanes have finished.
     """
     del until, busy, record
     num_lanes = len(g)
@@ -62,7 +62,7 @@ def dispatch_fused(
     inputs = (lanes, tuple(g.T), stimulus, step_sizes)
     leaves, treedef = jax.tree.flatten(inputs)
     shared = [leaf.ndim == 0 for leaf in leaves]
-    # A kernel's arguments have at least one axis.
+    # Arguments of a kernel need at least one axis.
     leaves = [
         leaf.reshape(1) if one else leaf
         for leaf, one in zip(leaves, shared, strict=True)
@@ -91,7 +91,7 @@ def dispatch_fused(
 
 
 def _tile(compiled, treedef, shared, num_bursts, *refs):
-    """What one program does, on references to its lanes."""
+    """Runs one program of the kernel on references to its lanes."""
     inputs, (*outputs, spikes, ahead) = refs[: len(shared)], refs[len(shared) :]
     read = [
         ref[0] if one else ref[...] for ref, one in zip(inputs, shared, strict=True)
@@ -111,7 +111,7 @@ def _tile(compiled, treedef, shared, num_bursts, *refs):
         gone = (lanes.whole - began).astype(jnp.uint16)
         lanes, time = all_lanes(lanes, g, stimulus)
         fired = jnp.isfinite(time)
-        # One below another, so that the host has to look at few rows.
+        # Spikes fill rows from the top, so that the host has to read few rows.
         plt.store(spikes.at[count, column], time, mask=fired)
         plt.store(ahead.at[count, column], gone, mask=fired)
         return lanes, count + fired.astype(count.dtype)

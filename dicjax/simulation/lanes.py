@@ -1,8 +1,8 @@
 """The compiled part of a simulation: cells side by side in lanes, each at its own pace.
 
-All lanes take the same number of steps, each of its own length. Steps are taken in
-bursts, after which a lane hands over the spike it may have fired, and bursts in
-dispatches, after which the host is heard.
+All lanes take the same number of steps, but each lane's steps have their own lengths.
+A burst is a fixed number of steps, in which a lane reports at most one spike. A
+dispatch is a number of bursts, after which the host collects spikes and may stop.
 """
 
 import functools
@@ -20,31 +20,32 @@ from dicjax.simulation.integrator import LONGEST, next_step, relax_gates, relax_
 from dicjax.simulation.stimulus import AbstractStimulus, cell_axes
 
 
-BURST = 16  # steps in which a cell fires at most once
+BURST = 16  # steps, in which a cell can fire at most once
 LARGEST_DT = 0.5  # ms
 
 
 class Lanes(eqx.Module):
-    """Where every lane stands. Gates are half a step behind the potential."""
+    """The state of every lane. Gates are half a step behind the potential."""
 
     y: State
-    whole: Int[Array, "*lanes"]  # ms gone by, and ...
-    t: Float[Array, "*lanes"]  # ... the rest, so that time never runs out of digits
-    h: Float[Array, "*lanes"]  # ms, the last step ...
-    next_h: Float[Array, "*lanes"]  # ... and the next
-    pending: Float[Array, "*lanes"]  # ms, an unconfirmed spike
-    lost: Bool[Array, "*lanes"]  # a spike in the same burst as another
+    # Time is `whole + t`: one float would lose digits in long simulations.
+    whole: Int[Array, "*lanes"]  # ms
+    t: Float[Array, "*lanes"]  # ms
+    h: Float[Array, "*lanes"]  # ms, the last step
+    next_h: Float[Array, "*lanes"]  # ms, the next step
+    pending: Float[Array, "*lanes"]  # ms after `whole`, a spike not confirmed yet
+    lost: Bool[Array, "*lanes"]  # whether two spikes fell into one burst
 
 
 class StepSizes(eqx.Module):
-    """What time steps are chosen by: `dt` and the longest step, in ms."""
+    """What limits time steps: `dt` and the longest step, in ms."""
 
     dt: Float[Array, ""]
     longest: Float[Array, ""]
 
 
 class InitialConditions(eqx.Module):
-    """Where lanes start: potential (mV) and calcium (µM)."""
+    """Initial potential (mV) and calcium (µM) of lanes."""
 
     V: Float[Array, " lanes"]
     Ca: Float[Array, " lanes"]
@@ -53,8 +54,8 @@ class InitialConditions(eqx.Module):
 def initial_lanes(
     neuron: Neuron, initial: InitialConditions, step_sizes: StepSizes
 ) -> Lanes:
-    """Lanes at time zero."""
-    # Gates start in equilibrium, where half a step back changes nothing.
+    """Returns lanes at time zero."""
+    # Gates start in equilibrium, so that being half a step behind changes nothing.
     num_lanes, dtype = len(initial.V), step_sizes.dt.dtype
     fill = lambda x: jnp.full(num_lanes, x, dtype)
     first = jnp.minimum(step_sizes.dt, step_sizes.longest)
@@ -77,7 +78,7 @@ def restarted(
     is_fresh: Bool[Array, " lanes"],
     initial: InitialConditions,
 ) -> Lanes:
-    """The same lanes, those that are `is_fresh` back at time zero."""
+    """Returns the lanes with those of `is_fresh` back at time zero."""
     new = initial_lanes(neuron, initial, step_sizes)
     return jax.tree.map(lambda new, old: jnp.where(is_fresh, new, old), new, lanes)
 
@@ -92,14 +93,15 @@ def burst(
     record: bool = False,
     fence: Callable[[Array], Array] = jax.lax.optimization_barrier,
 ) -> tuple[Lanes, Float[Array, ""], tuple[Array, Array] | None]:
-    """`BURST` steps of one lane, and the time (ms after `lane.whole`) of its spike.
+    """Takes `BURST` steps of one lane.
 
-    With `record`, also times and potentials after every step. `fence` keeps compilers
-    that split a step into kernels from computing the membrane once in each.
+    Returns the lane, the time of its spike (ms after `lane.whole`; infinite without
+    one) and, with `record`, times and potentials after every step. Some compilers split
+    a step into several kernels; `fence` keeps them from computing the membrane in each.
     """
     prepared = None
     if stimulus is not None:
-        # Noise is drawn for as far ahead as the longest steps could go.
+        # Noise is drawn for the longest time that the steps can take.
         bound = min(stimulus.longest_step, LONGEST * LARGEST_DT)
         prepared = stimulus.prepare(lane.whole, BURST * bound)
 
@@ -139,7 +141,7 @@ def _step(
     step_sizes: StepSizes,
     fence: Callable[[Array], Array],
 ) -> tuple[Lanes, Float[Array, ""]]:
-    """One time step of one lane, with the spike it may have completed."""
+    """Takes one time step of one lane; a confirmed spike replaces `spike`."""
     before, h = lane.y.V, lane.next_h
     y = relax_gates(neuron, lane.y, (lane.h + h) / 2)
     y = relax_membrane(neuron, y, g, h, I)
@@ -158,9 +160,9 @@ def _step(
 
 
 class CompiledNeuron:
-    """A neuron whose numbers become part of the program, which is then a fifth faster.
+    """A neuron whose numbers are constants of the compiled program.
 
-    Equal neurons share a program.
+    That makes the program a fifth faster. Equal neurons share a program.
     """
 
     def __init__(self, neuron: Neuron):
@@ -171,8 +173,8 @@ class CompiledNeuron:
 
     @property
     def neuron(self) -> Neuron:
-        """The neuron, with constants for leaves."""
-        # A scalar that is filled in, unlike an array, may stand inside of a kernel.
+        """The neuron, with constants as leaves."""
+        # A kernel accepts a scalar that is filled in, but no array.
         constant = lambda x: (
             jnp.asarray(x) if x.ndim else jax.lax.full((), x.item(), x.dtype)
         )
@@ -180,7 +182,7 @@ class CompiledNeuron:
 
     @property
     def is_scalar(self) -> bool:
-        """Whether no curve of the neuron holds an array."""
+        """Whether every constant of the neuron is a scalar."""
         return all(leaf.ndim == 0 for leaf in self._leaves)
 
     def __eq__(self, other: object) -> bool:
@@ -191,12 +193,14 @@ class CompiledNeuron:
 
 
 class DispatchOutput(eqx.Module):
-    """What a dispatch gave; only the first `count` rows hold anything.
+    """What the lanes did in a dispatch; only the first `count` rows are used.
 
-    - `spikes`: later ones below, or inf, in ms after a time that lies ...
-    - `ahead`: ... this many whole ms after the dispatch began. Added up in float32,
-        their last digits would depend on how long dispatches are.
-    - `times`, `V`: after every step, where traces were asked for.
+    - `spikes`, `ahead`: a spike is at `spikes + ahead` ms after `lanes.whole` at the
+        start of the dispatch; later spikes lie in later rows, and infinity means none.
+        `ahead` holds whole ms. Both are kept apart because the last digits of their sum
+        in float32 would depend on the length of dispatches.
+    - `times`, `V`: times (ms, counted likewise) and potentials (mV) after every step,
+        where they are recorded.
     """
 
     count: Int[Array, ""]
@@ -225,14 +229,15 @@ def dispatch(
     num_bursts: int,
     record: bool,
 ) -> tuple[Lanes, DispatchOutput]:
-    """Up to `num_bursts` bursts, until all `busy` lanes have reached `until` ms.
+    """Takes up to `num_bursts` bursts of all lanes.
 
-    Lanes that are `is_fresh` start over.
+    It stops early when all `busy` lanes have reached `until` ms. Lanes that are
+    `is_fresh` start over first.
     """
     neuron = compiled.neuron
     lanes = restarted(neuron, lanes, step_sizes, is_fresh, initial)
     began = lanes.whole
-    # As separate scalars the conductances vectorise over lanes like the state.
+    # Separate conductances vectorise over lanes like the state.
     columns = tuple(g.T)
     axes = (0, 0, None if stimulus is None else cell_axes(stimulus))
     one = lambda lane, g, stimulus: burst(
@@ -265,5 +270,5 @@ def dispatch(
 
 
 def finished(lanes: Lanes, until: Int[Array, ""]) -> Bool[Array, " lanes"]:
-    """Which lanes have reached `until` ms, or will never."""
+    """Whether lanes have reached `until` ms, or diverged and never will."""
     return (lanes.whole >= until) | ~jnp.isfinite(lanes.y.V)

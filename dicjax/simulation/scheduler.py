@@ -23,13 +23,13 @@ from dicjax.simulation.lane_block import (
 from dicjax.simulation.problem import assemble, num_ms, Part, Problem, Solution
 
 
-# Numbers of lanes that are compiled for, with the bursts in a dispatch: enough to make
-# the host's share small, few enough to hear of progress.
+# Numbers of lanes that a dispatch is compiled for, with its number of bursts: enough
+# that the host's share of the time is small, few enough to report progress often.
 CPU = {16: 512, 64: 256, 128: 128, 256: 64, 512: 64}
 GPU = {1024: 64, 8192: 64, 65_536: 64, 524_288: 64}
-# A step costs as much as this many lanes, besides its lanes.
+# A step has a fixed cost, equal to the cost of this many lanes.
 CPU_OVERHEAD, GPU_OVERHEAD = 70, 50_000
-# The busiest lane takes longer than the average one by this part of a simulation.
+# The busiest lane works longer than the average lane by this part of a simulation.
 IMBALANCE = 0.6
 
 
@@ -64,7 +64,7 @@ def _parts(problem: Problem) -> Generator[Part]:
     program = program_of(problem, num_bursts)
     take, stopped = _cells(len(problem.g)), threading.Event()
     reports: queue.SimpleQueue[Part | BaseException | None] = queue.SimpleQueue()
-    # What the caller may have set for its own thread alone has to hold in the others.
+    # The caller may have set the precision for its own thread only.
     x64 = bool(jax.config.jax_enable_x64)  # pyright: ignore
 
     def work(device: Any) -> None:
@@ -118,13 +118,13 @@ def _cells(num_cells: int) -> Callable[[int], Int[np.ndarray, " _"]]:
 
 
 def _places(num_cells: int) -> tuple[list[Any], int, int]:
-    """Devices of the workers, and the lanes and bursts per dispatch of each."""
+    """Returns the device of each worker, and its lanes and bursts per dispatch."""
     default = jax.config.jax_default_device  # pyright: ignore
     devices = [default] if default is not None else jax.local_devices()
     kind = devices[0].platform
     sizes, overhead = (CPU, CPU_OVERHEAD) if kind == "cpu" else (GPU, GPU_OVERHEAD)
-    # XLA alone keeps one core busy and part of another; a GPU would wait while the host
-    # sorts spikes.
+    # XLA keeps one core busy, so that every core needs a worker. A GPU would wait while
+    # the host sorts spikes, so that it needs two.
     per_device = max(1, num_cores() // len(devices)) if kind == "cpu" else 2
     devices = devices * per_device
     num_workers = min(len(devices), math.ceil(num_cells / min(sizes)))
@@ -138,7 +138,7 @@ def _places(num_cells: int) -> tuple[list[Any], int, int]:
 
 
 def num_cores() -> int:
-    """Cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Populations of neurons in time: spike times, and traces where wanted."""
+"""Simulates populations of neurons: spike times, and potentials where wanted."""
 
 from collections.abc import Callable
 from typing import Literal, TYPE_CHECKING
@@ -28,14 +28,15 @@ if TYPE_CHECKING:
 
 
 class Run(eqx.Module):
-    """What came of a simulation.
+    """The result of a simulation.
 
-    - `spike_times`: in ms from its start, one row per cell, padded with inf.
-    - `num_spikes`: how many of them are spikes.
-    - `succeeded`: whether the cell stayed finite and no spike of it was lost.
-    - `overflowed`: whether it fired more than `max_spikes`, or faster than the engine
-        can tell spikes apart (over 1 kHz); later spikes are then missing.
-    - `ts`, `V`: times (ms) and potentials (mV) where traces were asked for.
+    - `spike_times`: in ms from the start of the simulation, one row per cell, padded
+        with inf.
+    - `num_spikes`: how many spikes each cell fired.
+    - `succeeded`: whether the potential stayed finite and no spike was lost.
+    - `overflowed`: whether spikes are missing: the cell fired more than `max_spikes`,
+        or faster than the simulation can separate spikes (over 1 kHz).
+    - `ts`, `V`: saved times (ms) and potentials (mV); None unless `save="traces"`.
     """
 
     spike_times: Float[np.ndarray, "*cells spikes"]
@@ -66,10 +67,11 @@ def simulate(
     """Simulates every cell of a population.
 
     Cells share the biology of `neuron` and differ only in maximal conductance. Every
-    cell takes steps of its own, short while its potential moves fast and long between
-    spikes. Spikes are upward crossings of 10 mV confirmed by a fall below 0 mV, timed
-    by linear interpolation within the step, so that memory holds spikes and nothing
-    else. All cores, or all devices, take part.
+    cell takes its own time steps: short ones while its potential moves fast, long ones
+    between spikes. A spike is an upward crossing of 10 mV that a later fall below 0 mV
+    confirms. Its time is interpolated linearly within the step. Spikes are found while
+    the cells are integrated, so that memory holds spikes and nothing else. All cores,
+    or all devices, take part.
 
     **Arguments:**
 
@@ -77,21 +79,20 @@ def simulate(
     - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`. Leading
         axes index independent cells. Its dtype is that of the computation.
     - `duration`: simulated time, in ms.
-    - `discard`: spikes (and traces) before this time, in ms, are left out.
-    - `dt`: the time step, in ms, while the potential moves at 16 mV/ms; steps are a
-        quarter as long during spikes and up to eight times as long between them. Errors
-        go with its square.
+    - `discard`: the result leaves out spikes and potentials before this time, in ms.
+    - `dt`: the time step, in ms, while the potential moves at 16 mV/ms. Steps are down
+        to a quarter as long during spikes and up to eight times as long between them.
+        Errors are proportional to the square of `dt`.
     - `stimulus`: an applied current, such as [`dicjax.Step`][]; none by default.
-    - `V0`, `Ca0`: potential (mV) and calcium (µM) at which cells start, with their
-        gates in equilibrium; one value for all or one for each. By default those of the
-        model.
+    - `V0`, `Ca0`: initial potential (mV) and calcium (µM), one value for all cells or
+        one for each; by default the model's. Gates start in equilibrium.
     - `save`: `"traces"` keeps the potential too, every `save_every` ms.
-    - `max_spikes`: room for this many spikes per cell; by default for all.
-    - `solver`: one of diffrax's, such as `diffrax.Tsit5()`, in place of our own. It is
-        20 to 100 times slower, and memory grows with the duration.
-    - `tolerance`: relative tolerance of `solver`; with `None` its steps are `dt`.
-    - `on_progress`: called with (done, total) units of work; whatever it raises stops
-        the simulation.
+    - `max_spikes`: how many spikes per cell the result has room for; by default all.
+    - `solver`: a diffrax solver, such as `diffrax.Tsit5()`, in place of our own. It is
+        20 to 100 times slower, and its memory grows with the duration.
+    - `tolerance`: relative tolerance of `solver`; None makes its steps `dt` long.
+    - `on_progress`: called with (done, total) units of work. An exception that it
+        raises stops the simulation.
 
     **Returns:**
 
@@ -99,10 +100,10 @@ def simulate(
 
     **Raises:**
 
-    - `ValueError`: if `g` does not match the channels of `neuron` or has a negative or
-        non-finite entry, if times, `V0` or `Ca0` do not make sense, if `dt` is too long
-        for the model, or if the stimulus ends before the simulation or has values for
-        other cells.
+    - `ValueError`: if `g` does not match the channels of `neuron`, or has a negative or
+        non-finite entry; if times, `V0` or `Ca0` are impossible; if `dt` is too long
+        for the model; or if the stimulus ends before the simulation, or has values for
+        another number of cells.
     """
     check_concrete(g)
     g = np.asarray(jnp.asarray(g))

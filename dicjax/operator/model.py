@@ -229,8 +229,8 @@ def advance(
 ) -> Memory:
     """One cell, `h` ms later: units relax at frozen potential, and it at frozen units.
 
-    By the midpoint rule, staggered, as populations are integrated ([`dicjax.stepping`]
-    [dicjax.stepping]); second order in `h`.
+    By the staggered midpoint rule, as populations are integrated; second order in
+    `h`.
 
     `correction` is that in the table, where it is learned: it changes no value, but
     takes the gradient, which would else be as large as the table in every step.

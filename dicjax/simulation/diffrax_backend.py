@@ -19,8 +19,8 @@ from dicjax.simulation.problem import (
     num_ms,
     Part,
     Problem,
-    Samples,
     saved_samples,
+    SavedSamples,
     Solution,
 )
 from dicjax.simulation.solvers import Membrane
@@ -55,7 +55,7 @@ def solve(
     saved = saved_samples(problem)
     part = Part(
         spikes=kept_spikes(problem, *list_spikes(ts, V)),
-        samples=Samples(
+        samples=SavedSamples(
             cells[:, None], np.arange(len(saved)), V[:, finer * np.asarray(saved, int)]
         ),
         finished=Finished(cells, np.all(is_finite, axis=1), np.zeros(len(V), bool)),

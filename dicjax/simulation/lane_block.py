@@ -29,8 +29,8 @@ from dicjax.simulation.problem import (
     num_ms,
     Part,
     Problem,
-    Samples,
     saved_samples,
+    SavedSamples,
 )
 from dicjax.simulation.stimulus import AbstractStimulus, for_members
 
@@ -47,7 +47,7 @@ class Program(NamedTuple):
     num_bursts: int
 
 
-class Inputs(NamedTuple):
+class LaneInputs(NamedTuple):
     """What a dispatch takes for the cells in its lanes."""
 
     g: Float[Array, "lanes channels"]
@@ -55,7 +55,7 @@ class Inputs(NamedTuple):
     initial: InitialConditions
 
 
-class Block(NamedTuple):
+class LaneBlock(NamedTuple):
     """Lanes on one device between two dispatches.
 
     - `cells`: the cell of every lane, or `IDLE`; `inputs`: what these cells are given.
@@ -69,7 +69,7 @@ class Block(NamedTuple):
     lanes: Lanes
     cells: Int[np.ndarray, " lanes"]
     is_fresh: Bool[np.ndarray, " lanes"]
-    inputs: Inputs
+    inputs: LaneInputs
     whole: Int[np.ndarray, " lanes"]
     last_t: Float[np.ndarray, " lanes"]
     last_V: Float[np.ndarray, " lanes"]
@@ -101,14 +101,14 @@ def initial_conditions(
     )
 
 
-def idle_block(program: Program, device: Any, num_lanes: int) -> Block:
+def idle_block(program: Program, device: Any, num_lanes: int) -> LaneBlock:
     """Lanes without cells."""
     problem = program.problem
     inputs = _inputs(problem, np.zeros(num_lanes, int))
     shapes = jax.eval_shape(
         lambda: initial_lanes(problem.neuron, inputs.initial, program.step_sizes)
     )
-    return Block(
+    return LaneBlock(
         device=device,
         lanes=jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes),
         cells=np.full(num_lanes, IDLE),
@@ -121,8 +121,8 @@ def idle_block(program: Program, device: Any, num_lanes: int) -> Block:
 
 
 def refill(
-    program: Program, block: Block, take: Callable[[int], Int[np.ndarray, " _"]]
-) -> Block:
+    program: Program, block: LaneBlock, take: Callable[[int], Int[np.ndarray, " _"]]
+) -> LaneBlock:
     """Gives idle lanes to new cells; `take(num)` returns the next ones, at most `num`.
 
     The block stays as it is where there are no cells left.
@@ -152,15 +152,15 @@ def _replaced(x: np.ndarray, at: np.ndarray, values) -> np.ndarray:
     return x
 
 
-def _inputs(problem: Problem, cells: Int[np.ndarray, " lanes"]) -> Inputs:
+def _inputs(problem: Problem, cells: Int[np.ndarray, " lanes"]) -> LaneInputs:
     stimulus = problem.stimulus
     if stimulus is not None:
         stimulus = for_members(stimulus, jnp.asarray(cells))
     g = jnp.asarray(problem.g[cells])
-    return Inputs(g, stimulus, initial_conditions(problem, cells))
+    return LaneInputs(g, stimulus, initial_conditions(problem, cells))
 
 
-def advance(program: Program, block: Block) -> tuple[Block, DispatchOutput]:
+def advance(program: Program, block: LaneBlock) -> tuple[LaneBlock, DispatchOutput]:
     """Dispatches once. Without any cell in its lanes, it compiles and returns."""
     problem = program.problem
     lanes, output = _dispatch_for(program, block.device)(
@@ -207,8 +207,8 @@ def _has_triton() -> bool:
 
 
 def collect(
-    program: Program, block: Block, output: DispatchOutput
-) -> tuple[Block, Part]:
+    program: Program, block: LaneBlock, output: DispatchOutput
+) -> tuple[LaneBlock, Part]:
     """What a dispatch gave; lanes whose cells have finished become idle."""
     problem, until = program.problem, num_ms(program.problem)
     count = int(output.count)
@@ -230,7 +230,7 @@ def collect(
     return block, Part(spikes, samples, finished, int(gone))
 
 
-def _spikes(program: Program, block: Block, output: DispatchOutput, count: int):
+def _spikes(program: Program, block: LaneBlock, output: DispatchOutput, count: int):
     """Lanes and times (ms) of all spikes, lane by lane."""
     if block.device.platform == "cpu":
         spikes, ahead = (
@@ -251,8 +251,8 @@ def _spikes(program: Program, block: Block, output: DispatchOutput, count: int):
 
 
 def _samples(
-    problem: Problem, block: Block, output: DispatchOutput, count: int
-) -> tuple[Block, Samples]:
+    problem: Problem, block: LaneBlock, output: DispatchOutput, count: int
+) -> tuple[LaneBlock, SavedSamples]:
     """Potentials at the saved samples that lie between first and last step."""
     by_lane = lambda x: np.moveaxis(np.asarray(x)[:count], 1, 0).reshape(
         len(block.cells), -1
@@ -276,4 +276,4 @@ def _samples(
     x = (times + apart * np.arange(len(times))[:, None]).ravel()
     interpolated = np.interp(sample * every + apart * row, x, V.ravel())
     cells = block.cells[busy][row]
-    return block, Samples(cells, sample - saved.start, interpolated)
+    return block, SavedSamples(cells, sample - saved.start, interpolated)

@@ -59,14 +59,14 @@ class Solution(NamedTuple):
     V: Float[np.ndarray, "cells times"] | None
 
 
-class Spikes(NamedTuple):
+class SpikeList(NamedTuple):
     """Spike times (ms) and the cells that fired them, cell by cell in order of time."""
 
     cells: Int[np.ndarray, " spikes"]
     times: Float[np.ndarray, " spikes"]
 
 
-class Samples(NamedTuple):
+class SavedSamples(NamedTuple):
     """Saved potentials (mV), with the cell and the column of each."""
 
     cells: Int[np.ndarray, "..."]
@@ -88,8 +88,8 @@ class Part(NamedTuple):
     `num_ms` is how much time this was, added up over cells.
     """
 
-    spikes: Spikes
-    samples: Samples | None
+    spikes: SpikeList
+    samples: SavedSamples | None
     finished: Finished
     num_ms: int
 
@@ -110,10 +110,10 @@ def saved_samples(problem: Problem) -> range:
 
 def kept_spikes(
     problem: Problem, cells: Int[np.ndarray, " _"], times: Float[np.ndarray, " _"]
-) -> Spikes:
+) -> SpikeList:
     """The spikes from `discard` to `duration`, in as little memory as they need."""
     kept = (times >= problem.discard) & (times <= problem.duration)
-    return Spikes(cells[kept].astype(np.int32), times[kept].astype(problem.g.dtype))
+    return SpikeList(cells[kept].astype(np.int32), times[kept].astype(problem.g.dtype))
 
 
 def assemble(problem: Problem, parts: Iterable[Part]) -> Solution:
@@ -136,7 +136,7 @@ def assemble(problem: Problem, parts: Iterable[Part]) -> Solution:
 
 
 def _with_spikes(
-    rows: np.ndarray, num: np.ndarray, spikes: Spikes, max_spikes: int | None
+    rows: np.ndarray, num: np.ndarray, spikes: SpikeList, max_spikes: int | None
 ) -> np.ndarray:
     """Rows and counts after some spikes, in place; wider rows where there is no room.
 

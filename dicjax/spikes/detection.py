@@ -19,7 +19,7 @@ SPIKE_UP = 10.0  # mV: a spike is an upward crossing of this ...
 SPIKE_DOWN = 0.0  # mV: ... confirmed by a later fall below this.
 
 
-class Spikes(NamedTuple):
+class FoundSpikes(NamedTuple):
     """Spikes of one potential, with room for a fixed number of them.
 
     - `index`: the last sample before each; -1 where there is none.
@@ -69,7 +69,7 @@ def find_spikes(
     *,
     max_spikes: int,
     within: Bool[Array, " steps"] | None = None,
-) -> Spikes:
+) -> FoundSpikes:
     """The spikes of one potential, for compiled code.
 
     - `V`: in mV, sampled every `every` ms from 0 on.
@@ -84,7 +84,7 @@ def find_spikes(
     after = jnp.where(is_there, V[index + 1], V[index] + 1)
     part = crossing_part(V[index], after)
     times = (index.astype(V.dtype) + part) * jnp.asarray(every, V.dtype)
-    return Spikes(index, jnp.where(is_there, times, jnp.inf), jnp.sum(is_spike))
+    return FoundSpikes(index, jnp.where(is_there, times, jnp.inf), jnp.sum(is_spike))
 
 
 def list_spikes(

@@ -248,9 +248,8 @@ def test_traces_start_with_a_spike_of_every_member(generated):
     for ax in figure.axes[1:]:
         t, v = (np.asarray(x) for x in ax.lines[0].get_data())
         i = np.argmax(v > 10)
-        assert np.interp(10, v[i - 1 : i + 1], t[i - 1 : i + 1]) == pytest.approx(
-            0, abs=1e-9
-        )
+        crossing = np.interp(10, v[i - 1 : i + 1], t[i - 1 : i + 1])
+        assert crossing == pytest.approx(0, abs=1e-9)
         assert t[-1] <= 1.0
 
 

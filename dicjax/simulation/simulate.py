@@ -119,14 +119,18 @@ def simulate(
     V0 = np.asarray(neuron.initial_V if V0 is None else V0)
     Ca0 = np.asarray(neuron.initial_Ca if Ca0 is None else Ca0)
     check_start(V0, Ca0)
-    problem = _problem(
-        neuron,
-        g,
-        (V0, Ca0),
-        (duration, discard, dt),
-        stimulus,
-        save_every if save == "traces" else None,
-        max_spikes,
+    cast = lambda x: x.astype(g.dtype) if eqx.is_inexact_array(x) else x
+    problem = Problem(
+        neuron=neuron.with_dtype(g.dtype),
+        g=g.reshape(-1, g.shape[-1]),
+        V0=np.broadcast_to(V0, shape).reshape(-1).astype(g.dtype),
+        Ca0=np.broadcast_to(Ca0, shape).reshape(-1).astype(g.dtype),
+        duration=duration,
+        discard=discard,
+        dt=dt,
+        stimulus=jax.tree.map(cast, stimulus),
+        save_every=save_every if save == "traces" else None,
+        max_spikes=max_spikes,
     )
     if solver is None:
         solution = scheduler.solve(problem, on_progress)
@@ -136,23 +140,6 @@ def simulate(
 
         solution = diffrax_backend.solve(problem, solver, tolerance, on_progress)
     return _run(problem, solution, shape)
-
-
-def _problem(neuron, g, initial, times, stimulus, save_every, max_spikes) -> Problem:
-    """The problem, in the precision of `g`."""
-    dtype, cells = g.dtype, g.shape[:-1]
-    cast = lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x
-    V0, Ca0 = (np.broadcast_to(x, cells).reshape(-1).astype(dtype) for x in initial)
-    return Problem(
-        neuron.with_dtype(dtype),
-        g.reshape(-1, g.shape[-1]),
-        V0,
-        Ca0,
-        *times,
-        stimulus=jax.tree.map(cast, stimulus),
-        save_every=save_every,
-        max_spikes=max_spikes,
-    )
 
 
 def _run(problem: Problem, solution: Solution, shape: tuple[int, ...]) -> Run:

@@ -133,7 +133,7 @@ def cycles(
 @eqx.filter_jit
 def _cycles(neuron, g, num_spikes, period, onset_isi, settle, dt, current):
     def one(g, num_spikes, period, onset_isi):
-        start = _settled(neuron, g, settle, period, onset_isi, dt, current)
+        start = state_at_onset(neuron, g, settle, period, onset_isi, dt, current)
         return _differentiated(neuron, g, start, num_spikes, period, dt, current)
 
     return jax.vmap(one)(g, num_spikes, period, onset_isi)
@@ -142,18 +142,18 @@ def _cycles(neuron, g, num_spikes, period, onset_isi, settle, dt, current):
 def _differentiated(neuron, g, start, num_spikes, period, dt, current):
     """Times of one cycle from the spike `start` on, their slopes, and whether the cycle
     closed."""
-    z, rebuild = _flattened(neuron, start)
+    z, rebuild = as_vector(neuron, start)
     log_g = jnp.log(jnp.maximum(g, jnp.finfo(g.dtype).tiny))
 
     def cycle(inputs):
         z, log_g = inputs[: len(z_start)], inputs[len(z_start) :]
-        end = _simulated(
+        end = simulate_cycle(
             neuron, jnp.exp(log_g), rebuild(z), num_spikes, 3 * period, dt, current
         )
         within = jnp.where(num_spikes > 1, end.before, end.spike)
         intervals = jnp.maximum(num_spikes - 1, 1).astype(z.dtype)
         times = jnp.stack([end.spike, within / intervals])
-        return jnp.concatenate([_flattened(neuron, end.at)[0], times]), (times, end)
+        return jnp.concatenate([as_vector(neuron, end.at)[0], times]), (times, end)
 
     z_start = z
     inputs = jnp.concatenate([z, log_g])
@@ -163,7 +163,7 @@ def _differentiated(neuron, g, start, num_spikes, period, dt, current):
     T_z, T_g = J[num:, :num], J[num:, num:]
     along = solve(jnp.eye(num, dtype=z.dtype) - P_z, P_g)
     slopes = (T_g + T_z @ along) / times[:, None]
-    away = jnp.abs(_flattened(neuron, end.at)[0] - z) / (jnp.abs(z) + CLOSED)
+    away = jnp.abs(as_vector(neuron, end.at)[0] - z) / (jnp.abs(z) + CLOSED)
     is_closed = (jnp.max(away) <= CLOSED) & (end.count == num_spikes)
     # The last interval of a bursting cycle is the one between bursts.
     is_closed &= (num_spikes == 1) | (end.spike - end.before > times[1])
@@ -171,7 +171,7 @@ def _differentiated(neuron, g, start, num_spikes, period, dt, current):
     return times, slopes, is_closed & (jnp.max(jnp.abs(slopes)) <= STEEPEST)
 
 
-def _flattened(neuron: Neuron, y: State):
+def as_vector(neuron: Neuron, y: State):
     """Gates and calcium as one vector, and the inverse, for a state at a spike."""
     num = len(y.gates)
     has_Ca = neuron.calcium is not None
@@ -185,7 +185,7 @@ def _flattened(neuron: Neuron, y: State):
     return z, rebuild
 
 
-def _settled(neuron, g, settle, period, onset_isi, dt, current) -> State:
+def state_at_onset(neuron, g, settle, period, onset_isi, dt, current) -> State:
     """The state at the first onset of a cycle after `settle` ms."""
     running = _start(neuron.initial_state(), dt, pending=jnp.inf)
     limit = settle + 5 * period
@@ -200,7 +200,7 @@ def _settled(neuron, g, settle, period, onset_isi, dt, current) -> State:
     ).at
 
 
-def _simulated(neuron, g, start, num_spikes, limit, dt, current) -> _Running:
+def simulate_cycle(neuron, g, start, num_spikes, limit, dt, current) -> _Running:
     """Simulates from a spike for `num_spikes` spikes, but at most `limit` ms."""
     running = _start(start, dt, pending=0.0)
     return jax.lax.while_loop(

@@ -35,7 +35,14 @@ from dicjax.operator.families import find_family
 from dicjax.operator.model import untrained
 from dicjax.operator.training import members_of, train_operator
 from dicjax.simulation.gpu_kernel import dispatch_fused
-from dicjax.simulation.lanes import BURST, Compiled, dispatch, Start, start, Steps
+from dicjax.simulation.lanes import (
+    BURST,
+    CompiledNeuron,
+    dispatch,
+    initial_lanes,
+    InitialConditions,
+    StepSizes,
+)
 
 
 DURATION = 6000.0  # ms
@@ -79,24 +86,24 @@ def whole(g: np.ndarray) -> None:
 def compiled_part(g: np.ndarray, name: str, advance) -> None:
     """Times steps alone, with everything on the device."""
     neuron, num = dj.stg().with_dtype(g.dtype), len(g)
-    steps = Steps(jnp.asarray(0.05, g.dtype), jnp.asarray(0.4, g.dtype))
+    step_sizes = StepSizes(jnp.asarray(0.05, g.dtype), jnp.asarray(0.4, g.dtype))
     fill = lambda x: jnp.full(num, x, g.dtype)
-    begin = Start(fill(neuron.initial_V), fill(neuron.initial_Ca))
-    lanes, every = start(neuron, begin, steps), jnp.ones(num, bool)
-    args = (jnp.asarray(g), None, steps, jnp.asarray(10**6, jnp.int32), every)
-    program, seconds = Compiled(neuron), []
+    initial = InitialConditions(fill(neuron.initial_V), fill(neuron.initial_Ca))
+    lanes, every = initial_lanes(neuron, initial, step_sizes), jnp.ones(num, bool)
+    args = (jnp.asarray(g), None, step_sizes, jnp.asarray(10**6, jnp.int32), every)
+    compiled, seconds = CompiledNeuron(neuron), []
     began = time.perf_counter()
     for repeat in range(REPEATS + 1):
-        lanes, progress = advance(
-            program,
+        lanes, output = advance(
+            compiled,
             lanes,
             *args,
             every if repeat == 0 else ~every,
-            begin,
+            initial,
             BURSTS,
             False,
         )
-        jax.block_until_ready((lanes, progress))
+        jax.block_until_ready((lanes, output))
         seconds.append(time.perf_counter() - began)
         began = time.perf_counter()
     first, *later = seconds

@@ -8,7 +8,13 @@ from test_neuron import BOXES
 
 from dicjax.neurons.models import MODELS
 from dicjax.simulation.gpu_kernel import dispatch_fused, supports, TILE
-from dicjax.simulation.lanes import Compiled, dispatch, Start, start, Steps
+from dicjax.simulation.lanes import (
+    CompiledNeuron,
+    dispatch,
+    initial_lanes,
+    InitialConditions,
+    StepSizes,
+)
 from dicjax.simulation.stimulus import (
     Chirp,
     for_members,
@@ -38,27 +44,29 @@ def arguments(name, stimulus=None, num=TILE, dtype="float32"):
     dtype = np.dtype(dtype)
     neuron = MODELS[name]().with_dtype(dtype)
     g = jnp.asarray(conductances(name, num), dtype)
-    steps = Steps(jnp.asarray(0.05, dtype), jnp.asarray(0.2, dtype))
+    step_sizes = StepSizes(jnp.asarray(0.05, dtype), jnp.asarray(0.2, dtype))
     if stimulus is not None:
         cast = lambda x: x.astype(dtype) if x.dtype in (float, "float32") else x
         stimulus = jax.tree.map(cast, for_members(stimulus, jnp.arange(num)))
     until = jnp.asarray(10_000, jnp.int32)
     all_lanes = jnp.ones(num, bool)
-    begin = Start(jnp.full(num, neuron.initial_V), jnp.full(num, neuron.initial_Ca))
-    lanes = start(neuron, begin, steps)
-    lanes_of = (Compiled(neuron), lanes, g, stimulus, steps)
-    return *lanes_of, until, all_lanes, all_lanes, begin
+    initial = InitialConditions(
+        jnp.full(num, neuron.initial_V), jnp.full(num, neuron.initial_Ca)
+    )
+    lanes = initial_lanes(neuron, initial, step_sizes)
+    lanes_of = (CompiledNeuron(neuron), lanes, g, stimulus, step_sizes)
+    return *lanes_of, until, all_lanes, all_lanes, initial
 
 
 @pytest.mark.parametrize("stimulus", STIMULI)
 def test_the_kernel_takes_the_steps_of_the_engine(stimulus):
     args = arguments("stg", STIMULI[stimulus], dtype="float64")
-    lanes, progress = dispatch(*args, 10, False)
+    lanes, output = dispatch(*args, 10, False)
     fused, compact = dispatch_fused(*args, 10, False, interpret=True)
     for a, b in zip(jax.tree.leaves(lanes), jax.tree.leaves(fused), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9)
     every, packed = (
-        np.asarray(x.spikes) + np.asarray(x.ahead) for x in (progress, compact)
+        np.asarray(x.spikes) + np.asarray(x.ahead) for x in (output, compact)
     )
     assert np.isfinite(every).sum() > 20
     for a, b in zip(every.T, packed.T, strict=True):
@@ -90,7 +98,7 @@ def test_the_kernel_compiles_for_a_gpu_whatever_the_model(name):
 
 def test_waveforms_are_left_to_the_engine():
     waveform = Waveform(np.zeros(10), 0.1)
-    stg = Compiled(MODELS["stg"]())
+    stg = CompiledNeuron(MODELS["stg"]())
     assert not supports(stg, waveform) and not supports(stg, Step(1.0) + waveform)
     assert supports(stg, None)
     assert supports(stg, Step(1.0) + NoisyCurrent(jr.key(0), 1.0))

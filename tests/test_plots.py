@@ -247,7 +247,9 @@ def test_traces_start_with_a_spike_of_every_member(generated):
     figure = plots.plot_traces(train, ts, V, names=("a", "b"))
     for ax in figure.axes[1:]:
         t, v = (np.asarray(x) for x in ax.lines[0].get_data())
-        assert t[np.argmax(v > 10)] == pytest.approx(0, abs=1e-9)
+        i = np.argmax(v > 10)
+        crossing = np.interp(10, v[i - 1 : i + 1], t[i - 1 : i + 1])
+        assert crossing == pytest.approx(0, abs=1e-9)
         assert t[-1] <= 1.0
 
 

@@ -20,8 +20,8 @@ from dicjax.neurons.channels import GatedChannel
 from dicjax.neurons.curves import AbstractCurve, Constant, Gate, Sigmoid
 from dicjax.neurons.models import MODELS
 from dicjax.neurons.neuron import Neuron
-from dicjax.simulation import scheduler as scheduling
-from dicjax.simulation.lanes import Compiled
+from dicjax.simulation import lane_block, scheduler
+from dicjax.simulation.lanes import CompiledNeuron
 from dicjax.simulation.simulate import simulate
 from dicjax.simulation.solvers import Membrane
 from dicjax.simulation.stimulus import NoisyCurrent, Ramp, Step, Waveform
@@ -201,7 +201,7 @@ def test_to_the_last_bit_neither_neighbours_nor_lanes_matter(
     many = np.concatenate([g * scale for scale in np.linspace(0.9, 1.1, 8)])
     many = many.astype(np.float32)
     whole = simulate(STG, many, 300.0)
-    monkeypatch.setattr("dicjax.simulation.scheduler.CPU", {lanes: bursts})
+    monkeypatch.setattr(scheduler, "CPU", {lanes: bursts})
     for first, last in ((0, len(many)), (1, 4), (17, 90)):
         part = simulate(STG, many[first:last], 300.0)
         np.testing.assert_array_equal(part.num_spikes, whole.num_spikes[first:last])
@@ -342,7 +342,7 @@ def test_no_value_compiles_again(g, run, caplog):
 
 
 def test_memory_does_not_grow_with_the_duration(g, monkeypatch):
-    dispatch, seen = scheduling.dispatch, set()
+    dispatch, seen = lane_block.dispatch, set()
 
     def spy(*args):
         out = dispatch(*args)
@@ -350,7 +350,7 @@ def test_memory_does_not_grow_with_the_duration(g, monkeypatch):
         seen.add(sum(x.nbytes for x in arrays))
         return out
 
-    monkeypatch.setattr(scheduling, "dispatch", spy)
+    monkeypatch.setattr(lane_block, "dispatch", spy)
     for duration in (20.0, 600.0, 1500.0):
         simulate(STG, g, duration)
     assert len(seen) == 1
@@ -372,7 +372,7 @@ def test_what_does_not_fit_is_reported_and_never_silently_cut(g, run, room):
 def test_lanes_are_refilled_without_mixing_up_members(g, monkeypatch):
     # Members that finish at different times, in far fewer lanes than members.
     many = np.tile(g, (9, 1))
-    monkeypatch.setattr(scheduling, "CPU", {16: 4})
+    monkeypatch.setattr(scheduler, "CPU", {16: 4})
     packed = simulate(STG, many, 90.0)
     twelve = simulate(STG, g, 90.0)
     for cell in range(len(many)):
@@ -478,7 +478,7 @@ def test_a_curve_of_a_users_own_may_hold_an_array():
     scales = Constant(1.0), Constant(2.0), None
     neuron = Neuron("own", (kd, leak), scales, -50.0)
     assert simulate(neuron, np.ones((3, 2)), 20.0).succeeded.all()
-    assert not Compiled(neuron).is_scalar and Compiled(STG).is_scalar
+    assert not CompiledNeuron(neuron).is_scalar and CompiledNeuron(STG).is_scalar
 
 
 def test_a_step_too_long_for_the_model_is_refused():

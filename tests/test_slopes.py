@@ -7,11 +7,11 @@ import pytest
 
 import dicjax as dj
 from dicjax.populations.rhythm_gradient import (
-    _flattened,
-    _flown,
-    _settled,
+    as_vector,
     cycles,
     Rhythm,
+    simulate_cycle,
+    state_at_onset,
 )
 from dicjax.populations.sensitivities import feature_slopes, rhythm_of
 
@@ -36,13 +36,17 @@ def test_a_cycle_is_differentiated_as_finite_differences_do():
     g = jnp.asarray(dj.compensate(jr.key(0), STG, TONIC, num=1).g[0])
     number = lambda x: jnp.asarray(x, jnp.float64)
     dt, none = number(0.05), number(0.0)
-    y = jax.jit(lambda: _settled(STG, g, number(2e3), number(60.0), none, dt, none))()
-    z, rebuild = _flattened(STG, y)
+    y = jax.jit(
+        lambda: state_at_onset(STG, g, number(2e3), number(60.0), none, dt, none)
+    )()
+    z, rebuild = as_vector(STG, y)
 
     def cycle(inputs):
         own = jnp.exp(inputs[len(z) :])
-        end = _flown(STG, own, rebuild(inputs[: len(z)]), 1, number(1e3), dt, none)
-        return jnp.append(_flattened(STG, end.at)[0], end.spike)
+        end = simulate_cycle(
+            STG, own, rebuild(inputs[: len(z)]), 1, number(1e3), dt, none
+        )
+        return jnp.append(as_vector(STG, end.at)[0], end.spike)
 
     inputs = jnp.concatenate([z, jnp.log(g)])
     exact = jax.jit(jax.jacfwd(cycle))(inputs)

@@ -8,6 +8,11 @@ from dicjax._core.advice import (
     in_words as in_words,
     Remedy as Remedy,
 )
+from dicjax._core.arrays import (
+    optional as optional,
+    strong as strong,
+    strong_pair as strong_pair,
+)
 from dicjax._core.batching import (
     batches as batches,
     compiled_size as compiled_size,

@@ -23,9 +23,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from dicjax._core import descend
+from dicjax._core import descend, strong
 from dicjax.inference.config import DensityConfig
-from dicjax.neurons import strong
 from dicjax.spikes import LABELS
 
 

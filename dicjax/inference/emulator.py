@@ -23,9 +23,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from dicjax._core import descend, solve
+from dicjax._core import descend, solve, strong
 from dicjax.inference.config import EmulatorConfig
-from dicjax.neurons import strong
 from dicjax.spikes import columns_of, COMPARED, LABELS, NUM_COMPARED, Target
 
 

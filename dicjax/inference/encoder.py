@@ -11,8 +11,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from dicjax._core import strong
 from dicjax.inference.config import EncoderConfig
-from dicjax.neurons import strong
 from dicjax.spikes import LABELS
 
 

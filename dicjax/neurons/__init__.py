@@ -25,7 +25,6 @@ from dicjax.neurons.curves import (
     Relaxation as Relaxation,
     Scaled as Scaled,
     Sigmoid as Sigmoid,
-    strong as strong,
     Sum as Sum,
 )
 from dicjax.neurons.declarations import (

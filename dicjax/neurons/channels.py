@@ -1,7 +1,7 @@
-"""Ion channels: what each conducts per unit of maximal conductance.
+"""Ion channels: states, kinetics, and current per unit of maximal conductance.
 
-Every kind gives its own states, as separate scalars so that they vectorise over cells,
-and how they move; neurons ask for nothing else.
+Every kind of channel defines its own states and how they evolve. Neurons use nothing
+else. States are separate scalars, which vectorise over cells.
 """
 
 from abc import abstractmethod
@@ -19,23 +19,23 @@ Entries = dict[tuple[int, int], Float[Array, ""]]  # of a sparse matrix
 
 
 def as_curve(value: float | AbstractCurve) -> AbstractCurve:
-    """A number as a constant curve; curves pass through."""
+    """Converts a number to a constant curve; returns a curve as it is."""
     return value if isinstance(value, AbstractCurve) else Constant(value)
 
 
 def as_optional_curve(value: float | AbstractCurve | None) -> AbstractCurve | None:
-    """As `as_curve`, where a curve may be left out."""
+    """As `as_curve`, but returns None for None."""
     return None if value is None else as_curve(value)
 
 
 class AbstractChannel(eqx.Module):
     r"""A channel with current $g \cdot p(x) \cdot f(V, Ca) \cdot (V - E)$.
 
-    - `name`: how conductance columns and reports call it.
+    - `name`: its name in tables, figures and reports.
     - `reversal`: $E$, in mV: a number, or a curve such as [`dicjax.Nernst`][].
-    - `driving_force`: a curve, in mV, that takes the place of $V - E$, such as
+    - `driving_force`: a curve, in mV, in place of $V - E$, such as
         [`dicjax.GoldmanHodgkinKatz`][].
-    - `factor`: $f$, what opens or blocks it instantaneously; 1 by default.
+    - `factor`: $f$, a curve that opens or blocks it instantaneously; 1 by default.
     """
 
     name: eqx.AbstractVar[str]
@@ -52,16 +52,16 @@ class AbstractChannel(eqx.Module):
     @property
     @abstractmethod
     def num_states(self) -> int:
-        """How many scalars its state is made of."""
+        """The number of scalars in its state."""
 
     @property
     @abstractmethod
     def num_variables(self) -> int:
-        """How many of what has one time constant: a gate, or a whole scheme."""
+        """The number of time constants: one per gate, or one for a scheme."""
 
     @abstractmethod
     def steady_states(self, V: States, Ca: Float[Array, ""]) -> States:
-        """States in equilibrium, each variable at a potential of its own."""
+        """States in equilibrium; `V` has a potential for each variable."""
 
     @abstractmethod
     def time_constants(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> States:
@@ -81,7 +81,7 @@ class AbstractChannel(eqx.Module):
         Ca: Float[Array, ""],
         h: Float[Array, ""],
     ) -> States:
-        """The states after `h` ms at frozen potential and calcium."""
+        """The states after `h` ms at fixed potential and calcium."""
 
     @abstractmethod
     def current(
@@ -91,7 +91,7 @@ class AbstractChannel(eqx.Module):
 
 
 def _open_current(channel: AbstractChannel, V, Ca) -> Float[Array, ""]:
-    """The current where all is open that has a state."""
+    """The current when every gate is open, per mS/cm²."""
     if channel.driving_force is not None:
         current = channel.driving_force(V, Ca)
     else:
@@ -101,11 +101,11 @@ def _open_current(channel: AbstractChannel, V, Ca) -> Float[Array, ""]:
 
 
 class GatedChannel(AbstractChannel):
-    """A channel that is open as far as all of its independent gates are.
+    """A channel with independent gates, whose open fraction is their product.
 
     - `gates`: its gates; a leak has none.
 
-    See [`dicjax.AbstractChannel`][] for the rest.
+    [`dicjax.AbstractChannel`][] explains the other fields.
     """
 
     name: str = eqx.field(static=True)
@@ -127,7 +127,7 @@ class GatedChannel(AbstractChannel):
         return len(self.gates)
 
     def steady_states(self, V: States, Ca: Float[Array, ""]) -> States:
-        """States in equilibrium, each gate at a potential of its own."""
+        """States in equilibrium; `V` has a potential for each gate."""
         return tuple(
             gate.steady_state(at, Ca) for gate, at in zip(self.gates, V, strict=True)
         )
@@ -153,11 +153,11 @@ class GatedChannel(AbstractChannel):
         Ca: Float[Array, ""],
         h: Float[Array, ""],
     ) -> States:
-        """The gates after `h` ms at frozen potential and calcium, by the midpoint rule.
+        """The gates after `h` ms at fixed potential and calcium, by the midpoint rule.
 
-        A gate much faster than `h` overshoots its steady state, by less than it was
-        off; as that moves, it follows without bias. (To keep it from leaving the unit
-        interval by a hair would cost as much as the whole step.)
+        A gate much faster than `h` overshoots its steady state by less than it was off,
+        and follows a moving steady state without bias. It may leave the unit interval
+        slightly: to prevent that would cost as much as the whole step.
         """
         relaxed = []
         for gate, x in zip(self.gates, states, strict=True):
@@ -176,7 +176,7 @@ class GatedChannel(AbstractChannel):
 
 
 class Transition(eqx.Module):
-    """Passage from the state `source` to the state `target` at `rate`, per ms."""
+    """A transition from the state `source` to the state `target` at `rate`, per ms."""
 
     source: str = eqx.field(static=True)
     target: str = eqx.field(static=True)
@@ -188,18 +188,18 @@ class Transition(eqx.Module):
 
 
 class MarkovChannel(AbstractChannel):
-    """A channel whose states interchange by a linear kinetic scheme.
+    """A channel with a linear kinetic (Markov) scheme.
 
-    The first state follows from the others, which are what is integrated.
+    Occupancies add up to one, so that the first state is not integrated.
 
     - `kinetic_states`: names of the states, at least two.
-    - `transitions`: the passages between them; every state must be reachable from
-        every other.
-    - `open_states`: in which of them it conducts.
-    - `time_constant`: on which timescale (ms) dynamic input conductances count it,
-        since a scheme has none of its own; infinite means ultraslow.
+    - `transitions`: transitions between them; every state must be reachable from every
+        other one.
+    - `open_states`: the states in which it conducts.
+    - `time_constant`: its time constant (ms) for dynamic input conductances, because a
+        scheme does not have a single one. Infinity means ultraslow.
 
-    See [`dicjax.AbstractChannel`][] for the rest.
+    [`dicjax.AbstractChannel`][] explains the other fields.
     """
 
     name: str = eqx.field(static=True)
@@ -233,20 +233,20 @@ class MarkovChannel(AbstractChannel):
 
     @property
     def num_states(self) -> int:
-        """All but the first, which follows from the others."""
+        """One less than there are states: the first follows from the others."""
         return len(self.kinetic_states) - 1
 
     @property
     def num_variables(self) -> int:
-        """One, the scheme."""
+        """One: the whole scheme."""
         return 1
 
     def steady_states(self, V: States, Ca: Float[Array, ""]) -> States:
         """States in equilibrium."""
-        return self._equilibrium(self._rates(V[0], Ca))
+        return _equilibrium(self._rates(V[0], Ca), self.num_states)
 
     def time_constants(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> States:
-        """The time constant it is counted with, in ms."""
+        """The declared time constant, in ms."""
         return (self.time_constant(V, Ca),)
 
     def derivatives(
@@ -262,11 +262,11 @@ class MarkovChannel(AbstractChannel):
         Ca: Float[Array, ""],
         h: Float[Array, ""],
     ) -> States:
-        """The states after `h` ms at frozen potential and calcium, to second order.
+        """The states after `h` ms at fixed potential and calcium, to second order.
 
-        By the Padé approximant `(1 - hA + (hA)² / 2) d(h) = d(0)` of the deviation `d`
-        from equilibrium: unlike the midpoint rule it settles however long the step,
-        since schemes may have rates far beyond what the step resolves.
+        The deviation `d` from equilibrium follows the Padé approximant
+        `(1 - hA + (hA)² / 2) d(h) = d(0)`. Unlike the midpoint rule, this settles in
+        steps of any length. Schemes may have rates much faster than a step resolves.
         """
         rates = self._rates(V, Ca)
         A = {at: h * rate for at, rate in self._generator(rates).items()}
@@ -290,7 +290,7 @@ class MarkovChannel(AbstractChannel):
         return _sum(is_open) * _open_current(self, V, Ca)
 
     def _rates(self, V, Ca) -> Entries:
-        """Rates by the positions of the states they lead from and to."""
+        """Rates, by the positions of source and target."""
         rates: Entries = {}
         position = self.kinetic_states.index
         for t in self.transitions:
@@ -305,39 +305,39 @@ class MarkovChannel(AbstractChannel):
             _add(change, (j, 0), rate * x[i])
         return tuple(change[i, 0] for i in range(1, len(x)))
 
-    def _equilibrium(self, rates: Entries) -> States:
-        # Grassmann, Taksar & Heyman (1985): elimination without a subtraction, so that
-        # no occupancy loses its digits however small it is.
-        q = dict(rates)
-        for k in range(self.num_states, 0, -1):
-            into = [i for i in range(k) if (i, k) in q]
-            out = [j for j in range(k) if (k, j) in q]
-            leaving = _sum([q[k, j] for j in out])
-            for i in into:
-                q[i, k] = q[i, k] / leaving
-                for j in out:
-                    if i != j:
-                        _add(q, (i, j), q[i, k] * q[k, j])
-        weights = [jnp.ones_like(next(iter(rates.values())))]
-        for k in range(1, self.num_states + 1):
-            weights.append(
-                _sum([weights[i] * q[i, k] for i in range(k) if (i, k) in q])
-            )
-        total = _sum(weights)
-        return tuple(weight / total for weight in weights[1:])
-
     def _generator(self, rates: Entries) -> Entries:
-        """The matrix that moves deviations of all states but the first."""
+        """The matrix of the deviations of all states but the first."""
         A: Entries = {}
         others = range(1, len(self.kinetic_states))
         for (i, j), rate in rates.items():
-            # What leaves the first state is what the others lack.
+            # The first state holds one minus all others.
             for k, share in [(k, -rate) for k in others] if i == 0 else [(i, rate)]:
                 if i != 0:
                     _add(A, (i - 1, k - 1), -share)
                 if j != 0:
                     _add(A, (j - 1, k - 1), share)
         return A
+
+
+def _equilibrium(rates: Entries, num_states: int) -> States:
+    """Occupancies in equilibrium of all states but the first."""
+    # Elimination without subtractions (Grassmann, Taksar & Heyman 1985), so that small
+    # occupancies keep their digits.
+    q = dict(rates)
+    for k in range(num_states, 0, -1):
+        into = [i for i in range(k) if (i, k) in q]
+        out = [j for j in range(k) if (k, j) in q]
+        leaving = _sum([q[k, j] for j in out])
+        for i in into:
+            q[i, k] = q[i, k] / leaving
+            for j in out:
+                if i != j:
+                    _add(q, (i, j), q[i, k] * q[k, j])
+    weights = [jnp.ones_like(next(iter(rates.values())))]
+    for k in range(1, num_states + 1):
+        weights.append(_sum([weights[i] * q[i, k] for i in range(k) if (i, k) in q]))
+    total = _sum(weights)
+    return tuple(weight / total for weight in weights[1:])
 
 
 def _add(entries: Entries, at: tuple[int, int], value: Float[Array, ""]) -> None:
@@ -357,7 +357,7 @@ def _reached(start: str, transitions: tuple[Transition, ...]) -> set[str]:
 
 
 def _solve(M: Entries, b: list[Float[Array, ""]]) -> list[Float[Array, ""]]:
-    """The solution of `M x = b`, by elimination of scalars without pivots."""
+    """Solves `M x = b` by elimination of scalars, without pivots."""
     M, b, n = dict(M), list(b), len(b)
     for k in range(n):
         for i in range(k + 1, n):

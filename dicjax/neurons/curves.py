@@ -1,33 +1,16 @@
-"""Curves of voltage and calcium, and the gates made of them."""
+"""Curves of potential and calcium, and gates made of them."""
 
 from abc import abstractmethod
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dicjax._core import optional, strong, strong_pair
+
 
 BOLTZMANN = 8.6174e-5  # V/K, Boltzmann's constant over the elementary charge
-
-
-def strong(x: Any) -> Array:
-    """Converts to a strongly typed floating-point array, so that no value retraces."""
-    x = jnp.asarray(x)
-    dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else float
-    return jnp.asarray(x, jnp.dtype(jax.dtypes.canonicalize_dtype(dtype)))
-
-
-def optional(x: Any) -> Array | None:
-    """As `strong`, but what is left out costs nothing later."""
-    return None if x is None else strong(x)
-
-
-def strong_pair(pair: Any) -> tuple[Array, Array]:
-    """Two numbers as strongly typed scalars; all constants of curves are scalars."""
-    first, second = pair
-    return strong(first), strong(second)
 
 
 class AbstractCurve(eqx.Module):
@@ -39,7 +22,7 @@ class AbstractCurve(eqx.Module):
 
 
 class Constant(AbstractCurve):
-    """The same `value` everywhere."""
+    """A curve that is `value` everywhere."""
 
     value: Float[Array, ""] = eqx.field(converter=strong)
 
@@ -49,7 +32,7 @@ class Constant(AbstractCurve):
 
 
 class Exponential(AbstractCurve):
-    """`amplitude * exp((V - midpoint) / width)`, with both in mV."""
+    """`amplitude * exp((V - midpoint) / width)`; `midpoint` and `width` in mV."""
 
     midpoint: Float[Array, ""] = eqx.field(converter=strong)
     width: Float[Array, ""] = eqx.field(converter=strong)
@@ -63,8 +46,8 @@ class Exponential(AbstractCurve):
 class Linoid(AbstractCurve):
     """`amplitude * x / (1 - exp(-x))` with `x = (V - midpoint) / width`, in mV.
 
-    The rate of Hodgkin and Huxley: linear on one side, exponential on the other, and
-    `amplitude` at the midpoint, around which it is as smooth as elsewhere.
+    This is a rate of Hodgkin and Huxley. It is linear on one side of the midpoint and
+    exponential on the other. At the midpoint it is `amplitude`, without a singularity.
     """
 
     midpoint: Float[Array, ""] = eqx.field(converter=strong)
@@ -79,7 +62,7 @@ class Linoid(AbstractCurve):
 def linoid(x: Float[Array, ""]) -> Float[Array, ""]:
     """`x / (1 - exp(-x))`, with finite and accurate derivatives everywhere."""
     small = jnp.abs(x) < 0.25
-    # From the modulus, so that nothing overflows, and away from 0 over 0.
+    # The modulus avoids overflow; 1 in place of small values avoids 0 / 0.
     size = jnp.where(small, 1, jnp.abs(x))
     decay = jnp.exp(-size)
     far = jnp.maximum(x, 0) + size * decay / (1 - decay)
@@ -92,7 +75,7 @@ def linoid(x: Float[Array, ""]) -> Float[Array, ""]:
 class Sigmoid(AbstractCurve):
     """`offset + amplitude / (1 + exp((V - midpoint) / width))`, all in mV.
 
-    Without `offset` and `amplitude` it runs between 0 and 1.
+    Without `offset` and `amplitude` it lies between 0 and 1.
     """
 
     midpoint: Float[Array, ""] = eqx.field(converter=strong)
@@ -102,7 +85,7 @@ class Sigmoid(AbstractCurve):
 
     def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
         del Ca
-        # `sigmoid`, not `1 / (1 + exp)`: its gradient stays finite far from midpoint.
+        # Unlike `1 / (1 + exp)`, `sigmoid` has finite gradients far from the midpoint.
         y = jax.nn.sigmoid((self.midpoint - V) * (1 / self.width))
         y = y if self.amplitude is None else self.amplitude * y
         return y if self.offset is None else self.offset + y
@@ -111,9 +94,9 @@ class Sigmoid(AbstractCurve):
 class Bell(AbstractCurve):
     """`offset + amplitude / (exp((V - a) / b) + exp((V - c) / d))`.
 
-    The usual bell of a time constant: `left = (a, b)` and `right = (c, d)`, in mV, are
-    the two exponential flanks, so `b` and `d` have opposite signs. Without `offset` it
-    falls to 0 on both.
+    This is the usual bell-shaped time constant. `left = (a, b)` and `right = (c, d)`,
+    in mV, are its exponential flanks; `b` and `d` have opposite signs. Without `offset`
+    it falls to 0 on both sides.
     """
 
     left: tuple[Float[Array, ""], Float[Array, ""]] = eqx.field(converter=strong_pair)
@@ -130,9 +113,9 @@ class Bell(AbstractCurve):
 
 
 class MagnesiumBlock(AbstractCurve):
-    """`1 / (1 + magnesium / half * exp(-V / width))`, the open part of NMDA channels.
+    """`1 / (1 + magnesium / half * exp(-V / width))`, the magnesium block of NMDA.
 
-    `magnesium` (outside) and `half` are in mM, `width` in mV.
+    `magnesium` (the concentration outside) and `half` are in mM, `width` in mV.
     """
 
     magnesium: Float[Array, ""] = eqx.field(converter=strong)
@@ -145,7 +128,7 @@ class MagnesiumBlock(AbstractCurve):
 
 
 class CalciumSaturation(AbstractCurve):
-    """`Ca / (Ca + half)`, with `half` in µM; no calcium below zero is seen."""
+    """`Ca / (Ca + half)`, with `half` in µM; negative calcium counts as zero."""
 
     half: Float[Array, ""] = eqx.field(converter=strong)
 
@@ -158,8 +141,8 @@ class CalciumSaturation(AbstractCurve):
 class Nernst(AbstractCurve):
     r"""The Nernst potential of calcium, $1000\,k T / z \cdot \ln(Ca_o / Ca)$, in mV.
 
-    `outside` is in µM and `temperature` in K; inside calcium is read no lower than
-    `floor` (µM), since the logarithm has no value at zero.
+    `outside` is in µM and `temperature` in K. Calcium below `floor` (µM) counts as
+    `floor`, because the logarithm is infinite at zero.
     """
 
     outside: Float[Array, ""] = eqx.field(converter=strong)
@@ -176,15 +159,15 @@ class Nernst(AbstractCurve):
 class GoldmanHodgkinKatz(AbstractCurve):
     r"""The driving force of an ion that diffuses through its channel, in mV.
 
-    With $\xi = z V / 1000\,k T$, in which $k$ is in V/K, it is
-    $V \cdot (c_i / c_o - e^{-\xi}) / (1 - e^{-\xi})$: nearly $V$ far below zero and
-    $V c_i / c_o$ far above. A permeability $P$ is the conductance
-    $P z^2 F^2 c_o / R T$, that of the channel far below zero.
+    With $\xi = z V / 1000\,k T$ ($k$ in V/K) it is
+    $V \cdot (c_i / c_o - e^{-\xi}) / (1 - e^{-\xi})$. It is nearly $V$ far below zero
+    and $V c_i / c_o$ far above. A permeability $P$ corresponds to a conductance of
+    $P z^2 F^2 c_o / R T$, which is the slope of the current far below zero.
 
     - `outside`: $c_o$, in µM.
     - `temperature`: in K.
     - `valence`: $z$.
-    - `inside`: $c_i$, in µM; by default the calcium of the cell.
+    - `inside`: $c_i$, in µM; by default the cell's calcium.
     """
 
     outside: Float[Array, ""] = eqx.field(converter=strong)
@@ -234,7 +217,7 @@ class Power(AbstractCurve):
 
 
 class Scaled(AbstractCurve):
-    """A curve times a constant, such as a kinetic (temperature) factor."""
+    """A curve times a constant, such as a temperature factor."""
 
     curve: AbstractCurve
     factor: Float[Array, ""] = eqx.field(converter=strong)
@@ -244,7 +227,7 @@ class Scaled(AbstractCurve):
 
 
 class OpenFraction(AbstractCurve):
-    """`alpha / (alpha + beta)`: where rates of opening and closing balance."""
+    """`alpha / (alpha + beta)`: the steady state of rates of opening and closing."""
 
     alpha: AbstractCurve
     beta: AbstractCurve
@@ -255,7 +238,7 @@ class OpenFraction(AbstractCurve):
 
 
 class Relaxation(AbstractCurve):
-    """`1 / (alpha + beta)`: the time constant (ms) of two rates (per ms)."""
+    """`1 / (alpha + beta)`: the time constant (ms) of rates (per ms)."""
 
     alpha: AbstractCurve
     beta: AbstractCurve
@@ -267,7 +250,7 @@ class Relaxation(AbstractCurve):
 class AbstractGate(eqx.Module):
     r"""A gating variable, $\dot x = (x_\infty - x) / \tau_x$, raised to a power.
 
-    - `exponent`: how many such particles must be open, a positive integer.
+    - `exponent`: the power, a positive integer.
     - `steady_state`: $x_\infty$, between 0 and 1.
     - `time_constant`: $\tau_x$, in ms.
     """
@@ -286,11 +269,11 @@ class AbstractGate(eqx.Module):
     def kinetics(
         self, V: Float[Array, ""], Ca: Float[Array, ""]
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Steady state and time constant (ms) at once."""
+        """Steady state and time constant (ms) together."""
 
 
 class Gate(AbstractGate):
-    """A gate given by its steady state and its time constant."""
+    """A gate with a given steady state and time constant."""
 
     exponent: int = eqx.field(static=True)
     steady_state: AbstractCurve
@@ -299,12 +282,12 @@ class Gate(AbstractGate):
     def kinetics(
         self, V: Float[Array, ""], Ca: Float[Array, ""]
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Steady state and time constant (ms) at once."""
+        """Steady state and time constant (ms) together."""
         return self.steady_state(V, Ca), self.time_constant(V, Ca)
 
 
 class RateGate(AbstractGate):
-    r"""A gate given by its rates of opening, `alpha`, and closing, `beta`, per ms.
+    r"""A gate with given rates of opening, `alpha`, and closing, `beta`, per ms.
 
     $\dot x = \alpha (1 - x) - \beta x$.
     """
@@ -323,12 +306,12 @@ class RateGate(AbstractGate):
 
     @property
     def time_constant(self) -> AbstractCurve:
-        """How fast equilibrium is reached, in ms."""
+        """The time constant of the approach to equilibrium, in ms."""
         return Relaxation(self.alpha, self.beta)
 
     def kinetics(
         self, V: Float[Array, ""], Ca: Float[Array, ""]
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Steady state and time constant (ms) at once, of rates evaluated once."""
+        """Steady state and time constant (ms), from one evaluation of the rates."""
         alpha, beta = self.alpha(V, Ca), self.beta(V, Ca)
         return alpha / (alpha + beta), 1 / (alpha + beta)

@@ -1,4 +1,4 @@
-"""Neurons from Python files, and whether one can be simulated and compensated."""
+"""Neurons declared in Python files, and checks of neurons and recipes."""
 
 import dataclasses
 import importlib.machinery
@@ -23,8 +23,8 @@ from dicjax.neurons.recipe import Recipe, Rule
 
 
 POTENTIALS = np.round(np.linspace(-100, 60, 1601), 1)  # mV
-CALCIUM = (1.0, 10.0, 100.0, 1000.0)  # µM, besides where a neuron starts and rests
-SLACK = 0.05  # of published fits; activation of the A current gets to 1.03
+CALCIUM = (1.0, 10.0, 100.0, 1000.0)  # µM, besides initial and baseline calcium
+SLACK = 0.05  # beyond 0 and 1; a published activation of A reaches 1.03
 
 _numbers = itertools.count()
 
@@ -39,12 +39,12 @@ def load_neuron(path: pathlib.Path) -> Neuron:
 
     **Returns:**
 
-    The neuron, which has passed `check_neuron`.
+    The neuron, after `check_neuron`.
 
     **Raises:**
 
-    - `ValueError`: if there is no such file, if it raises anything (with its line), if
-        it defines no neuron, or if that is unphysical.
+    - `ValueError`: if there is no such file, if it raises an exception (the message
+        gives the line), if it defines no neuron, or if the neuron is unphysical.
     """
     if not path.is_file():
         raise ValueError(
@@ -84,7 +84,7 @@ def _run(path: pathlib.Path, name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
 
     def run() -> None:
-        # Compiled here, so that no bytecode is left beside the file, nor read stale.
+        # Compiled here, because an import would write bytecode, or read an old one.
         code = loader.source_to_code(path.read_bytes(), str(path))
         exec(code, module.__dict__)
 
@@ -106,7 +106,7 @@ def _guarded(path: pathlib.Path, run: Callable[[], object]) -> object:
 
 
 def _line(path: pathlib.Path, error: BaseException) -> str:
-    """Where in the file it happened, as far as known."""
+    """The line of the file that raised it, if known."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f" in line {error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
@@ -117,9 +117,9 @@ def _line(path: pathlib.Path, error: BaseException) -> str:
 def check_neuron(neuron: Neuron) -> None:
     """Raises `ValueError` unless the kinetics of `neuron` are physical everywhere.
 
-    From -100 to 60 mV, and at calcium from rest to 1000 µM if it has any, steady states
-    must lie between 0 and 1, time constants must be finite and positive, rates finite
-    and not negative, and currents finite. One channel must be a leak.
+    It is checked from -100 to 60 mV and, if it has calcium, up to 1000 µM. Steady
+    states must lie between 0 and 1, time constants must be finite and positive, rates
+    finite and not negative, and currents finite. One channel must be a leak.
     """
     _check_constants(neuron)
     if not any(_is_leak(channel) for channel in neuron.channels):
@@ -170,7 +170,7 @@ TIMED = "be finite and positive (what opens at once is a `factor`)"
 
 @dataclasses.dataclass(frozen=True)
 class _Report:
-    """Refuses values of a channel on the grid, by the first that is not allowed."""
+    """Raises `ValueError` for the first value of a channel that is not allowed."""
 
     neuron: Neuron
     channel: AbstractChannel
@@ -207,7 +207,7 @@ def _is_rate(x: np.ndarray) -> np.ndarray:
 
 
 def _timed(channel: AbstractChannel) -> Callable[[np.ndarray], np.ndarray]:
-    # That of a scheme only says how it is counted; infinite means ultraslow.
+    # For a scheme, infinity is allowed and means ultraslow.
     last = np.inf if isinstance(channel, MarkovChannel) else np.finfo(np.float64).max
     return lambda tau: (tau > 0) & (tau <= last)
 
@@ -258,7 +258,7 @@ def _variable_names(channel: AbstractChannel, num: int | None = None) -> Iterato
 
 
 def check_recipe(neuron: Neuron) -> None:
-    """Raises `ValueError` unless `neuron` has a recipe, one that can be followed."""
+    """Raises `ValueError` unless `neuron` has a recipe that can be followed."""
     recipe = neuron.required_recipe
     who = f"the recipe of {neuron.name}"
     _check_names(neuron, recipe, who)

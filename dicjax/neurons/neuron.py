@@ -1,7 +1,7 @@
-"""Neurons: fixed biology, to which maximal conductances are given as data.
+"""Neurons: fixed biology; maximal conductances are data that functions take.
 
-Units everywhere: mV, ms, µM, mS/cm², µA/cm², µF/cm². Everything here is written for
-one cell; public functions take leading axes and `vmap`.
+Units everywhere: mV, ms, µM, mS/cm², µA/cm², µF/cm². Code in this file is for one cell.
+Public functions take leading axes and `vmap` over them.
 """
 
 import dataclasses
@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
+from dicjax._core import strong
 from dicjax.neurons.channels import AbstractChannel, States
-from dicjax.neurons.curves import AbstractCurve, strong
+from dicjax.neurons.curves import AbstractCurve
 from dicjax.neurons.recipe import Recipe
 
 
 class State(eqx.Module):
-    """What evolves in time: potential (mV), gates in channel order, calcium (µM)."""
+    """The state of cells: potential (mV), gates in channel order, calcium (µM)."""
 
     V: Float[Array, "*cells"]
     gates: tuple[Float[Array, "*cells"], ...]
@@ -30,7 +31,7 @@ class State(eqx.Module):
 class Calcium(eqx.Module):
     r"""A calcium pool, $\tau \dot{Ca} = -\alpha \sum I - Ca + \beta$.
 
-    - `sources`: names of the channels whose current enters the pool.
+    - `sources`: names of the channels whose currents enter the pool.
     - `influx`: $\alpha$, in µM per µA/cm².
     - `baseline`: $\beta$, in µM.
     - `time_constant`: $\tau$, in ms.
@@ -43,10 +44,10 @@ class Calcium(eqx.Module):
 
 
 class Temperature(eqx.Module):
-    r"""How much faster all kinetics run than as declared, $q_{10}^{(T - T_0) / 10}$.
+    r"""A common factor $q_{10}^{(T - T_0) / 10}$ on the speed of all kinetics.
 
     - `celsius`: the temperature $T$ of the neuron, in °C.
-    - `reference`: the temperature $T_0$ at which its kinetics are declared, in °C.
+    - `reference`: the temperature $T_0$ of the declared kinetics, in °C.
     - `q10`: the factor for every 10 °C.
     """
 
@@ -70,18 +71,19 @@ def _by_name(conductances: Mapping[str, float] | Defaults | None) -> Defaults | 
 class Neuron(eqx.Module):
     r"""A conductance-based model, $C \dot V = I - \sum_c g_c p_c(V, x, Ca) (V - E_c)$.
 
-    - `name`: what files and the command line call it.
-    - `channels`: its channels, whose order is that of every conductance vector.
-    - `timescales`: fast, slow and ultraslow reference time constants (ms), between
-        which dynamic input conductances are split.
-    - `V_ref`: the potential at which published targets are imposed, in mV.
-    - `normaliser`: the conductance (mS/cm²) that dynamic input conductances are divided
-        by: a channel's name, or a number.
+    - `name`: its name in files and on the command line.
+    - `channels`: its channels. Conductances are in the same order everywhere.
+    - `timescales`: the fast, slow and ultraslow reference time constants (ms), which
+        divide dynamic input conductances into timescales.
+    - `V_ref`: the potential of published targets, in mV.
+    - `normaliser`: dynamic input conductances are divided by this conductance: the name
+        of a channel, or a number in mS/cm².
     - `calcium`: its calcium pool, if it has one.
     - `capacitance`: $C$, in µF/cm².
-    - `initial_V`, `initial_Ca`: where simulations start; gates start in equilibrium.
-    - `temperature`: a factor common to all kinetics, if there is one.
-    - `defaults`: published maximal conductances (mS/cm²) by channel, where there are.
+    - `initial_V`, `initial_Ca`: initial potential (mV) and calcium (µM) of simulations;
+        gates start in equilibrium.
+    - `temperature`: a common factor on the speed of all kinetics, if any.
+    - `defaults`: published maximal conductances (mS/cm²) by channel, if any.
     - `recipe`: how populations of it are drawn.
     """
 
@@ -121,7 +123,7 @@ class Neuron(eqx.Module):
 
     @property
     def default_g(self) -> Float[Array, " channels"]:
-        """Published conductances, in mS/cm²; a `ValueError` where there are none."""
+        """Published conductances, in mS/cm²; raises `ValueError` if there are none."""
         if self.defaults is None:
             raise ValueError(
                 f"{self.name} has no default conductances; give its `Neuron` some."
@@ -131,7 +133,7 @@ class Neuron(eqx.Module):
 
     @property
     def required_recipe(self) -> Recipe:
-        """The recipe; a `ValueError` where the model has none."""
+        """The recipe; raises `ValueError` if the model has none."""
         if self.recipe is None:
             raise ValueError(
                 f"{self.name} has no recipe for populations; give its `Neuron` one."
@@ -140,17 +142,17 @@ class Neuron(eqx.Module):
 
     @property
     def box(self) -> np.ndarray:
-        """Monte-Carlo upper bounds of every conductance, in the order of `g`."""
+        """Upper bounds of Monte-Carlo sampling, in the order of `g`."""
         return np.array([self.required_recipe.box[name] for name in self.channel_names])
 
     @property
     def bounds(self) -> np.ndarray:
-        """How large conductances may get in a search, in the order of `g`."""
-        # Published recipes that are not drawn from the box go far beyond it.
+        """Upper bounds of conductances in a search, in the order of `g`."""
+        # Published recipes that do not draw from the box go far beyond it.
         return self.box * (1 if self.required_recipe.bounded else 3)
 
     def index(self, *names: str) -> tuple[int, ...]:
-        """Positions in `g` of the channels called `names`."""
+        """Positions in `g` of the channels named `names`."""
         for name in names:
             if name not in self.channel_names:
                 raise ValueError(
@@ -159,13 +161,13 @@ class Neuron(eqx.Module):
         return tuple(self.channel_names.index(name) for name in names)
 
     def with_dtype(self, dtype: jnp.dtype) -> "Neuron":
-        """The same neuron with every constant in `dtype`."""
+        """Returns the neuron with every constant in `dtype`."""
         return jax.tree.map(
             lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, self
         )
 
     def at(self, celsius: float) -> "Neuron":
-        """The same neuron at another temperature, in °C."""
+        """Returns the neuron at another temperature, in °C."""
         if self.temperature is None:
             raise ValueError(
                 f"{self.name} has no temperature; give its `Neuron` a `Temperature`."
@@ -224,7 +226,7 @@ class Neuron(eqx.Module):
         Ca: Float[Array, ""],
         g: PyTree,
     ) -> Float[Array, ""]:
-        """dCa/dt in µM/ms; zero where the model has no calcium."""
+        """dCa/dt in µM/ms; zero if the model has no calcium."""
         pool = self.calcium
         if pool is None:
             return jnp.zeros_like(V)
@@ -252,13 +254,13 @@ class Neuron(eqx.Module):
     def reference_time_constants(
         self, V: Float[Array, ""], Ca: Float[Array, ""]
     ) -> tuple[Float[Array, ""], ...]:
-        """The two or three time constants (ms) that tell the timescales apart."""
+        """The two or three reference time constants (ms) of the timescales."""
         return self.slowed(curve(V, Ca) for curve in self.timescales if curve)
 
     def slowed(
         self, time_constants: Iterable[Float[Array, ""]]
     ) -> tuple[Float[Array, ""], ...]:
-        """Time constants (ms) as declared, brought to the neuron's temperature."""
+        """Converts declared time constants (ms) to the neuron's temperature."""
         if self.temperature is None:
             return tuple(time_constants)
         speed = self.temperature.speed
@@ -271,7 +273,7 @@ class Neuron(eqx.Module):
         Ca: Float[Array, ""],
         h: Float[Array, ""],
     ) -> tuple[Float[Array, ""], ...]:
-        """All gates after `h` ms at frozen potential and calcium."""
+        """All gates after `h` ms at fixed potential and calcium."""
         h = h if self.temperature is None else self.temperature.speed * h
         relaxed = (
             channel.relax(V, states, Ca, h)
@@ -282,7 +284,7 @@ class Neuron(eqx.Module):
     def vector_field(
         self, t: Float[Array, ""], y: State, g: PyTree, I_ext: Float[Array, ""] | None
     ) -> State:
-        """Time derivatives of the state, per ms, under the current `I_ext` (µA/cm²)."""
+        """Time derivatives of the state, per ms, with an applied `I_ext` (µA/cm²)."""
         del t
         I = self.total_current(y.V, y.gates, y.Ca, g)
         I = I if I_ext is None else I - I_ext
@@ -302,16 +304,19 @@ class Neuron(eqx.Module):
     def initial_state(
         self, V: Float[Array, ""] | None = None, Ca: Float[Array, ""] | None = None
     ) -> State:
-        """Where simulations start, or `V` (mV) and `Ca` (µM); gates in equilibrium."""
+        """The state at `V` (mV) and `Ca` (µM), with gates in equilibrium.
+
+        Potential and calcium are by default those at which simulations start.
+        """
         V = self.initial_V if V is None else V
         Ca = self.initial_Ca if Ca is None else Ca
         return State(V=V, gates=self.steady_gates(V, Ca), Ca=Ca)
 
     def steady_calcium(self, V: Float[Array, ""], g: PyTree) -> Float[Array, ""]:
-        """Calcium (µM) of a cell held at `V` until everything has settled.
+        """Calcium (µM) of a cell that is held at `V` until it has settled.
 
-        Where the reversal potential of calcium follows its concentration the balance
-        is implicit; it increases with calcium, so Newton's method finds the one root.
+        If the reversal potential of calcium depends on its concentration, the balance
+        is implicit. It increases with calcium, so that Newton's method finds its root.
         """
         pool = self.calcium
         if pool is None:
@@ -328,9 +333,9 @@ class Neuron(eqx.Module):
 def root(residual, guess: Float[Array, ""], max_steps: int = 50) -> Float[Array, ""]:
     """A zero of a scalar function by Newton's method, differentiable to third order.
 
-    Iterations run without derivatives until they stop moving; two more, with them,
-    carry exact derivatives through quadratic convergence (each doubles the order to
-    which the root is right), in forward and reverse mode alike.
+    Iterations without derivatives find the root. Two more iterations, with derivatives,
+    make derivatives exact in forward and reverse mode: each doubles the order to which
+    they are right, because Newton's method converges quadratically.
     """
 
     @jax.jit  # so that it is traced once

@@ -1,4 +1,4 @@
-"""How a model's populations are drawn and compensated: numbers, no algorithm."""
+"""Recipes: the numbers by which populations of a model are drawn and compensated."""
 
 import dataclasses
 from typing import Literal
@@ -9,25 +9,25 @@ Rule = Literal["g_u < 0", "g_s >= 0", "g_s < 0", "always"]
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What `compensate` needs to know about a model; conductances in mS/cm².
+    """The numbers of a model that `compensate` uses; conductances in mS/cm².
 
-    - `ranges`: uniform ranges of the conductances drawn freely; one drawn nowhere
-        starts from zero and is solved for.
+    - `ranges`: ranges of the conductances that are drawn uniformly; the others start
+        from zero and are solved for.
     - `box`: upper bounds of every conductance, for Monte-Carlo sampling.
-    - `g_s`, `g_u`: the targets that the model's encoder is trained on.
-    - `pairs`: which two channels are solved for the target, by its signs; the first
-        rule that holds wins.
-    - `solved`: the pair that a learned density of conductances leaves to be solved for,
-        if not that of the last rule; a well-conditioned one.
-    - `scaled_by_leak`: the leak is then gamma-distributed with the mean and variance of
+    - `g_s`, `g_u`: ranges of the targets that the model's encoder is trained on.
+    - `pairs`: the two channels that are solved for the target, by the target's signs;
+        the first rule that holds is used.
+    - `solved`: the two channels that are solved for when a learned density draws the
+        others; they should be well conditioned. By default those of the last rule.
+    - `scaled_by_leak`: whether the leak is gamma-distributed, with mean and variance of
         its range, and the other draws are multiplied by `leak / mean leak`.
-    - `seed_targets`, `seed_channels`: (g_f, g_s, g_u) imposed first, through these
-        channels, so that compensation starts from a regularly spiking neuron.
-    - `bounded`: members that leave `box` count as infeasible.
+    - `seed_targets`, `seed_channels`: compensation starts from a regularly spiking
+        neuron, in which these channels are solved for these (g_f, g_s, g_u).
+    - `bounded`: whether models outside of `box` count as infeasible.
     - `noise`: standard deviations, in µA/cm², of the noisy part of training data.
-    - `current`: applied throughout to every member, in µA/cm².
-    - `duration`, `discard`, `dt`: how long its members are simulated by default, and
-        how finely, in ms.
+    - `current`: a constant current that is applied to every model, in µA/cm².
+    - `duration`, `discard`, `dt`: default duration, discarded time and time step of
+        simulations, in ms.
     """
 
     ranges: dict[str, tuple[float, float]]
@@ -48,7 +48,7 @@ class Recipe:
 
     @property
     def solved_pair(self) -> tuple[str, str]:
-        """The two channels that a learned density leaves to be solved for."""
+        """The channels that are solved for when a learned density draws the others."""
         return self.solved or self.pairs[-1][1]
 
     def __hash__(self) -> int:

@@ -16,7 +16,7 @@ from dicjax.operator.ensemble import draw_ensemble
 from dicjax.operator.model import Operator
 from dicjax.operator.prediction import check_features, feature_ranges, respond
 from dicjax.recordings import Steps, Sweeps
-from dicjax.spikes import step_response, StepResponse
+from dicjax.spikes import mark_spikes, spike_trains, step_response, StepResponse
 
 
 SECOND = 1000.0  # ms of a step in which spikes are counted
@@ -191,10 +191,9 @@ def measure_cell(
 def _counts(V, every, steps) -> Float[np.ndarray, " sweeps"]:
     """Spikes in the first second of a step, and what is left of an interval."""
     counts = []
-    for row in V:
-        up = np.flatnonzero((row[:-1] < 10) & (row[1:] >= 10)) * every - steps.start
-        up = up[(up >= 0) & (up < steps.stop - steps.start)]
-        inside, later = up[up < SECOND], up[up >= SECOND]
+    for times in spike_trains(every * np.arange(V.shape[1]), V):
+        times = times[(times >= steps.start) & (times < steps.stop)] - steps.start
+        inside, later = times[times < SECOND], times[times >= SECOND]
         count = float(len(inside))
         if len(inside) > 1:
             last = later[0] - inside[-1] if len(later) else inside[-1] - inside[-2]
@@ -323,10 +322,10 @@ def _response(V, every, start, duration) -> Any:
 
 
 def _by_quarter(V, every, start, duration) -> Int[np.ndarray, "... 4"]:
-    """Upward crossings of 10 mV in every quarter of a step."""
-    up = (V[..., :-1] < 10) & (V[..., 1:] >= 10)
+    """Spikes in every quarter of a step."""
+    marks = np.asarray(mark_spikes(jnp.asarray(V)))
     edges = [round((start + duration * i / 4) / every) for i in range(5)]
-    return np.stack([up[..., a:b].sum(-1) for a, b in itertools.pairwise(edges)], -1)
+    return np.stack([marks[..., a:b].sum(-1) for a, b in itertools.pairwise(edges)], -1)
 
 
 def _distance(

@@ -28,7 +28,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from dicjax.neurons import Calcium, GatedChannel, Neuron, strong
+from dicjax._core import strong
+from dicjax.neurons import Calcium, GatedChannel, Neuron
 from dicjax.operator.config import OperatorConfig
 from dicjax.operator.families import Family
 
@@ -228,8 +229,8 @@ def advance(
 ) -> Memory:
     """One cell, `h` ms later: units relax at frozen potential, and it at frozen units.
 
-    By the midpoint rule, staggered, as populations are integrated ([`dicjax.stepping`]
-    [dicjax.stepping]); second order in `h`.
+    By the staggered midpoint rule, as populations are integrated; second order in
+    `h`.
 
     `correction` is that in the table, where it is learned: it changes no value, but
     takes the gradient, which would else be as large as the table in every step.

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from dicjax.operator.characteristics import (
     Characteristics,
@@ -16,7 +16,7 @@ from dicjax.operator.characteristics import (
 )
 from dicjax.operator.families import Family
 from dicjax.simulation import simulate, Step
-from dicjax.spikes import step_response
+from dicjax.spikes import spike_trains, step_response
 
 
 EVERY = 0.1  # ms between samples
@@ -154,7 +154,7 @@ def score(
     norm = lambda x: np.linalg.norm(x, axis=1)
     away = norm(V - truth)
     centred = away / norm(truth - truth.mean(axis=1, keepdims=True))
-    times, true_times = _spike_times(V, k), _spike_times(truth, k_true)
+    times, true_times = _trains(V), _trains(truth)
     gaps = [
         np.abs(a[:n] - b[:n])
         for a, b in zip(times, true_times, strict=True)
@@ -204,10 +204,10 @@ def _error(ours, theirs, relative):
     return away / np.abs(theirs) if relative else away
 
 
-def _spike_times(V, num: Int[np.ndarray, " cells"]) -> list[np.ndarray]:
-    """Times (ms) of upward crossings of 10 mV."""
-    up = (V[:, :-1] < 10) & (V[:, 1:] >= 10)
-    return [EVERY * np.flatnonzero(row)[:n] for row, n in zip(up, num, strict=True)]
+def _trains(V) -> list[np.ndarray]:
+    """Spike times (ms) during the step."""
+    trains = spike_trains(EVERY * np.arange(V.shape[1]), V)
+    return [times[(times >= START) & (times < STOP)] for times in trains]
 
 
 def _matched(times, true_times) -> float:

@@ -1,20 +1,20 @@
 r"""Exact derivatives of a firing rhythm, from one cycle of it.
 
-Derivatives through many spikes of a simulation grow without bound wherever a neuron is
-the least bit irregular, and say nothing. A rhythm, though, is a cycle: between one
-onset and the next the state, as the potential rises through the level that tells
-spikes, is mapped to itself, $z = P(z, \theta)$. Differentiating that one cycle, forward
-and with its length given by the implicit times of the spikes, is harmless; and
-the implicit function theorem turns it into derivatives of the rhythm itself,
+Derivatives through many spikes of a simulation grow without bound where a neuron is
+slightly irregular. They are useless then. A rhythm, however, is a cycle. Let $z$ be the
+state where the potential crosses 10 mV at the onset of a cycle. The cycle maps this
+state to itself, $z = P(z, \theta)$. Forward derivatives of one cycle, whose length
+follows from the times of spikes, stay small. The implicit function theorem turns them
+into derivatives of the rhythm,
 
 $\frac{dz}{d\theta} = (1 - P_z)^{-1} P_\theta$,
 $\frac{dT}{d\theta} = T_\theta + T_z \frac{dz}{d\theta}$,
 
-as they would be after infinitely many cycles. $\theta$ are logarithms of maximal
+which are the limit of infinitely many cycles. $\theta$ are logarithms of maximal
 conductances.
 
-The number of spikes in a cycle has no derivative: what a spike more or less takes has
-to be learned from members that differ.
+The number of spikes in a cycle has no derivative. Its dependence on conductances has to
+be estimated from models with different numbers of spikes.
 """
 
 import equinox as eqx
@@ -25,22 +25,28 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from dicjax._core import solve
 from dicjax.neurons import Neuron, State
-from dicjax.simulation import LONGEST, next_step, relax_gates, relax_membrane
-from dicjax.spikes import SPIKE_DOWN, SPIKE_UP
+from dicjax.simulation import (
+    detect_spike,
+    LONGEST,
+    next_step,
+    relax_gates,
+    relax_membrane,
+)
+from dicjax.spikes import crossing_part, SPIKE_UP
 
 
 BATCHES = (32, 256)  # numbers of cells that are compiled for
-CLOSED = 0.02  # by which a cycle's end may miss its start, in terms of its range
-STEEPEST = 30.0  # slope; where it is steeper, what repeats is not one rhythm
+CLOSED = 0.02  # how far a cycle's end may be from its start, relative to its size
+STEEPEST = 30.0  # slope; if one is steeper, the cycle is no stable rhythm
 
 
 class Cycle(eqx.Module):
-    """What a rhythm fires like, and how that follows conductances.
+    """The cycles of cells, and their derivatives by conductances.
 
-    - `times`: the length of the cycle and the mean interval within it, in ms; of a
-        cycle of one spike both are its interval.
-    - `slopes`: derivatives of their logarithms by logarithms of conductances.
-    - `succeeded`: whether the cycle closed, and so whether slopes mean anything.
+    - `times`: the length of the cycle and the mean interval within it, in ms. In a
+        cycle of one spike, both are the interval between spikes.
+    - `slopes`: derivatives of the logarithms of `times` by logarithms of conductances.
+    - `succeeded`: whether the cycle closed; otherwise the slopes mean nothing.
     """
 
     times: Float[np.ndarray, "cells 2"]
@@ -49,28 +55,31 @@ class Cycle(eqx.Module):
 
 
 class Rhythm(eqx.Module):
-    """What is known of a rhythm: spikes in a cycle, its length, and the interval (ms)
-    that tells whether a cycle begins."""
+    """A rhythm as spikes show it.
+
+    - `num_spikes`: in a cycle; `period`: its length, in ms.
+    - `onset_isi`: a cycle begins after an interval of at least so many ms.
+    """
 
     num_spikes: Int[Array | np.ndarray, "*cells"]
     period: Float[Array | np.ndarray, "*cells"]
     onset_isi: Float[Array | np.ndarray, "*cells"]
 
 
-class _Flight(eqx.Module):
-    """A cell on its way.
+class _Running(eqx.Module):
+    """The state of a cell and its latest spikes, in a running simulation.
 
-    The length of its steps is differentiated too: frozen steps would meet the upstroke
-    of a spike that has moved with steps that are too long for it.
+    The length of steps is differentiated too. If it were fixed, steps at the upstroke
+    of a spike would be too long after the spike has moved.
     """
 
     y: State
     t: Float[Array, ""]
     h: Float[Array, ""]
-    armed: Bool[Array, ""]  # has been below, so that the next rise is a spike
+    pending: Float[Array, ""]  # ms, a spike that has not fallen yet; else infinite
     at: State  # at the latest spike
-    spike: Float[Array, ""]  # its time, ms
-    before: Float[Array, ""]  # the time of the one before
+    spike: Float[Array, ""]  # ms, the time of the latest spike
+    before: Float[Array, ""]  # ms, the time of the spike before
     count: Int[Array, ""]
 
 
@@ -83,20 +92,20 @@ def cycles(
     dt: float,
     current: float = 0.0,
 ) -> Cycle:
-    """Derivatives of the rhythms of cells.
+    """Differentiates the rhythms of cells.
 
     **Arguments:**
 
     - `neuron`: the model.
-    - `g`: maximal conductances, in mS/cm²; their dtype is that of the computation.
-    - `rhythm`: of each cell, as its spikes show.
-    - `settle`: how long cells run before their cycle is looked at, in ms.
+    - `g`: maximal conductances, in mS/cm². The computation has their dtype.
+    - `rhythm`: the rhythm of each cell.
+    - `settle`: how long cells are simulated before their cycle, in ms.
     - `dt`: the time step, in ms, as [`dicjax.simulate`][] takes it.
-    - `current`: applied throughout, in µA/cm².
+    - `current`: a constant applied current, in µA/cm².
 
     **Returns:**
 
-    A `Cycle` with a row per cell.
+    A `Cycle`, with a row per cell.
     """
     dtype = g.dtype
     neuron = neuron.with_dtype(dtype)
@@ -124,27 +133,27 @@ def cycles(
 @eqx.filter_jit
 def _cycles(neuron, g, num_spikes, period, onset_isi, settle, dt, current):
     def one(g, num_spikes, period, onset_isi):
-        start = _settled(neuron, g, settle, period, onset_isi, dt, current)
+        start = state_at_onset(neuron, g, settle, period, onset_isi, dt, current)
         return _differentiated(neuron, g, start, num_spikes, period, dt, current)
 
     return jax.vmap(one)(g, num_spikes, period, onset_isi)
 
 
 def _differentiated(neuron, g, start, num_spikes, period, dt, current):
-    """Times of one cycle from the spike `start` on, their slopes, and whether these
-    hold."""
-    z, rebuild = _flattened(neuron, start)
+    """Times of one cycle from the spike `start` on, their slopes, and whether the cycle
+    closed."""
+    z, rebuild = as_vector(neuron, start)
     log_g = jnp.log(jnp.maximum(g, jnp.finfo(g.dtype).tiny))
 
     def cycle(inputs):
         z, log_g = inputs[: len(z_start)], inputs[len(z_start) :]
-        end = _flown(
+        end = simulate_cycle(
             neuron, jnp.exp(log_g), rebuild(z), num_spikes, 3 * period, dt, current
         )
         within = jnp.where(num_spikes > 1, end.before, end.spike)
         intervals = jnp.maximum(num_spikes - 1, 1).astype(z.dtype)
         times = jnp.stack([end.spike, within / intervals])
-        return jnp.concatenate([_flattened(neuron, end.at)[0], times]), (times, end)
+        return jnp.concatenate([as_vector(neuron, end.at)[0], times]), (times, end)
 
     z_start = z
     inputs = jnp.concatenate([z, log_g])
@@ -154,18 +163,17 @@ def _differentiated(neuron, g, start, num_spikes, period, dt, current):
     T_z, T_g = J[num:, :num], J[num:, num:]
     along = solve(jnp.eye(num, dtype=z.dtype) - P_z, P_g)
     slopes = (T_g + T_z @ along) / times[:, None]
-    away = jnp.abs(_flattened(neuron, end.at)[0] - z) / (jnp.abs(z) + CLOSED)
+    away = jnp.abs(as_vector(neuron, end.at)[0] - z) / (jnp.abs(z) + CLOSED)
     is_closed = (jnp.max(away) <= CLOSED) & (end.count == num_spikes)
-    # Of a burst, the last interval is the quiet one.
+    # The last interval of a bursting cycle is the one between bursts.
     is_closed &= (num_spikes == 1) | (end.spike - end.before > times[1])
-    # Also where they are not finite.
+    # The comparison fails for slopes that are not finite, too.
     return times, slopes, is_closed & (jnp.max(jnp.abs(slopes)) <= STEEPEST)
 
 
-def _flattened(neuron: Neuron, y: State):
-    """Gates and calcium as one vector, and the way back to a state at a spike."""
+def as_vector(neuron: Neuron, y: State):
+    """Gates and calcium as one vector, and the inverse, for a state at a spike."""
     num = len(y.gates)
-    # Where there is no calcium, it is not part of the cycle.
     has_Ca = neuron.calcium is not None
     z = jnp.stack([*y.gates, y.Ca] if has_Ca else y.gates)
 
@@ -177,38 +185,38 @@ def _flattened(neuron: Neuron, y: State):
     return z, rebuild
 
 
-def _settled(neuron, g, settle, period, onset_isi, dt, current) -> State:
+def state_at_onset(neuron, g, settle, period, onset_isi, dt, current) -> State:
     """The state at the first onset of a cycle after `settle` ms."""
-    flight = _start(neuron.initial_state(), dt, armed=True)
+    running = _start(neuron.initial_state(), dt, pending=jnp.inf)
     limit = settle + 5 * period
 
-    def wanting(flight):
-        is_onset = flight.spike - flight.before >= onset_isi
-        arrived = (flight.spike > settle) & is_onset
-        return ~arrived & (flight.t < limit)
+    def wanting(running):
+        is_onset = running.spike - running.before >= onset_isi
+        arrived = (running.spike > settle) & is_onset
+        return ~arrived & (running.t < limit)
 
     return jax.lax.while_loop(
-        wanting, lambda x: _step(neuron, g, x, dt, current), flight
+        wanting, lambda x: _step(neuron, g, x, dt, current), running
     ).at
 
 
-def _flown(neuron, g, start, num_spikes, limit, dt, current) -> _Flight:
-    """A flight of `num_spikes` spikes from one on, or of `limit` ms."""
-    flight = _start(start, dt, armed=False)
+def simulate_cycle(neuron, g, start, num_spikes, limit, dt, current) -> _Running:
+    """Simulates from a spike for `num_spikes` spikes, but at most `limit` ms."""
+    running = _start(start, dt, pending=0.0)
     return jax.lax.while_loop(
         lambda x: (x.count < num_spikes) & (x.t < limit),
         lambda x: _step(neuron, g, x, dt, current),
-        flight,
+        running,
     )
 
 
-def _start(y: State, dt, *, armed: bool) -> _Flight:
+def _start(y: State, dt, *, pending: float) -> _Running:
     zero = jnp.zeros_like(y.V)
-    return _Flight(
+    return _Running(
         y=y,
         t=zero,
         h=jnp.broadcast_to(dt / 4, y.V.shape),
-        armed=jnp.full(y.V.shape, armed),
+        pending=jnp.full_like(y.V, pending),
         at=y,
         spike=zero,
         before=zero,
@@ -216,23 +224,24 @@ def _start(y: State, dt, *, armed: bool) -> _Flight:
     )
 
 
-def _step(neuron: Neuron, g: PyTree, flight: _Flight, dt, current) -> _Flight:
-    h, old = flight.h, flight.y
+def _step(neuron: Neuron, g: PyTree, running: _Running, dt, current) -> _Running:
+    h, old = running.h, running.y
     y = relax_gates(neuron, old, h / 2)
     y = relax_membrane(neuron, y, g, h, current)
     y = relax_gates(neuron, y, h / 2)
-    rises = flight.armed & (old.V < SPIKE_UP) & (y.V >= SPIKE_UP)
-    share = (SPIKE_UP - old.V) / jnp.where(rises, y.V - old.V, 1)
-    spike = flight.t + share * h
-    pick = lambda new, old: jnp.where(rises, new, old)
-    there = jax.tree.map(lambda a, b: a + share * (b - a), old, y)
-    return _Flight(
+    pending, _, _ = detect_spike(old.V, y.V, running.t, h, running.pending)
+    # A cycle begins at a crossing, before the spike is confirmed.
+    crosses = jnp.isinf(running.pending) & jnp.isfinite(pending)
+    part = crossing_part(old.V, jnp.where(crosses, y.V, old.V + 1))
+    pick = lambda new, old: jnp.where(crosses, new, old)
+    crossing = jax.tree.map(lambda a, b: a + part * (b - a), old, y)
+    return _Running(
         y=y,
-        t=flight.t + h,
+        t=running.t + h,
         h=next_step(y.V - old.V, h, dt, LONGEST * dt),
-        armed=(flight.armed & ~rises) | (y.V < SPIKE_DOWN),
-        at=jax.tree.map(pick, there, flight.at),
-        spike=pick(spike, flight.spike),
-        before=pick(flight.spike, flight.before),
-        count=flight.count + rises.astype(flight.count.dtype),
+        pending=pending,
+        at=jax.tree.map(pick, crossing, running.at),
+        spike=pick(running.t + part * h, running.spike),
+        before=pick(running.spike, running.before),
+        count=running.count + crosses.astype(running.count.dtype),
     )

@@ -1,5 +1,8 @@
 """Conductances in, spikes and trajectories out."""
 
+from dicjax.simulation.detection import (
+    detect_spike as detect_spike,
+)
 from dicjax.simulation.integrator import (
     LONGEST as LONGEST,
     next_step as next_step,

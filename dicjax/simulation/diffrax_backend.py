@@ -1,4 +1,4 @@
-"""Simulation by any solver of diffrax: slow, and as accurate as wanted."""
+"""Simulation by any diffrax solver: slow, and as accurate as wanted."""
 
 import math
 from collections.abc import Callable
@@ -8,61 +8,83 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from dicjax.neurons import Neuron, State
-from dicjax.simulation.lanes import start
-from dicjax.simulation.scheduler import Job
+from dicjax.simulation.lane_block import initial_conditions
+from dicjax.simulation.problem import (
+    assemble,
+    Finished,
+    kept_spikes,
+    num_ms,
+    Part,
+    Problem,
+    saved_samples,
+    SavedSamples,
+    Solution,
+)
 from dicjax.simulation.solvers import Membrane
 from dicjax.simulation.stimulus import AbstractStimulus, cell_axes, for_members
-from dicjax.spikes import SPIKE_DOWN, SPIKE_UP
+from dicjax.spikes import list_spikes
 
 
-STRETCH = 50.0  # ms between reports of progress
+STRETCH = 50.0  # ms of simulated time between reports of progress
 INSTANT = 1e-3  # ms over which a stimulus is averaged
-SAMPLED = 0.05  # ms
+SAMPLED = 0.05  # ms, the longest time between samples
 
 
 def solve(
-    job: Job,
+    problem: Problem,
     solver: dfx.AbstractSolver,
     tolerance: float | None,
     on_progress: Callable[[int, int], None] | None,
-) -> None:
-    """Does a job by `solver`, whose potentials are sampled every 0.05 ms or finer.
+) -> Solution:
+    """Simulates all cells of a problem by `solver`.
 
-    Steps are of the job's `dt`, or as long as a relative tolerance of `tolerance` and
-    an absolute one a hundred times smaller allow.
+    Spikes are found in potentials that are sampled every 0.05 ms or finer. Steps are
+    of the problem's `dt`, or as long as a relative tolerance of `tolerance` and an
+    absolute one a hundred times smaller allow.
     """
-    finer = 1 if job.every is None else math.ceil(job.every / SAMPLED - 1e-9)
-    every = SAMPLED if job.every is None else job.every / finer
-    ts, V = _sampled(job, every, solver, tolerance, on_progress)
-    cells, times = spikes_in(ts, V)
-    job.add_spikes(cells, times)
-    job.finite[:] = np.isfinite(V).all(axis=1)
-    if job.V is not None:
-        job.V = V[:, finer * job.first_sample :: finer][:, : job.V.shape[1]]
+    finer = 1
+    every = SAMPLED
+    if problem.save_every is not None:
+        finer = math.ceil(problem.save_every / SAMPLED - 1e-9)
+        every = problem.save_every / finer
+    ts, V = _potentials(problem, every, solver, tolerance, on_progress)
+    cells, is_finite = np.arange(len(V)), np.isfinite(V)
+    saved = saved_samples(problem)
+    part = Part(
+        spikes=kept_spikes(problem, *list_spikes(ts, V)),
+        samples=SavedSamples(
+            cells[:, None], np.arange(len(saved)), V[:, finer * np.asarray(saved, int)]
+        ),
+        finished=Finished(cells, np.all(is_finite, axis=1), np.zeros(len(V), bool)),
+        num_ms=len(V) * num_ms(problem),
+    )
+    return assemble(problem, [part])
 
 
-def _sampled(job, every, solver, tolerance, on_progress):
+def _potentials(problem, every, solver, tolerance, on_progress):
     """Potentials (mV) of all cells every `every` ms from 0 on; nan after a failure."""
-    g, stimulus = job.g, job.stimulus
+    g, stimulus = problem.g, problem.stimulus
     if stimulus is not None:
         stimulus = for_members(stimulus, jnp.arange(len(g)))
-    y = start(job.neuron, job.begin(np.arange(len(g))), job.steps).y
-    samples = math.ceil(job.duration / every - 1e-9)
+    initial = initial_conditions(problem, np.arange(len(g)))
+    y = jax.vmap(problem.neuron.initial_state)(initial.V, initial.Ca)
+    samples = math.ceil(problem.duration / every - 1e-9)
     per_stretch = max(1, min(samples, round(STRETCH / every)))
     pieces = [np.asarray(y.V)[:, None]]
     for first in range(0, samples, per_stretch):
-        # The last stretch may go beyond the end, so that one program does for all.
+        # All stretches are equally long, so that one program serves them. The last may
+        # go beyond the end.
         ts = every * np.arange(first, first + per_stretch + 1)
         y, V = _stretch(
-            job.neuron,
+            problem.neuron,
             y,
             jnp.asarray(g),
             stimulus,
             jnp.asarray(ts, g.dtype),
-            job.steps.dt,
+            jnp.asarray(problem.dt, g.dtype),
             solver,
             tolerance,
         )
@@ -118,27 +140,3 @@ def _current(stimulus: AbstractStimulus, t: Float[Array, ""]) -> Float[Array, ""
     whole = jnp.floor(t)
     prepared = stimulus.prepare(whole.astype(jnp.int32), INSTANT)
     return stimulus.average(prepared, t - whole, jnp.asarray(INSTANT, t.dtype))
-
-
-def spikes_in(
-    ts: Float[np.ndarray, " times"], V: Float[np.ndarray, "cells times"]
-) -> tuple[Int[np.ndarray, " spikes"], Float[np.ndarray, " spikes"]]:
-    """Cells and times (ms) of the spikes in sampled potentials, in order of time.
-
-    Spikes are what they are to [`dicjax.simulate`][]: upward crossings of 10 mV, timed
-    by linear interpolation, and confirmed by a fall below 0 mV.
-    """
-    rises = (V[:, :-1] < SPIKE_UP) & (V[:, 1:] >= SPIKE_UP)
-    falls = (V[:, :-1] >= SPIKE_DOWN) & (V[:, 1:] < SPIKE_DOWN)
-    cell, at = np.nonzero(rises | falls)
-    rise = rises[cell, at]
-    # Of a cell's rises between two falls only the first is a spike.
-    first = rise & np.append(True, ~rise[:-1] | (cell[1:] != cell[:-1]))
-    # Those after the last fall of a cell are not over yet.
-    order = np.arange(len(cell))
-    last_fall = np.full(len(V), -1)
-    np.maximum.at(last_fall, cell[~rise], order[~rise])
-    spike = first & (order < last_fall[cell])
-    cell, at = cell[spike], at[spike]
-    part = (SPIKE_UP - V[cell, at]) / (V[cell, at + 1] - V[cell, at])
-    return cell, ts[at] + part * (ts[at + 1] - ts[at])

@@ -1,8 +1,8 @@
-"""The dispatch of [`dicjax.engine`][] as one kernel for GPUs.
+"""The dispatch of `lanes` as one kernel for GPUs.
 
-A program of the kernel holds the whole state of a few lanes in registers over all steps
-of a dispatch. It reads and writes it once, and otherwise writes spikes alone, whereas
-XLA carries the state through memory at every step.
+A program of the kernel keeps the state of a few lanes in registers over all steps of a
+dispatch. It reads and writes the state once; in between it writes spikes only. XLA
+would carry the state through memory at every step.
 """
 
 import functools
@@ -15,12 +15,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from dicjax.simulation.lanes import (
     burst,
-    Compiled,
+    CompiledNeuron,
+    DispatchOutput,
+    InitialConditions,
     Lanes,
-    Progress,
-    renewed,
-    Start,
-    Steps,
+    restarted,
+    StepSizes,
 )
 from dicjax.simulation.stimulus import AbstractStimulus, cell_axes, Together, Waveform
 
@@ -28,41 +28,41 @@ from dicjax.simulation.stimulus import AbstractStimulus, cell_axes, Together, Wa
 TILE = 128  # lanes in a program: one in each thread of four warps
 
 
-def supports(program: Compiled, stimulus: AbstractStimulus | None) -> bool:
-    """Whether the kernel can do it: arrays and waveforms are looked up in memory."""
+def supports(compiled: CompiledNeuron, stimulus: AbstractStimulus | None) -> bool:
+    """Whether the kernel can run this: it has no memory for arrays and waveforms."""
     if isinstance(stimulus, Together):
-        return all(supports(program, part) for part in stimulus.parts)
-    return program.is_scalar and not isinstance(stimulus, Waveform)
+        return all(supports(compiled, part) for part in stimulus.parts)
+    return compiled.is_scalar and not isinstance(stimulus, Waveform)
 
 
 @functools.partial(
-    jax.jit, static_argnames=("program", "num_bursts", "record", "interpret")
+    jax.jit, static_argnames=("compiled", "num_bursts", "record", "interpret")
 )
 def dispatch_fused(
-    program: Compiled,
+    compiled: CompiledNeuron,
     lanes: Lanes,
     g: Float[Array, "lanes channels"],
     stimulus: AbstractStimulus | None,
-    steps: Steps,
+    step_sizes: StepSizes,
     until: Int[Array, ""],
     busy: Bool[Array, " lanes"],
-    fresh: Bool[Array, " lanes"],
-    begin: Start,
+    is_fresh: Bool[Array, " lanes"],
+    initial: InitialConditions,
     num_bursts: int,
     record: bool,
     interpret: bool = False,
-) -> tuple[Lanes, Progress]:
-    """`dispatch` without traces, for numbers of lanes in `TILE`s.
+) -> tuple[Lanes, DispatchOutput]:
+    """Does what `dispatch` does, without traces, on a multiple of `TILE` lanes.
 
-    It takes all `num_bursts` bursts, whoever has finished.
+    It always takes all `num_bursts` bursts, even if all lanes have finished.
     """
     del until, busy, record
     num_lanes = len(g)
-    lanes = renewed(program.neuron, lanes, steps, fresh, begin)
-    inputs = (lanes, tuple(g.T), stimulus, steps)
+    lanes = restarted(compiled.neuron, lanes, step_sizes, is_fresh, initial)
+    inputs = (lanes, tuple(g.T), stimulus, step_sizes)
     leaves, treedef = jax.tree.flatten(inputs)
     shared = [leaf.ndim == 0 for leaf in leaves]
-    # A kernel's arguments have at least one axis.
+    # Arguments of a kernel need at least one axis.
     leaves = [
         leaf.reshape(1) if one else leaf
         for leaf, one in zip(leaves, shared, strict=True)
@@ -74,7 +74,7 @@ def dispatch_fused(
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (*state, lanes.whole)]
     whole = jax.ShapeDtypeStruct(rows.shape, jnp.uint16)
     *state, num, spikes, ahead = pl.pallas_call(
-        functools.partial(_tile, program, treedef, shared, num_bursts),
+        functools.partial(_tile, compiled, treedef, shared, num_bursts),
         grid=(num_lanes // TILE,),
         in_specs=[
             pl.BlockSpec((1,), lambda i: (0,)) if one else lane_spec for one in shared
@@ -87,21 +87,21 @@ def dispatch_fused(
     written = jnp.arange(num_bursts, dtype=num.dtype)[:, None] < num[None]
     spikes = jnp.where(written, spikes, jnp.inf)
     lanes = jax.tree.unflatten(state_treedef, state)
-    return lanes, Progress(num.max(), spikes, ahead, None, None)
+    return lanes, DispatchOutput(num.max(), spikes, ahead, None, None)
 
 
-def _tile(program, treedef, shared, num_bursts, *refs):
-    """What one program does, on references to its lanes."""
+def _tile(compiled, treedef, shared, num_bursts, *refs):
+    """Runs one program of the kernel on references to its lanes."""
     inputs, (*outputs, spikes, ahead) = refs[: len(shared)], refs[len(shared) :]
     read = [
         ref[0] if one else ref[...] for ref, one in zip(inputs, shared, strict=True)
     ]
-    lanes, g, stimulus, steps = jax.tree.unflatten(treedef, read)
-    neuron = program.neuron
+    lanes, g, stimulus, step_sizes = jax.tree.unflatten(treedef, read)
+    neuron = compiled.neuron
     began, column = lanes.whole, jnp.arange(TILE, dtype=jnp.int32)
     axes = (0, 0, None if stimulus is None else cell_axes(stimulus))
     one = lambda lane, g, stimulus: burst(
-        neuron, lane, g, stimulus, steps, fence=lambda x: x
+        neuron, lane, g, stimulus, step_sizes, fence=lambda x: x
     )[:2]
     all_lanes = jax.vmap(one, axes)
 
@@ -111,7 +111,7 @@ def _tile(program, treedef, shared, num_bursts, *refs):
         gone = (lanes.whole - began).astype(jnp.uint16)
         lanes, time = all_lanes(lanes, g, stimulus)
         fired = jnp.isfinite(time)
-        # One below another, so that the host has to look at few rows.
+        # Spikes fill rows from the top, so that the host has to read few rows.
         plt.store(spikes.at[count, column], time, mask=fired)
         plt.store(ahead.at[count, column], gone, mask=fired)
         return lanes, count + fired.astype(count.dtype)

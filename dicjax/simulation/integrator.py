@@ -1,17 +1,18 @@
 r"""Our integrator: second-order staggered implicit-midpoint splitting.
 
-Frozen at the others' values, each part of a conductance-based model is (nearly) linear
-and relaxes towards an equilibrium; the implicit midpoint rule advances it without
-iteration. Composed symmetrically (gates half a step, calcium half, potential whole,
-calcium half, gates half) the parts make a second-order method.
+A conductance-based model has three parts: gates, calcium and potential. While the
+other parts are held fixed, each part is (nearly) linear and relaxes towards an
+equilibrium, so that the implicit midpoint rule advances it without iteration. A
+symmetric composition (gates half a step, calcium half, potential whole, calcium half,
+gates half) is a method of second order.
 
-Relaxing the parts exactly, through exponentials, is less accurate: where a part is
-faster than the step, it then answers to the others' values with a lag of half a step,
-while the midpoint rule follows them without bias.
+Exact relaxation of the parts, through exponentials, is less accurate. A part that is
+faster than the step then follows the other parts with a lag of half a step. The
+midpoint rule follows them without bias.
 
-Each step may have its own length without loss of order. Half a step of gates at the end
-of one step and half a step at the start of the next see the same potential, and are
-taken as one.
+Each step may have its own length without loss of order. The half step of the gates at
+the end of one step and the half step at the start of the next see the same potential.
+They are taken as one.
 """
 
 from collections.abc import Callable
@@ -28,7 +29,7 @@ FINEST, LONGEST = 4, 8  # steps are at least `dt / FINEST`, at most `LONGEST * d
 
 
 def relax_gates(neuron: Neuron, y: State, h: Float[Array, ""]) -> State:
-    """Advances every gate by `h` ms at frozen potential and calcium."""
+    """Advances every gate by `h` ms at fixed potential and calcium."""
     return State(V=y.V, gates=neuron.relax(y.V, y.gates, y.Ca, h), Ca=y.Ca)
 
 
@@ -39,7 +40,7 @@ def relax_membrane(
     h: Float[Array, ""],
     I_ext: Float[Array, ""] | None,
 ) -> State:
-    """Advances potential and calcium by `h` ms at frozen gates, symmetrically."""
+    """Advances potential and calcium by `h` ms at fixed gates, symmetrically."""
     y = _relax_calcium(neuron, y, g, h / 2)
 
     def dV(V: Float[Array, ""]) -> Float[Array, ""]:
@@ -63,11 +64,11 @@ def _relax(
     x: Float[Array, ""],
     h: Float[Array, ""],
 ) -> Float[Array, ""]:
-    # Exactly the midpoint rule where `rate` is affine in `x`, second order elsewhere.
-    # The tangent is one, written so that Triton does not meet a negated constant.
+    # This is the midpoint rule where `rate` is affine in `x`, and of second order
+    # elsewhere. The tangent is one; Triton fails on a constant that is negated later.
     one = jnp.where(x == x, jnp.ones_like(x), 1)
     f, slope = jax.jvp(rate, (x,), (one,))
-    # A slope is positive only through instantaneous curves, and then small.
+    # Only instantaneous curves make a slope positive, and then it is small.
     return x + h * f / (1 - jnp.minimum(h * slope, 1) / 2)
 
 
@@ -77,11 +78,13 @@ def next_step(
     dt: Float[Array, ""],
     longest: Float[Array, ""],
 ) -> Float[Array, ""]:
-    """The length of the step after one of `h` ms that changed the potential by `dV`.
+    """Returns the length (ms) of the next step.
 
-    It goes with the inverse square root of the slope of the potential: for models that
-    fire, this took the fewest steps for a given error of firing periods, among powers
-    from 1/3 to 1. It is `dt` at 16 mV/ms, and between `dt / 4` and `8 dt` elsewhere.
+    The last step took `h` ms and changed the potential by `dV` mV. The next one is
+    proportional to the inverse square root of the potential's slope. Among powers from
+    1/3 to 1, this one took the fewest steps for a given error of firing periods. The
+    step is `dt` at 16 mV/ms, and between `dt / 4` and `8 dt` elsewhere. It is never
+    longer than `longest`, nor than twice the last one.
     """
     slope = jnp.abs(dV) / h
     wanted = dt * jax.lax.rsqrt(slope * (1 / REFERENCE_SLOPE) + 1e-6)

@@ -1,8 +1,8 @@
 """The compiled part of a simulation: cells side by side in lanes, each at its own pace.
 
-All lanes take the same number of steps, each of its own length. Steps are taken in
-bursts, after which a lane hands over the spike it may have fired, and bursts in
-dispatches, after which the host is heard.
+All lanes take the same number of steps, but each lane's steps have their own lengths.
+A burst is a fixed number of steps, in which a lane reports at most one spike. A
+dispatch is a number of bursts, after which the host collects spikes and may stop.
 """
 
 import functools
@@ -15,48 +15,51 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped, UInt16
 
 from dicjax.neurons import Neuron, State
+from dicjax.simulation.detection import detect_spike
 from dicjax.simulation.integrator import LONGEST, next_step, relax_gates, relax_membrane
 from dicjax.simulation.stimulus import AbstractStimulus, cell_axes
-from dicjax.spikes import SPIKE_DOWN, SPIKE_UP
 
 
-BURST = 16  # steps in which a cell fires at most once
+BURST = 16  # steps, in which a cell can fire at most once
 LARGEST_DT = 0.5  # ms
 
 
 class Lanes(eqx.Module):
-    """Where every lane stands. Gates are half a step behind the potential."""
+    """The state of every lane. Gates are half a step behind the potential."""
 
     y: State
-    whole: Int[Array, "*lanes"]  # ms gone by, and ...
-    t: Float[Array, "*lanes"]  # ... the rest, so that time never runs out of digits
-    h: Float[Array, "*lanes"]  # ms, the last step ...
-    next_h: Float[Array, "*lanes"]  # ... and the next
-    pending: Float[Array, "*lanes"]  # ms, an unconfirmed spike
-    lost: Bool[Array, "*lanes"]  # a spike in the same burst as another
+    # Time is `whole + t`: one float would lose digits in long simulations.
+    whole: Int[Array, "*lanes"]  # ms
+    t: Float[Array, "*lanes"]  # ms
+    h: Float[Array, "*lanes"]  # ms, the last step
+    next_h: Float[Array, "*lanes"]  # ms, the next step
+    pending: Float[Array, "*lanes"]  # ms after `whole`, a spike not confirmed yet
+    lost: Bool[Array, "*lanes"]  # whether two spikes fell into one burst
 
 
-class Steps(eqx.Module):
-    """How steps are chosen: `dt`, and the longest step, in ms."""
+class StepSizes(eqx.Module):
+    """What limits time steps: `dt` and the longest step, in ms."""
 
     dt: Float[Array, ""]
     longest: Float[Array, ""]
 
 
-class Start(eqx.Module):
-    """Where lanes start: potential (mV) and calcium (µM)."""
+class InitialConditions(eqx.Module):
+    """Initial potential (mV) and calcium (µM) of lanes."""
 
     V: Float[Array, " lanes"]
     Ca: Float[Array, " lanes"]
 
 
-def start(neuron: Neuron, begin: Start, steps: Steps) -> Lanes:
-    """Lanes at time zero."""
-    # Gates start in equilibrium, where half a step back changes nothing.
-    num_lanes, dtype = len(begin.V), steps.dt.dtype
+def initial_lanes(
+    neuron: Neuron, initial: InitialConditions, step_sizes: StepSizes
+) -> Lanes:
+    """Returns lanes at time zero."""
+    # Gates start in equilibrium, so that being half a step behind changes nothing.
+    num_lanes, dtype = len(initial.V), step_sizes.dt.dtype
     fill = lambda x: jnp.full(num_lanes, x, dtype)
-    first = jnp.minimum(steps.dt, steps.longest)
-    y = jax.vmap(neuron.initial_state)(begin.V, begin.Ca)
+    first = jnp.minimum(step_sizes.dt, step_sizes.longest)
+    y = jax.vmap(neuron.initial_state)(initial.V, initial.Ca)
     return Lanes(
         y=jax.tree.map(lambda x: jnp.broadcast_to(x, (num_lanes,)).astype(dtype), y),
         whole=jnp.zeros(num_lanes, jnp.int32),
@@ -68,16 +71,16 @@ def start(neuron: Neuron, begin: Start, steps: Steps) -> Lanes:
     )
 
 
-def renewed(
+def restarted(
     neuron: Neuron,
     lanes: Lanes,
-    steps: Steps,
-    fresh: Bool[Array, " lanes"],
-    begin: Start,
+    step_sizes: StepSizes,
+    is_fresh: Bool[Array, " lanes"],
+    initial: InitialConditions,
 ) -> Lanes:
-    """The same lanes, those that are `fresh` back at time zero."""
-    new = start(neuron, begin, steps)
-    return jax.tree.map(lambda new, old: jnp.where(fresh, new, old), new, lanes)
+    """Returns the lanes with those of `is_fresh` back at time zero."""
+    new = initial_lanes(neuron, initial, step_sizes)
+    return jax.tree.map(lambda new, old: jnp.where(is_fresh, new, old), new, lanes)
 
 
 def burst(
@@ -85,19 +88,20 @@ def burst(
     lane: Lanes,
     g: PyTree,
     stimulus: AbstractStimulus | None,
-    steps: Steps,
+    step_sizes: StepSizes,
     *,
     record: bool = False,
     fence: Callable[[Array], Array] = jax.lax.optimization_barrier,
 ) -> tuple[Lanes, Float[Array, ""], tuple[Array, Array] | None]:
-    """`BURST` steps of one lane, and the time (ms after `lane.whole`) of its spike.
+    """Takes `BURST` steps of one lane.
 
-    With `record`, also times and potentials after every step. `fence` keeps compilers
-    that split a step into kernels from computing the membrane once in each.
+    Returns the lane, the time of its spike (ms after `lane.whole`; infinite without
+    one) and, with `record`, times and potentials after every step. Some compilers split
+    a step into several kernels; `fence` keeps them from computing the membrane in each.
     """
     prepared = None
     if stimulus is not None:
-        # Noise is drawn for as far ahead as the longest steps could go.
+        # Noise is drawn for the longest time that the steps can take.
         bound = min(stimulus.longest_step, LONGEST * LARGEST_DT)
         prepared = stimulus.prepare(lane.whole, BURST * bound)
 
@@ -106,7 +110,7 @@ def burst(
         I = None
         if stimulus is not None:
             I = stimulus.average(prepared, lane.t, lane.next_h)
-        lane, spike = _step(neuron, lane, spike, g, I, steps, fence)
+        lane, spike = _step(neuron, lane, spike, g, I, step_sizes, fence)
         if trace is not None:
             trace = (trace[0].at[j].set(lane.t), trace[1].at[j].set(lane.y.V))
         return lane, spike, trace
@@ -134,34 +138,31 @@ def _step(
     spike: Float[Array, ""],
     g: PyTree,
     I: Float[Array, ""] | None,
-    steps: Steps,
+    step_sizes: StepSizes,
     fence: Callable[[Array], Array],
 ) -> tuple[Lanes, Float[Array, ""]]:
-    """One time step of one lane, with the spike it may have completed."""
+    """Takes one time step of one lane; a confirmed spike replaces `spike`."""
     before, h = lane.y.V, lane.next_h
     y = relax_gates(neuron, lane.y, (lane.h + h) / 2)
     y = relax_membrane(neuron, y, g, h, I)
     after = fence(y.V)
-    dV = after - before
-    up = (before < SPIKE_UP) & (after >= SPIKE_UP) & jnp.isinf(lane.pending)
-    pending = jnp.where(up, lane.t + h * (SPIKE_UP - before) / dV, lane.pending)
-    confirmed = (after < SPIKE_DOWN) & jnp.isfinite(pending)
+    pending, is_confirmed, time = detect_spike(before, after, lane.t, h, lane.pending)
     lane = Lanes(
         y=State(V=after, gates=y.gates, Ca=y.Ca),
         whole=lane.whole,
         t=lane.t + h,
         h=h,
-        next_h=next_step(dV, h, steps.dt, steps.longest),
-        pending=jnp.where(confirmed, jnp.inf, pending),
-        lost=lane.lost | (confirmed & jnp.isfinite(spike)),
+        next_h=next_step(after - before, h, step_sizes.dt, step_sizes.longest),
+        pending=pending,
+        lost=lane.lost | (is_confirmed & jnp.isfinite(spike)),
     )
-    return lane, jnp.where(confirmed, pending, spike)
+    return lane, jnp.where(is_confirmed, time, spike)
 
 
-class Compiled:
-    """A neuron whose numbers become part of the program, which is then a fifth faster.
+class CompiledNeuron:
+    """A neuron whose numbers are constants of the compiled program.
 
-    Equal neurons share a program.
+    That makes the program a fifth faster. Equal neurons share a program.
     """
 
     def __init__(self, neuron: Neuron):
@@ -172,8 +173,8 @@ class Compiled:
 
     @property
     def neuron(self) -> Neuron:
-        """The neuron, with constants for leaves."""
-        # A scalar that is filled in, unlike an array, may stand inside of a kernel.
+        """The neuron, with constants as leaves."""
+        # A kernel accepts a scalar that is filled in, but no array.
         constant = lambda x: (
             jnp.asarray(x) if x.ndim else jax.lax.full((), x.item(), x.dtype)
         )
@@ -181,23 +182,25 @@ class Compiled:
 
     @property
     def is_scalar(self) -> bool:
-        """Whether no curve of the neuron holds an array."""
+        """Whether every constant of the neuron is a scalar."""
         return all(leaf.ndim == 0 for leaf in self._leaves)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Compiled) and self._key == other._key
+        return isinstance(other, CompiledNeuron) and self._key == other._key
 
     def __hash__(self) -> int:
         return hash(self._key)
 
 
-class Progress(eqx.Module):
-    """What a dispatch gave; only the first `count` rows hold anything.
+class DispatchOutput(eqx.Module):
+    """What the lanes did in a dispatch; only the first `count` rows are used.
 
-    - `spikes`: later ones below, or inf, in ms after a time that lies ...
-    - `ahead`: ... this many whole ms after the dispatch began. Added up in float32,
-        their last digits would depend on how long dispatches are.
-    - `times`, `V`: after every step, where traces were asked for.
+    - `spikes`, `ahead`: a spike is at `spikes + ahead` ms after `lanes.whole` at the
+        start of the dispatch; later spikes lie in later rows, and infinity means none.
+        `ahead` holds whole ms. Both are kept apart because the last digits of their sum
+        in float32 would depend on the length of dispatches.
+    - `times`, `V`: times (ms, counted likewise) and potentials (mV) after every step,
+        where they are recorded.
     """
 
     count: Int[Array, ""]
@@ -209,62 +212,63 @@ class Progress(eqx.Module):
 
 @functools.partial(
     jax.jit,
-    static_argnames=("program", "num_bursts", "record"),
+    static_argnames=("compiled", "num_bursts", "record"),
     # A third faster where the processor has such vectors, and ignored where not.
     compiler_options={"xla_cpu_prefer_vector_width": 512},
 )
 def dispatch(
-    program: Compiled,
+    compiled: CompiledNeuron,
     lanes: Lanes,
     g: Float[Array, "lanes channels"],
     stimulus: AbstractStimulus | None,
-    steps: Steps,
+    step_sizes: StepSizes,
     until: Int[Array, ""],
     busy: Bool[Array, " lanes"],
-    fresh: Bool[Array, " lanes"],
-    begin: Start,
+    is_fresh: Bool[Array, " lanes"],
+    initial: InitialConditions,
     num_bursts: int,
     record: bool,
-) -> tuple[Lanes, Progress]:
-    """Up to `num_bursts` bursts, until all `busy` lanes have reached `until` ms.
+) -> tuple[Lanes, DispatchOutput]:
+    """Takes up to `num_bursts` bursts of all lanes.
 
-    Lanes that are `fresh` start over.
+    It stops early when all `busy` lanes have reached `until` ms. Lanes that are
+    `is_fresh` start over first.
     """
-    neuron = program.neuron
-    lanes = renewed(neuron, lanes, steps, fresh, begin)
+    neuron = compiled.neuron
+    lanes = restarted(neuron, lanes, step_sizes, is_fresh, initial)
     began = lanes.whole
-    # As separate scalars the conductances vectorise over lanes like the state.
+    # Separate conductances vectorise over lanes like the state.
     columns = tuple(g.T)
     axes = (0, 0, None if stimulus is None else cell_axes(stimulus))
     one = lambda lane, g, stimulus: burst(
-        neuron, lane, g, stimulus, steps, record=record
+        neuron, lane, g, stimulus, step_sizes, record=record
     )
     all_lanes = jax.vmap(one, axes)
 
     def wanting(val):
-        lanes, progress = val
-        return (progress.count < num_bursts) & (busy & ~finished(lanes, until)).any()
+        lanes, output = val
+        return (output.count < num_bursts) & (busy & ~finished(lanes, until)).any()
 
     def advance(val):
-        lanes, progress = val
+        lanes, output = val
         gone = lanes.whole - began
         lanes, spikes, trace = all_lanes(lanes, columns, stimulus)
-        i = progress.count
-        times, V = progress.times, progress.V
+        i = output.count
+        times, V = output.times, output.V
         if trace is not None and times is not None and V is not None:
             times = times.at[i].set(trace[0] + gone.astype(lanes.t.dtype)[:, None])
             V = V.at[i].set(trace[1])
-        spikes = progress.spikes.at[i].set(spikes)
-        ahead = progress.ahead.at[i].set(gone.astype(jnp.uint16))
-        return lanes, Progress(i + 1, spikes, ahead, times, V)
+        spikes = output.spikes.at[i].set(spikes)
+        ahead = output.ahead.at[i].set(gone.astype(jnp.uint16))
+        return lanes, DispatchOutput(i + 1, spikes, ahead, times, V)
 
     rows = (num_bursts, len(g))
     trace = jnp.zeros((*rows, BURST), g.dtype) if record else None
     nothing, none = jnp.full(rows, jnp.inf, g.dtype), jnp.zeros(rows, jnp.uint16)
-    progress = Progress(jnp.zeros((), jnp.int32), nothing, none, trace, trace)
-    return jax.lax.while_loop(wanting, advance, (lanes, progress))
+    output = DispatchOutput(jnp.zeros((), jnp.int32), nothing, none, trace, trace)
+    return jax.lax.while_loop(wanting, advance, (lanes, output))
 
 
 def finished(lanes: Lanes, until: Int[Array, ""]) -> Bool[Array, " lanes"]:
-    """Which lanes have reached `until` ms, or will never."""
+    """Whether lanes have reached `until` ms, or diverged and never will."""
     return (lanes.whole >= until) | ~jnp.isfinite(lanes.y.V)

@@ -1,9 +1,10 @@
-"""Populations of neurons in time: spike times, and traces where wanted."""
+"""Simulates populations of neurons: spike times, and potentials where wanted."""
 
 from collections.abc import Callable
 from typing import Literal, TYPE_CHECKING
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Float, Int
@@ -17,7 +18,8 @@ from dicjax._core import (
     check_stimulus,
 )
 from dicjax.neurons import Neuron
-from dicjax.simulation.scheduler import Job
+from dicjax.simulation import scheduler
+from dicjax.simulation.problem import Problem, saved_samples, Solution
 from dicjax.simulation.stimulus import AbstractStimulus, per_cell
 
 
@@ -26,14 +28,15 @@ if TYPE_CHECKING:
 
 
 class Run(eqx.Module):
-    """What came of a simulation.
+    """The result of a simulation.
 
-    - `spike_times`: in ms from its start, one row per cell, padded with inf.
-    - `num_spikes`: how many of them are spikes.
-    - `succeeded`: whether the cell stayed finite and no spike of it was lost.
-    - `overflowed`: whether it fired more than `max_spikes`, or faster than the engine
-        can tell spikes apart (over 1 kHz); later spikes are then missing.
-    - `ts`, `V`: times (ms) and potentials (mV) where traces were asked for.
+    - `spike_times`: in ms from the start of the simulation, one row per cell, padded
+        with inf.
+    - `num_spikes`: how many spikes each cell fired.
+    - `succeeded`: whether the potential stayed finite and no spike was lost.
+    - `overflowed`: whether spikes are missing: the cell fired more than `max_spikes`,
+        or faster than the simulation can separate spikes (over 1 kHz).
+    - `ts`, `V`: saved times (ms) and potentials (mV); None unless `save="traces"`.
     """
 
     spike_times: Float[np.ndarray, "*cells spikes"]
@@ -64,10 +67,11 @@ def simulate(
     """Simulates every cell of a population.
 
     Cells share the biology of `neuron` and differ only in maximal conductance. Every
-    cell takes steps of its own, short while its potential moves fast and long between
-    spikes. Spikes are upward crossings of 10 mV confirmed by a fall below 0 mV, timed
-    by linear interpolation within the step, so that memory holds spikes and nothing
-    else. All cores, or all devices, take part.
+    cell takes its own time steps: short ones while its potential moves fast, long ones
+    between spikes. A spike is an upward crossing of 10 mV that a later fall below 0 mV
+    confirms. Its time is interpolated linearly within the step. Spikes are found while
+    the cells are integrated, so that memory holds spikes and nothing else. All cores,
+    or all devices, take part.
 
     **Arguments:**
 
@@ -75,21 +79,20 @@ def simulate(
     - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`. Leading
         axes index independent cells. Its dtype is that of the computation.
     - `duration`: simulated time, in ms.
-    - `discard`: spikes (and traces) before this time, in ms, are left out.
-    - `dt`: the time step, in ms, while the potential moves at 16 mV/ms; steps are a
-        quarter as long during spikes and up to eight times as long between them. Errors
-        go with its square.
+    - `discard`: the result leaves out spikes and potentials before this time, in ms.
+    - `dt`: the time step, in ms, while the potential moves at 16 mV/ms. Steps are down
+        to a quarter as long during spikes and up to eight times as long between them.
+        Errors are proportional to the square of `dt`.
     - `stimulus`: an applied current, such as [`dicjax.Step`][]; none by default.
-    - `V0`, `Ca0`: potential (mV) and calcium (µM) at which cells start, with their
-        gates in equilibrium; one value for all or one for each. By default those of the
-        model.
+    - `V0`, `Ca0`: initial potential (mV) and calcium (µM), one value for all cells or
+        one for each; by default the model's. Gates start in equilibrium.
     - `save`: `"traces"` keeps the potential too, every `save_every` ms.
-    - `max_spikes`: room for this many spikes per cell; by default for all.
-    - `solver`: one of diffrax's, such as `diffrax.Tsit5()`, in place of our own. It is
-        20 to 100 times slower, and memory grows with the duration.
-    - `tolerance`: relative tolerance of `solver`; with `None` its steps are `dt`.
-    - `on_progress`: called with (done, total) units of work; whatever it raises stops
-        the simulation.
+    - `max_spikes`: how many spikes per cell the result has room for; by default all.
+    - `solver`: a diffrax solver, such as `diffrax.Tsit5()`, in place of our own. It is
+        20 to 100 times slower, and its memory grows with the duration.
+    - `tolerance`: relative tolerance of `solver`; None makes its steps `dt` long.
+    - `on_progress`: called with (done, total) units of work. An exception that it
+        raises stops the simulation.
 
     **Returns:**
 
@@ -97,10 +100,10 @@ def simulate(
 
     **Raises:**
 
-    - `ValueError`: if `g` does not match the channels of `neuron` or has a negative or
-        non-finite entry, if times, `V0` or `Ca0` do not make sense, if `dt` is too long
-        for the model, or if the stimulus ends before the simulation or has values for
-        other cells.
+    - `ValueError`: if `g` does not match the channels of `neuron`, or has a negative or
+        non-finite entry; if times, `V0` or `Ca0` are impossible; if `dt` is too long
+        for the model; or if the stimulus ends before the simulation, or has values for
+        another number of cells.
     """
     check_concrete(g)
     g = np.asarray(jnp.asarray(g))
@@ -113,27 +116,44 @@ def simulate(
     shape = g.shape[:-1]
     if stimulus is not None:
         stimulus = per_cell(stimulus, shape)
-    every = save_every if save == "traces" else None
-    flat = g.reshape(-1, g.shape[-1])
     V0 = np.asarray(neuron.initial_V if V0 is None else V0)
     Ca0 = np.asarray(neuron.initial_Ca if Ca0 is None else Ca0)
     check_start(V0, Ca0)
-    starts = [np.broadcast_to(x, shape).reshape(-1) for x in (V0, Ca0)]
-    job = Job(neuron, flat, duration, discard, dt, stimulus, every, max_spikes, *starts)
+    cast = lambda x: x.astype(g.dtype) if eqx.is_inexact_array(x) else x
+    problem = Problem(
+        neuron=neuron.with_dtype(g.dtype),
+        g=g.reshape(-1, g.shape[-1]),
+        V0=np.broadcast_to(V0, shape).reshape(-1).astype(g.dtype),
+        Ca0=np.broadcast_to(Ca0, shape).reshape(-1).astype(g.dtype),
+        duration=duration,
+        discard=discard,
+        dt=dt,
+        stimulus=jax.tree.map(cast, stimulus),
+        save_every=save_every if save == "traces" else None,
+        max_spikes=max_spikes,
+    )
     if solver is None:
-        job.run(on_progress)
+        solution = scheduler.solve(problem, on_progress)
     else:
-        from dicjax.simulation.diffrax_backend import (
-            solve,  # loads diffrax, which most never need
-        )
+        # Loads diffrax, which most never need.
+        from dicjax.simulation import diffrax_backend
 
-        solve(job, solver, tolerance, on_progress)
-    rows, num_spikes = job.spikes.rows, job.spikes.num
+        solution = diffrax_backend.solve(problem, solver, tolerance, on_progress)
+    return _run(problem, solution, shape)
+
+
+def _run(problem: Problem, solution: Solution, shape: tuple[int, ...]) -> Run:
+    """The solution, with the leading axes of the population."""
+    num_spikes, room = solution.num_spikes, solution.spike_times.shape[1]
+    ts = V = None
+    if solution.V is not None:
+        ts = problem.save_every * np.asarray(saved_samples(problem), int)
+        V = solution.V.reshape(*shape, -1)
     return Run(
-        spike_times=rows.reshape(*shape, -1),
+        spike_times=solution.spike_times.reshape(*shape, -1),
         num_spikes=num_spikes.reshape(shape),
-        succeeded=(job.finite & ~job.lost).reshape(shape),
-        overflowed=(job.lost | (num_spikes > rows.shape[1])).reshape(shape),
-        ts=job.ts,
-        V=None if job.V is None else job.V.reshape(*shape, -1),
+        succeeded=(solution.is_finite & ~solution.has_lost).reshape(shape),
+        overflowed=(solution.has_lost | (num_spikes > room)).reshape(shape),
+        ts=ts,
+        V=V,
     )

@@ -1,4 +1,4 @@
-"""Our step as a solver of diffrax, and the vector field that all of them take."""
+"""Our integrator as a diffrax solver, and the vector field that all solvers take."""
 
 from collections.abc import Callable
 from typing import cast, ClassVar
@@ -27,26 +27,26 @@ class Membrane(eqx.Module):
 
 
 class StaggeredMidpoint(dfx.AbstractSolver):
-    """The integrator of `dicjax.stepping`, for `diffrax.diffeqsolve`.
+    """Our staggered implicit-midpoint integrator, for `diffrax.diffeqsolve`.
 
-    Takes an `ODETerm` of a [`dicjax.Membrane`][]. Populations are integrated
-    faster by [`dicjax.simulate`][], which merges the two half steps of the gates.
+    It takes an `ODETerm` of a [`dicjax.Membrane`][]. [`dicjax.simulate`][] integrates
+    populations faster, because it merges the two half steps of the gates.
     """
 
     term_structure: ClassVar = dfx.ODETerm
     interpolation_cls: ClassVar = dfx.LocalLinearInterpolation
 
     def order(self, terms: dfx.AbstractTerm) -> int:
-        """The order of convergence."""
+        """Returns the order of convergence."""
         del terms
         return 2
 
     def init(self, terms, t0, t1, y0, args) -> None:
-        """No state is carried from step to step."""
+        """Returns nothing: steps carry no solver state."""
         del terms, t0, t1, y0, args
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
-        """One symmetric step from `t0` to `t1`."""
+        """Takes one symmetric step from `t0` to `t1`."""
         del solver_state, made_jump
         membrane, direction = _unwrapped(terms)
         h = jnp.asarray(direction * (t1 - t0))
@@ -59,7 +59,7 @@ class StaggeredMidpoint(dfx.AbstractSolver):
         return y1, None, {"y0": y0, "y1": y1}, None, dfx.RESULTS.successful
 
     def func(self, terms, t0, y0, args) -> State:
-        """The vector field, for diffrax's choice of a first step."""
+        """Returns the vector field, from which diffrax chooses a first step."""
         return terms.vf(t0, y0, args)
 
 

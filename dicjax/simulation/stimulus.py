@@ -14,7 +14,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree, UInt32
 
-from dicjax.neurons import strong
+from dicjax._core import strong
 
 
 NODE_INTERVAL = 0.5  # ms between noise nodes: a band limit of 1 kHz
@@ -32,31 +32,31 @@ class AbstractStimulus(eqx.Module):
 
     @property
     def duration(self) -> float:
-        """For how long it is defined, in ms."""
+        """How long the stimulus is defined for, in ms."""
         return math.inf
 
     @property
     def longest_step(self) -> float:
-        """The longest time step, in ms, that still follows it."""
+        """The longest time step, in ms, that still resolves the stimulus."""
         return math.inf
 
     @abstractmethod
     def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
-        """What one cell needs to know at `whole` ms for the `reach` ms to come."""
+        """Prepares what `average` needs for `reach` ms from `whole` ms on."""
 
     @abstractmethod
     def average(
         self, prepared: PyTree, t: Float[Array, ""], h: Float[Array, ""]
     ) -> Float[Array, ""]:
-        """The current between `t` and `t + h` ms after what it was prepared for."""
+        """The mean current from `t` to `t + h`, in ms after the prepared time."""
 
     def seeded(self, members: Int[Array, " lanes"]) -> "AbstractStimulus":
-        """The same, with the randomness of these cells."""
+        """The stimulus with the random numbers of these cells."""
         del members
         return self
 
     def ranks(self) -> list[int]:
-        """Numbers of axes of every leaf when it belongs to one cell."""
+        """The number of axes that every leaf has for one cell."""
         ranks = []
         for field in dataclasses.fields(self):
             if not field.metadata.get("static", False):
@@ -69,10 +69,10 @@ class AbstractStimulus(eqx.Module):
 
 
 def per_cell(stimulus: AbstractStimulus, shape: tuple[int, ...]) -> AbstractStimulus:
-    """The same with the leading axes of a population of this shape flattened to one.
+    """Flattens the leading axes of a population of this shape into one.
 
-    Leaves shared by all cells stay as they are. Raises `ValueError` where a leaf has
-    leading axes that are not those of the population.
+    Leaves that all cells share stay as they are. Raises `ValueError` if a leaf has
+    leading axes other than `shape`.
     """
 
     def flat(leaf, rank):
@@ -94,7 +94,7 @@ def per_cell(stimulus: AbstractStimulus, shape: tuple[int, ...]) -> AbstractStim
 def for_members(
     stimulus: AbstractStimulus, members: Int[Array, " lanes"]
 ) -> AbstractStimulus:
-    """What these cells of a `per_cell` stimulus receive."""
+    """The part of a `per_cell` stimulus that these cells receive."""
     leaves, treedef = jax.tree.flatten(stimulus)
     own = [
         leaf[members] if leaf.ndim > rank else leaf
@@ -104,7 +104,7 @@ def for_members(
 
 
 def cell_axes(stimulus: AbstractStimulus) -> PyTree:
-    """Which leaves `vmap` has to map over cells: 0 or None."""
+    """The axes for `vmap` over cells: 0 for leaves that differ by cell, else None."""
     leaves, treedef = jax.tree.flatten(stimulus)
     axes = [
         0 if leaf.ndim > rank else None
@@ -120,22 +120,22 @@ class Together(AbstractStimulus):
 
     @property
     def duration(self) -> float:
-        """That of the shortest."""
+        """The duration of the shortest part, in ms."""
         return min(part.duration for part in self.parts)
 
     @property
     def longest_step(self) -> float:
-        """That of the most demanding."""
+        """The longest step that resolves all parts, in ms."""
         return min(part.longest_step for part in self.parts)
 
     def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
-        """What every part needs."""
+        """Prepares every part."""
         return tuple(part.prepare(whole, reach) for part in self.parts)
 
     def average(
         self, prepared: PyTree, t: Float[Array, ""], h: Float[Array, ""]
     ) -> Float[Array, ""]:
-        """The sum of all parts."""
+        """The sum of the mean currents of all parts."""
         first, *rest = (
             part.average(own, t, h)
             for part, own in zip(self.parts, prepared, strict=True)
@@ -143,18 +143,18 @@ class Together(AbstractStimulus):
         return sum(rest, first)
 
     def seeded(self, members: Int[Array, " lanes"]) -> "Together":
-        """Every part with the randomness of these cells."""
+        """Every part with the random numbers of these cells."""
         return Together(tuple(part.seeded(members) for part in self.parts))
 
     def ranks(self) -> list[int]:
-        """Those of all parts."""
+        """The ranks of all parts."""
         return [rank for part in self.parts for rank in part.ranks()]
 
 
 class Step(AbstractStimulus):
-    """`amplitude` (µA/cm²) from `start` to `stop` (ms), and nothing before or after.
+    """A current of `amplitude` (µA/cm²) from `start` to `stop` (ms), otherwise none.
 
-    All may differ from cell to cell.
+    All three may differ from cell to cell.
     """
 
     amplitude: Float[Array, "*cells"] = eqx.field(converter=strong)
@@ -162,7 +162,7 @@ class Step(AbstractStimulus):
     stop: Float[Array, "*cells"] = eqx.field(converter=strong, default=jnp.inf)
 
     def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
-        """Start and stop, from now on."""
+        """Start and stop, in ms after `whole`."""
         del reach
         now = whole.astype(self.start.dtype)
         return self.start - now, self.stop - now
@@ -170,21 +170,22 @@ class Step(AbstractStimulus):
     def average(
         self, prepared: PyTree, t: Float[Array, ""], h: Float[Array, ""]
     ) -> Float[Array, ""]:
-        """The exact mean, wherever in the step an edge falls."""
+        """The exact mean, also where an edge falls within the time step."""
         start, stop = prepared
         covered = jnp.minimum(t + h, stop) - jnp.maximum(t, start)
         return self.amplitude * jnp.clip(covered / h, 0, 1)
 
 
 def applied(current: float) -> Step | None:
-    """A constant `current` (µA/cm²) throughout, or nothing if it is zero."""
+    """Returns a constant `current` (µA/cm²) as a stimulus, or None if it is zero."""
     return Step(current) if current else None
 
 
 class Ramp(AbstractStimulus):
-    """Goes straight from `first` at `start` to `last` (µA/cm²) at `stop` (ms).
+    """A current that changes linearly from `first` to `last` (µA/cm²).
 
-    It stays at `first` before and at `last` after. All may differ from cell to cell.
+    It is `first` until `start` and `last` from `stop` on (ms). All four may differ from
+    cell to cell.
     """
 
     first: Float[Array, "*cells"] = eqx.field(converter=strong)
@@ -193,14 +194,14 @@ class Ramp(AbstractStimulus):
     stop: Float[Array, "*cells"] = eqx.field(converter=strong)
 
     def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
-        """When it starts, from now on."""
+        """The start, in ms after `whole`."""
         del reach
         return self.start - whole.astype(self.start.dtype)
 
     def average(
         self, prepared: PyTree, t: Float[Array, ""], h: Float[Array, ""]
     ) -> Float[Array, ""]:
-        """The value half-way."""
+        """The current halfway."""
         part = (t + h / 2 - prepared) / (self.stop - self.start)
         return self.first + (self.last - self.first) * jnp.clip(part, 0, 1)
 
@@ -208,7 +209,7 @@ class Ramp(AbstractStimulus):
 class Chirp(AbstractStimulus):
     """A sine of `amplitude` (µA/cm²) whose frequency rises linearly.
 
-    From `low` Hz at 0 ms to `high` Hz at `rise` ms, where it stays. `amplitude` may
+    The frequency is `low` Hz at 0 ms and `high` Hz from `rise` ms on. `amplitude` may
     differ from cell to cell.
     """
 
@@ -219,18 +220,18 @@ class Chirp(AbstractStimulus):
 
     @property
     def longest_step(self) -> float:
-        """A twentieth of the shortest period."""
+        """A twentieth of the shortest period, in ms."""
         return 1000 / max(self.low, self.high) / SAMPLES_PER_CYCLE
 
     def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
-        """The time now."""
+        """The time `whole`, as a float."""
         del reach
         return whole.astype(self.amplitude.dtype)
 
     def average(
         self, prepared: PyTree, t: Float[Array, ""], h: Float[Array, ""]
     ) -> Float[Array, ""]:
-        """The value half-way."""
+        """The current halfway."""
         t = prepared + t + h / 2
         rising = jnp.minimum(t, self.rise)
         # The integral of the frequency, in cycles.
@@ -240,9 +241,10 @@ class Chirp(AbstractStimulus):
 
 
 class Waveform(AbstractStimulus):
-    """Any current, sampled: `values` (µA/cm²) every `every` ms from 0 on.
+    """Any current, given by `values` (µA/cm²) every `every` ms from 0 on.
 
-    Between samples it runs straight. `values` has one row per cell, or one for all.
+    Between samples, the current is interpolated linearly. `values` is one row for all
+    cells, or one row per cell.
     """
 
     values: Float[Array, "*cells samples"] = eqx.field(
@@ -271,18 +273,18 @@ class Waveform(AbstractStimulus):
 
     @property
     def duration(self) -> float:
-        """The time of the last sample."""
+        """The time of the last sample, in ms."""
         return (self.values.shape[-1] - 1) * self.every
 
     @property
     def longest_step(self) -> float:
-        """One sample."""
+        """The time between samples, in ms."""
         return self.every
 
     def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
-        """Which sample comes first, and how far ahead it is."""
+        """The last sample before `whole`, and the part of an interval since."""
         del reach
-        # In integers and remainders, so that time never runs out of digits.
+        # Integers and remainders, because one float would lose digits at late times.
         per_ms = np.float64(1 / self.every)
         if per_ms == round(per_ms):
             return whole * int(per_ms), jnp.zeros((), self.values.dtype)
@@ -293,7 +295,7 @@ class Waveform(AbstractStimulus):
     def average(
         self, prepared: PyTree, t: Float[Array, ""], h: Float[Array, ""]
     ) -> Float[Array, ""]:
-        """The value half-way."""
+        """The current halfway."""
         first, ahead = prepared
         position = ahead + (t + h / 2) / self.every
         whole = jnp.floor(position)
@@ -308,14 +310,15 @@ class Waveform(AbstractStimulus):
 class NoisyCurrent(AbstractStimulus):
     """A constant current with band-limited Gaussian noise.
 
-    Noise is drawn every 0.5 ms, joined by straight lines (so that little of it lies
-    above 1 kHz) and made on the fly from the key of each cell: nothing is stored.
+    The noise has a random value every 0.5 ms and is linear in between, so that little
+    of its power lies above 1 kHz. It is computed when it is needed; nothing is stored.
 
-    - `key`: its randomness; cell `i` of a population uses `fold_in(key, i)`.
-    - `numbers`: the number of each cell, where they are not 0, 1, 2 and so on: a
-        population that is simulated in parts keeps its noise.
-    - `sigma`: standard deviation over time of the noise, in µA/cm².
-    - `mean`: the constant part, in µA/cm².
+    - `key`: the key of its random numbers; cell `i` of a population uses
+        `fold_in(key, i)`.
+    - `numbers`: the number `i` of each cell; 0, 1, 2 and so on by default. Give numbers
+        to keep the noise of a population that is simulated in parts.
+    - `sigma`: standard deviation of the noise over time, in µA/cm².
+    - `mean`: the constant current, in µA/cm².
 
     `sigma` and `mean` may differ from cell to cell.
     """
@@ -327,11 +330,11 @@ class NoisyCurrent(AbstractStimulus):
 
     @property
     def longest_step(self) -> float:
-        """A quarter of the way between two nodes."""
+        """A quarter of the time between two random values, in ms."""
         return NODE_INTERVAL / 4
 
     def seeded(self, members: Int[Array, " lanes"]) -> "NoisyCurrent":
-        """The same, with two words of randomness for each of these cells."""
+        """The stimulus with two random words for each of these cells."""
         root = cast(Key[Array, ""], self.key)
         numbers = members if self.numbers is None else self.numbers
         keys = jax.vmap(lambda i: jr.fold_in(root, i))(numbers)
@@ -339,8 +342,8 @@ class NoisyCurrent(AbstractStimulus):
         return NoisyCurrent((words[:, 0], words[:, 1]), self.sigma, self.mean)
 
     def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
-        """Nodes of one cell's current."""
-        # Joining independent nodes by lines leaves 2/3 of their variance on average.
+        """The current of one cell at each 0.5 ms."""
+        # Interpolation leaves 2/3 of the variance of independent values on average.
         sigma = self.sigma * math.sqrt(1.5)
         first = whole.astype(jnp.uint32) * round(1 / NODE_INTERVAL)
         count = math.ceil((reach + 1) / NODE_INTERVAL) + 1
@@ -354,7 +357,7 @@ class NoisyCurrent(AbstractStimulus):
     def average(
         self, prepared: PyTree, t: Float[Array, ""], h: Float[Array, ""]
     ) -> Float[Array, ""]:
-        """The value half-way."""
+        """The current halfway."""
         return _between(prepared, (t + h / 2) / NODE_INTERVAL)
 
 
@@ -367,10 +370,10 @@ def _between(nodes: Nodes, position: Float[Array, ""]) -> Float[Array, ""]:
 
 
 def _normal(words: Words, counter: UInt32[Array, ""]) -> Float[Array, ""]:
-    """A standard normal number for every count, by Box and Muller's transform.
+    """A standard normal number for every counter, by the Box-Muller transform.
 
-    Made of plain arithmetic, unlike `jax.random`, so that it runs inside of kernels
-    and vectorises.
+    Unlike `jax.random`, this is plain arithmetic, which vectorises and runs inside of
+    kernels.
     """
     bits = _scrambled(_scrambled(counter ^ words[0]) ^ words[1])
     more = _scrambled(bits ^ jnp.uint32(0x9E3779B9))
@@ -381,8 +384,8 @@ def _normal(words: Words, counter: UInt32[Array, ""]) -> Float[Array, ""]:
 
 
 def _scrambled(x: UInt32[Array, ""]) -> UInt32[Array, ""]:
-    # A bijection of 32-bit words in which every bit of the input flips half the output
-    # (the constants are those of C. Wellons' search for the least biased such hash).
+    # A bijection of 32-bit words in which every bit of the input flips half of the
+    # output. The constants are from C. Wellons' search for the least biased such hash.
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
     return x ^ (x >> 16)

@@ -1,5 +1,13 @@
 """What a spike, a train and a firing pattern are, and when two neurons fire alike."""
 
+from dicjax.spikes.detection import (
+    crossing_part as crossing_part,
+    list_spikes as list_spikes,
+    mark_spikes as mark_spikes,
+    SPIKE_DOWN as SPIKE_DOWN,
+    spike_trains as spike_trains,
+    SPIKE_UP as SPIKE_UP,
+)
 from dicjax.spikes.features import (
     Features as Features,
     features_of as features_of,
@@ -31,8 +39,6 @@ from dicjax.spikes.trains import (
     as_train as as_train,
     MIN_SPIKES as MIN_SPIKES,
     pad_trains as pad_trains,
-    SPIKE_DOWN as SPIKE_DOWN,
-    SPIKE_UP as SPIKE_UP,
     SpikeTrain as SpikeTrain,
 )
 from dicjax.spikes.validity import (

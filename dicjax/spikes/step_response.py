@@ -1,7 +1,7 @@
-"""What a potential says in answer to a step of current: spikes and their shape.
+"""Features of the response to a step of current: spikes and their shape.
 
-The features that physiologists compare neurons by, of simulated and of recorded traces
-alike. All work on regularly sampled potentials, in batches, and can be compiled.
+Physiologists compare neurons by these features. They are computed from regularly
+sampled traces, simulated or recorded, in batches and in compiled code.
 """
 
 import equinox as eqx
@@ -9,34 +9,33 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from dicjax.spikes.trains import SPIKE_DOWN, SPIKE_UP
+from dicjax.spikes.detection import find_spikes, SPIKE_DOWN
 
 
-ONSET = 10.0  # mV/ms; where a spike begins
-BEFORE, AFTER = 4.0, 8.0  # ms around a spike in which its shape is looked for
-LATE = 0.1  # part of a step, at its end, over which the potential is steady
+ONSET = 10.0  # mV/ms, the slope from which on a spike has begun
+BEFORE, AFTER = 4.0, 8.0  # ms around a crossing, in which the spike's shape lies
+LATE = 0.1  # part of a step, at its end, over which the steady potential is taken
 
-Trace = Float[Array, " times"]
 Scalar = Float[Array, ""]
 
 
 class StepResponse(eqx.Module):
-    """Features of the potential's answer to one step of current.
+    """Features of the response to one step of current.
 
-    What a trace does not have is nan: the latency of a silent cell, the adaptation of
-    one with fewer than three spikes, the sag of one that is not hyperpolarised.
+    A feature that a trace does not have is nan: the latency of a silent cell, the
+    adaptation of fewer than three spikes, the sag of a cell that is not hyperpolarised.
 
-    - `num_spikes`: during the step.
+    - `num_spikes`: the number of spikes during the step.
     - `rate`: inverse of the mean interval between spikes, in Hz; 0 with fewer than two.
-    - `latency`: of the first spike, in ms from the onset of the step.
+    - `latency`: the time of the first spike, in ms from the onset of the step.
     - `adaptation`: mean of (next - last) / (next + last) over neighbouring intervals.
-    - `height`: from where spikes begin to their peaks, in mV, in the mean.
-    - `width`: of spikes at half of that height, in ms, in the mean.
-    - `depth`: of the lowest potential between spikes, in mV, in the mean.
+    - `height`: mean height of spikes, from where they begin to their peaks, in mV.
+    - `width`: mean width of spikes at half of that height, in ms.
+    - `depth`: mean of the lowest potentials between spikes, in mV.
     - `rest`: potential before the step, in mV.
     - `steady`: potential over the last tenth of the step, in mV.
-    - `sag`: how far the potential rises from its lowest value in the step to `steady`,
-        as a part of its whole deflection; of steps that hyperpolarise.
+    - `sag`: the rise of the potential from its lowest value in the step to `steady`, as
+        a part of its largest deflection; only of steps that hyperpolarise.
     """
 
     num_spikes: Int[Array, "*cells"]
@@ -60,16 +59,17 @@ def step_response(
     *,
     max_spikes: int = 64,
 ) -> StepResponse:
-    """Features of answers to a step of current.
+    """Measures responses to a step of current.
 
-    Spikes are those of every other function here: upward crossings of 10 mV that are
-    followed by a fall below 0 mV. Their times are interpolated.
+    A spike is, as everywhere in dicjax, an upward crossing of 10 mV that a later fall
+    below 0 mV confirms. Its time is interpolated.
 
     **Arguments:**
 
     - `V`: potentials, in mV, sampled every `every` ms from 0 on.
-    - `start`, `stop`: of the step, in ms.
-    - `max_spikes`: of how many spikes rate and shape are told; more are counted only.
+    - `start`, `stop`: when the step begins and ends, in ms.
+    - `max_spikes`: how many spikes rate and shape are measured from; later spikes are
+        only counted.
 
     **Returns:**
 
@@ -77,7 +77,8 @@ def step_response(
 
     **Raises:**
 
-    - `ValueError`: if the step does not lie within the trace.
+    - `ValueError`: if `every` is not positive, or the step does not lie within the
+        trace.
     """
     if not every > 0:
         raise ValueError(f"Samples must be more than 0 ms apart, got every={every}.")
@@ -97,13 +98,8 @@ def _response_of_one(V, every, start, stop, max_spikes):
     dtype = V.dtype
     t = jnp.arange(len(V), dtype=dtype) * jnp.asarray(every, dtype)
     within = (t >= start) & (t < stop)
-    is_spike = _spikes(V) & within[1:]
-    (index,) = jnp.nonzero(is_spike, size=max_spikes, fill_value=-1)
-    has = index >= 0
-    rise = V[index + 1] - V[index]
-    part = (SPIKE_UP - V[index]) / jnp.where(has, rise, 1)
-    times = (index.astype(dtype) + part) * jnp.asarray(every, dtype)
-    times = jnp.where(has, times, jnp.inf)
+    spikes = find_spikes(V, every, max_spikes=max_spikes, within=within[1:])
+    index, times, has = spikes.index, spikes.times, spikes.index >= 0
     shape = jax.vmap(lambda i: _shape(V, i, every))(index)
     height, width = (_mean(x, has & jnp.isfinite(x)) for x in shape)
     intervals = times[1:] - times[:-1]
@@ -113,7 +109,7 @@ def _response_of_one(V, every, start, stop, max_spikes):
     rest, steady, lowest = _levels(V, t, start, stop, within)
     away, is_below = rest - lowest, steady < rest
     return StepResponse(
-        num_spikes=jnp.sum(is_spike),
+        num_spikes=spikes.num,
         rate=jnp.where(jnp.isnan(mean_interval), 0, 1000 / mean_interval),
         latency=jnp.where(has[0], times[0] - start, jnp.nan),
         adaptation=_mean(change, between[1:]),
@@ -128,18 +124,6 @@ def _response_of_one(V, every, start, stop, max_spikes):
     )
 
 
-def _spikes(V: Trace) -> Bool[Array, " steps"]:
-    """Whether a spike crosses between a sample and the next."""
-    i = jnp.arange(len(V))
-    crosses = (V[:-1] < SPIKE_UP) & (V[1:] >= SPIKE_UP)
-    below = jnp.where(V < SPIKE_DOWN, i, -1)
-    last_below = jax.lax.cummax(below)[:-1]
-    crossed = jax.lax.cummax(jnp.where(crosses, i[:-1], -1))
-    before = jnp.concatenate([jnp.full((1,), -1, i.dtype), crossed[:-1]])
-    fresh = (before < 0) | (before < last_below)
-    return crosses & fresh & (i[:-1] < jnp.max(below))
-
-
 def _shape(V, index, every):
     """Height and width of the spike that crosses after sample `index`."""
     num_before, num_after = (max(2, round(x / every)) for x in (BEFORE, AFTER))
@@ -148,7 +132,7 @@ def _shape(V, index, every):
     around = V[jnp.clip(index + i, 0, len(V) - 1)]
     slope = jnp.append(around[1:] - around[:-1], 0) / jnp.asarray(every, V.dtype)
     is_rising = (slope >= ONSET) | (i > 0)
-    # The first of the samples from which on it never rises more slowly.
+    # The first sample from which on the potential never rises more slowly.
     begin = 1 + jnp.max(jnp.where(is_rising, -1, k))
     V_begin = around[jnp.minimum(begin, num_before)]
     falls = (around < SPIKE_DOWN) & (i > 0)
@@ -168,8 +152,8 @@ def _shape(V, index, every):
 
 
 def _depth(V, index, has):
-    """The mean of the lowest potentials between spikes."""
-    # Which spike a sample follows; before the first, the one that counts for nothing.
+    """Mean of the lowest potentials between spikes."""
+    # The spike that each sample follows; before the first, a number that is not used.
     marks = jnp.zeros(len(V), jnp.int32).at[jnp.where(has, index, len(V))].add(1)
     number = jnp.cumsum(marks) - 1
     number = jnp.where(number < 0, len(index), number)
@@ -185,7 +169,7 @@ def _levels(V, t, start, stop, within):
 
 
 def _mean(x: Float[Array, " _"], of: Bool[Array, " _"]) -> Scalar:
-    """The mean of some; nan of none."""
+    """Mean of the selected values; nan if there are none."""
     count = jnp.sum(of).astype(x.dtype)
     total = jnp.sum(jnp.where(of, x, 0))
     return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)

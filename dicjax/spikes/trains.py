@@ -1,4 +1,4 @@
-"""Spike trains: checked, padded, and found in potentials."""
+"""Spike trains: checked and padded."""
 
 import dataclasses
 import math
@@ -128,7 +128,3 @@ def as_train(train: Float[np.ndarray, " spikes"] | SpikeTrain) -> SpikeTrain:
             f"neuron, got {train.num_spikes}; give a longer recording or window."
         )
     return train
-
-
-SPIKE_UP = 10.0  # mV: a spike is an upward crossing of this ...
-SPIKE_DOWN = 0.0  # mV: ... confirmed by a later fall below this.

@@ -1,4 +1,4 @@
-"""The models that ship with dicjax, by the name that files and doors use."""
+"""The models that ship with dicjax."""
 
 import functools
 from collections.abc import Callable
@@ -25,4 +25,4 @@ MODELS: dict[str, Callable[[], Neuron]] = {
     "pospischil-ib": functools.partial(pospischil, "IB"),
     "pospischil-lts": functools.partial(pospischil, "LTS"),
 }
-"""Makers of the models that ship, by the name that commands and files use."""
+"""Functions that make the models that ship, by name in commands and files."""

@@ -14,10 +14,10 @@ from dicjax.neurons.neuron import Neuron
 
 
 def connor_stevens() -> Neuron:
-    """A neuron whose A current lets it fire as slowly as one wants: Na, Kd, A, leak.
+    """A neuron whose A current allows slow firing: Na, Kd, A and leak.
 
-    It has two timescales only. As published, activation of the A current exceeds 1 by
-    up to 3 % above 35 mV.
+    It can fire at arbitrarily low rates. It has two timescales only. The published
+    activation of the A current exceeds 1 by up to 3 % above 35 mV.
 
     ??? cite "Reference"
 

@@ -1,4 +1,4 @@
-"""A cortical cell with the channels of all kinds, so that one family spans them."""
+"""A cortical cell that has the channels of all kinds of cells."""
 
 from dicjax.neurons.channels import GatedChannel
 from dicjax.neurons.curves import Bell, Gate, Sigmoid
@@ -13,7 +13,7 @@ from dicjax.neurons.models.pospischil import (
 from dicjax.neurons.neuron import Neuron, Temperature
 
 
-V_T = -56.2  # mV, that of regular spiking and intrinsically bursting cells
+V_T = -56.2  # mV, as in regular spiking and intrinsically bursting cells
 DEFAULTS = {
     "Na": 56.0,
     "Kd": 6.0,
@@ -28,11 +28,11 @@ DEFAULTS = {
 def cortical() -> Neuron:
     """A cortical cell: Na, Kd, M, CaL, CaT, H and leak.
 
-    The channels of all kinds of `pospischil` together, with the constants of its
-    regular spiking cell, and an H current, which those kinds lack. Regular spiking,
-    fast spiking, bursting and rebounding cells are regions of its conductances, with
-    all that lies between them. Kinetics are those of 36 °C; `cortical().at(22.0)` is a
-    cell at room temperature, almost five times slower.
+    It has the channels of all kinds of `pospischil`, with the constants of the regular
+    spiking cell, and an H current, which those kinds lack. Its conductances make it
+    regular spiking, fast spiking, bursting, rebounding, or anything in between. The
+    kinetics are for 36 °C. `cortical().at(22.0)` is a cell at room temperature, almost
+    five times slower.
 
     ??? cite "Reference"
 

@@ -43,24 +43,25 @@ RECIPE = Recipe(
 
 
 def _rate(amplitude: float, slope: float) -> Exponential:
-    """`amplitude * exp(slope * V)`, as the rates of this model are published."""
+    """`amplitude * exp(slope * V)`, the form of this model's published rates."""
     return Exponential(0.0, 1 / slope, amplitude)
 
 
 def da() -> Neuron:
     """The dopamine (DA) neuron: Na, Kd, CaL, CaN, ERG, NMDA and leak.
 
-    ERG is a scheme of three states, counted as ultraslow; NMDA opens at once. The rate
-    of sodium activation has no pole: its published, rounded constants give it one, and
-    a negative time constant, within 3 µV of -38.727 mV. Simulations start with ERG in
-    equilibrium, like all else; published ones start with all of it closed.
+    ERG is a kinetic scheme of three states and counts as ultraslow. NMDA opens
+    instantaneously. The rate of sodium activation is smooth here. With its published,
+    rounded constants it has a pole, and a negative time constant, within 3 µV of
+    -38.727 mV. Simulations start with ERG in equilibrium; published simulations start
+    with all ERG channels closed.
 
     ??? cite "Reference"
 
         Qian, Yu, Canavier & Brown (2014). *Mathematical analysis of depolarization
         block mediated by slow inactivation of fast sodium channels in midbrain dopamine
         neurons.* J. Neurophysiol. 112. Reduced as by Fyon, Franci, Sacré & Drion
-        (2024), PNAS Nexus 3(10); the recipe is that of Brandoit, Ernst, Drion & Fyon
+        (2024), PNAS Nexus 3(10); the recipe is from Brandoit, Ernst, Drion & Fyon
         (2025), arXiv 2509.12783.
     """
     # Time constants, in ms.

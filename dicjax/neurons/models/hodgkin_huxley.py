@@ -8,8 +8,8 @@ from dicjax.neurons.neuron import Neuron, Temperature
 def hodgkin_huxley() -> Neuron:
     """The squid giant axon: Na, Kd and leak, at 6.3 °C.
 
-    In the modern sign convention, resting at -65 mV. It has two timescales only. `at`
-    brings it to other temperatures, with the $q_{10}$ of 3 of the original.
+    Potentials have the modern sign, with rest at -65 mV. The model has two timescales
+    only. `at` changes its temperature, with the original $q_{10}$ of 3.
 
     ??? cite "Reference"
 

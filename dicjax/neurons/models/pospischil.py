@@ -32,8 +32,8 @@ DEFAULTS = {
     "IB": {"Na": 50.0, "Kd": 5.0, "M": 0.03, "CaL": 0.1, "leak": 0.01},
     "LTS": {"Na": 50.0, "Kd": 4.0, "M": 0.028, "CaT": 0.4, "leak": 0.019},
 }
-# Three times the defaults; of CaL, three times what the authors' repetitively bursting
-# cell has in ModelDB (123623), and of M twice what the regular spiking cell has.
+# Three times the defaults, except CaL and M. CaL: three times the repetitively bursting
+# cell of the authors' ModelDB entry (123623). M: twice the regular spiking cell.
 BOX = {"Na": 150.0, "Kd": 15.0, "M": 0.15, "CaL": 0.66, "leak": 0.03}
 RECIPE = Recipe(
     ranges={name: (0.0, high) for name, high in BOX.items()},
@@ -51,7 +51,7 @@ RECIPE = Recipe(
 
 
 def pospischil(kind: Kind = "RS") -> Neuron:
-    """A cortical cell: Na, Kd, M and leak, with CaL if "IB" and CaT if "LTS".
+    """A cortical cell: Na, Kd, M and leak; also CaL if "IB", and CaT if "LTS".
 
     **Arguments:**
 
@@ -84,7 +84,7 @@ def pospischil(kind: Kind = "RS") -> Neuron:
         ),
         timescales=timescales(na, kd, m),
         V_ref=V_REF[kind],
-        # Spike times hardly inform the leak, which the recipe draws down to zero.
+        # The recipe draws the leak down to zero, so that it cannot divide.
         normaliser=0.01 if kind == "IB" else "leak",
         initial_V=LEAK[kind],
         defaults=DEFAULTS[kind],
@@ -93,7 +93,7 @@ def pospischil(kind: Kind = "RS") -> Neuron:
 
 
 def sodium(V_T: float) -> GatedChannel:
-    """Na, after Traub and Miles, of a cell that fires from about `V_T` mV on."""
+    """Na, after Traub and Miles, of a cell with a threshold near `V_T` mV."""
     # Rates per ms, time constants in ms.
     m = RateGate(3, Linoid(V_T + 13, 4.0, 1.28), Linoid(V_T + 40, -5.0, 1.4))
     h = RateGate(
@@ -105,7 +105,7 @@ def sodium(V_T: float) -> GatedChannel:
 
 
 def potassium(V_T: float) -> GatedChannel:
-    """Delayed-rectifier K, after Traub and Miles, of a cell that fires from `V_T`."""
+    """Delayed-rectifier K, after Traub and Miles; threshold near `V_T` mV."""
     n = RateGate(4, Linoid(V_T + 15, 5.0, 0.16), Exponential(V_T + 10, -40.0, 0.5))
     return GatedChannel("Kd", (n,), reversal=-90.0)
 
@@ -120,7 +120,7 @@ def muscarinic(slowest: float) -> GatedChannel:
 def timescales(
     na: GatedChannel, kd: GatedChannel, m: GatedChannel
 ) -> tuple[AbstractCurve, AbstractCurve, AbstractCurve]:
-    """Those of sodium activation, of the delayed rectifier and of the M current."""
+    """Time constants of sodium activation, delayed rectifier and M current."""
     return (
         na.gates[0].time_constant,
         kd.gates[0].time_constant,

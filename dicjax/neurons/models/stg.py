@@ -42,14 +42,14 @@ RECIPE = Recipe(
 def stg() -> Neuron:
     """The stomatogastric (STG) neuron: Na, Kd, CaT, CaS, KCa, A, H and leak.
 
-    Fixed calcium reversal of 80 mV, as in the published populations. It bursts with
-    periods of 80 to about 530 ms; for slower rhythms see [`dicjax.stg_prinz`][].
+    The calcium reversal is fixed at 80 mV, as in the published populations. The model
+    bursts with periods of 80 to about 530 ms; [`dicjax.stg_prinz`][] is slower.
 
     ??? cite "Reference"
 
         Liu, Golowasch, Marder & Abbott (1998). *A model neuron with activity-dependent
         conductances regulated by multiple calcium sensors.* J. Neurosci. 18(7). The
-        recipe is that of Brandoit, Ernst, Drion & Fyon (2025), arXiv 2509.12783; the
+        recipe is from Brandoit, Ernst, Drion & Fyon (2025), arXiv 2509.12783; the
         default conductances are burster 1 of Drion et al. (2015), eNeuro 2(1).
     """
     # Time constants, in ms.

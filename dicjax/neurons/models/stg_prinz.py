@@ -44,11 +44,11 @@ def _doubled(channel: AbstractChannel) -> GatedChannel:
 
 
 def stg_prinz() -> Neuron:
-    """The stomatogastric neuron that reaches real pyloric recordings.
+    """The stomatogastric neuron with the periods of real pyloric recordings.
 
-    The channels of [`dicjax.stg`][] with doubled time constants, its own H current,
-    slow calcium and a calcium reversal that follows Nernst's equation. It bursts with
-    periods of 0.27 to 6.3 s.
+    It has the channels of [`dicjax.stg`][] with doubled time constants, another H
+    current, slow calcium, and a calcium reversal that follows Nernst's equation. It
+    bursts with periods of 0.27 to 6.3 s.
 
     ??? cite "Reference"
 

@@ -17,10 +17,8 @@ from dicjax.neurons import Neuron
 from dicjax.output.exporters.equations import CALCIUM, Equations, identifiers, number, V
 from dicjax.output.exporters.expressions import substitute, walk
 from dicjax.output.population_files import replacing
+from dicjax.spikes import SPIKE_DOWN, SPIKE_UP
 
-
-THRESHOLD = 10.0  # mV, which a spike crosses
-REARM = 0.0  # mV, below which the potential falls before the next one
 
 Rows = list[list[str]]
 
@@ -54,8 +52,8 @@ def context_of(neuron: Neuron, model: Equations) -> dict[str, Any]:
         "title": title,
         "suffix": f"dicjax_{title}",  # unlike every name that simulators have
         "capacitance": number(neuron.capacitance).value,
-        "threshold": THRESHOLD,
-        "rearm": REARM,
+        "threshold": SPIKE_UP,
+        "rearm": SPIKE_DOWN,
         "current": float(neuron.recipe.current) if neuron.recipe else 0.0,
         "initial_V": number(neuron.initial_V).value,
         "initial_Ca": number(neuron.initial_Ca).value,

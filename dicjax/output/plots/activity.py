@@ -31,7 +31,7 @@ from dicjax.spikes import (
     NUM_COMPARED,
     pad_trains,
     spike_features,
-    SPIKE_UP,
+    spike_trains,
     SpikeTrain,
     Target,
 )
@@ -257,11 +257,11 @@ def aligned(
     """The recording's spikes since its first whole burst, when that of each potential
     begins, and how much time to show, all in ms."""
     cycle, gap = rhythm(train)
-    crossings = [ts[1:][(v[1:] >= SPIKE_UP) & (v[:-1] < SPIKE_UP)] for v in V]
-    rows = [from_onset(x, gap) for x in (train.times, *crossings)]
+    trains = spike_trains(ts, V)
+    rows = [from_onset(x, gap) for x in (train.times, *trains)]
     onsets = [
         float(x[0] - row[0] if len(x) else ts[0])
-        for x, row in zip(crossings, rows[1:], strict=True)
+        for x, row in zip(trains, rows[1:], strict=True)
     ]
     return rows[0], onsets, span_of(rows, 0.5 * cycle)
 

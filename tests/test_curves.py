@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, strategies as st
 
+from dicjax._core import strong
 from dicjax.neurons.curves import (
     Bell,
     BOLTZMANN,
@@ -25,7 +26,6 @@ from dicjax.neurons.curves import (
     RateGate,
     Scaled,
     Sigmoid,
-    strong,
     Sum,
 )
 from dicjax.neurons.models import MODELS

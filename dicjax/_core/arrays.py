@@ -1,0 +1,25 @@
+"""Arrays as fields of modules: of one type whatever they were given as."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+
+def strong(x: Any) -> Array:
+    """Converts to a strongly typed floating-point array, so that no value retraces."""
+    x = jnp.asarray(x)
+    dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else float
+    return jnp.asarray(x, jnp.dtype(jax.dtypes.canonicalize_dtype(dtype)))
+
+
+def optional(x: Any) -> Array | None:
+    """As `strong`, where the array may be left out."""
+    return None if x is None else strong(x)
+
+
+def strong_pair(pair: Any) -> tuple[Array, Array]:
+    """Two arrays, each as by `strong`."""
+    first, second = pair
+    return strong(first), strong(second)

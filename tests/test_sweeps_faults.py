@@ -1,4 +1,4 @@
-"""Sweeps that are broken in the middle, for real: `scripts/sweep_faults.py`."""
+"""Sweeps that are broken in the middle, for real: `scripts/bench/faults.py`."""
 
 import importlib.util
 import os
@@ -10,7 +10,7 @@ import sys
 import pytest
 
 
-SCRIPT = pathlib.Path(__file__).parents[1] / "scripts/sweep_faults.py"
+SCRIPT = pathlib.Path(__file__).parents[1] / "scripts/bench/faults.py"
 spec = importlib.util.spec_from_file_location("sweep_faults", SCRIPT)
 assert spec is not None and spec.loader is not None
 faults = importlib.util.module_from_spec(spec)

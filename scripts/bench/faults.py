@@ -1,12 +1,5 @@
-"""Breaks sweeps in every way that comes to mind, and looks for what was lost.
+"""Breaks sweeps in every way that comes to mind, and looks for what was lost."""
 
-`sweep_faults.py [FAULT]... --repetitions 50` runs a small sweep, breaks it at random
-moments, runs it again until it is complete, and compares every part, byte by byte, with
-those of a sweep that nobody disturbed. Prints a table; exit status 1 if anything
-differed. Faults: see `FAULTS` below.
-"""
-
-import argparse
 import contextlib
 import dataclasses
 import os
@@ -20,11 +13,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+import tyro
+
+from scripts.bench.processes import SWEEP
+from scripts.bench.results import Benchmark, Measurement, row
 
 
 CONFIG = """
@@ -41,7 +39,6 @@ save = ["dics", "spikes"]
 duration = {duration}
 discard = 100
 """
-DICJAX = [sys.executable, "-c", "from dicjax.cli import main; main()", "sweep"]
 MOST_RUNS = 20  # until a sweep is complete
 MB = 1 << 20
 
@@ -81,7 +78,7 @@ class Bench:
 
     def command(self, out: pathlib.Path, *options: str) -> list[str]:
         """What runs the sweep."""
-        return [*DICJAX, "run", str(self.config), "--out", str(out), *options]
+        return [*SWEEP, "run", str(self.config), "--out", str(out), *options]
 
     def start(self, out: pathlib.Path, *options: str) -> subprocess.Popen:
         """The sweep, running in a group of processes of its own."""
@@ -194,8 +191,8 @@ def kill_worker(bench: Bench, *options: str) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             victim.kill()
     if process.wait(600) != 0:
-        said = (bench.folder / "log").read_text().splitlines()[-5:]
-        raise Lost(f"the run did not finish without the worker: {' / '.join(said)}")
+        log = (bench.folder / "log").read_text().splitlines()[-5:]
+        raise Lost(f"the run did not finish without the worker: {' / '.join(log)}")
     bench.compare(out)
     shutil.rmtree(out)
 
@@ -306,7 +303,7 @@ def poisoned_member(bench: Bench) -> None:
     pq.write_table(pa.table(columns), out / "models.parquet")
     config = out / "sweep.toml"
     config.write_text(bench.text(f'table = "{out / "models.parquet"}"'))
-    command = [*DICJAX, "run", str(config), "--out", str(out / "out")]
+    command = [*SWEEP, "run", str(config), "--out", str(out / "out")]
     if subprocess.run(command, capture_output=True).returncode != 0:
         raise Lost("the sweep did not finish")
     found = rows(out / "out")
@@ -362,46 +359,57 @@ FAULTS: dict[str, Callable[[Bench], None]] = {
     "poisoned-member": poisoned_member,
     "two-runs": two_runs,
 }
+Fault = Literal[tuple(FAULTS)]  # pyright: ignore
 
 
-def try_fault(bench: Bench, name: str, repetitions: int) -> list[str]:
-    """What was lost, over all repetitions."""
-    lost = []
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Faults(Benchmark):
+    """Breaks a small sweep at random moments, and compares what it gives in the end.
+
+    The sweep is run again until it is complete. Every part is compared, byte by byte,
+    with the parts of a sweep that ran undisturbed. Exit status 1: something was lost.
+    """
+
+    faults: tyro.conf.Positional[tuple[Fault, ...]] = tuple(FAULTS)  # pyright: ignore
+    """What to do to the sweep."""
+    repetitions: int = 50
+    """How often each is done."""
+    seed: int = 0
+    """Seed of the moments."""
+    members: int = 512
+    """Members of the sweep, which has a part for every 32."""
+
+    def measure(self) -> Iterator[Measurement]:
+        """Tries one fault after the other."""
+        with tempfile.TemporaryDirectory() as folder:
+            rng = random.Random(self.seed)
+            bench = Bench(pathlib.Path(folder), rng, self.members)
+            parts = {("parts", ""): len(bench.wanted), ("time", "s"): bench.seconds}
+            yield from row("undisturbed", {}, parts)
+            for name in self.faults:
+                yield from try_fault(bench, name, self.repetitions)
+
+    def status(self, measurements: Sequence[Measurement]) -> int:
+        """1 if anything was lost, double or different."""
+        return int(any(x.note for x in measurements))
+
+
+def try_fault(bench: Bench, name: str, repetitions: int) -> Iterator[Measurement]:
+    """How often something was lost, and what."""
+    lost, seconds = [], []
     for i in range(repetitions):
+        began = time.perf_counter()
         try:
             FAULTS[name](bench)
         except Lost as e:
             lost.append(str(e))
-        print(f"{name}: {i + 1} of {repetitions}, {len(lost)} lost", file=sys.stderr)
-    return lost
-
-
-def main(args: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("faults", nargs="*", metavar="FAULT", help=", ".join(FAULTS))
-    parser.add_argument("--repetitions", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args(args)
-    names = asked.faults or list(FAULTS)
-    if unknown := set(names) - set(FAULTS):
-        parser.error(f"unknown: {', '.join(sorted(unknown))}")
-    losses = 0
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(pathlib.Path(folder), random.Random(asked.seed))
-        print(f"{len(bench.wanted)} parts, undisturbed in {bench.seconds:.1f} s\n")
-        print("| fault | repetitions | lost, double or different | seconds each |")
-        print("| --- | --- | --- | --- |")
-        for name in names:
-            began = time.perf_counter()
-            lost = try_fault(bench, name, asked.repetitions)
-            each = (time.perf_counter() - began) / asked.repetitions
-            what = "; ".join(dict.fromkeys(lost)) or "nothing"
-            print(f"| {name} | {asked.repetitions} | {what} | {each:.1f} |", flush=True)
-            losses += len(lost)
-    return 1 if losses else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        seconds.append(time.perf_counter() - began)
+        print(f"  {name}: {i + 1} of {repetitions}, {len(lost)} lost", file=sys.stderr)
+    columns = {
+        ("repetitions", ""): repetitions,
+        ("lost, double or different", ""): len(lost),
+        ("time", "s"): seconds,
+    }
+    yield from row("broken", {"fault": name}, columns)
+    for reason in dict.fromkeys(lost):
+        yield Measurement("broken", {"fault": name}, note=reason)

@@ -1,10 +1,10 @@
-"""How the recipe of `pospischil-ib` was chosen: `cortical_recipe.py`.
+"""How the recipe of `pospischil-ib` was chosen.
 
 These cells are silent by themselves, so a constant current is applied to all. Four
-questions, each answered by simulation: which cell shows more than one firing pattern
-in a box of conductances around published ones, and at which current; at which potential
-do dynamic input conductances tell most of a train's features; which two conductances
-can be solved for them; and which step is short enough?
+questions are answered by simulation: which cell shows more than one firing pattern in a
+box of conductances around published ones, and at which current; at which potential a
+train's features predict most of the dynamic input conductances; which two conductances
+can be solved for them; and which step is short enough.
 """
 
 import dataclasses
@@ -13,11 +13,10 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from prinz_recipe import COLUMNS, told_by_neighbours
 
 import dicjax as dj
-from dicjax.dics.conductances import sensitivity
-from dicjax.dics.sampling import OK
+from dicjax.dics import OK
+from scripts.provenance.prinz_recipe import COLUMNS, predicted_share
 
 
 DURATION, DISCARD = 4_000.0, 1_500.0  # ms
@@ -57,7 +56,7 @@ def in_units_of_default_leak(neuron, g, V: float) -> np.ndarray:
 
 
 def informative(neuron, g, features, potentials) -> None:
-    """Prints ranges of (g_s, g_u) and what features tell of them."""
+    """Prints ranges of (g_s, g_u) and how well features predict them."""
     leak = g[:, -1:] / dict(neuron.defaults)["leak"]
     for label, V in itertools.product(COLUMNS, potentials):
         of = np.asarray(features.label) == dj.LABELS.index(label)
@@ -70,7 +69,7 @@ def informative(neuron, g, features, potentials) -> None:
         for name, y in (("constant", dics), ("leak", dics / leak[of])):
             low, high = np.quantile(y, (0.01, 0.99), axis=0)
             with np.errstate(invalid="ignore"):  # nothing may be ultraslow
-                r2 = told_by_neighbours(np.log(x), np.clip(y, low, high))
+                r2 = predicted_share(np.log(x), np.clip(y, low, high))
             row += f"   {name}: " + ", ".join(
                 f"{dic} {low[i]:.2f} to {high[i]:.2f}, R2 {r2[i]:.2f}"
                 for i, dic in enumerate(("g_s", "g_u"))
@@ -104,7 +103,7 @@ def pairs(neuron, g, features) -> None:
     own = np.asarray(dj.dynamic_input_conductances(neuron, other, neuron.V_ref))[:, 1:]
     low, high = np.transpose((neuron.required_recipe.g_s, neuron.required_recipe.g_u))
     drawn = rng.uniform(low, high, own.shape)
-    one = lambda g: sensitivity(neuron, g, neuron.V_ref)
+    one = lambda g: dj.sensitivity(neuron, g, neuron.V_ref)
     by_channel = np.asarray(jax.vmap(one)(jnp.asarray(start)))[:, 1:]
     for pair in itertools.combinations(neuron.channel_names, 2):
         free = list(neuron.index(*pair))

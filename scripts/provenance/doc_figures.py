@@ -1,4 +1,4 @@
-"""Draws the figures of docs/theory.md into docs/images: `doc_figures.py [NAME ...]`.
+"""Draws the figures of docs/theory.md into docs/images.
 
 All come from simulations of the stomatogastric neuron by fixed keys, in two minutes.
 """
@@ -32,10 +32,10 @@ from dicjax.output.plots.style import (
     spike_ticks,
     style_axes,
 )
-from dicjax.spikes.patterns import BURSTING
+from dicjax.spikes import BURSTING
 
 
-OUT = pathlib.Path(__file__).parents[1] / "docs" / "images"
+OUT = pathlib.Path(__file__).parents[2] / "docs" / "images"
 TIMESCALES = ("fast", "slow", "ultraslow")
 TARGET = (-8.0, 4.0)  # (g_s, g_u), the published bursting one
 SHOWN = 700.0  # ms of potential

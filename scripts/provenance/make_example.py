@@ -15,7 +15,7 @@ SIGMA = 0.3  # µA/cm²
 
 
 def main() -> None:
-    out = pathlib.Path(__file__).parents[1] / "examples" / "slow_burster.csv"
+    out = pathlib.Path(__file__).parents[2] / "examples" / "slow_burster.csv"
     g = np.array(CONDUCTANCES, np.float32)[None]
     noise = dj.NoisyCurrent(jax.random.key(1), SIGMA)
     run = dj.simulate(

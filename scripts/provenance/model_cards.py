@@ -1,6 +1,6 @@
 """Writes docs/models: what every model that ships is made of, and what it does.
 
-`model_cards.py` makes all of them, from the declarations alone.
+All of them are made from the declarations alone.
 """
 
 import functools
@@ -26,7 +26,7 @@ from dicjax.output.plots.style import (
 
 
 Number = float | jax.Array
-OUT = pathlib.Path(__file__).parents[1] / "docs" / "models"
+OUT = pathlib.Path(__file__).parents[2] / "docs" / "models"
 V = np.linspace(-110.0, 50.0, 321)  # mV
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#b0568b", "#e69f00", "#56b4e9", "#666666")
 # What each is shown doing: (µA/cm², from ms, to ms) or nothing, and for how long.
@@ -462,7 +462,7 @@ mV, time in ms, and currents in µA/cm².{LINEAR if linear else ""}
 
 {NOTES[name]}
 
-This page is made by `python scripts/model_cards.py`.
+This page is made by `python -m scripts.provenance.model_cards`.
 """
 
 

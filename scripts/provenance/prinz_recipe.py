@@ -1,9 +1,9 @@
-"""How the recipe of `stg-prinz` was chosen: `prinz_recipe.py RECORDINGS`.
+"""How the recipe of `stg-prinz` was chosen.
 
-RECORDINGS is a folder of spike-time files of pyloric neurons. Three questions, each
-answered by simulation: at which potential, and normalised by what, do DICs tell most
-of a train's features; and which pair of conductances, solved for given DICs, leaves
-members that fire most like recordings?
+`python -m scripts.provenance.prinz_recipe RECORDINGS`, a folder of spike-time files of
+pyloric neurons. Questions answered by simulation: at which potential, and normalised by
+what, a train's features predict most of the DICs; and which pair of conductances,
+solved for given DICs, leaves members that fire most like recordings.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ import numpy as np
 from scipy.spatial import KDTree
 
 import dicjax as dj
-from dicjax.dics.sampling import OK
-from dicjax.spikes.features import features_of
+from dicjax.dics import OK
+from dicjax.spikes import features_of
 
 
 NUM_CELLS = 12_288
@@ -30,7 +30,7 @@ COLUMNS = {
 }
 
 
-def told_by_neighbours(x, y, num: int = 10):
+def predicted_share(x, y, num: int = 10):
     """Share of the variance of `y` that cells with similar `x` predict."""
     x = (x - x.mean(axis=0)) / x.std(axis=0)
     neighbours = np.asarray(KDTree(x).query(x, num + 1)[1])
@@ -39,7 +39,7 @@ def told_by_neighbours(x, y, num: int = 10):
 
 
 def informative(neuron, g, features) -> None:
-    """Prints what features tell of (g_s, g_u) at several potentials."""
+    """Prints how well features predict (g_s, g_u) at several potentials."""
     for label, names in COLUMNS.items():
         of = np.asarray(features.label) == dj.LABELS.index(label)
         x = np.log(
@@ -53,7 +53,7 @@ def informative(neuron, g, features) -> None:
             row = [f"{label:9} {V:6.0f} mV"]
             for name, y in (("constant", dics), ("leak", by_leak)):
                 y = np.clip(y, *np.quantile(y, (0.01, 0.99), axis=0))
-                r2 = told_by_neighbours(x, y)
+                r2 = predicted_share(x, y)
                 row.append(f"{name}: R2 of g_s {r2[0]:5.2f}, of g_u {r2[1]:5.2f}")
             print("   ".join(row), flush=True)
 

@@ -1,10 +1,10 @@
-"""Makes the checkpoints that dicjax ships: `python scripts/train_encoder.py MODEL`.
+"""Makes the checkpoints that dicjax ships.
 
-`stg` and `stg-prinz` are trained from nothing, `da` and `pospischil-ib` adapted to the
-encoder of `stg`. Simulated data and the state of training are kept under data/, so that
-the same command goes on where it was stopped. `--seed N` trains another encoder on the
-same members into data/, for comparison; of its density and emulator,
-a start only.
+`python -m scripts.provenance.train_encoder MODEL [--seed N]`: `stg` and `stg-prinz` are
+trained from nothing, `da` and `pospischil-ib` adapted to the encoder of `stg`.
+Simulated data and the state of training are kept under data/, so that the same command
+goes on where it was stopped. `--seed N` trains another encoder on the same members into
+data/, for comparison, and hardly trains its density and emulator.
 """
 
 import os
@@ -19,17 +19,18 @@ import dataclasses  # noqa: E402
 import json  # noqa: E402
 import time  # noqa: E402
 
-from dicjax.inference.config import (
+from dicjax.inference import (  # noqa: E402
     AdapterConfig,
     DensityConfig,
     EmulatorConfig,
+    fit_adapter,
+    fit_encoder,
     TrainingConfig,
 )
-from dicjax.inference.train import fit_adapter, fit_encoder  # noqa: E402
-from dicjax.neurons.models import MODELS  # noqa: E402
+from dicjax.neurons import MODELS  # noqa: E402
 
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 DATA = ROOT / "data"
 MEMBERS = {"stg": 300_000, "stg-prinz": 300_000}
 STEPS = {"stg": 40_000, "stg-prinz": 28_000}
@@ -45,12 +46,15 @@ def main() -> None:
     if seed != SEED:
         out = DATA / model / f"seed-{seed}"
     start = time.time()
-    said = [0.0]
+    last_report = [0.0]
 
     def report(stage: str, done: int, total: int) -> None:
-        if time.time() - said[0] > 30:
-            said[0] = time.time()
-            print(f"{said[0] - start:6.0f} s  {stage}: {done} of {total}", flush=True)
+        if time.time() - last_report[0] > 30:
+            last_report[0] = time.time()
+            print(
+                f"{last_report[0] - start:6.0f} s  {stage}: {done} of {total}",
+                flush=True,
+            )
 
     neuron = MODELS[model]()
     density, emulator = DensityConfig(), EmulatorConfig()

@@ -4,14 +4,14 @@ import concurrent.futures
 import functools
 import hashlib
 import multiprocessing
-import os
 import pathlib
 
 import numpy as np
 import scipy.integrate
 
-from simulators import liu
-from simulators.task import crossings
+from scripts.bench.peers import liu
+from scripts.bench.peers.task import crossings
+from scripts.bench.processes import cores
 
 
 RTOL, LOOSER = 1e-9, 1e-7  # and a tenth of it absolute
@@ -29,7 +29,7 @@ def reference(
     paths = [cache / f"{_name(x, duration, rtol)}.npy" for x in g]
     todo = [i for i, path in enumerate(paths) if not path.exists()]
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(_num_cores(), context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(len(cores()), context) as pool:
         solve = functools.partial(spike_times, duration=duration, rtol=rtol)
         results = pool.map(solve, g[todo])
         for i, times in zip(todo, results, strict=True):
@@ -56,9 +56,3 @@ def spike_times(g: np.ndarray, duration: float, rtol: float = RTOL) -> np.ndarra
 def _name(g: np.ndarray, duration: float, rtol: float) -> str:
     model = repr((liu.STATES, liu.TOTAL_CURRENT, rtol, SAVE_EVERY, duration))
     return hashlib.sha256(model.encode() + g.tobytes()).hexdigest()[:24]
-
-
-def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

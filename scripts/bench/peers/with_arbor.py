@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from simulators import liu
-from simulators.task import by_cell, Result, Run, SPIKE_UP, Task, use_tool
+from scripts.bench.peers import liu
+from scripts.bench.peers.task import by_cell, Result, Run, SPIKE_UP, Task, use_tool
 
 
 arbor: Any = importlib.import_module("arbor")

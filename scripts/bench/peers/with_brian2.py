@@ -8,8 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from simulators import liu
-from simulators.task import by_cell, peak_mb, Result, Run, SPIKE_DOWN, SPIKE_UP, Task
+from scripts.bench.peers import liu
+from scripts.bench.peers.task import (
+    by_cell,
+    peak_mb,
+    Result,
+    Run,
+    SPIKE_DOWN,
+    SPIKE_UP,
+    Task,
+)
 
 
 brian2: Any = importlib.import_module("brian2")

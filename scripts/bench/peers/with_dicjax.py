@@ -3,7 +3,7 @@
 import jax
 
 import dicjax as dj
-from simulators.task import Result, Run, Task
+from scripts.bench.peers.task import Result, Run, Task
 
 
 def build(task: Task) -> Run:

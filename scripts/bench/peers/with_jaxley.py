@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from simulators import liu
-from simulators.task import crossings, Result, Run, Task
+from scripts.bench.peers import liu
+from scripts.bench.peers.task import crossings, Result, Run, Task
 
 
 jaxley: Any = importlib.import_module("jaxley")

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from simulators import liu
-from simulators.task import Result, Run, SPIKE_UP, Task, use_tool
+from scripts.bench.peers import liu
+from scripts.bench.peers.task import Result, Run, SPIKE_UP, Task, use_tool
 
 
 neuron: Any = importlib.import_module("neuron")

@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from simulators import liu
-from simulators.task import crossings, Result, Run, Task
+from scripts.bench.peers import liu
+from scripts.bench.peers.task import crossings, Result, Run, Task
 
 
 SAVE_EVERY = 0.1  # ms

@@ -1,6 +1,7 @@
-"""Measures one task in a process of its own: `python -m simulators.worker FOLDER`.
+"""Measures one task in a process of its own.
 
-The folder has the task in `task.json`, and gets `result.json` and `spikes.npy`.
+`python -m scripts.bench.peers.worker FOLDER`: the folder has the task in `task.json`,
+and gets `result.json` and `spikes.npy`.
 """
 
 import importlib
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from simulators.task import peak_mb, Result, Run, Task
+from scripts.bench.peers.task import peak_mb, Result, Run, Task
 
 
 def cpu_seconds() -> float:
@@ -40,12 +41,12 @@ def quickest(run: Run) -> tuple[Result, float, float]:
 
 def measure(folder: pathlib.Path) -> dict[str, Any]:
     """Times and memory of a task; or why there are none, as `missing`."""
-    asked = json.loads((folder / "task.json").read_text(encoding="utf-8"))
-    if asked["core"] is not None and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {asked["core"]})
-    peer = asked["peer"]
+    given = json.loads((folder / "task.json").read_text(encoding="utf-8"))
+    if given["core"] is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {given["core"]})
+    peer = given["peer"]
     try:
-        adapter = importlib.import_module(f"simulators.with_{peer}")
+        adapter = importlib.import_module(f"scripts.bench.peers.with_{peer}")
         version = importlib.metadata.version(peer)
     except ModuleNotFoundError as e:
         needed = "" if e.name == peer else f" ({e.name})"
@@ -55,13 +56,13 @@ def measure(folder: pathlib.Path) -> dict[str, Any]:
     imported, imported_cpu = time.time(), cpu_seconds()
     (folder / "build").mkdir()
     task = Task(
-        g=np.load(asked["g"])[: asked["num"]],
-        duration=asked["duration"],
-        dt=asked["dt"],
-        method=asked["method"],
-        dtype=asked["dtype"],
+        g=np.load(given["g"])[: given["num"]],
+        duration=given["duration"],
+        dt=given["dt"],
+        method=given["method"],
+        dtype=given["dtype"],
         folder=folder / "build",
-        mechanism=pathlib.Path(asked["mechanism"]),
+        mechanism=pathlib.Path(given["mechanism"]),
     )
     run = adapter.build(task)
     built, built_cpu = time.time(), cpu_seconds()
@@ -70,7 +71,7 @@ def measure(folder: pathlib.Path) -> dict[str, Any]:
     _save(folder / "spikes.npy", result.spikes())
     return {
         "version": version,
-        "import_s": imported - asked["started"],
+        "import_s": imported - given["started"],
         "import_cpu_s": imported_cpu,
         "build_s": built - imported,
         "build_cpu_s": built_cpu - imported_cpu,

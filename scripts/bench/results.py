@@ -55,7 +55,7 @@ class Measurement:
         if not values:
             return "-"
         median, *ends = (f(values) for f in (statistics.median, min, max))
-        if len(values) == 1:
+        if min(values) == max(values):
             return in_digits(median)
         return f"{in_digits(median)} ({' to '.join(map(in_digits, ends))})"
 
@@ -164,12 +164,17 @@ def print_tables(measurements: Iterable[Measurement]) -> None:
             print_aligned(*pivoted(known))
         for x in of:
             if x.note:
-                print(f"{', '.join(map(str, x.case.values()))}: {x.note}")
+                print(": ".join((*map(str, x.case.values()), x.note)))
     sys.stdout.flush()
 
 
 def pivoted(of: Sequence[Measurement]) -> tuple[list[str], list[list[str]]]:
-    """Headings, and a row for each case with a cell for each quantity."""
+    """Headings, and a row for each case with a cell for each quantity.
+
+    A table of a single case without a name is upright.
+    """
+    if not any(x.case for x in of):
+        return ["quantity", "value"], [[x.column, x.cell] for x in of]
     names = list(dict.fromkeys(name for x in of for name in x.case))
     columns = list(dict.fromkeys(x.column for x in of))
     rows: dict[tuple, dict[str, str]] = {}

@@ -84,22 +84,20 @@ class Scale(Benchmark):
             name = f"idle at the end, groups of {group}"
             found[name, "% of worker time"] = 100 * idle
         found["tasks to give out", "1/s"] = num / groups / each
-        for (name, unit), value in found.items():
-            yield from row(
-                title, {"what": name, "unit": unit or "-"}, {("value", ""): value}
-            )
+        yield from row(title, {}, found)
         yield from dask(title)
 
 
 def dask(title: str) -> Iterator[Measurement]:
     """What a task costs Dask's scheduler, if Dask is installed."""
-    case = {"what": "a task of Dask's scheduler", "unit": "ms"}
+    name = "a task of Dask's scheduler"
     try:
-        value = 1000 * dask_task()
+        seconds = dask_task()
     except ModuleNotFoundError:
-        yield Measurement(title, case, note="not installed: pip install dicjax[dask]")
+        note = f"{name}: not measured, since Dask is not installed (dicjax[dask])"
+        yield Measurement(title, {}, note=note)
     else:
-        yield from row(title, case, {("value", ""): value})
+        yield from row(title, {}, {(name, "ms"): 1000 * seconds})
 
 
 def write_parts(plan: Plan) -> float:

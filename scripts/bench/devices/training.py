@@ -38,9 +38,11 @@ class Training(Benchmark):
             if self.scale * BATCH % num:
                 continue
             same = self.speeds(num, self.scale)
-            grown = same if num == 1 else self.speeds(num, num * self.scale)
             alone = alone or same
-            for batch, speeds, size in (("same", same, 1), ("grows", grown, num)):
+            batches = {"same": (same, 1)}
+            if num > 1:
+                batches["grows"] = self.speeds(num, num * self.scale), num
+            for batch, (speeds, size) in batches.items():
                 columns = {}
                 for model, steps in speeds.items():
                     columns[model, "steps/s"] = steps

@@ -30,7 +30,7 @@ class Measurement:
     """One quantity of one case.
 
     - `table`: what was measured, which is the heading of a table.
-    - `case`: what tells this row of the table from others, by name.
+    - `case`: what distinguishes this row of the table from others, by name.
     - `quantity`, `unit`: the column. Shares and counts have no unit.
     - `values`: one for each repetition, seed or target.
     - `note`: why there are no values, such as a peer that is not installed.

@@ -69,7 +69,7 @@ class Ablation(OperatorBenchmark):
 
 
 def variants(seen: Library) -> dict[str, tuple[tuple[str, ...] | None, Library]]:
-    """Features and members to learn from; no features stands for conductances."""
+    """Features to receive, or None for conductances, and members to learn from."""
     found: dict[str, tuple[tuple[str, ...] | None, Library]] = {
         "all features": (tuple(NAMES), seen)
     }

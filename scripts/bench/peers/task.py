@@ -1,4 +1,4 @@
-"""What a simulator is asked for, and what it gives."""
+"""What a simulator receives, and what it returns."""
 
 import dataclasses
 import os
@@ -73,7 +73,7 @@ def by_cell(cells: np.ndarray, times: np.ndarray, num_cells: int) -> list[np.nda
 
 
 def peak_mb(pid: int | str = "self") -> float | None:
-    """The peak memory of a running process, where the platform tells."""
+    """The peak memory of a running process, where the platform reports it."""
     # `getrusage` would count what the parent had before the process was executed.
     try:
         status = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="utf-8")

@@ -16,7 +16,6 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 CACHE = pathlib.Path(tempfile.gettempdir()) / "dicjax-tests"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-jax.config.update("jax_compilation_cache_max_size", 1 << 30)  # bytes
 
 # The first example of a test pays for its compilation, so no deadline.
 hypothesis.settings.register_profile(

@@ -1,21 +1,14 @@
-"""Sweeps that are broken in the middle, for real: `scripts/sweep_faults.py`."""
+"""Sweeps that are broken in the middle, for real: `scripts/bench/faults.py`."""
 
-import importlib.util
 import os
-import pathlib
 import random
 import subprocess
 import sys
 
 import pytest
 
+from scripts.bench import faults
 
-SCRIPT = pathlib.Path(__file__).parents[1] / "scripts/sweep_faults.py"
-spec = importlib.util.spec_from_file_location("sweep_faults", SCRIPT)
-assert spec is not None and spec.loader is not None
-faults = importlib.util.module_from_spec(spec)
-sys.modules["sweep_faults"] = faults
-spec.loader.exec_module(faults)
 
 QUICK = ("dask-worker", "full-disk", "damaged-parts")
 
@@ -51,7 +44,7 @@ def test_jobs_of_submitit_make_the_same_parts(bench):
 
 
 def test_a_worker_that_gets_nowhere_ends_itself(bench):
-    call = "from dicjax.sweeps.work import work; work({!r}, [[0]], 0.01)"
+    call = "from dicjax.sweeps.tasks import work; work({!r}, [[0]], 0.01)"
     code = call.format(str(bench.folder / "whole"))
     assert subprocess.run([sys.executable, "-c", code]).returncode == 124
 
@@ -68,7 +61,7 @@ def test_a_worker_that_gets_nowhere_ends_itself(bench):
 )
 def test_options_that_make_no_sense_are_refused(tmp_path, options, message):
     (tmp_path / "sweep.toml").write_text('job = "operator"\n')
-    command = [*faults.DICJAX, "run", tmp_path / "sweep.toml", "--out", tmp_path / "o"]
+    command = [*faults.SWEEP, "run", tmp_path / "sweep.toml", "--out", tmp_path / "o"]
     run = subprocess.run([*command, *options], capture_output=True, text=True)
     assert run.returncode == 2 and message in run.stderr
     assert not (tmp_path / "o").exists()

@@ -1,0 +1,1 @@
+"""Benchmarks, where shipped files come from, and other tools of developers."""

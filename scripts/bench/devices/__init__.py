@@ -1,0 +1,1 @@
+"""Simulation and training on the devices of this machine."""

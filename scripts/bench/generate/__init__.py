@@ -1,0 +1,1 @@
+"""Populations for targets that nobody tuned to."""

@@ -1,0 +1,1 @@
+"""Neural operators beside what else could be used."""

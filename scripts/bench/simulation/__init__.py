@@ -1,0 +1,1 @@
+"""dicjax beside other simulators."""

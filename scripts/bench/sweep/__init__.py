@@ -1,0 +1,1 @@
+"""Sweeps beside the engine that they drive."""

@@ -7,19 +7,18 @@ from nicegui import run, ui
 
 from dicjax.app import figures
 from dicjax.app.pages.choices import Choices
-from dicjax.app.pages.parts import card, Notice, numbers, page, text
+from dicjax.app.pages.findings import Findings
+from dicjax.app.pages.parts import card, Notice, page, text
 from dicjax.app.recordings import (
     COMMON_RATE,
     Glance,
     glance,
     hertz,
-    is_known,
     question,
     Recording,
 )
 from dicjax.app.server_state import Desk
 from dicjax.app.theme import Look
-from dicjax.generation import UNKNOWN
 from dicjax.recordings import samples_at
 
 
@@ -121,13 +120,11 @@ class _Preview:
                         self.histogram = look.draw(
                             self._of(figures.intervals, first), "Histogram of intervals"
                         )
-                    with card("What was recorded"):
-                        self.facts = ui.element("div").props('data-testid="facts"')
-                        self.warnings = ui.element("div").classes("stack")
-                        self.warnings.props('data-testid="warnings"')
+                    self.findings = Findings(recording, self.use)
             self.choices = Choices(desk, recording)
-        self.choices.model.on_value_change(lambda: self._tell(self.seen))
-        self._tell(first)
+        show = lambda: self.findings.show(self.seen, self.choices)
+        self.choices.model.on_value_change(show)
+        show()
 
     def _spikes(self, first: Glance) -> None:
         recording = self.recording
@@ -248,43 +245,5 @@ class _Preview:
         if seen.facts and seen.train.num_spikes > 2:
             self.look.redraw(self.near, self._of(figures.closeup, seen))
             self.look.redraw(self.histogram, self._of(figures.intervals, seen))
-        self._tell(seen)
-
-    def _tell(self, seen: Glance) -> None:
         self.seen = seen
-        self.facts.clear()
-        with self.facts:
-            pattern = (("firing pattern", seen.pattern),) if seen.pattern else ()
-            numbers((*pattern, *seen.facts), "small")
-        self.warnings.clear()
-        with self.warnings:
-            for note in self.recording.notes:
-                text(note, "alert")
-            for finding in seen.findings:
-                with ui.element("div").classes("alert").props('role="note"'):
-                    text(finding.message)
-                    if finding.window is not None:
-                        use = lambda window=finding.window: self.use(window)
-                        button = ui.button("Use this window", on_click=use)
-                        button.props("flat dense")
-            if seen.obstacle:
-                text(seen.obstacle, "alert bad")
-            else:
-                self.verdict = text("Comparing it with what is known …", "note")
-                self.verdict.props('data-testid="verdict"')
-                ui.timer(0, lambda: self._compare(seen), once=True)
-        self.choices.allow(not seen.obstacle)
-
-    async def _compare(self, seen: Glance) -> None:
-        """Says whether the encoder knows such trains, as soon as it has been asked."""
-        model, verdict = str(self.choices.model.value), self.verdict
-        known = await run.io_bound(is_known, seen.train, model)
-        if verdict.is_deleted or known is None:
-            return
-        if known:
-            odd = seen.findings or self.recording.notes
-            verdict.set_content("" if odd else "Nothing odd was found in it.")
-            verdict.set_visibility(not odd)
-        else:
-            verdict.set_content(UNKNOWN)
-            verdict.classes("alert", remove="note").props('role="note"')
+        self.findings.show(seen, self.choices)

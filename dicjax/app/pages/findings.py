@@ -1,0 +1,66 @@
+"""What a window of a recording holds: facts, warnings, and whether it is known."""
+
+from collections.abc import Awaitable, Callable
+
+from nicegui import run, ui
+
+from dicjax.app.pages.choices import Choices
+from dicjax.app.pages.parts import card, numbers, text
+from dicjax.app.recordings import Glance, is_known, Recording
+from dicjax.generation import UNKNOWN
+
+
+UseWindow = Callable[[tuple[float, float]], Awaitable[None]]
+
+
+class Findings:
+    """A card with the facts of a window, and warnings that may offer another one."""
+
+    def __init__(self, recording: Recording, use_window: UseWindow):
+        self.recording, self.use_window = recording, use_window
+        with card("What was recorded"):
+            self.facts = ui.element("div").props('data-testid="facts"')
+            self.warnings = ui.element("div").classes("stack")
+            self.warnings.props('data-testid="warnings"')
+
+    def show(self, seen: Glance, choices: Choices) -> None:
+        """Shows what a window holds, and allows to generate from it, or not."""
+        self.facts.clear()
+        with self.facts:
+            pattern = (("firing pattern", seen.pattern),) if seen.pattern else ()
+            numbers((*pattern, *seen.facts), "small")
+        self.warnings.clear()
+        with self.warnings:
+            for note in self.recording.notes:
+                text(note, "alert")
+            for finding in seen.findings:
+                self._warn(finding)
+            if seen.obstacle:
+                text(seen.obstacle, "alert bad")
+            else:
+                verdict = text("Comparing it with what is known …", "note")
+                verdict.props('data-testid="verdict"')
+                compare = lambda: self._compare(seen, choices, verdict)
+                ui.timer(0, compare, once=True)
+        choices.allow(not seen.obstacle)
+
+    def _warn(self, finding) -> None:
+        with ui.element("div").classes("alert").props('role="note"'):
+            text(finding.message)
+            if finding.window is not None:
+                use = lambda: self.use_window(finding.window)
+                ui.button("Use this window", on_click=use).props("flat dense")
+
+    async def _compare(self, seen: Glance, choices: Choices, verdict: ui.html) -> None:
+        """Says whether the encoder knows such trains, as soon as it has been asked."""
+        model = str(choices.model.value)
+        known = await run.io_bound(is_known, seen.train, model)
+        if verdict.is_deleted or known is None:
+            return
+        if known:
+            odd = seen.findings or self.recording.notes
+            verdict.set_content("" if odd else "Nothing odd was found in it.")
+            verdict.set_visibility(not odd)
+        else:
+            verdict.set_content(UNKNOWN)
+            verdict.classes("alert", remove="note").props('role="note"')

@@ -117,6 +117,7 @@ def test_the_best_channels_reach_what_the_recipe_does_not():
     np.testing.assert_array_equal(both.g[kept], recipe.g[kept])
 
 
+@pytest.mark.slow
 def test_the_best_channels_are_feasible_wherever_some_are():
     g = np.asarray(sample(jr.key(3), PRINZ, 200))
     goals = dics(PRINZ, sample(jr.key(4), PRINZ, 200), -48.0)[:, 1:]

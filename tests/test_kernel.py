@@ -25,6 +25,7 @@ from dicjax.simulation.stimulus import (
 )
 
 
+SLOW = pytest.mark.slow
 STIMULI = {
     "none": None,
     "step": Step(np.linspace(0, 10, TILE, dtype=np.float32), 5.0),
@@ -58,7 +59,10 @@ def arguments(name, stimulus=None, num=TILE, dtype="float32"):
     return *lanes_of, until, all_lanes, all_lanes, initial
 
 
-@pytest.mark.parametrize("stimulus", STIMULI)
+@pytest.mark.parametrize(
+    "stimulus",
+    [x if x == "noise and ramp" else pytest.param(x, marks=SLOW) for x in STIMULI],
+)
 def test_the_kernel_takes_the_steps_of_the_engine(stimulus):
     args = arguments("stg", STIMULI[stimulus], dtype="float64")
     lanes, output = dispatch(*args, 10, False)

@@ -53,7 +53,11 @@ def any_leak(neuron):
 # Targets and bounds
 
 
-@pytest.mark.parametrize("neuron", (STG, PRINZ, DA, CORTICAL), ids=TARGETS)
+@pytest.mark.parametrize(
+    "neuron",
+    (STG, pytest.param(PRINZ, marks=pytest.mark.slow), DA, CORTICAL),
+    ids=TARGETS,
+)
 def test_every_member_has_the_input_conductances_asked_for(neuron):
     population = draw(neuron)
     assert str(population) == f"{NUM} of {NUM} members ok"

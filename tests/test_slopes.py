@@ -106,6 +106,7 @@ def test_what_is_no_rhythm_fails_instead_of_misleading(members):
     assert np.isnan(feature_slopes(STG, silent, estimator="autodiff")).all()
 
 
+@pytest.mark.slow
 def test_a_neuron_without_calcium_has_slopes_too():
     neuron = dj.pospischil("IB")
     g = np.asarray(neuron.default_g, np.float64)[None]
@@ -131,6 +132,7 @@ def test_unknown_estimators_are_refused(members):
         feature_slopes(STG, members, estimator="guess")
 
 
+@pytest.mark.slow
 def test_slopes_follow_a_faster_neuron(members):
     # Twice the speed of all kinetics with half the capacitance is twice the pace.
     quick = dj.Temperature(celsius=20.0, reference=10.0, q10=2.0)

@@ -10,7 +10,7 @@ import pytest
 from scripts.bench import faults
 
 
-QUICK = ("dask-worker", "full-disk", "damaged-parts")
+QUICK = ("damaged-parts",)
 
 
 @pytest.fixture(scope="module")

@@ -54,6 +54,7 @@ from dicjax._core.fit import (
 )
 from dicjax._core.linear_algebra import (
     condition_number as condition_number,
+    least_change as least_change,
     least_squares as least_squares,
     orthonormal as orthonormal,
     solve as solve,

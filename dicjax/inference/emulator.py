@@ -23,7 +23,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from dicjax._core import descend, solve
+from dicjax._core import descend, least_change
 from dicjax.inference.config import EmulatorConfig
 from dicjax.neurons import strong
 from dicjax.spikes import columns_of, COMPARED, LABELS, NUM_COMPARED, Target
@@ -259,8 +259,7 @@ def polish(
     def step(log_g, _):
         missed = jnp.clip(miss(log_g), -strides, strides)
         J = jax.jacrev(miss)(log_g) * emulator.scale[None]
-        gram = J @ J.T + RIDGE * jnp.eye(len(J), dtype=J.dtype)
-        move = -J.T @ solve(gram, missed)
+        move = least_change(J, missed, RIDGE)
         size = jnp.sqrt(jnp.sum(move**2))
         move = move * jnp.minimum(1, LONGEST / (size + 1e-6))
         return jnp.clip(log_g + emulator.scale * move, bounds[0], bounds[1]), None

@@ -209,7 +209,7 @@ def hash_rate() -> float:
     """Bytes of a file whose checksum is computed in a second, by all cores."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from dicjax.sweeps.parts import sha256
+    from dicjax._core import sha256
 
     with tempfile.NamedTemporaryFile() as file:
         file.write(os.urandom(1 << 27))

@@ -19,7 +19,6 @@ from dicjax._core.batching import (
 from dicjax._core.checkpoint_format import (
     check_files as check_files,
     checkpointer as checkpointer,
-    digest as digest,
     filled as filled,
     is_checkpoint as is_checkpoint,
     leaves as leaves,
@@ -45,7 +44,9 @@ from dicjax._core.devices import (
     put as put,
 )
 from dicjax._core.files import (
+    digest as digest,
     replacing as replacing,
+    replacing_folder as replacing_folder,
     sha256 as sha256,
     versions as versions,
 )

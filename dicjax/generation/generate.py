@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib.metadata
 import pathlib
 import time
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from dicjax._core import Advice, is_checkpoint, Remedy, short
+from dicjax._core import Advice, is_checkpoint, Remedy, short, versions
 from dicjax.generation.config import GenerateConfig
 from dicjax.generation.result import Generated
 from dicjax.generation.search import Cancelled as Cancelled, Progress, Search
@@ -44,7 +43,6 @@ UNLIKE = (
     "the model's. Do not rely on the dynamic input conductances read from it"
 )
 UNKNOWN = f"The recording {UNLIKE}; members are judged by simulation all the same."
-PACKAGES = ("dicjax", "jax", "equinox", "diffrax", "numpy")
 
 
 class OutOfRange(ValueError):
@@ -185,7 +183,7 @@ def generate(
         # Of the spikes that are delivered.
         "dt_ms": loaded.neuron.required_recipe.dt / 2,
         "warnings": warnings_about(train, posterior),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": versions("diffrax"),
     }
     seconds = time.time() - started
     return search.result(train, posterior, certificate, seconds, settings)

@@ -5,7 +5,6 @@ checkpoint to its model, and beside it all else that `generate` needs.
 """
 
 import dataclasses
-import hashlib
 import pathlib
 import shutil
 from typing import Any
@@ -198,11 +197,10 @@ def find_neuron(name: str) -> tuple[Neuron, pathlib.Path | None]:
 
 def encoder_hash(encoder: Encoder) -> str:
     """Tells encoders with other weights apart."""
-    hasher = hashlib.sha256()
+    content = []
     for leaf in leaves(encoder):
-        hasher.update(f"{leaf.dtype}{leaf.shape}".encode())
-        hasher.update(np.ascontiguousarray(leaf).tobytes())
-    return hasher.hexdigest()[:12]
+        content += [f"{leaf.dtype}{leaf.shape}".encode(), np.asarray(leaf).tobytes()]
+    return digest(b"".join(content))
 
 
 def _neuron(path, header) -> Neuron:

@@ -1,8 +1,6 @@
 """Simulated data on disk: Parquet files of one folder, written one after the other."""
 
 import dataclasses
-import hashlib
-import importlib.metadata
 import json
 import pathlib
 from collections.abc import Callable, Sequence
@@ -13,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dicjax._core import digest, replacing, versions
 from dicjax.dics import DICS, spike_lists
 from dicjax.inference.dataset import Dataset, joined, make_dataset, Source
 from dicjax.neurons import Neuron
 
 
 PLAN = "plan.json"
-PACKAGES = ("dicjax", "jax")
 
 
 class Shards:
@@ -41,7 +39,7 @@ class Shards:
             "sources": [dataclasses.asdict(source) for source in sources],
             "seed": seed,
         }
-        self.identity = _digest(json.dumps(self.plan, sort_keys=True).encode())
+        self.identity = digest(json.dumps(self.plan, sort_keys=True).encode())
         path = folder / PLAN
         if path.exists() and _plan(path) != self.plan:
             differs = [k for k, v in self.plan.items() if _plan(path).get(k) != v]
@@ -50,10 +48,9 @@ class Shards:
                 "; name another folder."
             )
         folder.mkdir(parents=True, exist_ok=True)
-        versions = {
-            name: importlib.metadata.version(name) for name in ("dicjax", "jax")
-        }
-        _write(path, json.dumps(self.plan | {"versions": versions}, indent=2) + "\n")
+        text = json.dumps(self.plan | {"versions": versions()}, indent=2) + "\n"
+        with replacing(path) as partial:
+            partial.write_text(text)
 
     def load(self, stage: int, first: int) -> Dataset | None:
         """A shard that was finished before, or None where it is missing or damaged."""
@@ -69,10 +66,8 @@ class Shards:
             "left_out": json.dumps(shard.num_left_out),
         }
         table = to_table(shard, self.names).replace_schema_metadata(about)
-        path = self._path(stage, first)
-        partial = path.with_suffix(".partial")
-        pq.write_table(table, partial, compression="zstd")
-        partial.replace(path)
+        with replacing(self._path(stage, first)) as partial:
+            pq.write_table(table, partial, compression="zstd")
 
     def _path(self, stage: int, first: int) -> pathlib.Path:
         return self.folder / f"source-{stage:02}-member-{first:08}.parquet"
@@ -129,18 +124,16 @@ def load_dataset(folder: pathlib.Path, neuron: Neuron) -> Dataset:
             f"{folder} holds members of {plan.get('model', 'an unknown model')}, not "
             f"of {neuron.name} as it is declared now."
         )
-    identity = _digest(json.dumps(plan, sort_keys=True).encode())
+    identity = digest(json.dumps(plan, sort_keys=True).encode())
     return joined([_read(path, neuron.channel_names, identity) for path in paths])
 
 
 def neuron_hash(neuron: Neuron) -> str:
     """Tells neurons apart that differ in structure, numbers or recipe."""
     leaves, structure = jax.tree.flatten(dataclasses.replace(neuron, recipe=None))
-    hasher = hashlib.sha256(str(structure).encode())
-    for leaf in leaves:
-        hasher.update(np.asarray(leaf, np.float32).tobytes())
-    hasher.update(repr(neuron.recipe).encode())
-    return hasher.hexdigest()[:12]
+    numbers = [np.asarray(leaf, np.float32).tobytes() for leaf in leaves]
+    recipe = repr(neuron.recipe).encode()
+    return digest(b"".join([str(structure).encode(), *numbers, recipe]))
 
 
 def _read(path, names, identity) -> Dataset:
@@ -191,13 +184,3 @@ def _plan(path: pathlib.Path) -> dict:
         raise ValueError(f"{path.parent} is not a folder of simulated data.") from e
     plan.pop("versions", None)
     return plan
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(path)
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:12]

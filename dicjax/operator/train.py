@@ -1,7 +1,6 @@
 """From a family to a trained and tested operator: what the command line calls."""
 
 import dataclasses
-import os
 import pathlib
 import time
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from collections.abc import Callable
 import jax.random as jr
 import numpy as np
 
-from dicjax._core import from_first, Swept
+from dicjax._core import from_first, replacing, Swept
 from dicjax.operator.characteristics import (
     characterise,
     Characteristics,
@@ -104,15 +103,14 @@ def _chunk(family, g, seed, i, folder, tell) -> Library:
     measured = characterise(family, g, on_progress=tell)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial.npz")
-        np.savez(
-            partial,
-            g=g,
-            values=measured.values,
-            is_complete=measured.is_complete,
-            names=measured.names,
-        )
-        os.replace(partial, path)
+        with replacing(path) as partial, partial.open("wb") as file:
+            np.savez(
+                file,
+                g=g,
+                values=measured.values,
+                is_complete=measured.is_complete,
+                names=measured.names,
+            )
     return Library(g, measured)
 
 

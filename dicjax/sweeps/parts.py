@@ -7,7 +7,6 @@ nothing that depends on who wrote them, or when.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import pathlib
@@ -22,9 +21,10 @@ import portalocker
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dicjax._core import replacing, sha256
+
 
 PARTS, MANIFEST, LOCK = "parts", "manifest", "lock"
-HASHED = 1 << 22  # bytes read at once
 
 Row = dict[str, Any]
 
@@ -56,8 +56,7 @@ class Store:
         self.parts.mkdir(parents=True, exist_ok=True)
         metadata = {"sweep": self.identity, "shard": str(shard)}
         table = table.replace_schema_metadata(metadata)
-        partial = self.parts / f".part-{shard:06}-{uuid.uuid4().hex[:8]}.partial"
-        try:
+        with replacing(self.path(shard)) as partial:
             with partial.open("wb") as file:
                 pq.write_table(
                     table, file, compression="zstd", write_page_checksum=True
@@ -72,10 +71,7 @@ class Store:
                 **about,
             }
             self.note(row)
-            os.replace(partial, self.path(shard))
-            _sync(self.parts)
-        finally:
-            partial.unlink(missing_ok=True)
+        _sync(self.parts)
         return row
 
     def note(self, row: Mapping[str, Any]) -> None:
@@ -172,15 +168,6 @@ def _held(path: pathlib.Path, kind: portalocker.LockFlags) -> Iterator[None]:
             file.write(f"process {os.getpid()} on {socket.gethostname()} since {began}")
             file.flush()
         yield
-
-
-def sha256(path: pathlib.Path) -> str:
-    """The checksum of a file."""
-    hasher = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(HASHED):
-            hasher.update(block)
-    return hasher.hexdigest()
 
 
 def _sync(folder: pathlib.Path) -> None:

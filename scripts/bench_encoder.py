@@ -57,7 +57,6 @@ from dicjax.inference.checkpoint import (
 from dicjax.inference.config import TrainingConfig  # noqa: E402
 from dicjax.inference.dataset import (
     Dataset,
-    features_of_all,
     make_dataset,
     PRIOR_OF,
     SAMPLERS,
@@ -72,7 +71,7 @@ from dicjax.inference.train import adapt, trains_of  # noqa: E402
 from dicjax.inference.training import batch_of, learnable, new_encoder, train_encoder
 from dicjax.populations.diversity import participation_ratio  # noqa: E402
 from dicjax.populations.evaluation import simulated_time  # noqa: E402
-from dicjax.spikes.features import features_of  # noqa: E402
+from dicjax.spikes.features import features_of, features_of_all  # noqa: E402
 
 
 SEED = 77  # of members that no encoder has seen

@@ -13,8 +13,8 @@ alike but differ in conductances, midpoints of conductances and of features.
 `bench_operator.py speed [OPERATOR] --data FOLDER [--large]`: operator and simulator on
 this device, and after how many traces the operator has paid for itself.
 
-FOLDER holds members as `dicjax.operator.train.make_library` keeps them; what is not
-there is simulated, and kept. Each prints tables and a line of JSON.
+FOLDER holds members as `dicjax.operator.train.characterise_members` keeps them; what
+is not there is simulated, and kept. Each prints tables and a line of JSON.
 """
 
 import argparse
@@ -70,7 +70,11 @@ from dicjax.operator.scores import (
     STOP,
     Trial,
 )
-from dicjax.operator.train import Library, make_library, predict_trial
+from dicjax.operator.train import (
+    characterise_members,
+    CharacterisedMembers,
+    predict_trial,
+)
 
 
 SEED = 77  # of currents that operators were not tested on
@@ -108,16 +112,18 @@ Table = dict[str, list[Scores]]
 Operators = Mapping[str, Operator]
 
 
-def known(args: argparse.Namespace) -> tuple[Family, Library, Operators]:
+def known(args: argparse.Namespace) -> tuple[Family, CharacterisedMembers, Operators]:
     operators = {str(x): load_operator(x, family=args.family) for x in args.operators}
     family = find_family(args.family)
     tell = lambda _, done, total: print(f"characterised {done} of {total}", end="\r")
-    library = make_library(family, args.members, 0, folder=args.data, on_progress=tell)
+    library = characterise_members(
+        family, args.members, 0, folder=args.data, on_progress=tell
+    )
     print(f"{len(library)} members of {args.family}, {len(library.unseen)} unseen\n")
     return family, library, operators
 
 
-def trials(family: Family, library: Library, num: int) -> dict[str, Trial]:
+def trials(family: Family, library: CharacterisedMembers, num: int) -> dict[str, Trial]:
     some = {"seen": library.seen[:num], "unseen": library.unseen[:num]}
     return {k: make_trial(SEED, family, x.g, x.measured) for k, x in some.items()}
 
@@ -213,7 +219,9 @@ def told_true(family: Family, operators: Sequence[Operator], trial: Trial) -> Ta
     return table
 
 
-def by_distance(seen: Library, answers: Mapping[str, np.ndarray], trial: Trial) -> dict:
+def by_distance(
+    seen: CharacterisedMembers, answers: Mapping[str, np.ndarray], trial: Trial
+) -> dict:
     """Whether members far from those that are known are predicted less well."""
     near = Neighbourhood(coordinates(seen.measured.values))
     distance = near.distance(trial.features)
@@ -241,7 +249,9 @@ def by_distance(seen: Library, answers: Mapping[str, np.ndarray], trial: Trial) 
     return {"quantiles": quantiles.tolist(), "errors": figures}
 
 
-def firing_curves(family: Family, some: Library, operators: Operators) -> dict:
+def firing_curves(
+    family: Family, some: CharacterisedMembers, operators: Operators
+) -> dict:
     """Errors of F-I curves, and of the current of the first spike in a step."""
     threshold = some.measured["threshold"][:, None]
     highest = baselines.amplitudes_at(np.ones(len(some)), some.measured)[:, None]

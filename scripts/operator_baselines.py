@@ -38,7 +38,7 @@ from dicjax.operator.scores import (
     STOP,
     Trial,
 )
-from dicjax.operator.train import Library
+from dicjax.operator.train import CharacterisedMembers
 from dicjax.operator.training import members_of, train_operator
 from dicjax.spikes.step_response import step_response
 
@@ -163,7 +163,9 @@ def best_number(near: Neighbourhood, log_g: Float[np.ndarray, "members _"]) -> i
     return min(errors, key=lambda num: errors[num])
 
 
-def by_neighbours(family: Family, known: Library, trial: Trial) -> dict[str, Traces]:
+def by_neighbours(
+    family: Family, known: CharacterisedMembers, trial: Trial
+) -> dict[str, Traces]:
     """Members that nobody has seen, told by those that were, through the simulator."""
     near = Neighbourhood(coordinates(known.measured.values))
     log_g = np.log(known.g.astype(np.float64))
@@ -191,7 +193,9 @@ def by_neighbours(family: Family, known: Library, trial: Trial) -> dict[str, Tra
     return {**answers, f"potentials of {SIMPLEX}, by inverse distance": average}
 
 
-def pairs(library: Library, tolerance: float, num: int) -> tuple[Library, Library]:
+def pairs(
+    library: CharacterisedMembers, tolerance: float, num: int
+) -> tuple[CharacterisedMembers, CharacterisedMembers]:
     """Unseen members and seen ones that are alike, most distant conductances first.
 
     An unseen member comes once, with the seen one that differs most in conductances.
@@ -272,7 +276,7 @@ def predict_told(operator: Operator, a, trial: Trial) -> Traces:
 
 def predict_ablated(
     family: Family,
-    seen: Library,
+    seen: CharacterisedMembers,
     trial: Trial,
     kept: tuple[str, ...] | None,
     training: OperatorTraining,
@@ -448,7 +452,7 @@ class Fourier:
 def train_fourier(
     seed: int,
     family: Family,
-    known: Library,
+    known: CharacterisedMembers,
     minutes: float,
     config: FourierConfig,
     on_progress: Callable[[Fourier], None],

@@ -15,7 +15,7 @@ from dicjax.inference.dataset import COLUMNS, default_sources, make_dataset
 from dicjax.inference.dataset_store import to_table
 from dicjax.operator.characteristics import characterise
 from dicjax.operator.families import find_family
-from dicjax.operator.train import make_library
+from dicjax.operator.train import characterise_members
 from dicjax.sweeps import (
     batches,
     read_config,
@@ -357,7 +357,7 @@ def test_characterised_members_are_those_of_the_family(tmp_path, write, monkeypa
     np.testing.assert_array_equal(table["g_Na"].to_numpy()[16:], g[:, 0])
     assert table["is_complete"].to_pylist()[16:] == found.is_complete.tolist()
     monkeypatch.setattr("dicjax.operator.train.CHUNK", 16)
-    library = make_library(family, 24, 2)
+    library = characterise_members(family, 24, 2)
     learned = swept_library(tmp_path / "out", family)
     read = learned.read()
     assert (learned.num, learned.seed, read.measured.names) == (24, 2, found.names)

@@ -100,7 +100,7 @@ def _read(
     posterior = posterior_of(loaded.encoder, reading, ranks)
     posterior = dataclasses.replace(
         posterior,
-        distance=np.array([loaded.atlas.distance(target) for target in targets]),
+        distance=np.array([loaded.library.distance(target) for target in targets]),
         max_distance=MAX_DISTANCE,
         max_anomaly=float(calibration.max_anomaly[PRIORS.index(prior)]),
     )
@@ -232,7 +232,7 @@ def _load(model, checkpoint, target) -> tuple[Checkpoint, dict[str, float]]:
     # The others are looked at to say which model suits a recording better.
     rest = [] if checkpoint is not None else [_named(x) for x in shipped_models()]
     every = {x.model: x for x in [*first, *rest]} | {x.model: x for x in first}
-    distances = {name: x.atlas.distance(target) for name, x in every.items()}
+    distances = {name: x.library.distance(target) for name, x in every.items()}
     if model != "auto":
         return first[0], distances
     return every[min(AUTO, key=lambda name: distances[name])], distances
@@ -249,10 +249,10 @@ def _out_of_range(train, target, loaded, distances) -> Advice:
             Remedy("out_of_range", "try"),
         )
     )
-    miss = loaded.atlas.miss(target)
+    miss = loaded.library.miss(target)
     return Advice(
         f"The recording lies outside what {chosen} can do: it is {describe(target)}, "
-        f"while {loaded.atlas.span(target)}{miss and f', and {miss}'}; ",
+        f"while {loaded.library.span(target)}{miss and f', and {miss}'}; ",
         *remedy,
         ".",
         # A pause or a drift may be why.

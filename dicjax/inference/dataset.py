@@ -9,6 +9,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from dicjax._core import in_batches
 from dicjax.dics import compensate, dynamic_input_conductances, OK, sample, threshold
 from dicjax.inference.encoder import PRIORS
 from dicjax.neurons import Neuron
@@ -16,10 +17,9 @@ from dicjax.simulation import AbstractStimulus, applied, NoisyCurrent, simulate
 from dicjax.spikes import (
     Feature,
     FEATURES,
-    Features,
+    features_of_all,
     LABELS,
     PATTERNS,
-    spike_features,
 )
 
 
@@ -28,7 +28,6 @@ SHARD_SIZE = 8192  # members simulated, and written, at once
 SPREAD = 0.2  # of log conductances around an enriched parent
 BIN = 0.25  # of log features, within which activities count as alike
 SHARES = {"tonic": 0.15, "bursting": 0.75, "irregular": 0.1}  # of enriched parents
-NARROWEST, AT_ONCE = 64, 131_072  # spikes for which there is room in a row, and in all
 SAMPLERS = ("recipe", "gamma", "box", "rare")
 PRIOR_OF = {"recipe": "recipe", "gamma": "any", "box": "box", "rare": "any"}
 
@@ -194,31 +193,6 @@ def priors_of(dataset: Dataset) -> Int[np.ndarray, " cells"]:
     return np.array(of_sampler, np.int32)[dataset.sampler]
 
 
-def features_of_all(spike_times: Float[np.ndarray, "cells spikes"]) -> Features:
-    """Features of many trains, in pieces of few shapes.
-
-    A train is looked at in a row as wide as its own spikes need, which takes less time,
-    and gives what it would give among any others, to the last digit.
-    """
-    room = spike_times.shape[1]
-    needed = np.isfinite(spike_times).sum(axis=1)
-    width_of = lambda num: 1 << max(num - 1, NARROWEST - 1).bit_length()
-    widths = np.array([width_of(num) for num in range(room + 1)])[needed]
-    who, pieces = [], []
-    for width in np.unique(widths).tolist() or [NARROWEST]:  # one piece, if of nobody
-        (members,) = np.nonzero(widths == width)
-        size = max(1, AT_ONCE // width)
-        for start in range(0, max(len(members), 1), size):
-            some = members[start : start + size]
-            rows = np.full((size, width), np.inf, spike_times.dtype)
-            rows[: len(some), :room] = spike_times[some, :width]
-            found = spike_features(rows)
-            who.append(some)
-            pieces.append(jax.tree.map(lambda x, n=len(some): np.asarray(x)[:n], found))
-    back = np.argsort(np.concatenate(who))
-    return jax.tree.map(lambda *x: np.concatenate(x)[back], *pieces)
-
-
 def rarity(drawn: Dataset) -> Float[np.ndarray, " cells"]:
     """Weights by which every kind of activity is drawn alike, bursting most of all."""
     features = features_of_all(drawn.spike_times)
@@ -379,12 +353,9 @@ def measured(
     width: int,
 ) -> Float[np.ndarray, "cells _"]:
     """`measure` of all cells, in pieces of one size, for which alone it is compiled."""
-    pieces = [np.zeros((0, width), np.float32)]
-    for start in range(0, len(g), SHARD_SIZE):
-        piece = g[start : start + SHARD_SIZE]
-        padded = np.pad(piece, ((0, SHARD_SIZE - len(piece)), (0, 0)), mode="edge")
-        pieces.append(np.asarray(measure(padded), np.float32)[: len(piece)])
-    return np.concatenate(pieces)
+    if not len(g):
+        return np.zeros((0, width), np.float32)
+    return in_batches(measure, g, size=SHARD_SIZE).astype(np.float32)
 
 
 def joined(parts: Sequence[Dataset]) -> Dataset:

@@ -50,7 +50,7 @@ class Guess(eqx.Module):
     """What a member probably fires like.
 
     - `labels`: log probabilities of the firing patterns.
-    - `features`: logarithms, as an atlas holds them; `spread`: their Laplace scales.
+    - `features`: logarithms, as a library holds them; `spread`: their Laplace scales.
     """
 
     labels: Float[Array, "*cells 4"]

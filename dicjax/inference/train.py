@@ -32,7 +32,6 @@ from dicjax.inference.config import (
 from dicjax.inference.dataset import (
     Dataset,
     default_sources,
-    features_of_all,
     PRIOR_OF,
     rarity,
     SAMPLERS,
@@ -43,7 +42,7 @@ from dicjax.inference.dataset_store import simulate_dataset
 from dicjax.inference.density import contexts, Density, train_density
 from dicjax.inference.emulator import Emulator, train_emulator
 from dicjax.inference.encoder import Encoder, PRIORS, read
-from dicjax.inference.library import log_features, make_atlas
+from dicjax.inference.library import log_features, make_library
 from dicjax.inference.training import (
     Batch,
     batch_of,
@@ -55,11 +54,14 @@ from dicjax.inference.training import (
     Trained,
 )
 from dicjax.neurons import check_recipe, Neuron
-from dicjax.spikes import LABELS
+from dicjax.spikes import (
+    features_of_all,
+    LABELS,
+)
 
 
 NUM_TEST = 8000
-ATLAS_SIZE = 16_384
+LIBRARY_SIZE = 16_384
 READ_AT_ONCE = 512
 
 Progress = Callable[[str, int, int], None]
@@ -259,11 +261,11 @@ class _Work:
         self.report("testing", 0, 1)
         tests = self._test(whole, calibration)
         weights = rarity(learn)
-        atlas = make_atlas(
+        library = make_library(
             learn.g,
             features_of_all(learn.spike_times),
             weights,
-            ATLAS_SIZE,
+            LIBRARY_SIZE,
             self.seed,
         )
         base = about.pop("base", None)
@@ -276,7 +278,7 @@ class _Work:
             density_config,
             emulator,
             emulator_config,
-            atlas,
+            library,
             {
                 "date": datetime.date.today().isoformat(),
                 "data": self._recipe_in_words(learn),

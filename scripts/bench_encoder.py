@@ -48,6 +48,7 @@ from dicjax.inference.calibration import (
     expected_coverage,
     plain_calibration,
     ranks_of_truths,
+    trains_of,
 )
 from dicjax.inference.checkpoint import (
     load_checkpoint,
@@ -62,16 +63,16 @@ from dicjax.inference.dataset import (
     SAMPLERS,
     Source,
 )
-from dicjax.inference.dataset_store import load_dataset  # noqa: E402
 from dicjax.inference.emulator import DECISIVE, guess, log_conductances  # noqa: E402
 from dicjax.inference.encoder import PRIORS, read  # noqa: E402
 from dicjax.inference.library import log_features  # noqa: E402
 from dicjax.inference.posterior import posterior_of, read_trains  # noqa: E402
-from dicjax.inference.train import adapt, trains_of  # noqa: E402
+from dicjax.inference.train import adapt  # noqa: E402
 from dicjax.inference.training import batch_of, learnable, new_encoder, train_encoder
 from dicjax.populations.diversity import participation_ratio  # noqa: E402
 from dicjax.populations.evaluation import simulated_time  # noqa: E402
 from dicjax.spikes.features import features_of, features_of_all  # noqa: E402
+from dicjax.sweeps import swept_dataset  # noqa: E402
 
 
 SEED = 77  # of members that no encoder has seen
@@ -406,8 +407,7 @@ def _summary(spike_times: np.ndarray) -> np.ndarray:
 def learning(data: pathlib.Path, num_steps: int) -> None:
     neuron = dj.da()
     base = load_checkpoint(shipped_checkpoint("stg"), "stg")
-    (train,) = (data / "da").glob("members-100*-1")
-    known = batch_of(learnable(load_dataset(train, neuron)))
+    known = batch_of(learnable(swept_dataset(data, neuron).read()))
     test = _held_out("da", 6000)
     labels = np.asarray(features_of_all(test.spike_times).label)
     recipe = neuron.required_recipe

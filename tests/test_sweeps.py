@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import dicjax as dj
+from dicjax._core.store import Busy
 from dicjax.inference.dataset import COLUMNS, default_sources, make_dataset
 from dicjax.inference.dataset_store import to_table
 from dicjax.operator.characteristics import characterise
@@ -26,7 +27,6 @@ from dicjax.sweeps import (
     swept_library,
 )
 from dicjax.sweeps.config import SimulateJob
-from dicjax.sweeps.parts import Busy
 from dicjax.sweeps.plan import read_plan
 from dicjax.sweeps.simulating import _spread
 from dicjax.sweeps.tasks import work_through

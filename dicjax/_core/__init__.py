@@ -66,6 +66,7 @@ from dicjax._core.precomputed import (
 from dicjax._core.processes import (
     from_first as from_first,
     is_first as is_first,
+    only_first as only_first,
 )
 from dicjax._core.progress import (
     duration as duration,
@@ -73,6 +74,11 @@ from dicjax._core.progress import (
     is_first_run as is_first_run,
     Pace as Pace,
     stage as stage,
+)
+from dicjax._core.store import (
+    Busy as Busy,
+    Row as Row,
+    Store as Store,
 )
 from dicjax._core.words import (
     listed as listed,

@@ -1,6 +1,8 @@
 """Simulated neurons to learn from: conductances, their DICs and their spike trains."""
 
 import dataclasses
+import functools
+import itertools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -125,50 +127,51 @@ def make_dataset(
     sources: Sequence[Source],
     *,
     shard_size: int = SHARD_SIZE,
-    load: Callable[[int, int], Dataset | None] = lambda stage, first: None,
-    save: Callable[[int, int, Dataset], None] = lambda stage, first, shard: None,
+    keep: Callable[[int, Callable[[], Dataset]], Dataset] = lambda number, make: make(),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Simulates a training set, one source after the other, shard by shard.
 
     **Arguments:**
 
-    - `key`: everything random follows from it; a member depends on the key, its source
-        and its number alone, so that the size of shards changes nothing.
+    - `key`: everything random follows from it. A member depends only on the key, its
+        source and its number, so that the size of shards changes nothing.
     - `neuron`: the model; its recipe gives ranges, durations and the time step.
-    - `sources`: what to draw, in order: "rare" looks at all that came before.
+    - `sources`: what to draw, in order: "rare" looks at all members drawn before.
     - `shard_size`: members simulated at once.
-    - `load`, `save`: where shards are kept, by source and first member; see
-        `Shards`.
+    - `keep`: returns the shard of a number, from 0, given a function that simulates it;
+        it may keep shards and return one that it has.
     - `on_progress`: called with (done, total) members.
 
     **Returns:**
 
-    A `Dataset`. Members that failed, that fired more than memory
-    holds, that fell outside the ranges of DICs the recipe names, or that could not be
-    compensated are left out, and counted.
+    A `Dataset`. Members that failed, that fired more than memory holds, that fell
+    outside the ranges of DICs that the recipe names, or that could not be compensated
+    are left out, and counted.
     """
     total = sum(source.num for source in sources)
     report = on_progress or (lambda done, total: None)
     stages: list[Dataset] = []
-    done = 0
+    done, count = 0, itertools.count()
     for number, source in enumerate(sources):
         make = begin_source(key, neuron, source, number, stages)
         shards = []
         for first in range(0, source.num, shard_size):
             num = min(shard_size, source.num - first)
-            shard = load(number, first)
-            if shard is None:
-                within = lambda i, n, at=done + first, num=num: report(
-                    at + num * i // n, total
-                )
-                shard = make(first, num, within)
-                save(number, first, shard)
-            shards.append(shard)
+            within = lambda i, n, at=done + first, num=num: report(
+                at + num * i // n, total
+            )
+            make_shard = functools.partial(make, first, num, within)
+            shards.append(keep(next(count), make_shard))
             report(done + first + num, total)
         stages.append(joined(shards))
         done += source.num
     return joined(stages)
+
+
+def num_shards(sources: Sequence[Source], shard_size: int = SHARD_SIZE) -> int:
+    """Shards of the data set that is drawn from these sources."""
+    return sum(-(-source.num // shard_size) for source in sources)
 
 
 def begin_source(

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dicjax._core import Swept
+from dicjax._core import Row, Swept
 from dicjax.inference import Dataset, default_sources, from_table, joined, neuron_hash
 from dicjax.neurons import Neuron
 from dicjax.operator import (
@@ -19,7 +19,6 @@ from dicjax.operator import (
     FEATURES,
 )
 from dicjax.sweeps.config import DatasetJob, OperatorJob
-from dicjax.sweeps.parts import Row
 from dicjax.sweeps.plan import Plan, read_plan
 
 

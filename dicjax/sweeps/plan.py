@@ -9,14 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dicjax._core import digest, replacing, sha256, shipped, versions
+from dicjax._core import digest, replacing, sha256, shipped, Store, versions
 from dicjax.generation import AUTO
 from dicjax.inference import find_neuron, neuron_hash
 from dicjax.operator import find_family
 from dicjax.sweeps.config import Config, GenerateJob, OperatorJob, parse_config
 from dicjax.sweeps.inputs import read_inputs
 from dicjax.sweeps.kinds import begin
-from dicjax.sweeps.parts import Store
 from dicjax.sweeps.unit import Job
 
 

@@ -1,4 +1,3 @@
-import json
 import pathlib
 
 import jax
@@ -37,23 +36,6 @@ def file(tmp_path) -> pathlib.Path:
     return path
 
 
-def test_dataset_writes_shards_and_goes_on(file, tmp_path, capsys):
-    out = tmp_path / "members"
-    assert _run("dataset", file, "--members", 60, "--seed", 4, "--out", out) == 0
-    said = capsys.readouterr()
-    assert "members of mine ->" in said.out
-    paths = sorted(out.glob("*.parquet"))
-    table = pq.read_table(paths[0])
-    assert {"g_Na", "g_s", "V_th", "sigma", "spike_times"} <= set(table.column_names)
-    assert json.loads((out / "plan.json").read_text())["seed"] == 4
-    before = paths[0].stat().st_mtime_ns
-    assert _run("dataset", file, "--members", 60, "--seed", 4, "--out", out) == 0
-    assert paths[0].stat().st_mtime_ns == before
-    capsys.readouterr()
-    assert _run("dataset", file, "--members", 60, "--seed", 5, "--out", out) == 2
-    assert "made by another plan" in capsys.readouterr().err
-
-
 def test_a_neuron_that_cannot_be_is_refused_before_any_work(file, tmp_path, capsys):
     file.write_text(NEURON.replace("2500.0", "400.0"))
     assert _run("adapt", file, "--out", tmp_path / "out") == 2
@@ -77,13 +59,12 @@ def test_training_an_encoder_for_a_file_points_to_adapting(file, tmp_path, capsy
 
 
 @pytest.mark.slow
-def test_an_adapted_neuron_generates_members(file, tmp_path, monkeypatch):
-    monkeypatch.setattr("dicjax.inference.train.NUM_TEST", 400)
+def test_an_adapted_neuron_generates_members(file, tmp_path):
     out = tmp_path / "mine"
     config = tmp_path / "sweep.toml"
     config.write_text('job = "dataset"\nmodel = "mine.py"\nnum = 6000\nseed = 1\n')
     assert _run("sweep", "run", config, "--out", tmp_path / "swept") == 0
-    args = ("--sweep", tmp_path / "swept", "--num-steps", 600)
+    args = ("--sweep", tmp_path / "swept", "--num-steps", 600, "--num-test", 400)
     args += ("--density.num-steps", 800, "--emulator.num-steps", 800)
     with jax.numpy_dtype_promotion("standard"):  # optax's schedules promote integers
         assert _run("adapt", file, "--out", out, *args) == 0

@@ -25,7 +25,7 @@ from dicjax.inference.config import DensityConfig, EmulatorConfig, EncoderConfig
 from dicjax.inference.density import Density
 from dicjax.inference.emulator import Emulator
 from dicjax.inference.encoder import Encoder, make_scales
-from dicjax.inference.library import Atlas
+from dicjax.inference.library import Library
 from dicjax.neurons.models import MODELS
 
 
@@ -59,7 +59,7 @@ def parts():
         "density_config": DENSITY,
         "emulator": Emulator(EMULATOR, 8, key=jr.key(2)),
         "emulator_config": EMULATOR,
-        "atlas": Atlas(
+        "library": Library(
             g=rng.uniform(size=(5, 8)).astype(np.float32),
             labels=np.array([1, 2, 2, 3, 1], np.int32),
             features=rng.normal(size=(5, 7)).astype(np.float32),
@@ -83,7 +83,7 @@ def _same(a, b):
 
 def test_a_checkpoint_comes_back_bit_for_bit(saved, parts):
     loaded = load_checkpoint(saved, "stg")
-    for name in ("encoder", "calibration", "density", "atlas"):
+    for name in ("encoder", "calibration", "density", "library"):
         _same(getattr(loaded, name), parts[name])
     assert loaded.encoder.config == CONFIG
     assert loaded.density.free == (0, 1, 2, 3, 4, 7)
@@ -203,7 +203,7 @@ def test_what_ships_loads_and_says_how_good_it_is(model):
             assert 0 <= row["coverage_90"] <= 1
     tested = next(iter(loaded.header["tests"].values()))
     assert {"tonic", "bursting"} <= set(tested)
-    assert loaded.atlas.g.shape[1] == len(MODELS[model]().channels)
+    assert loaded.library.g.shape[1] == len(MODELS[model]().channels)
     assert np.all(np.diff(loaded.calibration.ranks, axis=2) >= 0)
     assert loaded.encoder.config == EncoderConfig()
 

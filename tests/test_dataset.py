@@ -10,7 +10,6 @@ from dicjax.inference.dataset import (
     COLUMNS,
     Dataset,
     default_sources,
-    features_of_all,
     joined,
     make_dataset,
     rarity,
@@ -19,7 +18,7 @@ from dicjax.inference.dataset import (
     test_sources as sources_of_tests,
 )
 from dicjax.neurons.models import da, stg, stg_prinz
-from dicjax.spikes.features import spike_features
+from dicjax.spikes.features import features_of_all, spike_features
 
 
 SOURCES = (

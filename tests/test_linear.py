@@ -10,6 +10,7 @@ from jax.test_util import check_grads
 
 from dicjax._core.linear_algebra import (
     condition_number,
+    least_change,
     least_squares,
     orthonormal,
     solve,
@@ -70,6 +71,14 @@ def test_least_squares_agree_with_an_independent_solver(m, n):
     A, b = matrices(m, n)[0], jr.normal(jr.key(5), (m,))
     expected = np.linalg.lstsq(A, b)[0]
     np.testing.assert_allclose(least_squares(A, b), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("m, n", [(2, 5), (5, 2), (3, 3)])
+def test_the_least_change_minimises_misses_and_its_own_size(m, n):
+    J, r, ridge = matrices(m, n)[0], jr.normal(jr.key(6), (m,)), 0.3
+    both = np.concatenate([J, np.sqrt(ridge) * np.eye(n)])
+    expected = np.linalg.lstsq(both, np.append(-r, np.zeros(n)))[0]
+    np.testing.assert_allclose(least_change(J, r, ridge), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("m, n", [(1, 1), (2, 2), (2, 5), (3, 3), (6, 3), (5, 5)])

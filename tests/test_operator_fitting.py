@@ -20,7 +20,11 @@ from dicjax.operator.curve_correction import correct_curves, FINE, window_loss, 
 from dicjax.operator.families import find_family
 from dicjax.operator.model import advance
 from dicjax.operator.scores import EVERY, make_trial, score, simulate_steps
-from dicjax.operator.train import fit_to, make_library, test_operator as scores_of
+from dicjax.operator.train import (
+    characterise_members,
+    fit_to,
+    test_operator as scores_of,
+)
 from dicjax.operator.training import (
     make_pool,
     members_of,
@@ -52,7 +56,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def library(folder):
-    return make_library(FAMILY, TRAINING.members, 0, folder=folder / "data")
+    return characterise_members(FAMILY, TRAINING.members, 0, folder=folder / "data")
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +183,7 @@ def test_members_kept_in_a_folder_are_not_simulated_again(library, folder):
     def never(stage, done, total):
         raise AssertionError("simulated again")
 
-    again = make_library(
+    again = characterise_members(
         FAMILY, TRAINING.members, 0, folder=folder / "data", on_progress=never
     )
     np.testing.assert_array_equal(again.measured.values, library.measured.values)

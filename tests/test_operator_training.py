@@ -241,7 +241,7 @@ def characterised(monkeypatch):
 
 
 def _make(folder, seed=0, num=100):
-    return fitting.make_library(FAMILY, num, seed, folder=folder)
+    return fitting.characterise_members(FAMILY, num, seed, folder=folder)
 
 
 def test_a_library_is_made_of_parts_that_are_kept(characterised, tmp_path):

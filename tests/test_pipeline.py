@@ -434,7 +434,7 @@ def test_help_exits_cleanly(capsys):
 def test_crab_recordings_are_within_reach_of_the_slow_model(data, file, model):
     (train,) = dj.read_spike_trains(data / "recordings" / f"{file}.csv")
     loaded = load_checkpoint(shipped_checkpoint(model), model)
-    assert loaded.atlas.distance(features_of(train)) < 1.3
+    assert loaded.library.distance(features_of(train)) < 1.3
 
 
 def test_the_slow_model_is_chosen_for_a_slow_crab_rhythm(data):

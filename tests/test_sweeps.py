@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import dicjax as dj
+from dicjax._core.store import Busy
 from dicjax.inference.dataset import COLUMNS, default_sources, make_dataset
 from dicjax.inference.dataset_store import to_table
 from dicjax.operator.characteristics import characterise
 from dicjax.operator.families import find_family
-from dicjax.operator.train import make_library
+from dicjax.operator.train import characterise_members
 from dicjax.sweeps import (
     batches,
     read_config,
@@ -26,7 +27,6 @@ from dicjax.sweeps import (
     swept_library,
 )
 from dicjax.sweeps.config import SimulateJob
-from dicjax.sweeps.parts import Busy
 from dicjax.sweeps.plan import read_plan
 from dicjax.sweeps.simulating import _spread
 from dicjax.sweeps.tasks import work_through
@@ -357,7 +357,7 @@ def test_characterised_members_are_those_of_the_family(tmp_path, write, monkeypa
     np.testing.assert_array_equal(table["g_Na"].to_numpy()[16:], g[:, 0])
     assert table["is_complete"].to_pylist()[16:] == found.is_complete.tolist()
     monkeypatch.setattr("dicjax.operator.train.CHUNK", 16)
-    library = make_library(family, 24, 2)
+    library = characterise_members(family, 24, 2)
     learned = swept_library(tmp_path / "out", family)
     read = learned.read()
     assert (learned.num, learned.seed, read.measured.names) == (24, 2, found.names)

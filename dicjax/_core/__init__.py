@@ -24,7 +24,6 @@ from dicjax._core.batching import (
 from dicjax._core.checkpoint_format import (
     check_files as check_files,
     checkpointer as checkpointer,
-    digest as digest,
     filled as filled,
     is_checkpoint as is_checkpoint,
     leaves as leaves,
@@ -50,7 +49,9 @@ from dicjax._core.devices import (
     put as put,
 )
 from dicjax._core.files import (
+    digest as digest,
     replacing as replacing,
+    replacing_folder as replacing_folder,
     sha256 as sha256,
     versions as versions,
 )
@@ -59,6 +60,7 @@ from dicjax._core.fit import (
 )
 from dicjax._core.linear_algebra import (
     condition_number as condition_number,
+    least_change as least_change,
     least_squares as least_squares,
     orthonormal as orthonormal,
     solve as solve,
@@ -69,6 +71,7 @@ from dicjax._core.precomputed import (
 from dicjax._core.processes import (
     from_first as from_first,
     is_first as is_first,
+    only_first as only_first,
 )
 from dicjax._core.progress import (
     duration as duration,
@@ -76,6 +79,11 @@ from dicjax._core.progress import (
     is_first_run as is_first_run,
     Pace as Pace,
     stage as stage,
+)
+from dicjax._core.store import (
+    Busy as Busy,
+    Row as Row,
+    Store as Store,
 )
 from dicjax._core.words import (
     listed as listed,

@@ -1,11 +1,8 @@
 """Checkpoints on disk: a JSON header that people read, and arrays by Orbax."""
 
-import hashlib
-import importlib.metadata
 import importlib.resources
 import json
 import pathlib
-import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from dicjax._core.files import digest, replacing_folder, versions
 
-PACKAGES = ("jax", "equinox", "numpy", "orbax-checkpoint")
+
 HEADER = "header.json"
 
 
@@ -45,20 +43,16 @@ def write_checkpoint(
         "version": version,
         "config": config,
         "config_hash": digest(json.dumps(config, sort_keys=True).encode()),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": versions("orbax-checkpoint"),
         **about,
     }
-    partial = path.with_name(path.name + ".partial").absolute()
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name, tree in trees.items():
-        _write_arrays(partial / name, leaves(tree))
-    if add is not None:
-        add(partial)
-    header["files_hash"] = _digest_files(partial)
-    (partial / HEADER).write_text(json.dumps(header, indent=2) + "\n")
-    shutil.rmtree(path, ignore_errors=True)
-    partial.rename(path)
+    with replacing_folder(path) as folder:
+        for name, tree in trees.items():
+            _write_arrays(folder / name, leaves(tree))
+        if add is not None:
+            add(folder)
+        header["files_hash"] = _digest_files(folder)
+        (folder / HEADER).write_text(json.dumps(header, indent=2) + "\n")
 
 
 def read_header(path: pathlib.Path, format: str, version: int) -> dict[str, Any]:
@@ -145,11 +139,6 @@ def leaves(tree: PyTree) -> list:
     return jax.tree.leaves(eqx.filter(tree, _is_array))
 
 
-def digest(content: bytes) -> str:
-    """Tells contents apart."""
-    return hashlib.sha256(content).hexdigest()[:12]
-
-
 def _is_array(x) -> bool:
     return isinstance(x, jax.Array | jax.ShapeDtypeStruct | np.ndarray)
 
@@ -196,11 +185,10 @@ def _read_arrays(folder: pathlib.Path) -> list[np.ndarray]:
 
 
 def _digest_files(folder: pathlib.Path) -> str:
-    hasher = hashlib.sha256()
+    content = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
         if name == HEADER or "__pycache__" in name:
             continue
-        hasher.update(name.encode())
-        hasher.update(path.read_bytes())
-    return hasher.hexdigest()[:12]
+        content += [name.encode(), path.read_bytes()]
+    return digest(b"".join(content))

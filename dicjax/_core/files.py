@@ -10,36 +10,66 @@ import uuid
 from collections.abc import Iterator
 
 
-PACKAGES = ("dicjax", "jax", "jaxlib", "equinox", "diffrax", "numpy", "pyarrow")
+PACKAGES = ("dicjax", "jax", "jaxlib", "equinox", "numpy", "pyarrow")
 HASHED_AT_ONCE = 1 << 22  # bytes
 
 
-def versions() -> dict[str, str]:
-    """Of the packages on which results may depend."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
+def versions(*others: str) -> dict[str, str]:
+    """Versions of the packages on which results depend, and of `others`."""
+    return {name: importlib.metadata.version(name) for name in (*PACKAGES, *others)}
 
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A path to write to, which takes the place of `path` once all is written.
+    """A path to write a file to, which takes the place of `path` once it is written.
 
-    Whatever goes wrong before, `path` stays as it was.
+    If anything goes wrong before, `path` stays as it was.
     """
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         yield partial
         os.replace(partial, path)
     finally:
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            partial.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
-def sha256(path: pathlib.Path) -> str:
-    """The checksum of a file."""
+@contextlib.contextmanager
+def replacing_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A new folder to fill, which takes the place of `path` once it is complete.
+
+    Parents of `path` are made. If anything goes wrong, `path` stays as it was.
+    """
+    path = path.absolute()
+    mark = uuid.uuid4().hex[:8]
+    partial = path.with_name(f".{path.name}.{mark}.partial")
+    old = path.with_name(f".{path.name}.{mark}.old")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if path.exists():
+            path.rename(old)
+        try:
+            partial.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def sha256(*paths: pathlib.Path) -> str:
+    """The checksum of a file, or of several as if they were one."""
     hasher = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(HASHED_AT_ONCE):
-            hasher.update(block)
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(HASHED_AT_ONCE):
+                hasher.update(block)
     return hasher.hexdigest()
+
+
+def digest(content: bytes, length: int = 12) -> str:
+    """The first digits of a checksum, which differ between different contents."""
+    return hashlib.sha256(content).hexdigest()[:length]

@@ -68,6 +68,19 @@ def least_squares(A: Float[Array, "m n"], b: Float[Array, " m"]) -> Float[Array,
     return solve(R, Q.T @ b)
 
 
+def least_change(
+    J: Float[Array, "m n"], r: Float[Array, " m"], ridge: Float[Array, ""] | float
+) -> Float[Array, " n"]:
+    r"""The regularised Gauss-Newton step $-J^\top (J J^\top + \lambda I)^{-1} r$.
+
+    Without a ridge it is the smallest change that removes a residual `r` whose Jacobian
+    is `J`, to first order. A ridge $\lambda$ keeps the change small where `J` does not
+    determine it.
+    """
+    gram = J @ J.T + ridge * jnp.eye(len(J), dtype=J.dtype)
+    return -J.T @ solve(gram, r)
+
+
 def condition_number(A: Float[Array, "m n"]) -> Float[Array, ""]:
     """Largest over smallest singular value; infinite where there is none.
 

@@ -3,7 +3,7 @@
 import itertools
 import pickle
 from collections.abc import Callable
-from typing import TypeVar
+from typing import cast, TypeVar
 
 import jax
 import numpy as np
@@ -38,6 +38,16 @@ def from_first(make: Callable[[], Made]) -> Made:
     if error is not None:
         raise error
     return made
+
+
+def only_first(make: Callable[[], Made]) -> Made:
+    """What the first process makes, in that process alone; None in the others.
+
+    It need not be possible to send it. Errors are raised in every process.
+    """
+    made = []
+    from_first(lambda: made.append(make()))
+    return made[0] if made else cast(Made, None)
 
 
 def _attempt(make: Callable[[], object]) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dicjax._core import advice_of, in_words, Remedy
+from dicjax._core import advice_of, compiled_size, in_words, Remedy
 from dicjax.app.jobs import Job
 from dicjax.generation import generate, GenerateConfig, Generated
 from dicjax.output import (
@@ -264,8 +264,7 @@ def read_run(folder: pathlib.Path) -> Outcome:
     channels = tuple(str(x) for x in about.get("channels") or ())
     column = lambda name: models[name].to_numpy().astype(np.float64)
     rows = [train for train in population.spike_times or ()]
-    # Of few sizes, so that little is compiled anew.
-    width = 1 << max(7, int(np.ceil(np.log2(max([2, *map(len, rows)])))))
+    width = compiled_size(max(map(len, rows), default=0), 128)
     features = spike_features(pad_trains(rows, width))
     train, inference, traces = _read_view(folder / RECORDING, about)
     return Outcome(

@@ -6,7 +6,6 @@ import os
 import pathlib
 import sys
 import warnings
-from collections.abc import Callable
 from typing import Annotated, Literal
 
 import tyro
@@ -16,7 +15,7 @@ from dicjax.cli.certifying import Certify
 from dicjax.cli.common import File, Flat, models_of, Progress, say, write_table
 from dicjax.cli.explaining import Explain
 from dicjax.cli.exporting import Export
-from dicjax.cli.learning import Adapt, Dataset, Train
+from dicjax.cli.learning import Adapt, Train
 from dicjax.cli.operating import OperatorCommand
 from dicjax.cli.recording import Recording
 from dicjax.cli.serving import App
@@ -315,22 +314,6 @@ def _as_typed(message: object) -> str:
     return advice_of(message).said(as_option)
 
 
-COMMANDS: dict[str, Callable] = {
-    "app": App,
-    "generate": Generate,
-    "infer": Infer,
-    "features": Features,
-    "simulate": Simulate,
-    "dic": Dic,
-    "certify": Certify,
-    "explain": Explain,
-    "export": Export,
-    "dataset": Dataset,
-    "train": Train,
-    "adapt": Adapt,
-    "operator": OperatorCommand,
-    "sweep": SweepCommand,
-}
 Command = (
     Annotated[App, tyro.conf.subcommand("app")]
     | Annotated[Generate, tyro.conf.subcommand("generate")]
@@ -341,7 +324,6 @@ Command = (
     | Annotated[Certify, tyro.conf.subcommand("certify")]
     | Annotated[Explain, tyro.conf.subcommand("explain")]
     | Annotated[Export, tyro.conf.subcommand("export")]
-    | Annotated[Dataset, tyro.conf.subcommand("dataset")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Adapt, tyro.conf.subcommand("adapt")]
     | Annotated[OperatorCommand, tyro.conf.subcommand("operator")]

@@ -97,7 +97,7 @@ def write_table(columns: dict[str, list], out: pathlib.Path | None) -> None:
     import pyarrow as pa
     from pyarrow import csv
 
-    from dicjax.output import replacing
+    from dicjax._core import replacing
 
     if out is None and sys.stdout.isatty():
         print(as_lines(columns, shutil.get_terminal_size().columns))

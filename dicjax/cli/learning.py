@@ -1,4 +1,4 @@
-"""Commands that make data and encoders."""
+"""Commands that make encoders."""
 
 import dataclasses
 import pathlib
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from dicjax.cli.common import Flat, Progress, say
+from dicjax.cli.common import Flat
 from dicjax.cli.joining import Distributed, join, progress_of_first
 from dicjax.inference import (
     AdapterConfig,
@@ -21,44 +21,6 @@ if TYPE_CHECKING:
     from dicjax._core import Swept
     from dicjax.inference import Fitted
     from dicjax.neurons import Neuron
-
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """Simulate members of a model, with their spike times and DICs, into a folder.
-
-    Shards of Parquet are written one after the other; the same command goes on where
-    it was stopped, and a shard that was damaged is made again.
-    """
-
-    model: tyro.conf.Positional[str]
-    """A model's name, or a Python file that declares a neuron."""
-    out: pathlib.Path
-    """Folder of the shards."""
-    members: int = 300_000
-    """How many neurons to simulate."""
-    seed: int = 0
-    """Every member follows from this and its number."""
-
-    def run(self) -> int:
-        """Simulates and writes; the exit status."""
-        from dicjax.inference import default_sources, find_neuron, simulate_dataset
-        from dicjax.neurons import check_recipe
-
-        neuron, _ = find_neuron(self.model)
-        check_recipe(neuron)
-        with Progress() as progress:
-            made = simulate_dataset(
-                neuron,
-                default_sources(neuron, self.members),
-                seed=self.seed,
-                folder=self.out,
-                on_progress=lambda done, total: progress("simulating", done, total),
-            )
-        print(f"{len(made):,} members of {neuron.name} -> {self.out}")
-        for reason, count in made.num_left_out.items():
-            say(f"Note: {count:,} more were left out: {reason}.")
-        return 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from dicjax._core import check_bounds, check_targets, orthonormal, solve
+from dicjax._core import check_bounds, check_targets, orthonormal, padded, solve
 from dicjax.dics.compensation import INFEASIBLE, NOT_CONVERGED, OK
 from dicjax.dics.conductances import dics_of_one_cell, sensitivity
 from dicjax.dics.sampling import Population, Target
@@ -104,12 +104,12 @@ def sample_polytope(
     parts = []
     for start in range(0, len(rows), BATCH):
         members = np.arange(start, min(start + BATCH, len(rows)))
-        padded = np.pad(members, (0, BATCH - len(members)), mode="edge")
+        drawn_for = padded(members, BATCH)
         drawn = _sample(
             key,
             neuron,
-            jnp.asarray(rows[padded]),
-            jnp.asarray(first + padded),
+            jnp.asarray(rows[drawn_for]),
+            jnp.asarray(first + drawn_for),
             jnp.asarray(low, dtype),
             jnp.asarray(high, dtype),
             at,

@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from dicjax._core import check_bounds, check_conductances, check_targets
+from dicjax._core import check_bounds, check_conductances, check_targets, padded
 from dicjax.dics.compensation import (
     best_compensated,
     Bounds,
@@ -407,7 +407,7 @@ def _batches(members: np.ndarray):
     for start in range(0, len(members), largest):
         part = members[start : start + largest]
         size = next(size for size in BATCHES if size >= len(part))
-        yield np.pad(part, (0, size - len(part)), mode="edge")
+        yield padded(part, size)
 
 
 @eqx.filter_jit

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib.metadata
 import pathlib
 import time
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from dicjax._core import Advice, is_checkpoint, Remedy, short
+from dicjax._core import Advice, is_checkpoint, Remedy, short, versions
 from dicjax.generation.config import GenerateConfig
 from dicjax.generation.result import Generated
 from dicjax.generation.search import Cancelled as Cancelled, Progress, Search
@@ -44,7 +43,6 @@ UNLIKE = (
     "the model's. Do not rely on the dynamic input conductances read from it"
 )
 UNKNOWN = f"The recording {UNLIKE}; members are judged by simulation all the same."
-PACKAGES = ("dicjax", "jax", "equinox", "diffrax", "numpy")
 
 
 class OutOfRange(ValueError):
@@ -102,7 +100,7 @@ def _read(
     posterior = posterior_of(loaded.encoder, reading, ranks)
     posterior = dataclasses.replace(
         posterior,
-        distance=np.array([loaded.atlas.distance(target) for target in targets]),
+        distance=np.array([loaded.library.distance(target) for target in targets]),
         max_distance=MAX_DISTANCE,
         max_anomaly=float(calibration.max_anomaly[PRIORS.index(prior)]),
     )
@@ -185,7 +183,7 @@ def generate(
         # Of the spikes that are delivered.
         "dt_ms": loaded.neuron.required_recipe.dt / 2,
         "warnings": warnings_about(train, posterior),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": versions("diffrax"),
     }
     seconds = time.time() - started
     return search.result(train, posterior, certificate, seconds, settings)
@@ -234,7 +232,7 @@ def _load(model, checkpoint, target) -> tuple[Checkpoint, dict[str, float]]:
     # The others are looked at to say which model suits a recording better.
     rest = [] if checkpoint is not None else [_named(x) for x in shipped_models()]
     every = {x.model: x for x in [*first, *rest]} | {x.model: x for x in first}
-    distances = {name: x.atlas.distance(target) for name, x in every.items()}
+    distances = {name: x.library.distance(target) for name, x in every.items()}
     if model != "auto":
         return first[0], distances
     return every[min(AUTO, key=lambda name: distances[name])], distances
@@ -251,10 +249,10 @@ def _out_of_range(train, target, loaded, distances) -> Advice:
             Remedy("out_of_range", "try"),
         )
     )
-    miss = loaded.atlas.miss(target)
+    miss = loaded.library.miss(target)
     return Advice(
         f"The recording lies outside what {chosen} can do: it is {describe(target)}, "
-        f"while {loaded.atlas.span(target)}{miss and f', and {miss}'}; ",
+        f"while {loaded.library.span(target)}{miss and f', and {miss}'}; ",
         *remedy,
         ".",
         # A pause or a drift may be why.

@@ -73,7 +73,7 @@ class Search:
         self.loaded = loaded
         self.neuron = neuron = loaded.neuron
         self.latent = latent
-        atlas = loaded.atlas
+        atlas = loaded.library
         self.target = target
         self.goal = goal(target)
         self.config = config

@@ -19,7 +19,6 @@ from dicjax.inference.dataset import (
     Dataset as Dataset,
     default_sources as default_sources,
     draw_by_recipe as draw_by_recipe,
-    features_of_all as features_of_all,
     joined as joined,
     measured as measured,
     SHARD_SIZE as SHARD_SIZE,

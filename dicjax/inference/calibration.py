@@ -1,6 +1,7 @@
 """Whether posteriors say the truth: coverage, ranks, and where trains are too odd."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -8,9 +9,10 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Float, Int
 
+from dicjax.inference.dataset import Dataset, PRIOR_OF, SAMPLERS, Source
 from dicjax.inference.encoder import Encoder, PRIORS
 from dicjax.inference.posterior import Posterior, posterior_of, read_trains
-from dicjax.spikes import LABELS
+from dicjax.spikes import features_of_all, LABELS
 
 
 NUM_LEVELS = 101
@@ -168,8 +170,7 @@ def evaluate(
     For each: how many members, mean absolute error of the posterior medians (and means)
     of g_s and g_u, the share of truths within calibrated regions, the median width of
     90 % intervals, how often the label is recognised, and how often a train is taken
-    for an anomaly. `prior` is one of `PRIORS`: what the members are
-    taken to be draws of.
+    for an anomaly. `prior` is one of `PRIORS`: members are taken to be draws of it.
     """
     reading = read_trains(encoder, trains, prior)
     ranks = calibration.ranks_of(prior, labels)
@@ -186,6 +187,36 @@ def evaluate(
                 column: float(values[of].mean()) for column, values in columns.items()
             }
     return table
+
+
+def evaluate_sources(
+    encoder: Encoder,
+    calibration: Calibration,
+    test: Dataset,
+    sources: Sequence[Source],
+) -> dict[str, dict[str, dict[str, float | int]]]:
+    """Errors and coverage on the members of each source, with its prior and without."""
+    labels = np.asarray(features_of_all(test.spike_times).label)
+    tests = {}
+    for source in sources:
+        of = test.sampler == SAMPLERS.index(source.sampler)
+        of &= test.sigma == np.float32(source.sigma)
+        for prior in (PRIOR_OF[source.sampler], "any"):
+            name = f"{source.sampler}, sigma {source.sigma:g}, prior {prior}"
+            tests[name] = evaluate(
+                encoder,
+                calibration,
+                trains_of(test.spike_times[of]),
+                test.dics[of, 1:],
+                labels[of],
+                prior,
+            )
+    return tests
+
+
+def trains_of(spike_times: np.ndarray) -> list[np.ndarray]:
+    """Rows without their padding."""
+    return [row[np.isfinite(row)] for row in spike_times]
 
 
 def _errors(posterior, dics):

@@ -5,7 +5,6 @@ checkpoint to its model, and beside it all else that `generate` needs.
 """
 
 import dataclasses
-import hashlib
 import pathlib
 import shutil
 from typing import Any
@@ -31,7 +30,7 @@ from dicjax.inference.config import DensityConfig, EmulatorConfig, EncoderConfig
 from dicjax.inference.density import Density
 from dicjax.inference.emulator import Emulator
 from dicjax.inference.encoder import Encoder, make_scales
-from dicjax.inference.library import Atlas
+from dicjax.inference.library import Library
 from dicjax.neurons import load_neuron, MODELS, Neuron
 
 
@@ -48,7 +47,7 @@ class Checkpoint(eqx.Module):
     - `calibration`: of its posteriors; see `Calibration`.
     - `density`: of conductances; see `Density`.
     - `emulator`: of members' activity; see `Emulator`.
-    - `atlas`: simulated members, to compare recordings with.
+    - `library`: simulated members, to compare recordings with.
     - `neuron`: the model.
     - `header`: model, configuration, data, metrics, versions.
     """
@@ -57,7 +56,7 @@ class Checkpoint(eqx.Module):
     calibration: Calibration
     density: Density
     emulator: Emulator
-    atlas: Atlas
+    library: Library
     neuron: Neuron
     header: dict[str, Any] = eqx.field(static=True)
 
@@ -89,7 +88,7 @@ def save_checkpoint(
     density_config: DensityConfig,
     emulator: Emulator,
     emulator_config: EmulatorConfig,
-    atlas: Atlas,
+    library: Library,
     about: dict[str, Any],
     *,
     base: Base | None = None,
@@ -105,7 +104,7 @@ def save_checkpoint(
     - `neuron_file`: the declaration of a model that does not ship, kept as a copy.
     """
     kept = encoder if base is None else adapter(encoder)
-    rest = (calibration, density, emulator, atlas)
+    rest = (calibration, density, emulator, library)
     config = {
         "encoder": dataclasses.asdict(encoder.config),
         "density": dataclasses.asdict(density_config)
@@ -198,11 +197,10 @@ def find_neuron(name: str) -> tuple[Neuron, pathlib.Path | None]:
 
 def encoder_hash(encoder: Encoder) -> str:
     """Tells encoders with other weights apart."""
-    hasher = hashlib.sha256()
+    content = []
     for leaf in leaves(encoder):
-        hasher.update(f"{leaf.dtype}{leaf.shape}".encode())
-        hasher.update(np.ascontiguousarray(leaf).tobytes())
-    return hasher.hexdigest()[:12]
+        content += [f"{leaf.dtype}{leaf.shape}".encode(), np.asarray(leaf).tobytes()]
+    return digest(b"".join(content))
 
 
 def _neuron(path, header) -> Neuron:
@@ -222,8 +220,8 @@ def _skeleton(config, num_channels):
     encoder, density, emulator = eqx.filter_eval_shape(_networks, config, num_channels)
     none = lambda *shape: np.zeros(shape, np.float32)
     calibration = Calibration(none(0, 0, 0), none(0))
-    atlas = Atlas(none(0, 0), np.zeros(0, np.int32), none(0, 7))
-    return encoder, calibration, density, emulator, atlas
+    library = Library(none(0, 0), np.zeros(0, np.int32), none(0, 7))
+    return encoder, calibration, density, emulator, library
 
 
 def _networks(config, num_channels):

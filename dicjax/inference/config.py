@@ -54,6 +54,8 @@ class TrainingConfig:
     """Largest change of rate over a train, as a share."""
     anomalies: float = 0.15
     """Share of trains that are turned into what no single neuron fires."""
+    num_test: int = 8000
+    """Neurons to simulate for each test, and for calibration."""
     seed: int = 0
     """Seed of everything random."""
 

@@ -1,6 +1,8 @@
 """Simulated neurons to learn from: conductances, their DICs and their spike trains."""
 
 import dataclasses
+import functools
+import itertools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -9,6 +11,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from dicjax._core import in_batches
 from dicjax.dics import compensate, dynamic_input_conductances, OK, sample, threshold
 from dicjax.inference.encoder import PRIORS
 from dicjax.neurons import Neuron
@@ -16,10 +19,9 @@ from dicjax.simulation import AbstractStimulus, applied, NoisyCurrent, simulate
 from dicjax.spikes import (
     Feature,
     FEATURES,
-    Features,
+    features_of_all,
     LABELS,
     PATTERNS,
-    spike_features,
 )
 
 
@@ -28,7 +30,6 @@ SHARD_SIZE = 8192  # members simulated, and written, at once
 SPREAD = 0.2  # of log conductances around an enriched parent
 BIN = 0.25  # of log features, within which activities count as alike
 SHARES = {"tonic": 0.15, "bursting": 0.75, "irregular": 0.1}  # of enriched parents
-NARROWEST, AT_ONCE = 64, 131_072  # spikes for which there is room in a row, and in all
 SAMPLERS = ("recipe", "gamma", "box", "rare")
 PRIOR_OF = {"recipe": "recipe", "gamma": "any", "box": "box", "rare": "any"}
 
@@ -126,50 +127,51 @@ def make_dataset(
     sources: Sequence[Source],
     *,
     shard_size: int = SHARD_SIZE,
-    load: Callable[[int, int], Dataset | None] = lambda stage, first: None,
-    save: Callable[[int, int, Dataset], None] = lambda stage, first, shard: None,
+    keep: Callable[[int, Callable[[], Dataset]], Dataset] = lambda number, make: make(),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Simulates a training set, one source after the other, shard by shard.
 
     **Arguments:**
 
-    - `key`: everything random follows from it; a member depends on the key, its source
-        and its number alone, so that the size of shards changes nothing.
+    - `key`: everything random follows from it. A member depends only on the key, its
+        source and its number, so that the size of shards changes nothing.
     - `neuron`: the model; its recipe gives ranges, durations and the time step.
-    - `sources`: what to draw, in order: "rare" looks at all that came before.
+    - `sources`: what to draw, in order: "rare" looks at all members drawn before.
     - `shard_size`: members simulated at once.
-    - `load`, `save`: where shards are kept, by source and first member; see
-        `Shards`.
+    - `keep`: returns the shard of a number, from 0, given a function that simulates it;
+        it may keep shards and return one that it has.
     - `on_progress`: called with (done, total) members.
 
     **Returns:**
 
-    A `Dataset`. Members that failed, that fired more than memory
-    holds, that fell outside the ranges of DICs the recipe names, or that could not be
-    compensated are left out, and counted.
+    A `Dataset`. Members that failed, that fired more than memory holds, that fell
+    outside the ranges of DICs that the recipe names, or that could not be compensated
+    are left out, and counted.
     """
     total = sum(source.num for source in sources)
     report = on_progress or (lambda done, total: None)
     stages: list[Dataset] = []
-    done = 0
+    done, count = 0, itertools.count()
     for number, source in enumerate(sources):
         make = begin_source(key, neuron, source, number, stages)
         shards = []
         for first in range(0, source.num, shard_size):
             num = min(shard_size, source.num - first)
-            shard = load(number, first)
-            if shard is None:
-                within = lambda i, n, at=done + first, num=num: report(
-                    at + num * i // n, total
-                )
-                shard = make(first, num, within)
-                save(number, first, shard)
-            shards.append(shard)
+            within = lambda i, n, at=done + first, num=num: report(
+                at + num * i // n, total
+            )
+            make_shard = functools.partial(make, first, num, within)
+            shards.append(keep(next(count), make_shard))
             report(done + first + num, total)
         stages.append(joined(shards))
         done += source.num
     return joined(stages)
+
+
+def num_shards(sources: Sequence[Source], shard_size: int = SHARD_SIZE) -> int:
+    """Shards of the data set that is drawn from these sources."""
+    return sum(-(-source.num // shard_size) for source in sources)
 
 
 def begin_source(
@@ -192,31 +194,6 @@ def priors_of(dataset: Dataset) -> Int[np.ndarray, " cells"]:
     """For every member the index of the narrowest prior that it is a draw of."""
     of_sampler = [PRIORS.index(PRIOR_OF[name]) for name in SAMPLERS]
     return np.array(of_sampler, np.int32)[dataset.sampler]
-
-
-def features_of_all(spike_times: Float[np.ndarray, "cells spikes"]) -> Features:
-    """Features of many trains, in pieces of few shapes.
-
-    A train is looked at in a row as wide as its own spikes need, which takes less time,
-    and gives what it would give among any others, to the last digit.
-    """
-    room = spike_times.shape[1]
-    needed = np.isfinite(spike_times).sum(axis=1)
-    width_of = lambda num: 1 << max(num - 1, NARROWEST - 1).bit_length()
-    widths = np.array([width_of(num) for num in range(room + 1)])[needed]
-    who, pieces = [], []
-    for width in np.unique(widths).tolist() or [NARROWEST]:  # one piece, if of nobody
-        (members,) = np.nonzero(widths == width)
-        size = max(1, AT_ONCE // width)
-        for start in range(0, max(len(members), 1), size):
-            some = members[start : start + size]
-            rows = np.full((size, width), np.inf, spike_times.dtype)
-            rows[: len(some), :room] = spike_times[some, :width]
-            found = spike_features(rows)
-            who.append(some)
-            pieces.append(jax.tree.map(lambda x, n=len(some): np.asarray(x)[:n], found))
-    back = np.argsort(np.concatenate(who))
-    return jax.tree.map(lambda *x: np.concatenate(x)[back], *pieces)
 
 
 def rarity(drawn: Dataset) -> Float[np.ndarray, " cells"]:
@@ -379,12 +356,9 @@ def measured(
     width: int,
 ) -> Float[np.ndarray, "cells _"]:
     """`measure` of all cells, in pieces of one size, for which alone it is compiled."""
-    pieces = [np.zeros((0, width), np.float32)]
-    for start in range(0, len(g), SHARD_SIZE):
-        piece = g[start : start + SHARD_SIZE]
-        padded = np.pad(piece, ((0, SHARD_SIZE - len(piece)), (0, 0)), mode="edge")
-        pieces.append(np.asarray(measure(padded), np.float32)[: len(piece)])
-    return np.concatenate(pieces)
+    if not len(g):
+        return np.zeros((0, width), np.float32)
+    return in_batches(measure, g, size=SHARD_SIZE).astype(np.float32)
 
 
 def joined(parts: Sequence[Dataset]) -> Dataset:

@@ -1,8 +1,6 @@
-"""Simulated data on disk: Parquet files of one folder, written one after the other."""
+"""Simulated members as tables, and parts of them on disk to go on with."""
 
 import dataclasses
-import hashlib
-import importlib.metadata
 import json
 import pathlib
 from collections.abc import Callable, Sequence
@@ -13,69 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dicjax._core import digest, Store
 from dicjax.dics import DICS, spike_lists
-from dicjax.inference.dataset import Dataset, joined, make_dataset, Source
+from dicjax.inference.dataset import Dataset, make_dataset, num_shards, Source
 from dicjax.neurons import Neuron
-
-
-PLAN = "plan.json"
-PACKAGES = ("dicjax", "jax")
-
-
-class Shards:
-    """A folder of shards, and the plan they are made by.
-
-    **Raises:**
-
-    - `ValueError`: if the folder holds shards of another plan.
-    """
-
-    def __init__(
-        self, folder: pathlib.Path, neuron: Neuron, sources: Sequence[Source], seed: int
-    ):
-        self.folder = folder
-        self.names = neuron.channel_names
-        self.plan = {
-            "model": neuron.name,
-            "neuron_hash": neuron_hash(neuron),
-            "sources": [dataclasses.asdict(source) for source in sources],
-            "seed": seed,
-        }
-        self.identity = _digest(json.dumps(self.plan, sort_keys=True).encode())
-        path = folder / PLAN
-        if path.exists() and _plan(path) != self.plan:
-            differs = [k for k, v in self.plan.items() if _plan(path).get(k) != v]
-            raise ValueError(
-                f"{folder} holds data made by another plan (other {', '.join(differs)})"
-                "; name another folder."
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        versions = {
-            name: importlib.metadata.version(name) for name in ("dicjax", "jax")
-        }
-        _write(path, json.dumps(self.plan | {"versions": versions}, indent=2) + "\n")
-
-    def load(self, stage: int, first: int) -> Dataset | None:
-        """A shard that was finished before, or None where it is missing or damaged."""
-        try:
-            return _read(self._path(stage, first), self.names, self.identity)
-        except (OSError, KeyError, ValueError, pa.ArrowException):
-            return None  # it is made again
-
-    def save(self, stage: int, first: int, shard: Dataset) -> None:
-        """Writes a shard, whole or not at all."""
-        about = {
-            "plan": self.identity,
-            "left_out": json.dumps(shard.num_left_out),
-        }
-        table = to_table(shard, self.names).replace_schema_metadata(about)
-        path = self._path(stage, first)
-        partial = path.with_suffix(".partial")
-        pq.write_table(table, partial, compression="zstd")
-        partial.replace(path)
-
-    def _path(self, stage: int, first: int) -> pathlib.Path:
-        return self.folder / f"source-{stage:02}-member-{first:08}.parquet"
 
 
 def simulate_dataset(
@@ -86,71 +25,57 @@ def simulate_dataset(
     folder: pathlib.Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Simulates a data set, or goes on with the one that `folder` holds a part of.
+    """Simulates a data set, or goes on with one that was stopped.
 
     **Arguments:**
 
-    - `neuron`, `sources`, `seed`: what to simulate; see
-        `make_dataset`.
-    - `folder`: where shards are kept; nowhere by default.
+    - `neuron`, `sources`, `seed`: what to simulate; see `make_dataset`.
+    - `folder`: where parts of data sets are kept, if anywhere. Each data set has a
+        folder of its own there. Parts that are damaged are simulated again.
     - `on_progress`: called with (done, total) members.
 
     **Raises:**
 
-    - `ValueError`: if `folder` holds data of another plan.
+    - `dicjax._core.Busy`: if another process simulates the same members into `folder`.
     """
     key = jr.key(seed)
     if folder is None:
         return make_dataset(key, neuron, sources, on_progress=on_progress)
-    shards = Shards(folder, neuron, sources, seed)
-    return make_dataset(
-        key,
-        neuron,
-        sources,
-        load=shards.load,
-        save=shards.save,
-        on_progress=on_progress,
-    )
+    identity = _identity(neuron, sources, seed)
+    store = Store(folder / f"members-{seed}-{identity}", identity)
+    names = neuron.channel_names
+    with store.locked():
+        store.tidy()
+        done = store.done(range(num_shards(sources)))
+
+        def keep(number: int, simulate: Callable[[], Dataset]) -> Dataset:
+            if number in done:
+                table = pq.read_table(store.path(number))
+                return from_table(table, names, done[number]["left_out"])
+            shard = simulate()
+            about = {"left_out": shard.num_left_out}
+            store.write(number, to_table(shard, names), about)
+            return shard
+
+        return make_dataset(key, neuron, sources, keep=keep, on_progress=on_progress)
 
 
-def load_dataset(folder: pathlib.Path, neuron: Neuron) -> Dataset:
-    """Reads every shard of a folder, whoever made it, for the same model.
-
-    **Raises:**
-
-    - `ValueError`: if the folder holds no data, or those of another neuron.
-    """
-    plan = _plan(folder / PLAN)
-    paths = sorted(folder.glob("source-*.parquet"))
-    if not paths:
-        raise ValueError(f"{folder} holds no simulated data.")
-    if plan.get("neuron_hash") != neuron_hash(neuron):
-        raise ValueError(
-            f"{folder} holds members of {plan.get('model', 'an unknown model')}, not "
-            f"of {neuron.name} as it is declared now."
-        )
-    identity = _digest(json.dumps(plan, sort_keys=True).encode())
-    return joined([_read(path, neuron.channel_names, identity) for path in paths])
+def _identity(neuron: Neuron, sources: Sequence[Source], seed: int) -> str:
+    """Tells data sets apart whose members differ."""
+    plan = {
+        "neuron": neuron_hash(neuron),
+        "sources": [dataclasses.asdict(source) for source in sources],
+        "seed": seed,
+    }
+    return digest(json.dumps(plan, sort_keys=True).encode())
 
 
 def neuron_hash(neuron: Neuron) -> str:
     """Tells neurons apart that differ in structure, numbers or recipe."""
     leaves, structure = jax.tree.flatten(dataclasses.replace(neuron, recipe=None))
-    hasher = hashlib.sha256(str(structure).encode())
-    for leaf in leaves:
-        hasher.update(np.asarray(leaf, np.float32).tobytes())
-    hasher.update(repr(neuron.recipe).encode())
-    return hasher.hexdigest()[:12]
-
-
-def _read(path, names, identity) -> Dataset:
-    table = pq.read_table(path)
-    about = table.schema.metadata or {}
-    if about.get(b"plan", b"").decode() != identity:
-        raise ValueError(
-            f"{path} was made by another plan than the rest of its folder."
-        )
-    return from_table(table, names, json.loads(about.get(b"left_out", b"{}")))
+    numbers = [np.asarray(leaf, np.float32).tobytes() for leaf in leaves]
+    recipe = repr(neuron.recipe).encode()
+    return digest(b"".join([str(structure).encode(), *numbers, recipe]))
 
 
 def to_table(members: Dataset, names: Sequence[str]) -> pa.Table:
@@ -182,22 +107,3 @@ def from_table(
         spike_times=times,
         num_left_out=num_left_out,
     )
-
-
-def _plan(path: pathlib.Path) -> dict:
-    try:
-        plan = json.loads(path.read_text())
-    except (OSError, ValueError) as e:
-        raise ValueError(f"{path.parent} is not a folder of simulated data.") from e
-    plan.pop("versions", None)
-    return plan
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(path)
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:12]

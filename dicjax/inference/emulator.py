@@ -23,7 +23,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from dicjax._core import descend, solve, strong
+from dicjax._core import descend, least_change, strong
 from dicjax.inference.config import EmulatorConfig
 from dicjax.spikes import columns_of, COMPARED, LABELS, NUM_COMPARED, Target
 
@@ -49,7 +49,7 @@ class Guess(eqx.Module):
     """What a member probably fires like.
 
     - `labels`: log probabilities of the firing patterns.
-    - `features`: logarithms, as an atlas holds them; `spread`: their Laplace scales.
+    - `features`: logarithms, as a library holds them; `spread`: their Laplace scales.
     """
 
     labels: Float[Array, "*cells 4"]
@@ -258,8 +258,7 @@ def polish(
     def step(log_g, _):
         missed = jnp.clip(miss(log_g), -strides, strides)
         J = jax.jacrev(miss)(log_g) * emulator.scale[None]
-        gram = J @ J.T + RIDGE * jnp.eye(len(J), dtype=J.dtype)
-        move = -J.T @ solve(gram, missed)
+        move = least_change(J, missed, RIDGE)
         size = jnp.sqrt(jnp.sum(move**2))
         move = move * jnp.minimum(1, LONGEST / (size + 1e-6))
         return jnp.clip(log_g + emulator.scale * move, bounds[0], bounds[1]), None

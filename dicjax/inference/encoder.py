@@ -16,7 +16,7 @@ from dicjax.inference.config import EncoderConfig
 from dicjax.spikes import LABELS
 
 
-NUM_FEATURES = 7  # logarithms, as an atlas holds them
+NUM_FEATURES = 7  # logarithms, as a library holds them
 MARGIN = 0.05  # of the range of DICs, added on either side
 # Which neurons a posterior is over: those that the model's recipe draws, those uniform
 # over its Monte-Carlo box, or all that were simulated, rare activities enriched.

@@ -1,4 +1,4 @@
-"""An atlas of what a model can do: simulated members and the activity of each.
+"""A library of what a model can do: simulated members and the activity of each.
 
 It travels with the encoder. It says how far a recording is from anything the model
 did, which model suits it best, and which members fire most like it.
@@ -17,7 +17,7 @@ from dicjax.spikes import COMPARED, feature_errors, Features, pattern_of, SILENT
 NEIGHBOURS = 3  # that must be near for a recording to count as within range
 
 
-class Atlas(eqx.Module):
+class Library(eqx.Module):
     """Conductances (mS/cm²), firing patterns, and logarithms of features.
 
     - `features`: logarithms of the features that patterns are compared by, in the order
@@ -90,13 +90,13 @@ class Atlas(eqx.Module):
         )
 
 
-def make_atlas(
+def make_library(
     g: Float[np.ndarray, "cells channels"],
     features: Features,
     weights: Float[np.ndarray, " cells"],
     num: int,
     seed: int = 0,
-) -> Atlas:
+) -> Library:
     """Picks `num` members that fired, half at random and half by `weights`."""
     rng = np.random.default_rng(seed)
     labels = np.asarray(features.label)
@@ -107,7 +107,7 @@ def make_atlas(
     )
     rest = rng.permutation(np.setdiff1d(fired, rare))[: num - len(rare)]
     members = np.sort(np.concatenate([rare, rest]))
-    return Atlas(
+    return Library(
         g=np.asarray(g[members], np.float32),
         labels=labels[members].astype(np.int32),
         features=log_features(features)[members],
@@ -115,7 +115,7 @@ def make_atlas(
 
 
 def log_features(features: Features) -> Float[np.ndarray, "cells 7"]:
-    """Logarithms of the features that an atlas holds and an encoder predicts."""
+    """Logarithms of the features that a library holds and an encoder predicts."""
     values = np.stack([np.asarray(x.read(features)) for x in COMPARED], axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(values)

@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 import pathlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,10 +12,16 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from dicjax._core import from_first, placement, Swept
+from dicjax._core import batches, from_first, in_batches, only_first, placement, Swept
 from dicjax.inference.adapter import attach, merge
 from dicjax.inference.augmentation import augment
-from dicjax.inference.calibration import calibrate, Calibration, evaluate, HeldOut
+from dicjax.inference.calibration import (
+    calibrate,
+    Calibration,
+    evaluate_sources,
+    HeldOut,
+    trains_of,
+)
 from dicjax.inference.checkpoint import (
     Base,
     load_checkpoint,
@@ -32,8 +38,6 @@ from dicjax.inference.config import (
 from dicjax.inference.dataset import (
     Dataset,
     default_sources,
-    features_of_all,
-    PRIOR_OF,
     rarity,
     SAMPLERS,
     Source,
@@ -43,7 +47,7 @@ from dicjax.inference.dataset_store import simulate_dataset
 from dicjax.inference.density import contexts, Density, train_density
 from dicjax.inference.emulator import Emulator, train_emulator
 from dicjax.inference.encoder import Encoder, PRIORS, read
-from dicjax.inference.library import log_features, make_atlas
+from dicjax.inference.library import log_features, make_library
 from dicjax.inference.training import (
     Batch,
     batch_of,
@@ -55,11 +59,10 @@ from dicjax.inference.training import (
     Trained,
 )
 from dicjax.neurons import check_recipe, Neuron
-from dicjax.spikes import LABELS
+from dicjax.spikes import features_of_all, LABELS
 
 
-NUM_TEST = 8000
-ATLAS_SIZE = 16_384
+LIBRARY_SIZE = 16_384
 READ_AT_ONCE = 512
 
 Progress = Callable[[str, int, int], None]
@@ -78,6 +81,44 @@ class Fitted(NamedTuple):
     folder: pathlib.Path | None
 
 
+class Simulation(NamedTuple):
+    """How members of a neuron are simulated.
+
+    - `folder`: where they and states of training are kept, if anywhere.
+    - `report`: called with (stage, done, total).
+    """
+
+    neuron: Neuron
+    folder: pathlib.Path | None
+    report: Progress
+
+    def members(self, sources: tuple[Source, ...], seed: int, stage: str) -> Dataset:
+        """Members from these sources."""
+        return simulate_dataset(
+            self.neuron,
+            sources,
+            seed=seed,
+            folder=self.folder,
+            on_progress=lambda done, total: self.report(stage, done, total),
+        )
+
+
+class Members(NamedTuple):
+    """Simulated members that an encoder learns from.
+
+    - `everyone`: all members, silent ones too.
+    - `learned`: those that fire often enough to be learned from.
+    - `known`: what is known of the trains of `learned`, row by row.
+    - `sources`, `seed`: what they were drawn from.
+    """
+
+    everyone: Dataset
+    learned: Dataset
+    known: Batch
+    sources: tuple[Source, ...]
+    seed: int
+
+
 def fit_encoder(
     neuron: Neuron,
     out: pathlib.Path,
@@ -94,9 +135,9 @@ def fit_encoder(
 ) -> Fitted:
     """Simulates, trains an encoder from nothing, tests it and writes a checkpoint.
 
-    Where several processes were joined by `jax.distributed`, all have to call this
-    alike. They share the training of the encoder; the first does all else, has all
-    files and tells of progress.
+    If several processes were joined by `jax.distributed`, all have to call this with
+    the same arguments. They share the training of the encoder. The first one does all
+    else, keeps all files and reports progress.
 
     **Arguments:**
 
@@ -105,33 +146,39 @@ def fit_encoder(
     - `num_members`: how many neurons to simulate for training.
     - `config`, `training`, `density`, `emulator`: the networks, and how they are
         trained.
-    - `data`: a folder where simulated data and the state of training are kept, so that
-        what was stopped goes on.
+    - `data`: a folder where simulated members and the state of training are kept, so
+        that a fit that was stopped goes on.
     - `data_seed`: of the simulated members; those for tests have the next one.
     - `simulated`: members to learn from, simulated elsewhere, whose number and seed
         then count; see [`dicjax.sweeps.swept_dataset`][].
-    - `on_progress`: called with (what is being done, done, total).
+    - `on_progress`: called with (stage, done, total).
 
     **Returns:**
 
-    A `Fitted`; its `tests` also stand in the checkpoint's header.
+    A `Fitted`. The header of the checkpoint holds its `tests`, too.
     """
     placement(batch_size=training.batch_size)  # before hours of simulation
-    work = _Work(neuron, data, data_seed, simulated, on_progress)
+    simulation = _simulation(neuron, data, on_progress)
+    members = only_first(
+        lambda: simulate_members(simulation, num_members, data_seed, simulated)
+    )
 
     def begin():
-        known = work.learn(num_members)
-        recipe = neuron.required_recipe
+        known, recipe = members.known, neuron.required_recipe
         new = new_encoder(known, recipe.g_s, recipe.g_u, config, training.seed)
         return new, known
 
+    encoder, known = from_first(begin)
+    folder = _folder(simulation, "encoder", training, known)
+    trained = _train(encoder, known, training, folder, simulation.report)
+
     def finish():
         about = {"training": dataclasses.asdict(training)}
-        encoder = trained.encoder
-        return work.finish(out, encoder, encoder, known, (density, emulator), about)
+        num_test, configs = training.num_test, (density, emulator)
+        return finish_encoder(
+            out, simulation, trained.encoder, members, num_test, *configs, about
+        )
 
-    encoder, known = from_first(begin)
-    trained, folder = work.train(encoder, known, training)
     return Fitted(from_first(finish), trained, folder)
 
 
@@ -165,23 +212,35 @@ def fit_adapter(
     placement(batch_size=training.batch_size)
     if simulated is not None:
         adapting = dataclasses.replace(adapting, members=simulated.num)
-    work = _Work(neuron, data, data_seed, simulated, on_progress)
+    simulation = _simulation(neuron, data, on_progress)
+    members = only_first(
+        lambda: simulate_members(simulation, adapting.members, data_seed, simulated)
+    )
 
     def begin():
         shipped = load_checkpoint(shipped_checkpoint(base), base)
-        known = work.learn(adapting.members)
+        known = members.known
         new = adapt(shipped.encoder, neuron, known, adapting.rank, training.seed)
         return new, known, Base(base, adapting.rank, shipped.header["encoder_hash"])
 
-    def finish():
-        about = {"training": dataclasses.asdict(adapting), "base": beneath}
-        configs = (density, emulator)
-        adapted = trained.encoder
-        whole = merge(adapted)
-        return work.finish(out, adapted, whole, known, configs, about, neuron_file)
+    encoder, known, beneath = from_first(begin)
+    folder = _folder(simulation, "adapter", training, known)
+    trained = _train(encoder, known, training, folder, simulation.report)
 
-    adapted, known, beneath = from_first(begin)
-    trained, folder = work.train(adapted, known, training, name="adapter")
+    def finish():
+        return finish_encoder(
+            out,
+            simulation,
+            trained.encoder,
+            members,
+            training.num_test,
+            density,
+            emulator,
+            {"training": dataclasses.asdict(adapting)},
+            base=beneath,
+            neuron_file=neuron_file,
+        )
+
     return Fitted(from_first(finish), trained, folder)
 
 
@@ -197,211 +256,215 @@ def adapt(
     return attach(jr.key(seed), encoder, rank)
 
 
-class _Work:
-    """One fit: its neuron, its folder and whom it tells how far it is."""
+def _simulation(neuron, data, on_progress) -> Simulation:
+    check_recipe(neuron)
+    folder = None if data is None else data / neuron.name
+    return Simulation(neuron, folder, on_progress or (lambda stage, done, total: None))
 
-    def __init__(self, neuron, data, seed, simulated, on_progress):
-        check_recipe(neuron)
-        self.neuron = neuron
-        self.data = data
-        self.simulated = simulated
-        self.seed = seed if simulated is None else simulated.seed
-        self.sources: tuple[Source, ...] = ()
-        self.everyone: Dataset  # silent members, too
-        self.learned: Dataset
-        self.report = on_progress or (lambda stage, done, total: None)
 
-    def learn(self, num_members) -> Batch:
-        """Members to learn from, and what is known of their trains."""
-        if self.simulated is not None:
-            self.sources = default_sources(self.neuron, self.simulated.num)
-            self.report("reading training data", 0, 1)
-            dataset = self.simulated.read()
-        else:
-            self.sources = default_sources(self.neuron, num_members)
-            dataset = self._simulated(self.sources, self.seed, "training data")
-        learn = learnable(dataset)
-        self.everyone = dataset
-        if len(learn) < HELD_OUT:
-            raise ValueError(
-                f"Only {len(learn)} of {len(dataset)} members of {self.neuron.name} "
-                "fire ten times or more: there is nothing to learn from. Widen the "
-                "recipe's ranges, simulate longer, or give it a `current`."
-            )
-        self.learned = learn
-        return batch_of(learn)
+def simulate_members(
+    simulation: Simulation, num: int, seed: int, simulated: Swept[Dataset] | None = None
+) -> Members:
+    """Members to learn from, or those that were simulated elsewhere.
 
-    def train(self, encoder, known, training, name="encoder"):
-        """The encoder after training, or after as much of it as was left."""
-        steps = f"{training.num_steps}-{len(known.labels)}"
-        folder = self._folder(f"{name}-{steps}-{training.seed}")
-        trained = train_encoder(
-            encoder,
-            known,
-            training,
-            folder=folder,
-            on_progress=lambda step, total, loss: self.report(
-                f"training, loss {loss:.2f}", step, total
-            ),
+    **Raises:**
+
+    - `ValueError`: if too few of them fire.
+    """
+    neuron = simulation.neuron
+    if simulated is not None:
+        seed, sources = simulated.seed, default_sources(neuron, simulated.num)
+        simulation.report("reading training data", 0, 1)
+        everyone = simulated.read()
+    else:
+        sources = default_sources(neuron, num)
+        everyone = simulation.members(sources, seed, "training data")
+    learned = learnable(everyone)
+    if len(learned) < HELD_OUT:
+        raise ValueError(
+            f"Only {len(learned)} of {len(everyone)} members of {neuron.name} "
+            "fire ten times or more: there is nothing to learn from. Widen the "
+            "recipe's ranges, simulate longer, or give it a `current`."
         )
-        return trained, folder
+    return Members(everyone, learned, batch_of(learned), sources, seed)
 
-    def finish(
-        self, out, encoder, whole, known, configs, about, neuron_file=None
-    ) -> dict:
-        """Calibrates, fits density and emulator, tests and writes `encoder`."""
-        learn = self.learned
-        density_config, emulator_config = configs
-        self.report("calibrating", 0, 1)
-        calibration = self._calibrate(whole, known, learn)
-        density, log_prob = self._density(whole, known, learn, density_config)
-        emulator = self._emulator(emulator_config)
-        self.report("testing", 0, 1)
-        tests = self._test(whole, calibration)
-        weights = rarity(learn)
-        atlas = make_atlas(
-            learn.g,
-            features_of_all(learn.spike_times),
-            weights,
-            ATLAS_SIZE,
-            self.seed,
-        )
-        base = about.pop("base", None)
-        save_checkpoint(
-            out,
-            self.neuron.name,
-            encoder,
-            calibration,
-            density,
-            density_config,
-            emulator,
-            emulator_config,
-            atlas,
-            {
-                "date": datetime.date.today().isoformat(),
-                "data": self._recipe_in_words(learn),
-                **about,
-                "density_log_prob": log_prob,
-                "tests": tests,
-            },
-            base=base,
-            neuron_file=neuron_file,
-        )
-        return tests
 
-    def _calibrate(self, encoder, known, learn) -> Calibration:
-        apart = np.arange(len(learn)) % HELD_OUT == 0
-        start = SAMPLERS.index(self.sources[0].sampler)
-        flawed = _flawed(known.spike_times[apart & (learn.sampler == start)], self.seed)
-        held_out = {"any": _held_out(known[apart & (learn.sigma == 0)])}
-        sources = [x for x in test_sources(self.neuron, NUM_TEST) if x.sigma == 0]
-        data = self._simulated(tuple(sources), self.seed + 2, "calibration data")
-        fresh = batch_of(learnable(data))
-        for index, prior in enumerate(PRIORS):
-            if (own := fresh.priors == index).any():
-                held_out[prior] = _held_out(fresh[own])
-        return calibrate(encoder, held_out, trains_of(flawed))
+def _folder(simulation, name, training, known) -> pathlib.Path | None:
+    """Where the state of a training is kept."""
+    if simulation.folder is None:
+        return None
+    steps = f"{training.num_steps}-{len(known.labels)}"
+    return simulation.folder / f"{name}-{steps}-{training.seed}"
 
-    def _density(self, encoder, known, learn, config) -> tuple[Density, float]:
-        quiet = np.flatnonzero(learn.sigma == 0)
-        times = _flawed(known.spike_times[quiet], self.seed)
-        # Summaries are the same under any prior.
-        any_prior = jnp.asarray(PRIORS.index("any"), jnp.int32)
-        latent = np.concatenate(
-            [
-                np.asarray(read(encoder, jnp.asarray(rows), any_prior).latent)
-                for rows in _in_batches(times)
-            ]
-        )[: len(quiet)]
-        context = contexts(
-            latent, known.features[quiet], known.labels[quiet], known.slow[quiet]
-        )
-        # Half as they were drawn, half the rare activities.
-        weights = rarity(learn)[quiet]
-        weights = 0.5 / len(quiet) + 0.5 * weights / weights.sum()
-        neuron = self.neuron
-        return train_density(
-            jr.fold_in(jr.key(self.seed), 2),
-            learn.g[quiet],
-            context,
-            weights,
-            neuron.bounds.astype(np.float32),
-            neuron.index(*neuron.required_recipe.solved_pair),
-            config,
-            on_progress=lambda step, total, loss: self.report(
-                f"learning conductances, loss {loss:.2f}", step, total
-            ),
-        )
 
-    def _emulator(self, config) -> Emulator:
-        quiet = self.everyone[self.everyone.sigma == 0]
-        features = features_of_all(quiet.spike_times)
-        # A quarter as they were drawn, one uniform, and half the rare activities.
-        uniform = np.isin(quiet.sampler, [SAMPLERS.index(x) for x in ("box", "gamma")])
-        weights = np.stack([np.ones(len(quiet)), uniform, rarity(quiet)])
-        weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1)
-        return train_emulator(
-            jr.fold_in(jr.key(self.seed), 3),
-            quiet.g,
-            np.asarray(features.label),
-            log_features(features),
-            np.array([0.25, 0.25, 0.5]) @ weights,
-            self.neuron.bounds.astype(np.float32),
-            config,
-            on_progress=lambda step, total, loss: self.report(
-                f"learning to emulate, loss {loss:.2f}", step, total
-            ),
-        )
+def _train(encoder, known, training, folder, report) -> Trained:
+    return train_encoder(
+        encoder,
+        known,
+        training,
+        folder=folder,
+        on_progress=_with_loss(report, "training"),
+    )
 
-    def _test(self, encoder, calibration) -> dict:
-        sources = test_sources(self.neuron, NUM_TEST)
-        test = learnable(self._simulated(sources, self.seed + 1, "test data"))
-        labels = np.asarray(features_of_all(test.spike_times).label)
-        tests = {}
-        for source in sources:
-            of = test.sampler == SAMPLERS.index(source.sampler)
-            of &= test.sigma == np.float32(source.sigma)
-            for prior in (PRIOR_OF[source.sampler], "any"):
-                name = f"{source.sampler}, sigma {source.sigma:g}, prior {prior}"
-                tests[name] = evaluate(
-                    encoder,
-                    calibration,
-                    trains_of(test.spike_times[of]),
-                    test.dics[of, 1:],
-                    labels[of],
-                    prior,
-                )
-        return tests
 
-    def _recipe_in_words(self, learn) -> dict:
-        recipe = self.neuron.required_recipe
-        counts = np.bincount(np.asarray(features_of_all(learn.spike_times).label))
-        return {
-            "num_members": len(learn),
-            "by_label": dict(zip(LABELS, counts.tolist(), strict=False)),
-            "left_out": learn.num_left_out,
-            "sources": [dataclasses.asdict(x) for x in self.sources],
-            "seed": self.seed,
-            "duration_ms": recipe.duration,
-            "discard_ms": recipe.discard,
-            "dt_ms": recipe.dt,
-            "current_uA_per_cm2": recipe.current,
-            "V_ref_mV": float(self.neuron.V_ref),
-            "normaliser": self.neuron.normaliser,
-        }
+def _with_loss(report: Progress, stage: str) -> Callable[[int, int, float], None]:
+    return lambda step, total, loss: report(f"{stage}, loss {loss:.2f}", step, total)
 
-    def _simulated(self, sources: tuple[Source, ...], seed, stage) -> Dataset:
-        num = sum(source.num for source in sources)
-        return simulate_dataset(
-            self.neuron,
-            sources,
-            seed=seed,
-            folder=self._folder(f"members-{num}-{seed}"),
-            on_progress=lambda done, total: self.report(stage, done, total),
-        )
 
-    def _folder(self, name) -> pathlib.Path | None:
-        return None if self.data is None else self.data / self.neuron.name / name
+def finish_encoder(
+    out: pathlib.Path,
+    simulation: Simulation,
+    encoder: Encoder,
+    members: Members,
+    num_test: int,
+    density_config: DensityConfig,
+    emulator_config: EmulatorConfig,
+    about: dict[str, Any],
+    *,
+    base: Base | None = None,
+    neuron_file: pathlib.Path | None = None,
+) -> dict:
+    """Calibrates and tests a trained encoder, fits what goes with it, and saves all.
+
+    Returns the tests. With `base`, the encoder has an adapter attached.
+    """
+    report, learned = simulation.report, members.learned
+    whole = encoder if base is None else merge(encoder)
+    report("calibrating", 0, 1)
+    calibration = calibrate_encoder(simulation, whole, members, num_test)
+    density, log_prob = fit_density(simulation, whole, members, density_config)
+    emulator = fit_emulator(simulation, members, emulator_config)
+    report("testing", 0, 1)
+    sources = test_sources(simulation.neuron, num_test)
+    data = simulation.members(sources, members.seed + 1, "test data")
+    tests = evaluate_sources(whole, calibration, learnable(data), sources)
+    library = make_library(
+        learned.g,
+        features_of_all(learned.spike_times),
+        rarity(learned),
+        LIBRARY_SIZE,
+        members.seed,
+    )
+    about = {
+        "date": datetime.date.today().isoformat(),
+        "data": _describe(simulation.neuron, members),
+        **about,
+        "density_log_prob": log_prob,
+        "tests": tests,
+    }
+    save_checkpoint(
+        out,
+        simulation.neuron.name,
+        encoder,
+        calibration,
+        density,
+        density_config,
+        emulator,
+        emulator_config,
+        library,
+        about,
+        base=base,
+        neuron_file=neuron_file,
+    )
+    return tests
+
+
+def calibrate_encoder(
+    simulation: Simulation, encoder: Encoder, members: Members, num_test: int
+) -> Calibration:
+    """Calibrates posteriors on members kept apart, and on new ones for each prior."""
+    learned, known = members.learned, members.known
+    apart = np.arange(len(learned)) % HELD_OUT == 0
+    start = SAMPLERS.index(members.sources[0].sampler)
+    flawed = _flawed(
+        known.spike_times[apart & (learned.sampler == start)], members.seed
+    )
+    held_out = {"any": _held_out(known[apart & (learned.sigma == 0)])}
+    sources = [x for x in test_sources(simulation.neuron, num_test) if x.sigma == 0]
+    data = simulation.members(tuple(sources), members.seed + 2, "calibration data")
+    fresh = batch_of(learnable(data))
+    for index, prior in enumerate(PRIORS):
+        if (own := fresh.priors == index).any():
+            held_out[prior] = _held_out(fresh[own])
+    return calibrate(encoder, held_out, trains_of(flawed))
+
+
+def fit_density(
+    simulation: Simulation, encoder: Encoder, members: Members, config: DensityConfig
+) -> tuple[Density, float]:
+    """A density of conductances, given what the encoder reads from trains.
+
+    With it comes its mean log probability of members that it was not fitted to.
+    """
+    neuron, learned, known = simulation.neuron, members.learned, members.known
+    first, second = neuron.index(*neuron.required_recipe.solved_pair)
+    quiet = np.flatnonzero(learned.sigma == 0)
+    times = _flawed(known.spike_times[quiet], members.seed)
+    # Summaries are the same under any prior.
+    any_prior = jnp.asarray(PRIORS.index("any"), jnp.int32)
+    latent = in_batches(
+        lambda rows: read(encoder, jnp.asarray(rows), any_prior).latent,
+        times,
+        size=READ_AT_ONCE,
+    )
+    features, labels, slow = (
+        np.asarray(x)[quiet] for x in (known.features, known.labels, known.slow)
+    )
+    context = contexts(latent, features, labels, slow)
+    # Half as they were drawn, half the rare activities.
+    weights = rarity(learned)[quiet]
+    weights = 0.5 / len(quiet) + 0.5 * weights / weights.sum()
+    return train_density(
+        jr.fold_in(jr.key(members.seed), 2),
+        learned.g[quiet],
+        context,
+        weights,
+        neuron.bounds.astype(np.float32),
+        (first, second),
+        config,
+        on_progress=_with_loss(simulation.report, "learning conductances"),
+    )
+
+
+def fit_emulator(
+    simulation: Simulation, members: Members, config: EmulatorConfig
+) -> Emulator:
+    """An emulator of the activity of all members without noise, silent ones too."""
+    quiet = members.everyone[members.everyone.sigma == 0]
+    features = features_of_all(quiet.spike_times)
+    # A quarter as they were drawn, one uniform, and half the rare activities.
+    uniform = np.isin(quiet.sampler, [SAMPLERS.index(x) for x in ("box", "gamma")])
+    weights = np.stack([np.ones(len(quiet)), uniform, rarity(quiet)])
+    weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1)
+    return train_emulator(
+        jr.fold_in(jr.key(members.seed), 3),
+        quiet.g,
+        np.asarray(features.label),
+        log_features(features),
+        np.array([0.25, 0.25, 0.5]) @ weights,
+        simulation.neuron.bounds.astype(np.float32),
+        config,
+        on_progress=_with_loss(simulation.report, "learning to emulate"),
+    )
+
+
+def _describe(neuron: Neuron, members: Members) -> dict[str, Any]:
+    """How members came about, for the header of a checkpoint."""
+    recipe, learned = neuron.required_recipe, members.learned
+    counts = np.bincount(np.asarray(features_of_all(learned.spike_times).label))
+    return {
+        "num_members": len(learned),
+        "by_label": dict(zip(LABELS, counts.tolist(), strict=False)),
+        "left_out": learned.num_left_out,
+        "sources": [dataclasses.asdict(x) for x in members.sources],
+        "seed": members.seed,
+        "duration_ms": recipe.duration,
+        "discard_ms": recipe.discard,
+        "dt_ms": recipe.dt,
+        "current_uA_per_cm2": recipe.current,
+        "V_ref_mV": float(neuron.V_ref),
+        "normaliser": neuron.normaliser,
+    }
 
 
 def _held_out(known: Batch) -> HeldOut:
@@ -409,30 +472,18 @@ def _held_out(known: Batch) -> HeldOut:
     return HeldOut(trains_of(times), slow, labels)
 
 
-def trains_of(spike_times: np.ndarray) -> list[np.ndarray]:
-    """Rows without their padding."""
-    return [row[np.isfinite(row)] for row in spike_times]
-
-
 def _flawed(spike_times, seed):
     """Stretches as they might be recorded, none of them an anomaly."""
     ordinary = TrainingConfig(anomalies=0.0)
     length = EncoderConfig().max_spikes
     pieces = []
-    for number, rows in enumerate(_in_batches(spike_times)):
+    for number, (rows, own) in enumerate(batches(spike_times, READ_AT_ONCE)):
         key = jr.fold_in(jr.key(seed), number)
-        pieces.append(np.asarray(_augmented(key, jnp.asarray(rows), ordinary, length)))
-    return np.concatenate(pieces)[: len(spike_times)]
+        flawed = _augmented(key, jnp.asarray(rows), ordinary, length)
+        pieces.append(np.asarray(flawed)[:own])
+    return np.concatenate(pieces)
 
 
 @eqx.filter_jit
 def _augmented(key, rows, training, length):
     return augment(key, rows, training, length, jnp.asarray(0.5, rows.dtype))[0]
-
-
-def _in_batches(rows):
-    """Batches of one size; the last row of all fills up the last batch."""
-    for start in range(0, len(rows), READ_AT_ONCE):
-        piece = rows[start : start + READ_AT_ONCE]
-        missing = READ_AT_ONCE - len(piece)
-        yield np.pad(piece, ((0, missing), (0, 0)), mode="edge")

@@ -27,7 +27,7 @@ from dicjax._core import (
 from dicjax.inference.adapter import learned, merge
 from dicjax.inference.augmentation import augment
 from dicjax.inference.config import EncoderConfig, TrainingConfig
-from dicjax.inference.dataset import Dataset, features_of_all, priors_of
+from dicjax.inference.dataset import Dataset, priors_of
 from dicjax.inference.encoder import (
     Encoder,
     make_scales,
@@ -36,7 +36,10 @@ from dicjax.inference.encoder import (
     to_logits,
 )
 from dicjax.inference.library import log_features
-from dicjax.spikes import LABELS
+from dicjax.spikes import (
+    features_of_all,
+    LABELS,
+)
 
 
 MIN_SPIKES = 10  # of a train that is learned from

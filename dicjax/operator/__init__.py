@@ -41,8 +41,8 @@ from dicjax.operator.tables import (
     read_features as read_features,
 )
 from dicjax.operator.train import (
+    CharacterisedMembers as CharacterisedMembers,
     CHUNK as CHUNK,
     fit_operator as fit_operator,
-    Library as Library,
     tune_to_feature as tune_to_feature,
 )

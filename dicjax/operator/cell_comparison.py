@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Key
 
+from dicjax._core import in_batches
 from dicjax.operator.characteristics import COUNTS, from_coordinates, to_coordinates
 from dicjax.operator.ensemble import draw_ensemble
 from dicjax.operator.model import Operator
@@ -304,16 +305,8 @@ def _answered(operator, features, density, duration):
     ts = EVERY * np.arange(round((BEFORE + duration + AFTER) / EVERY)) - BEFORE
     on = (ts >= -1e-6) & (ts < duration - 1e-6)
     current = (density[:, None] * on).astype(np.float32)
-    # All parts of one size, so that one program does for all.
-    padded = -(-len(features) // NEURONS) * NEURONS
-    filled = np.resize(features, (padded, features.shape[1]))
-    parts = [
-        np.asarray(
-            respond(operator, current, filled[i : i + NEURONS, None], every=EVERY).V
-        )
-        for i in range(0, padded, NEURONS)
-    ]
-    return np.concatenate(parts)[: len(features)]
+    answer = lambda some: respond(operator, current, some[:, None], every=EVERY).V
+    return in_batches(answer, features, size=NEURONS)
 
 
 def _response(V, every, start, duration) -> Any:

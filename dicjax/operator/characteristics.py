@@ -114,14 +114,14 @@ def characterise(
     """
     g = np.asarray(g, np.float32)
     work = _Rounds(family, g, on_progress)
-    rest, is_silent = _rest(work, g)
-    small = _deflected(work, g, np.full(len(g), -0.1, np.float32))
+    rest, is_silent = _rest(work)
+    small = _deflected(work, np.full(len(g), -0.1, np.float32))
     first = np.minimum(small.steady - rest, -1e-3) / -0.1
-    small = _deflected(work, g, SMALL / first)
+    small = _deflected(work, SMALL / first)
     resistance = (small.steady - rest) / (SMALL / first)
-    large, rebound = _released(work, g, LARGE / resistance, rest)
-    currents = _currents_of_counts(work, g)
-    spikes = _at_middle(work, g, currents[1])
+    large, rebound = _released(work, LARGE / resistance, rest)
+    currents = _currents_of_counts(work)
+    spikes = _at_middle(work, currents[1])
     threshold = currents[0]
     rise = np.maximum(np.diff(currents, axis=0), 1e-6 * currents[1:])
     slope = np.diff(COUNTS)[:, None] / rise
@@ -211,23 +211,23 @@ class _Rounds:
     """Simulates steps of a family's cells, and reports every round."""
 
     def __init__(self, family, g, on_progress):
-        self.family, self.on_progress = family, on_progress
+        self.family, self.g, self.on_progress = family, g, on_progress
         self.V0 = resting_potentials(family, g)
         self.Ca0 = resting_calcium(family, self.V0, g)
         self.done, self.total = 0, NUM_HALVINGS + 5
 
-    def step(self, g, amplitude, duration, save_every=None, first=0) -> Run:
+    def step(self, amplitude, duration, save_every=None, cells=slice(None)) -> Run:
         stimulus = Step(amplitude, BEFORE, BEFORE + STEP)
         if self.family.hold:
             stimulus = stimulus + Step(self.family.hold)
         return simulate(
             self.family.neuron,
-            g,
+            self.g[cells],
             duration,
             dt=DT,
             stimulus=stimulus,
-            V0=np.resize(self.V0[first:], len(g)),
-            Ca0=np.resize(self.Ca0[first:], len(g)),
+            V0=self.V0[cells],
+            Ca0=self.Ca0[cells],
             save="spikes" if save_every is None else "traces",
             save_every=save_every or 1.0,
             max_spikes=64,
@@ -239,20 +239,20 @@ class _Rounds:
             self.on_progress(self.done, self.total)
 
 
-def _rest(work, g):
-    run = work.step(g, np.zeros(len(g), np.float32), BEFORE + STEP, 1.0)
+def _rest(work):
+    run = work.step(np.zeros(len(work.g), np.float32), BEFORE + STEP, 1.0)
     work.tell()
     return run.V[:, -100:].mean(axis=1), run.num_spikes == 0
 
 
-def _deflected(work, g, amplitude) -> StepResponse:
-    run = work.step(g, amplitude, BEFORE + STEP, 1.0)
+def _deflected(work, amplitude) -> StepResponse:
+    run = work.step(amplitude, BEFORE + STEP, 1.0)
     work.tell()
     return _response(run.V, 1.0)
 
 
-def _released(work, g, amplitude, rest):
-    run = work.step(g, amplitude, BEFORE + STEP + AFTER, 1.0)
+def _released(work, amplitude, rest):
+    run = work.step(amplitude, BEFORE + STEP + AFTER, 1.0)
     work.tell()
     after = run.V[:, round(BEFORE + STEP) :].max(axis=1)
     return _response(run.V, 1.0), np.clip(after - rest, 0, HIGHEST_REBOUND)
@@ -263,15 +263,16 @@ def _response(V, every) -> StepResponse:
     return jax.tree.map(np.asarray, response)
 
 
-def _currents_of_counts(work, g):
+def _currents_of_counts(work):
     """The current (µA/cm²) of every count, by halving intervals of its logarithm."""
     num = len(COUNTS)
-    everyone = np.tile(g, (num, 1))
-    wanted = np.repeat(COUNTS, len(g))
+    everyone = np.tile(np.arange(len(work.g)), num)
+    wanted = np.repeat(COUNTS, len(work.g))
     low, high = (np.full(len(wanted), np.log(x)) for x in CURRENTS)
     for _ in range(NUM_HALVINGS):
         middle = (low + high) / 2
-        run = work.step(everyone, np.exp(middle).astype(np.float32), LATE_END)
+        amplitude = np.exp(middle).astype(np.float32)
+        run = work.step(amplitude, LATE_END, cells=everyone)
         work.tell()
         times = run.spike_times
         count = np.sum((times >= BEFORE) & (times < BEFORE + STEP), axis=1)
@@ -280,13 +281,12 @@ def _currents_of_counts(work, g):
     return np.exp((low + high) / 2).reshape(num, -1)
 
 
-def _at_middle(work, g, amplitude) -> StepResponse:
+def _at_middle(work, amplitude) -> StepResponse:
     parts = []
-    for first in range(0, len(g), TRACES):
+    amplitude = amplitude.astype(np.float32)
+    for first in range(0, len(amplitude), TRACES):
         some = slice(first, first + TRACES)
-        run = work.step(
-            g[some], amplitude[some].astype(np.float32), BEFORE + STEP, EVERY, first
-        )
+        run = work.step(amplitude[some], BEFORE + STEP, EVERY, some)
         parts.append(_response(run.V, EVERY))
     work.tell()
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)

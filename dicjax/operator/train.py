@@ -1,7 +1,6 @@
 """From a family to a trained and tested operator: what the command line calls."""
 
 import dataclasses
-import os
 import pathlib
 import time
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from collections.abc import Callable
 import jax.random as jr
 import numpy as np
 
-from dicjax._core import from_first, Swept
+from dicjax._core import from_first, replacing, Swept
 from dicjax.operator.characteristics import (
     characterise,
     Characteristics,
@@ -33,7 +32,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Library:
+class CharacterisedMembers:
     """Members of a family with their features; those apart are for tests alone."""
 
     g: np.ndarray
@@ -42,28 +41,28 @@ class Library:
     def __len__(self) -> int:
         return len(self.g)
 
-    def __getitem__(self, rows) -> "Library":
-        return Library(self.g[rows], self.measured.of(rows))
+    def __getitem__(self, rows) -> "CharacterisedMembers":
+        return CharacterisedMembers(self.g[rows], self.measured.of(rows))
 
     @property
-    def seen(self) -> "Library":
+    def seen(self) -> "CharacterisedMembers":
         """Those that are learned from."""
         return self[np.arange(len(self)) % APART != 0]
 
     @property
-    def unseen(self) -> "Library":
+    def unseen(self) -> "CharacterisedMembers":
         """Those that are not."""
         return self[np.arange(len(self)) % APART == 0]
 
 
-def make_library(
+def characterise_members(
     family: Family,
     num: int,
     seed: int,
     *,
     folder: pathlib.Path | None = None,
     on_progress: Progress | None = None,
-) -> Library:
+) -> CharacterisedMembers:
     """Draws and characterises members, and keeps those that are complete.
 
     With `folder`, parts are kept there, and what is there is not simulated again.
@@ -80,7 +79,7 @@ def make_library(
         g = family.sample(jr.fold_in(jr.key(seed), i), size)
         parts.append(_chunk(family, g, seed, i, folder, tell))
     measured = [part.measured for part in parts]
-    library = Library(
+    cells = CharacterisedMembers(
         np.concatenate([part.g for part in parts]),
         Characteristics(
             np.concatenate([one.values for one in measured]),
@@ -88,10 +87,10 @@ def make_library(
             measured[0].names,
         ),
     )
-    return library[library.measured.is_complete]
+    return cells[cells.measured.is_complete]
 
 
-def _chunk(family, g, seed, i, folder, tell) -> Library:
+def _chunk(family, g, seed, i, folder, tell) -> CharacterisedMembers:
     name = f"{family.name}-{seed}-{i:04}-{len(g)}.npz"
     path = None if folder is None else folder / name
     if path is not None and path.exists():
@@ -100,20 +99,19 @@ def _chunk(family, g, seed, i, folder, tell) -> Library:
                 measured = Characteristics(
                     file["values"], file["is_complete"], tuple(file["names"].tolist())
                 )
-                return Library(g, measured)
+                return CharacterisedMembers(g, measured)
     measured = characterise(family, g, on_progress=tell)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial.npz")
-        np.savez(
-            partial,
-            g=g,
-            values=measured.values,
-            is_complete=measured.is_complete,
-            names=measured.names,
-        )
-        os.replace(partial, path)
-    return Library(g, measured)
+        with replacing(path) as partial, partial.open("wb") as file:
+            np.savez(
+                file,
+                g=g,
+                values=measured.values,
+                is_complete=measured.is_complete,
+                names=measured.names,
+            )
+    return CharacterisedMembers(g, measured)
 
 
 def fit_operator(
@@ -123,7 +121,7 @@ def fit_operator(
     config: OperatorConfig | None = None,
     training: OperatorTraining | None = None,
     data: pathlib.Path | None = None,
-    characterised: Swept[Library] | None = None,
+    characterised: Swept[CharacterisedMembers] | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, Scores]:
     """Trains an operator of a family, tests it and writes its checkpoint.
@@ -151,18 +149,20 @@ def fit_operator(
     placement_of(training)  # before long simulations
     if characterised is None:
         num, seed = training.members, training.library_seed
-        make = lambda: make_library(family, num, seed, folder=data, on_progress=tell)
+        make = lambda: characterise_members(
+            family, num, seed, folder=data, on_progress=tell
+        )
     else:
         num, seed, make = characterised.num, characterised.seed, characterised.read
         training = dataclasses.replace(training, members=num, library_seed=seed)
-    library = from_first(make)
+    cells = from_first(make)
     began = time.monotonic()
-    operator = fit_to(family, library, config, training, data=data, on_progress=tell)
+    operator = fit_to(family, cells, config, training, data=data, on_progress=tell)
     seconds = time.monotonic() - began
 
     def finish():
         tell("testing", 0, 2)
-        scores = test_operator(operator, family, library, training.seed)
+        scores = test_operator(operator, family, cells, training.seed)
         about = {
             "training": dataclasses.asdict(training),
             "seconds": round(seconds),
@@ -176,16 +176,16 @@ def fit_operator(
 
 def fit_to(
     family: Family,
-    library: Library,
+    cells: CharacterisedMembers,
     config: OperatorConfig,
     training: OperatorTraining,
     *,
     data: pathlib.Path | None = None,
     on_progress: Progress,
 ) -> Operator:
-    """An operator trained on the members of a library that are seen."""
+    """An operator trained on those members that are seen."""
     key = jr.key(training.seed)
-    seen = library.seen
+    seen = cells.seen
     members = members_of(seen.g, seen.measured)
     names = seen.measured.names
     x = np.asarray(to_coordinates(seen.measured.values, names))
@@ -210,11 +210,11 @@ def fit_to(
 
 
 def test_operator(
-    operator: Operator, family: Family, library: Library, seed: int
+    operator: Operator, family: Family, cells: CharacterisedMembers, seed: int
 ) -> dict[str, Scores]:
     """Scores on seen members under new currents, and on unseen ones."""
     scores = {}
-    for name, members in (("seen", library.seen), ("unseen", library.unseen)):
+    for name, members in (("seen", cells.seen), ("unseen", cells.unseen)):
         some = members[:TESTED]
         trial = make_trial(seed, family, some.g, some.measured)
         scores[name] = score(predict_trial(operator, trial), trial.V)
@@ -255,11 +255,11 @@ def tune_to_feature(
     """
     operator, config = load_operator(name), operator_config(name)
     family = find_family(operator.family)
-    library = make_library(
+    cells = characterise_members(
         family, num_members, seed, folder=data, on_progress=on_progress
     )
     members, apart = (
-        members_of(part.g, part.measured) for part in (library.seen, library.unseen)
+        members_of(part.g, part.measured) for part in (cells.seen, cells.unseen)
     )
 
     def tell(done, total, loss):
@@ -271,7 +271,7 @@ def tune_to_feature(
         float(np.nanmedian(np.abs(feature_errors(o, apart, feature))))
         for o in (operator, tuned)
     )
-    scores = test_operator(tuned, family, library, seed)
+    scores = test_operator(tuned, family, cells, seed)
     about = {
         "tuned": {"feature": feature, "num_steps": num_steps, "seed": seed},
         "scores": {name: dataclasses.asdict(s) for name, s in scores.items()},

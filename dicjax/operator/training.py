@@ -27,6 +27,7 @@ from dicjax._core import (
     Placement,
     placement,
     put,
+    replacing,
 )
 from dicjax.neurons import Neuron, State
 from dicjax.operator.characteristics import Characteristics, to_coordinates
@@ -342,13 +343,11 @@ def _save(folder, training, done, run) -> None:
     if not is_first():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / "state.partial"
-    with open(partial, "wb") as file:
+    with replacing(folder / "state.eqx") as partial, partial.open("wb") as file:
         about = {"training": _about(training), "shapes": _shapes(run), "done": done}
         header = json.dumps(about)
         file.write(header.encode() + b"\n")
         eqx.tree_serialise_leaves(file, run)
-    partial.replace(folder / "state.eqx")
 
 
 def _restored(folder, training, run):

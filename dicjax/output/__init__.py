@@ -39,7 +39,6 @@ from dicjax.output.population_files import (
     FORMAT as FORMAT,
     read_manifest as read_manifest,
     read_models as read_models,
-    replacing as replacing,
     VERSION as VERSION,
     write_folder as write_folder,
     write_population as write_population,

@@ -1,15 +1,10 @@
 """A population on disk: tables, spike times and what they mean, in one folder."""
 
-import contextlib
 import datetime
-import importlib.metadata
 import json
-import os
 import pathlib
 import platform
-import shutil
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +12,7 @@ import pyarrow as pa
 from jaxtyping import Float
 from pyarrow import csv, parquet
 
+from dicjax._core import replacing, replacing_folder, versions
 from dicjax.dics import (
     Column,
     conductance_columns,
@@ -36,7 +32,6 @@ from dicjax.spikes import spike_features
 FORMAT = "dicjax-population"
 VERSION = 1
 MANIFEST = "manifest.json"
-PACKAGES = ("jax", "equinox", "numpy")
 
 
 def write_population(result: Generated, folder: pathlib.Path) -> None:
@@ -169,37 +164,9 @@ def write_folder(
     - `ValueError`: if `folder` may not be written.
     """
     path = check_folder(folder, overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mark = uuid.uuid4().hex[:8]
-    partial = path.with_name(f".{path.name}.{mark}.partial")
-    old = path.with_name(f".{path.name}.{mark}.old")
-    partial.mkdir()
-    try:
+    with replacing_folder(path) as partial:
         write(partial)
         check_folder(folder, overwrite)  # writing took time
-        if path.exists():
-            path.rename(old)
-        try:
-            partial.rename(path)
-        except OSError:
-            if old.exists():
-                old.rename(path)
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a file that takes the place of `path` once all is written."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def manifest(result: Generated) -> dict[str, Any]:
@@ -254,14 +221,12 @@ def file_name(source: str) -> str:
 
 
 def _about(model: str) -> dict[str, Any]:
+    made_with = versions()
     return {
         "format": FORMAT,
         "version": VERSION,
-        "dicjax": _version("dicjax"),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: _version(name) for name in PACKAGES},
-        },
+        "dicjax": made_with["dicjax"],
+        "versions": {"python": platform.python_version(), **made_with},
         "model": model,
         "units": {"time": "ms", "potential": "mV", "conductance": "mS/cm2"},
     }
@@ -425,13 +390,6 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
 
 def _is_ours(folder: pathlib.Path) -> bool:
     return read_manifest(folder).get("format") == FORMAT
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None  # run from a checkout
 
 
 def _as_json(x: Any) -> Any:

@@ -5,7 +5,6 @@ and sent like a document.
 """
 
 import base64
-import importlib.metadata
 import importlib.resources
 import io
 import json
@@ -20,11 +19,11 @@ from jaxtyping import Float, Int
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from dicjax._core import listed
+from dicjax._core import listed, replacing, versions
 from dicjax.generation import FAILURES, Generated, grouped
 from dicjax.output import plots
 from dicjax.output.plots import style
-from dicjax.output.population_files import file_name, replacing
+from dicjax.output.population_files import file_name
 from dicjax.populations import HIGHER, MORE, PERTURBATIONS, TWO_SIDED, wilson
 from dicjax.simulation import applied, simulate
 from dicjax.spikes import BURSTING, FEATURES, Features, LABELS, pattern_of, Target
@@ -265,9 +264,7 @@ def _facts(result: Generated) -> dict[str, dict[str, str]]:
         normaliser = f"g_{normaliser}"
     settings = dict(result.settings)
     settings.pop("warnings", None)
-    versions = {"python": platform.python_version(), **settings.pop("versions", {})}
-    for name in ("jax", "equinox", "numpy", "matplotlib"):
-        versions.setdefault(name, importlib.metadata.version(name))
+    made_with = versions("matplotlib") | settings.pop("versions", {})
     return {
         "Model": {
             "name": neuron.name,
@@ -289,7 +286,7 @@ def _facts(result: Generated) -> dict[str, dict[str, str]]:
             "tolerance": f"{result.tolerance:g}",
             **{name.replace("_", " "): _said(x) for name, x in settings.items()},
         },
-        "Versions": {name: str(version) for name, version in versions.items()},
+        "Versions": {"python": platform.python_version(), **made_with},
     }
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from dicjax._core import Advice, Remedy
+from dicjax._core import Advice, compiled_size, Remedy
 from dicjax.spikes import (
     BURSTING,
     MIN_GAP_RATIO,
@@ -147,8 +147,7 @@ def _burst_intervals(times: Times) -> Intervals:
     ordered = np.sort(isi)
     if (ordered[1:] < MIN_GAP_RATIO * ordered[:-1]).all():
         return np.zeros(0)  # without the work of telling how it bursts
-    width = 1 << max(7, math.ceil(math.log2(times.size)))  # few, each compiled once
-    features = spike_features(pad_trains([times], width))
+    features = spike_features(pad_trains([times], compiled_size(times.size, 128)))
     if int(features.label[0]) != BURSTING:
         return np.zeros(0)
     between = math.sqrt(float(features.intra_burst_isi[0] * features.period[0]))

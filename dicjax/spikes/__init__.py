@@ -11,6 +11,7 @@ from dicjax.spikes.detection import (
 from dicjax.spikes.features import (
     Features as Features,
     features_of as features_of,
+    features_of_all as features_of_all,
     spike_features as spike_features,
 )
 from dicjax.spikes.patterns import (

@@ -23,7 +23,6 @@ from dicjax.inference import (
     begin_source,
     Dataset,
     default_sources,
-    features_of_all,
     find_neuron,
     from_table,
     SHARD_SIZE,
@@ -31,6 +30,7 @@ from dicjax.inference import (
 )
 from dicjax.operator import characterise, CHUNK, find_family
 from dicjax.populations import certify, refine
+from dicjax.spikes import features_of_all
 from dicjax.sweeps.config import (
     Config,
     DatasetJob,

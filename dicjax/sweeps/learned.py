@@ -8,12 +8,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dicjax._core import Swept
+from dicjax._core import Row, Swept
 from dicjax.inference import Dataset, default_sources, from_table, joined, neuron_hash
 from dicjax.neurons import Neuron
-from dicjax.operator import Characteristics, DICS, Family, FEATURES, Library
+from dicjax.operator import (
+    CharacterisedMembers,
+    Characteristics,
+    DICS,
+    Family,
+    FEATURES,
+)
 from dicjax.sweeps.config import DatasetJob, OperatorJob
-from dicjax.sweeps.parts import Row
 from dicjax.sweeps.plan import Plan, read_plan
 
 
@@ -44,7 +49,9 @@ def swept_dataset(folder: pathlib.Path | str, neuron: Neuron) -> Swept[Dataset]:
     return Swept(plan.config.num, plan.config.seed, read)
 
 
-def swept_library(folder: pathlib.Path | str, family: Family) -> Swept[Library]:
+def swept_library(
+    folder: pathlib.Path | str, family: Family
+) -> Swept[CharacterisedMembers]:
     """What a sweep of `job = "operator"` has characterised.
 
     **Arguments:**
@@ -73,14 +80,14 @@ def _dataset(folder: pathlib.Path, channels: tuple[str, ...]) -> Dataset:
     return joined(parts)
 
 
-def _library(folder: pathlib.Path, channels: tuple[str, ...]) -> Library:
+def _library(folder: pathlib.Path, channels: tuple[str, ...]) -> CharacterisedMembers:
     table = pa.concat_tables([table for table, _ in _parts(read_plan(folder))])
     known = [feature.name for feature in (*FEATURES, *DICS)]
     names = tuple(name for name in known if name in table.column_names)
     columns = lambda some: np.stack([table[name].to_numpy() for name in some], axis=1)
     measured = Characteristics(columns(names), table["is_complete"].to_numpy(), names)
-    library = Library(columns([f"g_{name}" for name in channels]), measured)
-    return library[measured.is_complete]
+    cells = CharacterisedMembers(columns([f"g_{name}" for name in channels]), measured)
+    return cells[measured.is_complete]
 
 
 def _check(plan: Plan, neuron: Neuron) -> None:

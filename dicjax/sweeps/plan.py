@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
-import importlib.metadata
 import json
 import pathlib
 from typing import Any
@@ -11,21 +9,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dicjax._core import shipped
+from dicjax._core import digest, replacing, sha256, shipped, Store, versions
 from dicjax.generation import AUTO
 from dicjax.inference import find_neuron, neuron_hash
 from dicjax.operator import find_family
-from dicjax.output import replacing
 from dicjax.sweeps.config import Config, GenerateJob, OperatorJob, parse_config
 from dicjax.sweeps.inputs import read_inputs
 from dicjax.sweeps.kinds import begin
-from dicjax.sweeps.parts import sha256, Store
 from dicjax.sweeps.unit import Job
 
 
 PLAN = "sweep.json"
 FORMAT, VERSION = "dicjax-sweep", 1
-PACKAGES = ("dicjax", "jax", "jaxlib", "equinox", "numpy", "pyarrow")
 INPUTS = ("members", "targets")
 PATHS = ("recordings", "recording", "table")  # whose content counts, not their place
 
@@ -133,9 +128,9 @@ def make_plan(
 def read_plan(folder: pathlib.Path) -> Plan:
     """The plan in the folder of a sweep, or a `ValueError` if there is none."""
     about = _read(folder / PLAN)
-    for name, digest in about["inputs"].items():
+    for name, expected in about["inputs"].items():
         path = folder / f"{name}.parquet"
-        if not path.exists() or sha256(path)[:16] != digest:
+        if not path.exists() or sha256(path)[:16] != expected:
             raise ValueError(
                 f"{path} is damaged or another's: remove {folder / PLAN} and run the "
                 "sweep again, which makes it anew."
@@ -156,11 +151,8 @@ def _about(config: Config, inputs: dict[str, bytes]) -> dict[str, Any]:
         "version": VERSION,
         "config": config.model_dump(mode="json"),
         "models": _models(config),
-        "inputs": {
-            name: hashlib.sha256(content).hexdigest()[:16]
-            for name, content in inputs.items()
-        },
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "inputs": {name: digest(content, 16) for name, content in inputs.items()},
+        "versions": versions(),
     }
 
 
@@ -185,7 +177,7 @@ def _models(config: Config) -> dict[str, str]:
 def _identity(about: dict[str, Any]) -> str:
     what = {name: about[name] for name in ("models", "inputs", "versions")}
     what["config"] = _without_paths(about["config"])
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+    return digest(json.dumps(what, sort_keys=True).encode(), 16)
 
 
 def _without_paths(config: Any) -> Any:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import pyarrow.dataset as pd
 
+from dicjax._core import Row
 from dicjax.sweeps.config import Config
 from dicjax.sweeps.executors import Executor, Here
-from dicjax.sweeps.parts import Row
 from dicjax.sweeps.plan import make_plan, Plan, read_plan
 
 

@@ -11,6 +11,7 @@ import jax.random as jr
 import numpy as np
 import pyarrow as pa
 
+from dicjax._core import compiled_size
 from dicjax.dics import (
     Column,
     conductance_columns,
@@ -24,13 +25,13 @@ from dicjax.dics import (
 )
 from dicjax.inference import (
     draw_by_recipe,
-    features_of_all,
     find_neuron,
     measured,
     stimulus_of,
 )
 from dicjax.neurons import Neuron
 from dicjax.simulation import Run, simulate
+from dicjax.spikes import features_of_all
 from dicjax.sweeps.batches import Batches, num_worthwhile
 from dicjax.sweeps.config import Drawn, SimulateJob
 from dicjax.sweeps.unit import Finish, Inputs, Stretch, Told
@@ -183,7 +184,7 @@ def _rows(runs: Sequence[Run], first: int, end: int) -> list[Run]:
 
 def _room(time: float) -> int:
     """Spikes that a member can fire in this time (ms) before it counts as too many."""
-    return 1 << max(6, math.ceil(math.log2(MOST_HZ * time / 1000)))
+    return compiled_size(math.ceil(MOST_HZ * time / 1000), 64)
 
 
 def dics_of(neuron: Neuron, g: np.ndarray) -> dict[str, Column]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from dicjax.sweeps.parts import Row
+from dicjax._core import Row
 from dicjax.sweeps.plan import PLAN, Plan, read_plan
 from dicjax.sweeps.unit import Finish, Job, Told
 

@@ -1,6 +1,5 @@
 """What the recording and the members do: spikes, intervals, potentials, features."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +7,7 @@ from jaxtyping import ArrayLike, Bool, Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from dicjax._core import compiled_size
 from dicjax.output.plots.style import (
     color_key,
     GRID,
@@ -234,8 +234,7 @@ def plot_features(
 
 def rhythm(train: SpikeTrain) -> tuple[float, float]:
     """The time (ms) of eight bursts or 25 ISIs, and the ISI (ms) that parts bursts."""
-    # A few widths only, so that trains of other lengths compile nothing new.
-    width = 1 << max(7, math.ceil(math.log2(max(train.num_spikes, 1))))
+    width = compiled_size(train.num_spikes, 128)
     features = spike_features(pad_trains([train], width))
     if int(features.label[0]) != BURSTING:
         return 25 * float(features.mean_isi[0]), np.inf

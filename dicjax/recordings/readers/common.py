@@ -1,7 +1,6 @@
 """What readers of all formats share: raw trains, limits and refusals."""
 
 import contextlib
-import hashlib
 import pathlib
 import warnings
 from collections.abc import Iterator, Sequence
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from dicjax._core import sha256
 from dicjax.recordings.readers.units import is_intervals, is_time, stated_unit
 
 
@@ -37,7 +37,7 @@ def checksum(path: pathlib.Path) -> str:
     """The SHA-256 of a recording: of a file, or of the spikes in a Kilosort folder."""
     # In such a folder, beside all that was recorded, these are the spikes.
     files = sorted(path.glob("spike_*.npy")) if path.is_dir() else [path]
-    return hashlib.sha256(b"".join(x.read_bytes() for x in files)).hexdigest()
+    return sha256(*files)
 
 
 class TooLarge(ValueError):

@@ -10,10 +10,10 @@ import numpy as np
 import tyro
 
 import dicjax as dj
-from dicjax.inference import features_of_all, log_conductances, log_features
+from dicjax.inference import log_conductances, log_features
 from dicjax.inference.dataset import make_dataset, Source
 from dicjax.inference.emulator import guess
-from dicjax.spikes import columns_of, LABELS
+from dicjax.spikes import columns_of, features_of_all, LABELS
 from scripts.bench.encoder.held_out import load, SEED
 from scripts.bench.results import Benchmark, Measurement, row
 from scripts.bench.timing import timed

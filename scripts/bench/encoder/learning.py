@@ -9,17 +9,19 @@ import numpy as np
 import tyro
 
 import dicjax as dj
-from dicjax.inference import features_of_all, TrainingConfig
+from dicjax.inference import TrainingConfig
 from dicjax.inference.adapter import merge
 from dicjax.inference.calibration import evaluate, plain_calibration
-from dicjax.inference.dataset_store import load_dataset
-from dicjax.inference.train import adapt, trains_of
+from dicjax.inference.train import adapt
 from dicjax.inference.training import (
     batch_of,
     learnable,
     new_encoder,
     train_encoder,
 )
+from dicjax.recordings.readers.tables import trains_of
+from dicjax.spikes import features_of_all
+from dicjax.sweeps import swept_dataset
 from scripts.bench.encoder.held_out import held_out, load
 from scripts.bench.results import Benchmark, Measurement, row
 from scripts.bench.timing import clocked
@@ -36,8 +38,7 @@ class Learning(Benchmark):
     """
 
     data: tyro.conf.Positional[pathlib.Path]
-    """Folder that `python -m scripts.provenance.train_encoder da` left its members in:
-    a dataset in da/members-100*-1."""
+    """Folder of a sweep of job "dataset" that has simulated members of `da`."""
     steps: tyro.conf.Positional[int] = 3_000
     """Steps of each training."""
     members: tuple[int, ...] = (1_000, 10_000)
@@ -49,8 +50,7 @@ class Learning(Benchmark):
         """Trains both on each number of members."""
         neuron = dj.da()
         base = load("stg").encoder
-        (path,) = (self.data / "da").glob("members-100*-1")
-        known = batch_of(learnable(load_dataset(path, neuron)))
+        known = batch_of(learnable(swept_dataset(self.data, neuron).read()))
         test = held_out("da", self.tested)
         labels = np.asarray(features_of_all(test.spike_times).label)
         recipe = neuron.required_recipe

@@ -10,7 +10,6 @@ import tyro
 
 import dicjax as dj
 from dicjax.inference import (
-    features_of_all,
     posterior_of,
     read_trains,
     shipped_models,
@@ -20,7 +19,8 @@ from dicjax.inference.calibration import (
     expected_coverage,
     ranks_of_truths,
 )
-from dicjax.inference.train import trains_of
+from dicjax.recordings.readers.tables import trains_of
+from dicjax.spikes import features_of_all
 from scripts.bench.encoder.held_out import held_out, load, prior_of, SEED
 from scripts.bench.processes import reuse_compiled_programs
 from scripts.bench.results import Benchmark, Measurement, row

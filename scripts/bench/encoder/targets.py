@@ -16,15 +16,14 @@ from dicjax.generation.search import Search
 from dicjax.inference import (
     Checkpoint,
     Dataset,
-    features_of_all,
     posterior_of,
     read_trains,
 )
 from dicjax.inference.dataset import make_dataset, Source
-from dicjax.inference.train import trains_of
 from dicjax.inference.training import learnable
 from dicjax.populations import window_for
-from dicjax.spikes import features_of, Target
+from dicjax.recordings.readers.tables import trains_of
+from dicjax.spikes import features_of, features_of_all, Target
 from scripts.bench.encoder.held_out import load, SEED
 from scripts.bench.results import Benchmark, Measurement, row
 from scripts.bench.timing import clocked

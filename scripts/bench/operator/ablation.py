@@ -9,7 +9,12 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from dicjax.operator import Family, Library, OperatorConfig, OperatorTraining
+from dicjax.operator import (
+    CharacterisedMembers,
+    Family,
+    OperatorConfig,
+    OperatorTraining,
+)
 from dicjax.operator.characteristics import from_coordinates, NAMES, to_coordinates
 from dicjax.operator.curve_correction import correct_curves
 from dicjax.operator.model import untrained
@@ -68,9 +73,11 @@ class Ablation(OperatorBenchmark):
             yield from row(title, {"operator": name}, columns)
 
 
-def variants(seen: Library) -> dict[str, tuple[tuple[str, ...] | None, Library]]:
+def variants(
+    seen: CharacterisedMembers,
+) -> dict[str, tuple[tuple[str, ...] | None, CharacterisedMembers]]:
     """Features to receive, or None for conductances, and members to learn from."""
-    found: dict[str, tuple[tuple[str, ...] | None, Library]] = {
+    found: dict[str, tuple[tuple[str, ...] | None, CharacterisedMembers]] = {
         "all features": (tuple(NAMES), seen)
     }
     for group, names in GROUPS.items():
@@ -86,7 +93,7 @@ def variants(seen: Library) -> dict[str, tuple[tuple[str, ...] | None, Library]]
 
 def predict_ablated(
     family: Family,
-    seen: Library,
+    seen: CharacterisedMembers,
     trial: Trial,
     kept: tuple[str, ...] | None,
     training: OperatorTraining,

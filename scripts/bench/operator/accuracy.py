@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.stats import rankdata
 
-from dicjax.operator import Family, Library
+from dicjax.operator import CharacterisedMembers, Family
 from dicjax.operator.scores import simulate_steps, Trial
 from dicjax.operator.train import predict_trial
 from scripts.bench.operator.baselines import (
@@ -91,7 +91,7 @@ def true_parts(
 
 
 def by_distance(
-    seen: Library, answers: Mapping[str, Traces], trial: Trial
+    seen: CharacterisedMembers, answers: Mapping[str, Traces], trial: Trial
 ) -> Iterator[Measurement]:
     """Whether members far from those that are known are predicted less well.
 
@@ -121,7 +121,7 @@ def by_distance(
 
 
 def firing_curves(
-    family: Family, some: Library, operators: Operators
+    family: Family, some: CharacterisedMembers, operators: Operators
 ) -> Iterator[Measurement]:
     """Errors of F-I curves, and of the current of the first spike in a step."""
     threshold = some.measured["threshold"][:, None]

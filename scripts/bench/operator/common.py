@@ -12,9 +12,15 @@ import numpy as np
 import tyro
 from jaxtyping import Float
 
-from dicjax.operator import Family, find_family, Library, load_operator, Operator
+from dicjax.operator import (
+    CharacterisedMembers,
+    Family,
+    find_family,
+    load_operator,
+    Operator,
+)
 from dicjax.operator.scores import EVERY, make_trial, score, Scores, START, STOP, Trial
-from dicjax.operator.train import make_library, predict_trial
+from dicjax.operator.train import characterise_members, predict_trial
 from dicjax.spikes import step_response
 from scripts.bench.operator.neighbours import Neighbourhood
 from scripts.bench.processes import reuse_compiled_programs
@@ -62,13 +68,13 @@ class OperatorBenchmark(Benchmark):
     num: int = 1024
     """Traces of each test."""
 
-    def library(self) -> tuple[Family, Library]:
+    def library(self) -> tuple[Family, CharacterisedMembers]:
         """The family, and members of it with their features."""
         reuse_compiled_programs()
         # Where nothing fires there is nothing to take a median of.
         warnings.filterwarnings("ignore", message="(Mean of|All-NaN)", module="numpy")
         family = find_family(self.family)
-        library = make_library(
+        library = characterise_members(
             family, self.members, 0, folder=self.data, on_progress=_show
         )
         print(f"{len(library)} members of {self.family}, {len(library.unseen)} unseen")
@@ -79,7 +85,7 @@ class OperatorBenchmark(Benchmark):
         names = self.operators or (self.family,)
         return {x: load_operator(x, family=self.family) for x in names}
 
-    def trials(self, family: Family, library: Library) -> dict[str, Trial]:
+    def trials(self, family: Family, library: CharacterisedMembers) -> dict[str, Trial]:
         """Tests on members that operators have learned from, and on others."""
         some = {"seen": library.seen[: self.num], "unseen": library.unseen[: self.num]}
         return {k: make_trial(SEED, family, x.g, x.measured) for k, x in some.items()}

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
 
-from dicjax.operator import Family, Library
+from dicjax.operator import CharacterisedMembers, Family
 from dicjax.operator.characteristics import to_coordinates
 from dicjax.operator.scores import draw_amplitudes, simulate_steps, Trial
 
@@ -167,7 +167,7 @@ class FourierTraining:
 def train_fourier(
     seed: int,
     family: Family,
-    known: Library,
+    known: CharacterisedMembers,
     minutes: float,
     config: FourierConfig,
     on_progress: Callable[[FourierTraining], None],

@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.spatial import KDTree
 
-from dicjax.operator import characterise, FEATURES, Library, Operator, respond
+from dicjax.operator import (
+    characterise,
+    CharacterisedMembers,
+    FEATURES,
+    Operator,
+    respond,
+)
 from dicjax.operator.characteristics import (
     are_logarithms,
     COUNTS,
@@ -87,7 +93,9 @@ def errors(
     return columns
 
 
-def pairs(library: Library, tolerance: float, num: int) -> tuple[Library, Library]:
+def pairs(
+    library: CharacterisedMembers, tolerance: float, num: int
+) -> tuple[CharacterisedMembers, CharacterisedMembers]:
     """Unseen members and seen ones that are alike, most distant conductances first.
 
     An unseen member comes once, with the seen one that differs most in conductances.

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from scipy.optimize import nnls
 from scipy.spatial import KDTree
 
-from dicjax.operator import Family, Library
+from dicjax.operator import CharacterisedMembers, Family
 from dicjax.operator.characteristics import BY_NAME, to_coordinates
 from dicjax.operator.scores import simulate_steps, Trial
 
@@ -85,7 +85,7 @@ def best_number(near: Neighbourhood, log_g: Float[np.ndarray, "members _"]) -> i
     return min(errors, key=lambda num: errors[num])
 
 
-def by_neighbours(family: Family, known: Library, trial: Trial) -> dict:
+def by_neighbours(family: Family, known: CharacterisedMembers, trial: Trial) -> dict:
     """Potentials of a trial's members, from known members through the simulator."""
     near = Neighbourhood(coordinates(known.measured.values))
     log_g = np.log(known.g.astype(np.float64))

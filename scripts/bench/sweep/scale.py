@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from dicjax._core import sha256
 from dicjax.sweeps import read_config, read_sweep, standing
-from dicjax.sweeps.parts import sha256
 from dicjax.sweeps.plan import make_plan, Plan
 from dicjax.sweeps.run import LARGEST_GROUP, PER_WORKER
 from scripts.bench.processes import cores

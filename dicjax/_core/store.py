@@ -1,13 +1,12 @@
-"""Parts of a sweep on disk: each whole or absent, and known by its checksum.
+"""Tables in parts on disk: each part is whole or absent, and known by its checksum.
 
-A part counts if some line of the manifest names it with the checksum that its file has.
-The line is written before the file takes its name, so that whatever dies in between
-leaves a line without a file, and never a file that nobody can vouch for. Parts hold
-nothing that depends on who wrote them, or when.
+A part counts if a line of the manifest names it with the checksum of its file. The line
+is written before the file takes its name. If a process dies in between, there is a line
+without a file, and never a file without a line. What a part holds does not depend on
+who wrote it, or when.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import pathlib
@@ -22,21 +21,23 @@ import portalocker
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dicjax._core.files import replacing, sha256
+
 
 PARTS, MANIFEST, LOCK = "parts", "manifest", "lock"
-HASHED = 1 << 22  # bytes read at once
 
 Row = dict[str, Any]
 
 
 class Busy(ValueError):
-    """Somebody else is at work in the folder of a sweep."""
+    """Another process works in the folder."""
 
 
 class Store:
-    """The parts and the manifest in the folder of a sweep.
+    """Parts and their manifest in a folder.
 
-    - `folder`: that of the sweep; `identity`: of its plan, which parts carry too.
+    - `identity`: of the plan that parts are made by. Every part and every line of the
+        manifest names it; those of other plans do not count.
     """
 
     def __init__(self, folder: pathlib.Path, identity: str):
@@ -48,16 +49,15 @@ class Store:
         self._lines = self.manifest / f"{mark}.jsonl"
 
     def path(self, shard: int) -> pathlib.Path:
-        """Where a part stands."""
+        """The file of a part."""
         return self.parts / f"part-{shard:06}.parquet"
 
     def write(self, shard: int, table: pa.Table, about: Mapping[str, Any]) -> Row:
-        """Writes a part and its line, which also says what is `about` it."""
+        """Writes a part, and its line in the manifest with what is `about` it."""
         self.parts.mkdir(parents=True, exist_ok=True)
         metadata = {"sweep": self.identity, "shard": str(shard)}
         table = table.replace_schema_metadata(metadata)
-        partial = self.parts / f".part-{shard:06}-{uuid.uuid4().hex[:8]}.partial"
-        try:
+        with replacing(self.path(shard)) as partial:
             with partial.open("wb") as file:
                 pq.write_table(
                     table, file, compression="zstd", write_page_checksum=True
@@ -72,10 +72,7 @@ class Store:
                 **about,
             }
             self.note(row)
-            os.replace(partial, self.path(shard))
-            _sync(self.parts)
-        finally:
-            partial.unlink(missing_ok=True)
+        _sync(self.parts)
         return row
 
     def note(self, row: Mapping[str, Any]) -> None:
@@ -124,29 +121,29 @@ class Store:
         return {shard: row for shard, row in found if row is not None}
 
     def strangers(self, num_shards: int) -> list[pathlib.Path]:
-        """Parquet files that are no part of this sweep, but would be read as one."""
+        """Parquet files that are no part of these, but would be read as one."""
         own = {self.path(shard).name for shard in range(num_shards)}
         return [x for x in sorted(self.parts.glob("*.parquet")) if x.name not in own]
 
     def tidy(self) -> None:
-        """Removes what writers that died have left; nobody else may be at work."""
+        """Removes partial files of processes that died; no other may be writing."""
         for path in self.parts.glob(".part-*.partial"):
             path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def locked(self, share: tuple[int, int] | None = None) -> Iterator[None]:
-        """Keeps others from the whole sweep, or from the same share of it.
+        """Keeps other processes from all parts, or from the same share of them.
 
         **Raises:**
 
-        - [`dicjax.sweeps.parts.Busy`][]: if somebody is at work on it already.
+        - `Busy`: if another process works on them already.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             if share is None:
                 stack.enter_context(_held(self.folder / LOCK, portalocker.LOCK_EX))
             else:
-                # Shares work side by side, but not beside a run of the whole sweep.
+                # Shares work side by side, but not beside a process that has all parts.
                 stack.enter_context(_held(self.folder / LOCK, portalocker.LOCK_SH))
                 own = self.folder / f"{LOCK}-{share[0]}-of-{share[1]}"
                 stack.enter_context(_held(own, portalocker.LOCK_EX))
@@ -172,15 +169,6 @@ def _held(path: pathlib.Path, kind: portalocker.LockFlags) -> Iterator[None]:
             file.write(f"process {os.getpid()} on {socket.gethostname()} since {began}")
             file.flush()
         yield
-
-
-def sha256(path: pathlib.Path) -> str:
-    """The checksum of a file."""
-    hasher = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(HASHED):
-            hasher.update(block)
-    return hasher.hexdigest()
 
 
 def _sync(folder: pathlib.Path) -> None:

@@ -16,6 +16,7 @@ from dicjax.populations.evaluation import (
     Verdict,
     wilson,
     window_for,
+    with_rows,
 )
 from dicjax.populations.refinement import ENOUGH, refine
 from dicjax.spikes import (
@@ -187,7 +188,11 @@ def _arrived(neuron, g, ok, wanted, correct, tolerance, target) -> dict:
         )
         g = g.copy()
         g[ok] = refined.g
-        found = _put(found, ok, refined)
+        found = dataclasses.replace(
+            found,
+            features=with_rows(found.features, ok, refined.features),
+            valid=with_rows(found.valid, ok, refined.valid),
+        )
     return {
         "g": g,
         "labels": found.features.label,
@@ -201,18 +206,6 @@ def _arrived(neuron, g, ok, wanted, correct, tolerance, target) -> dict:
 
 def _enough(found: Verdict, ok) -> bool:
     return int((np.isfinite(found.score) & ok).sum()) >= ENOUGH
-
-
-def _put(found: Verdict, ok, refined) -> Verdict:
-    def put(x, new):
-        x = np.array(x)
-        x[ok] = new
-        return x
-
-    features = jax.tree.map(put, found.features, refined.features)
-    return dataclasses.replace(
-        found, features=features, valid=put(found.valid, refined.valid)
-    )
 
 
 def _in_the_middle(neuron, g, target) -> Features:

@@ -9,9 +9,9 @@ import h5py
 import numpy as np
 import pyarrow as pa
 
+from dicjax._core import replacing
 from dicjax.generation import Generated
 from dicjax.output.exporters.files import check_suffix, load
-from dicjax.output.population_files import replacing
 from dicjax.output.saved_population import field_text, stored, StoredPopulation
 
 

@@ -12,11 +12,10 @@ import jinja2
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
-from dicjax._core import check_conductances
+from dicjax._core import check_conductances, replacing
 from dicjax.neurons import Neuron
 from dicjax.output.exporters.equations import CALCIUM, Equations, identifiers, number, V
 from dicjax.output.exporters.expressions import substitute, walk
-from dicjax.output.population_files import replacing
 
 
 THRESHOLD = 10.0  # mV, which a spike crosses

@@ -5,6 +5,7 @@ from dicjax.populations.certification import (
     certify as certify,
     OTHER_START as OTHER_START,
     Perturbation as Perturbation,
+    PERTURBATIONS as PERTURBATIONS,
     START_MORE_CA as START_MORE_CA,
 )
 from dicjax.populations.correction import (

@@ -22,7 +22,7 @@ from dicjax.spikes import as_target, Features, SpikeTrain, Target
 Axis = Literal["step", "start", "conductances", "current", "noise", "temperature"]
 
 AXES: tuple[Axis, ...] = get_args(Axis)
-PERTURBING = AXES[2:]  # the axes that change the neuron itself or its input
+PERTURBATIONS = AXES[2:]  # the axes that change the neuron itself or its input
 START_HIGHER = 25.0  # mV that another start lies above the neuron's own
 START_MORE_CA = 10.0  # times the calcium of the neuron's own start
 UNITS: dict[Axis, str] = {
@@ -156,7 +156,7 @@ class Certificate(eqx.Module):
         Half the step and another start do not count, since they leave the neuron as it
         is; nan where nothing else was tried.
         """
-        perturbs = np.isin(self.axes, PERTURBING)
+        perturbs = np.isin(self.axes, PERTURBATIONS)
         if not perturbs.any():
             return np.full(len(self.valid), np.nan)
         return self.valid[:, perturbs].mean(axis=1)

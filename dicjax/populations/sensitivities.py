@@ -17,6 +17,7 @@ from dicjax.neurons import Neuron
 from dicjax.populations.evaluation import simulate_by_recipe
 from dicjax.populations.rhythm_gradient import cycles, Rhythm
 from dicjax.spikes import (
+    burst_gap,
     BURSTING,
     feature_errors,
     Features,
@@ -135,12 +136,11 @@ def _autodiff(neuron, g, times, on_progress):
 
 
 def rhythm_of(features: Features) -> Rhythm:
-    """The cycle of tonic or bursting members, as far as their spikes tell."""
+    """The cycle of tonic or bursting members, as their spikes show it."""
     bursts = np.asarray(features.label) == BURSTING
     num = np.where(bursts, np.round(np.asarray(features.spikes_per_burst)), 1)
-    between = np.sqrt(np.asarray(features.intra_burst_isi * features.period))
     return Rhythm(
         num_spikes=num.astype(np.int32),
         period=np.where(bursts, features.period, features.mean_isi),
-        onset_isi=np.where(bursts, between, 0),
+        onset_isi=np.where(bursts, burst_gap(features), 0),
     )

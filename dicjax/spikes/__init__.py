@@ -1,6 +1,7 @@
 """What a spike, a train and a firing pattern are, and when two neurons fire alike."""
 
 from dicjax.spikes.features import (
+    burst_gap as burst_gap,
     Features as Features,
     features_of as features_of,
     spike_features as spike_features,

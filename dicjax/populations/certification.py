@@ -8,11 +8,10 @@ from typing import get_args, Literal, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
-from dicjax._core import check_conductances, check_simulation
+from dicjax._core import check_simulation, conductances_of, HasConductances
 from dicjax.neurons import Neuron, Temperature
 from dicjax.populations.evaluation import judge, wilson, Window, window_for
 from dicjax.simulation import AbstractStimulus, applied, NoisyCurrent, simulate, Step
@@ -194,7 +193,7 @@ class Condition(NamedTuple):
 
 def certify(
     neuron: Neuron,
-    g: Float[ArrayLike, "cells channels"],
+    g: Float[ArrayLike, "cells channels"] | HasConductances,
     target: Target | Features | SpikeTrain | Float[np.ndarray, " spikes"],
     *,
     tolerance: float = 0.10,
@@ -214,7 +213,8 @@ def certify(
     **Arguments:**
 
     - `neuron`: the model; it must have a recipe.
-    - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`.
+    - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`, or a
+        [`dicjax.Population`][], of which members that are not "ok" are left out.
     - `target`: what members should fire like: features of one train, or the train.
     - `tolerance`: relative, of [`dicjax.is_valid`][].
     - `axes`: what changes, any of
@@ -285,10 +285,7 @@ def certify(
 def unperturbed(neuron: Neuron, g, target, tolerance: float) -> Condition:
     """The condition in which nothing is changed, of checked arguments."""
     recipe = neuron.required_recipe
-    g = np.asarray(g)
-    if not np.issubdtype(g.dtype, np.floating):
-        g = g.astype(jnp.zeros(()).dtype)
-    check_conductances(neuron, g)
+    g = conductances_of(neuron, g)
     if isinstance(target, Features) and np.ndim(target.label):
         raise ValueError(
             "`target` must hold the features of one train, got those of shape "

@@ -21,7 +21,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from scipy.spatial import KDTree
 
-from dicjax._core import check_conductances, in_batches, padded, solve, widened
+from dicjax._core import (
+    conductances_of,
+    HasConductances,
+    in_batches,
+    padded,
+    solve,
+    widened,
+)
 from dicjax.dics import dics_of_one_cell, dynamic_input_conductances, impose, OK
 from dicjax.neurons import Neuron
 from dicjax.populations.correction import Known, local_slopes, MEMORY
@@ -104,7 +111,7 @@ class Refined:
 
 def refine(
     neuron: Neuron,
-    g: Float[np.ndarray, "cells channels"],
+    g: Float[np.ndarray, "cells channels"] | HasConductances,
     target: Target | Features | SpikeTrain | Float[np.ndarray, " spikes"],
     *,
     estimator: str = "ensemble",
@@ -120,7 +127,8 @@ def refine(
     **Arguments:**
 
     - `neuron`: the model; it must have a recipe.
-    - `g`: maximal conductances, in mS/cm²; thousands of members at once.
+    - `g`: maximal conductances, in mS/cm², thousands of members at once; or a
+        [`dicjax.Population`][], of which members that are not "ok" are left out.
     - `target`: a spike train (ms), or its features.
     - `estimator`: where slopes come from: "ensemble", the members themselves, which
         takes at least twenty of the target's firing pattern; or "autodiff",
@@ -144,10 +152,7 @@ def refine(
     if estimator not in ESTIMATORS:
         raise ValueError(f"`estimator` must be one of {ESTIMATORS}, got {estimator!r}.")
     neuron.required_recipe  # noqa: B018 - a model without a recipe is refused at once
-    g = np.asarray(g)
-    if not np.issubdtype(g.dtype, np.floating):
-        g = g.astype(np.float32)
-    check_conductances(neuron, g)
+    g = conductances_of(neuron, g)
     wanted = as_target(target, tolerance)
     window = window_for(neuron, wanted, duration=duration, discard=discard)
     problem, before = _start(neuron, wanted, window, g, estimator, keep_dics)

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from dicjax._core import conductances_of, HasConductances
 from dicjax.neurons import Neuron
 from dicjax.populations.evaluation import simulate_by_recipe
 from dicjax.populations.rhythm_gradient import cycles, Rhythm
@@ -32,7 +33,7 @@ ESTIMATORS = ("differences", "autodiff")
 
 def feature_slopes(
     neuron: Neuron,
-    g: Float[np.ndarray, "cells channels"],
+    g: Float[np.ndarray, "cells channels"] | HasConductances,
     target: Features | None = None,
     *,
     estimator: str = "differences",
@@ -46,7 +47,8 @@ def feature_slopes(
     **Arguments:**
 
     - `neuron`: the model; it must have a recipe.
-    - `g`: maximal conductances, in mS/cm².
+    - `g`: maximal conductances, in mS/cm², or a [`dicjax.Population`][], of which
+        members that are not "ok" are left out.
     - `target`: features of one train, whose pattern says which features are meant;
         each member's own pattern by default.
     - `estimator`: "differences" or "autodiff".
@@ -71,7 +73,7 @@ def feature_slopes(
     recipe = neuron.required_recipe
     discard = recipe.discard if discard is None else discard
     times = (duration or recipe.duration, discard)
-    g = np.asarray(g)
+    g = conductances_of(neuron, g)
     if estimator == "differences":
         slopes, label = _differences(neuron, g, step, times, on_progress)
     else:

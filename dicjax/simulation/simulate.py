@@ -15,6 +15,8 @@ from dicjax._core import (
     check_simulation,
     check_start,
     check_stimulus,
+    HasConductances,
+    members_of,
 )
 from dicjax.neurons import Neuron
 from dicjax.simulation.scheduler import Job
@@ -46,7 +48,7 @@ class Run(eqx.Module):
 
 def simulate(
     neuron: Neuron,
-    g: Float[ArrayLike, "*cells channels"],
+    g: Float[ArrayLike, "*cells channels"] | HasConductances,
     duration: float,
     *,
     discard: float = 0.0,
@@ -73,7 +75,8 @@ def simulate(
 
     - `neuron`: the model, e.g. [`dicjax.stg`][]`()`.
     - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`. Leading
-        axes index independent cells. Its dtype is that of the computation.
+        axes index independent cells. Its dtype is that of the computation. Of a
+        [`dicjax.Population`][], members that are not "ok" are left out.
     - `duration`: simulated time, in ms.
     - `discard`: spikes (and traces) before this time, in ms, are left out.
     - `dt`: the time step, in ms, while the potential moves at 16 mV/ms; steps are a
@@ -103,7 +106,7 @@ def simulate(
         other cells.
     """
     check_concrete(g)
-    g = np.asarray(jnp.asarray(g))
+    g = np.asarray(jnp.asarray(members_of(g)))
     if not np.issubdtype(g.dtype, np.floating):
         g = g.astype(jnp.zeros(()).dtype)
     check_conductances(neuron, g)

@@ -13,14 +13,23 @@ repeated calls in one process the first is cold.
 import argparse
 import pathlib
 import time
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
 
 import dicjax as dj
 from dicjax.dics.sampling import OK
-from dicjax.output.plots import plot_refinement
+from dicjax.output.plots.style import (
+    HIGHLIGHTS,
+    INK,
+    MUTED,
+    new_figure,
+    RECORDING,
+    style_axes,
+)
 from dicjax.populations.diversity import (
     coverage,
     entropy_dimension,
@@ -249,6 +258,33 @@ def refinement(model: str, members: int, rounds: int, figure) -> None:
 
     if figure is not None:
         plot_refinement(drawn).savefig(figure, dpi=120)
+
+
+def plot_refinement(shares: dict[str, dict[str, Sequence[float]]]) -> Figure:
+    """Shares of valid members over rounds of refinement, a line for each method.
+
+    **Arguments:**
+
+    - `shares`: of members, before and after every round, by the title of a panel and
+        the name of a method.
+    """
+    figure = new_figure(3.0)
+    panels = figure.subplots(1, len(shares), sharey=True, squeeze=False)[0]
+    colors = (*HIGHLIGHTS, RECORDING, MUTED)
+    for ax, (title, methods) in zip(panels, shares.items(), strict=True):
+        style_axes(ax)
+        for share, color in zip(methods.values(), colors, strict=False):
+            ax.plot(100 * np.asarray(share), color=color, lw=1.6, marker="o", ms=4)
+        ax.set(ylim=(0, 103), xlabel="rounds")
+        ax.set_xticks(range(max(map(len, methods.values()))))
+        ax.set_title(title, size=9, color=INK, loc="right")
+    panels[0].set_ylabel("valid members (%)")
+    names = next(iter(shares.values()))
+    for row, (name, color) in enumerate(zip(names, colors, strict=False)):
+        place = (0.97, 0.06 + 0.09 * (len(names) - 1 - row))
+        text = {"color": color, "size": 9, "weight": "bold", "ha": "right"}
+        panels[0].text(*place, name, transform=panels[0].transAxes, **text)
+    return figure
 
 
 def main() -> None:

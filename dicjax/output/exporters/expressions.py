@@ -180,17 +180,6 @@ COMPARISONS = {**COMPARISONS, "eq": " == ", "ne": " != "}
 SUM, PRODUCT = {"add": " + ", "sub": " - "}, {"mul": "*", "div": "/"}
 NAMED = ("exp", "log", "expm1", "log1p", "tanh", "sinh", "cosh", "sin", "cos", "sqrt")
 FUNCTIONS = {name: name for name in NAMED}
-PYTHON = Syntax(
-    infix=({"or": " or "}, {"and": " and "}, COMPARISONS, SUM, PRODUCT, {"pow": "**"}),
-    functions={
-        **FUNCTIONS,
-        "abs": "abs",
-        "max": "max",
-        "min": "min",
-        "not": "not_",
-        "select": "where",
-    },
-)
 
 
 def assignments(

@@ -6,7 +6,6 @@ import pytest
 import dicjax as dj
 from dicjax.dics.conductances import dynamic_input_conductances
 from dicjax.dics.sampling import compensate
-from dicjax.output.plots import plot_path
 from dicjax.populations.neuromodulation import path
 from dicjax.populations.refinement import refine
 from dicjax.spikes.features import features_of
@@ -121,14 +120,6 @@ def test_a_population_is_led_from_tonic_firing_to_bursting():
     dics = dynamic_input_conductances(STG, np.float64(corrected.g[2]), -51.0)[:, 1:]
     np.testing.assert_allclose(dics, np.tile((-8.0, 4.0), (40, 1)), atol=5e-3)
     assert "are valid all the way" in str(corrected)
-    above, below = plot_path(found).axes
-    drawn = {line.get_color(): line.get_ydata() for line in above.get_lines()}
-    A = found.g[:, :, STG.index("A")[0]]
-    middle = np.median(A, axis=1) / np.median(A[0])
-    assert any(np.allclose(y, middle, rtol=1e-5) for y in drawn.values())
-    (line,) = below.get_lines()
-    drawn = np.asarray(line.get_ydata())
-    np.testing.assert_allclose(drawn, 100 * found.valid.mean(axis=1))
 
 
 def test_waypoints_out_of_reach_and_other_mistakes_say_so():

@@ -1,20 +1,23 @@
 import dataclasses
+from typing import get_args
 
 import jax
 import jax.random as jr
 import numpy as np
 import pytest
 
+from dicjax.cli.certifying import Axis
 from dicjax.dics.sampling import compensate
 from dicjax.neurons.models import MODELS
 from dicjax.neurons.neuron import Temperature
 from dicjax.populations.certification import (
-    _plain,
-    _stood,
-    _warmer,
     AXES,
     Certificate,
     certify,
+    compare_under,
+    Perturbation,
+    unperturbed,
+    warmer,
 )
 from dicjax.populations.evaluation import wilson, Window, window_for
 from dicjax.simulation.simulate import simulate
@@ -158,10 +161,10 @@ def test_when_charging_speeds_up_too_warming_is_but_a_higher_pace(population):
     g, target, *_ = population
     fine = DT / 4  # steps are not scaled exactly
     plain = np.asarray(is_valid(features_of(g, dt=fine), target, 0.1))
-    check = _warmer(_plain(STG, g, target, 0.1), 10.0, 2.5)
+    check = warmer(unperturbed(STG, g, target, 0.1), 10.0, 2.5)
     faster = dataclasses.replace(check.neuron, capacitance=STG.capacitance / 2.5)
     check = check._replace(neuron=faster, dt=fine / 2.5)
-    valid, same = _stood(check, Window(DURATION / 2.5, DISCARD / 2.5), None)
+    valid, same = compare_under(check, Window(DURATION / 2.5, DISCARD / 2.5), None)
     assert np.mean(valid[0] == plain) > 0.95
     assert same[0][plain].all()
 
@@ -182,14 +185,16 @@ def test_a_neuron_that_has_a_temperature_is_warmed_from_there_as_it_says():
     own = Temperature(celsius=20.0, reference=10.0, q10=3.0)
     neuron = dataclasses.replace(STG, temperature=own)
     target = one_of(features_of(np.asarray(STG.default_g)[None]), 0)
-    check = _warmer(_plain(neuron, STG.default_g[None], target, 0.1), 10.0, 2.5)
+    check = warmer(unperturbed(neuron, STG.default_g[None], target, 0.1), 10.0, 2.5)
     warm = check.neuron.temperature
-    assert warm is not None and check.names == ("+10 °C",)
+    assert warm is not None and check.perturbations == (
+        Perturbation("temperature", 10.0),
+    )
     assert float(warm.celsius) == 30.0 and float(warm.reference) == 10.0
     assert float(warm.speed) == pytest.approx(9.0)
     assert check.dt == pytest.approx(DT / 3)
     assert float(check.target.features.rate) == pytest.approx(3 * float(target.rate))
-    cold = _warmer(_plain(STG, STG.default_g[None], target, 0.1), -10.0, 2.5)
+    cold = warmer(unperturbed(STG, STG.default_g[None], target, 0.1), -10.0, 2.5)
     assert cold.dt == DT
     assert float(cold.target.features.rate) == pytest.approx(float(target.rate) / 2.5)
 
@@ -197,20 +202,40 @@ def test_a_neuron_that_has_a_temperature_is_warmed_from_there_as_it_says():
 # Reports
 
 
-CHECKS = {
-    "half the step": "step",
-    "another start": "start",
-    "Na -20 %": "conductances",
-    "Na +20 %": "conductances",
-    "current +1.5 µA/cm²": "current",
-    "+10 °C": "temperature",
-}
-
-
 def _certificate(names, *rows):
     valid = np.array(rows, bool)
     same = valid | np.eye(*valid.shape, dtype=bool)
-    return Certificate(tuple(names), tuple(CHECKS[x] for x in names), valid, same)
+    return Certificate(tuple(map(Perturbation.from_words, names)), valid, same)
+
+
+@pytest.mark.parametrize(
+    "perturbation, words",
+    (
+        (Perturbation("step", 0.5), "half the step"),
+        (Perturbation("start", 25.0), "another start"),
+        (Perturbation("conductances", -0.2, "Na"), "Na -20 %"),
+        (Perturbation("conductances", 0.125, "CaT"), "CaT +12.5 %"),
+        (Perturbation("conductances", -0.0, "Na"), "Na -0 %"),
+        (Perturbation("current", -1.5), "current -1.5 µA/cm²"),
+        (Perturbation("noise", 3.0), "noise of 3 µA/cm²"),
+        (Perturbation("noise", 1e-6), "noise of 1e-06 µA/cm²"),
+        (Perturbation("temperature", -5.0), "-5 °C"),
+    ),
+)
+def test_a_perturbation_has_a_name_that_can_be_read_back(perturbation, words):
+    assert perturbation.words == words
+    assert Perturbation.from_words(words) == perturbation
+    assert perturbation.is_lower == ("-" in words.split()[-2][:1])
+
+
+@pytest.mark.parametrize("words", ("", "Na", "Na 20 %", "noise of 3 mV", "20 K"))
+def test_other_words_name_no_perturbation(words):
+    with pytest.raises(ValueError, match="No check is called"):
+        Perturbation.from_words(words)
+
+
+def test_the_command_offers_the_same_axes():
+    assert get_args(Axis) == AXES
 
 
 def test_shares_come_with_wilson_intervals():

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from jax.test_util import check_grads
 from numpy.typing import ArrayLike
 
-from dicjax.spikes.features import spike_features
+from dicjax.spikes.features import burst_gap, spike_features
 from dicjax.spikes.patterns import LABELS, PATTERNS
 from dicjax.spikes.target import Target
 from dicjax.spikes.trains import pad_trains, SpikeTrain
@@ -190,6 +190,15 @@ def test_a_long_train_follows_the_definition():
 
 
 # Known limits
+
+
+@pytest.mark.parametrize("spikes", (2, 5, 8))
+def test_the_burst_gap_lies_between_intervals_and_pauses(spikes):
+    f = features_of(burster(400.0, spikes, 40.0))
+    assert LABELS[int(f.label)] == "bursting"
+    pause = 400.0 - 40.0 * (spikes - 1)
+    assert burst_gap(f) == pytest.approx(np.sqrt(40.0 * pause), rel=1e-4)
+    assert 40.0 < float(burst_gap(f)) < pause
 
 
 @given(period=st.floats(1, 5000), num=st.integers(3, WIDTH))

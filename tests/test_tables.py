@@ -22,7 +22,11 @@ from dicjax.output.population_files import (
     write_population,
     write_simulation,
 )
-from dicjax.populations.certification import Certificate
+from dicjax.populations.certification import (
+    Certificate,
+    OTHER_START,
+    Perturbation,
+)
 from dicjax.populations.diversity import participation_ratio
 from dicjax.simulation.simulate import Run, simulate
 from dicjax.spikes.features import spike_features
@@ -37,19 +41,22 @@ COLUMNS = [f"g_{name}" for name in NEURON.channel_names]
 
 def make_certificate(num: int) -> Certificate:
     """One that was made up: chances fall from check to check."""
-    currents = ("current -1.5 µA/cm²", "current +1.5 µA/cm²")
-    checks = {
-        "another start": "start",
-        **{f"{x} {s}20 %": "conductances" for x in NEURON.channel_names for s in "-+"},
-        **dict.fromkeys(currents, "current"),
-        "noise of 3 µA/cm²": "noise",
-        "+10 °C": "temperature",
-    }
+    checks = (
+        OTHER_START,
+        *(
+            Perturbation("conductances", change, channel)
+            for channel in NEURON.channel_names
+            for change in (-0.2, 0.2)
+        ),
+        Perturbation("current", -1.5),
+        Perturbation("current", 1.5),
+        Perturbation("noise", 3.0),
+        Perturbation("temperature", 10.0),
+    )
     chance = np.linspace(0.9, 0.2, len(checks))
     drawn = np.random.default_rng(1).random((num, len(checks)))
     drawn[0, 0] = 1
-    names, axes = tuple(checks), tuple(checks.values())
-    return Certificate(names, axes, drawn < chance, drawn < chance + 0.3)
+    return Certificate(checks, drawn < chance, drawn < chance + 0.3)
 
 
 @functools.cache

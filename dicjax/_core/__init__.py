@@ -40,6 +40,13 @@ from dicjax._core.checks import (
     check_start as check_start,
     check_stimulus as check_stimulus,
     check_targets as check_targets,
+    conductances_of as conductances_of,
+    HasConductances as HasConductances,
+    jax_conductances_of as jax_conductances_of,
+    members_of as members_of,
+)
+from dicjax._core.deprecation import (
+    renamed_argument as renamed_argument,
 )
 from dicjax._core.devices import (
     constrain as constrain,

@@ -1,5 +1,7 @@
 """Checks at the boundary, and what they say."""
 
+from typing import Any, Protocol, runtime_checkable
+
 import jax
 import jax.core
 import jax.numpy as jnp
@@ -18,6 +20,43 @@ def check_concrete(g) -> None:
             "all cells as leading axes of `g` instead of `vmap`, call it outside of "
             "`jit`, and for gradients use `diffrax.diffeqsolve` of a `dicjax.Membrane`."
         )
+
+
+@runtime_checkable
+class HasConductances(Protocol):
+    """Members that hold their maximal conductances `g` (mS/cm²) beside other things."""
+
+    @property
+    def g(self) -> Any: ...
+
+
+def members_of(members: Any) -> Any:
+    """The maximal conductances (mS/cm²) of members, which may be given as such.
+
+    Of a [`dicjax.Population`][], members whose status is not "ok" are left out.
+    """
+    if not isinstance(members, HasConductances):
+        return members
+    status = getattr(members, "status", None)
+    return members.g if status is None else members.g[np.asarray(status) == 0]
+
+
+def conductances_of(neuron, members: Any) -> np.ndarray:
+    """Members' conductances (mS/cm²) as floats on the host, and checked.
+
+    Floats keep their type; others become JAX's default one.
+    """
+    return _floats(neuron, np.asarray(members_of(members)))
+
+
+def jax_conductances_of(neuron, members: Any) -> jax.Array:
+    """Members' conductances (mS/cm²) as floats of JAX, and checked."""
+    return _floats(neuron, jnp.asarray(members_of(members)))
+
+
+def _floats(neuron, g):
+    check_conductances(neuron, g)
+    return g if jnp.issubdtype(g.dtype, np.floating) else g.astype(jnp.zeros(()).dtype)
 
 
 def check_conductances(neuron, g) -> None:

@@ -21,7 +21,15 @@ from dicjax.recordings import (
     samples_at,
     Train,
 )
-from dicjax.spikes import BURSTING, features_of, LABELS, MIN_SPIKES, SILENT, SpikeTrain
+from dicjax.spikes import (
+    BURSTING,
+    features_of,
+    LABELS,
+    MIN_SPIKES,
+    pattern_of,
+    SILENT,
+    SpikeTrain,
+)
 
 
 UNITS = {"ms": "milliseconds", "s": "seconds", "us": "microseconds", "min": "minutes"}
@@ -173,9 +181,8 @@ def glance(recording: Recording) -> Glance:
     facts = [*_counts(train), ("firing rate", hertz(float(features.rate)))]
     if label == BURSTING:
         facts += [
-            ("burst period", f"{float(features.period):.4g} ms"),
-            ("spikes per burst", f"{float(features.spikes_per_burst):.2g}"),
-            ("interval in bursts", f"{float(features.intra_burst_isi):.3g} ms"),
+            (x.words, f"{float(x.read(features)):.3g} {x.unit}".rstrip())
+            for x in pattern_of(features).compared
         ]
     else:
         facts += [

@@ -16,11 +16,11 @@ from dicjax.dics.polytope import (
     sample_polytope as sample_polytope,
 )
 from dicjax.dics.sampling import (
-    At as At,
     compensate as compensate,
     impose as impose,
     OK as OK,
     Population as Population,
+    Potentials as Potentials,
     sample as sample,
 )
 from dicjax.dics.table_columns import (

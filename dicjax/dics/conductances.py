@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from dicjax._core import check_conductances
+from dicjax._core import HasConductances, jax_conductances_of
 from dicjax.neurons import Neuron, root
 
 
@@ -33,7 +33,7 @@ LOWEST, HIGHEST, SPACING = -80.0, 0.0, 0.5  # mV scanned for a threshold
 
 def dynamic_input_conductances(
     neuron: Neuron,
-    g: Float[ArrayLike, "*cells channels"],
+    g: Float[ArrayLike, "*cells channels"] | HasConductances,
     V: Float[ArrayLike, "*#cells"] | float,
     *,
     calcium_weight: CalciumWeight = "time_constant",
@@ -46,7 +46,8 @@ def dynamic_input_conductances(
     **Arguments:**
 
     - `neuron`: the model.
-    - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`.
+    - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`, or a
+        [`dicjax.Population`][], of which members that are not "ok" are left out.
     - `V`: potentials, in mV, one or one per cell.
     - `calcium_weight`: whether what acts through calcium is weighted by calcium's time
         constant (Brandoit 2025) or counted as ultraslow (Fyon 2024).
@@ -59,7 +60,7 @@ def dynamic_input_conductances(
 
     - `ValueError`: if `g` does not match the channels of `neuron`.
     """
-    g = _as_conductances(neuron, g)
+    g = jax_conductances_of(neuron, g)
     V = jnp.broadcast_to(jnp.asarray(V, g.dtype), g.shape[:-1])
     flat = _dics(
         neuron.with_dtype(g.dtype),
@@ -176,7 +177,9 @@ class Threshold(eqx.Module):
     names: tuple[str, ...] = eqx.field(static=True, default=THRESHOLD_STATUS)
 
 
-def threshold(neuron: Neuron, g: Float[ArrayLike, "*cells channels"]) -> Threshold:
+def threshold(
+    neuron: Neuron, g: Float[ArrayLike, "*cells channels"] | HasConductances
+) -> Threshold:
     """Each cell's own threshold: where its steady-state I-V curve first stops rising.
 
     The lowest potential between -80 and 0 mV at which the total input conductance
@@ -186,7 +189,8 @@ def threshold(neuron: Neuron, g: Float[ArrayLike, "*cells channels"]) -> Thresho
     **Arguments:**
 
     - `neuron`: the model.
-    - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`.
+    - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`, or a
+        [`dicjax.Population`][], of which members that are not "ok" are left out.
 
     **Returns:**
 
@@ -198,7 +202,7 @@ def threshold(neuron: Neuron, g: Float[ArrayLike, "*cells channels"]) -> Thresho
 
     - `ValueError`: if `g` does not match the channels of `neuron`.
     """
-    g = _as_conductances(neuron, g)
+    g = jax_conductances_of(neuron, g)
     V, status = thresholds(neuron.with_dtype(g.dtype), g.reshape(-1, g.shape[-1]))
     return Threshold(V.reshape(g.shape[:-1]), status.reshape(g.shape[:-1]))
 
@@ -243,9 +247,3 @@ def _threshold_of_one_cell(neuron, g):
     V = jnp.where(falls.any(), root(target, (low + high) / 2), jnp.nan)
     status = jnp.where(slopes[0] <= 0, 2, jnp.where(falls.any(), 0, 1))
     return V, status
-
-
-def _as_conductances(neuron: Neuron, g) -> Float[Array, "*cells channels"]:
-    g = jnp.asarray(g)
-    check_conductances(neuron, g)
-    return g if jnp.issubdtype(g.dtype, jnp.floating) else g.astype(float)

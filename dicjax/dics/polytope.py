@@ -21,7 +21,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from dicjax._core import check_bounds, check_targets, orthonormal, padded, solve
+from dicjax._core import check_bounds, check_targets, in_batches, orthonormal, solve
 from dicjax.dics.compensation import INFEASIBLE, NOT_CONVERGED, OK
 from dicjax.dics.conductances import dics_of_one_cell, sensitivity
 from dicjax.dics.sampling import Population, Target
@@ -100,30 +100,29 @@ def sample_polytope(
     _check_model(neuron, num_steps)
     low, high = _limits(neuron, bounds or {}, sources or {})
     neuron = neuron.with_dtype(dtype)
-    at = jnp.asarray(neuron.V_ref if V is None else V, dtype)
-    parts = []
-    for start in range(0, len(rows), BATCH):
-        members = np.arange(start, min(start + BATCH, len(rows)))
-        drawn_for = padded(members, BATCH)
-        drawn = _sample(
+    V = jnp.asarray(neuron.V_ref if V is None else V, dtype)
+
+    def draw(rows, members):
+        return _sample(
             key,
             neuron,
-            jnp.asarray(rows[drawn_for]),
-            jnp.asarray(first + drawn_for),
+            rows,
+            members,
             jnp.asarray(low, dtype),
             jnp.asarray(high, dtype),
-            at,
+            V,
             jnp.asarray(num_steps, jnp.int32),
         )
-        parts.append([np.asarray(x)[: len(members)] for x in drawn])
-    g, status, residual, num_draws = map(np.concatenate, zip(*parts, strict=True))
+
+    members = first + np.arange(len(rows))
+    g, status, residual, num_draws = in_batches(draw, rows, members, size=BATCH)
     return Population(
         g=g,
         targets=rows,
         status=status,
         residual=residual,
         num_draws=num_draws,
-        V=np.full(len(rows), at, dtype),
+        V=np.full(len(rows), V, dtype),
     )
 
 
@@ -231,8 +230,8 @@ def _polytope(neuron, target, low, high, V) -> _Polytope:
     # `low` is what the calcium channels have, and the others do not matter here.
     rows = sensitivity(neuron, low, V)[-len(target) :]
     if isinstance(neuron.normaliser, str):
-        (at,) = neuron.index(neuron.normaliser)
-        rows = rows.at[:, at].add(-target)
+        (column,) = neuron.index(neuron.normaliser)
+        rows = rows.at[:, column].add(-target)
         values = jnp.zeros_like(target)
     else:
         values = target * jnp.asarray(neuron.normaliser, target.dtype)

@@ -1,7 +1,10 @@
 """Populations that share dynamic input conductances and differ in the rest."""
 
 import collections
-from collections.abc import Mapping, Sequence
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -10,7 +13,14 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from dicjax._core import check_bounds, check_conductances, check_targets, padded
+from dicjax._core import (
+    check_bounds,
+    check_targets,
+    conductances_of,
+    HasConductances,
+    padded,
+    renamed_argument,
+)
 from dicjax.dics.compensation import (
     best_compensated,
     Bounds,
@@ -28,7 +38,7 @@ from dicjax.neurons import Neuron
 
 
 Target = tuple[float, float]  # (g_s, g_u)
-At = str | float | Sequence[float]
+Potentials = str | float | Sequence[float]
 SAME_V = 0.02  # mV by which a threshold that was solved for may miss the first one
 BATCHES = (64, 1024, 8192)  # numbers of members that are compiled for
 
@@ -84,8 +94,8 @@ class Population(eqx.Module):
         often = collections.Counter(self.channels[i] for i in left).most_common(3)
         if not often:
             return ""
-        said = ", ".join(f"{name} in {count}" for name, count in often)
-        return f" (beyond its bounds: {said})"
+        counts = ", ".join(f"{name} in {count}" for name, count in often)
+        return f" (beyond its bounds: {counts})"
 
 
 def sample(
@@ -119,13 +129,14 @@ def sample(
     return jax.vmap(draw)(first + jnp.arange(num))
 
 
+@renamed_argument("at", "V")
 def compensate(
     key: Key[Array, ""],
     neuron: Neuron,
     targets: Float[Array, "*dics"] | np.ndarray | Target | Sequence,
     *,
     num: int | None = None,
-    at: At = "V_ref",
+    V: Potentials = "V_ref",
     through: str | Sequence[str] | None = None,
     bounds: Mapping[str, tuple[float, float]] | None = None,
     max_draws: int = 20,
@@ -148,7 +159,7 @@ def compensate(
     - `targets`: $(g_s, g_u)$ or $(g_f, g_s, g_u)$, one for all members or one row per
         member; where there are several potentials, a row for each of them.
     - `num`: how many members; by default one per row of `targets`.
-    - `at`: where targets hold: "V_ref", the model's fixed reference, as published;
+    - `V`: where targets hold: "V_ref", the model's fixed reference, as published;
         "V_th", every member's own threshold, which becomes one more unknown; a
         potential in mV; or several of them.
     - `through`: what is solved for: "recipe", the channels that the recipe names for
@@ -179,29 +190,35 @@ def compensate(
     """
     neuron.required_recipe  # noqa: B018 - a model without a recipe is refused at once
     dtype = jnp.dtype(dtype or jnp.zeros(()).dtype)
-    ask = _Asked(neuron, targets, num, at, through or "recipe", bounds, dtype)
-    made = _Made(ask)
+    problem = _problem(neuron, targets, num, V, through or "recipe", bounds, dtype)
+    population = _unsolved(problem)
     for draw in range(max_draws):
-        wanting = np.flatnonzero(made.status != OK)
-        for members in _batches(wanting):
-            draw_key = jr.fold_in(key, draw)
-            made.keep(members, ask.compensate(draw_key, members, first))
-        if not len(wanting):
+        members = np.flatnonzero(population.status != OK)
+        if not len(members):
             break
-    if through is None and (made.status != OK).any() and not ask.several:
-        ask = _Asked(neuron, targets, num, at, "best", bounds, dtype)
-        for members in _batches(np.flatnonzero(made.status != OK)):
-            draw_key = jr.fold_in(key, max_draws - 1)
-            made.keep(members, ask.compensate(draw_key, members, first), better=True)
-    return made.population()
+        start = functools.partial(_drawn, jr.fold_in(key, draw), problem, first)
+        solved = _solve(problem, members, start)
+        population = _with_solved(population, members, solved)
+    members = np.flatnonzero(population.status != OK)
+    if through is None and len(members) and len(problem.voltages) == 1:
+        problem = _problem(neuron, targets, num, V, "best", bounds, dtype)
+        start = functools.partial(
+            _drawn, jr.fold_in(key, max_draws - 1), problem, first
+        )
+        solved = _solve(problem, members, start)
+        is_ok = solved.status == OK
+        solved = jax.tree.map(lambda x: x[is_ok], solved)
+        population = _with_solved(population, members[is_ok], solved, draws=0)
+    return population
 
 
+@renamed_argument("at", "V")
 def impose(
     neuron: Neuron,
-    g: Float[np.ndarray, "cells channels"],
+    g: Float[np.ndarray, "cells channels"] | HasConductances,
     targets: Float[np.ndarray, "rows ..."],
     *,
-    at: At = "V_ref",
+    V: Potentials = "V_ref",
     through: str | Sequence[str] | None = None,
     bounds: Mapping[str, tuple[float, float]] | None = None,
 ) -> Population:
@@ -210,8 +227,9 @@ def impose(
     **Arguments:**
 
     - `neuron`: the model.
-    - `g`: conductances to start from, in mS/cm².
-    - `targets`, `at`, `bounds`: as [`dicjax.compensate`][] takes them.
+    - `g`: conductances to start from, in mS/cm², or a [`dicjax.Population`][], of which
+        members that are not "ok" are left out.
+    - `targets`, `V`, `bounds`: as [`dicjax.compensate`][] takes them.
     - `through`: what is solved for; by default what the recipe says of each target, or
         the best channels where there is no recipe.
 
@@ -223,130 +241,146 @@ def impose(
 
     - `ValueError`: as [`dicjax.compensate`][], and if conductances are bad.
     """
-    check_conductances(neuron, g)
-    dtype = np.asarray(g).dtype
+    g = conductances_of(neuron, g)
     if through is None:
         through = "recipe" if neuron.recipe is not None else "best"
-    ask = _Asked(neuron, targets, None, at, through, bounds, dtype)
-    if len(ask.rows) != len(g):
+    problem = _problem(neuron, targets, None, V, through, bounds, g.dtype)
+    if len(problem.rows) != len(g):
         raise ValueError(
-            f"There are {len(g)} cells but {len(ask.rows)} targets: give one per cell."
+            f"There are {len(g)} cells but {len(problem.rows)} targets: give one per "
+            "cell."
         )
-    made = _Made(ask)
-    for members in _batches(np.arange(len(g))):
-        made.keep(members, ask.impose(np.asarray(g)[members], members))
-    return made.population()
+    members = np.arange(len(g))
+    solved = _solve(problem, members, lambda members: jnp.asarray(g[members]))
+    return _with_solved(_unsolved(problem), members, solved)
 
 
-class _Asked:
-    """What was asked for, checked, and the compiled ways of making it."""
+class _Problem(NamedTuple):
+    """What conductances are solved for.
 
-    def __init__(self, neuron, targets, num, at, through, bounds, dtype):
-        self.voltages = _voltages(neuron, at)
-        self.own = at == "V_th"
-        self.several = len(self.voltages) > 1
-        self.rows = check_targets(targets, num, len(self.voltages)).astype(dtype)
-        self.neuron = neuron.with_dtype(dtype)
-        self.through = _channels(neuron, through, self.rows.shape[1:], at)
-        self.bounds = bounds_of(neuron, bounds, dtype)
+    - `voltages`: potentials at which targets hold, in mV; a start for the search of
+        the members' own thresholds where `at_threshold`.
+    - `rows`: targets by member, potential and input conductance.
+    - `through`: positions of the channels that are solved for, or the rule by which
+        they are chosen.
+    """
 
-    @property
-    def num_solved(self) -> int:
-        return (
-            self.rows.shape[2] if isinstance(self.through, str) else len(self.through)
-        )
-
-    def compensate(self, key, members, first) -> Solved:
-        g = _drawn(key, self.neuron, jnp.asarray(first + members), self.rows.dtype)
-        return self.impose(g, members)
-
-    def impose(self, g, members) -> Solved:
-        g = jnp.asarray(g)
-        V = np.tile(self.voltages, (len(g), 1))
-        if self.own:
-            first, _ = thresholds(self.neuron, g)
-            V[:, 0] = np.where(np.isfinite(first), first, V[:, 0])
-        solved = _impose(
-            self.neuron,
-            g,
-            jnp.asarray(V, g.dtype),
-            jnp.asarray(self.rows[members]),
-            # As an array, so that other channels compile nothing anew.
-            self.through if isinstance(self.through, str) else jnp.array(self.through),
-            self.bounds,
-            self.own,
-        )
-        solved = jax.tree.map(np.array, solved)
-        if self.own:
-            first, status = map(np.asarray, thresholds(self.neuron, solved.g))
-            other = (status != 0) | ~(np.abs(first - solved.V) <= SAME_V)
-            solved.status[other & (solved.status == OK)] = NO_THRESHOLD
-        return solved
+    neuron: Neuron
+    voltages: list[float]
+    at_threshold: bool
+    rows: Float[np.ndarray, "cells voltages dics"]
+    through: str | tuple[int, ...]
+    bounds: Bounds
 
 
-class _Made:
-    """The members made so far."""
-
-    def __init__(self, ask: _Asked):
-        num, dtype = len(ask.rows), ask.rows.dtype
-        self.ask = ask
-        self.g = np.zeros((num, len(ask.neuron.channels)), dtype)
-        self.status = np.full(num, NOT_CONVERGED, np.int32)
-        self.residual = np.full(num, np.inf, dtype)
-        self.V = np.full(num, np.nan, dtype)
-        self.condition = np.full(num, np.nan, dtype)
-        self.limiting = np.full(num, -1, np.int32)
-        self.through = np.zeros((num, ask.num_solved), np.int32)
-        self.num_draws = np.zeros(num, np.int32)
-
-    def keep(self, members, solved, *, better=False) -> None:
-        """Keeps what came of some members; with `better`, only what came out well."""
-        if better:
-            well = solved.status == OK
-            members = members[well]
-            solved = jax.tree.map(lambda x: x[well], solved)
-        for name in ("g", "status", "residual", "V", "condition", "limiting"):
-            getattr(self, name)[members] = getattr(solved, name)
-        self.through[members] = solved.through
-        if not better:
-            self.num_draws[np.unique(members)] += 1
-
-    def population(self) -> Population:
-        rows = self.ask.rows
-        return Population(
-            g=self.g,
-            targets=rows if self.ask.several else rows[:, 0],
-            status=self.status,
-            residual=self.residual,
-            num_draws=self.num_draws,
-            V=self.V,
-            condition=self.condition,
-            limiting=self.limiting,
-            through=self.through,
-            channels=self.ask.neuron.channel_names,
-        )
+def _problem(neuron, targets, num, V, through, bounds, dtype) -> _Problem:
+    """Checks what was asked for."""
+    voltages = _voltages(neuron, V)
+    rows = check_targets(targets, num, len(voltages)).astype(dtype)
+    neuron = neuron.with_dtype(dtype)
+    at_threshold = isinstance(V, str) and V == "V_th"
+    return _Problem(
+        neuron=neuron,
+        voltages=voltages,
+        at_threshold=at_threshold,
+        rows=rows,
+        through=_channels(neuron, through, rows.shape[1:], at_threshold),
+        bounds=bounds_of(neuron, bounds, dtype),
+    )
 
 
-def _voltages(neuron: Neuron, at: At) -> list[float]:
-    if isinstance(at, str):
-        if at not in ("V_ref", "V_th"):
+def _unsolved(problem: _Problem) -> Population:
+    """Members of which nothing is known yet."""
+    rows, through = problem.rows, problem.through
+    num, dtype = len(rows), rows.dtype
+    num_solved = rows.shape[2] if isinstance(through, str) else len(through)
+    return Population(
+        g=np.zeros((num, len(problem.neuron.channels)), dtype),
+        targets=rows if rows.shape[1] > 1 else rows[:, 0],
+        status=np.full(num, NOT_CONVERGED, np.int32),
+        residual=np.full(num, np.inf, dtype),
+        num_draws=np.zeros(num, np.int32),
+        V=np.full(num, np.nan, dtype),
+        condition=np.full(num, np.nan, dtype),
+        limiting=np.full(num, -1, np.int32),
+        through=np.zeros((num, num_solved), np.int32),
+        channels=problem.neuron.channel_names,
+    )
+
+
+def _with_solved(
+    population: Population, members, solved: Solved, draws: int = 1
+) -> Population:
+    """The population in which some members are what came of solving for them."""
+    fields = {"num_draws": np.array(population.num_draws)}
+    fields["num_draws"][members] += draws
+    for field in dataclasses.fields(Solved):
+        fields[field.name] = np.array(getattr(population, field.name))
+        fields[field.name][members] = getattr(solved, field.name)
+    return dataclasses.replace(population, **fields)
+
+
+def _solve(problem: _Problem, members, start: Callable[[np.ndarray], Array]) -> Solved:
+    """Solves for conductances of members, from those that `start` gives for them."""
+    parts = []
+    for first in range(0, len(members), BATCHES[-1]):
+        part = members[first : first + BATCHES[-1]]
+        size = next(size for size in BATCHES if size >= len(part))
+        batch = padded(part, size)
+        solved = _solve_batch(problem, start(batch), problem.rows[batch])
+        parts.append(jax.tree.map(lambda x, num=len(part): x[:num], solved))
+    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+
+
+def _solve_batch(problem: _Problem, g, rows) -> Solved:
+    V = np.tile(problem.voltages, (len(g), 1))
+    if problem.at_threshold:
+        first, _ = thresholds(problem.neuron, g)
+        V[:, 0] = np.where(np.isfinite(first), first, V[:, 0])
+    through = problem.through
+    solved = _impose(
+        problem.neuron,
+        g,
+        jnp.asarray(V, g.dtype),
+        jnp.asarray(rows),
+        # As an array, so that other channels compile nothing anew.
+        through if isinstance(through, str) else jnp.array(through),
+        problem.bounds,
+        problem.at_threshold,
+    )
+    solved = jax.tree.map(np.array, solved)
+    if problem.at_threshold:
+        first, status = map(np.asarray, thresholds(problem.neuron, solved.g))
+        other = (status != 0) | ~(np.abs(first - solved.V) <= SAME_V)
+        solved.status[other & (solved.status == OK)] = NO_THRESHOLD
+    return solved
+
+
+def _drawn(key, problem: _Problem, first: int, members) -> Float[Array, "_ channels"]:
+    """Free draws of the members with these numbers, counted from `first` on."""
+    return _draws(key, problem.neuron, jnp.asarray(first + members), problem.rows.dtype)
+
+
+def _voltages(neuron: Neuron, V: Potentials) -> list[float]:
+    if isinstance(V, str):
+        if V not in ("V_ref", "V_th"):
             raise ValueError(
-                f"`at` must be 'V_ref', 'V_th' or potentials in mV, got {at!r}."
+                f"`V` must be 'V_ref', 'V_th' or potentials in mV, got {V!r}."
             )
         return [float(neuron.V_ref)]
-    voltages = np.atleast_1d(np.asarray(at, float))
+    voltages = np.atleast_1d(np.asarray(V, float))
     if voltages.ndim != 1 or not len(voltages) or not np.isfinite(voltages).all():
-        raise ValueError(f"Potentials must be finite numbers in mV, got {at}.")
+        raise ValueError(f"`V` must be finite potentials in mV, got {V}.")
     if (np.abs(voltages) < 1).all():
-        raise ValueError(f"Potentials are in mV, got {at}: is that in volts?")
+        raise ValueError(f"`V` must be in mV, got {V}: is that in volts?")
     return voltages.tolist()
 
 
-def _channels(neuron, through, shape, at):
+def _channels(neuron, through, shape, at_threshold):
     """Positions of the channels to solve for, or the rule by which they are chosen."""
     voltages, dics = shape
     wanted = voltages * dics
-    if at == "V_th" and dics != 2:
+    if at_threshold and dics != 2:
         raise ValueError(
             "At its own threshold a cell's DICs sum to zero: give (g_s, g_u) only, and "
             f"g_f will be what is left; got {dics} targets."
@@ -366,8 +400,8 @@ def _channels(neuron, through, shape, at):
         raise ValueError(f"Channels to solve for must differ, got {tuple(through)}.")
     if len(free) > wanted:
         raise ValueError(
-            f"{len(free)} conductances {tuple(through)} cannot be told by {wanted} "
-            f"input conductances: name {wanted} of them."
+            f"{len(free)} conductances {tuple(through)} cannot be solved for from "
+            f"{wanted} input conductances: name {wanted} of them."
         )
     if len(free) < wanted and (voltages == 1 or not free):
         raise ValueError(
@@ -401,19 +435,10 @@ def bounds_of(
     return Bounds(jnp.asarray(low, dtype), jnp.asarray(high, dtype))
 
 
-def _batches(members: np.ndarray):
-    # Padding repeats the last member, whose result is then written twice over.
-    largest = BATCHES[-1]
-    for start in range(0, len(members), largest):
-        part = members[start : start + largest]
-        size = next(size for size in BATCHES if size >= len(part))
-        yield padded(part, size)
-
-
 @eqx.filter_jit
-def _impose(neuron, g, V, targets, through, bounds, own):
+def _impose(neuron, g, V, targets, through, bounds, at_threshold):
     def one(g, V, target):
-        place = Place(V, own)
+        place = Place(V, at_threshold)
         if isinstance(through, str) and through == "best":
             scale = jnp.abs(g) + jnp.asarray(1e-6, g.dtype)
             if neuron.recipe is not None:
@@ -426,7 +451,7 @@ def _impose(neuron, g, V, targets, through, bounds, own):
 
 
 @eqx.filter_jit
-def _drawn(key, neuron, members, dtype):
+def _draws(key, neuron, members, dtype):
     """Free draws, made to spike regularly where the recipe says so."""
     recipe = neuron.required_recipe
 

@@ -159,7 +159,7 @@ class Generated:
         if self.num_accepted < self.num_asked:
             lines.append(f"The others mostly failed because: {self.main_failures()}.")
         if self.certificate is not None:
-            lines += _stands(self.certificate, self.neuron.channel_names)
+            lines += _robustness_in_words(self.certificate)
         return "\n".join(lines)
 
     def main_failures(self, num: int = 3) -> str:
@@ -168,12 +168,11 @@ class Generated:
         return ", ".join(f"{FAILURES[why]} ({count})" for why, count in failures[:num])
 
 
-def _stands(certificate: Certificate, channels: tuple[str, ...]) -> list[str]:
-    """What accepted members stand, a sentence for each kind of change."""
+def _robustness_in_words(certificate: Certificate) -> list[str]:
+    """What accepted members stay valid under, a sentence for each kind of change."""
     lines = []
     along = certificate.along
     share = lambda of: f"{of.valid.mean():.0%}"
-    by = lambda of: of.names[0].rpartition(" -")[2].replace(" %", "%")
     kept = lambda of: f"{of.same_pattern.mean():.0%} keep the pattern."
     if start := along("start"):
         ((_, valid, low, high, _),) = start.shares()
@@ -188,17 +187,20 @@ def _stands(certificate: Certificate, channels: tuple[str, ...]) -> list[str]:
             )
         )
     if of := along("conductances"):
-        per_channel = of.valid.mean(axis=0).reshape(len(channels), 2).mean(axis=1)
-        least = int(np.argmin(per_channel))
+        columns: dict[str | None, list[int]] = {}
+        for i, check in enumerate(of.perturbations):
+            columns.setdefault(check.channel, []).append(i)
+        per_channel = {x: of.valid[:, columns[x]].mean() for x in columns}
+        least = min(per_channel, key=lambda x: per_channel[x])
         lines.append(
-            f"With one conductance {by(of)} lower or higher, {share(of)} do on "
-            f"average, fewest with that of {channels[least]} "
+            f"With one conductance {100 * abs(of.perturbations[0].change):g}% lower or "
+            f"higher, {share(of)} do on average, fewest with that of {least} "
             f"({per_channel[least]:.0%}); {kept(of)}"
         )
     if of := along("current"):
         lines.append(
-            f"With the applied current {by(of)} lower or higher, {share(of)} do on "
-            f"average; {kept(of)}"
+            f"With the applied current {of.perturbations[0].amount} lower or higher, "
+            f"{share(of)} do on average; {kept(of)}"
         )
     if of := along("noise"):
         lines.append(f"Under {of.names[0]}, {share(of)} do; {kept(of)}")

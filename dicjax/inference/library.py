@@ -21,8 +21,7 @@ class Library(eqx.Module):
     """Conductances (mS/cm²), firing patterns, and logarithms of features.
 
     - `features`: logarithms of the features that patterns are compared by, in the order
-        of `COMPARED`: mean ISI, burst period, intra-burst ISI (ms), spikes per burst
-        and the three quartiles of the ISI (ms); nan where undefined.
+        of `COMPARED`; nan where undefined.
     """
 
     g: Float[np.ndarray, "cells channels"]

@@ -234,6 +234,7 @@ def compare(
 
     **Arguments:**
 
+    - `key`: the randomness of the ensemble.
     - `operator`: of [`dicjax.load_operator`][].
     - `sweeps`, `steps`, `capacitance`, `resistance`, `use`: see
         [`dicjax.measure_cell`][].

@@ -38,6 +38,7 @@ def draw_ensemble(
 
     **Arguments:**
 
+    - `key`: the randomness of the ensemble.
     - `operator`: of [`dicjax.load_operator`][].
     - `measured`: features by name, in the units of `operator.names`; none of them gives
         a sample of the whole family.

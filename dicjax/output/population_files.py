@@ -41,15 +41,15 @@ def write_population(result: Generated, folder: pathlib.Path) -> None:
     times, `manifest.json` how all came about and `README.txt` what columns mean.
     """
     columns = _columns(result)
-    made = f"since the start of {result.duration:g} ms simulated, of which the first "
-    made += f"{result.discard:g} ms are left out"
+    clock = f"since the start of {result.duration:g} ms simulated, of which the first "
+    clock += f"{result.discard:g} ms are left out"
     title = (
         f"A population of {len(result.g)} {result.neuron.name} neurons, "
         f"{result.num_accepted} of which fire like\n"
         f"{file_name(result.train.source) or 'the recording'} within "
         f"{result.tolerance:.0%} (made with dicjax)."
     )
-    _write(folder, title, columns, result.spike_times, made, manifest(result))
+    _write(folder, title, columns, result.spike_times, clock, manifest(result))
 
 
 def write_simulation(
@@ -76,8 +76,8 @@ def write_simulation(
     }
     about = {**_about(model), "num_simulated": len(g)}
     title = f"{len(g)} simulated {model} neurons (made with dicjax)."
-    made = "since the start of the simulation"
-    _write(folder, title, columns, run.spike_times, made, _as_json(about))
+    clock = "since the start of the simulation"
+    _write(folder, title, columns, run.spike_times, clock, _as_json(about))
 
 
 def read_models(
@@ -193,7 +193,7 @@ def manifest(result: Generated) -> dict[str, Any]:
         "num_accepted": result.num_accepted,
         "num_simulated": result.num_simulated,
         "num_uncertified": result.num_uncertified,
-        "certificate": _shares(result.certificate),
+        "certificate": _shares_by_check(result.certificate),
         "rounds": [vars(x) for x in result.rounds],
         "participation_ratio": result.participation_ratio,
         "duration": result.duration,
@@ -206,7 +206,7 @@ def manifest(result: Generated) -> dict[str, Any]:
     return _as_json(about)
 
 
-def _shares(certificate: Certificate | None) -> dict[str, Any] | None:
+def _shares_by_check(certificate: Certificate | None) -> dict[str, Any] | None:
     if certificate is None:
         return None
     return {
@@ -237,11 +237,11 @@ def _write(
     title: str,
     columns: dict[str, Column],
     spike_times: Float[np.ndarray, "cells spikes"],
-    made: str,
+    clock: str,
     about: dict[str, Any],
 ) -> None:
     metadata = {name: str(about[name]) for name in ("format", "version", "model")}
-    models, spikes = table_of(columns, metadata), _spikes(spike_times, made, metadata)
+    models, spikes = table_of(columns, metadata), _spikes(spike_times, clock, metadata)
     with replacing(folder / "models.parquet") as path:
         parquet.write_table(models, path)
     with replacing(folder / "models.csv") as path:
@@ -249,7 +249,7 @@ def _write(
     with replacing(folder / "spikes.parquet") as path:
         parquet.write_table(spikes, path)
     with replacing(folder / "README.txt") as path:
-        path.write_text(_readme(title, made, columns), encoding="utf-8")
+        path.write_text(_readme(title, clock, columns), encoding="utf-8")
     with replacing(folder / MANIFEST) as path:
         text = json.dumps(about, indent=2, ensure_ascii=False)
         path.write_text(text + "\n", encoding="utf-8")
@@ -270,21 +270,21 @@ def _columns(result: Generated) -> dict[str, Column]:
             "",
             "fires like the recording within tolerance, at half the time step too",
         ),
-        **_stands(result),
+        **_robustness_columns(result),
     }
 
 
-def _stands(result: Generated) -> dict[str, Column]:
-    """What accepted members stand, as far as it was tried."""
+def _robustness_columns(result: Generated) -> dict[str, Column]:
+    """What accepted members stay valid under, as far as it was tried."""
     certificate, accepted = result.certificate, result.accepted
     columns: dict[str, Column] = {}
     if certificate is None:
         return columns
     if start := certificate.along("start"):
-        stood = np.zeros(len(accepted), bool)
-        stood[accepted] = start.valid[:, 0]
+        from_there = np.zeros(len(accepted), bool)
+        from_there[accepted] = start.valid[:, 0]
         meaning = "accepted, and fires like the recording from another start too"
-        columns["from_another_start"] = (stood, "", meaning)
+        columns["from_another_start"] = (from_there, "", meaning)
     if np.isfinite(certificate.robustness).all():
         share = np.full(len(accepted), np.nan)
         share[accepted] = certificate.robustness
@@ -296,18 +296,18 @@ def _stands(result: Generated) -> dict[str, Column]:
     return columns
 
 
-def _spikes(times: np.ndarray, made: str, about: dict[str, str]) -> pa.Table:
+def _spikes(times: np.ndarray, clock: str, about: dict[str, str]) -> pa.Table:
     rows = spike_lists(times)
     member = pa.array(np.arange(len(times), dtype=np.int32))
     fields = [
         pa.field("member", member.type, metadata={"meaning": "as in models.parquet"}),
-        pa.field("spike_times", rows.type, metadata={"unit": "ms", "meaning": made}),
+        pa.field("spike_times", rows.type, metadata={"unit": "ms", "meaning": clock}),
     ]
     schema = pa.schema(fields, metadata=about)
     return pa.Table.from_arrays([member, rows], schema=schema)
 
 
-def _readme(title: str, made: str, columns: dict[str, Column]) -> str:
+def _readme(title: str, clock: str, columns: dict[str, Column]) -> str:
     width = max(len(name) for name in columns)
     lines = [
         title,
@@ -316,7 +316,7 @@ def _readme(title: str, made: str, columns: dict[str, Column]) -> str:
         "spikes.parquet              spike times of each member, in ms",
         "manifest.json               how it was made: settings, versions, yield",
         "",
-        f"Spike times count {made}.",
+        f"Spike times count {clock}.",
         "",
         *(
             f"{name:<{width}}  {f'({unit}) ' if unit not in ('', '1') else ''}{meaning}"

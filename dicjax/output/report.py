@@ -24,7 +24,7 @@ from dicjax.generation import FAILURES, Generated, grouped
 from dicjax.output import plots
 from dicjax.output.plots import style
 from dicjax.output.population_files import file_name
-from dicjax.populations import HIGHER, MORE, PERTURBATIONS, TWO_SIDED, wilson
+from dicjax.populations import OTHER_START, START_MORE_CA, wilson
 from dicjax.simulation import applied, simulate
 from dicjax.spikes import BURSTING, FEATURES, Features, LABELS, pattern_of, Target
 
@@ -167,29 +167,31 @@ def _start(result: Generated) -> dict[str, str] | None:
     return {
         "share": _percent(valid),
         "interval": f"{100 * low:.0f} to {_percent(high)}",
-        "V": f"{HIGHER:g}",
-        "times_Ca": f"{MORE:g}",
+        "V": f"{OTHER_START.change:g}",
+        "times_Ca": f"{START_MORE_CA:g}",
     }
 
 
 def _perturbations(result: Generated) -> list[dict[str, str]]:
-    """How many accepted members stand each change, a row for both directions."""
+    """How many members stay valid under each change, a row for both directions."""
+    certificate, pairs = result.certificate, {}
+    if certificate is None:
+        return []
+    for of, share in zip(certificate.perturbations, certificate.shares(), strict=True):
+        if of.axis not in ("step", "start"):
+            pairs.setdefault((of.axis, of.channel), []).append((of, share))
     rows = []
-    for axis in PERTURBATIONS:
-        tried = result.certificate and result.certificate.along(axis)
-        if tried is None:
-            continue
-        shares, num = tried.shares(), 2 if axis in TWO_SIDED else 1
-        for i in range(0, len(shares), num):
-            names, valid, _, _, same = zip(*shares[i : i + num], strict=True)
-            rows.append(
-                {
-                    "name": names[0].replace(" -", " ± "),
-                    "lower": _percent(valid[0]) if num == 2 else "\u2013",
-                    "higher": _percent(valid[-1]),
-                    "same": _percent(float(np.mean(same))),
-                }
-            )
+    for pair in pairs.values():
+        of, (name, *_) = pair[0]
+        valid = {of.is_lower: _percent(valid) for of, (_, valid, *_) in pair}
+        rows.append(
+            {
+                "name": of.with_sign("± ") if len(pair) > 1 else name,
+                "lower": valid.get(True, "\u2013"),
+                "higher": valid.get(False, "\u2013"),
+                "same": _percent(float(np.mean([share[-1] for _, share in pair]))),
+            }
+        )
     return rows
 
 
@@ -284,17 +286,17 @@ def _facts(result: Generated) -> dict[str, dict[str, str]]:
         "Settings": {
             "members asked for": str(result.num_asked),
             "tolerance": f"{result.tolerance:g}",
-            **{name.replace("_", " "): _said(x) for name, x in settings.items()},
+            **{name.replace("_", " "): _in_words(x) for name, x in settings.items()},
         },
         "Versions": {"python": platform.python_version(), **made_with},
     }
 
 
-def _said(value: Any) -> str:
+def _in_words(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, dict):
-        return ", ".join(f"{name}: {_said(x)}" for name, x in value.items())
+        return ", ".join(f"{name}: {_in_words(x)}" for name, x in value.items())
     if isinstance(value, float):
         return f"{value:.4g}" if np.isfinite(value) else "not known"
     return json.dumps(value, default=str)

@@ -3,10 +3,10 @@
 from dicjax.populations.certification import (
     Certificate as Certificate,
     certify as certify,
-    HIGHER as HIGHER,
-    MORE as MORE,
+    OTHER_START as OTHER_START,
+    Perturbation as Perturbation,
     PERTURBATIONS as PERTURBATIONS,
-    TWO_SIDED as TWO_SIDED,
+    START_MORE_CA as START_MORE_CA,
 )
 from dicjax.populations.correction import (
     children as children,

@@ -2,41 +2,130 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import get_args, Literal, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
-from dicjax._core import check_conductances, check_simulation
+from dicjax._core import check_simulation, conductances_of, HasConductances
 from dicjax.neurons import Neuron, Temperature
 from dicjax.populations.evaluation import judge, wilson, Window, window_for
 from dicjax.simulation import AbstractStimulus, applied, NoisyCurrent, simulate, Step
 from dicjax.spikes import as_target, Features, SpikeTrain, Target
 
 
-PERTURBATIONS = ("conductances", "current", "noise", "temperature")
-AXES = ("step", "start", *PERTURBATIONS)
-TWO_SIDED = ("conductances", "current")  # each tried lower and higher
-HIGHER, MORE = 25.0, 10.0  # mV, and times the calcium, of another start
+Axis = Literal["step", "start", "conductances", "current", "noise", "temperature"]
+
+AXES: tuple[Axis, ...] = get_args(Axis)
+PERTURBATIONS = AXES[2:]  # the axes that change the neuron itself or its input
+START_HIGHER = 25.0  # mV that another start lies above the neuron's own
+START_MORE_CA = 10.0  # times the calcium of the neuron's own start
+UNITS: dict[Axis, str] = {
+    "conductances": "%",
+    "current": "µA/cm²",
+    "noise": "µA/cm²",
+    "temperature": "°C",
+}
+
+
+class Perturbation(NamedTuple):
+    """What one check changes.
+
+    - `axis`: one of those of [`dicjax.certify`][].
+    - `change`: by how much, by axis:
+        - "step": the factor of the time step;
+        - "start": the difference of the initial potential, in mV;
+        - "conductances": the difference as a share of the conductance;
+        - "current": the difference of the applied current, in µA/cm²;
+        - "noise": its standard deviation, in µA/cm²;
+        - "temperature": the difference, in °C.
+    - `channel`: whose conductance changes, if one does.
+    """
+
+    axis: Axis
+    change: float
+    channel: str | None = None
+
+    @property
+    def is_lower(self) -> bool:
+        """Whether the check makes something smaller, be it by nothing."""
+        return math.copysign(1, self.change) < 0
+
+    @property
+    def amount(self) -> str:
+        """The size of the change with its unit, such as "20 %"."""
+        size = abs(self.change) * (100 if self.axis == "conductances" else 1)
+        return f"{size:g} {UNITS[self.axis]}"
+
+    @property
+    def words(self) -> str:
+        """The name of the check, such as "Na -20 %"."""
+        if self.axis == "step":
+            return "half the step"
+        if self.axis == "start":
+            return "another start"
+        if self.axis == "noise":
+            return f"noise of {self.amount}"
+        return self.with_sign("-" if self.is_lower else "+")
+
+    def with_sign(self, sign: str) -> str:
+        """The name of a check that has a sign, with another sign."""
+        subject = "current" if self.axis == "current" else self.channel
+        return " ".join(x for x in (subject, sign + self.amount) if x)
+
+    @classmethod
+    def from_words(cls, words: str) -> "Perturbation":
+        """The perturbation of a name, as manifests of populations hold them.
+
+        **Raises:**
+
+        - `ValueError`: if no perturbation has this name.
+        """
+        for known in (HALF_STEP, OTHER_START):
+            if words == known.words:
+                return known
+        for axis, unit in UNITS.items():
+            found = re.fullmatch(rf"(.*?) ?([-+]?[\d.e+-]+) {re.escape(unit)}", words)
+            if not found:
+                continue
+            subject, change = found[1], float(found[2])
+            scale = 100 if axis == "conductances" else 1
+            channel = subject if axis == "conductances" else None
+            perturbation = cls(axis, change / scale, channel)
+            if perturbation.words == words:
+                return perturbation
+        raise ValueError(f"No check is called {words!r}.")
+
+
+HALF_STEP = Perturbation("step", 0.5)
+OTHER_START = Perturbation("start", START_HIGHER)
 
 
 class Certificate(eqx.Module):
-    """Which members stood which checks.
+    """Which members passed which checks.
 
-    - `names`: of the checks, in words.
-    - `axes`: what each check changes, of those of [`dicjax.certify`][].
+    - `perturbations`: what each check changes.
     - `valid`: whether the member then fires like the target within the tolerance.
     - `same_pattern`: whether it then at least fires in the target's pattern.
     """
 
-    names: tuple[str, ...] = eqx.field(static=True)
-    axes: tuple[str, ...] = eqx.field(static=True)
+    perturbations: tuple[Perturbation, ...] = eqx.field(static=True)
     valid: Bool[np.ndarray, "cells checks"]
     same_pattern: Bool[np.ndarray, "cells checks"]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the checks, in words."""
+        return tuple(of.words for of in self.perturbations)
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """What each check changes, of the axes of [`dicjax.certify`][]."""
+        return tuple(of.axis for of in self.perturbations)
 
     def along(self, axis: str) -> "Certificate | None":
         """The checks of one axis alone; `None` where it was not tried."""
@@ -44,8 +133,7 @@ class Certificate(eqx.Module):
         if not checks:
             return None
         return Certificate(
-            tuple(self.names[i] for i in checks),
-            tuple(self.axes[i] for i in checks),
+            tuple(self.perturbations[i] for i in checks),
             self.valid[:, checks],
             self.same_pattern[:, checks],
         )
@@ -87,14 +175,15 @@ class Certificate(eqx.Module):
         return "\n".join(lines)
 
 
-class _Check(NamedTuple):
-    """One simulation of all members for one or several checks at a time.
+class Condition(NamedTuple):
+    """One simulation of all members, under one or several perturbations.
 
-    - `g`: by check and cell, in mS/cm²; `target`: what they are compared with.
+    - `g`: maximal conductances by perturbation and cell, in mS/cm².
+    - `target`: what members are compared with.
+    - `dt`: the time step, in ms.
     """
 
-    names: tuple[str, ...]
-    axis: str
+    perturbations: tuple[Perturbation, ...]
     neuron: Neuron
     g: Float[np.ndarray, "checks cells channels"]
     target: Target
@@ -104,7 +193,7 @@ class _Check(NamedTuple):
 
 def certify(
     neuron: Neuron,
-    g: Float[ArrayLike, "cells channels"],
+    g: Float[ArrayLike, "cells channels"] | HasConductances,
     target: Target | Features | SpikeTrain | Float[np.ndarray, " spikes"],
     *,
     tolerance: float = 0.10,
@@ -124,7 +213,8 @@ def certify(
     **Arguments:**
 
     - `neuron`: the model; it must have a recipe.
-    - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`.
+    - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`, or a
+        [`dicjax.Population`][], of which members that are not "ok" are left out.
     - `target`: what members should fire like: features of one train, or the train.
     - `tolerance`: relative, of [`dicjax.is_valid`][].
     - `axes`: what changes, any of
@@ -159,7 +249,7 @@ def certify(
         without a `key`, if `g` does not match the channels of `neuron`, if the target
         is silent, or if numbers make no sense.
     """
-    plain = _plain(neuron, g, target, tolerance)
+    plain = unperturbed(neuron, g, target, tolerance)
     recipe = neuron.required_recipe
     window = window_for(neuron, plain.target, duration=duration, discard=discard)
     duration, discard = window
@@ -168,38 +258,34 @@ def certify(
     noise = recipe.noise[0] if noise is None else noise
     _check_axes(axes, key)
     _check_numbers(change, current, noise, q10)
-    make = {
+    change_along = {
         "step": lambda: _half_step(plain),
         "start": lambda: _other_start(plain),
         "conductances": lambda: _other_conductances(plain, change),
         "current": lambda: _other_current(plain, current),
         "noise": lambda: _noisy(plain, noise, key),
-        "temperature": lambda: _warmer(plain, warming, q10),
+        "temperature": lambda: warmer(plain, warming, q10),
     }
-    checks = [make[axis]() for axis in AXES if axis in axes]
-    names = tuple(name for check in checks for name in check.names)
-    each = tuple(check.axis for check in checks for _ in check.names)
+    conditions = [change_along[axis]() for axis in AXES if axis in axes]
+    perturbations = tuple(of for each in conditions for of in each.perturbations)
     work = plain.g.shape[1] * math.ceil(duration)
-    stood, done = [], 0
-    for check in checks:
+    outcomes, done = [], 0
+    for condition in conditions:
         report = None
         if on_progress is not None:
             report = lambda now, _, before=done: on_progress(
-                before + now, len(names) * work
+                before + now, len(perturbations) * work
             )
-        stood.append(_stood(check, window, report))
-        done += len(check.names) * work
-    valid, same_pattern = (np.concatenate(x).T for x in zip(*stood, strict=True))
-    return Certificate(names, each, valid, same_pattern)
+        outcomes.append(compare_under(condition, window, report))
+        done += len(condition.perturbations) * work
+    valid, same_pattern = (np.concatenate(x).T for x in zip(*outcomes, strict=True))
+    return Certificate(perturbations, valid, same_pattern)
 
 
-def _plain(neuron, g, target, tolerance) -> _Check:
-    """Nothing changed, and checked."""
+def unperturbed(neuron: Neuron, g, target, tolerance: float) -> Condition:
+    """The condition in which nothing is changed, of checked arguments."""
     recipe = neuron.required_recipe
-    g = np.asarray(g)
-    if not np.issubdtype(g.dtype, np.floating):
-        g = g.astype(jnp.zeros(()).dtype)
-    check_conductances(neuron, g)
+    g = conductances_of(neuron, g)
     if isinstance(target, Features) and np.ndim(target.label):
         raise ValueError(
             "`target` must hold the features of one train, got those of shape "
@@ -207,7 +293,7 @@ def _plain(neuron, g, target, tolerance) -> _Check:
         )
     wanted = as_target(target, tolerance)
     stimulus = applied(recipe.current)
-    return _Check((), "", neuron, g[None], wanted, recipe.dt, stimulus)
+    return Condition((), neuron, g[None], wanted, recipe.dt, stimulus)
 
 
 def _check_axes(axes, key):
@@ -235,77 +321,83 @@ def _check_numbers(change, current, noise, q10):
         raise ValueError(f"`q10` must be positive and finite, got {q10}.")
 
 
-def _half_step(plain: _Check) -> _Check:
-    return plain._replace(names=("half the step",), axis="step", dt=plain.dt / 2)
+def _half_step(plain: Condition) -> Condition:
+    return plain._replace(perturbations=(HALF_STEP,), dt=plain.dt * HALF_STEP.change)
 
 
-def _other_start(plain: _Check) -> _Check:
+def _other_start(plain: Condition) -> Condition:
     neuron = plain.neuron
     neuron = dataclasses.replace(
         neuron,
-        initial_V=neuron.initial_V + HIGHER,
-        initial_Ca=neuron.initial_Ca * MORE,
+        initial_V=neuron.initial_V + OTHER_START.change,
+        initial_Ca=neuron.initial_Ca * START_MORE_CA,
     )
-    return plain._replace(names=("another start",), axis="start", neuron=neuron)
+    return plain._replace(perturbations=(OTHER_START,), neuron=neuron)
 
 
-def _other_conductances(plain: _Check, change: float) -> _Check:
+def _other_conductances(plain: Condition, change: float) -> Condition:
     channels = plain.neuron.channel_names
     num = len(channels)
     factors = np.ones((num, 2, num), plain.g.dtype)
     factors[np.arange(num), :, np.arange(num)] = 1 - change, 1 + change
-    by = f"{100 * change:g} %"
-    names = tuple(f"{channel} {sign}{by}" for channel in channels for sign in "-+")
-    g = plain.g * factors.reshape(-1, 1, num)
-    return plain._replace(names=names, axis="conductances", g=g)
+    return plain._replace(
+        perturbations=tuple(
+            Perturbation("conductances", by, channel)
+            for channel in channels
+            for by in (-change, change)
+        ),
+        g=plain.g * factors.reshape(-1, 1, num),
+    )
 
 
-def _other_current(plain: _Check, by: float) -> _Check:
+def _other_current(plain: Condition, by: float) -> Condition:
     g = np.concatenate([plain.g, plain.g])
     current = plain.neuron.required_recipe.current + np.array([[-by], [by]], g.dtype)
-    names = tuple(f"current {sign}{by:g} µA/cm²" for sign in "-+")
-    stimulus = Step(np.broadcast_to(current, g.shape[:2]))
-    return plain._replace(names=names, axis="current", g=g, stimulus=stimulus)
+    return plain._replace(
+        perturbations=(Perturbation("current", -by), Perturbation("current", by)),
+        g=g,
+        stimulus=Step(np.broadcast_to(current, g.shape[:2])),
+    )
 
 
-def _noisy(plain: _Check, sigma: float, key) -> _Check:
+def _noisy(plain: Condition, sigma: float, key) -> Condition:
     stimulus = NoisyCurrent(key, sigma, plain.neuron.required_recipe.current)
-    names = (f"noise of {sigma:g} µA/cm²",)
-    return plain._replace(names=names, axis="noise", stimulus=stimulus)
+    perturbations = (Perturbation("noise", sigma),)
+    return plain._replace(perturbations=perturbations, stimulus=stimulus)
 
 
-def _warmer(plain: _Check, warming: float, q10: float) -> _Check:
+def warmer(plain: Condition, warming: float, q10: float) -> Condition:
+    """The condition in which all kinetics are those at `warming` °C more."""
     neuron = plain.neuron
     own = neuron.temperature
     own = Temperature(0.0, 0.0, q10) if own is None else own
     warm = dataclasses.replace(own, celsius=own.celsius + warming)
     faster = float(warm.speed / own.speed)
     return plain._replace(
-        names=(f"{warming:+g} °C",),
-        axis="temperature",
+        perturbations=(Perturbation("temperature", warming),),
         neuron=dataclasses.replace(neuron, temperature=warm),
         target=plain.target.at_pace(faster),
         dt=plain.dt / max(faster, 1.0),  # as fine as before for what is now faster
     )
 
 
-def _stood(
-    check: _Check,
+def compare_under(
+    condition: Condition,
     window: Window,
-    on_progress: Callable[[int, int], None] | None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Bool[np.ndarray, "checks cells"], Bool[np.ndarray, "checks cells"]]:
-    """Whether members are valid, and whether they keep the pattern."""
+    """Whether members are valid in a condition, and whether they keep the pattern."""
     run = simulate(
-        check.neuron,
-        check.g,
+        condition.neuron,
+        condition.g,
         window.duration,
         discard=window.discard,
-        dt=check.dt,
-        stimulus=check.stimulus,
+        dt=condition.dt,
+        stimulus=condition.stimulus,
         on_progress=on_progress,
     )
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), run)
-    verdict = judge(flat, check.target)
-    same = flat.succeeded & (verdict.features.label == check.target.label)
+    verdict = judge(flat, condition.target)
+    same = flat.succeeded & (verdict.features.label == condition.target.label)
     by_check = lambda x: x.reshape(run.succeeded.shape)
     return by_check(verdict.valid), by_check(same)

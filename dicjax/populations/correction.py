@@ -18,7 +18,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-from dicjax._core import solve
+from dicjax._core import padded, solve
 
 
 NUM_PARENTS = 192  # nearest to the target, from which children descend
@@ -42,11 +42,7 @@ class Known(eqx.Module):
 
     def padded(self, num: int) -> "Known":
         """With unusable members up to `num`, so that one program serves any number."""
-        missing = num - len(self.log_g)
-        pad = lambda x: jnp.asarray(
-            np.pad(x, ((0, missing),) + ((0, 0),) * (x.ndim - 1))
-        )
-        return jax.tree.map(pad, self)
+        return jax.tree.map(lambda x: jnp.asarray(padded(x, num, 0)), self)
 
 
 @eqx.filter_jit

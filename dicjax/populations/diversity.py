@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial import KDTree
 
+from dicjax._core import HasConductances, members_of, renamed_argument
+
 
 FLOOR = 1e-3  # of a channel's largest conductance: what counts as none of it
 FEWEST = 3  # members whose diversity is defined
@@ -15,7 +17,9 @@ CONSTANT = 1e-6  # what a logarithm varies by, at most, if rounding is all of it
 SLACK = 1e-9  # by which rounding may lengthen a distance
 
 
-def participation_ratio(g: Float[np.ndarray, "cells channels"]) -> float:
+def participation_ratio(
+    g: Float[np.ndarray, "cells channels"] | HasConductances,
+) -> float:
     r"""Effective number of directions of variation of log conductances.
 
     $(\sum \lambda)^2 / \sum \lambda^2$ over the eigenvalues $\lambda$ of their
@@ -24,19 +28,23 @@ def participation_ratio(g: Float[np.ndarray, "cells channels"]) -> float:
 
     **Arguments:**
 
-    - `g`: maximal conductances, in mS/cm² or any other unit.
+    - `g`: maximal conductances, in mS/cm² or any other unit, or a
+        [`dicjax.Population`][], of which members that are not "ok" are left out.
 
     **Returns:**
 
     The number; 0 where no conductance varies, nan for fewer than 3 members.
     """
+    g = np.asarray(members_of(g))
     if len(g) < FEWEST:
         return float("nan")
     share = _shares_of_variance(g)
     return float(1 / (share**2).sum()) if share.size else 0.0
 
 
-def entropy_dimension(g: Float[np.ndarray, "cells channels"]) -> float:
+def entropy_dimension(
+    g: Float[np.ndarray, "cells channels"] | HasConductances,
+) -> float:
     r"""Effective number of directions of variation, by the entropy of their shares.
 
     $e^H$ with $H = -\sum p \ln p$ and $p = \lambda / \sum \lambda$ over the eigenvalues
@@ -46,7 +54,8 @@ def entropy_dimension(g: Float[np.ndarray, "cells channels"]) -> float:
 
     **Arguments:**
 
-    - `g`: maximal conductances, in mS/cm² or any other unit.
+    - `g`: maximal conductances, in mS/cm² or any other unit, or a
+        [`dicjax.Population`][], of which members that are not "ok" are left out.
 
     **Returns:**
 
@@ -57,16 +66,18 @@ def entropy_dimension(g: Float[np.ndarray, "cells channels"]) -> float:
         Roy & Vetterli (2007). *The effective rank: a measure of effective
         dimensionality.* EUSIPCO.
     """
+    g = np.asarray(members_of(g))
     if len(g) < FEWEST:
         return float("nan")
     share = _shares_of_variance(g)
     return float(np.exp(-(share * np.log(share)).sum())) if share.size else 0.0
 
 
+@renamed_argument("neighbours", "num_neighbours")
 def coverage(
-    reference: Float[np.ndarray, "cells channels"],
-    generated: Float[np.ndarray, "batch _"],
-    neighbours: int = 5,
+    reference: Float[np.ndarray, "cells channels"] | HasConductances,
+    generated: Float[np.ndarray, "batch _"] | HasConductances,
+    num_neighbours: int = 5,
 ) -> float:
     """Share of the reference members that have a generated member nearby.
 
@@ -78,8 +89,9 @@ def coverage(
 
     **Arguments:**
 
-    - `reference`, `generated`: maximal conductances, in mS/cm² or any other unit.
-    - `neighbours`: which neighbour's distance counts as near.
+    - `reference`, `generated`: maximal conductances, in mS/cm² or any other unit, or
+        [`dicjax.Population`][]s, of which members that are not "ok" are left out.
+    - `num_neighbours`: which neighbour's distance counts as near.
 
     **Returns:**
 
@@ -88,20 +100,22 @@ def coverage(
 
     **Raises:**
 
-    - `ValueError`: if the two have different channels, or `neighbours` is below 1.
+    - `ValueError`: if the two have different channels, or `num_neighbours` is below 1.
 
     ??? cite "Reference"
 
         Naeem, Oh, Uh, Choi & Yoo (2020). *Reliable fidelity and diversity metrics for
         generative models.* ICML.
     """
+    reference = np.asarray(members_of(reference))
+    generated = np.asarray(members_of(generated))
     if reference.shape[1] != generated.shape[1]:
         raise ValueError(
             f"The reference has {reference.shape[1]} channels, but what was generated "
             f"has {generated.shape[1]}: compare populations of one model."
         )
-    if neighbours < 1:
-        raise ValueError(f"`neighbours` must be at least 1, got {neighbours}.")
+    if num_neighbours < 1:
+        raise ValueError(f"`num_neighbours` must be at least 1, got {num_neighbours}.")
     largest = reference.max(axis=0, initial=0)
     log_g = _floored_logarithms(reference, largest)
     varies = _varies(log_g)
@@ -113,7 +127,7 @@ def coverage(
     own = log_g[:, varies] / spread
     others = _floored_logarithms(generated, largest)[:, varies] / spread
     # Of the reference, the first neighbour is the member itself.
-    rank = min(neighbours, len(own) - 1) + 1
+    rank = min(num_neighbours, len(own) - 1) + 1
     radius = np.asarray(KDTree(own).query(own, rank)[0])[:, -1]
     nearest = KDTree(others).query(own)[0]
     return float((nearest <= (1 + SLACK) * radius).mean())

@@ -1,12 +1,12 @@
 """Members simulated as long as a target needs, and judged by it."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, PyTree
 
 from dicjax._core import in_batches
 from dicjax.neurons import Neuron
@@ -108,6 +108,24 @@ def judge(run: Run, target: Target) -> Verdict:
     return Verdict(
         features, errors, limits, run.succeeded, run.succeeded & valid, score
     )
+
+
+def with_rows(tree: PyTree, rows: np.ndarray, new: PyTree) -> Any:
+    """Copies of arrays, some rows of which are those of other arrays.
+
+    **Arguments:**
+
+    - `tree`: arrays that have a row per member.
+    - `rows`: which are replaced, as indices or as a mask.
+    - `new`: arrays in the same structure, with a row for each that is replaced.
+    """
+
+    def one(x, new):
+        x = np.array(x)
+        x[rows] = new
+        return x
+
+    return jax.tree.map(one, tree, new)
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dicjax._core import check_conductances, check_targets
-from dicjax.dics import At, impose, OK, Population
+from dicjax._core import check_targets, conductances_of, renamed_argument
+from dicjax.dics import impose, OK, Population, Potentials
 from dicjax.neurons import Neuron
 from dicjax.populations.evaluation import (
     judge,
@@ -16,6 +16,7 @@ from dicjax.populations.evaluation import (
     Verdict,
     wilson,
     window_for,
+    with_rows,
 )
 from dicjax.populations.refinement import ENOUGH, refine
 from dicjax.spikes import (
@@ -75,7 +76,7 @@ class Path:
             low, high = wilson(valid, num)
             lines.append(
                 f"  (g_s, g_u) = ({g_s:.4g}, {g_u:.4g}): {ok} follow; "
-                f"{_said(self.expected[i])}; {valid} fire so within "
+                f"{_firing_in_words(self.expected[i])}; {valid} fire so within "
                 f"{self.tolerance:.0%} ({low:.0%} to {high:.0%}; "
                 f"{int(self.valid_before[i].sum())} before correction)"
             )
@@ -84,13 +85,14 @@ class Path:
         return "\n".join(lines)
 
 
+@renamed_argument("at", "V")
 def path(
     neuron: Neuron,
     population: Population | Float[np.ndarray, "cells channels"],
     targets: Float[np.ndarray, "waypoints 2"] | Sequence[Sequence[float | int]],
     *,
     through: str | Sequence[str] | None = None,
-    at: At = "V_ref",
+    V: Potentials = "V_ref",
     expected: Sequence[Features | SpikeTrain | np.ndarray] | None = None,
     correct: bool = True,
     tolerance: float = 0.10,
@@ -109,7 +111,7 @@ def path(
     - `population`: members to start from, or their conductances in mS/cm². Those of a
         population that are not "ok" are left out.
     - `targets`: (g_s, g_u) of every waypoint, in order.
-    - `through`, `at`: which conductances are modulated, and where the target holds, as
+    - `through`, `V`: which conductances are modulated, and where the target holds, as
         [`dicjax.impose`][] takes them.
     - `expected`: what members should fire like at each waypoint; by default, like the
         member in the middle of those that fire in the commonest pattern there.
@@ -132,10 +134,7 @@ def path(
             f"There are {len(rows)} waypoints but {len(expected)} expectations: give "
             "one for each."
         )
-    g = population.g if isinstance(population, Population) else np.asarray(population)
-    if isinstance(population, Population):
-        g = g[population.status == OK]
-    check_conductances(neuron, g)
+    g = conductances_of(neuron, population)
     report = on_progress or (lambda stage, done, total: None)
     steps = []
     for i, target in enumerate(rows):
@@ -143,7 +142,7 @@ def path(
         wanted = None
         if expected is not None:
             wanted = as_target(expected[i], tolerance)
-        moved = impose(neuron, g, np.tile(target, (len(g), 1)), through=through, at=at)
+        moved = impose(neuron, g, np.tile(target, (len(g), 1)), through=through, V=V)
         ok = moved.status == OK
         if ok.sum() < FEWEST:
             raise ValueError(
@@ -187,7 +186,11 @@ def _arrived(neuron, g, ok, wanted, correct, tolerance, target) -> dict:
         )
         g = g.copy()
         g[ok] = refined.g
-        found = _put(found, ok, refined)
+        found = dataclasses.replace(
+            found,
+            features=with_rows(found.features, ok, refined.features),
+            valid=with_rows(found.valid, ok, refined.valid),
+        )
     return {
         "g": g,
         "labels": found.features.label,
@@ -201,18 +204,6 @@ def _arrived(neuron, g, ok, wanted, correct, tolerance, target) -> dict:
 
 def _enough(found: Verdict, ok) -> bool:
     return int((np.isfinite(found.score) & ok).sum()) >= ENOUGH
-
-
-def _put(found: Verdict, ok, refined) -> Verdict:
-    def put(x, new):
-        x = np.array(x)
-        x[ok] = new
-        return x
-
-    features = jax.tree.map(put, found.features, refined.features)
-    return dataclasses.replace(
-        found, features=features, valid=put(found.valid, refined.valid)
-    )
 
 
 def _in_the_middle(neuron, g, target) -> Features:
@@ -233,7 +224,7 @@ def _in_the_middle(neuron, g, target) -> Features:
     return jax.tree.map(lambda x: x[middle], features)
 
 
-def _said(expected: Features) -> str:
+def _firing_in_words(expected: Features) -> str:
     label = LABELS[int(expected.label)]
     if int(expected.label) == BURSTING:
         return (

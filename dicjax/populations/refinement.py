@@ -11,15 +11,24 @@ A step is kept only if the member, simulated anew, misses by less.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 from scipy.spatial import KDTree
 
-from dicjax._core import check_conductances, solve
+from dicjax._core import (
+    conductances_of,
+    HasConductances,
+    in_batches,
+    padded,
+    solve,
+    widened,
+)
 from dicjax.dics import dics_of_one_cell, dynamic_input_conductances, impose, OK
 from dicjax.neurons import Neuron
 from dicjax.populations.correction import Known, local_slopes, MEMORY
@@ -29,6 +38,7 @@ from dicjax.populations.evaluation import (
     Verdict,
     Window,
     window_for,
+    with_rows,
 )
 from dicjax.populations.sensitivities import feature_slopes
 from dicjax.spikes import as_target, Features, NUM_COMPARED, SpikeTrain, Target
@@ -101,7 +111,7 @@ class Refined:
 
 def refine(
     neuron: Neuron,
-    g: Float[np.ndarray, "cells channels"],
+    g: Float[np.ndarray, "cells channels"] | HasConductances,
     target: Target | Features | SpikeTrain | Float[np.ndarray, " spikes"],
     *,
     estimator: str = "ensemble",
@@ -117,7 +127,8 @@ def refine(
     **Arguments:**
 
     - `neuron`: the model; it must have a recipe.
-    - `g`: maximal conductances, in mS/cm²; thousands of members at once.
+    - `g`: maximal conductances, in mS/cm², thousands of members at once; or a
+        [`dicjax.Population`][], of which members that are not "ok" are left out.
     - `target`: a spike train (ms), or its features.
     - `estimator`: where slopes come from: "ensemble", the members themselves, which
         takes at least twenty of the target's firing pattern; or "autodiff",
@@ -141,216 +152,265 @@ def refine(
     if estimator not in ESTIMATORS:
         raise ValueError(f"`estimator` must be one of {ESTIMATORS}, got {estimator!r}.")
     neuron.required_recipe  # noqa: B018 - a model without a recipe is refused at once
-    g = np.asarray(g)
-    if not np.issubdtype(g.dtype, np.floating):
-        g = g.astype(np.float32)
-    check_conductances(neuron, g)
+    g = conductances_of(neuron, g)
     wanted = as_target(target, tolerance)
     window = window_for(neuron, wanted, duration=duration, discard=discard)
-    refinement = _Refinement(neuron, wanted, window, g, estimator, keep_dics)
-    return refinement.run(max_rounds, on_progress or (lambda stage, done, total: None))
+    problem, before = _start(neuron, wanted, window, g, estimator, keep_dics)
+    state = before
+    for number in range(max_rounds):
+        num_valid = int(state.verdict.valid.sum())
+        if on_progress is not None:
+            on_progress(f"refining, round {number + 1}", num_valid, len(g))
+        if num_valid == len(g):
+            break
+        state = _one_round(problem, state)
+    return Refined(
+        neuron=neuron,
+        target=wanted.features,
+        tolerance=wanted.tolerance,
+        estimator=estimator,
+        keep_dics=keep_dics,
+        g=state.g,
+        g_before=before.g,
+        valid=state.verdict.valid,
+        valid_before=before.verdict.valid,
+        score=state.verdict.score,
+        score_before=before.verdict.score,
+        features=state.verdict.features,
+        spike_times=state.spike_times,
+        duration=window.duration,
+        shares=state.shares,
+        num_simulated=state.num_simulated,
+        num_slopes=state.num_slopes,
+    )
 
 
-class _Refinement:
-    """The members as they are, and all that was simulated on the way."""
+class Problem(NamedTuple):
+    """What members are refined for: it is the same in every round.
 
-    def __init__(
-        self,
-        neuron: Neuron,
-        target: Target,
-        window: Window,
-        g,
-        estimator: str,
-        keep_dics: bool,
-    ):
-        self.target, self.window = target, window
-        self.estimator, self.keep_dics = estimator, keep_dics
-        self.neuron = neuron
-        self.dt = self.neuron.required_recipe.dt / 2
-        bounds = np.maximum(self.neuron.bounds.astype(g.dtype), g.max(axis=0))
-        self.bounds = np.log(np.stack([FLOOR * bounds, bounds]))
-        self.g_before = g
-        run = simulate_by_recipe(neuron, g, **window._asdict(), dt=self.dt)
-        self.before = self.verdict = judge(run, target)
-        self.g, self.spike_times = g.copy(), run.spike_times
-        self.trust = np.ones(len(g), g.dtype)
-        self.dics = np.asarray(dynamic_input_conductances(self.neuron, g, self.V))
-        self.num_simulated, self.num_slopes = len(g), 0
-        self.known = Known(
-            np.zeros((0, g.shape[1]), g.dtype),
-            np.zeros((0, NUM_COMPARED), g.dtype),
-            np.zeros(0, bool),
+    - `window`, `dt`: of simulations, in ms.
+    - `log_bounds`: lowest and highest logarithms of conductances.
+    - `dics`: input conductances (g_s, g_u) of the members as given, in mS/cm².
+    """
+
+    neuron: Neuron
+    target: Target
+    window: Window
+    dt: float
+    estimator: str
+    keep_dics: bool
+    log_bounds: Float[np.ndarray, "2 channels"]
+    dics: Float[np.ndarray, "cells 2"]
+
+    def log_of(self, g):
+        """Logarithms of conductances, of which zero has a finite one."""
+        return np.log(np.maximum(g, np.exp(self.log_bounds[0]))).astype(g.dtype)
+
+
+class State(NamedTuple):
+    """Members after some rounds, and what was learned from all simulations so far.
+
+    - `trust`: the part of its Gauss-Newton step that each member takes.
+    - `known`: simulated members that slopes are estimated from.
+    - `shares`: of valid members, before and after every round.
+    """
+
+    g: Float[np.ndarray, "cells channels"]
+    verdict: Verdict
+    spike_times: Float[np.ndarray, "cells spikes"]
+    trust: Float[np.ndarray, " cells"]
+    known: Known
+    shares: tuple[float, ...]
+    num_simulated: int
+    num_slopes: int
+
+
+def _start(neuron, target, window, g, estimator, keep_dics) -> tuple[Problem, State]:
+    """The problem, and the state in which the members are as given."""
+    bounds = np.maximum(neuron.bounds.astype(g.dtype), g.max(axis=0))
+    dics = np.asarray(dynamic_input_conductances(neuron, g, float(neuron.V_ref)))
+    problem = Problem(
+        neuron=neuron,
+        target=target,
+        window=window,
+        dt=neuron.required_recipe.dt / 2,
+        estimator=estimator,
+        keep_dics=keep_dics,
+        log_bounds=np.log(np.stack([FLOOR * bounds, bounds])),
+        dics=dics[:, 1:],
+    )
+    spike_times, verdict = _evaluate(problem, g)
+    nothing = Known(
+        np.zeros((0, g.shape[1]), g.dtype),
+        np.zeros((0, NUM_COMPARED), g.dtype),
+        np.zeros(0, bool),
+    )
+    state = State(
+        g=g.copy(),
+        verdict=verdict,
+        spike_times=spike_times,
+        trust=np.ones(len(g), g.dtype),
+        known=learn(nothing, problem.log_of(g), verdict),
+        shares=(float(verdict.valid.mean()),),
+        num_simulated=len(g),
+        num_slopes=0,
+    )
+    return problem, state
+
+
+def _evaluate(problem: Problem, g):
+    """Spike times of members, and how they compare with the target."""
+    run = simulate_by_recipe(
+        problem.neuron, g, **problem.window._asdict(), dt=problem.dt
+    )
+    return run.spike_times, judge(run, problem.target)
+
+
+def _one_round(problem: Problem, state: State) -> State:
+    """Proposes, simulates, and accepts what comes nearer to the target."""
+    members, proposed, num_slopes = propose(problem, state)
+    state = state._replace(num_slopes=state.num_slopes + num_slopes)
+    if len(members):
+        spike_times, verdict = _evaluate(problem, proposed)
+        state = accept(state, members, proposed, spike_times, verdict)
+        state = state._replace(
+            known=learn(state.known, problem.log_of(proposed), verdict),
+            num_simulated=state.num_simulated + len(members),
         )
-        self._learn(g, self.verdict)
+    share = float(state.verdict.valid.mean())
+    return state._replace(shares=(*state.shares, share))
 
-    @property
-    def V(self) -> float:
-        return float(self.neuron.V_ref)
 
-    def run(self, max_rounds: int, report: Progress) -> Refined:
-        shares = [float(self.verdict.valid.mean())]
-        for number in range(max_rounds):
-            todo = np.flatnonzero(~self.verdict.valid)
-            report(
-                f"refining, round {number + 1}", len(self.g) - len(todo), len(self.g)
-            )
-            if not len(todo):
-                break
-            self._round(todo)
-            shares.append(float(self.verdict.valid.mean()))
-        return Refined(
-            neuron=self.neuron,
-            target=self.target.features,
-            tolerance=self.target.tolerance,
-            estimator=self.estimator,
-            keep_dics=self.keep_dics,
-            g=self.g,
-            g_before=self.g_before,
-            valid=self.verdict.valid,
-            valid_before=self.before.valid,
-            score=self.verdict.score,
-            score_before=self.before.score,
-            features=self.verdict.features,
-            spike_times=self.spike_times,
-            duration=self.window.duration,
-            shares=tuple(shares),
-            num_simulated=self.num_simulated,
-            num_slopes=self.num_slopes,
+def propose(
+    problem: Problem, state: State
+) -> tuple[Int[np.ndarray, " some"], Float[np.ndarray, "some channels"], int]:
+    """Members that can take a step, where it leads (mS/cm²), and the number of cycles
+    that were differentiated for it."""
+    todo = np.flatnonzero(~state.verdict.valid)
+    verdict, trust = state.verdict[todo], state.trust[todo]
+    log_g = problem.log_of(state.g[todo])
+    slopes, scale, num_slopes = _slopes(problem, state, todo, log_g)
+    new = stepped(
+        log_g,
+        slopes,
+        scale,
+        np.nan_to_num(verdict.errors),
+        verdict.limits,
+        trust,
+        LONGEST[problem.estimator],
+        _dic_slopes(problem, state.g[todo]) if problem.keep_dics else None,
+    )
+    has_pattern = np.isfinite(verdict.score)
+    can_move = np.isfinite(slopes).all(axis=(1, 2)) & has_pattern
+    if problem.estimator == "ensemble" and not has_pattern.all():
+        astray = ~has_pattern
+        new[astray] = _towards_the_pattern(state.known, log_g[astray], trust[astray])
+        can_move |= astray
+    new = np.clip(new, *problem.log_bounds)
+    members, g = todo[can_move], np.exp(new[can_move]).astype(state.g.dtype)
+    if problem.keep_dics:
+        members, g = _with_dics_kept(problem, members, g)
+    return members, g, num_slopes
+
+
+def accept(
+    state: State,
+    members: Int[np.ndarray, " some"],
+    proposed: Float[np.ndarray, "some channels"],
+    spike_times: Float[np.ndarray, "some spikes"],
+    verdict: Verdict,
+) -> State:
+    """Moves those of `members` whose proposal is nearer to the target."""
+    is_better = verdict.score < state.verdict.score[members]
+    better = members[is_better]
+    width = max(spike_times.shape[1], state.spike_times.shape[1])
+    # A member that overshot tries a shorter step next time.
+    trust = state.trust[members]
+    trust = np.where(is_better, np.minimum(1, 2 * trust), trust / 2)
+    return state._replace(
+        g=with_rows(state.g, better, proposed[is_better]),
+        verdict=with_rows(state.verdict, better, verdict[is_better]),
+        spike_times=with_rows(
+            widened(state.spike_times, width),
+            better,
+            widened(spike_times[is_better], width),
+        ),
+        trust=with_rows(state.trust, members, trust),
+    )
+
+
+def learn(
+    known: Known, log_g: Float[np.ndarray, "cells channels"], verdict: Verdict
+) -> Known:
+    """Adds simulated members, and keeps the `MEMORY` that are nearest to the target."""
+    usable = np.isfinite(verdict.score)
+    misses = np.where(usable[:, None], verdict.errors, 0).astype(log_g.dtype)
+    join = lambda a, b: np.concatenate([a, b])
+    known = jax.tree.map(join, Known(log_g, misses, usable), known)
+    size = np.where(known.usable, np.abs(known.misses).max(axis=1), np.inf)
+    nearest = np.argsort(size, kind="stable")[:MEMORY]
+    return jax.tree.map(lambda x: x[nearest], known)
+
+
+def _slopes(problem: Problem, state: State, todo, log_g):
+    """Slopes of features by log conductances in units of a scale, the scale, and the
+    number of cycles that were differentiated."""
+    if problem.estimator == "autodiff":
+        slopes = feature_slopes(
+            problem.neuron,
+            state.g[todo],
+            problem.target.features,
+            estimator="autodiff",
+            **problem.window._asdict(),
         )
-
-    def _round(self, todo) -> None:
-        members, proposed = self._proposed(todo)
-        if self.keep_dics:
-            members, proposed = self._put_right(members, proposed)
-        if not len(members):
-            return
-        run = simulate_by_recipe(
-            self.neuron, proposed, **self.window._asdict(), dt=self.dt
+        return slopes, np.ones(log_g.shape[1], log_g.dtype), len(todo)
+    num = int(state.known.usable.sum())
+    if num < ENOUGH:
+        raise ValueError(
+            f"An ensemble needs {ENOUGH} members that fire in the target's pattern "
+            f"to learn from, but only {num} do: give more members, or choose "
+            'estimator="autodiff".'
         )
-        verdict = judge(run, self.target)
-        self.num_simulated += len(members)
-        self._learn(proposed, verdict)
-        better = verdict.score < self.verdict.score[members]
-        self._keep(members[better], proposed[better], verdict[better])
-        self._keep_spikes(members[better], run.spike_times[better])
-        # A member that overshot tries a shorter step next time.
-        trust = self.trust[members]
-        self.trust[members] = np.where(better, np.minimum(1, 2 * trust), trust / 2)
+    return *slopes_of_ensemble(state.known, log_g), 0
 
-    def _keep(self, members, g, verdict: Verdict) -> None:
-        def put(x, new):
-            x = np.array(x)
-            x[members] = new
-            return x
 
-        self.verdict = jax.tree.map(put, self.verdict, verdict)
-        self.g[members] = g
+def _towards_the_pattern(known: Known, log_g, trust):
+    """Members of another pattern some of the way to the nearest that has the target's.
 
-    def _keep_spikes(self, members, spike_times) -> None:
-        extra = spike_times.shape[1] - self.spike_times.shape[1]
-        if extra > 0:
-            room = ((0, 0), (0, extra))
-            self.spike_times = np.pad(self.spike_times, room, constant_values=np.inf)
-        self.spike_times[members] = np.inf
-        self.spike_times[members, : spike_times.shape[1]] = spike_times
+    The way is longer for those that came no nearer with shorter steps.
+    """
+    has_pattern = known.log_g[known.usable]
+    spread = np.maximum(has_pattern.std(axis=0), 0.05)
+    nearest = has_pattern[KDTree(has_pattern / spread).query(log_g / spread)[1]]
+    share = TOWARDS / np.maximum(trust, TOWARDS)
+    return log_g + share[:, None] * (nearest - log_g)
 
-    def _learn(self, g, verdict: Verdict) -> None:
-        usable = np.isfinite(verdict.score)
-        misses = np.where(usable[:, None], verdict.errors, 0).astype(g.dtype)
-        new = Known(self._logarithms(g), misses, usable)
-        join = lambda a, b: np.concatenate([a, b])
-        known = jax.tree.map(join, new, self.known)
-        size = np.where(known.usable, np.abs(known.misses).max(axis=1), np.inf)
-        nearest = np.argsort(size, kind="stable")[:MEMORY]
-        self.known = jax.tree.map(lambda x: x[nearest], known)
 
-    def _logarithms(self, g):
-        return np.log(np.maximum(g, np.exp(self.bounds[0]))).astype(g.dtype)
+def _dic_slopes(problem: Problem, g):
+    neuron = problem.neuron.with_dtype(g.dtype)
+    return in_batches(functools.partial(_slopes_of_dics, neuron), g, size=BATCH)
 
-    def _proposed(self, todo):
-        """Members that can take a step, and where it leads."""
-        log_g = self._logarithms(self.g[todo])
-        dic_slopes = self._dic_slopes(self.g[todo]) if self.keep_dics else None
-        slopes, scale = self._slopes(todo, log_g)
-        new = stepped(
-            log_g,
-            slopes,
-            scale,
-            np.nan_to_num(self.verdict.errors[todo]),
-            self.verdict.limits[todo],
-            self.trust[todo],
-            LONGEST[self.estimator],
-            dic_slopes,
-        )
-        able = np.isfinite(slopes).all(axis=(1, 2))
-        able &= np.isfinite(self.verdict.score[todo])
-        if self.estimator == "ensemble":
-            new, able = self._towards_the_pattern(todo, log_g, new, able)
-        new = np.clip(new, *self.bounds)
-        return todo[able], np.exp(new[able]).astype(self.g.dtype)
 
-    def _slopes(self, todo, log_g):
-        """Slopes of features by log conductances in units of a scale, and the scale."""
-        if self.estimator == "autodiff":
-            slopes = feature_slopes(
-                self.neuron,
-                self.g[todo],
-                self.target.features,
-                estimator="autodiff",
-                **self.window._asdict(),
-            )
-            self.num_slopes += len(todo)
-            return slopes, np.ones(self.g.shape[1], self.g.dtype)
-        num = int(self.known.usable.sum())
-        if num < ENOUGH:
-            raise ValueError(
-                f"An ensemble needs {ENOUGH} members that fire in the target's pattern "
-                f"to learn from, but only {num} do: give more members, or choose "
-                'estimator="autodiff".'
-            )
-        return slopes_of_ensemble(self.known, log_g)
-
-    def _towards_the_pattern(self, todo, log_g, new, able):
-        """Members of another pattern go some of the way to the nearest that has it."""
-        astray = np.flatnonzero(~np.isfinite(self.verdict.score[todo]))
-        known = self.known.log_g[self.known.usable]
-        if not len(astray):
-            return new, able
-        spread = np.maximum(known.std(axis=0), 0.05)
-        nearest = known[KDTree(known / spread).query(log_g[astray] / spread)[1]]
-        share = TOWARDS / np.maximum(self.trust[todo][astray], TOWARDS)
-        new, able = new.copy(), able.copy()
-        new[astray] = log_g[astray] + share[:, None] * (nearest - log_g[astray])
-        able[astray] = True
-        return new, able
-
-    def _dic_slopes(self, g):
-        neuron = self.neuron.with_dtype(g.dtype)
-        return _batched(_dic_slopes, g, constants=(neuron,))
-
-    def _put_right(self, members, proposed):
-        """The same members with the input conductances they had; others are left."""
-        made = impose(
-            self.neuron,
-            proposed,
-            self.dics[members][:, 1:].astype(float),
-            through="best",
-        )
-        inside = (made.g <= np.exp(self.bounds[1])).all(axis=1)
-        ok = (made.status == OK) & inside
-        return members[ok], made.g[ok]
+def _with_dics_kept(problem: Problem, members, g):
+    """Members with the input conductances they were given with; others are left out."""
+    imposed = impose(
+        problem.neuron, g, problem.dics[members].astype(float), through="best"
+    )
+    inside = (imposed.g <= np.exp(problem.log_bounds[1])).all(axis=1)
+    ok = (imposed.status == OK) & inside
+    return members[ok], imposed.g[ok]
 
 
 def slopes_of_ensemble(
     known: Known, log_g: Float[np.ndarray, "cells channels"]
 ) -> tuple[Float[np.ndarray, "cells 4 channels"], Float[np.ndarray, " channels"]]:
-    """Slopes around members, told from at most `MEMORY` known ones.
+    """Slopes around members, estimated from at most `MEMORY` known ones.
 
-    By log conductances in units of a scale, which is returned too.
+    They are by log conductances in units of a scale, which is returned too.
     """
-    rows = -(-len(log_g) // BATCH) * BATCH
-    padded = np.pad(log_g, ((0, rows - len(log_g)), (0, 0)), mode="edge")
-    slopes, scale = local_slopes(known.padded(MEMORY), jnp.asarray(padded))
+    num_rows = -(-len(log_g) // BATCH) * BATCH
+    rows = jnp.asarray(padded(log_g, num_rows))
+    slopes, scale = local_slopes(known.padded(MEMORY), rows)
     return np.array(slopes)[: len(log_g)], np.asarray(scale)
 
 
@@ -378,28 +438,16 @@ def stepped(
     dtype = log_g.dtype
     if dic_slopes is None:
         dic_slopes = np.zeros((len(log_g), 2, log_g.shape[1]), dtype)
-    steps = _batched(
-        _step,
+    steps = in_batches(
+        functools.partial(_step, jnp.asarray(longest, dtype)),
         np.nan_to_num(slopes / limits[:, :, None]).astype(dtype),
         (errors / limits).astype(dtype),
         (dic_slopes * scale).astype(dtype),
         trust.astype(dtype),
         (STRIDE / limits).astype(dtype),
-        constants=(jnp.asarray(longest, dtype),),
+        size=BATCH,
     )
     return log_g + steps * scale
-
-
-def _batched(of, *arrays, constants=()):
-    """Applies a compiled function to rows, in batches of one size."""
-    num = len(arrays[0])
-    parts = []
-    for start in range(0, num, BATCH):
-        take = np.minimum(np.arange(start, start + BATCH), num - 1)
-        parts.append(
-            np.asarray(of(*constants, *(jnp.asarray(x[take]) for x in arrays)))
-        )
-    return np.concatenate(parts)[:num]
 
 
 @jax.jit
@@ -434,7 +482,7 @@ def _unfelt(D):
 
 
 @jax.jit
-def _dic_slopes(neuron: Neuron, g):
+def _slopes_of_dics(neuron: Neuron, g):
     def one(g):
         dics = lambda log_g: dics_of_one_cell(neuron, jnp.exp(log_g), neuron.V_ref)[1:]
         return jax.jacfwd(dics)(jnp.log(jnp.maximum(g, jnp.finfo(g.dtype).tiny)))

@@ -13,10 +13,12 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from dicjax._core import conductances_of, HasConductances
 from dicjax.neurons import Neuron
 from dicjax.populations.evaluation import simulate_by_recipe
 from dicjax.populations.rhythm_gradient import cycles, Rhythm
 from dicjax.spikes import (
+    burst_gap,
     BURSTING,
     feature_errors,
     Features,
@@ -31,7 +33,7 @@ ESTIMATORS = ("differences", "autodiff")
 
 def feature_slopes(
     neuron: Neuron,
-    g: Float[np.ndarray, "cells channels"],
+    g: Float[np.ndarray, "cells channels"] | HasConductances,
     target: Features | None = None,
     *,
     estimator: str = "differences",
@@ -45,7 +47,8 @@ def feature_slopes(
     **Arguments:**
 
     - `neuron`: the model; it must have a recipe.
-    - `g`: maximal conductances, in mS/cm².
+    - `g`: maximal conductances, in mS/cm², or a [`dicjax.Population`][], of which
+        members that are not "ok" are left out.
     - `target`: features of one train, whose pattern says which features are meant;
         each member's own pattern by default.
     - `estimator`: "differences" or "autodiff".
@@ -70,7 +73,7 @@ def feature_slopes(
     recipe = neuron.required_recipe
     discard = recipe.discard if discard is None else discard
     times = (duration or recipe.duration, discard)
-    g = np.asarray(g)
+    g = conductances_of(neuron, g)
     if estimator == "differences":
         slopes, label = _differences(neuron, g, step, times, on_progress)
     else:
@@ -135,12 +138,11 @@ def _autodiff(neuron, g, times, on_progress):
 
 
 def rhythm_of(features: Features) -> Rhythm:
-    """The cycle of tonic or bursting members, as far as their spikes tell."""
+    """The cycle of tonic or bursting members, as their spikes show it."""
     bursts = np.asarray(features.label) == BURSTING
     num = np.where(bursts, np.round(np.asarray(features.spikes_per_burst)), 1)
-    between = np.sqrt(np.asarray(features.intra_burst_isi * features.period))
     return Rhythm(
         num_spikes=num.astype(np.int32),
         period=np.where(bursts, features.period, features.mean_isi),
-        onset_isi=np.where(bursts, between, 0),
+        onset_isi=np.where(bursts, burst_gap(features), 0),
     )

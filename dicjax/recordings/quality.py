@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from dicjax._core import Advice, compiled_size, Remedy
 from dicjax.spikes import (
+    burst_gap,
     BURSTING,
     MIN_GAP_RATIO,
     pad_trains,
@@ -150,8 +151,7 @@ def _burst_intervals(times: Times) -> Intervals:
     features = spike_features(pad_trains([times], compiled_size(times.size, 128)))
     if int(features.label[0]) != BURSTING:
         return np.zeros(0)
-    between = math.sqrt(float(features.intra_burst_isi[0] * features.period[0]))
-    return isi[isi < between]
+    return isi[isi < burst_gap(features)[0]]
 
 
 def _pause(times: Times, ends: Ends) -> Finding | None:

@@ -16,6 +16,8 @@ from dicjax._core import (
     check_simulation,
     check_start,
     check_stimulus,
+    HasConductances,
+    members_of,
 )
 from dicjax.neurons import Neuron
 from dicjax.simulation import scheduler
@@ -49,7 +51,7 @@ class Run(eqx.Module):
 
 def simulate(
     neuron: Neuron,
-    g: Float[ArrayLike, "*cells channels"],
+    g: Float[ArrayLike, "*cells channels"] | HasConductances,
     duration: float,
     *,
     discard: float = 0.0,
@@ -77,7 +79,8 @@ def simulate(
 
     - `neuron`: the model, e.g. [`dicjax.stg`][]`()`.
     - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`. Leading
-        axes index independent cells. Its dtype is that of the computation.
+        axes index independent cells. Its dtype is that of the computation. Of a
+        [`dicjax.Population`][], members that are not "ok" are left out.
     - `duration`: simulated time, in ms.
     - `discard`: the result leaves out spikes and potentials before this time, in ms.
     - `dt`: the time step, in ms, while the potential moves at 16 mV/ms. Steps are down
@@ -106,7 +109,7 @@ def simulate(
         another number of cells.
     """
     check_concrete(g)
-    g = np.asarray(jnp.asarray(g))
+    g = np.asarray(jnp.asarray(members_of(g)))
     if not np.issubdtype(g.dtype, np.floating):
         g = g.astype(jnp.zeros(()).dtype)
     check_conductances(neuron, g)

@@ -9,6 +9,7 @@ from dicjax.spikes.detection import (
     SPIKE_UP as SPIKE_UP,
 )
 from dicjax.spikes.features import (
+    burst_gap as burst_gap,
     Features as Features,
     features_of as features_of,
     features_of_all as features_of_all,

@@ -111,6 +111,16 @@ def spike_features(spike_times: Trains) -> Features:
     return _spike_features(*intervals(spike_times))
 
 
+def burst_gap(features: Features) -> Float[np.ndarray, "*cells"]:
+    """The interval (ms) that parts bursts: longer ones lie between two bursts.
+
+    It is the geometric mean of the mean interval within bursts and the pause between
+    them, and nan for trains that do not burst.
+    """
+    pause = np.asarray(features.period) - np.asarray(features.burst_duration)
+    return np.asarray(np.sqrt(np.asarray(features.intra_burst_isi) * pause))
+
+
 def intervals(spike_times: Trains) -> tuple[Intervals, Counts]:
     if isinstance(spike_times, jax.Array):
         return _differences(jnp, spike_times)

@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from nicegui import ui
@@ -16,6 +17,7 @@ from dicjax.app.runs import Outcome
 from dicjax.app.theme import Look
 from dicjax.generation import failure_words, grouped, Round
 from dicjax.output import compared, feature_rows, most_different
+from dicjax.populations import OTHER_START, Perturbation
 from dicjax.spikes import LABELS, pattern_of
 
 
@@ -63,7 +65,7 @@ def show(outcome: Outcome, look: Look, notes: Sequence[str]) -> None:
         _conductances(outcome, look)
     with ui.element("div").classes("pair"):
         _candidates(outcome, look)
-    _stands(outcome)
+    _robustness(outcome)
 
 
 MIN_STEADY = 0.8  # share of members below which it is said
@@ -120,7 +122,7 @@ def _alerts(outcome: Outcome) -> list[str]:
             (f"Only {num} of {asked} members were found." if num else _NONE)
             + f" Most candidates failed because: {why}."
         )
-    start = (about.get("certificate") or {}).get("another start")
+    start = _certificate(outcome).get(OTHER_START)
     if start and start["valid"] < MIN_STEADY:
         alerts.append(
             f"Only {start['valid']:.0%} of members fire so from another start too: "
@@ -142,9 +144,8 @@ def _numbers(outcome: Outcome) -> list[tuple[str, str]]:
                 f"{about['participation_ratio']:.1f}",
             )
         )
-    certificate = about.get("certificate") or {}
-    if "another start" in certificate:
-        share = certificate["another start"]["valid"]
+    if start := _certificate(outcome).get(OTHER_START):
+        share = start["valid"]
         rows.append(("of them do so from another start too", f"{share:.0%}"))
     rows.append(("of computing", duration(float(about["seconds"]))))
     return rows
@@ -275,21 +276,27 @@ def _candidates(outcome: Outcome, look: Look) -> None:
             )
 
 
-def _stands(outcome: Outcome) -> None:
-    """What members stand, where more than another start was tried."""
-    certificate = outcome.about.get("certificate") or {}
+def _certificate(outcome: Outcome) -> dict[Perturbation, dict[str, Any]]:
+    """The shares of members that passed each check, as the manifest holds them."""
+    shares = outcome.about.get("certificate") or {}
+    return {Perturbation.from_words(name): of for name, of in shares.items()}
+
+
+def _robustness(outcome: Outcome) -> None:
+    """What members stay valid under, where more than another start was tried."""
+    certificate = _certificate(outcome)
     if len(certificate) < 2:
         return
     rows = [
         cells(
             (
-                name.replace(" -", " \u2212"),
-                f"{of['valid']:.0%}",
-                f"{of['interval'][0]:.0%} to {of['interval'][1]:.0%}",
-                f"{of['same_pattern']:.0%}",
+                of.with_sign("\u2212") if of.is_lower else of.words,
+                f"{share['valid']:.0%}",
+                f"{share['interval'][0]:.0%} to {share['interval'][1]:.0%}",
+                f"{share['same_pattern']:.0%}",
             )
         )
-        for name, of in certificate.items()
+        for of, share in certificate.items()
     ]
     with card("What members stand", _STAND):
         header = ("what changes", "fire like it still", "95 % interval", "same pattern")

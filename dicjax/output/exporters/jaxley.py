@@ -6,6 +6,7 @@ from typing import Any
 
 from jaxtyping import ArrayLike, Float
 
+from dicjax._core import HasConductances
 from dicjax.neurons import Neuron
 from dicjax.output.exporters.equations import CALCIUM, Equation, Equations, equations
 from dicjax.output.exporters.expressions import (
@@ -39,7 +40,7 @@ JAXLEY = Syntax(
 
 def export_jaxley(
     neuron: Neuron,
-    g: Float[ArrayLike, "*cells channels"],
+    g: Float[ArrayLike, "*cells channels"] | HasConductances,
     folder: pathlib.Path | str,
     *,
     members: Sequence[int] | None = None,
@@ -55,7 +56,8 @@ def export_jaxley(
     **Arguments:**
 
     - `neuron`: any model, of curves of your own too.
-    - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`.
+    - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`, or a
+        [`dicjax.Population`][], of which members that are not "ok" are left out.
     - `folder`: where to write; made if needed. Each file is written whole or not at
         all.
     - `members`: the numbers that cells go by in tables; from 0 by default.

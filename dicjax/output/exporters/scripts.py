@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
-import numpy as np
 from jaxtyping import ArrayLike, Float
 
-from dicjax._core import check_conductances, replacing
+from dicjax._core import conductances_of, HasConductances, replacing
 from dicjax.neurons import Neuron
 from dicjax.output.exporters.equations import CALCIUM, Equations, identifiers, number, V
 from dicjax.output.exporters.expressions import substitute, walk
@@ -24,12 +23,11 @@ Rows = list[list[str]]
 
 def rows_of(
     neuron: Neuron,
-    g: Float[ArrayLike, "*cells channels"],
+    g: Float[ArrayLike, "*cells channels"] | HasConductances,
     members: Sequence[int] | None,
 ) -> Rows:
     """The number and the conductances of every cell, or a `ValueError`."""
-    g = np.asarray(g)
-    check_conductances(neuron, g)
+    g = conductances_of(neuron, g)
     g = g.reshape(-1, g.shape[-1])
     members = range(len(g)) if members is None else members
     if not len(set(members)) == len(members) == len(g):

@@ -21,10 +21,6 @@ from dicjax.output.plots.operator import (
     plot_comparison as plot_comparison,
     plot_responses as plot_responses,
 )
-from dicjax.output.plots.paths import (
-    plot_path as plot_path,
-    plot_refinement as plot_refinement,
-)
 from dicjax.output.plots.population import (
     most_different as most_different,
     plot_conductances as plot_conductances,

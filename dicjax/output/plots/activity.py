@@ -26,6 +26,7 @@ from dicjax.output.plots.style import (
     style_axes,
 )
 from dicjax.spikes import (
+    burst_gap,
     BURSTING,
     Features,
     NUM_COMPARED,
@@ -238,9 +239,7 @@ def rhythm(train: SpikeTrain) -> tuple[float, float]:
     features = spike_features(pad_trains([train], width))
     if int(features.label[0]) != BURSTING:
         return 25 * float(features.mean_isi[0]), np.inf
-    pause = features.period[0] - features.burst_duration[0]
-    gap = float(pause * features.intra_burst_isi[0]) ** 0.5
-    return 7.8 * float(features.period[0]), gap
+    return 7.8 * float(features.period[0]), float(burst_gap(features)[0])
 
 
 def from_onset(times: np.ndarray, gap: float) -> np.ndarray:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from dicjax._core import check_conductances, listed, spread
+from dicjax._core import HasConductances, jax_conductances_of, listed, spread
 from dicjax.dics import normaliser, sensitivity
 from dicjax.neurons import Neuron
 
@@ -61,13 +61,13 @@ class Attribution:
         for timescale, name, of_dic in zip(
             TIMESCALES, DICS, np.moveaxis(quantiles, 1, 0), strict=True
         ):
-            lines.append(_said_of_dic(timescale, name, self.channel_names, of_dic.T))
+            lines.append(_dic_in_words(timescale, name, self.channel_names, of_dic.T))
         return "\n".join(lines)
 
 
 def attribute(
     neuron: Neuron,
-    g: Float[ArrayLike, "cells channels"],
+    g: Float[ArrayLike, "cells channels"] | HasConductances,
     V: Float[ArrayLike, "..."] | float | None = None,
 ) -> Attribution:
     r"""Says which channels make the input conductances of every member what they are.
@@ -79,7 +79,8 @@ def attribute(
     **Arguments:**
 
     - `neuron`: the model.
-    - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`.
+    - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`, or a
+        [`dicjax.Population`][], of which members that are not "ok" are left out.
     - `V`: potential, in mV: one for all or one per member, such as
         [`dicjax.threshold`][]`(neuron, g).V`, with nan where there is none. By default
         `neuron.V_ref`.
@@ -92,20 +93,19 @@ def attribute(
 
     - `ValueError`: if `g` does not match the channels of `neuron`, or `V` the members.
     """
-    g = np.asarray(jnp.asarray(g))
-    check_conductances(neuron, g)
-    g = g if np.issubdtype(g.dtype, np.floating) else g.astype(jnp.zeros(()).dtype)
-    at = np.asarray(neuron.V_ref if V is None else V, g.dtype)
-    if at.shape not in ((), g.shape[:-1]):
+    g = np.asarray(jax_conductances_of(neuron, g))
+    potentials = np.asarray(neuron.V_ref if V is None else V, g.dtype)
+    if potentials.shape not in ((), g.shape[:-1]):
         raise ValueError(
             f"`V` must be one potential or one for each of {len(g)} members, got shape "
-            f"{at.shape}."
+            f"{potentials.shape}."
         )
-    if np.isinf(at).any() or (at.ndim == 0 and np.isnan(at)):
+    is_nan = potentials.ndim == 0 and np.isnan(potentials)
+    if is_nan or np.isinf(potentials).any():
         raise ValueError(f"`V` must be finite, in mV, got {V}.")
-    at = np.broadcast_to(at, g.shape[:-1])
-    shares = _shares(neuron.with_dtype(g.dtype), jnp.asarray(g), jnp.asarray(at))
-    return Attribution(neuron.channel_names, np.array(at), np.asarray(shares))
+    V = np.broadcast_to(potentials, g.shape[:-1])
+    shares = _shares(neuron.with_dtype(g.dtype), jnp.asarray(g), jnp.asarray(V))
+    return Attribution(neuron.channel_names, np.array(V), np.asarray(shares))
 
 
 @eqx.filter_jit
@@ -117,26 +117,26 @@ def _shares(neuron, g, V) -> Float[Array, "cells 3 channels"]:
     return jax.vmap(one_cell)(g, V)
 
 
-def _said_of_dic(timescale, name, channels, quantiles) -> str:
+def _dic_in_words(timescale, name, channels, quantiles) -> str:
     """A sentence about one DIC; rows are (median, 5 %, 95 %) of shares and the sum."""
     *shares, total = quantiles
     medians = np.array([share[0] for share in shares])
-    said = f"{timescale.capitalize()}, {name} = {spread(*total)}"
+    sentence = f"{timescale.capitalize()}, {name} = {spread(*total)}"
     if not np.any(medians):
-        return f"{said}: no channel contributes."
+        return f"{sentence}: no channel contributes."
     most = int(np.argmax(np.abs(medians)))
-    said += f". {channels[most]} contributes most, {spread(*shares[most])}; "
+    sentence += f". {channels[most]} contributes most, {spread(*shares[most])}; "
     limit = -NEGLIGIBLE * np.abs(medians).sum()
     negative = [int(i) for i in np.argsort(medians) if medians[i] < limit]
     # A conductance that stays positive is only held down.
     does = "makes it negative" if total[0] < 0 else "pulls it down"
     if not negative:
-        return said + f"no channel {does}."
+        return sentence + f"no channel {does}."
     if negative == [most]:
-        return said + f"it is the only one that {does}."
+        return sentence + f"it is the only one that {does}."
     named = [
         channels[i] + (f" {spread(*shares[i])}" if i != most else "")
         for i in negative[:NUM_NAMED]
     ]
     does = "made negative" if total[0] < 0 else "pulled down"
-    return said + f"{does} by {listed(named)}."
+    return sentence + f"{does} by {listed(named)}."

@@ -11,7 +11,7 @@ import tyro
 import dicjax as dj
 from dicjax.inference import TrainingConfig
 from dicjax.inference.adapter import merge
-from dicjax.inference.calibration import evaluate, plain_calibration
+from dicjax.inference.calibration import evaluate, plain_calibration, trains_of
 from dicjax.inference.train import adapt
 from dicjax.inference.training import (
     batch_of,
@@ -19,7 +19,6 @@ from dicjax.inference.training import (
     new_encoder,
     train_encoder,
 )
-from dicjax.recordings.readers.tables import trains_of
 from dicjax.spikes import features_of_all
 from dicjax.sweeps import swept_dataset
 from scripts.bench.encoder.held_out import held_out, load

@@ -18,8 +18,8 @@ from dicjax.inference.calibration import (
     evaluate,
     expected_coverage,
     ranks_of_truths,
+    trains_of,
 )
-from dicjax.recordings.readers.tables import trains_of
 from dicjax.spikes import features_of_all
 from scripts.bench.encoder.held_out import held_out, load, prior_of, SEED
 from scripts.bench.processes import reuse_compiled_programs

@@ -19,10 +19,10 @@ from dicjax.inference import (
     posterior_of,
     read_trains,
 )
+from dicjax.inference.calibration import trains_of
 from dicjax.inference.dataset import make_dataset, Source
 from dicjax.inference.training import learnable
 from dicjax.populations import window_for
-from dicjax.recordings.readers.tables import trains_of
 from dicjax.spikes import features_of, features_of_all, Target
 from scripts.bench.encoder.held_out import load, SEED
 from scripts.bench.results import Benchmark, Measurement, row

@@ -33,7 +33,7 @@ STRANGERS = (
 MOST_FILES = 14  # in a room, beside its face
 MOST_LINES = 500
 MOST_LINES_OF_A_CLASS = 150
-LARGE = {"Neuron", "_Preview", "Search", "_Work", "MarkovChannel", "_Refinement"}
+LARGE = {"Neuron", "_Preview", "_Work", "MarkovChannel", "_Refinement"}
 
 PACKAGE = pathlib.Path(dicjax.__file__).parent
 NAMES = pathlib.Path(__file__).with_name("public_names.txt")

@@ -262,4 +262,4 @@ def features_of(train: SpikeTrain) -> Features:
     width = 1 << max(7, math.ceil(math.log2(train.num_spikes)))
     padded = np.full((1, width), np.inf)
     padded[0, : train.num_spikes] = train.times
-    return jax.tree.map(lambda x: np.asarray(x)[0], spike_features(padded))
+    return jax.tree.map(lambda x: np.asarray(x)[0, ...], spike_features(padded))

@@ -33,7 +33,7 @@ STRANGERS = (
 MOST_FILES = 14  # in a room, beside its face
 MOST_LINES = 500
 MOST_LINES_OF_A_CLASS = 150
-LARGE = {"Neuron", "Search"}
+LARGE = {"Neuron"}
 
 PACKAGE = pathlib.Path(dicjax.__file__).parent
 NAMES = pathlib.Path(__file__).with_name("public_names.txt")

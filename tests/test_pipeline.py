@@ -10,7 +10,7 @@ import pytest
 
 import dicjax as dj
 from dicjax.cli import main
-from dicjax.generation.generate import _named, suit, warnings_about
+from dicjax.generation.generate import checkpoint_for, suit, warnings_about
 from dicjax.generation.result import count_failures
 from dicjax.inference.checkpoint import load_checkpoint, shipped_checkpoint
 from dicjax.inference.encoder import PRIORS
@@ -82,7 +82,7 @@ def test_the_same_seed_gives_the_same_population(folder, example):
 
 
 def test_what_ships_is_read_once():
-    assert _named("stg") is _named("stg") is not _named("da")
+    assert checkpoint_for("stg") is checkpoint_for("stg") is not checkpoint_for("da")
 
 
 def test_an_interrupted_search_keeps_what_it_found(example):

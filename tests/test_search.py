@@ -4,11 +4,19 @@ import numpy as np
 import pytest
 
 import dicjax as dj
+from dicjax.generation.candidates import (
+    Candidates,
+    choose_source,
+    first_candidates,
+    least_crowded,
+)
 from dicjax.generation.config import GenerateConfig
-from dicjax.generation.search import _least_crowded, Search
+from dicjax.generation.delivery import certificate_of, most_diverse
+from dicjax.generation.search import certify_found, remember, wants_more
+from dicjax.generation.state import initial_state, NearMisses, Problem
 from dicjax.inference.checkpoint import load_checkpoint, shipped_checkpoint
 from dicjax.populations.diversity import participation_ratio
-from dicjax.populations.evaluation import window_for
+from dicjax.populations.evaluation import judge, simulate_by_recipe, window_for
 from dicjax.spikes.target import as_target
 
 
@@ -19,19 +27,41 @@ def test_the_least_crowded_are_those_with_room_around_them():
     rng = np.random.default_rng(0)
     crowd = 0.01 * rng.normal(size=(80, 3))
     apart = 3 * rng.normal(size=(20, 3)) + 10
-    taken = _least_crowded(np.concatenate([crowd, apart]), 20)
+    taken = least_crowded(np.concatenate([crowd, apart]), 20)
     assert taken.tolist() == list(range(80, 100))
-    assert _least_crowded(crowd, 100).tolist() == list(range(80))
+    assert least_crowded(crowd, 100).tolist() == list(range(80))
+
+
+def _problem(times, num):
+    """The search for members of "stg" that fire like a train."""
+    loaded = load_checkpoint(shipped_checkpoint("stg"), "stg")
+    target = as_target(dj.SpikeTrain(times))
+    latent = np.zeros(loaded.encoder.config.latent, np.float32)
+    posterior = dj.infer([times], "stg")
+    return Problem(loaded, target, posterior, latent, num, GenerateConfig())
+
+
+def _example(num, label="tonic"):
+    """A search for members that fire like one, and its conductances."""
+    neuron = dj.stg()
+    own = dj.compensate(jr.key(4), neuron, TARGETS[label], num=1)
+    run = dj.simulate(neuron, own.g, 6000.0, discard=3000.0, dt=0.05)
+    times = run.spike_times[0, : run.num_spikes[0]].astype(float)
+    return _problem(times, num), own.g.astype(np.float32)
+
+
+def quiet(stage, done, total):
+    del stage, done, total
 
 
 def test_a_search_that_found_nothing_has_nothing_to_certify():
-    loaded = load_checkpoint(shipped_checkpoint("stg"), "stg")
-    target = as_target(dj.SpikeTrain(np.arange(1.0, 100.0) * 60.0))
-    latent, said = np.zeros(loaded.encoder.config.latent, np.float32), []
-    report = lambda *args: said.append(args)
-    search = Search(loaded, latent, target, GenerateConfig(), report, 3)
-    assert search.certify(jr.key(0)) is None
-    assert not said and not search.interrupted
+    problem, reported = _problem(np.arange(1.0, 100.0) * 60.0, 3), []
+    state = initial_state(problem)
+    report = lambda *how_far: reported.append(how_far)
+    assert certify_found(problem, state, report) is state
+    members = most_diverse(problem, state)
+    assert certificate_of(jr.key(0), problem, members, report) is None
+    assert not reported
 
 
 @pytest.mark.parametrize(
@@ -52,75 +82,106 @@ def test_members_are_simulated_for_as_long_as_a_pattern_needs(intervals, spans):
     np.testing.assert_allclose(duration - discard, spans, rtol=0.01)
 
 
-def _search(num, report=lambda *args: None):
-    loaded = load_checkpoint(shipped_checkpoint("stg"), "stg")
-    own = dj.compensate(jr.key(4), loaded.neuron, TARGETS["tonic"], num=1)
-    run = dj.simulate(loaded.neuron, own.g, 6000.0, discard=3000.0, dt=0.05)
-    target = as_target(dj.SpikeTrain(run.spike_times[0, : run.num_spikes[0]]))
-    latent = np.zeros(loaded.encoder.config.latent, np.float32)
-    search = Search(loaded, latent, target, GenerateConfig(), report, num)
-    return search, own.g.astype(np.float32)
-
-
 def test_no_more_members_are_certified_than_are_wanted():
-    said = []
-    search, own = _search(4, lambda *args: said.append(args))
-    search.found = np.repeat(own, 20, axis=0) * (1 + 1e-4 * np.arange(20)[:, None])
-    assert search.num_promised == 20 and search.num_valid == 0
-    search._certify()
-    assert search.num_valid == 5 and len(search.found) == 15  # one to spare
-    assert search.num_uncertified == 0 and search.survival == 1
-    assert set(said) == {("halving the time step", 4, 4)}  # said again and again
-    search._certify()
-    assert search.num_valid == 5
+    problem, own = _example(4)
+    found = np.repeat(own, 20, axis=0) * (1 + 1e-4 * np.arange(20)[:, None])
+    before = initial_state(problem)._replace(found=found.astype(np.float32))
+    assert before.num_expected == 20 and before.num_certified == 0
+    reported = set()
+    report = lambda *how_far: reported.add(how_far)
+    state = certify_found(problem, before, report)
+    assert state.num_certified == 5 and len(state.found) == 15  # one to spare
+    assert state.num_uncertified == 0 and state.survival == 1
+    assert reported == {("halving the time step", 4, 4)}  # again and again
+    assert certify_found(problem, state, report) is state
+    assert before.num_certified == 0 and len(before.found) == 20
 
 
-def test_members_that_do_not_stand_half_the_step_are_replaced():
-    search, own = _search(4)
-    search.found = np.concatenate([np.zeros((6, own.shape[1]), "f4"), own, own, own])
-    search._certify()
-    assert search.num_valid == 3 and search.num_uncertified == 6
-    assert len(search.found) == 0 and search.survival == 0.4
-    (g, *more) = [g for g, _ in search.valid if len(g)]
-    assert all(np.all(g == own) for g in (g, *more))
+def test_members_that_are_invalid_at_half_the_step_are_replaced():
+    problem, own = _example(4)
+    found = np.concatenate([np.zeros((6, own.shape[1]), "f4"), own, own, own])
+    state = initial_state(problem)._replace(found=found)
+    state = certify_found(problem, state, quiet)
+    assert state.num_certified == 3 and state.num_uncertified == 6
+    assert len(state.found) == 0 and state.survival == 0.4
+    assert np.all(state.certified.g == own)
+
+
+def _tried(problem, state, g):
+    """The state after these candidates were simulated."""
+    run = simulate_by_recipe(problem.neuron, g, **problem.window._asdict())
+    candidates = Candidates("correction", g, np.zeros(len(g), int))
+    return remember(problem, state, candidates, run, judge(run, problem.target))
 
 
 def test_only_the_nearest_of_what_missed_stay_in_memory():
-    search, own = _search(3)
-    A = search.neuron.index("A")[0]
+    problem, own = _example(3)
+    state, A = initial_state(problem), problem.neuron.index("A")[0]
     for number in range(2):
         g = np.repeat(own, 8, axis=0)
         g[:, A] *= np.exp(0.1 * np.arange(number, 16, 2))
-        search._try(f"round {number}", g)
-    size, g, times = zip(*search.missed, strict=True)
-    assert len(size) == 3 and list(size) == sorted(size)
+        state = _tried(problem, state, g)
+    distance, g, times = zip(*state.nearest, strict=True)
+    assert len(distance) == 3 and list(distance) == sorted(distance)
     assert all(x.base is None for x in times)
     changes = np.log(np.stack(g)[:, A] / own[0, A])
-    np.testing.assert_allclose(changes, 0.1 * (len(search.found) + np.arange(3)), 1e-4)
+    np.testing.assert_allclose(changes, 0.1 * (len(state.found) + np.arange(3)), 1e-4)
+
+
+def test_a_round_changes_only_the_state_that_it_returns():
+    problem, own = _example(3)
+    before = initial_state(problem)
+    after = _tried(problem, before, own)
+    assert [round.num_valid for round in after.rounds] == [1]
+    assert after.shares == {"correction": 1.0}
+    assert np.array_equal(after.found, own)
+    assert not before.rounds and not before.shares and not len(before.found)
+    # Corrections learn from it, too.
+    is_own = lambda known: (known.log_g == problem.log_g(own)).all(axis=1)
+    assert is_own(after.known).sum() == is_own(before.known).sum() + 1
+
+
+def test_sources_are_chosen_by_the_share_that_was_valid():
+    problem, own = _example(4)
+    state = initial_state(problem)
+    assert choose_source(state) == "posterior"
+    state = state._replace(shares={"posterior": 0.3})
+    assert choose_source(state) == "posterior"  # too few near misses to refine
+    state = state._replace(shares={"posterior": 0.01})
+    assert choose_source(state) == "correction"
+    g = np.repeat(own, 8, axis=0)
+    g[:, problem.neuron.index("A")[0]] *= np.exp(0.2 * np.arange(8))
+    missed = _tried(problem, state, g).near_misses
+    assert 0 < len(missed.score) < 8
+    assert list(missed.score) == sorted(missed.score) and missed.score[0] > 1
+    many = NearMisses(*(np.repeat(x, 300, axis=0) for x in missed))
+    state = state._replace(near_misses=many)
+    assert choose_source(state) == "refinement"
+    state = state._replace(shares={"posterior": 0.01, "refinement": 0.02})
+    assert choose_source(state) == "correction"
+
+
+def test_a_surplus_is_sought_only_where_it_is_cheap():
+    problem, own = _example(4)
+    state = initial_state(problem)._replace(found=np.repeat(own, 5, axis=0))
+    assert wants_more(problem, state._replace(shares={"posterior": 0.5}))
+    assert not wants_more(problem, state._replace(shares={"correction": 0.1}))
 
 
 @pytest.mark.parametrize("label", TARGETS)
 def test_first_candidates_are_valid_and_diverse_before_any_is_simulated(label):
-    loaded = load_checkpoint(shipped_checkpoint("stg"), "stg")
-    neuron = loaded.neuron
-    own = dj.compensate(jr.key(4), neuron, TARGETS[label], num=1)
-    run = dj.simulate(neuron, own.g, 6000.0, discard=3000.0, dt=0.05)
-    times = run.spike_times[0, : run.num_spikes[0]].astype(float)
-    target = as_target(dj.SpikeTrain(times))
+    problem, _ = _example(1, label)
+    neuron, target = problem.neuron, problem.target
     assert dj.LABELS[target.label] == label
-    posterior = dj.infer([times], "stg")
-    latent = np.zeros(loaded.encoder.config.latent, np.float32)
-    quiet = lambda stage, done, total: None
-    search = Search(loaded, latent, target, GenerateConfig(), quiet, 1)
-    g = search.first_candidates(jr.key(0), posterior)
+    g = first_candidates(jr.key(0), problem)
     assert np.all((g >= 0) & (g <= 1.001 * neuron.bounds))
-    duration, discard = window_for(neuron, target)
+    duration, discard = problem.window
     fired = dj.simulate(neuron, g[::4], duration, discard=discard, dt=0.05)
     features = dj.spike_features(fired.spike_times)
     valid = np.asarray(target.is_valid(features))
     assert valid.mean() > 0.7
     assert participation_ratio(g[::4][valid]) > 3
-    again = search.first_candidates(jr.key(0), posterior)
-    other = search.first_candidates(jax.random.key(1), posterior)
+    again = first_candidates(jr.key(0), problem)
+    other = first_candidates(jax.random.key(1), problem)
     assert np.array_equal(g, again)
     assert not np.array_equal(g, other[: len(g)])

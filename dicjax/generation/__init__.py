@@ -5,7 +5,6 @@ from dicjax.generation.config import (
 )
 from dicjax.generation.generate import (
     AUTO as AUTO,
-    Cancelled as Cancelled,
     generate as generate,
     infer as infer,
     OutOfRange as OutOfRange,
@@ -20,4 +19,7 @@ from dicjax.generation.result import (
     Generated as Generated,
     grouped as grouped,
     Round as Round,
+)
+from dicjax.generation.search import (
+    Cancelled as Cancelled,
 )

@@ -11,8 +11,10 @@ from jaxtyping import Array, Float, Key
 
 from dicjax._core import Advice, is_checkpoint, Remedy, short, versions
 from dicjax.generation.config import GenerateConfig
+from dicjax.generation.delivery import certificate_of, delivered, most_diverse
 from dicjax.generation.result import Generated
-from dicjax.generation.search import Cancelled as Cancelled, Progress, Search
+from dicjax.generation.search import INTERRUPTIONS, Progress, search
+from dicjax.generation.state import Problem
 from dicjax.inference import (
     Checkpoint,
     load_checkpoint,
@@ -82,7 +84,7 @@ def infer(
         raise ValueError("There are no spike trains to infer anything from.")
     if prior not in PRIORS:
         raise ValueError(f"There is no prior {prior!r}; choose one of {PRIORS}.")
-    return _read(_named(model, checkpoint), checked, prior)[0]
+    return _read(checkpoint_for(model, checkpoint), checked, prior)[0]
 
 
 def _read(
@@ -164,13 +166,17 @@ def generate(
     target = as_target(train, tolerance)
     report("reading the encoder", 0, num)
     loaded, distances = _load(model, checkpoint, target.features)
-    chosen = loaded.model
-    if distances[chosen] > MAX_DISTANCE and config.out_of_range == "refuse":
+    if distances[loaded.model] > MAX_DISTANCE and config.out_of_range == "refuse":
         raise OutOfRange(_out_of_range(train, target.features, loaded, distances))
     posterior, latent = _read(loaded, [train])
-    search = Search(loaded, latent[0], target, config, report, num)
-    search.run(key, posterior)
-    certificate = search.certify(key)
+    problem = Problem(loaded, target, posterior, latent[0], num, config)
+    state, is_interrupted = search(key, problem, report)
+    members, certificate = most_diverse(problem, state), None
+    if not is_interrupted:
+        try:
+            certificate = certificate_of(key, problem, members, report)
+        except INTERRUPTIONS:
+            is_interrupted = True
     settings = {
         "model_asked": model,
         "config": dataclasses.asdict(config),
@@ -179,14 +185,20 @@ def generate(
             name: loaded.header[name]
             for name in ("config_hash", "encoder_hash", "date")
         },
-        "interrupted": search.interrupted,
+        "interrupted": is_interrupted,
         # Of the spikes that are delivered.
         "dt_ms": loaded.neuron.required_recipe.dt / 2,
         "warnings": warnings_about(train, posterior),
         "versions": versions("diffrax"),
     }
-    seconds = time.time() - started
-    return search.result(train, posterior, certificate, seconds, settings)
+    return delivered(
+        problem,
+        state,
+        members,
+        certificate,
+        seconds=time.time() - started,
+        settings=settings,
+    )
 
 
 def warnings_about(train: SpikeTrain, posterior: Posterior) -> list[str]:
@@ -203,7 +215,7 @@ def warnings_about(train: SpikeTrain, posterior: Posterior) -> list[str]:
     return warnings
 
 
-def _named(model: str, checkpoint: pathlib.Path | None = None) -> Checkpoint:
+def checkpoint_for(model: str, checkpoint: pathlib.Path | None = None) -> Checkpoint:
     """The checkpoint of a model, by its name or by its own folder."""
     if checkpoint is not None:
         return load_checkpoint(checkpoint, model)
@@ -228,9 +240,11 @@ def _kept(folder: pathlib.Path, model: str, written: int) -> Checkpoint:
 def _load(model, checkpoint, target) -> tuple[Checkpoint, dict[str, float]]:
     if model == "auto" and checkpoint is not None:
         raise ValueError("Name the model that the checkpoint is for.")
-    first = [] if model == "auto" else [_named(model, checkpoint)]
+    first = [] if model == "auto" else [checkpoint_for(model, checkpoint)]
     # The others are looked at to say which model suits a recording better.
-    rest = [] if checkpoint is not None else [_named(x) for x in shipped_models()]
+    rest = (
+        [] if checkpoint is not None else [checkpoint_for(x) for x in shipped_models()]
+    )
     every = {x.model: x for x in [*first, *rest]} | {x.model: x for x in first}
     distances = {name: x.library.distance(target) for name, x in every.items()}
     if model != "auto":
@@ -238,8 +252,7 @@ def _load(model, checkpoint, target) -> tuple[Checkpoint, dict[str, float]]:
     return every[min(AUTO, key=lambda name: distances[name])], distances
 
 
-def _out_of_range(train, target, loaded, distances) -> Advice:
-    chosen = loaded.model
+def _out_of_range(train, target: Features, loaded, distances) -> Advice:
     others = [name for name, x in distances.items() if x <= MAX_DISTANCE]
     remedy = (
         ("try ", Remedy("model", others[0]), ", which can")
@@ -251,8 +264,9 @@ def _out_of_range(train, target, loaded, distances) -> Advice:
     )
     miss = loaded.library.miss(target)
     return Advice(
-        f"The recording lies outside what {chosen} can do: it is {describe(target)}, "
-        f"while {loaded.library.span(target)}{miss and f', and {miss}'}; ",
+        f"The recording lies outside what {loaded.model} can do: it is "
+        f"{describe(target)}, while {loaded.library.span(target)}"
+        f"{miss and f', and {miss}'}; ",
         *remedy,
         ".",
         # A pause or a drift may be why.

@@ -36,6 +36,7 @@ from dicjax.inference.density import (
 )
 from dicjax.inference.emulator import (
     FLOOR as FLOOR,
+    Goal as Goal,
     goal as goal,
     log_conductances as log_conductances,
     polish as polish,

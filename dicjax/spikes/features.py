@@ -275,7 +275,7 @@ def features_of(train: SpikeTrain) -> Features:
     width = compiled_size(train.num_spikes, 128)
     padded = np.full((1, width), np.inf)
     padded[0, : train.num_spikes] = train.times
-    return jax.tree.map(lambda x: np.asarray(x)[0], spike_features(padded))
+    return jax.tree.map(lambda x: np.asarray(x)[0, ...], spike_features(padded))
 
 
 def features_of_all(spike_times: Float[np.ndarray, "cells spikes"]) -> Features:

@@ -46,9 +46,11 @@ class Target:
 
     def at_pace(self, faster: float) -> "Target":
         """The same activity with all its times divided by a factor."""
-        by_time = {"rate": self.features.rate * np.asarray(faster)}
+        # As arrays again, since NumPy computes scalars from arrays of no dimension.
+        by_time = {"rate": np.asarray(self.features.rate * np.asarray(faster))}
         for name in TIMES:
-            by_time[name] = getattr(self.features, name) / np.asarray(faster)
+            slower = getattr(self.features, name)
+            by_time[name] = np.asarray(slower / np.asarray(faster))
         features = dataclasses.replace(self.features, **by_time)
         return dataclasses.replace(self, features=features)
 

@@ -12,7 +12,8 @@ import tyro
 import dicjax as dj
 from dicjax.dics import OK
 from dicjax.generation import GenerateConfig
-from dicjax.generation.search import Search
+from dicjax.generation.candidates import first_candidates
+from dicjax.generation.state import Problem
 from dicjax.inference import (
     Checkpoint,
     Dataset,
@@ -134,15 +135,15 @@ def by_dicjax(loaded: Checkpoint) -> Method:
         label = np.array([int(target.label)])
         ranks = loaded.calibration.ranks_of("any", label)
         posterior = posterior_of(loaded.encoder, reading, ranks)
-        search = Search(
+        problem = Problem(
             loaded,
-            reading.latent[0],
             Target(target, TOLERANCE),
-            GenerateConfig(),
-            lambda stage, done, total: None,
-            1,
+            posterior,
+            np.asarray(reading.latent[0]),
+            num_wanted=1,
+            config=GenerateConfig(),
         )
-        return search.first_candidates(key, posterior)[:NUM_CELLS]
+        return first_candidates(key, problem)[:NUM_CELLS]
 
     return method
 

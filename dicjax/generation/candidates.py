@@ -1,0 +1,162 @@
+"""Which members are simulated next."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+from scipy.spatial import KDTree
+
+from dicjax._core import padded
+from dicjax.dics import impose, OK, sample
+from dicjax.generation.state import Problem, SearchState, Source
+from dicjax.inference import contexts, log_features, polish, sample_density
+from dicjax.populations import children, LONGEST, MEMORY, slopes_of_ensemble, stepped
+
+
+CANDIDATES_PER_ROUND = 512
+NUM_DRAWN = 4096  # members drawn in each of two ways, to choose the first ones from
+POLISHED_PER_CANDIDATE = 2.5  # of which the least crowded are taken
+LARGEST_CORRECTION = 0.3  # of ln(feature / target), at once
+MIN_SHARE = 0.05  # of valid candidates, below which a source is given up
+HIGH_SHARE = 0.6  # from which fresh draws need no refinement
+NUM_NEIGHBOURS = 6  # whose distance says how crowded a member's surroundings are
+
+
+class Candidates(NamedTuple):
+    """Members to be simulated.
+
+    - `num_refined`: how often each was refined, this time included.
+    """
+
+    source: Source
+    g: Float[np.ndarray, "cells channels"]
+    num_refined: Int[np.ndarray, " cells"]
+
+
+def propose(key: Key[Array, ""], problem: Problem, state: SearchState) -> Candidates:
+    """The candidates of the next round, from the source that promises most."""
+    source = choose_source(state)
+    if source == "refinement":
+        return Candidates(source, *_refined(problem, state))
+    if source == "posterior":
+        g = first_candidates(key, problem)
+    else:
+        g = _corrected(key, problem, state)
+    return Candidates(source, g, np.zeros(len(g), int))
+
+
+def choose_source(state: SearchState) -> Source:
+    """The source that candidates are taken from next.
+
+    These are fresh draws where many of them are valid, else refined near misses. Where
+    neither helps, they are new children of the nearest members.
+    """
+    drawn, refined = state.share("posterior"), state.share("refinement")
+    corrected = state.share("correction")
+    if drawn >= max(HIGH_SHARE, corrected):
+        return "posterior"
+    has_enough = len(state.near_misses.score) >= CANDIDATES_PER_ROUND // 2
+    if has_enough and refined >= max(corrected, MIN_SHARE):
+        return "refinement"
+    return "posterior" if drawn >= max(corrected, MIN_SHARE) else "correction"
+
+
+def first_candidates(
+    key: Key[Array, ""], problem: Problem
+) -> Float[np.ndarray, "cells channels"]:
+    """Members whose DICs are draws of the posterior, for nothing simulated yet.
+
+    The conductances that DICs leave free are drawn from the learned density, given
+    what the recording looks like, and, for more diversity, from the Monte-Carlo box.
+    The emulator corrects what they probably miss. Of both kinds, the most promising
+    are taken.
+    """
+    draw_key, free_key, box_key = jr.split(key, 3)
+    draws = np.asarray(problem.posterior.sample(draw_key, 2 * NUM_DRAWN))[0]
+    likely, wide = np.split(draws, 2)
+    density = problem.checkpoint.density
+    g = sample_density(density, free_key, _contexts(problem, likely))
+    box = sample(box_key, problem.neuron, NUM_DRAWN, dtype=jnp.dtype("float32"))
+    num_diverse = CANDIDATES_PER_ROUND // 2
+    diverse = _promising(problem, np.asarray(box), wide, num_diverse)
+    num_rest = CANDIDATES_PER_ROUND - len(diverse)
+    rest = _promising(problem, np.asarray(g), likely, num_rest)
+    return np.unique(np.exp(np.concatenate([diverse, rest])), axis=0)
+
+
+def _promising(problem, g, draws, num):
+    """Members made to have these DICs, corrected, as logarithms of conductances.
+
+    Of those that are as likely valid as any, the `num` that are least alike.
+    """
+    neuron = problem.neuron
+    population = impose(neuron, g, draws, through=neuron.required_recipe.solved_pair)
+    solved = np.flatnonzero(population.status == OK)
+    if not len(solved):
+        solved = np.arange(len(g))
+    log_g, chance = polish(
+        problem.checkpoint.emulator,
+        # A fixed number, so that nothing is compiled for each recording.
+        jnp.asarray(padded(problem.log_g(population.g[solved]), len(g))),
+        problem.goal,
+        problem.bounds,
+    )
+    log_g, chance = np.asarray(log_g), np.asarray(chance)[: len(solved)]
+    likeliest = np.argsort(-chance, kind="stable")
+    best = log_g[likeliest[: int(POLISHED_PER_CANDIDATE * num)]]
+    return best[least_crowded(best, num)]
+
+
+def _contexts(problem, draws):
+    target = problem.target
+    repeat = lambda x: np.repeat(np.asarray(x)[None], len(draws), axis=0)
+    features = log_features(jax.tree.map(lambda x: x[None], target.features))
+    label = repeat(target.label)
+    rows = contexts(repeat(problem.latent), repeat(features[0]), label, draws)
+    return jnp.asarray(rows)
+
+
+def _corrected(key, problem, state):
+    """Children of the members that are nearest to the target."""
+    spread = jnp.asarray(state.spread, jnp.float32)
+    born = children(
+        key,
+        state.known.padded(MEMORY),
+        problem.bounds,
+        spread,
+        CANDIDATES_PER_ROUND,
+        LARGEST_CORRECTION,
+    )
+    return np.exp(np.asarray(born))
+
+
+def _refined(problem, state):
+    """Near misses a step nearer, and how often each was refined."""
+    missed = state.near_misses.first(CANDIDATES_PER_ROUND)
+    slopes, scale = slopes_of_ensemble(state.known, missed.log_g)
+    new = stepped(
+        missed.log_g,
+        slopes,
+        scale,
+        missed.errors,
+        np.asarray(problem.target.limits(missed.errors)),
+        0.5**missed.num_refined,
+        LONGEST["ensemble"],
+    )
+    g = np.exp(np.clip(new, *np.asarray(problem.bounds)))
+    return g, missed.num_refined + 1
+
+
+def least_crowded(
+    log_g: Float[np.ndarray, "cells channels"], num: int
+) -> Int[np.ndarray, " some"]:
+    """Which `num` members have the most room around them, in their own order."""
+    if len(log_g) <= num:
+        return np.arange(len(log_g))
+    scaled = log_g / np.maximum(log_g.std(axis=0), 1e-3)
+    near = min(NUM_NEIGHBOURS, len(log_g) - 1)
+    distance = np.asarray(KDTree(scaled).query(scaled, near + 1)[0])[:, -1]
+    return np.sort(np.argsort(-distance, kind="stable")[:num])

@@ -1,0 +1,109 @@
+"""What a search delivers: its most diverse members, tried once more, as a result."""
+
+from typing import Any
+
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Key
+
+from dicjax._core import Advice, Remedy, stacked
+from dicjax.dics import dynamic_input_conductances, threshold
+from dicjax.generation.candidates import least_crowded
+from dicjax.generation.result import Generated
+from dicjax.generation.search import Progress
+from dicjax.generation.state import Members, Problem, SearchState
+from dicjax.populations import (
+    Certificate,
+    certify,
+    participation_ratio,
+    PERTURBATIONS,
+)
+from dicjax.spikes import spike_features
+
+
+FOLD_OF_CERTIFICATES = 2**32 - 1  # into the key, like the numbers of rounds
+
+
+def most_diverse(problem: Problem, state: SearchState) -> Members:
+    """As many valid members as are wanted: those in the least crowded places."""
+    g, times = state.certified
+    keep = least_crowded(problem.log_g(g), problem.num_wanted)
+    return Members(g[keep], times[keep])
+
+
+def certificate_of(
+    key: Key[Array, ""], problem: Problem, members: Members, on_progress: Progress
+) -> Certificate | None:
+    """Under what else members stay valid; `None` of no members."""
+    if not len(members.g):
+        return None
+    num = problem.num_wanted
+    on_progress("certifying", 0, num)
+    return certify(
+        problem.neuron,
+        members.g,
+        problem.target,
+        axes=("start", *(PERTURBATIONS if problem.config.robustness else ())),
+        key=jr.fold_in(key, FOLD_OF_CERTIFICATES),
+        **problem.window._asdict(),
+        on_progress=lambda done, total: on_progress(
+            "certifying", num * done // total, num
+        ),
+    )
+
+
+def delivered(
+    problem: Problem,
+    state: SearchState,
+    members: Members,
+    certificate: Certificate | None,
+    *,
+    seconds: float,
+    settings: dict[str, Any],
+) -> Generated:
+    """Valid members and, where they are too few, the nearest of the others.
+
+    **Raises:**
+
+    - `ValueError`: if there are none of either.
+    """
+    if not len(members.g) and not state.nearest:
+        raise ValueError(
+            Advice(
+                f"None of {state.num_simulated} candidates fired in the recording's "
+                "pattern: try another model, a steadier window, or ",
+                Remedy("budget", 4 * problem.config.budget),
+                ".",
+            )
+        )
+    neuron, target, num = problem.neuron, problem.target, problem.num_wanted
+    g = np.concatenate([members.g, *(x.g[None] for x in state.nearest)])[:num]
+    spike_times = stacked(
+        [members.spike_times, *(x.spike_times[None] for x in state.nearest)]
+    )[:num]
+    accepted = np.arange(len(g)) < len(members.g)
+    features = spike_features(spike_times)
+    errors = np.abs(np.asarray(target.errors(features)))
+    assert target.train is not None, "members are searched for a recorded train"
+    return Generated(
+        neuron=neuron,
+        train=target.train,
+        target=target.features,
+        posterior=problem.posterior,
+        tolerance=target.tolerance,
+        num_asked=num,
+        g=g,
+        dics=np.asarray(dynamic_input_conductances(neuron, g, neuron.V_ref)),
+        V_th=np.asarray(threshold(neuron, g).V),
+        spike_times=spike_times,
+        features=features,
+        distance=np.where(np.isfinite(errors), errors, np.inf).max(axis=1),
+        accepted=accepted,
+        num_uncertified=state.num_uncertified,
+        certificate=certificate,
+        **problem.window._asdict(),
+        rounds=state.rounds,
+        participation_ratio=participation_ratio(g[accepted]),
+        seconds=seconds,
+        settings=settings,
+    )

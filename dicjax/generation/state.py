@@ -1,0 +1,201 @@
+"""What a search is for, and what it has found so far."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from dicjax.generation.config import GenerateConfig
+from dicjax.generation.result import Round
+from dicjax.inference import Checkpoint, FLOOR, Goal, goal, log_conductances, Posterior
+from dicjax.neurons import Neuron
+from dicjax.populations import Known, MEMORY, Window, window_for
+from dicjax.spikes import NUM_COMPARED, Target
+
+
+Source = Literal["posterior", "refinement", "correction"]
+"""Where candidates come from: draws of the posterior, near misses refined one by one,
+or corrected children of the nearest members."""
+
+# How many candidates are thought to be valid until a source is tried, as a share.
+ASSUMED_SHARES: Mapping[Source, float] = {
+    "posterior": 1.0,
+    "refinement": 0.5,
+    "correction": 0.15,
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Problem:
+    """What a search looks for and what it may use. Nothing of it changes.
+
+    - `checkpoint`: of the model whose members are searched.
+    - `target`: what they should fire like.
+    - `posterior`: over the target's (g_s, g_u), one row.
+    - `latent`: the encoder's summary of the target's train.
+    - `num_wanted`: how many members are to be found.
+    """
+
+    checkpoint: Checkpoint
+    target: Target
+    posterior: Posterior
+    latent: Float[np.ndarray, " latent"]
+    num_wanted: int
+    config: GenerateConfig
+
+    @property
+    def neuron(self) -> Neuron:
+        """The model."""
+        return self.checkpoint.neuron
+
+    @functools.cached_property
+    def window(self) -> Window:
+        """For how long candidates are simulated."""
+        return window_for(self.neuron, self.target)
+
+    @functools.cached_property
+    def goal(self) -> Goal:
+        """The target, as the emulator corrects towards it."""
+        return goal(self.target)
+
+    @functools.cached_property
+    def bounds(self) -> Float[Array, "2 channels"]:
+        """The lowest and highest logarithms of conductances."""
+        highest = self.neuron.bounds
+        return jnp.asarray(np.log([FLOOR * highest, highest]), jnp.float32)
+
+    def log_g(
+        self, g: Float[np.ndarray, "cells channels"]
+    ) -> Float[np.ndarray, "cells channels"]:
+        """Logarithms of conductances, no lower than the bounds."""
+        return log_conductances(g, self.neuron.bounds)
+
+
+class Members(NamedTuple):
+    """Conductances and spike times of some members, row by row."""
+
+    g: Float[np.ndarray, "cells channels"]
+    spike_times: Float[np.ndarray, "cells spikes"]
+
+
+class Miss(NamedTuple):
+    """An invalid member, and by how much it misses: the largest |ln| of a ratio."""
+
+    distance: float
+    g: Float[np.ndarray, " channels"]
+    spike_times: Float[np.ndarray, " spikes"]
+
+
+class NearMisses(NamedTuple):
+    """Members of the target's pattern that miss it, nearest first, to be refined.
+
+    - `errors`: ln(feature / target); `score`: the largest in units of what is allowed.
+    - `num_refined`: how often each was refined already.
+    """
+
+    log_g: Float[np.ndarray, "cells channels"]
+    errors: Float[np.ndarray, "cells features"]
+    score: Float[np.ndarray, " cells"]
+    num_refined: Int[np.ndarray, " cells"]
+
+    def first(self, num: int) -> "NearMisses":
+        """The nearest `num`."""
+        return NearMisses(*(x[:num] for x in self))
+
+    def after(self, num: int) -> "NearMisses":
+        """All but the nearest `num`."""
+        return NearMisses(*(x[num:] for x in self))
+
+    def joined(self, new: "NearMisses") -> "NearMisses":
+        """These and others, of which only the nearest are remembered."""
+        both = [np.concatenate(x) for x in zip(self, new, strict=True)]
+        order = np.argsort(both[2], kind="stable")[:MEMORY]
+        return NearMisses(*(x[order] for x in both))
+
+
+class SearchState(NamedTuple):
+    """What a search has found and learned so far. Each step returns a new one.
+
+    - `rounds`: what was simulated, in order.
+    - `known`: members that corrections learn from.
+    - `near_misses`: members to be refined.
+    - `found`: conductances of members that are valid at the whole time step only, until
+        they are tried at half of it.
+    - `certified`: members that are valid at half the time step.
+    - `num_uncertified`: how many were valid at the whole time step only.
+    - `nearest`: the invalid members that miss by least, as many as are wanted.
+    - `spread`: how far corrected candidates stray, in standard deviations.
+    - `shares`: of the candidates from each source, how many were valid the last time.
+    """
+
+    rounds: tuple[Round, ...]
+    known: Known
+    near_misses: NearMisses
+    found: Float[np.ndarray, "cells channels"]
+    certified: Members
+    num_uncertified: int
+    nearest: tuple[Miss, ...]
+    spread: float
+    shares: Mapping[Source, float]
+
+    @property
+    def num_certified(self) -> int:
+        """How many members are valid at half the time step."""
+        return len(self.certified.g)
+
+    @property
+    def num_simulated(self) -> int:
+        """How many candidates were simulated."""
+        return sum(round.num for round in self.rounds)
+
+    @property
+    def survival(self) -> float:
+        """The share of valid members that still are at half the time step."""
+        valid = self.num_certified + 1
+        return valid / (valid + self.num_uncertified)
+
+    @property
+    def num_expected(self) -> int:
+        """How many members are valid, as far as is known."""
+        return self.num_certified + int(self.survival * len(self.found))
+
+    def share(self, source: Source) -> float:
+        """How many candidates from a source are probably valid, as a share."""
+        return self.shares.get(source, ASSUMED_SHARES[source])
+
+
+def initial_state(problem: Problem) -> SearchState:
+    """Nothing found; of the library, the members nearest to the target are known."""
+    num_channels = len(problem.neuron.channels)
+    none = np.zeros((0, num_channels), np.float32)
+    return SearchState(
+        rounds=(),
+        known=_library(problem),
+        near_misses=NearMisses(
+            none,
+            np.zeros((0, NUM_COMPARED), np.float32),
+            np.zeros(0),
+            np.zeros(0, int),
+        ),
+        found=none,
+        certified=Members(none, np.zeros((0, 1), np.float32)),
+        num_uncertified=0,
+        nearest=(),
+        spread=problem.config.spread,
+        shares={},
+    )
+
+
+def _library(problem: Problem) -> Known:
+    target, library = problem.target, problem.checkpoint.library
+    nearest = np.argsort(library.errors(target.features))[: MEMORY // 2]
+    features = jax.tree.map(lambda x: x[nearest], library.as_features())
+    misses = np.asarray(target.errors(features))
+    usable = library.labels[nearest] == target.label
+    usable &= np.isfinite(misses).all(axis=1)
+    return Known(problem.log_g(library.g[nearest]), misses, usable)

@@ -23,7 +23,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from dicjax._core import descend
+from dicjax._core import fit_network
 from dicjax.inference.config import DensityConfig
 from dicjax.neurons import strong
 from dicjax.spikes import LABELS
@@ -192,7 +192,7 @@ def train_density(
     center, scale = density.context_center, density.context_scale
     context = (context - np.asarray(center)) / np.asarray(scale)
     apart = np.arange(len(z)) % 10 == 0
-    density = descend(
+    density = fit_network(
         density,
         _learned(density),
         _mean_loss,

@@ -23,7 +23,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from dicjax._core import descend, least_change
+from dicjax._core import fit_network, least_change
 from dicjax.inference.config import EmulatorConfig
 from dicjax.neurons import strong
 from dicjax.spikes import columns_of, COMPARED, LABELS, NUM_COMPARED, Target
@@ -139,7 +139,7 @@ def train_emulator(
     emulator = _scaled(
         Emulator(config, g.shape[1], key=key), log_g, features, np.asarray(bounds)
     )
-    return descend(
+    return fit_network(
         emulator,
         _learned(emulator),
         emulator_loss,

@@ -60,22 +60,29 @@ def characterise_members(
     num: int,
     seed: int,
     *,
+    at_once: int = CHUNK,
     folder: pathlib.Path | None = None,
     on_progress: Progress | None = None,
 ) -> CharacterisedMembers:
     """Draws and characterises members, and keeps those that are complete.
 
-    With `folder`, parts are kept there, and what is there is not simulated again.
+    **Arguments:**
+
+    - `at_once`: members of a part. They are drawn part by part, so that parts of
+        another size hold other members.
+    - `folder`: where parts are kept, if anywhere; those that are there already are not
+        simulated again.
+    - `on_progress`: called with (stage, done, total).
     """
     parts = []
-    num_chunks = -(-num // CHUNK)
+    num_chunks = -(-num // at_once)
     for i in range(num_chunks):
 
         def tell(done, total, i=i):
             if on_progress is not None:
                 on_progress("characterising", i * total + done, num_chunks * total)
 
-        size = min(CHUNK, num - i * CHUNK)
+        size = min(at_once, num - i * at_once)
         g = family.sample(jr.fold_in(jr.key(seed), i), size)
         parts.append(_chunk(family, g, seed, i, folder, tell))
     measured = [part.measured for part in parts]

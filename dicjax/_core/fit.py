@@ -216,7 +216,7 @@ def kept_state(folder: pathlib.Path, settings: str, like: PyTree) -> Kept | None
     **Raises:**
 
     - `ValueError`: if it is of other settings, or its arrays have other shapes than
-        those of `like`.
+        the arrays of `like`.
     """
     path = folder / STATE
     if not path.exists():

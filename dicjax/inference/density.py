@@ -4,7 +4,7 @@ Given what a train looks like and its (g_s, g_u), conductances follow one anothe
 is distributed as a mixture of Gaussians whose weights, means and widths a network makes
 of those before it. Coordinates are logits of shares of each conductance's bound, so
 that no draw leaves its range; the two left out are solved for, so that every draw has
-exactly the DICs it was asked for. It is an autoregressive flow whose transformations
+exactly the DICs that are given. It is an autoregressive flow whose transformations
 are the distribution functions of mixtures.
 
 ??? cite "Reference"

@@ -161,7 +161,7 @@ def train_encoder(
 
     **Arguments:**
 
-    - `encoder`: where to start; what `learned` says is trained.
+    - `encoder`: where to start; the leaves that `learned` marks are trained.
     - `known`: simulated trains and what is known of them.
     - `training`: how to train.
     - `folder`: where the run is kept: `metrics.jsonl`, a line for every validation,
@@ -264,7 +264,7 @@ def _restored(folder: pathlib.Path, settings: str, start: _Run) -> _Run:
 
 
 def _note(folder, training, losses, validation_loss, seconds) -> None:
-    """Adds a line of metrics to those of a run."""
+    """Adds a line to the metrics of a run."""
     step = len(losses)
     line = {
         "step": step,

@@ -3,8 +3,8 @@
 Within a spike the potential moves by tens of mV in one long step, and every spike comes
 a little early or late. A few numbers, common to all members of a family, make up for
 that: smooth corrections of how fast units relax, of where to, and of what drives the
-membrane. They are learned by following the operator's own trajectories, over windows
-with spikes in them, beside those of steps so short that nothing has to be corrected.
+membrane. They are learned from windows with spikes: there, the operator's trajectories
+are compared with trajectories of steps so short that nothing has to be corrected.
 """
 
 from collections.abc import Callable

@@ -51,7 +51,7 @@ LOWEST_CURRENT = -0.6  # of the threshold
 NOISE_MEMORY = 5.0  # ms
 LOUDEST = 0.5  # standard deviation of the noise, of the threshold
 FINE, COARSE = 0.005, 0.03  # of the threshold, of the net current: what is precise
-SUPERVISED = 0.1  # weight of amplitudes being those of the members
+SUPERVISED = 0.1  # weight of the difference between amplitudes and conductances
 PASSES = 2  # through every segment
 AVERAGED = 0.999  # decay of the moving average of weights, once there are many
 WARM_UP = 500  # steps
@@ -212,7 +212,7 @@ def train_operator(
     **Arguments:**
 
     - `operator`: where to start.
-    - `members`: whom to learn from.
+    - `members`: to learn from.
     - `folder`: where the state is kept, from which a training that was stopped goes on.
     - `save_every`: segments between states on disk.
     - `on_progress`: called with (step, number of steps, loss).

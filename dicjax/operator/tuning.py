@@ -1,8 +1,8 @@
 """Fine-tuning an operator on one feature of its answers.
 
 The feature is measured on the operator's own answer, through time and differentiably,
-and compared with that of the simulation. Amplitudes are held near to where they were,
-so that everything else stays as good as it was.
+and compared with the feature in the simulation. Amplitudes stay near to where they
+were, so that everything else stays as good as it was.
 """
 
 from collections.abc import Callable
@@ -75,7 +75,7 @@ def tune(
 def feature_errors(
     operator: Operator, members: Members, feature: str
 ) -> Float[Array, " members"]:
-    """How far a feature is from that of the simulation; nan where there is none."""
+    """A feature minus the same feature in the simulation; nan if it is not defined."""
     ours, theirs = _measured(operator, operator.amplitudes(members.x), members, feature)
     return ours - theirs
 

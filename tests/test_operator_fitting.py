@@ -120,14 +120,9 @@ def test_a_training_that_was_stopped_goes_on_with_the_same_weights(
             raise Stopped
 
     whole = train_operator(operator, FAMILY, members, training)
-    import dicjax.operator.training as module
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "SAVED", 1)
-        with pytest.raises(Stopped):
-            train_operator(
-                operator, FAMILY, members, training, folder=tmp_path, on_progress=stop
-            )
+    kept = {"folder": tmp_path, "save_every": 1}
+    with pytest.raises(Stopped):
+        train_operator(operator, FAMILY, members, training, **kept, on_progress=stop)
     again = train_operator(operator, FAMILY, members, training, folder=tmp_path)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(a, b)

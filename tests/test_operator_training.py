@@ -46,7 +46,7 @@ SHORT = OperatorTraining(num_steps=4, batch_size=16, pool=16)
 NUM = 24
 
 
-def _measured(num, seed=0) -> Characteristics:
+def measured_as(num, seed=0) -> Characteristics:
     """What cells might have been measured as."""
     rng = np.random.default_rng(seed)
     values = {name: rng.uniform(1, 2, num) for name in NAMES}
@@ -61,11 +61,11 @@ def _measured(num, seed=0) -> Characteristics:
 
 @pytest.fixture(scope="module")
 def members():
-    return members_of(FAMILY.sample(jr.key(0), NUM), _measured(NUM))
+    return members_of(FAMILY.sample(jr.key(0), NUM), measured_as(NUM))
 
 
-def _untrained(config=SMALL, family=FAMILY):
-    x = np.asarray(to_coordinates(_measured(NUM).values))
+def untrained_operator(config=SMALL, family=FAMILY):
+    x = np.asarray(to_coordinates(measured_as(NUM).values))
     g = family.sample(jr.key(0), NUM)
     return untrained(jr.key(1), config, family, NAMES, x, g)
 
@@ -86,7 +86,7 @@ def knowing(members):
     """An operator with the conductances of members times a factor."""
 
     def knowing(factor, step=0.1):
-        operator = _untrained(dataclasses.replace(SMALL, step=step))
+        operator = untrained_operator(dataclasses.replace(SMALL, step=step))
         log_g = jnp.log(members.g * jnp.asarray(factor, jnp.float32))
         known = _Known(members.x, log_g, operator.branch.amplitude_spread)
         return eqx.tree_at(lambda o: o.branch, operator, known)
@@ -149,7 +149,7 @@ def test_members_do_what_an_operator_that_knows_them_does(members, knowing):
     operator = knowing(1.0, 0.025)
     a = members.g[pool.number]
     start = operator.start(pool.y.V, a)
-    features = _measured(NUM).values[np.asarray(pool.number)]
+    features = measured_as(NUM).values[np.asarray(pool.number)]
     answer = respond(operator, I.T, features, every=SAMPLED, memory=start)
     same = np.asarray(after.loudness == pool.loudness)
     stays = same & np.asarray(after.number == pool.number)
@@ -176,7 +176,7 @@ def test_the_loss_is_nothing_where_amplitudes_are_those_of_members(members, know
     assert 1e-4 < loss(1.01) < loss(1.03) < loss(1.1)
     # What passes no current may be anything, but for being told what it is.
     silent = dataclasses.replace(samples, unit=0 * samples.unit)
-    spread = np.asarray(_untrained().branch.amplitude_spread)
+    spread = np.asarray(untrained_operator().branch.amplitude_spread)
     expected = 0.1 * np.mean((np.log(1.1) / spread) ** 2)
     found = operator_loss(knowing(1.1), *own, silent)
     np.testing.assert_allclose(found, expected, rtol=1e-3)
@@ -193,10 +193,10 @@ def lenient():
 
 @pytest.mark.usefixtures("lenient")
 def test_a_folder_goes_on_with_the_training_it_was_begun_with(members, tmp_path):
-    train_operator(_untrained(), FAMILY, members, SHORT, folder=tmp_path)
+    train_operator(untrained_operator(), FAMILY, members, SHORT, folder=tmp_path)
     told = []
     train_operator(
-        _untrained(),
+        untrained_operator(),
         FAMILY,
         members,
         SHORT,
@@ -206,8 +206,8 @@ def test_a_folder_goes_on_with_the_training_it_was_begun_with(members, tmp_path)
     assert not told  # it was done
     longer = dataclasses.replace(SHORT, num_steps=8)
     with pytest.raises(ValueError, match="holds the state of another training"):
-        train_operator(_untrained(), FAMILY, members, longer, folder=tmp_path)
-    wider = _untrained(OperatorConfig(width=12, num_layers=2))
+        train_operator(untrained_operator(), FAMILY, members, longer, folder=tmp_path)
+    wider = untrained_operator(OperatorConfig(width=12, num_layers=2))
     with pytest.raises(ValueError, match="holds the state of another training"):
         train_operator(wider, FAMILY, members, SHORT, folder=tmp_path)
 
@@ -219,7 +219,7 @@ def test_batches_that_a_pool_does_not_divide_into_are_refused(
 ):
     training = OperatorTraining(num_steps=4, pool=pool, batch_size=batch_size)
     with pytest.raises(ValueError, match="batch_size"):
-        train_operator(_untrained(), FAMILY, members, training)
+        train_operator(untrained_operator(), FAMILY, members, training)
 
 
 # Libraries
@@ -233,15 +233,14 @@ def characterised(monkeypatch):
     def characterise(family, g, *, on_progress):
         sizes.append(len(g))
         on_progress(1, 1)
-        return _measured(len(g), seed=int(1e6 * g[0, 0]))
+        return measured_as(len(g), seed=int(1e6 * g[0, 0]))
 
     monkeypatch.setattr(fitting, "characterise", characterise)
-    monkeypatch.setattr(fitting, "CHUNK", 40)
     return sizes
 
 
 def _make(folder, seed=0, num=100):
-    return fitting.characterise_members(FAMILY, num, seed, folder=folder)
+    return fitting.characterise_members(FAMILY, num, seed, at_once=40, folder=folder)
 
 
 def test_a_library_is_made_of_parts_that_are_kept(characterised, tmp_path):
@@ -367,13 +366,15 @@ def test_what_diverged_is_scored_all_the_same(truth):
 
 def test_an_older_operator_is_replaced_whole(tmp_path):
     path = tmp_path / "operator"
-    save_operator(path, _untrained(), SMALL, {"scores": {}})
+    save_operator(path, untrained_operator(), SMALL, {"scores": {}})
     wide = OperatorConfig(width=12, num_layers=3, step=0.05)
-    save_operator(path, _untrained(wide), wide, {})
+    save_operator(path, untrained_operator(wide), wide, {})
     assert operator_config(path) == wide
     loaded = load_operator(path)
     assert loaded.step == 0.05
-    pairs = itertools.zip_longest(*map(jax.tree.leaves, (loaded, _untrained(wide))))
+    pairs = itertools.zip_longest(
+        *map(jax.tree.leaves, (loaded, untrained_operator(wide)))
+    )
     for a, b in pairs:
         np.testing.assert_array_equal(a, b)
     assert [x.name for x in tmp_path.iterdir()] == ["operator"]
@@ -381,7 +382,7 @@ def test_an_older_operator_is_replaced_whole(tmp_path):
 
 def test_an_operator_of_a_family_that_is_not_known_is_refused(tmp_path):
     family = Family("crab", FAMILY.neuron, FAMILY.ranges)
-    save_operator(tmp_path / "crab", _untrained(family=family), SMALL, {})
+    save_operator(tmp_path / "crab", untrained_operator(family=family), SMALL, {})
     with pytest.raises(ValueError, match="There is no family 'crab'"):
         load_operator(tmp_path / "crab")
 

@@ -18,17 +18,12 @@ CONFIG = EncoderConfig(
     width=16, radius=2, num_slots=2, latent=8, hidden=32, num_components=3
 )
 RANGES = ((-1.0, 1.0), (-1.0, 1.0))
-SHORT = TrainingConfig(num_steps=30, batch_size=16)
+# One length of stretches: for every other one, another program is compiled.
+BRIEF = TrainingConfig(crops=(24,), crop_shares=(1.0,))
+SHORT = dataclasses.replace(BRIEF, num_steps=30, batch_size=16, save_every=10)
 
 
-@pytest.fixture(autouse=True)
-def one_length(monkeypatch):
-    """One length of stretches: every other one would be compiled for."""
-    monkeypatch.setattr("dicjax.inference.training.CROPS", (24,))
-    monkeypatch.setattr("dicjax.inference.training.CROP_SHARES", (1.0,))
-
-
-def _toy(num, seed, sampler="recipe"):
+def toy(num, seed, sampler="recipe"):
     # g_s is the logarithm of the interval and g_u is noise: what can be learned is
     # known, and so is what cannot. Only the prior tells the sign of g_u.
     rng = np.random.default_rng(seed)
@@ -48,7 +43,7 @@ def _toy(num, seed, sampler="recipe"):
 
 
 def _train(training, folder=None, data=None, **kwargs):
-    known = batch_of(learnable(_toy(2000, 0) if data is None else data))
+    known = batch_of(learnable(toy(2000, 0) if data is None else data))
     encoder = new_encoder(known, *RANGES, CONFIG, training.seed)
     with jax.numpy_dtype_promotion("standard"):  # optax's schedules promote integers
         return train_encoder(encoder, known, training, folder=folder, **kwargs)
@@ -59,14 +54,16 @@ def _rows(data):
 
 
 def test_training_learns_what_trains_tell_and_is_unsure_of_the_rest():
-    training = TrainingConfig(num_steps=400, batch_size=64, learning_rate=5e-3)
+    training = dataclasses.replace(
+        BRIEF, num_steps=400, batch_size=64, learning_rate=5e-3
+    )
     trained = _train(training)
     assert trained.losses[-50:].mean() < trained.losses[:50].mean() - 0.5
     encoder = trained.encoder
-    trains, dics = _rows(_toy(1000, 1))
+    trains, dics = _rows(toy(1000, 1))
     labels = np.full(len(dics), LABELS.index("tonic"))
     calibration = calibrate(encoder, {"any": HeldOut(trains, dics, labels)}, trains)
-    trains, dics = _rows(_toy(1000, 2))
+    trains, dics = _rows(toy(1000, 2))
     table = evaluate(encoder, calibration, trains, dics, labels)["tonic"]
     assert table["num"] == 1000
     assert table["mae_g_s"] < 0.15
@@ -80,10 +77,12 @@ def test_training_learns_what_trains_tell_and_is_unsure_of_the_rest():
 
 
 def test_the_prior_asked_for_is_the_one_that_answers():
-    data = joined([_toy(1000, 0), _toy(1000, 1, "box")])
-    training = TrainingConfig(num_steps=300, batch_size=64, learning_rate=5e-3)
+    data = joined([toy(1000, 0), toy(1000, 1, "box")])
+    training = dataclasses.replace(
+        BRIEF, num_steps=300, batch_size=64, learning_rate=5e-3
+    )
     encoder = _train(training, data=data).encoder
-    trains, _ = _rows(_toy(100, 2))
+    trains, _ = _rows(toy(100, 2))
     labels = np.full(100, LABELS.index("tonic"))
     medians = {}
     for prior in PRIORS:
@@ -97,8 +96,8 @@ def test_the_prior_asked_for_is_the_one_that_answers():
 
 
 def test_a_rare_pattern_takes_its_calibration_from_the_widest_prior():
-    encoder = new_encoder(batch_of(_toy(400, 0)), *RANGES, CONFIG, 0)
-    trains, dics = _rows(_toy(600, 1))
+    encoder = new_encoder(batch_of(toy(400, 0)), *RANGES, CONFIG, 0)
+    trains, dics = _rows(toy(600, 1))
     labels = np.repeat([LABELS.index("tonic"), LABELS.index("bursting")], 300)
     few = HeldOut(trains[:310], dics[:310], labels[:310].copy())
     few.labels[290:] = LABELS.index("bursting")
@@ -113,8 +112,7 @@ def test_a_rare_pattern_takes_its_calibration_from_the_widest_prior():
     assert np.array_equal(ranks[PRIORS.index("box")], ranks[other])
 
 
-def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
-    monkeypatch.setattr("dicjax.inference.training.SAVE_EVERY", 10)
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
     whole = _train(SHORT, tmp_path / "whole")
 
     def kill(step, total, loss):
@@ -123,9 +121,6 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path, monkeypat
 
     with pytest.raises(KeyboardInterrupt):
         _train(SHORT, tmp_path / "run", on_progress=kill)
-    assert [path.name for path in (tmp_path / "run").glob("state-*")] == [
-        "state-0000010"
-    ]
     steps = []
     again = _train(
         SHORT,
@@ -145,13 +140,13 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path, monkeypat
 
 def test_the_state_of_another_run_is_refused(tmp_path):
     _train(SHORT, tmp_path)
-    with pytest.raises(ValueError, match="another training run"):
-        _train(TrainingConfig(num_steps=20, batch_size=16), tmp_path)
+    with pytest.raises(ValueError, match="state of another training"):
+        _train(dataclasses.replace(SHORT, num_steps=20), tmp_path)
 
 
 def test_validation_members_are_never_learned_from():
     # Members kept apart hold nan: one of them in a batch would spoil the loss.
-    known = batch_of(_toy(400, 0))
+    known = batch_of(toy(400, 0))
     slow = np.array(known.slow)
     slow[::20] = np.nan
     spoiled = dataclasses.replace(known, slow=slow)

@@ -25,7 +25,9 @@ from dicjax.operator.training import is_learned, members_of, train_operator
 ENCODER = EncoderConfig(
     width=8, radius=1, num_slots=2, latent=4, hidden=8, num_components=2
 )
-LEARN = TrainingConfig(num_steps=8, batch_size=8)
+LEARN = TrainingConfig(
+    num_steps=8, batch_size=8, crops=(24,), crop_shares=(1.0,), save_every=4
+)
 OPERATE = OperatorTraining(num_steps=8, batch_size=16, pool=16)
 shards = []
 
@@ -53,10 +55,8 @@ def encoder(dtype, folder: pathlib.Path | None, on_progress):
     """Weights and losses of an encoder."""
     import test_training as encoders  # after processes were joined: it computes
 
-    inference_training.CROPS, inference_training.CROP_SHARES = (24,), (1.0,)
-    inference_training.SAVE_EVERY = 4
-    inference_training._loss = watched(inference_training._loss, 1)
-    known = batch_of(encoders._toy(200, 0))
+    inference_training.encoder_loss = watched(inference_training.encoder_loss, 1)
+    known = batch_of(encoders.toy(200, 0))
     start = cast(new_encoder(known, *encoders.RANGES, ENCODER, 0), dtype)
     known = jax.tree.map(
         lambda x: x.astype(dtype) if x.dtype == np.float32 else x, known
@@ -69,7 +69,6 @@ def operator(dtype, folder: pathlib.Path | None, on_progress):
     """Weights and losses of an operator."""
     import test_operator_training as operators
 
-    operator_training.SAVED = 2
     loss = watched(operator_training.operator_loss, 1)
     operator_training.operator_loss = loss
     losses = []
@@ -80,11 +79,11 @@ def operator(dtype, folder: pathlib.Path | None, on_progress):
 
     family = operators.FAMILY
     members = members_of(
-        family.sample(jr.key(0), operators.NUM), operators._measured(operators.NUM)
+        family.sample(jr.key(0), operators.NUM), operators.measured_as(operators.NUM)
     )
-    start = cast(operators._untrained(), dtype)
+    start = cast(operators.untrained_operator(), dtype)
     trained = train_operator(
-        start, family, members, OPERATE, folder=folder, on_progress=note
+        start, family, members, OPERATE, folder=folder, save_every=2, on_progress=note
     )
     return eqx.filter(trained, is_learned(trained)), losses
 

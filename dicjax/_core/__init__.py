@@ -23,7 +23,6 @@ from dicjax._core.batching import (
 )
 from dicjax._core.checkpoint_format import (
     check_files as check_files,
-    checkpointer as checkpointer,
     filled as filled,
     is_checkpoint as is_checkpoint,
     leaves as leaves,
@@ -63,7 +62,16 @@ from dicjax._core.files import (
     versions as versions,
 )
 from dicjax._core.fit import (
+    begin_fit as begin_fit,
+    clipped as clipped,
+    decay_of as decay_of,
     descend as descend,
+    finite as finite,
+    Fit as Fit,
+    fit_network as fit_network,
+    improve as improve,
+    keep_state as keep_state,
+    kept_state as kept_state,
 )
 from dicjax._core.linear_algebra import (
     condition_number as condition_number,

@@ -1,4 +1,4 @@
-"""Arrays brought to few sizes, since every size is compiled for once more."""
+"""Arrays brought to few sizes, since programs are compiled for each size."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -56,7 +56,7 @@ def write_checkpoint(
 
 
 def read_header(path: pathlib.Path, format: str, version: int) -> dict[str, Any]:
-    """The header of a checkpoint, or a `ValueError` that says what is wrong with it."""
+    """The header of a checkpoint; raises `ValueError` if it is missing or wrong."""
     try:
         header = json.loads((path / HEADER).read_text())
     except (OSError, ValueError) as e:
@@ -86,8 +86,8 @@ def read_header(path: pathlib.Path, format: str, version: int) -> dict[str, Any]
 
 
 def check_files(path: pathlib.Path, header: dict[str, Any]) -> None:
-    """Raises `ValueError` if the files of a checkpoint are not those it was made of."""
-    # Before anything is read: what storage layers make of damage is not for users.
+    """Raises `ValueError` if a file of a checkpoint was changed, added or removed."""
+    # Before anything is read: errors of storage layers about damage help no user.
     if _digest_files(path) != header.get("files_hash"):
         raise ValueError(
             f"The checkpoint {path} is damaged: its files are not those that its "
@@ -111,10 +111,10 @@ def shipped(name: str) -> pathlib.Path | None:
 
 
 def filled(tree: PyTree, folder: pathlib.Path) -> Any:
-    """The tree with the numbers in a folder; on the device where it has numbers there.
+    """The tree with its numbers read from a folder.
 
-    NumPy arrays may have other shapes than those in the folder; JAX arrays, or shapes
-    that stand for them, may not.
+    JAX arrays, or shapes in their place, must have the shapes of the arrays in the
+    folder. NumPy arrays may have others.
     """
     arrays = _read_arrays(folder)
     old, structure = jax.tree.flatten(eqx.filter(tree, _is_array))
@@ -144,7 +144,7 @@ def _is_array(x) -> bool:
 
 
 def checkpointer() -> Any:
-    """Orbax's, for this process alone: it waits for no others that JAX has joined."""
+    """A checkpointer of Orbax that does not wait for other processes."""
     import orbax.checkpoint as ocp
 
     own = jax.process_index()
@@ -161,7 +161,7 @@ def _write_arrays(folder: pathlib.Path, arrays: list) -> None:
     named = {f"{i:03}": np.asarray(x) for i, x in enumerate(arrays)}
     with checkpointer() as writer:
         writer.save(folder, named)
-    # It says where on this machine the folder was, which is nobody's business.
+    # It holds the path of the folder on this machine, which is private.
     (folder / "commit_success.txt").unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""Where the arrays of a training lie: batches split among devices, the rest on each."""
+"""Where arrays of a training lie: batches split among devices, the rest on each."""
 
 import dataclasses
 from typing import TypeVar
@@ -16,7 +16,7 @@ BATCH = "batch"  # the only axis of the mesh
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where arrays go; nowhere in particular if there is but one device.
+    """Where arrays go; anywhere if there is only one device.
 
     - `everywhere`: a copy on each device.
     - `split`: the first axis divided among devices.
@@ -31,7 +31,7 @@ def placement(**sizes: int) -> Placement:
 
     **Arguments:**
 
-    - `sizes`: by the setting that each comes from: of what is to be split.
+    - `sizes`: lengths of the axes to split, by the setting that each comes from.
 
     **Raises:**
 
@@ -56,7 +56,7 @@ def placement(**sizes: int) -> Placement:
 
 
 def put(tree: Tree, where: NamedSharding | None) -> Tree:
-    """Brings arrays to devices; every process has to hold the same ones."""
+    """Brings arrays to devices. Every process has to hold the same arrays."""
     if where is None:
         return tree
 
@@ -69,14 +69,14 @@ def put(tree: Tree, where: NamedSharding | None) -> Tree:
 
 
 def constrain(tree: Tree, where: NamedSharding | None) -> Tree:
-    """Says within a compiled function where arrays are to be."""
+    """States in a compiled function where arrays lie."""
     if where is None:
         return tree
     return jax.lax.with_sharding_constraint(tree, where)
 
 
 def fetch(tree: Tree, where: Placement) -> Tree:
-    """Brings arrays from wherever they are to the default device of every process."""
+    """Brings arrays to the default device of every process."""
     if where.everywhere is None:
         return tree
     arrays, rest = eqx.partition(tree, eqx.is_array)

@@ -1,7 +1,10 @@
-"""How small networks are fitted to tables in memory; encoders train in `training`."""
+"""How networks are fitted: steps of an optimiser, a moving average of weights, and
+states on disk from which a training that was stopped goes on."""
 
+import json
+import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -10,22 +13,138 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from dicjax._core.devices import constrain, Placement
+from dicjax._core.files import replacing
 
-AVERAGED = 0.998  # decay of the moving average of weights
+
+AVERAGED = 0.998  # decay of the moving average of weights that are fitted to a table
 WARM_UP = 200  # steps
+REPORTED = 100  # steps between reports of progress
+STATE = "state.eqx"
+
+Progress = Callable[[int, int, float], None]
+Loss = Callable[..., Float[Array, ""]]
+
+
+class Fit(eqx.Module):
+    """Weights that are being fitted.
+
+    - `average`: a moving average of the weights, or None.
+    - `memory`: the state of the optimiser.
+    """
+
+    weights: PyTree
+    average: PyTree
+    memory: PyTree
+
+
+def begin_fit(
+    weights: PyTree, optimiser: optax.GradientTransformation, *, average: bool = True
+) -> Fit:
+    """A fit before its first step."""
+    return Fit(weights, weights if average else None, optimiser.init(weights))
+
+
+def clipped(optimiser: optax.GradientTransformation) -> optax.GradientTransformation:
+    """An optimiser of gradients whose norm is at most one."""
+    return optax.chain(optax.clip_by_global_norm(1.0), optimiser)
+
+
+def finite(optimiser: optax.GradientTransformation) -> optax.GradientTransformation:
+    """An optimiser for which numbers in a gradient that are not finite do not count."""
+    as_numbers = optax.stateless(lambda g, _: jax.tree.map(jnp.nan_to_num, g))
+    return optax.chain(as_numbers, optimiser)
+
+
+def decay_of(count: Float[Array, ""], most: float) -> Float[Array, ""]:
+    """The decay of a moving average after `count` steps, in the end `most`.
+
+    It averages over few steps at first, so that it soon forgets the start.
+    """
+    return jnp.minimum(most, (1 + count) / (10 + count))
+
+
+def improve(
+    fit: Fit,
+    loss: Callable[[PyTree], Float[Array, ""]],
+    optimiser: optax.GradientTransformation,
+    decay: Float[Array, ""] | None = None,
+    where: Placement = Placement(),
+) -> tuple[Fit, Float[Array, ""]]:
+    """One step of an optimiser, to be called in a compiled function.
+
+    **Arguments:**
+
+    - `loss`: of the weights.
+    - `decay`: of the moving average, if there is one.
+    - `where`: where gradients lie.
+
+    **Returns:**
+
+    The fit after the step, and the loss before it.
+    """
+    value, gradient = constrain(
+        eqx.filter_value_and_grad(loss)(fit.weights), where.everywhere
+    )
+    updates, memory = optimiser.update(gradient, fit.memory, fit.weights)
+    weights = eqx.apply_updates(fit.weights, updates)
+    average = None
+    if decay is not None:
+        mix = lambda a, w: decay * a + (1 - decay) * w
+        average = jax.tree.map(mix, fit.average, weights)
+    return Fit(weights, average, memory), value
 
 
 def descend(
+    weights: PyTree,
+    fixed: PyTree,
+    loss: Loss,
+    draw: Callable[[int], PyTree],
+    optimiser: optax.GradientTransformation,
+    *,
+    num_steps: int,
+    averaged: float | None = None,
+    every: int = 1,
+    on_progress: Progress | None = None,
+) -> Any:
+    """Fits weights to batches.
+
+    **Arguments:**
+
+    - `weights`: where to start.
+    - `fixed`: everything else that the loss takes.
+    - `loss`: of the weights, `fixed` and a batch.
+    - `draw`: gives the batch of a step.
+    - `averaged`: the decay of a moving average of the weights, which is then returned.
+    - `on_progress`: called with (step, number of steps, loss), `every` so many steps.
+    """
+    fit = begin_fit(weights, optimiser, average=averaged is not None)
+    for i in range(num_steps):
+        count = jnp.asarray(i, jnp.float32)
+        fit, value = _step(fit, fixed, draw(i), count, loss, optimiser, averaged)
+        if on_progress is not None and (i + 1) % every == 0:
+            on_progress(i + 1, num_steps, float(value))
+    return fit.weights if averaged is None else fit.average
+
+
+@eqx.filter_jit
+def _step(fit, fixed, batch, count, loss, optimiser, averaged):
+    decay = None if averaged is None else decay_of(count, averaged)
+    own_loss = lambda weights: loss(weights, fixed, batch)
+    return improve(fit, own_loss, optimiser, decay)
+
+
+def fit_network(
     network: PyTree,
     learned: PyTree,
-    loss: Callable[..., Float[Array, ""]],
+    loss: Loss,
     rows: tuple[np.ndarray, ...],
     weights: Float[np.ndarray, " rows"],
     *,
     num_steps: int,
     batch_size: int,
     learning_rate: float,
-    on_progress: Callable[[int, int, float], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Any:
     """Fits a network to rows of a table, by Adam along a cosine.
 
@@ -43,44 +162,74 @@ def descend(
     The network with a moving average of its weights.
     """
     odds = np.cumsum(weights)
-    average = network
-    optimiser = _optimiser(num_steps, learning_rate)
-    state = optimiser.init(eqx.filter(network, learned))
-    rng = np.random.default_rng(0)  # of the host's order of batches
-    for step in range(num_steps):
+    rng = np.random.default_rng(0)
+
+    def draw(_: int) -> tuple[np.ndarray, ...]:
         drawn = np.searchsorted(odds, rng.random(batch_size) * odds[-1])
-        network, average, state, value = _step(
-            network,
-            average,
-            state,
-            tuple(table[drawn] for table in rows),
-            jnp.asarray(step, jnp.float32),
-            learned,
-            loss,
-            optimiser,
-        )
-        if on_progress is not None and step % 100 == 0:
-            on_progress(step, num_steps, float(value))
-    return average
+        return tuple(table[drawn] for table in rows)
 
-
-@eqx.filter_jit(donate="none")
-def _step(network, average, state, batch, step, learned, loss, optimiser):
-    changing, fixed = eqx.partition(network, learned)
-    value, gradient = eqx.filter_value_and_grad(
-        lambda changing: loss(eqx.combine(changing, fixed), *batch)
-    )(changing)
-    updates, state = optimiser.update(gradient, state, changing)
-    changing = eqx.apply_updates(changing, updates)
-    # An average over few steps at first, so that it soon forgets the start.
-    decay = jnp.minimum(AVERAGED, (1 + step) / (10 + step))
-    before = eqx.filter(average, learned)
-    now = jax.tree.map(lambda a, e: decay * a + (1 - decay) * e, before, changing)
-    return eqx.combine(changing, fixed), eqx.combine(now, fixed), state, value
-
-
-def _optimiser(steps: int, learning_rate: float) -> optax.GradientTransformation:
     schedule = optax.warmup_cosine_decay_schedule(
-        0.0, learning_rate, min(WARM_UP, steps // 10 + 1), steps
+        0.0, learning_rate, min(WARM_UP, num_steps // 10 + 1), num_steps
     )
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+    changing, fixed = eqx.partition(network, learned)
+    average = descend(
+        changing,
+        fixed,
+        lambda changing, fixed, batch: loss(eqx.combine(changing, fixed), *batch),
+        draw,
+        clipped(optax.adam(schedule)),
+        num_steps=num_steps,
+        averaged=AVERAGED,
+        every=REPORTED,
+        on_progress=on_progress,
+    )
+    return eqx.combine(average, fixed)
+
+
+class Kept(NamedTuple):
+    """The state of a training as it was kept: its arrays and what is known of it."""
+
+    arrays: PyTree
+    about: dict[str, Any]
+
+
+def keep_state(
+    folder: pathlib.Path, settings: str, arrays: PyTree, about: dict
+) -> None:
+    """Writes the state of a training, whole or not at all; an older one is replaced.
+
+    **Arguments:**
+
+    - `settings`: what the training was begun with.
+    - `about`: goes into the header of the file, as JSON.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    header = {"settings": settings, "shapes": _shapes(arrays), "about": about}
+    with replacing(folder / STATE) as partial, partial.open("wb") as file:
+        file.write(json.dumps(header).encode() + b"\n")
+        eqx.tree_serialise_leaves(file, arrays)
+
+
+def kept_state(folder: pathlib.Path, settings: str, like: PyTree) -> Kept | None:
+    """The state of a training that is kept in a folder, if there is one.
+
+    **Raises:**
+
+    - `ValueError`: if it is of other settings, or its arrays have other shapes than
+        the arrays of `like`.
+    """
+    path = folder / STATE
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        header = json.loads(file.readline())
+        if (header.get("settings"), header.get("shapes")) != (settings, _shapes(like)):
+            raise ValueError(
+                f"{folder} holds the state of another training: name another folder, "
+                "or the settings that it was begun with."
+            )
+        return Kept(eqx.tree_deserialise_leaves(file, like), header["about"])
+
+
+def _shapes(tree: PyTree) -> list[list]:
+    return [[str(x.dtype), *x.shape] for x in jax.tree.leaves(tree)]

@@ -13,8 +13,8 @@ class Swept(Generic[T]):
     """Members that a sweep has simulated.
 
     - `num`: how many were drawn; `seed`: what they follow from.
-    - `read`: reads them. They are those that training with this number and seed would
-        simulate; to the last bit, on the same kind of device with the same versions of
+    - `read`: reads them. Training with this number and seed would simulate the same
+        members: to the last bit, on the same kind of device with the same versions of
         packages.
     """
 

@@ -1,4 +1,4 @@
-"""Processes that JAX has joined: what is done once is done by the first of them."""
+"""Processes that JAX has joined; the first of them does what is done only once."""
 
 import itertools
 import pickle
@@ -24,8 +24,8 @@ def is_first() -> bool:
 def from_first(make: Callable[[], Made]) -> Made:
     """What the first process makes, in every process.
 
-    All have to call this in the same order. The others wait as long as it takes; what
-    the first one raises, they raise too.
+    All processes have to call this in the same order. The others wait as long as it
+    takes, and raise the errors that the first one raises.
     """
     if jax.process_count() == 1:
         return make()
@@ -58,7 +58,7 @@ def _attempt(make: Callable[[], object]) -> bytes:
 
 
 def _wait() -> None:
-    """Until all are here: devices that wait for one another would give up earlier."""
+    """Waits for all processes; devices that wait for one another give up earlier."""
     from orbax.checkpoint.multihost import get_barrier_sync_fn
 
     wait = get_barrier_sync_fn()

@@ -37,7 +37,7 @@ class Store:
     """Parts and their manifest in a folder.
 
     - `identity`: of the plan that parts are made by. Every part and every line of the
-        manifest names it; those of other plans do not count.
+        manifest names it; parts of other plans do not count.
     """
 
     def __init__(self, folder: pathlib.Path, identity: str):

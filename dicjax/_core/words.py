@@ -22,5 +22,5 @@ def signed(x: float) -> str:
 
 def spread(median: float, low: float, high: float) -> str:
     """A median and what holds most members, unless all agree."""
-    said, *ends = (signed(float(x)) for x in (median, low, high))
-    return said if ends[0] == ends[1] else f"{said} ({ends[0]} to {ends[1]})"
+    middle, *ends = (signed(float(x)) for x in (median, low, high))
+    return middle if ends[0] == ends[1] else f"{middle} ({ends[0]} to {ends[1]})"

@@ -54,6 +54,13 @@ class TrainingConfig:
     """Largest change of rate over a train, as a share."""
     anomalies: float = 0.15
     """Share of trains that are turned into what no single neuron fires."""
+    crops: tuple[int, ...] = (24, 48, 96)
+    """Lengths of the stretches of trains to learn from, in spikes. A step sees one of
+    them; short ones are cheaper."""
+    crop_shares: tuple[float, ...] = (0.45, 0.35, 0.2)
+    """Share of the steps that see each length."""
+    save_every: int = 2000
+    """Steps between validations, at which the state is kept."""
     num_test: int = 8000
     """Neurons to simulate for each test, and for calibration."""
     seed: int = 0

@@ -38,10 +38,10 @@ PRIOR_OF = {"recipe": "recipe", "gamma": "any", "box": "box", "rare": "any"}
 class Source:
     """Where a part of a data set comes from.
 
-    - `sampler`: "recipe" draws (g_s, g_u) uniformly and compensates; "box" draws
-        conductances uniformly, "gamma" from gamma distributions of the same mean and
-        variance; "rare" perturbs those members drawn so far whose activity is rarest,
-        which fills the slow and the odd corners of what a model can do.
+    - `sampler`: "recipe" draws (g_s, g_u) uniformly and compensates. "box" draws
+        conductances uniformly, and "gamma" from gamma distributions of the same mean
+        and variance. "rare" perturbs the members drawn so far whose activity is rarest,
+        which adds slow and unusual activity.
     - `num`: how many members to simulate.
     - `sigma`: noise, in µA/cm².
     """
@@ -181,8 +181,12 @@ def begin_source(
     number: int,
     earlier: Sequence[Dataset],
 ) -> Callable[[int, int, Callable[[int, int], None] | None], Dataset]:
-    """What makes members of the source of this number: given the first, how many, and
-    whom to tell of progress. `earlier` are those of the sources before."""
+    """A function that simulates members of one source.
+
+    It takes the number of the first member, how many, and what to call with progress.
+
+    - `number`: of the source; `earlier`: members of the sources before it.
+    """
     draw_key, noise_key = jr.split(jr.fold_in(key, number))
     draw = _drawer(draw_key, neuron, source, earlier)
     return lambda first, num, report: _simulate(
@@ -191,13 +195,13 @@ def begin_source(
 
 
 def priors_of(dataset: Dataset) -> Int[np.ndarray, " cells"]:
-    """For every member the index of the narrowest prior that it is a draw of."""
+    """The index of the narrowest prior that each member is a draw of."""
     of_sampler = [PRIORS.index(PRIOR_OF[name]) for name in SAMPLERS]
     return np.array(of_sampler, np.int32)[dataset.sampler]
 
 
 def rarity(drawn: Dataset) -> Float[np.ndarray, " cells"]:
-    """Weights by which every kind of activity is drawn alike, bursting most of all."""
+    """Weights by which all kinds of activity are drawn equally often, bursting most."""
     features = features_of_all(drawn.spike_times)
     label = np.asarray(features.label)
     coordinates = np.zeros((len(drawn), 3))
@@ -228,7 +232,7 @@ def _binned_by(pattern: str) -> tuple[Feature, ...]:
     return PATTERNS[LABELS.index(pattern)].compared
 
 
-# What a stage draws: (first, num) to conductances, DICs and how many were left out.
+# Conductances, numbers of the members that they are of, and how many were left out.
 Drawn = tuple[np.ndarray, np.ndarray, dict[str, int]]
 
 
@@ -355,7 +359,7 @@ def measured(
     measure: Callable[[np.ndarray], Array],
     width: int,
 ) -> Float[np.ndarray, "cells _"]:
-    """`measure` of all cells, in pieces of one size, for which alone it is compiled."""
+    """`measure` of all cells, in pieces of one size, so that it is compiled once."""
     if not len(g):
         return np.zeros((0, width), np.float32)
     return in_batches(measure, g, size=SHARD_SIZE).astype(np.float32)

@@ -4,7 +4,7 @@ Given what a train looks like and its (g_s, g_u), conductances follow one anothe
 is distributed as a mixture of Gaussians whose weights, means and widths a network makes
 of those before it. Coordinates are logits of shares of each conductance's bound, so
 that no draw leaves its range; the two left out are solved for, so that every draw has
-exactly the DICs it was asked for. It is an autoregressive flow whose transformations
+exactly the DICs that are given. It is an autoregressive flow whose transformations
 are the distribution functions of mixtures.
 
 ??? cite "Reference"
@@ -23,7 +23,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from dicjax._core import descend, strong
+from dicjax._core import fit_network, strong
 from dicjax.inference.config import DensityConfig
 from dicjax.spikes import LABELS
 
@@ -191,7 +191,7 @@ def train_density(
     center, scale = density.context_center, density.context_scale
     context = (context - np.asarray(center)) / np.asarray(scale)
     apart = np.arange(len(z)) % 10 == 0
-    density = descend(
+    density = fit_network(
         density,
         _learned(density),
         _mean_loss,

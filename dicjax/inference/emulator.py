@@ -1,11 +1,11 @@
-r"""An emulator: what a member fires like, told from its conductances in microseconds.
+r"""An emulator: predicts how a member fires from its conductances, in microseconds.
 
 A small network learns from simulated members how conductances make firing patterns and
 features. It is right within a few percent for most members, which is enough to choose
 and to correct candidates before any of them is simulated; whether a member is valid,
 simulation alone decides.
 
-For every feature it tells a Laplace distribution, so that it knows where it knows
+For every feature it predicts a Laplace distribution, so that it knows where it knows
 little: next to a bifurcation, where a spike is added to a burst.
 
 Being differentiable, it also says how conductances have to change for a member to fire
@@ -23,7 +23,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from dicjax._core import descend, least_change, strong
+from dicjax._core import fit_network, least_change, strong
 from dicjax.inference.config import EmulatorConfig
 from dicjax.spikes import columns_of, COMPARED, LABELS, NUM_COMPARED, Target
 
@@ -138,7 +138,7 @@ def train_emulator(
     emulator = _scaled(
         Emulator(config, g.shape[1], key=key), log_g, features, np.asarray(bounds)
     )
-    return descend(
+    return fit_network(
         emulator,
         _learned(emulator),
         emulator_loss,
@@ -185,11 +185,11 @@ def emulator_loss(
     features: Float[Array | np.ndarray, "cells 7"],
 ) -> Float[Array, ""]:
     """Mean negative log likelihood of members: of patterns, and of known features."""
-    told = jax.vmap(emulator)(jnp.asarray(log_g))
-    label = optax.softmax_cross_entropy_with_integer_labels(told.labels, labels)
+    predicted = jax.vmap(emulator)(jnp.asarray(log_g))
+    label = optax.softmax_cross_entropy_with_integer_labels(predicted.labels, labels)
     known = jnp.isfinite(features)
-    away = jnp.where(known, jnp.where(known, features, 0) - told.features, 0)
-    each = jnp.abs(away) / told.spread + jnp.log(2 * told.spread)
+    away = jnp.where(known, jnp.where(known, features, 0) - predicted.features, 0)
+    each = jnp.abs(away) / predicted.spread + jnp.log(2 * predicted.spread)
     return jnp.mean(label) + jnp.mean(jnp.where(known, each, 0))
 
 
@@ -250,10 +250,10 @@ def polish(
     strides = jnp.array(STRIDES, log_g.dtype)
 
     def miss(log_g):
-        told = emulator(log_g)
+        predicted = emulator(log_g)
         # Being of the right pattern is one more thing to reach.
-        away = (told.features - goal.features) * goal.decisive
-        return jnp.append(away, told.labels[goal.label])
+        away = (predicted.features - goal.features) * goal.decisive
+        return jnp.append(away, predicted.labels[goal.label])
 
     def step(log_g, _):
         missed = jnp.clip(miss(log_g), -strides, strides)
@@ -270,13 +270,13 @@ def polish(
     return jax.vmap(one)(log_g)
 
 
-def _chance(told: Guess, goal: Goal) -> Float[Array, ""]:
-    """How probably a member that fires as it is told to is valid."""
-    away = told.features - goal.features
+def _chance(predicted: Guess, goal: Goal) -> Float[Array, ""]:
+    """How probably a member is valid, given what the emulator predicts of it."""
+    away = predicted.features - goal.features
     below = lambda x: jnp.where(
         x < 0, 0.5 * jnp.exp(jnp.minimum(x, 0)), 1 - 0.5 * jnp.exp(-jnp.maximum(x, 0))
     )
-    inside = below((goal.above - away) / told.spread)
-    inside -= below((-goal.below - away) / told.spread)
+    inside = below((goal.above - away) / predicted.spread)
+    inside -= below((-goal.below - away) / predicted.spread)
     within = jnp.prod(jnp.where(goal.decisive > 0, inside, 1))
-    return jnp.exp(told.labels[goal.label]) * within
+    return jnp.exp(predicted.labels[goal.label]) * within

@@ -121,7 +121,7 @@ class Scales(eqx.Module):
     """Numbers of a model that are measured, not learned.
 
     - `low`, `high`: the range of (g_s, g_u) that posteriors live on.
-    - `fast_low`, `fast_high`: that of (g_f, V_th).
+    - `fast_low`, `fast_high`: the range of (g_f, V_th).
     - `center`, `scale`: of log intervals, so that what attention sees is of order one.
     """
 

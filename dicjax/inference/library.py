@@ -1,7 +1,7 @@
 """A library of what a model can do: simulated members and the activity of each.
 
-It travels with the encoder. It says how far a recording is from anything the model
-did, which model suits it best, and which members fire most like it.
+It is part of a checkpoint. It shows how far a recording is from anything the model did,
+which model suits the recording best, and which members fire most like it.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ class Library(eqx.Module):
         return float(np.exp(nearest[-1])) if len(nearest) else float("inf")
 
     def span(self, target: Features) -> str:
-        """What the members that fire in the train's pattern span, in words."""
+        """The ranges of features of members with the train's pattern, in words."""
         of = self.labels == int(target.label)
         name, compared = pattern_of(target)
         if not of.any():
@@ -57,7 +57,7 @@ class Library(eqx.Module):
         return f"its {name} members have {listed(spans)}"
 
     def miss(self, target: Features) -> str:
-        """What the nearest members get wrong about a train, in words."""
+        """The feature of a train that the nearest members miss most, in words."""
         nearest = np.argsort(self.errors(target))[:NEIGHBOURS]
         factor = self.distance(target)
         if not np.isfinite(factor):
@@ -70,7 +70,7 @@ class Library(eqx.Module):
         )
 
     def as_features(self) -> Features:
-        """The members' features; nan for those that it does not hold."""
+        """The members' features; nan for features that the library does not hold."""
         values = dict(zip(COMPARED, np.exp(self.features).T, strict=True))
         by_name = {feature.name: value for feature, value in values.items()}
         unknown = np.full(len(self.g), np.nan, self.features.dtype)

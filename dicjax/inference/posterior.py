@@ -25,7 +25,7 @@ class Posterior(eqx.Module):
         region of each nominal level, from which regions take the level that covers
         what it says.
     - `distance`: how far (as a factor in a feature) the train is from those the encoder
-        was trained on; nan where that was not asked.
+        was trained on; nan if it was not computed.
     - `anomaly`: how much more likely (as a logarithm) than not the train is none of a
         single neuron of the model.
     - `fast`: the same for (g_f, V_th), as far as the model defines them.
@@ -213,7 +213,7 @@ def _read_by_length(encoder, trains, prior) -> Reading:
 def posterior_of(
     encoder: Encoder, reading: Reading, ranks: Float[np.ndarray, "cells levels"]
 ) -> Posterior:
-    """The posteriors that a reading of several trains stands for."""
+    """The posteriors that a reading of several trains describes."""
     scales = encoder.scales
     as_jax = lambda *arrays: tuple(map(jnp.asarray, arrays))
     plain = np.broadcast_to(np.linspace(0, 1, ranks.shape[1]), ranks.shape)

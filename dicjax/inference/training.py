@@ -3,9 +3,9 @@
 import dataclasses
 import json
 import pathlib
-import shutil
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,14 +13,20 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int
 
 from dicjax._core import (
-    checkpointer,
+    begin_fit,
+    clipped,
     constrain,
+    decay_of,
     fetch,
+    Fit,
     from_first,
+    improve,
     is_first,
+    keep_state,
+    kept_state,
     placement,
     put,
 )
@@ -43,8 +49,6 @@ from dicjax.spikes import (
 
 
 MIN_SPIKES = 10  # of a train that is learned from
-CROPS = (24, 48, 96)  # lengths that are compiled for; short ones are cheaper
-CROP_SHARES = (0.45, 0.35, 0.2)
 # Beside the density of (g_s, g_u) in the loss.
 FAST_WEIGHT, LABEL_WEIGHT, FEATURE_WEIGHT, ANOMALY_WEIGHT = 0.3, 0.3, 0.1, 0.3
 FINE = 0.05  # of log features: misses far below count by their square
@@ -54,7 +58,8 @@ CLEAN = (0.5, 0.75)  # share of trains without flaws, in the first and second cy
 ANY = 1 / 3  # share of trains that are read as if their source were not known
 HELD_OUT = 20  # every so many members are kept apart
 NUM_VALIDATION = 2048
-SAVE_EVERY = 2000  # steps
+METRICS = "metrics.jsonl"
+AVERAGED = 0.999  # decay of the moving average of weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +161,7 @@ def train_encoder(
 
     **Arguments:**
 
-    - `encoder`: where to start; what `learned` says is trained.
+    - `encoder`: where to start; the leaves that `learned` marks are trained.
     - `known`: simulated trains and what is known of them.
     - `training`: how to train.
     - `folder`: where the run is kept: `metrics.jsonl`, a line for every validation,
@@ -168,22 +173,50 @@ def train_encoder(
     - `ValueError`: if devices cannot share the batch evenly, or if `folder` holds the
         state of another run.
     """
-    run = _Run(encoder, training, folder)
+    where = placement(batch_size=training.batch_size)
+    run = _begin(encoder, training)
+    settings = json.dumps(dataclasses.asdict(training), sort_keys=True)
+    if folder is not None:
+        run = from_first(lambda: _restored(folder, settings, run))
+    fixed = put(eqx.partition(encoder, learned(encoder))[1], where.everywhere)
+    fit, losses, validation = put(run.fit, where.everywhere), run.losses, run.validation
     held_out = np.arange(len(known.labels)) % HELD_OUT == 0
     learn = np.flatnonzero(~held_out)
     odds = np.cumsum(_odds(np.asarray(known.labels)[learn]))
     apart = known[np.flatnonzero(held_out)[:NUM_VALIDATION]]
+    started = time.time()
     for step in range(run.step, training.num_steps):
         rng = np.random.default_rng((training.seed, step))
-        crop = int(rng.choice(CROPS, p=CROP_SHARES))
+        crop = int(rng.choice(training.crops, p=training.crop_shares))
         drawn = np.searchsorted(odds, rng.random(training.batch_size) * odds[-1])
-        loss = run.advance(known[learn[drawn]], crop)
-        last = step + 1 == training.num_steps
-        if (step + 1) % SAVE_EVERY == 0 or last:
-            run.validate(apart)
+        batch = put(known[learn[drawn]], where.split)
+        fit, loss = _learn(
+            fit,
+            fixed,
+            batch,
+            jr.fold_in(jr.key(training.seed), step),
+            jnp.asarray(step, jnp.float32),
+            jnp.asarray(_clean(training, step), jnp.float32),
+            training,
+            crop,
+            where,
+        )
+        losses[step] = loss
+        done = step + 1
+        if done % training.save_every == 0 or done == training.num_steps:
+            value = float(_validation_loss(fit.average, fixed, apart, training))
+            validation = (*validation, (float(done), value))
+            if folder is not None:
+                whole = fetch(fit, where)
+                if is_first():
+                    _note(folder, training, losses[:done], value, time.time() - started)
+                    now = _Run(whole, losses, done, validation)
+                    _keep(folder, settings, now)
         if on_progress is not None and is_first():
-            on_progress(step + 1, training.num_steps, loss)
-    return run.result()
+            on_progress(done, training.num_steps, float(loss))
+    average = eqx.combine(fetch(fit.average, where), fetch(fixed, where))
+    rows = np.array(validation, np.float32).reshape(-1, 2)
+    return Trained(average, losses, rows)
 
 
 def _odds(labels):
@@ -196,118 +229,58 @@ def _odds(labels):
     return odds
 
 
-class _Run:
-    """The state of a training run, in memory and on disk."""
+class _Run(NamedTuple):
+    """The state of a training run.
 
-    def __init__(self, encoder, training, folder):
-        self.training = training
-        self.folder = folder
-        self.spec = learned(encoder)
-        self.encoder = encoder
-        self.average = encoder
-        self.state = optimiser(training).init(eqx.filter(encoder, self.spec))
-        self.step = 0
-        self.losses = np.zeros(training.num_steps, np.float32)
-        self.validation = np.zeros((0, 2), np.float32)
-        self.started = time.time()
-        self.where = placement(batch_size=training.batch_size)
-        if folder is not None:
-            self._restore()
-        arrays = (self.encoder, self.average, self.state)
-        self.encoder, self.average, self.state = put(arrays, self.where.everywhere)
+    - `losses`: of all steps; zero from `step` on.
+    - `validation`: pairs of a step and the loss on members kept apart.
+    """
 
-    def advance(self, batch, crop) -> float:
-        self.encoder, self.average, self.state, loss = _learn(
-            self.encoder,
-            self.average,
-            self.state,
-            put(batch, self.where.split),
-            jr.fold_in(jr.key(self.training.seed), self.step),
-            jnp.asarray(self.step, jnp.float32),
-            jnp.asarray(self._clean(), jnp.float32),
-            self.training,
-            crop,
-            self.where,
-        )
-        self.losses[self.step] = loss
-        self.step += 1
-        return float(loss)
+    fit: Fit
+    losses: Float[np.ndarray, " steps"]
+    step: int
+    validation: tuple[tuple[float, float], ...]
 
-    def _clean(self) -> float:
-        return CLEAN[int(self.step >= _first_cycle(self.training))]
 
-    def validate(self, apart) -> None:
-        key = jr.key(0)  # the same stretches every time
-        loss = float(_validation_loss(self.average, apart, key, self.training))
-        row = np.array([[self.step, loss]], np.float32)
-        self.validation = np.concatenate([self.validation, row])
-        if self.folder is None or not is_first():
-            return
-        recent = self.losses[max(0, self.step - SAVE_EVERY) : self.step]
-        line = {
-            "step": self.step,
-            "loss": float(recent.mean()),
-            "validation_loss": loss,
-            "learning_rate": float(np.asarray(_schedule(self.training)(self.step))),
-            "seconds": round(time.time() - self.started, 1),
-        }
-        with (self.folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        self._save()
+def _begin(encoder: Encoder, training: TrainingConfig) -> _Run:
+    fit = begin_fit(eqx.filter(encoder, learned(encoder)), optimiser(training))
+    return _Run(fit, np.zeros(training.num_steps, np.float32), 0, ())
 
-    def _arrays(self):
-        arrays = (self.encoder, self.average, self.state)
-        leaves = jax.tree.leaves(eqx.filter(arrays, eqx.is_array))
-        return {f"{i:04}": np.asarray(x) for i, x in enumerate(leaves)}
 
-    def _save(self):
-        path = (self.folder / f"state-{self.step:07}").absolute()
-        shutil.rmtree(path, ignore_errors=True)
-        content = {
-            "arrays": self._arrays(),
-            "losses": self.losses[: self.step],
-            "validation": self.validation,
-        }
-        with checkpointer() as writer:
-            writer.save(path, content)
-        for old in self.folder.glob("state-*"):
-            if old.name < path.name:
-                shutil.rmtree(old)
+def _keep(folder: pathlib.Path, settings: str, run: _Run) -> None:
+    about = {"step": run.step, "validation": run.validation}
+    keep_state(folder, settings, (run.fit, run.losses), about)
 
-    def _read(self):
-        self.folder.mkdir(parents=True, exist_ok=True)
-        states = sorted(self.folder.glob("state-???????"))
-        if not states:
-            (self.folder / "metrics.jsonl").unlink(missing_ok=True)
-            return None
-        with checkpointer() as reader:
-            return reader.restore(states[-1].absolute())
 
-    def _restore(self):
-        content = from_first(self._read)
-        if content is None:
-            return
-        arrays = (self.encoder, self.average, self.state)
-        kept, structure = jax.tree.flatten(eqx.filter(arrays, eqx.is_array))
-        found = [content["arrays"][f"{i:04}"] for i in range(len(content["arrays"]))]
-        steps = len(content["losses"])
-        if [x.shape for x in kept] != [x.shape for x in found] or steps > len(
-            self.losses
-        ):
-            raise ValueError(
-                f"{self.folder} holds the state of another training run; name another "
-                "folder, or empty it."
-            )
-        restored = jax.tree.unflatten(structure, [jnp.asarray(x) for x in found])
-        rest = eqx.filter(arrays, eqx.is_array, inverse=True)
-        self.encoder, self.average, self.state = eqx.combine(restored, rest)
-        self.step = steps
-        self.losses[:steps] = content["losses"]
-        self.validation = np.asarray(content["validation"], np.float32).reshape(-1, 2)
+def _restored(folder: pathlib.Path, settings: str, start: _Run) -> _Run:
+    """The run that is kept in a folder, or else the one that starts."""
+    kept = kept_state(folder, settings, (start.fit, start.losses))
+    if kept is None:
+        (folder / METRICS).unlink(missing_ok=True)
+        return start
+    fit, losses = kept.arrays
+    validation = tuple((step, loss) for step, loss in kept.about["validation"])
+    return _Run(fit, losses, kept.about["step"], validation)
 
-    def result(self) -> Trained:
-        average = fetch(self.average, self.where)
-        return Trained(average, self.losses, self.validation)
+
+def _note(folder, training, losses, validation_loss, seconds) -> None:
+    """Adds a line to the metrics of a run."""
+    step = len(losses)
+    line = {
+        "step": step,
+        "loss": float(losses[-training.save_every :].mean()),
+        "validation_loss": validation_loss,
+        "learning_rate": float(np.asarray(_schedule(training)(step))),
+        "seconds": round(seconds, 1),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / METRICS).open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _clean(training: TrainingConfig, step: int) -> float:
+    """The share of trains without flaws in a step."""
+    return CLEAN[int(step >= _first_cycle(training))]
 
 
 def _first_cycle(training: TrainingConfig) -> int:
@@ -327,60 +300,52 @@ def _schedule(training: TrainingConfig) -> optax.Schedule:
 
 def optimiser(training: TrainingConfig) -> optax.GradientTransformation:
     """AdamW with clipped gradients; a warm-up and a cosine, and a second, lower one."""
-    return optax.chain(
-        optax.clip_by_global_norm(1.0),
-        optax.adamw(_schedule(training), weight_decay=training.weight_decay),
-    )
+    adam = optax.adamw(_schedule(training), weight_decay=training.weight_decay)
+    return clipped(adam)
 
 
-@eqx.filter_jit(donate="none")
-def _learn(
-    encoder,
-    average,
-    state,
-    batch,
-    key,
-    step,
-    clean,
-    training,
-    crop,
-    where,
-):
+@eqx.filter_jit
+def _learn(fit, fixed, batch, key, step, clean, training, crop, where):
     key, any_key = jr.split(key)
     spike_times, is_anomaly = constrain(
         augment(key, batch.spike_times, training, crop, clean), where.split
     )
     forgotten = jr.bernoulli(any_key, ANY, batch.priors.shape)
     priors = jnp.where(forgotten, PRIORS.index("any"), batch.priors)
-    changing, fixed = eqx.partition(encoder, learned(encoder))
 
     def loss(changing):
         whole = merge(eqx.combine(changing, fixed))
-        return _loss(whole, spike_times, priors, is_anomaly, batch)
+        return encoder_loss(whole, spike_times, priors, is_anomaly, batch)
 
-    value, gradient = constrain(
-        eqx.filter_value_and_grad(loss)(changing), where.everywhere
+    decay = decay_of(step, AVERAGED)
+    return constrain(
+        improve(fit, loss, optimiser(training), decay, where), where.everywhere
     )
-    updates, state = optimiser(training).update(gradient, state, changing)
-    changing = eqx.apply_updates(changing, updates)
-    # An average over few steps at first, so that it soon forgets the start.
-    decay = jnp.minimum(0.999, (1 + step) / (10 + step))
-    before = eqx.filter(average, learned(average))
-    now = jax.tree.map(lambda a, e: decay * a + (1 - decay) * e, before, changing)
-    changing, now, state = constrain((changing, now, state), where.everywhere)
-    return eqx.combine(changing, fixed), eqx.combine(now, fixed), state, value
 
 
 @eqx.filter_jit
-def _validation_loss(encoder, batch, key, training):
+def _validation_loss(average, fixed, batch, training):
+    key = jr.key(0)  # the same stretches every time
     clean = jnp.asarray(CLEAN[0], jnp.float32)
     spike_times, is_anomaly = augment(
-        key, batch.spike_times, training, CROPS[-1], clean
+        key, batch.spike_times, training, training.crops[-1], clean
     )
-    return _loss(merge(encoder), spike_times, batch.priors, is_anomaly, batch)
+    whole = merge(eqx.combine(average, fixed))
+    return encoder_loss(whole, spike_times, batch.priors, is_anomaly, batch)
 
 
-def _loss(encoder: Encoder, spike_times, priors, is_anomaly, batch: Batch) -> PyTree:
+def encoder_loss(
+    encoder: Encoder,
+    spike_times: Float[Array, "batch spikes"],
+    priors: Int[Array, " batch"],
+    is_anomaly: Bool[Array, " batch"],
+    batch: Batch,
+) -> Float[Array, ""]:
+    """What an encoder is trained to make small, for stretches of the trains of a batch.
+
+    The densities of (g_s, g_u) and (g_f, V_th), firing patterns, features and the
+    score of anomalies. Of trains that are anomalies, only the score counts.
+    """
     reading = jax.vmap(encoder)(spike_times, priors)
     scales = encoder.scales
     slow = to_logits(batch.slow, scales.low[None], scales.high[None])

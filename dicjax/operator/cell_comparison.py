@@ -327,7 +327,8 @@ def _distance(
 ) -> Float[np.ndarray, " neurons"]:
     """How far answers are from the recording, in all features and sweeps.
 
-    Spikes are counted by quarters of the step too, which tells bursts from trains.
+    Spikes are also counted by quarters of the step, to distinguish bursts from
+    trains.
     """
     spread = np.maximum(0.1 * recorded_quarters, 1.0)
     total = np.mean(((quarters - recorded_quarters) / spread) ** 2, axis=-1)

@@ -21,7 +21,7 @@ from dicjax.spikes import step_response, StepResponse
 
 COUNTS = (5, 15, 40)  # spikes in the first second of a step
 BEFORE, STEP, AFTER = 20.0, 1000.0, 200.0  # ms
-# A spike is told once it has fallen, which may be after the step.
+# A spike is detected once it has fallen, which may be after the step.
 LATE_END = BEFORE + STEP + 20.0  # ms
 EVERY = 0.05  # ms between samples of spikes
 CURRENTS = (0.01, 20.0)  # µA/cm² between which cells fire
@@ -73,7 +73,7 @@ class Characteristics(eqx.Module):
 
     - `values`: one row per cell.
     - `names`: of its columns, as in `FEATURES` and, of some families, `DICS`.
-    - `is_complete`: whether a cell is silent by itself, fires as fast as is asked, and
+    - `is_complete`: whether a cell is silent by itself, fires fast enough, and
         does so the faster the more current it receives.
     """
 
@@ -113,15 +113,15 @@ def characterise(
     [`dicjax.Characteristics`][], a row per cell.
     """
     g = np.asarray(g, np.float32)
-    work = _Rounds(family, g, on_progress)
-    rest, is_silent = _rest(work)
-    small = _deflected(work, np.full(len(g), -0.1, np.float32))
+    rounds = _Rounds(family, g, on_progress)
+    rest, is_silent = _rest(rounds)
+    small = _deflected(rounds, np.full(len(g), -0.1, np.float32))
     first = np.minimum(small.steady - rest, -1e-3) / -0.1
-    small = _deflected(work, SMALL / first)
+    small = _deflected(rounds, SMALL / first)
     resistance = (small.steady - rest) / (SMALL / first)
-    large, rebound = _released(work, LARGE / resistance, rest)
-    currents = _currents_of_counts(work)
-    spikes = _at_middle(work, currents[1])
+    large, rebound = _released(rounds, LARGE / resistance, rest)
+    currents = _currents_of_counts(rounds)
+    spikes = _at_middle(rounds, currents[1])
     threshold = currents[0]
     rise = np.maximum(np.diff(currents, axis=0), 1e-6 * currents[1:])
     slope = np.diff(COUNTS)[:, None] / rise
@@ -233,27 +233,27 @@ class _Rounds:
             max_spikes=64,
         )
 
-    def tell(self) -> None:
+    def report(self) -> None:
         self.done += 1
         if self.on_progress is not None:
             self.on_progress(self.done, self.total)
 
 
-def _rest(work):
-    run = work.step(np.zeros(len(work.g), np.float32), BEFORE + STEP, 1.0)
-    work.tell()
+def _rest(rounds):
+    run = rounds.step(np.zeros(len(rounds.g), np.float32), BEFORE + STEP, 1.0)
+    rounds.report()
     return run.V[:, -100:].mean(axis=1), run.num_spikes == 0
 
 
-def _deflected(work, amplitude) -> StepResponse:
-    run = work.step(amplitude, BEFORE + STEP, 1.0)
-    work.tell()
+def _deflected(rounds, amplitude) -> StepResponse:
+    run = rounds.step(amplitude, BEFORE + STEP, 1.0)
+    rounds.report()
     return _response(run.V, 1.0)
 
 
-def _released(work, amplitude, rest):
-    run = work.step(amplitude, BEFORE + STEP + AFTER, 1.0)
-    work.tell()
+def _released(rounds, amplitude, rest):
+    run = rounds.step(amplitude, BEFORE + STEP + AFTER, 1.0)
+    rounds.report()
     after = run.V[:, round(BEFORE + STEP) :].max(axis=1)
     return _response(run.V, 1.0), np.clip(after - rest, 0, HIGHEST_REBOUND)
 
@@ -263,17 +263,17 @@ def _response(V, every) -> StepResponse:
     return jax.tree.map(np.asarray, response)
 
 
-def _currents_of_counts(work):
+def _currents_of_counts(rounds):
     """The current (µA/cm²) of every count, by halving intervals of its logarithm."""
     num = len(COUNTS)
-    everyone = np.tile(np.arange(len(work.g)), num)
-    wanted = np.repeat(COUNTS, len(work.g))
+    everyone = np.tile(np.arange(len(rounds.g)), num)
+    wanted = np.repeat(COUNTS, len(rounds.g))
     low, high = (np.full(len(wanted), np.log(x)) for x in CURRENTS)
     for _ in range(NUM_HALVINGS):
         middle = (low + high) / 2
         amplitude = np.exp(middle).astype(np.float32)
-        run = work.step(amplitude, LATE_END, cells=everyone)
-        work.tell()
+        run = rounds.step(amplitude, LATE_END, cells=everyone)
+        rounds.report()
         times = run.spike_times
         count = np.sum((times >= BEFORE) & (times < BEFORE + STEP), axis=1)
         fires = count >= wanted
@@ -281,14 +281,14 @@ def _currents_of_counts(work):
     return np.exp((low + high) / 2).reshape(num, -1)
 
 
-def _at_middle(work, amplitude) -> StepResponse:
+def _at_middle(rounds, amplitude) -> StepResponse:
     parts = []
     amplitude = amplitude.astype(np.float32)
     for first in range(0, len(amplitude), TRACES):
         some = slice(first, first + TRACES)
-        run = work.step(amplitude[some], BEFORE + STEP, EVERY, some)
+        run = rounds.step(amplitude[some], BEFORE + STEP, EVERY, some)
         parts.append(_response(run.V, EVERY))
-    work.tell()
+    rounds.report()
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
 

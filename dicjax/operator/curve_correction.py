@@ -3,8 +3,8 @@
 Within a spike the potential moves by tens of mV in one long step, and every spike comes
 a little early or late. A few numbers, common to all members of a family, make up for
 that: smooth corrections of how fast units relax, of where to, and of what drives the
-membrane. They are learned by following the operator's own trajectories, over windows
-with spikes in them, beside those of steps so short that nothing has to be corrected.
+membrane. They are learned from windows with spikes: there, the operator's trajectories
+are compared with trajectories of steps so short that nothing has to be corrected.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Float, Key
 
+from dicjax._core import clipped, descend, finite
 from dicjax.operator.config import OperatorTraining
 from dicjax.operator.model import advance, Memory, Operator
 from dicjax.operator.training import Members
@@ -56,13 +57,17 @@ def correct_curves(
     - `on_progress`: called with (step, number of steps, loss).
     """
     exact = operator.curves.table()
-    correction = operator.curves.correction
-    state = _optimiser(training).init(correction)
-    for i in range(training.num_corrections):
-        window = windows(jr.fold_in(key, i), operator, exact, members)
-        correction, state, loss = _learn(correction, state, operator, window, training)
-        if on_progress is not None:
-            on_progress(i + 1, training.num_corrections, float(loss))
+    num_steps = training.num_corrections
+    schedule = optax.cosine_decay_schedule(LEARNING_RATE, max(1, num_steps))
+    correction = descend(
+        operator.curves.correction,
+        operator,
+        window_loss,
+        lambda i: windows(jr.fold_in(key, i), operator, exact, members),
+        finite(clipped(optax.adam(schedule))),
+        num_steps=num_steps,
+        on_progress=on_progress,
+    )
     return eqx.tree_at(lambda o: o.curves.correction, operator, correction)
 
 
@@ -128,17 +133,3 @@ def window_loss(
     V = jax.vmap(one)(window.a, window.I, window.memory)
     away = jnp.where(jnp.isfinite(V), (V - window.V) / FINE, 1e2)
     return jnp.mean(jnp.sqrt(1 + away**2) - 1)
-
-
-def _optimiser(training: OperatorTraining) -> optax.GradientTransformation:
-    schedule = optax.cosine_decay_schedule(
-        LEARNING_RATE, max(1, training.num_corrections)
-    )
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
-
-
-@eqx.filter_jit
-def _learn(correction, state, operator, window, training):
-    loss, gradient = jax.value_and_grad(window_loss)(correction, operator, window)
-    updates, state = _optimiser(training).update(jnp.nan_to_num(gradient), state)
-    return eqx.apply_updates(correction, updates), state, loss

@@ -46,7 +46,7 @@ def draw_ensemble(
     - `spread`: how far drawn neurons stray from what was measured, as a share of how
         much it varies in the family.
     - `pinned`: which of the measured features drawn neurons have exactly, but for
-        `spread`; all if not given. The others only choose whom they resemble.
+        `spread`; all if not given. The others only choose which members they resemble.
 
     **Returns:**
 

@@ -55,7 +55,7 @@ def cortical_family() -> Family:
     """Cortical cells in a slice at room temperature.
 
     From regular firing to adapting, bursting and rebounding ones, with spikes 1.4 to
-    4.2 ms wide, as those of young animals.
+    4.2 ms wide, as in young animals.
     """
     return Family(
         "cortical",

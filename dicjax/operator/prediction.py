@@ -53,7 +53,7 @@ def respond(
         [`dicjax.draw_ensemble`][] draws what was not measured.
     - `every`: ms between samples, at most 1.
     - `memory`: where an earlier response stopped; at rest if not given.
-    - `out_of_range`: what to do with features beyond those of the family.
+    - `out_of_range`: what to do with features outside the range of the family.
 
     **Returns:**
 
@@ -65,7 +65,7 @@ def respond(
         what the operator was trained on, or if shapes or `every` do not make sense.
     """
     every = float(every)
-    # The computation's precision is that of the operator.
+    # The operator sets the precision of the computation.
     dtype = operator.library.dtype
     current = jnp.asarray(current).astype(dtype)
     features = jnp.asarray(features).astype(dtype)

@@ -23,7 +23,7 @@ EVERY = 0.1  # ms between samples
 START, STOP, DURATION = 50.0, 550.0, 600.0  # ms, of the step
 DT = 0.0125  # ms, of the simulations that are predicted
 LOWEST = -0.5  # of the threshold
-MATCHED = 2.0  # ms within which a spike counts as that of the other trace
+MATCHED = 2.0  # ms within which a spike counts as the same as one in the other trace
 MAX_SPIKES = 64
 
 
@@ -49,7 +49,7 @@ class Trial(eqx.Module):
 
 
 def amplitude_range(measured: Characteristics) -> tuple[np.ndarray, np.ndarray]:
-    """Currents (µA/cm²) from hyperpolarising ones to those of 40 Hz and more."""
+    """Currents (µA/cm²): hyperpolarising, and up to those that cause 40 Hz and more."""
     threshold = measured["threshold"]
     highest = threshold + 10 / measured["gain"] + 25 / measured["high_gain"]
     return LOWEST * threshold, 1.1 * highest

@@ -60,24 +60,31 @@ def characterise_members(
     num: int,
     seed: int,
     *,
+    at_once: int = CHUNK,
     folder: pathlib.Path | None = None,
     on_progress: Progress | None = None,
 ) -> CharacterisedMembers:
     """Draws and characterises members, and keeps those that are complete.
 
-    With `folder`, parts are kept there, and what is there is not simulated again.
+    **Arguments:**
+
+    - `at_once`: members of a part. They are drawn part by part, so that parts of
+        another size hold other members.
+    - `folder`: where parts are kept, if anywhere; those that are there already are not
+        simulated again.
+    - `on_progress`: called with (stage, done, total).
     """
     parts = []
-    num_chunks = -(-num // CHUNK)
+    num_chunks = -(-num // at_once)
     for i in range(num_chunks):
 
-        def tell(done, total, i=i):
+        def report(done, total, i=i):
             if on_progress is not None:
                 on_progress("characterising", i * total + done, num_chunks * total)
 
-        size = min(CHUNK, num - i * CHUNK)
+        size = min(at_once, num - i * at_once)
         g = family.sample(jr.fold_in(jr.key(seed), i), size)
-        parts.append(_chunk(family, g, seed, i, folder, tell))
+        parts.append(_chunk(family, g, seed, i, folder, report))
     measured = [part.measured for part in parts]
     cells = CharacterisedMembers(
         np.concatenate([part.g for part in parts]),
@@ -90,7 +97,7 @@ def characterise_members(
     return cells[cells.measured.is_complete]
 
 
-def _chunk(family, g, seed, i, folder, tell) -> CharacterisedMembers:
+def _chunk(family, g, seed, i, folder, report) -> CharacterisedMembers:
     name = f"{family.name}-{seed}-{i:04}-{len(g)}.npz"
     path = None if folder is None else folder / name
     if path is not None and path.exists():
@@ -100,7 +107,7 @@ def _chunk(family, g, seed, i, folder, tell) -> CharacterisedMembers:
                     file["values"], file["is_complete"], tuple(file["names"].tolist())
                 )
                 return CharacterisedMembers(g, measured)
-    measured = characterise(family, g, on_progress=tell)
+    measured = characterise(family, g, on_progress=report)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial, partial.open("wb") as file:
@@ -126,9 +133,9 @@ def fit_operator(
 ) -> dict[str, Scores]:
     """Trains an operator of a family, tests it and writes its checkpoint.
 
-    Where several processes were joined by `jax.distributed`, all have to call this
-    alike. They share the training of the branch; the first does all else, has all
-    files and tells of progress.
+    If several processes were joined by `jax.distributed`, all have to call this with
+    the same arguments. They share the training of the branch. The first one does all
+    else, keeps all files and reports progress.
 
     **Arguments:**
 
@@ -145,23 +152,23 @@ def fit_operator(
     """
     config = config or OperatorConfig()
     training = training or OperatorTraining()
-    tell = on_progress or (lambda stage, done, total: None)
+    report = on_progress or (lambda stage, done, total: None)
     placement_of(training)  # before long simulations
     if characterised is None:
         num, seed = training.members, training.library_seed
         make = lambda: characterise_members(
-            family, num, seed, folder=data, on_progress=tell
+            family, num, seed, folder=data, on_progress=report
         )
     else:
         num, seed, make = characterised.num, characterised.seed, characterised.read
         training = dataclasses.replace(training, members=num, library_seed=seed)
     cells = from_first(make)
     began = time.monotonic()
-    operator = fit_to(family, cells, config, training, data=data, on_progress=tell)
+    operator = fit_to(family, cells, config, training, data=data, on_progress=report)
     seconds = time.monotonic() - began
 
     def finish():
-        tell("testing", 0, 2)
+        report("testing", 0, 2)
         scores = test_operator(operator, family, cells, training.seed)
         about = {
             "training": dataclasses.asdict(training),
@@ -262,11 +269,13 @@ def tune_to_feature(
         members_of(part.g, part.measured) for part in (cells.seen, cells.unseen)
     )
 
-    def tell(done, total, loss):
+    def report(done, total, loss):
         if on_progress is not None:
             on_progress("tuning", done, total)
 
-    tuned = tune(jr.key(seed), operator, members, feature, num_steps, on_progress=tell)
+    tuned = tune(
+        jr.key(seed), operator, members, feature, num_steps, on_progress=report
+    )
     before, after = (
         float(np.nanmedian(np.abs(feature_errors(o, apart, feature))))
         for o in (operator, tuned)

@@ -20,14 +20,19 @@ import optax
 from jaxtyping import Array, Float, Key, PyTree
 
 from dicjax._core import (
+    begin_fit,
+    clipped,
     constrain,
+    decay_of,
     fetch,
     from_first,
+    improve,
     is_first,
+    keep_state,
+    kept_state,
     Placement,
     placement,
     put,
-    replacing,
 )
 from dicjax.neurons import Neuron, State
 from dicjax.operator.characteristics import Characteristics, to_coordinates
@@ -46,7 +51,7 @@ LOWEST_CURRENT = -0.6  # of the threshold
 NOISE_MEMORY = 5.0  # ms
 LOUDEST = 0.5  # standard deviation of the noise, of the threshold
 FINE, COARSE = 0.005, 0.03  # of the threshold, of the net current: what is precise
-SUPERVISED = 0.1  # weight of amplitudes being those of the members
+SUPERVISED = 0.1  # weight of the difference between amplitudes and conductances
 PASSES = 2  # through every segment
 AVERAGED = 0.999  # decay of the moving average of weights, once there are many
 WARM_UP = 500  # steps
@@ -195,6 +200,7 @@ def train_operator(
     training: OperatorTraining,
     *,
     folder: pathlib.Path | None = None,
+    save_every: int = SAVED,
     on_progress: Callable[[int, int, float], None] | None = None,
 ) -> Operator:
     """Trains the branch of an operator.
@@ -206,8 +212,9 @@ def train_operator(
     **Arguments:**
 
     - `operator`: where to start.
-    - `members`: whom to learn from.
+    - `members`: to learn from.
     - `folder`: where the state is kept, from which a training that was stopped goes on.
+    - `save_every`: segments between states on disk.
     - `on_progress`: called with (step, number of steps, loss).
 
     **Returns:**
@@ -224,24 +231,30 @@ def train_operator(
     family = dataclasses.replace(family, neuron=neuron)
     key = jr.key(training.seed)
     pool = make_pool(jr.fold_in(key, 0), neuron, members, training.pool)
-    learned = eqx.filter(operator, is_learned(operator))
-    run = _Run(learned, learned, optimiser(training).init(learned), pool)
+    learned, rest = eqx.partition(operator, is_learned(operator))
+    start = (begin_fit(learned, optimiser(training)), pool)
     per_segment = PASSES * training.pool // training.batch_size
     num_segments = -(-training.num_steps // per_segment)
-    first = 0
+    settings = json.dumps(dataclasses.asdict(training), sort_keys=True)
+    first, (fit, pool) = 0, start
     if folder is not None:
-        first, run = from_first(lambda: _restored(folder, training, run))
-    run = _put(run, where)
-    fixed = put((family, operator, members), where.everywhere)
+        kept = from_first(lambda: kept_state(folder, settings, start))
+        if kept is not None:
+            first, (fit, pool) = kept.about["done"], kept.arrays
+    fit, pool = put(fit, where.everywhere), put(pool, where.split)
+    fixed = put((family, rest, members), where.everywhere)
     for i in range(first, num_segments):
-        run, loss = _round(
-            jr.fold_in(key, i + 1), *fixed, run, training, jnp.float32(i), where
+        fit, pool, loss = _round(
+            jr.fold_in(key, i + 1), *fixed, fit, pool, training, jnp.float32(i), where
         )
-        if folder is not None and ((i + 1) % SAVED == 0 or i + 1 == num_segments):
-            _save(folder, training, i + 1, fetch(run, where))
+        last = i + 1 == num_segments
+        if folder is not None and ((i + 1) % save_every == 0 or last):
+            whole = fetch((fit, pool), where)
+            if is_first():
+                keep_state(folder, settings, whole, {"done": i + 1})
         if on_progress is not None and is_first():
             on_progress((i + 1) * per_segment, num_segments * per_segment, float(loss))
-    return eqx.combine(fetch(run.average, where), operator)
+    return eqx.combine(fetch(fit.average, where), rest)
 
 
 def placement_of(training: OperatorTraining) -> Placement:
@@ -263,15 +276,6 @@ def is_learned(operator: Operator) -> PyTree:
     return eqx.tree_at(weights, nothing, every)
 
 
-class _Run(eqx.Module):
-    """The state of a training."""
-
-    weights: PyTree
-    average: PyTree
-    optimiser: PyTree
-    pool: Pool
-
-
 def optimiser(training: OperatorTraining) -> optax.GradientTransformation:
     """Muon (Jordan et al. 2024) along a cosine; Adam for what is no matrix."""
     schedule = optax.warmup_cosine_decay_schedule(
@@ -281,21 +285,15 @@ def optimiser(training: OperatorTraining) -> optax.GradientTransformation:
         max(2, training.num_steps),
         LAST,
     )
-    muon = optax.contrib.muon(schedule, adam_b2=0.99)
-    return optax.chain(optax.clip_by_global_norm(1.0), muon)
-
-
-def _put(run: _Run, where: Placement) -> _Run:
-    learned = put((run.weights, run.average, run.optimiser), where.everywhere)
-    return _Run(*learned, put(run.pool, where.split))
+    return clipped(optax.contrib.muon(schedule, adam_b2=0.99))
 
 
 @eqx.filter_jit
-def _round(key, family, operator, members, run, training, done, where):
+def _round(key, family, rest, members, fit, pool, training, done, where):
     """Simulates the pool for a segment, and learns from it."""
     k1, k2 = jr.split(key)
-    number = run.pool.number
-    pool, samples = segment(k1, family, run.pool, members)
+    number = pool.number
+    pool, samples = segment(k1, family, pool, members)
     pool = constrain(pool, where.split)
     # Batches take samples from anywhere.
     samples = constrain(samples, where.everywhere)
@@ -303,65 +301,19 @@ def _round(key, family, operator, members, run, training, done, where):
         [jr.permutation(k, len(number)) for k in jr.split(k2, PASSES)]
     )
     order = order.reshape(-1, training.batch_size)
+    decay = decay_of(done, AVERAGED)
 
-    # Over few segments at first, so that the start is soon forgotten.
-    kept = jnp.minimum(AVERAGED, (1 + done) / (10 + done))
-
-    def step(carry, rows):
-        weights, average, state = carry
+    def step(fit, rows):
         who, some = number[rows], jax.tree.map(lambda x: x[rows], samples)
         x, g, threshold, some = constrain(
             (members.x[who], members.g[who], members.threshold[who], some),
             where.split,
         )
         own_loss = lambda weights: operator_loss(
-            eqx.combine(weights, operator), x, g, threshold, some
+            eqx.combine(weights, rest), x, g, threshold, some
         )
-        loss, gradient = constrain(
-            jax.value_and_grad(own_loss)(weights), where.everywhere
-        )
-        updates, state = optimiser(training).update(gradient, state, weights)
-        weights = eqx.apply_updates(weights, updates)
-        average = jax.tree.map(lambda a, w: kept * a + (1 - kept) * w, average, weights)
-        return (weights, average, state), loss
+        return improve(fit, own_loss, optimiser(training), decay, where)
 
-    carry = (run.weights, run.average, run.optimiser)
-    carry, losses = jax.lax.scan(step, carry, order)
-    carry, loss = constrain((carry, jnp.mean(losses)), where.everywhere)
-    return _Run(*carry, pool), loss
-
-
-def _about(training: OperatorTraining) -> str:
-    return json.dumps(dataclasses.asdict(training), sort_keys=True)
-
-
-def _shapes(run: _Run) -> list[list[int]]:
-    return [list(x.shape) for x in jax.tree.leaves(run)]
-
-
-def _save(folder, training, done, run) -> None:
-    if not is_first():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "state.eqx") as partial, partial.open("wb") as file:
-        about = {"training": _about(training), "shapes": _shapes(run), "done": done}
-        header = json.dumps(about)
-        file.write(header.encode() + b"\n")
-        eqx.tree_serialise_leaves(file, run)
-
-
-def _restored(folder, training, run):
-    path = folder / "state.eqx"
-    if not path.exists():
-        return 0, run
-    with open(path, "rb") as file:
-        header = json.loads(file.readline())
-        if (header["training"], header.get("shapes")) != (
-            _about(training),
-            _shapes(run),
-        ):
-            raise ValueError(
-                f"{folder} holds the state of another training: name another folder, "
-                "or the settings that it was begun with."
-            )
-        return header["done"], eqx.tree_deserialise_leaves(file, run)
+    fit, losses = jax.lax.scan(step, fit, order)
+    fit, loss = constrain((fit, jnp.mean(losses)), where.everywhere)
+    return fit, pool, loss

@@ -1,8 +1,8 @@
 """Fine-tuning an operator on one feature of its answers.
 
 The feature is measured on the operator's own answer, through time and differentiably,
-and compared with that of the simulation. Amplitudes are held near to where they were,
-so that everything else stays as good as it was.
+and compared with the feature in the simulation. Amplitudes stay near to where they
+were, so that everything else stays as good as it was.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Float, Key
 
+from dicjax._core import clipped, descend, finite
 from dicjax.operator.model import advance, Operator
 from dicjax.operator.training import is_learned, Members
 from dicjax.spikes import step_response
@@ -47,25 +48,34 @@ def tune(
     - `feature`: "sag", "width" or "height".
     - `on_progress`: called with (step, number of steps, loss).
     """
-    learned = eqx.filter(operator, is_learned(operator))
-    state = _optimiser(num_steps).init(learned)
-    weights = learned
-    for i in range(num_steps):
+    learned, rest = eqx.partition(operator, is_learned(operator))
+
+    def draw(i: int) -> Members:
         who = jr.randint(jr.fold_in(key, i), (BATCH,), 0, len(members.g))
-        some = jax.tree.map(lambda x, who=who: x[who], members)
-        weights, state, loss = _learn(
-            weights, state, operator, some, feature, num_steps
-        )
-        if on_progress is not None:
-            on_progress(i + 1, num_steps, float(loss))
-    return eqx.combine(weights, operator)
+        return jax.tree.map(lambda x: x[who], members)
+
+    def loss(weights, fixed, some):
+        start, rest = fixed
+        return tuning_loss(eqx.combine(weights, rest), start, some, feature)
+
+    schedule = optax.cosine_decay_schedule(LEARNING_RATE, num_steps)
+    weights = descend(
+        learned,
+        (operator, rest),
+        loss,
+        draw,
+        finite(clipped(optax.adam(schedule))),
+        num_steps=num_steps,
+        on_progress=on_progress,
+    )
+    return eqx.combine(weights, rest)
 
 
 @eqx.filter_jit
 def feature_errors(
     operator: Operator, members: Members, feature: str
 ) -> Float[Array, " members"]:
-    """How far a feature is from that of the simulation; nan where there is none."""
+    """A feature minus the same feature in the simulation; nan if it is not defined."""
     ours, theirs = _measured(operator, operator.amplitudes(members.x), members, feature)
     return ours - theirs
 
@@ -105,29 +115,17 @@ def _feature(operator, a, members, feature, h, per_sample):
     return getattr(response, feature)
 
 
-def _optimiser(num_steps: int) -> optax.GradientTransformation:
-    schedule = optax.cosine_decay_schedule(LEARNING_RATE, num_steps)
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
-
-
-@eqx.filter_jit
-def _learn(weights, state, operator, members, feature, num_steps):
-    before = jnp.log(operator.amplitudes(members.x))
-    spread = operator.branch.amplitude_spread[None]
-
-    def loss(weights):
-        tuned = eqx.combine(weights, operator)
-        a = tuned.amplitudes(members.x)
-        ours, theirs = _measured(tuned, a, members, feature)
-        away = (ours - theirs) / SIZES[feature]
-        known = jnp.isfinite(away)
-        # Beyond a few, errors count by their size, or the worst would decide alone.
-        away = jnp.where(known, away, 0)
-        miss = jnp.mean(jnp.sqrt(1 + away**2) - 1)
-        moved = jnp.mean(((jnp.log(a) - before) / spread) ** 2)
-        return miss + HELD * moved
-
-    value, gradient = jax.value_and_grad(loss)(weights)
-    gradient = jax.tree.map(jnp.nan_to_num, gradient)
-    updates, state = _optimiser(num_steps).update(gradient, state)
-    return eqx.apply_updates(weights, updates), state, value
+def tuning_loss(
+    tuned: Operator, start: Operator, members: Members, feature: Feature
+) -> Float[Array, ""]:
+    """Errors of a feature, and how far amplitudes are from where they started."""
+    a, before = tuned.amplitudes(members.x), start.amplitudes(members.x)
+    spread = start.branch.amplitude_spread[None]
+    ours, theirs = _measured(tuned, a, members, feature)
+    away = (ours - theirs) / SIZES[feature]
+    known = jnp.isfinite(away)
+    # Beyond a few, errors count by their size, or the worst would decide alone.
+    away = jnp.where(known, away, 0)
+    miss = jnp.mean(jnp.sqrt(1 + away**2) - 1)
+    moved = jnp.mean(((jnp.log(a) - jnp.log(before)) / spread) ** 2)
+    return miss + HELD * moved

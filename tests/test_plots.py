@@ -327,18 +327,18 @@ def test_a_report_without_a_valid_member_says_so(generated, tmp_path):
     assert "<h1>0 of 12" in page
     assert "Only 0 of the 12 members asked for were found" in page
     assert "nan" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
-    assert "What the members stand" not in page
+    assert "Under what the model neurons stay" not in page
 
 
 def _cells(page: str, section: str) -> list[list[str]]:
     """The table of a section, as the texts of its rows."""
-    (text,) = re.findall(rf"<h2>{section}</h2>.*?</section>", page, re.DOTALL)
+    (text,) = re.findall(rf"<h2>{section}.*?</h2>.*?</section>", page, re.DOTALL)
     rows = re.findall(r"<tr>(.*?)</tr>", text, re.DOTALL)
     return [re.findall(r"<t[dh]>(.*?)</t[dh]>", row) for row in rows]
 
 
 def test_the_report_has_a_row_for_each_thing_that_was_changed(generated, page):
-    header, *rows = _cells(page, "What the members stand")
+    header, *rows = _cells(page, "Under what the model neurons stay")
     assert header == ["what changes", "less", "more", "same pattern"]
     changes = [f"{name} ± 20 %" for name in generated.neuron.channel_names]
     changes += ["current ± 1.5 µA/cm²", "noise of 3 µA/cm²", "+10 °C"]
@@ -363,7 +363,7 @@ def test_a_report_of_no_perturbation_has_no_table_of_them(generated, tmp_path):
     write_report(few, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert "From another start (25 mV higher" in page
-    assert _cells(page, "What the members stand") == []
+    assert _cells(page, "Under what the model neurons stay") == []
 
 
 def test_a_training_curve_shows_both_losses():

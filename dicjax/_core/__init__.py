@@ -59,6 +59,7 @@ from dicjax._core.files import (
     replacing as replacing,
     replacing_folder as replacing_folder,
     sha256 as sha256,
+    shipped_path as shipped_path,
     versions as versions,
 )
 from dicjax._core.fit import (
@@ -80,9 +81,6 @@ from dicjax._core.linear_algebra import (
     orthonormal as orthonormal,
     solve as solve,
 )
-from dicjax._core.precomputed import (
-    Swept as Swept,
-)
 from dicjax._core.processes import (
     from_first as from_first,
     is_first as is_first,
@@ -99,6 +97,7 @@ from dicjax._core.store import (
     Busy as Busy,
     Row as Row,
     Store as Store,
+    Swept as Swept,
 )
 from dicjax._core.words import (
     listed as listed,

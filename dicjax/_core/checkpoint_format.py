@@ -1,6 +1,5 @@
 """Checkpoints on disk: a JSON header that people read, and arrays by Orbax."""
 
-import importlib.resources
 import json
 import pathlib
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from dicjax._core.files import digest, replacing_folder, versions
+from dicjax._core.files import digest, replacing_folder, shipped_path, versions
 
 
 HEADER = "header.json"
@@ -102,12 +101,8 @@ def is_checkpoint(path: pathlib.Path | str) -> bool:
 
 def shipped(name: str) -> pathlib.Path | None:
     """The folder of the checkpoint of this name that dicjax ships, if it does."""
-    inside = pathlib.Path(str(importlib.resources.files("dicjax"))) / "checkpoints"
-    beside = inside.parents[1] / "checkpoints"  # in a checkout
-    for folder in (beside / name, inside / name):
-        if is_checkpoint(folder):
-            return folder
-    return None
+    folder = shipped_path("checkpoints", name)
+    return folder if folder is not None and is_checkpoint(folder) else None
 
 
 def filled(tree: PyTree, folder: pathlib.Path) -> Any:

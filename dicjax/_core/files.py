@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import importlib.metadata
+import importlib.resources
 import os
 import pathlib
 import shutil
@@ -73,3 +74,13 @@ def sha256(*paths: pathlib.Path) -> str:
 def digest(content: bytes, length: int = 12) -> str:
     """The first digits of a checksum, which differ between different contents."""
     return hashlib.sha256(content).hexdigest()[:length]
+
+
+def shipped_path(*parts: str) -> pathlib.Path | None:
+    """A file or folder that comes with dicjax, in an installation or in a checkout."""
+    inside = pathlib.Path(str(importlib.resources.files("dicjax")))
+    for folder in (inside, inside.parent):
+        path = folder.joinpath(*parts)
+        if path.exists():
+            return path
+    return None

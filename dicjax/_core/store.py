@@ -13,9 +13,9 @@ import pathlib
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import portalocker
 import pyarrow as pa
@@ -27,6 +27,21 @@ from dicjax._core.files import replacing, sha256
 PARTS, MANIFEST, LOCK = "parts", "manifest", "lock"
 
 Row = dict[str, Any]
+T = TypeVar("T")
+
+
+class Swept(Generic[T]):
+    """Members that a sweep has simulated.
+
+    - `num`: how many were drawn; `seed`: what they follow from.
+    - `read`: reads them. Training with this number and seed would simulate the same
+        members: to the last bit, on the same kind of device with the same versions of
+        packages.
+    """
+
+    num: int
+    seed: int
+    read: Callable[[], T]
 
 
 class Busy(ValueError):

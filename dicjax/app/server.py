@@ -15,6 +15,7 @@ from fastapi.responses import FileResponse, HTMLResponse
 from nicegui import app, ui
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from dicjax.app.pages.glossary import glossary_page
 from dicjax.app.pages.home import home
 from dicjax.app.pages.recording import recording_page
 from dicjax.app.pages.run import run_page
@@ -113,6 +114,10 @@ def _application(desk: Desk) -> fastapi.FastAPI:
     @ui.page("/run/{name}")
     async def run(name: str) -> None:
         await run_page(desk, name)
+
+    @ui.page("/glossary")
+    def terms() -> None:
+        glossary_page(desk)
 
     @server.get("/report/{name}", response_model=None)
     def report(name: str) -> fastapi.Response:

@@ -2,10 +2,9 @@
 
 import collections
 import functools
-import importlib.resources
 import pathlib
 
-from dicjax._core import is_first_run
+from dicjax._core import is_first_run, shipped_path
 from dicjax.app.jobs import Jobs
 from dicjax.app.recordings import open_recording, Recording
 from dicjax.app.runs import make
@@ -46,9 +45,7 @@ def warm_up() -> None:
 
 def example() -> Upload:
     """The recording that ships."""
-    inside = pathlib.Path(str(importlib.resources.files("dicjax"))) / "examples"
-    beside = inside.parents[1] / "examples"  # in a checkout
-    for folder in (beside, inside):
-        if (folder / EXAMPLE).exists():
-            return accepted({EXAMPLE: (folder / EXAMPLE).read_bytes()})
-    raise ValueError(f"{EXAMPLE} is not installed: take a recording of yours.")
+    path = shipped_path("examples", EXAMPLE)
+    if path is None:
+        raise ValueError(f"{EXAMPLE} is not installed: take a recording of yours.")
+    return accepted({EXAMPLE: path.read_bytes()})

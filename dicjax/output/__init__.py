@@ -8,6 +8,7 @@ from dicjax.output.exporters import (
     export_nwb as export_nwb,
     export_xlsx as export_xlsx,
 )
+from dicjax.output.glossary import glossary as glossary
 from dicjax.output.plots import (
     most_different as most_different,
     plot_comparison as plot_comparison,

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from dicjax._core import listed, replacing, versions
 from dicjax.generation import FAILURES, Generated, grouped
 from dicjax.output import plots
+from dicjax.output.glossary import glossary
 from dicjax.output.plots import style
 from dicjax.output.population_files import file_name
 from dicjax.populations import OTHER_START, START_MORE_CA, wilson
@@ -33,6 +34,17 @@ PIXELS = 120  # per inch of a figure, where the page is wide enough
 DPI = 200  # of figures that are smaller as pixels
 MAX_SIZE = 300_000  # characters of a figure, beyond which pixels may be smaller
 NUM_TRACES = 3
+TERMS = (
+    "model-neuron",
+    "valid",
+    "tolerance",
+    "half-step",
+    "dynamic-input-conductance",
+    "posterior",
+    "participation-ratio",
+    "certification",
+)
+"""What the page explains, by the anchors of the glossary."""
 THEMED = ("PAPER", "INK", "MUTED", "GRID", "OTHER", "RECORDING", "MEMBERS")
 
 
@@ -80,6 +92,7 @@ def _context(result: Generated) -> dict[str, Any]:
         },
         "dark": style.DARK,
         "facts": _facts(result),
+        "terms": {x: glossary()[x] for x in TERMS if x in glossary()},
     }
 
 

@@ -80,16 +80,16 @@ _TRACES = (
 )
 _INTERVALS = "How often each interval occurs. The orange line should lie in the band."
 _POSTERIOR = (
-    "What spikes tell: feedback of the membrane on a slow and on an ultraslow "
-    "timescale. The outer line holds the truth for about 90 % of neurons; members may "
-    "sit to one side of it."
+    "Feedback of the membrane on a slow and on an ultraslow timescale, as far as "
+    "spikes show it. The outer line holds the truth for about 90 % of neurons. Models "
+    "may lie to one side of it."
 )
 _SPREAD = (
-    "Every line is a member. Lines that cross are different solutions to the same "
-    "task. Below each channel, where 90 % of members lie, in mS/cm²."
+    "Every line is a model neuron. Lines that cross are different solutions to the "
+    "same task. Below each channel, where 90 % of members lie, in mS/cm²."
 )
 _YIELD = "The line below each bar is the 95 % interval of the valid share."
-_STAND = "How many members still fire like the recording when one thing changes."
+_STAND = "How many model neurons still match the recording when one thing changes."
 _DECIDE = "Those in bold decide; shaded is what counts as the same."
 _CORRELATED = "Orange pairs rise together, blue ones trade off, pale ones are free."
 
@@ -211,7 +211,10 @@ def _features(outcome: Outcome, look: Look) -> None:
         said = (row["recorded"], row["median"], row["range"], band)
         rows.append(cells((row["name"] + unit, *said), "decides" if band else ""))
     layout = "pair uneven" if is_whole else "stack"
-    with card("Features", _DECIDE), ui.element("div").classes(layout):
+    with (
+        card("Features", _DECIDE, ("valid", "tolerance")),
+        ui.element("div").classes(layout),
+    ):
         if is_whole:
             look.draw(
                 lambda colors: figures.feature_bands(
@@ -227,7 +230,8 @@ def _conductances(outcome: Outcome, look: Look) -> None:
     shown, members = outcome.shown, outcome.population.members
     g = outcome.g[shown]
     if outcome.inference is not None:
-        with card("What the recording says about the neuron", _POSTERIOR):
+        terms = ("dynamic-input-conductance", "posterior")
+        with card("What the recording says about the neuron", _POSTERIOR, terms):
             inference = outcome.inference
             look.draw(
                 lambda colors: figures.posterior(
@@ -239,7 +243,7 @@ def _conductances(outcome: Outcome, look: Look) -> None:
         return
     rows = most_different(g, 3)
     names = [f"member {members[shown[i]]}" for i in rows]
-    with card("Different conductances, same activity", _SPREAD):
+    with card("Different conductances, same activity", _SPREAD, ("degeneracy",)):
         look.draw(
             lambda colors: figures.conductances(
                 outcome.channels, g, rows, names, colors
@@ -298,6 +302,6 @@ def _robustness(outcome: Outcome) -> None:
         )
         for of, share in certificate.items()
     ]
-    with card("What members stand", _STAND):
+    with card("Under what they stay valid", _STAND, ("certification", "half-step")):
         header = ("what changes", "fire like it still", "95 % interval", "same pattern")
         table(header, rows).classes("narrow")

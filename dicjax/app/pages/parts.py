@@ -11,6 +11,7 @@ from nicegui import run, ui
 from dicjax._core import advice_of, in_words
 from dicjax.app.server_state import Desk
 from dicjax.app.theme import css, ICON, Look
+from dicjax.output import glossary
 
 
 LOG = logging.getLogger("dicjax.app")
@@ -29,6 +30,7 @@ def page(desk: Desk, title: str) -> Iterator[Look]:
             ui.html(ICON, sanitize=False)
             ui.html("dicjax", sanitize=False)
         text("Nothing leaves this computer.", "note")
+        ui.link("Glossary", "/glossary").classes("note")
         text(f"Results are kept in {desk.folder}", "place").props(
             'data-testid="folder"'
         )
@@ -46,14 +48,29 @@ def text(words: str, classes: str = "", tag: str = "p") -> ui.html:
 
 
 @contextlib.contextmanager
-def card(title: str = "", note: str = "") -> Iterator[ui.element]:
-    """A box with a title."""
+def card(
+    title: str = "", note: str = "", terms: Sequence[str] = ()
+) -> Iterator[ui.element]:
+    """A box with a title, and links to what its terms mean."""
     with ui.element("section").classes("card") as box:
         if title:
             text(title, tag="h2")
         if note:
             text(note, "note")
+        if linked := [_link(anchor) for anchor in terms if anchor in glossary()]:
+            ui.html(f"What is: {', '.join(linked)}?", tag="p", sanitize=False).classes(
+                "note"
+            )
         yield box
+
+
+def _link(anchor: str) -> str:
+    """A link to a term, which also says its meaning where the mouse rests on it."""
+    name, meaning = glossary()[anchor]
+    return (
+        f'<a href="/glossary#{anchor}" title="{html.escape(meaning)}">'
+        f"{html.escape(name.lower())}</a>"
+    )
 
 
 def numbers(pairs: Iterable[tuple[str, str]], classes: str = "") -> ui.html:

@@ -1,0 +1,17 @@
+"""The page that says what terms mean."""
+
+from nicegui import ui
+
+from dicjax.app.pages.parts import page, text
+from dicjax.app.server_state import Desk
+from dicjax.output import glossary
+
+
+def glossary_page(desk: Desk) -> None:
+    """Draws the page, with an anchor for each term."""
+    with page(desk, "Glossary"):
+        text("What terms mean", tag="h1")
+        for anchor, (name, meaning) in glossary().items():
+            with ui.element("section").classes("card").props(f'id="{anchor}"'):
+                text(name, tag="h2")
+                text(meaning)

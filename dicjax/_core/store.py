@@ -7,6 +7,7 @@ who wrote it, or when.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -30,6 +31,7 @@ Row = dict[str, Any]
 T = TypeVar("T")
 
 
+@dataclasses.dataclass(frozen=True)
 class Swept(Generic[T]):
     """Members that a sweep has simulated.
 

@@ -17,13 +17,30 @@ from dicjax.output.exporters.expressions import (
     affine,
     apply,
     assignments,
+    COMPARISONS,
     constant,
-    PYTHON,
+    FUNCTIONS,
+    PRODUCT,
     substitute,
+    SUM,
+    Syntax,
     variable,
     variables,
 )
 from dicjax.output.exporters.tracing import trace, UnsupportedOperation
+
+
+PYTHON = Syntax(
+    infix=({"or": " or "}, {"and": " and "}, COMPARISONS, SUM, PRODUCT, {"pow": "**"}),
+    functions={
+        **FUNCTIONS,
+        "abs": "abs",
+        "max": "max",
+        "min": "min",
+        "not": "not_",
+        "select": "where",
+    },
+)
 
 
 class Erf(AbstractCurve):

@@ -7,11 +7,11 @@ import pytest
 
 import dicjax as dj
 from dicjax.populations.rhythm_gradient import (
-    _flattened,
-    _flown,
-    _settled,
+    after_spikes,
     cycles,
+    flattened,
     Rhythm,
+    settled,
 )
 from dicjax.populations.sensitivities import feature_slopes, rhythm_of
 
@@ -36,13 +36,15 @@ def test_a_cycle_is_differentiated_as_finite_differences_do():
     g = jnp.asarray(dj.compensate(jr.key(0), STG, TONIC, num=1).g[0])
     number = lambda x: jnp.asarray(x, jnp.float64)
     dt, none = number(0.05), number(0.0)
-    y = jax.jit(lambda: _settled(STG, g, number(2e3), number(60.0), none, dt, none))()
-    z, rebuild = _flattened(STG, y)
+    y = jax.jit(lambda: settled(STG, g, number(2e3), number(60.0), none, dt, none))()
+    z, rebuild = flattened(STG, y)
 
     def cycle(inputs):
         own = jnp.exp(inputs[len(z) :])
-        end = _flown(STG, own, rebuild(inputs[: len(z)]), 1, number(1e3), dt, none)
-        return jnp.append(_flattened(STG, end.at)[0], end.spike)
+        end = after_spikes(
+            STG, own, rebuild(inputs[: len(z)]), 1, number(1e3), dt, none
+        )
+        return jnp.append(flattened(STG, end.at_spike)[0], end.spike)
 
     inputs = jnp.concatenate([z, jnp.log(g)])
     exact = jax.jit(jax.jacfwd(cycle))(inputs)

@@ -2,7 +2,7 @@ r"""Exact derivatives of a firing rhythm, from one cycle of it.
 
 Derivatives through many spikes of a simulation grow without bound wherever a neuron is
 the least bit irregular, and say nothing. A rhythm, though, is a cycle: between one
-onset and the next the state, as the potential rises through the level that tells
+onset and the next the state, as the potential rises through the level that marks
 spikes, is mapped to itself, $z = P(z, \theta)$. Differentiating that one cycle, forward
 and with its length given by the implicit times of the spikes, is harmless; and
 the implicit function theorem turns it into derivatives of the rhythm itself,
@@ -50,15 +50,15 @@ class Cycle(eqx.Module):
 
 class Rhythm(eqx.Module):
     """What is known of a rhythm: spikes in a cycle, its length, and the interval (ms)
-    that tells whether a cycle begins."""
+    from which on a cycle begins."""
 
     num_spikes: Int[Array | np.ndarray, "*cells"]
     period: Float[Array | np.ndarray, "*cells"]
     onset_isi: Float[Array | np.ndarray, "*cells"]
 
 
-class _Flight(eqx.Module):
-    """A cell on its way.
+class _Running(eqx.Module):
+    """A cell that is being simulated.
 
     The length of its steps is differentiated too: frozen steps would meet the upstroke
     of a spike that has moved with steps that are too long for it.
@@ -68,7 +68,7 @@ class _Flight(eqx.Module):
     t: Float[Array, ""]
     h: Float[Array, ""]
     armed: Bool[Array, ""]  # has been below, so that the next rise is a spike
-    at: State  # at the latest spike
+    at_spike: State  # at the latest spike
     spike: Float[Array, ""]  # its time, ms
     before: Float[Array, ""]  # the time of the one before
     count: Int[Array, ""]
@@ -88,7 +88,7 @@ def cycles(
     **Arguments:**
 
     - `neuron`: the model.
-    - `g`: maximal conductances, in mS/cm²; their dtype is that of the computation.
+    - `g`: maximal conductances, in mS/cm²; the computation has their dtype.
     - `rhythm`: of each cell, as its spikes show.
     - `settle`: how long cells run before their cycle is looked at, in ms.
     - `dt`: the time step, in ms, as [`dicjax.simulate`][] takes it.
@@ -124,7 +124,7 @@ def cycles(
 @eqx.filter_jit
 def _cycles(neuron, g, num_spikes, period, onset_isi, settle, dt, current):
     def one(g, num_spikes, period, onset_isi):
-        start = _settled(neuron, g, settle, period, onset_isi, dt, current)
+        start = settled(neuron, g, settle, period, onset_isi, dt, current)
         return _differentiated(neuron, g, start, num_spikes, period, dt, current)
 
     return jax.vmap(one)(g, num_spikes, period, onset_isi)
@@ -133,18 +133,19 @@ def _cycles(neuron, g, num_spikes, period, onset_isi, settle, dt, current):
 def _differentiated(neuron, g, start, num_spikes, period, dt, current):
     """Times of one cycle from the spike `start` on, their slopes, and whether these
     hold."""
-    z, rebuild = _flattened(neuron, start)
+    z, rebuild = flattened(neuron, start)
     log_g = jnp.log(jnp.maximum(g, jnp.finfo(g.dtype).tiny))
 
     def cycle(inputs):
         z, log_g = inputs[: len(z_start)], inputs[len(z_start) :]
-        end = _flown(
+        end = after_spikes(
             neuron, jnp.exp(log_g), rebuild(z), num_spikes, 3 * period, dt, current
         )
         within = jnp.where(num_spikes > 1, end.before, end.spike)
         intervals = jnp.maximum(num_spikes - 1, 1).astype(z.dtype)
         times = jnp.stack([end.spike, within / intervals])
-        return jnp.concatenate([_flattened(neuron, end.at)[0], times]), (times, end)
+        z_end, _ = flattened(neuron, end.at_spike)
+        return jnp.concatenate([z_end, times]), (times, end)
 
     z_start = z
     inputs = jnp.concatenate([z, log_g])
@@ -154,7 +155,7 @@ def _differentiated(neuron, g, start, num_spikes, period, dt, current):
     T_z, T_g = J[num:, :num], J[num:, num:]
     along = solve(jnp.eye(num, dtype=z.dtype) - P_z, P_g)
     slopes = (T_g + T_z @ along) / times[:, None]
-    away = jnp.abs(_flattened(neuron, end.at)[0] - z) / (jnp.abs(z) + CLOSED)
+    away = jnp.abs(flattened(neuron, end.at_spike)[0] - z) / (jnp.abs(z) + CLOSED)
     is_closed = (jnp.max(away) <= CLOSED) & (end.count == num_spikes)
     # Of a burst, the last interval is the quiet one.
     is_closed &= (num_spikes == 1) | (end.spike - end.before > times[1])
@@ -162,7 +163,7 @@ def _differentiated(neuron, g, start, num_spikes, period, dt, current):
     return times, slopes, is_closed & (jnp.max(jnp.abs(slopes)) <= STEEPEST)
 
 
-def _flattened(neuron: Neuron, y: State):
+def flattened(neuron: Neuron, y: State):
     """Gates and calcium as one vector, and the way back to a state at a spike."""
     num = len(y.gates)
     # Where there is no calcium, it is not part of the cycle.
@@ -177,62 +178,62 @@ def _flattened(neuron: Neuron, y: State):
     return z, rebuild
 
 
-def _settled(neuron, g, settle, period, onset_isi, dt, current) -> State:
+def settled(neuron, g, settle, period, onset_isi, dt, current) -> State:
     """The state at the first onset of a cycle after `settle` ms."""
-    flight = _start(neuron.initial_state(), dt, armed=True)
+    running = _start(neuron.initial_state(), dt, armed=True)
     limit = settle + 5 * period
 
-    def wanting(flight):
-        is_onset = flight.spike - flight.before >= onset_isi
-        arrived = (flight.spike > settle) & is_onset
-        return ~arrived & (flight.t < limit)
+    def wanting(running):
+        is_onset = running.spike - running.before >= onset_isi
+        arrived = (running.spike > settle) & is_onset
+        return ~arrived & (running.t < limit)
 
     return jax.lax.while_loop(
-        wanting, lambda x: _step(neuron, g, x, dt, current), flight
-    ).at
+        wanting, lambda x: _step(neuron, g, x, dt, current), running
+    ).at_spike
 
 
-def _flown(neuron, g, start, num_spikes, limit, dt, current) -> _Flight:
-    """A flight of `num_spikes` spikes from one on, or of `limit` ms."""
-    flight = _start(start, dt, armed=False)
+def after_spikes(neuron, g, start, num_spikes, limit, dt, current) -> _Running:
+    """A cell when it has fired `num_spikes` more spikes, or after `limit` ms."""
+    running = _start(start, dt, armed=False)
     return jax.lax.while_loop(
         lambda x: (x.count < num_spikes) & (x.t < limit),
         lambda x: _step(neuron, g, x, dt, current),
-        flight,
+        running,
     )
 
 
-def _start(y: State, dt, *, armed: bool) -> _Flight:
+def _start(y: State, dt, *, armed: bool) -> _Running:
     zero = jnp.zeros_like(y.V)
-    return _Flight(
+    return _Running(
         y=y,
         t=zero,
         h=jnp.broadcast_to(dt / 4, y.V.shape),
         armed=jnp.full(y.V.shape, armed),
-        at=y,
+        at_spike=y,
         spike=zero,
         before=zero,
         count=jnp.zeros(y.V.shape, jnp.int32),
     )
 
 
-def _step(neuron: Neuron, g: PyTree, flight: _Flight, dt, current) -> _Flight:
-    h, old = flight.h, flight.y
+def _step(neuron: Neuron, g: PyTree, running: _Running, dt, current) -> _Running:
+    h, old = running.h, running.y
     y = relax_gates(neuron, old, h / 2)
     y = relax_membrane(neuron, y, g, h, current)
     y = relax_gates(neuron, y, h / 2)
-    rises = flight.armed & (old.V < SPIKE_UP) & (y.V >= SPIKE_UP)
+    rises = running.armed & (old.V < SPIKE_UP) & (y.V >= SPIKE_UP)
     share = (SPIKE_UP - old.V) / jnp.where(rises, y.V - old.V, 1)
-    spike = flight.t + share * h
+    spike = running.t + share * h
     pick = lambda new, old: jnp.where(rises, new, old)
     there = jax.tree.map(lambda a, b: a + share * (b - a), old, y)
-    return _Flight(
+    return _Running(
         y=y,
-        t=flight.t + h,
+        t=running.t + h,
         h=next_step(y.V - old.V, h, dt, LONGEST * dt),
-        armed=(flight.armed & ~rises) | (y.V < SPIKE_DOWN),
-        at=jax.tree.map(pick, there, flight.at),
-        spike=pick(spike, flight.spike),
-        before=pick(flight.spike, flight.before),
-        count=flight.count + rises.astype(flight.count.dtype),
+        armed=(running.armed & ~rises) | (y.V < SPIKE_DOWN),
+        at_spike=jax.tree.map(pick, there, running.at_spike),
+        spike=pick(spike, running.spike),
+        before=pick(running.spike, running.before),
+        count=running.count + rises.astype(running.count.dtype),
     )

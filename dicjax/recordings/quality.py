@@ -25,7 +25,7 @@ REFRACTORY = 0.25  # of the median interval in a burst: one cell is never so qui
 DRIFT, MIN_Z = 1.25, 2.5  # of the mean intervals of two halves; in deviations
 PAUSE_SHARE, PAUSE_RATIO = 0.1, 3.0  # of the recording, and of the next longest
 MIN_SPIKES = 40  # to judge bursts by, and in a window that is suggested
-NUM_BLOCKS = 24  # that windows are made of
+NUM_BLOCKS = 24  # of which windows consist
 
 Times = Float[np.ndarray, " spikes"]
 Intervals = Float[np.ndarray, " intervals"]
@@ -46,9 +46,9 @@ class Finding(NamedTuple):
 
 
 def examine(train: Times | SpikeTrain) -> list[Finding]:
-    """Tells what an experimenter should know about a train before trusting it.
+    """Finds what an experimenter should know about a train before trusting it.
 
-    Times out of order are told of alone: repeated stamps, a clock that starts over, or
+    Times out of order are reported alone: repeated stamps, a clock that starts over, or
     no order at all. Otherwise, a train of ten spikes or more may hold two cells, fall
     silent, or drift.
 
@@ -147,7 +147,7 @@ def _burst_intervals(times: Times) -> Intervals:
     isi = np.diff(times)
     ordered = np.sort(isi)
     if (ordered[1:] < MIN_GAP_RATIO * ordered[:-1]).all():
-        return np.zeros(0)  # without the work of telling how it bursts
+        return np.zeros(0)  # without measuring how it bursts
     width = 1 << max(7, math.ceil(math.log2(times.size)))  # few, each compiled once
     features = spike_features(pad_trains([times], width))
     if int(features.label[0]) != BURSTING:

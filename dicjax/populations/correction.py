@@ -42,7 +42,7 @@ class Known(eqx.Module):
 
     def padded(self, num: int) -> "Known":
         """With unusable members up to `num`, so that one program serves any number."""
-        return jax.tree.map(lambda x: jnp.asarray(padded(x, num, 0)), self)
+        return jax.tree.map(lambda x: jnp.asarray(padded(x, num, 0.0)), self)
 
 
 @eqx.filter_jit

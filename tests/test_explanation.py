@@ -14,7 +14,7 @@ from dicjax.populations.explanation import (
     reachability,
     ReachabilityMap,
 )
-from dicjax.populations.explanation.maps import _by_point
+from dicjax.populations.explanation.maps import by_point
 from dicjax.spikes.patterns import BURSTING, LABELS, PATTERNS, TONIC
 from dicjax.spikes.trains import pad_trains
 
@@ -216,13 +216,13 @@ def test_medians_are_over_members_of_the_commonest_pattern_that_ran():
         np.ones((6, 8)), np.ones((6, 2)), status, np.zeros(6), status
     )
     ran = np.array([True, True, False, True, True, True])
-    found = _by_point((2, 1, 3), population, features, ran)
+    found = by_point((2, 1, 3), population, features, ran)
     assert found["labels"][:, 0].tolist() == [[0, 2, 0, 0], [3, 0, 0, 0]]
     np.testing.assert_allclose(found["mean_isi"][:, 0], [25, np.nan])
     trains[2] = np.array([0.0, 900.0])
     ran[:] = True
     features = jax.tree.map(np.asarray, dj.spike_features(pad_trains(trains)))
-    found = _by_point((2, 1, 3), population, features, ran)
+    found = by_point((2, 1, 3), population, features, ran)
     assert found["labels"][0, 0].tolist() == [1, 2, 0, 0]
     np.testing.assert_allclose(found["mean_isi"][:, 0], [25, np.nan])
 

@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 from dicjax.dics.conductances import dynamic_input_conductances, sensitivity
-from dicjax.dics.polytope import _analytic_centre, _Polytope, _walk, sample_polytope
+from dicjax.dics.polytope import analytic_centre, Polytope, sample_polytope, walk
 from dicjax.neurons.models import MODELS
 
 
@@ -165,16 +165,16 @@ def test_a_thin_polytope_is_filled_as_evenly_as_a_thick_one():
 def _simplex(total, num=6):
     ones = jnp.ones(num)
     values = jnp.array([float(total)])
-    return _Polytope(jnp.zeros(num), ones, ones[None], values)
+    return Polytope(jnp.zeros(num), ones, ones[None], values)
 
 
 def test_a_simplex_has_its_known_centre_and_marginals():
     polytope = _simplex(1.0)
-    y, feasible = _analytic_centre(polytope)
+    y, feasible = analytic_centre(polytope)
     assert feasible
     np.testing.assert_allclose(y, np.full(6, 1 / 6), rtol=1e-8)
-    walk = jax.jit(jax.vmap(lambda key: _walk(key, polytope, y, 100)))
-    walked = np.asarray(walk(jr.split(jr.key(0), 2000)))
+    walks = jax.jit(jax.vmap(lambda key: walk(key, polytope, y, 100)))
+    walked = np.asarray(walks(jr.split(jr.key(0), 2000)))
     np.testing.assert_allclose(walked.sum(1), 1, atol=1e-12)
     for marginal in walked.T:
         assert alike(marginal, scipy.stats.beta(1, 5).cdf)
@@ -194,7 +194,7 @@ def test_a_simplex_has_its_known_centre_and_marginals():
 @pytest.mark.parametrize("dtype", ("float32", "float64"))
 def test_an_inside_is_found_if_and_only_if_there_is_one(total, has_inside, dtype):
     polytope = jax.tree.map(lambda x: x.astype(dtype), _simplex(total))
-    y, feasible = _analytic_centre(polytope)
+    y, feasible = analytic_centre(polytope)
     assert feasible == has_inside
     assert jnp.all((y >= 0) & (y <= 1))
 

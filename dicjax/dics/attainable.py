@@ -26,7 +26,7 @@ class Reach(eqx.Module):
     - `target`: as asked for; `dics`: (g_f, g_s, g_u) of the nearest point.
     - `distance`: between them, over what the target names.
     - `g`: conductances (mS/cm²) of a member there.
-    - `at_bounds`: names of the channels that stand at a bound.
+    - `at_bounds`: names of the channels that are at a bound.
     - `V`: the potential, in mV.
     """
 

@@ -213,16 +213,16 @@ def differentiable_solution(
     """
     index = jnp.array(free)
     place, targets = Place(V[None]), target[None]
-    x = solve_targets(*_still((neuron, g, place, targets, index)))[index]
+    x = solve_targets(*_without_gradients((neuron, g, place, targets, index)))[index]
     miss, _ = _miss(neuron, g, place, targets, index)
     jacobian = jax.lax.stop_gradient(jax.jacfwd(miss)(x))
-    # One more step, whose derivative is that of the implicit function.
+    # One more step, which has the derivative of the implicit function.
     return g.at[index].set(x - solve(jacobian, miss(x)))
 
 
-def _still(asked):
+def _without_gradients(inputs):
     stop = lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x
-    return jax.tree.map(stop, asked)
+    return jax.tree.map(stop, inputs)
 
 
 def best_compensated(
@@ -247,7 +247,7 @@ def best_compensated(
 
 
 def _promising(neuron, g, V, target, bounds, scale) -> Int[Array, "choices solved"]:
-    """A few choices of channels, best first, as far as constant calcium can tell."""
+    """A few choices of channels, best first if calcium were constant."""
     rows = slice(3 - len(target), 3)
     S = sensitivity(neuron, g, V)[rows]
     unit = normaliser(neuron, g)
@@ -288,8 +288,8 @@ def nearest_reachable(
 ) -> tuple[Float[Array, " channels"], Float[Array, ""]]:
     """Conductances within finite bounds whose DICs at `V` come nearest to a target.
 
-    All of them move, from `g` on, by damped Gauss-Newton steps of those that are not
-    held back by a bound. Returns them, and the distance (Euclidean) that is left.
+    They move from `g` on by damped Gauss-Newton steps, in which channels that a bound
+    holds back take no part. Returns them, and the distance (Euclidean) that is left.
     """
     rows = slice(3 - len(target), 3)
     width = bounds.high - bounds.low

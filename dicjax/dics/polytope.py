@@ -1,8 +1,8 @@
 r"""Populations drawn evenly from everything that has given input conductances.
 
 Dynamic input conductances are nonlinear in the maximal conductances through one number
-only, steady-state calcium, which those of the calcium channels set. Given these, all
-conductances within bounds that have a slow and an ultraslow input conductance form a
+only: steady-state calcium, which the calcium channels set. Given their conductances,
+all others within bounds that have a slow and an ultraslow input conductance form a
 polytope, $\{l \le g \le u, A g = b\}$, from which points are drawn by hit-and-run.
 
 ??? cite "Reference"
@@ -33,12 +33,12 @@ MAX_DRAWS = 20  # of the calcium channels, until a member has a polytope
 MAX_STEPS = 50  # of Newton's method
 STRIDES = 2.0 ** -np.arange(8)  # of Newton's step, of which the best is taken
 # A self-concordant function whose Newton decrement is below 1 anywhere has a minimum.
-CERTAIN = 0.5
+MAX_DECREMENT = 0.5
 
 Bounds = Mapping[str, tuple[float, float]]
 
 
-class _Polytope(eqx.Module):
+class Polytope(eqx.Module):
     """`low + width * y` with `rows @ y = values`, where `y` lies between 0 and 1."""
 
     low: Float[Array, " channels"]
@@ -75,7 +75,7 @@ def sample_polytope(
     - `targets`: $(g_s, g_u)$ or $(g_f, g_s, g_u)$, one for all members or one row per
         member.
     - `num`: how many members; by default one per row of `targets`.
-    - `sources`: conductances (mS/cm²) of those calcium channels that are not drawn.
+    - `sources`: conductances (mS/cm²) of the calcium channels that are not drawn.
     - `bounds`: (lowest, highest) conductance by channel, in mS/cm²; from 0 to
         `neuron.box` by default, and for a leak that input conductances are divided by
         from the least that the recipe draws.
@@ -188,7 +188,7 @@ def _sample_one(key, neuron, target, low, high, V, num_steps):
     polytope, y, feasible, num_draws = _feasible_draw(
         draw_key, neuron, target, low, high, V
     )
-    walked = _walk(walk_key, polytope, y, num_steps)
+    walked = walk(walk_key, polytope, y, num_steps)
     y = jnp.where(feasible, _projected(polytope, walked), y)
     g = jnp.clip(polytope.low + polytope.width * y, low, high)
     missed = jnp.abs(dics_of_one_cell(neuron, g, V)[-len(target) :] - target)
@@ -209,7 +209,7 @@ def _feasible_draw(key, neuron, target, low, high, V):
         drawn = low + share * (high - low)
         lowest, highest = (jnp.where(is_source, drawn, x) for x in (low, high))
         polytope = _polytope(neuron, target, lowest, highest, V)
-        return polytope, *_analytic_centre(polytope)
+        return polytope, *analytic_centre(polytope)
 
     def wanting(carry):
         (_, _, feasible), count = carry
@@ -226,7 +226,7 @@ def _feasible_draw(key, neuron, target, low, high, V):
     return polytope, y, feasible, count
 
 
-def _polytope(neuron, target, low, high, V) -> _Polytope:
+def _polytope(neuron, target, low, high, V) -> Polytope:
     # `low` is what the calcium channels have, and the others do not matter here.
     rows = sensitivity(neuron, low, V)[-len(target) :]
     if isinstance(neuron.normaliser, str):
@@ -239,11 +239,11 @@ def _polytope(neuron, target, low, high, V) -> _Polytope:
     rows = rows * (high - low)[None]
     size = jnp.max(jnp.abs(rows), axis=1)
     size = jnp.where(size > 0, size, 1)
-    return _Polytope(low, high - low, rows / size[:, None], values / size)
+    return Polytope(low, high - low, rows / size[:, None], values / size)
 
 
-def _analytic_centre(
-    polytope: _Polytope,
+def analytic_centre(
+    polytope: Polytope,
 ) -> tuple[Float[Array, " channels"], Bool[Array, ""]]:
     r"""Where $-\sum \ln y - \sum \ln (1 - y)$ is least, and whether there is an inside.
 
@@ -294,7 +294,7 @@ def _analytic_centre(
     )
     multipliers, _, _ = jax.lax.while_loop(wanting, iterate, start)
     _, decrement = newton(multipliers)
-    return _balance(multipliers @ rows), decrement < CERTAIN
+    return _balance(multipliers @ rows), decrement < MAX_DECREMENT
 
 
 def _balance(pull):
@@ -311,7 +311,7 @@ def _spread(pull):
     return 1 / (1 / y**2 + 1 / rest**2)
 
 
-def _walk(key, polytope, y, num_steps):
+def walk(key, polytope, y, num_steps):
     """Hit-and-run from `y`: to any point of a chord, in a random direction each time.
 
     Directions are even where the barrier is round, which makes a thin polytope as easy

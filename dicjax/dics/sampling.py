@@ -114,7 +114,7 @@ def sample(
     - `neuron`: the model; it must have a recipe, which holds the box.
     - `num`: how many members to draw.
     - `first`: the number of the first member, where a population is made in parts.
-    - `dtype`: of the conductances; by default that of JAX's floating-point numbers.
+    - `dtype`: of the conductances; by default JAX's floating-point type.
 
     **Returns:**
 
@@ -149,8 +149,8 @@ def compensate(
     that the DICs are the target. The equations are nonlinear, since calcium feels the
     conductances that carry it; they are solved exactly, by damped Newton iterations
     through automatic differentiation. Members that come out infeasible are drawn
-    again; what is still not "ok" after `max_draws` says so, and which channel stood in
-    the way.
+    again. Members that are still not "ok" after `max_draws` say so, and which channel
+    limits them.
 
     **Arguments:**
 
@@ -452,7 +452,7 @@ def _impose(neuron, g, V, targets, through, bounds, at_threshold):
 
 @eqx.filter_jit
 def _draws(key, neuron, members, dtype):
-    """Free draws, made to spike regularly where the recipe says so."""
+    """Free draws, which spike regularly where the recipe says so."""
     recipe = neuron.required_recipe
 
     def one(member):

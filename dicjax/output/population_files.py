@@ -358,9 +358,9 @@ def _neuron_of(path: pathlib.Path, table: pa.Table) -> Neuron:
         "model"
     )
     if name not in MODELS:
-        said = f"is of the model {name!r}" if name else "does not say of which model"
+        problem = f"is of the model {name!r}" if name else "does not say of which model"
         raise ValueError(
-            f"{path} {said}: keep it beside its {MANIFEST}, or name one of "
+            f"{path} {problem}: keep it beside its {MANIFEST}, or name one of "
             f"{', '.join(MODELS)}."
         )
     return MODELS[name]()

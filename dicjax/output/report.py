@@ -1,4 +1,4 @@
-"""A population as one page: what was recorded, what was made, and how.
+"""A population as one page: what was recorded, what was generated, and how.
 
 The page holds its figures and asks for nothing from elsewhere, so that it can be kept
 and sent like a document.
@@ -125,7 +125,7 @@ def _alerts(result: Generated) -> list[str]:
 def feature_rows(
     target: Features, features: Features, members: Int[np.ndarray, " _"]
 ) -> list[dict[str, Any]]:
-    """What the features of a recording are, and those of members, as a table."""
+    """The features of a recording and of members, as a table."""
     rows = []
     for feature in FEATURES.values():
         recorded = float(feature.read(target))
@@ -272,7 +272,7 @@ def _time_step(result: Generated) -> float:
 
 
 def _facts(result: Generated) -> dict[str, dict[str, str]]:
-    """How the population was made, as tables of names and values."""
+    """How the population came about, as tables of names and values."""
     neuron, train = result.neuron, result.train
     normaliser = neuron.normaliser
     if isinstance(normaliser, str):

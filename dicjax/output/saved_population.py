@@ -47,7 +47,7 @@ class StoredPopulation:
 
     @property
     def accepted(self) -> Bool[np.ndarray, " cells"]:
-        """Which members fire like the recording; a `ValueError` if it is not told."""
+        """Which members fire like the recording; a `ValueError` if no file says."""
         if "accepted" not in self.models.column_names:
             raise ValueError(
                 f"{self.source} does not say which of its models are accepted: choose "

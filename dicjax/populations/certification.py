@@ -35,7 +35,7 @@ UNITS: dict[Axis, str] = {
 class Perturbation(NamedTuple):
     """What one check changes.
 
-    - `axis`: one of those of [`dicjax.certify`][].
+    - `axis`: the kind of change, as [`dicjax.certify`][] names it.
     - `change`: by how much, by axis:
         - "step": the factor of the time step;
         - "start": the difference of the initial potential, in mV;
@@ -240,8 +240,8 @@ def certify(
 
     **Returns:**
 
-    A [`dicjax.Certificate`][] with one column per check, in the order above
-    whatever that of `axes`; printed, it is a table.
+    A [`dicjax.Certificate`][] with one column per check, in the order above;
+    printed, it is a table.
 
     **Raises:**
 
@@ -288,7 +288,7 @@ def unperturbed(neuron: Neuron, g, target, tolerance: float) -> Condition:
     g = conductances_of(neuron, g)
     if isinstance(target, Features) and np.ndim(target.label):
         raise ValueError(
-            "`target` must hold the features of one train, got those of shape "
+            "`target` must hold the features of one train, got features of shape "
             f"{np.shape(target.label)}: take one of them."
         )
     wanted = as_target(target, tolerance)

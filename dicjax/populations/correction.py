@@ -42,7 +42,7 @@ class Known(eqx.Module):
 
     def padded(self, num: int) -> "Known":
         """With unusable members up to `num`, so that one program serves any number."""
-        return jax.tree.map(lambda x: jnp.asarray(padded(x, num, 0)), self)
+        return jax.tree.map(lambda x: jnp.asarray(padded(x, num, 0.0)), self)
 
 
 @eqx.filter_jit
@@ -81,10 +81,10 @@ def children(
 def local_slopes(
     known: Known, log_g: Float[Array, "some channels"]
 ) -> tuple[Float[Array, "some features channels"], Float[Array, " channels"]]:
-    """Slopes of features by log conductances around members, told from their likes.
+    """Slopes of features by log conductances, estimated from similar members.
 
-    Returns them in units of a scale, and the scale: one standard deviation of those
-    known members that are nearest to the target.
+    Returns them in units of a scale, and the scale: one standard deviation of the known
+    members that are nearest to the target.
     """
     _, _, scale = _nearest(known)
     misses = jnp.where(known.usable[:, None], known.misses, 0)

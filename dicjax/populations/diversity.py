@@ -12,7 +12,7 @@ from dicjax._core import HasConductances, members_of, renamed_argument
 
 
 FLOOR = 1e-3  # of a channel's largest conductance: what counts as none of it
-FEWEST = 3  # members whose diversity is defined
+MIN_MEMBERS = 3  # members whose diversity is defined
 CONSTANT = 1e-6  # what a logarithm varies by, at most, if rounding is all of it
 SLACK = 1e-9  # by which rounding may lengthen a distance
 
@@ -36,7 +36,7 @@ def participation_ratio(
     The number; 0 where no conductance varies, nan for fewer than 3 members.
     """
     g = np.asarray(members_of(g))
-    if len(g) < FEWEST:
+    if len(g) < MIN_MEMBERS:
         return float("nan")
     share = _shares_of_variance(g)
     return float(1 / (share**2).sum()) if share.size else 0.0
@@ -67,7 +67,7 @@ def entropy_dimension(
         dimensionality.* EUSIPCO.
     """
     g = np.asarray(members_of(g))
-    if len(g) < FEWEST:
+    if len(g) < MIN_MEMBERS:
         return float("nan")
     share = _shares_of_variance(g)
     return float(np.exp(-(share * np.log(share)).sum())) if share.size else 0.0
@@ -85,7 +85,7 @@ def coverage(
     the reference, in log conductances scaled by their spread over the reference.
     Channels that are constant in the reference are left out. A population drawn like
     the reference and as large covers 97 % of it; with the arguments exchanged, the
-    share is that of the generated members that have the reference's support.
+    result is the share of generated members that lie within the reference.
 
     **Arguments:**
 
@@ -119,7 +119,7 @@ def coverage(
     largest = reference.max(axis=0, initial=0)
     log_g = _floored_logarithms(reference, largest)
     varies = _varies(log_g)
-    if len(reference) < FEWEST or not varies.any():
+    if len(reference) < MIN_MEMBERS or not varies.any():
         return float("nan")
     if not len(generated):
         return 0.0

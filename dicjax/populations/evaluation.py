@@ -111,7 +111,7 @@ def judge(run: Run, target: Target) -> Verdict:
 
 
 def with_rows(tree: PyTree, rows: np.ndarray, new: PyTree) -> Any:
-    """Copies of arrays, some rows of which are those of other arrays.
+    """Copies of arrays in which some rows are replaced.
 
     **Arguments:**
 

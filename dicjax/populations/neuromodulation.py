@@ -18,7 +18,7 @@ from dicjax.populations.evaluation import (
     window_for,
     with_rows,
 )
-from dicjax.populations.refinement import ENOUGH, refine
+from dicjax.populations.refinement import MIN_KNOWN, refine
 from dicjax.spikes import (
     as_target,
     BURSTING,
@@ -32,7 +32,7 @@ from dicjax.spikes import (
 )
 
 
-FEWEST = 3  # members whose commonest activity is that of a waypoint
+MIN_MEMBERS = 3  # that must follow to a waypoint, whose activity they define
 NUM_ROUNDS = 3  # of correction
 
 Progress = Callable[[str, int, int], None]
@@ -47,7 +47,7 @@ class Path:
     - `status`: index into `dicjax.dics.sampling.STATUS`; a member that could not follow
         stays where it was, and tries again at the next waypoint.
     - `labels`: index into `dicjax.LABELS` of what it fires.
-    - `pattern`: of each waypoint, that of `expected` or else of most members there.
+    - `pattern`: of each waypoint: the pattern of `expected`, or the commonest one.
     - `valid`: whether a member fires like its waypoint within the tolerance, and
         `valid_before` whether it did before it was corrected.
     - `features`: of members, by waypoint.
@@ -108,13 +108,13 @@ def path(
     **Arguments:**
 
     - `neuron`: the model; it must have a recipe.
-    - `population`: members to start from, or their conductances in mS/cm². Those of a
-        population that are not "ok" are left out.
+    - `population`: members to start from, or their conductances in mS/cm². Members
+        of a population that are not "ok" are left out.
     - `targets`: (g_s, g_u) of every waypoint, in order.
     - `through`, `V`: which conductances are modulated, and where the target holds, as
         [`dicjax.impose`][] takes them.
     - `expected`: what members should fire like at each waypoint; by default, like the
-        member in the middle of those that fire in the commonest pattern there.
+        member in the middle of all that fire in the commonest pattern there.
     - `correct`: whether members that fire otherwise are refined.
     - `tolerance`: how far each feature may be off, as a share.
     - `on_progress`: called with (what is being done, waypoints done, waypoints).
@@ -144,13 +144,13 @@ def path(
             wanted = as_target(expected[i], tolerance)
         moved = impose(neuron, g, np.tile(target, (len(g), 1)), through=through, V=V)
         ok = moved.status == OK
-        if ok.sum() < FEWEST:
+        if ok.sum() < MIN_MEMBERS:
             raise ValueError(
                 f"Waypoint {i + 1}, ({target[0]:g}, {target[1]:g}), is out of reach: "
                 f"{moved}. Choose a nearer one, or other channels to modulate."
             )
         g = np.where(ok[:, None], moved.g, g)
-        step = _arrived(neuron, g, ok, wanted, correct, tolerance, target)
+        step = _at_waypoint(neuron, g, ok, wanted, correct, tolerance, target)
         g = step["g"]
         steps.append({"status": moved.status, **step})
     report("done", len(rows), len(rows))
@@ -168,7 +168,7 @@ def path(
     )
 
 
-def _arrived(neuron, g, ok, wanted, correct, tolerance, target) -> dict:
+def _at_waypoint(neuron, g, ok, wanted, correct, tolerance, target) -> dict:
     """What members fire like at a waypoint, corrected where they may be."""
     if wanted is None:
         wanted = Target(_in_the_middle(neuron, g[ok], target), tolerance)
@@ -176,7 +176,7 @@ def _arrived(neuron, g, ok, wanted, correct, tolerance, target) -> dict:
     dt = neuron.required_recipe.dt / 2
     found = judge(simulate_by_recipe(neuron, g, **window._asdict(), dt=dt), wanted)
     before = found.valid & ok
-    if correct and not before[ok].all() and _enough(found, ok):
+    if correct and not before[ok].all() and _can_be_refined(found, ok):
         refined = refine(
             neuron,
             g[ok],
@@ -202,12 +202,12 @@ def _arrived(neuron, g, ok, wanted, correct, tolerance, target) -> dict:
     }
 
 
-def _enough(found: Verdict, ok) -> bool:
-    return int((np.isfinite(found.score) & ok).sum()) >= ENOUGH
+def _can_be_refined(found: Verdict, ok) -> bool:
+    return int((np.isfinite(found.score) & ok).sum()) >= MIN_KNOWN
 
 
 def _in_the_middle(neuron, g, target) -> Features:
-    """Features of the member in the middle of those that fire in the commonest way."""
+    """Features of the member in the middle of the commonest firing pattern."""
     run = simulate_by_recipe(neuron, g)
     features = jax.tree.map(np.asarray, spike_features(run.spike_times))
     label = int(np.bincount(features.label, minlength=len(LABELS)).argmax())

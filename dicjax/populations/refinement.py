@@ -1,13 +1,14 @@
-r"""Refinement: moving members that miss a target until they fire like it.
+r"""Refinement: members that miss a target move until they fire like it.
 
-A member that misses by $r$ (logarithms of features over those of the target) takes the
+A member misses by $r$, the logarithms of its features over the target's. It takes the
 Gauss-Newton step of least change in log conductances,
-$\Delta = -J^\top (J J^\top + \lambda I)^{-1} r$. The slopes $J$ are told from the
-members that are known already (*ensemble*), or by differentiating one cycle of each
-(*autodiff*). Where input conductances are to stay, steps are projected on what they do
-not feel, and what is left is put right exactly.
+$\Delta = -J^\top (J J^\top + \lambda I)^{-1} r$. The slopes $J$ are estimated from all
+members that were simulated before (*ensemble*), or by differentiating one cycle of each
+member (*autodiff*). Where input conductances have to stay, steps are projected on
+directions that leave them alone to first order; then they are imposed exactly.
 
-A step is kept only if the member, simulated anew, misses by less.
+In every round, members `propose` a step and are simulated there; they `accept` it only
+if they miss by less; and slopes `learn` from all of these simulations.
 """
 
 import dataclasses
@@ -46,12 +47,12 @@ from dicjax.spikes import as_target, Features, NUM_COMPARED, SpikeTrain, Target
 
 ESTIMATORS = ("ensemble", "autodiff")
 BATCH = 256  # members whose steps are computed at once
-ENOUGH = 20  # members of the right pattern that an ensemble's slopes take
+MIN_KNOWN = 20  # members of the right pattern that an ensemble's slopes take
 RIDGE = 1e-2
-STRIDE = 0.3  # of ln(feature / target) that one step takes at most
+MAX_STRIDE = 0.3  # of ln(feature / target) that one step takes at most
 LONGEST = {"ensemble": 3.0, "autodiff": 0.5}  # step, in units of each estimator
 FLOOR = 1e-3  # of a channel's bound: what counts as none of it
-TOWARDS = 0.5  # of the way to the nearest member that has the target's pattern
+MIN_SHARE = 0.5  # of the way to the nearest member of the right pattern
 
 Progress = Callable[[str, int, int], None]
 
@@ -365,9 +366,9 @@ def _slopes(problem: Problem, state: State, todo, log_g):
         )
         return slopes, np.ones(log_g.shape[1], log_g.dtype), len(todo)
     num = int(state.known.usable.sum())
-    if num < ENOUGH:
+    if num < MIN_KNOWN:
         raise ValueError(
-            f"An ensemble needs {ENOUGH} members that fire in the target's pattern "
+            f"An ensemble needs {MIN_KNOWN} members that fire in the target's pattern "
             f"to learn from, but only {num} do: give more members, or choose "
             'estimator="autodiff".'
         )
@@ -382,7 +383,7 @@ def _towards_the_pattern(known: Known, log_g, trust):
     has_pattern = known.log_g[known.usable]
     spread = np.maximum(has_pattern.std(axis=0), 0.05)
     nearest = has_pattern[KDTree(has_pattern / spread).query(log_g / spread)[1]]
-    share = TOWARDS / np.maximum(trust, TOWARDS)
+    share = MIN_SHARE / np.maximum(trust, MIN_SHARE)
     return log_g + share[:, None] * (nearest - log_g)
 
 
@@ -444,7 +445,7 @@ def stepped(
         (errors / limits).astype(dtype),
         (dic_slopes * scale).astype(dtype),
         trust.astype(dtype),
-        (STRIDE / limits).astype(dtype),
+        (MAX_STRIDE / limits).astype(dtype),
         size=BATCH,
     )
     return log_g + steps * scale

@@ -1,4 +1,4 @@
-r"""How a member's spikes answer to its conductances: $\partial \ln f / \partial \ln g$.
+r"""How a member's spikes depend on its conductances: $\partial \ln f / \partial \ln g$.
 
 Two estimators of the same slopes. *Differences* simulate every member twice per
 channel, a little above and below; they hold for any firing pattern. *Autodiff*

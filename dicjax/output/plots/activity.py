@@ -49,7 +49,7 @@ def plot_raster(
     num: int = 12,
     span: float | None = None,
 ) -> Figure:
-    """Spikes of the recording over those of members, each from its first whole burst.
+    """Spikes of the recording above members' spikes, each from its first whole burst.
 
     A member's phase is arbitrary, so all rows start where a burst does, or else a
     spike.
@@ -87,7 +87,7 @@ def plot_raster(
 
 
 def plot_isis(train: SpikeTrain, spike_times: Trains) -> Figure:
-    """Interspike intervals of the recording against those of members.
+    """Interspike intervals of the recording and of members.
 
     On the left, histograms of the recording and of the average member; on the right,
     the share of intervals up to each duration, of the recording and the median member;
@@ -252,8 +252,8 @@ def from_onset(times: np.ndarray, gap: float) -> np.ndarray:
 def aligned(
     train: SpikeTrain, ts: Float[np.ndarray, " times"], V: np.ndarray
 ) -> tuple[np.ndarray, list[float], float]:
-    """The recording's spikes since its first whole burst, when that of each potential
-    begins, and how much time to show, all in ms."""
+    """The recording's spikes since its first whole burst, the time at which the first
+    whole burst of each potential begins, and how much time to show, all in ms."""
     cycle, gap = rhythm(train)
     trains = spike_trains(ts, V)
     rows = [from_onset(x, gap) for x in (train.times, *trains)]

@@ -125,15 +125,15 @@ def plot_reachability(
     at = f"at {mapped.V_ref:g} mV".replace("-", "\u2212")
     ax.set_xlabel(f"slow input conductance $g_\\mathrm{{s}}$ {at} (dimensionless)")
     ax.set_ylabel("ultraslow input conductance $g_\\mathrm{u}$")
-    color_key(ax, *_said_colors(mapped, dics is not None))
+    color_key(ax, *_colors_in_words(mapped, dics is not None))
     return figure
 
 
 def plot_identifiability(identifiability: Identifiability) -> Figure:
-    """How far conductances may change along every direction before spikes tell.
+    """How far conductances may change along every direction before spikes change.
 
     On the left, by what factor, for all members at once and for members one by one
-    (lines hold 90 % of them); on the right, what each direction is made of: orange
+    (lines hold 90 % of them); on the right, what each direction consists of: orange
     grows where blue shrinks. Filled dots are directions that spikes constrain.
 
     **Arguments:**
@@ -164,7 +164,7 @@ def _edges(axis: np.ndarray) -> list[float]:
     return [float(x) for x in (first, *middle, last)]
 
 
-def _said_colors(mapped: ReachabilityMap, with_members: bool):
+def _colors_in_words(mapped: ReachabilityMap, with_members: bool):
     shown = [x for x in LABEL_COLORS if (mapped.commonest == x).any()]
     key = [(LABELS[x], LABEL_COLORS[x] if x != SILENT else MUTED) for x in shown]
     if not mapped.is_reached.all():

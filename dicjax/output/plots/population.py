@@ -47,7 +47,7 @@ def plot_posterior(
 ) -> Figure:
     """The posterior of one recording over (g_s, g_u), with members on top.
 
-    Contours are calibrated: that of 90 % holds the truth for 90 % of cells on which
+    Contours are calibrated: the one of 90 % holds the truth for 90 % of cells on which
     this was tried.
 
     **Arguments:**

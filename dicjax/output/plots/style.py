@@ -11,7 +11,7 @@ from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 
-# After Okabe & Ito, told apart by every kind of colour vision. Whoever embeds figures
+# After Okabe & Ito, distinct for every kind of colour vision. Whoever embeds figures
 # may exchange these for others, as the report does on a dark screen.
 PAPER = "#ffffff"
 INK = "#1d2733"

@@ -9,11 +9,10 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from dicjax._core import HasConductances, jax_conductances_of, listed, spread
-from dicjax.dics import normaliser, sensitivity
+from dicjax.dics import DICS, normaliser, sensitivity
 from dicjax.neurons import Neuron
 
 
-DICS = ("g_f", "g_s", "g_u")
 TIMESCALES = ("fast", "slow", "ultraslow")
 NEGLIGIBLE = 0.01  # of all that channels add and take away: not worth a word
 NUM_NAMED = 3  # channels that a sentence names at most

@@ -42,7 +42,7 @@ class ReachabilityMap:
         [`dicjax.Population`][].
     - `limiting`: how many of them failed for want of more, or less, of each channel
         than its bounds allow.
-    - `labels`: how many of those that are ok fire as each of `dicjax.LABELS`;
+    - `labels`: how many members that are ok fire as each of `dicjax.LABELS`;
         what could not be simulated is in none.
     - `mean_isi`, `period` (ms), `spikes_per_burst`: medians over the members of the
         commonest label, nan where there are none or they are silent.
@@ -98,23 +98,23 @@ class ReachabilityMap:
     def describe(self, g_s: float, g_u: float) -> str:
         """Whether a point can be reached, and what members fire like there or near.
 
-        What holds at the nearest point of the grid is said of all that are near it.
+        A point is described by the nearest point of the grid.
         """
         _check_point(g_s, g_u)
-        said = f"(g_s, g_u) = ({short(g_s)}, {short(g_u)}) "
+        text = f"(g_s, g_u) = ({short(g_s)}, {short(g_u)}) "
         i, j = _closest(self.g_s, g_s), _closest(self.g_u, g_u)
         if _is_outside(self.g_s, g_s) or _is_outside(self.g_u, g_u):
-            said += "lies outside the map"
+            text += "lies outside the map"
         elif self.is_reached[i, j]:
-            return f"{said}is reachable: {self._members_at(i, j)}."
+            return f"{text}is reachable: {self._members_at(i, j)}."
         else:
-            said += f"is not reachable ({self._failures_at(i, j)})"
+            text += f"is not reachable ({self._failures_at(i, j)})"
         if not self.is_reached.any():
-            return f"{said}, and no other point of the map is reachable."
+            return f"{text}, and no other point of the map is reachable."
         near = self.nearest(g_s, g_u)
         i, j = _closest(self.g_s, near.g_s), _closest(self.g_u, near.g_u)
         return (
-            f"{said}. The nearest reachable point is {near.distance:.2g} of the "
+            f"{text}. The nearest reachable point is {near.distance:.2g} of the "
             f"recipe's ranges away: {self._members_at(i, j)}."
         )
 
@@ -153,9 +153,9 @@ class ReachabilityMap:
         num_reached, size = int(self.is_reached.sum()), self.is_reached.size
         of_label = np.bincount(self.commonest[self.commonest >= 0], minlength=4)
         kinds = [f"{n} {x}" for n, x in zip(of_label, LABELS, strict=True) if n]
-        said = f"{num_reached} of {size} points (g_s, g_u) at {self.V_ref:g} mV can be "
-        said += f"reached by {self.model}"
-        return f"{said}, mostly firing as: {listed(kinds)}." if kinds else f"{said}."
+        text = f"{num_reached} of {size} points (g_s, g_u) at {self.V_ref:g} mV can be "
+        text += f"reached by {self.model}"
+        return f"{text}, mostly firing as: {listed(kinds)}." if kinds else f"{text}."
 
 
 def reachability(
@@ -222,11 +222,11 @@ def reachability(
         spans=(float(np.ptp(recipe.g_s)), float(np.ptp(recipe.g_u))),
         num=num,
         names=population.names,
-        **_by_point((len(g_s), len(g_u), num), population, features, ran),
+        **by_point((len(g_s), len(g_u), num), population, features, ran),
     )
 
 
-def _by_point(
+def by_point(
     shape: tuple[int, int, int],
     population: Population,
     features: Features,
@@ -248,7 +248,7 @@ def _by_point(
         limiting = np.where(status != OK, population.limiting.reshape(shape), -1)
     num_channels = population.g.shape[1]
     return {
-        # The last column is of those that no channel limits.
+        # The last column counts members that no channel limits.
         "limiting": count(limiting, num_channels + 1).sum(axis=2)[..., :-1],
         "status": count(status, len(population.names)).sum(axis=2),
         "labels": labels,

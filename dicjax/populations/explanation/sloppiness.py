@@ -11,13 +11,13 @@ from dicjax._core import listed
 
 NAMED = 0.35  # of the largest loading: what a channel needs to be named
 NUM_NAMED = 4  # channels that a direction is named by at most
-NUM_STIFF, NUM_SLOPPY = 2, 3  # directions that are told in words
+NUM_STIFF, NUM_SLOPPY = 2, 3  # directions that are described in words
 LARGEST = 10.0  # factor beyond which a first-order statement only says "more"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Identifiability:
-    r"""How far log conductances may move along each direction before spikes tell.
+    r"""How far log conductances may move along each direction before spikes change.
 
     A move of length $d$ along the unit vector $v$ multiplies conductance $i$ by
     $e^{d v_i}$. With $F = \langle J^\top J \rangle$, the mean over members of products
@@ -125,7 +125,7 @@ def identifiability(
         the smaller a change they are taken over: take 10 or 20 % of a conductance.
     - `channel_names`, `feature_names`: names of the last two axes of `slopes`.
     - `spread`: how far conductances spread, as standard deviations of their logarithms:
-        a direction counts as constrained where features tell sooner. By default 1, a
+        a direction counts as constrained where features change sooner. By default 1, a
         factor of e, for all of them.
     - `tolerance`: relative change $t$ of a feature that counts as seen: features are
         in units of $\ln(1 + t)$.
@@ -177,7 +177,7 @@ def identifiability(
 def reach(
     eigenvalues: Float[np.ndarray, "*cells channels"],
 ) -> Float[np.ndarray, "*cells channels"]:
-    """How far directions go before spikes tell, in log conductance."""
+    """How far directions go before spikes change, in log conductance."""
     with np.errstate(divide="ignore"):
         return 1 / np.sqrt(eigenvalues)
 

@@ -38,10 +38,10 @@ def read_sweeps(
     × samples), `.csv`, `.tsv` and `.txt` (a sample a row, in such columns and, where
     there are several sweeps, one named `sweep`), and all that
     [neo](https://neo.readthedocs.io) reads, such as `.abf`, whose segments are the
-    sweeps. If an ABF2 file records no current, it is that of its protocol of steps.
+    sweeps. If an ABF2 file records no current, its protocol of steps gives it.
 
-    Units are never guessed: names of columns and arrays end in that of time (ms or s),
-    current (pA or nA) and potential (mV or V), as in `t_ms`, `I [nA]` or `Vm (mV)`.
+    Units are never guessed: names of columns and arrays end in the unit of time (ms or
+    s), current (pA or nA) or potential (mV or V), as in `t_ms`, `I [nA]` or `Vm (mV)`.
 
     **Arguments:**
 

@@ -1,4 +1,4 @@
-"""The step of current in recorded sweeps, and what it tells of the membrane."""
+"""The step of current in recorded sweeps, and what it shows of the membrane."""
 
 import equinox as eqx
 import numpy as np
@@ -43,8 +43,8 @@ def find_steps(sweeps: Sweeps, *, within: tuple[float, float] | None = None) -> 
 
     It is the step, up in some sweeps and down in others, that explains most of what the
     currents vary, by least squares. There must be no second one that explains 4 % as
-    much, which tells steps from ramps, waves and noise. Levels are means without the
-    highest and lowest 2 %: a median would be as coarse as the digits recorded.
+    much, which rules out ramps, waves and noise. Levels are means without the highest
+    and lowest 2 %: a median would be as coarse as the digits recorded.
 
     **Arguments:**
 

@@ -14,6 +14,7 @@ import pytest
 from test_readers_kilosort import GROUPS, kilosort
 
 import dicjax as dj
+from dicjax._core.progress import Stage
 from dicjax.app import downloads, figures
 from dicjax.app.canvas import DARK, LIGHT, log_axis
 from dicjax.app.jobs import Job, Jobs, State
@@ -341,10 +342,10 @@ def test_a_job_hears_that_it_should_stop_but_writes_what_it_has():
         began.set()
         try:
             while True:
-                job.report("simulating the posterior", 3, 8)
+                job.report(Stage("simulating_the_posterior"), 3, 8)
                 time.sleep(0.001)
         except dj.Cancelled:
-            job.report("writing", 3, 8)
+            job.report(Stage("writing"), 3, 8)
 
     jobs, job = Jobs(work), Job("a", "a")
     jobs.submit(job)
@@ -362,7 +363,7 @@ def test_closing_ends_the_running_job_and_waits_for_it():
         try:
             while True:
                 began.set()
-                job.report("simulating the posterior", 3, 8)
+                job.report(Stage("simulating_the_posterior"), 3, 8)
                 time.sleep(0.001)
         except dj.Cancelled:
             time.sleep(0.05)
@@ -379,7 +380,7 @@ def test_closing_ends_the_running_job_and_waits_for_it():
 def test_a_job_stopped_with_nothing_says_so():
     def work(job: Job) -> None:
         job.stop()
-        job.report("simulating the posterior", 0, 8)
+        job.report(Stage("simulating_the_posterior"), 0, 8)
 
     jobs, job = Jobs(work), Job("a", "a")
     jobs.submit(job)

@@ -238,7 +238,8 @@ def test_a_cell_is_measured_alike_whatever_the_others_are(measured, i):
 
 
 def test_progress_is_told_to_the_end(measured, rounds):
-    done, totals = zip(*rounds, strict=True)
+    stages, done, totals = zip(*rounds, strict=True)
+    assert {stage.name for stage in stages} == {"characterising"}
     assert list(done) == list(range(1, totals[0] + 1)) and set(totals) == {totals[0]}
 
 

@@ -60,7 +60,7 @@ def test_members_come_back_from_a_table(num):
 def test_simulation_goes_on_where_it_was_stopped(neuron, tmp_path):
     whole = simulate_dataset(neuron, SOURCES, seed=3)
 
-    def stop(done, total):
+    def stop(stage, done, total):
         if done > 40:  # in the second source
             raise KeyboardInterrupt
 

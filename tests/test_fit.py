@@ -21,7 +21,7 @@ def _fitted(batch, **kwargs):
 
 def test_descent_finds_the_least_loss_and_reports_the_way():
     steps = []
-    note = lambda step, total, loss: steps.append((step, loss))
+    note = lambda stage, step, total: steps.append((step, stage.loss))
     np.testing.assert_allclose(
         _fitted(0.0, every=100, on_progress=note), [1, 1], atol=1e-3
     )

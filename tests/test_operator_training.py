@@ -12,6 +12,7 @@ import pytest
 from jaxtyping import Array
 
 import dicjax.operator.train as fitting
+from dicjax._core.progress import Stage
 from dicjax.cli import main
 from dicjax.operator.characteristics import Characteristics, NAMES, to_coordinates
 from dicjax.operator.checkpoint import load_operator, operator_config, save_operator
@@ -232,7 +233,7 @@ def characterised(monkeypatch):
 
     def characterise(family, g, *, on_progress):
         sizes.append(len(g))
-        on_progress(1, 1)
+        on_progress(Stage("characterising"), 1, 1)
         return measured_as(len(g), seed=int(1e6 * g[0, 0]))
 
     monkeypatch.setattr(fitting, "characterise", characterise)

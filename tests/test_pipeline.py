@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import dicjax as dj
+from dicjax._core.progress import Stage
 from dicjax.cli import main
 from dicjax.generation.generate import checkpoint_for, suit, warnings_about
 from dicjax.generation.result import count_failures
@@ -86,8 +87,8 @@ def test_what_ships_is_read_once():
 
 
 def test_an_interrupted_search_keeps_what_it_found(example):
-    def interrupt(stage: str, done: int, total: int) -> None:
-        if stage.startswith("correcting"):
+    def interrupt(stage: Stage, done: int, total: int) -> None:
+        if stage.name == "correcting":
             raise KeyboardInterrupt
 
     result = dj.generate(jax.random.key(3), example, num=2000, on_progress=interrupt)
@@ -100,11 +101,11 @@ def test_an_interrupted_search_keeps_what_it_found(example):
 
 def test_a_cancelled_search_keeps_what_it_found(example):
     # Unlike Ctrl-C, it may go on raising: there is no other way to know it was heard.
-    said = []
+    reported = []
 
-    def cancel(stage: str, done: int, total: int) -> None:
-        said.append(stage)
-        if len(set(said)) > 2:
+    def cancel(stage: Stage, done: int, total: int) -> None:
+        reported.append(stage.name)
+        if len(set(reported)) > 2:
             raise dj.Cancelled
 
     result = dj.generate(jax.random.key(3), example, num=2000, on_progress=cancel)
@@ -113,12 +114,12 @@ def test_a_cancelled_search_keeps_what_it_found(example):
     assert 0 < result.num_accepted < 2000
     assert result.certificate is None
     # Long before the first round was over, it could have been cancelled too.
-    assert said.count("simulating the posterior") > 3
+    assert reported.count("simulating_the_posterior") > 3
 
 
 def test_a_search_cancelled_before_it_found_anything_says_so(example):
-    def cancel(stage: str, done: int, total: int) -> None:
-        if stage == "simulating the posterior":
+    def cancel(stage: Stage, done: int, total: int) -> None:
+        if stage.name == "simulating_the_posterior":
             raise dj.Cancelled
 
     with pytest.raises(dj.Cancelled):
@@ -152,7 +153,7 @@ def test_by_default_certification_is_one_simulation(example, monkeypatch):
         jax.random.key(3),
         example,
         num=NUM,
-        on_progress=lambda *args: seen.append(args),
+        on_progress=lambda stage, *how_far: seen.append((stage.name, *how_far)),
     )
     assert simulated == [(1, NUM, result.g.shape[1])]
     assert result.certificate is not None
@@ -196,8 +197,8 @@ def test_members_are_perturbed_when_asked(example):
 
 @pytest.mark.parametrize("when", (0, 1))
 def test_an_interrupted_certification_loses_no_member(example, when):
-    def interrupt(stage: str, done: int, total: int) -> None:
-        if stage == "certifying" and done >= when:
+    def interrupt(stage: Stage, done: int, total: int) -> None:
+        if stage.name == "certifying" and done >= when:
             raise KeyboardInterrupt
 
     result = dj.generate(jax.random.key(3), example, num=NUM, on_progress=interrupt)

@@ -285,10 +285,11 @@ def test_a_certificate_prints_as_a_table():
 def test_progress_is_reported_over_all_checks(population):
     g, target, *_ = population
     seen = []
-    report = lambda done, total: seen.append((done, total))
+    report = lambda stage, *how_far: seen.append((stage.name, *how_far))
     ask(g[:4], target, "step", "current", on_progress=report)
-    done, total = np.array(seen).T
-    assert np.all(total == 3 * 4 * DURATION)
+    names, done, total = zip(*seen, strict=True)
+    assert set(names) == {"certifying"}
+    assert np.all(np.array(total) == 3 * 4 * DURATION)
     assert np.all(np.diff(done) > 0) and done[-1] == total[-1]
 
 
@@ -307,7 +308,7 @@ def test_a_target_may_be_a_train_and_sets_how_long_is_simulated(population):
         g[:4],
         train,
         axes=("start",),
-        on_progress=lambda done, total: totals.add(total),
+        on_progress=lambda stage, done, total: totals.add(total),
     )
     assert totals == {4 * np.ceil(duration)}
     theirs = certify(

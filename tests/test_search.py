@@ -88,11 +88,11 @@ def test_no_more_members_are_certified_than_are_wanted():
     before = initial_state(problem)._replace(found=found.astype(np.float32))
     assert before.num_expected == 20 and before.num_certified == 0
     reported = set()
-    report = lambda *how_far: reported.add(how_far)
+    report = lambda stage, *how_far: reported.add((stage.name, *how_far))
     state = certify_found(problem, before, report)
     assert state.num_certified == 5 and len(state.found) == 15  # one to spare
     assert state.num_uncertified == 0 and state.survival == 1
-    assert reported == {("halving the time step", 4, 4)}  # again and again
+    assert reported == {("halving_the_time_step", 4, 4)}  # again and again
     assert certify_found(problem, state, report) is state
     assert before.num_certified == 0 and len(before.found) == 20
 

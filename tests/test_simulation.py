@@ -384,7 +384,8 @@ def test_lanes_are_refilled_without_mixing_up_members(g, monkeypatch):
 def test_progress_is_reported_up_to_the_total(g):
     calls = []
     simulate(STG, g, 6000.0, on_progress=lambda *call: calls.append(call))
-    done, total = zip(*calls, strict=True)
+    stages, done, total = zip(*calls, strict=True)
+    assert {stage.name for stage in stages} == {"simulating"}
     assert set(total) == {done[-1]} and len(calls) > 1
     assert (np.diff(done) > 0).all()
 
@@ -392,7 +393,7 @@ def test_progress_is_reported_up_to_the_total(g):
 def test_an_exception_from_the_listener_stops_the_simulation(g):
     calls = []
 
-    def cancel(done, total):
+    def cancel(stage, done, total):
         calls.append(done)
         raise InterruptedError
 

@@ -115,7 +115,7 @@ def test_a_rare_pattern_takes_its_calibration_from_the_widest_prior():
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
     whole = _train(SHORT, tmp_path / "whole")
 
-    def kill(step, total, loss):
+    def kill(stage, step, total):
         if step == 17:
             raise KeyboardInterrupt
 
@@ -125,7 +125,7 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
     again = _train(
         SHORT,
         tmp_path / "run",
-        on_progress=lambda step, total, loss: steps.append(step),
+        on_progress=lambda stage, step, total: steps.append(step),
     )
     assert steps[0] == 11
     assert np.array_equal(again.losses, whole.losses)

@@ -73,9 +73,9 @@ def operator(dtype, folder: pathlib.Path | None, on_progress):
     operator_training.operator_loss = loss
     losses = []
 
-    def note(step, total, loss):
-        losses.append(loss)
-        on_progress(step, total, loss)
+    def note(stage, step, total):
+        losses.append(stage.loss)
+        on_progress(stage, step, total)
 
     family = operators.FAMILY
     members = members_of(
@@ -105,7 +105,7 @@ def main() -> None:
     join(args.join)
     told = []
 
-    def note(step, total, loss):
+    def note(stage, step, total):
         told.append(step)
         if step == args.stop:
             raise Stopped

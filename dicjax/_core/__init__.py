@@ -87,11 +87,15 @@ from dicjax._core.processes import (
     only_first as only_first,
 )
 from dicjax._core.progress import (
+    as_progress as as_progress,
     duration as duration,
     FIRST_RUN as FIRST_RUN,
     is_first_run as is_first_run,
     Pace as Pace,
-    stage as stage,
+    Progress as Progress,
+    renamed as renamed,
+    Stage as Stage,
+    stage_words as stage_words,
 )
 from dicjax._core.store import (
     Busy as Busy,

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PyTree
 
 from dicjax._core.devices import constrain, Placement
 from dicjax._core.files import replacing
+from dicjax._core.progress import Progress, Stage
 
 
 AVERAGED = 0.998  # decay of the moving average of weights that are fitted to a table
@@ -22,7 +23,6 @@ WARM_UP = 200  # steps
 REPORTED = 100  # steps between reports of progress
 STATE = "state.eqx"
 
-Progress = Callable[[int, int, float], None]
 Loss = Callable[..., Float[Array, ""]]
 
 
@@ -116,14 +116,14 @@ def descend(
     - `loss`: of the weights, `fixed` and a batch.
     - `draw`: gives the batch of a step.
     - `averaged`: the decay of a moving average of the weights, which is then returned.
-    - `on_progress`: called with (step, number of steps, loss), `every` so many steps.
+    - `on_progress`: called with (stage, step, number of steps), `every` so many steps.
     """
     fit = begin_fit(weights, optimiser, average=averaged is not None)
     for i in range(num_steps):
         count = jnp.asarray(i, jnp.float32)
         fit, value = _step(fit, fixed, draw(i), count, loss, optimiser, averaged)
         if on_progress is not None and (i + 1) % every == 0:
-            on_progress(i + 1, num_steps, float(value))
+            on_progress(Stage("training", loss=float(value)), i + 1, num_steps)
     return fit.weights if averaged is None else fit.average
 
 
@@ -155,7 +155,7 @@ def fit_network(
     - `weights`: how often each row is drawn.
     - `num_steps`, `batch_size`: how many steps, each of how many rows.
     - `learning_rate`: the highest, after a warm-up.
-    - `on_progress`: called with (step, number of steps, loss), now and then.
+    - `on_progress`: called with (stage, step, number of steps), now and then.
 
     **Returns:**
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from dicjax._core import advice_of, in_words, Pace, Remedy
+from dicjax._core import advice_of, in_words, Pace, Remedy, Stage
 from dicjax.generation import Cancelled
 
 
@@ -48,10 +48,10 @@ class Job:
         self.finished: float | None = None
         self._stop = threading.Event()
 
-    def report(self, stage: str, done: int, total: int) -> None:
+    def report(self, stage: Stage, done: int, total: int) -> None:
         """What the pipeline calls: notes its progress, and stops it if asked to."""
         self.pace.note(stage, done, total, time.time())
-        if self._stop.is_set() and stage != "writing":
+        if self._stop.is_set() and stage.name != "writing":
             raise Cancelled
 
     @property

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dicjax._core import advice_of, compiled_size, in_words, Remedy
+from dicjax._core import advice_of, compiled_size, in_words, Remedy, Stage
 from dicjax.app.jobs import Job
 from dicjax.generation import generate, GenerateConfig, Generated
 from dicjax.output import (
@@ -100,7 +100,7 @@ def make(job: Job, folder: pathlib.Path) -> None:
     if job.made is None:
         job.made = _made(job)
     result: Generated = job.made
-    job.report("writing", result.num_accepted, result.num_asked)
+    job.report(Stage("writing"), result.num_accepted, result.num_asked)
     write = functools.partial(_write, result, notes=job.notes)
     write_folder(folder / job.name, False, write)
     job.made = None

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from dicjax._core import advice_of, as_option, in_words
+from dicjax._core import advice_of, as_option, in_words, Stage
 from dicjax.cli.certifying import Certify
 from dicjax.cli.common import File, Flat, models_of, Progress, say, write_table
 from dicjax.cli.explaining import Explain
@@ -75,7 +75,7 @@ class Generate:
                 checkpoint=self.checkpoint,
                 on_progress=progress,
             )
-            progress("writing", result.num_accepted, self.members)
+            progress(Stage("writing"), result.num_accepted, self.members)
             warned = [advice_of(x) for x in result.settings["warnings"]]
             settings = result.settings | {
                 "warnings": [x.said(in_words) for x in warned],
@@ -252,7 +252,7 @@ class Simulate:
                 discard=self.discard,
                 dt=self.dt,
                 stimulus=stimulus,
-                on_progress=lambda done, total: progress("simulating", done, total),
+                on_progress=progress,
             )
         write_folder(
             self.out,

@@ -64,7 +64,7 @@ class Certify:
                 tolerance=self.tolerance,
                 axes=self.axes,
                 key=jax.random.key(self.seed),
-                on_progress=lambda done, total: progress("certifying", done, total),
+                on_progress=progress,
             )
         if self.out is not None:
             columns = {"member": list(range(len(g)))}

@@ -8,7 +8,7 @@ import time
 
 import tyro
 
-from dicjax._core import duration, FIRST_RUN, is_first_run, Pace, stage
+from dicjax._core import duration, FIRST_RUN, is_first_run, Pace, Stage, stage_words
 
 
 File = tyro.conf.Positional[pathlib.Path]
@@ -36,13 +36,12 @@ class Progress:
             threading.Thread(target=self._tick, daemon=True).start()
         return self
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
+    def __call__(self, stage: Stage, done: int, total: int) -> None:
         now = time.time()
         self.pace.note(stage, done, total, now)
-        name = stage.partition(",")[0]
         wait = LIVE / 10 if self.is_live else QUIET
-        if name != self._said or now - self._when >= wait:
-            self._said, self._when = name, now
+        if stage.name != self._said or now - self._when >= wait:
+            self._said, self._when = stage.name, now
             self._show()
 
     def __exit__(self, *_) -> None:
@@ -57,7 +56,7 @@ class Progress:
         count = f": {pace.done} of {pace.total}" if 0 < pace.done < pace.total else ""
         left = pace.seconds_left(now)
         rest = "" if left is None else f", about {duration(left)} to go"
-        return f"{stage(pace.stage or 'starting')}{count} ({duration(passed)}{rest})"
+        return f"{stage_words(pace.stage)}{count} ({duration(passed)}{rest})"
 
     def _show(self) -> None:
         with self._one_at_a_time:

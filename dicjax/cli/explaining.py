@@ -68,7 +68,7 @@ class Explain:
                     jax.random.key(self.seed),
                     neuron,
                     num=self.members_per_point,
-                    on_progress=lambda done, total: progress("mapping", done, total),
+                    on_progress=progress,
                 )
             identified = _identify(neuron, g, progress)
         said = _sentences(self.models, neuron, g, attribution, identified, mapped)
@@ -179,7 +179,7 @@ def _identify(neuron, g, progress) -> "Identifiability | None":
         neuron,
         g[alike],
         step=STEP,
-        on_progress=lambda done, total: progress("measuring slopes", done, total),
+        on_progress=progress,
     )[:, : len(compared)]
     if not np.isfinite(slopes).all(axis=2).any():
         say("Note: no feature of these models has a slope that could be measured.")
@@ -195,8 +195,7 @@ def _labels(neuron, g, progress) -> "np.ndarray":
     from dicjax.populations import simulate_by_recipe
     from dicjax.spikes import spike_features
 
-    tell = lambda done, total: progress("simulating", done, total)
-    run = simulate_by_recipe(neuron, g, on_progress=tell)
+    run = simulate_by_recipe(neuron, g, on_progress=progress)
     return np.asarray(spike_features(run.spike_times).label)
 
 

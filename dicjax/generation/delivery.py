@@ -6,11 +6,10 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Key
 
-from dicjax._core import Advice, Remedy, stacked
+from dicjax._core import Advice, Progress, Remedy, stacked, Stage
 from dicjax.dics import dynamic_input_conductances, threshold
 from dicjax.generation.candidates import least_crowded
 from dicjax.generation.result import Generated
-from dicjax.generation.search import Progress
 from dicjax.generation.state import Members, Problem, SearchState
 from dicjax.populations import (
     Certificate,
@@ -38,7 +37,7 @@ def certificate_of(
     if not len(members.g):
         return None
     num = problem.num_wanted
-    on_progress("certifying", 0, num)
+    on_progress(Stage("certifying"), 0, num)
     return certify(
         problem.neuron,
         members.g,
@@ -46,8 +45,8 @@ def certificate_of(
         axes=("start", *(PERTURBATIONS if problem.config.robustness else ())),
         key=jr.fold_in(key, FOLD_OF_CERTIFICATES),
         **problem.window._asdict(),
-        on_progress=lambda done, total: on_progress(
-            "certifying", num * done // total, num
+        on_progress=lambda stage, done, total: on_progress(
+            stage, num * done // total, num
         ),
     )
 

@@ -9,11 +9,19 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from dicjax._core import Advice, is_checkpoint, Remedy, short, versions
+from dicjax._core import (
+    Advice,
+    is_checkpoint,
+    Progress,
+    Remedy,
+    short,
+    Stage,
+    versions,
+)
 from dicjax.generation.config import GenerateConfig
 from dicjax.generation.delivery import certificate_of, delivered, most_diverse
 from dicjax.generation.result import Generated
-from dicjax.generation.search import INTERRUPTIONS, Progress, search
+from dicjax.generation.search import INTERRUPTIONS, search
 from dicjax.generation.state import Problem
 from dicjax.inference import (
     Checkpoint,
@@ -146,7 +154,7 @@ def generate(
     - `tolerance`: how far each feature may be off, as a share.
     - `config`: the budget and other choices.
     - `checkpoint`: a trained encoder; the shipped one by default.
-    - `on_progress`: called with (what is being done, valid members, `num`), often.
+    - `on_progress`: called with (stage, valid members, `num`), often.
 
     **Returns:**
 
@@ -164,7 +172,7 @@ def generate(
         raise ValueError(f"`num` must be at least 1, got {num}.")
     train = as_train(train)
     target = as_target(train, tolerance)
-    report("reading the encoder", 0, num)
+    report(Stage("reading_the_encoder"), 0, num)
     loaded, distances = _load(model, checkpoint, target.features)
     if distances[loaded.model] > MAX_DISTANCE and config.out_of_range == "refuse":
         raise OutOfRange(_out_of_range(train, target.features, loaded, distances))

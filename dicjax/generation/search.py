@@ -3,13 +3,12 @@
 import contextlib
 import functools
 import math
-from collections.abc import Callable
 
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Key
 
-from dicjax._core import stacked
+from dicjax._core import Progress, stacked, Stage
 from dicjax.generation.candidates import (
     Candidates,
     CANDIDATES_PER_ROUND,
@@ -37,8 +36,6 @@ CERTIFIED_PER_MEMBER = 1.03  # members certified for each that is likely to be n
 MAX_REFINED = 3  # times that a member is refined
 MIN_SPREAD, MAX_SPREAD = 0.05, 2.0
 
-Progress = Callable[[str, int, int], None]
-
 
 class Cancelled(Exception):
     """What `on_progress` raises to end a search as Ctrl-C does, with what it found."""
@@ -55,7 +52,7 @@ def search(
     **Arguments:**
 
     - `key`: everything random follows from it.
-    - `on_progress`: called with (what is being done, valid members, members wanted),
+    - `on_progress`: called with (stage, valid members, members wanted),
         also while candidates are simulated.
 
     **Returns:**
@@ -149,7 +146,9 @@ def certify_found(
         tried = least_crowded(problem.log_g(state.found), most)
         g = state.found[tried]
         done = min(state.num_expected, num)
-        report = functools.partial(on_progress, "halving the time step", done, num)
+        report = functools.partial(
+            on_progress, Stage("halving_the_time_step"), done, num
+        )
         report()
         run = _simulated(problem, g, report, dt=problem.neuron.required_recipe.dt / 2)
         valid = judge(run, problem.target).valid
@@ -165,14 +164,14 @@ def certify_found(
     return state
 
 
-def _stage(problem, state) -> tuple[str, int, int]:
+def _stage(problem, state) -> tuple[Stage, int, int]:
     """What the next round does, the members found so far, and those wanted."""
     num, number = problem.num_wanted, len(state.rounds)
     done = min(state.num_expected, num)
     if not number:
-        return "simulating the posterior", done, num
+        return Stage("simulating_the_posterior"), done, num
     aim = "widening" if done == num else "correcting"
-    return f"{aim}, round {number}", done, num
+    return Stage(aim, f"round {number}"), done, num
 
 
 def _simulated(problem, g, report, dt=None) -> Run:

@@ -11,7 +11,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from dicjax._core import in_batches
+from dicjax._core import in_batches, Progress, Stage
 from dicjax.dics import compensate, dynamic_input_conductances, OK, sample, threshold
 from dicjax.inference.encoder import PRIORS
 from dicjax.neurons import Neuron
@@ -128,7 +128,7 @@ def make_dataset(
     *,
     shard_size: int = SHARD_SIZE,
     keep: Callable[[int, Callable[[], Dataset]], Dataset] = lambda number, make: make(),
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Dataset:
     """Simulates a training set, one source after the other, shard by shard.
 
@@ -141,7 +141,7 @@ def make_dataset(
     - `shard_size`: members simulated at once.
     - `keep`: returns the shard of a number, from 0, given a function that simulates it;
         it may keep shards and return one that it has.
-    - `on_progress`: called with (done, total) members.
+    - `on_progress`: called with (stage, done, total) members.
 
     **Returns:**
 
@@ -150,7 +150,7 @@ def make_dataset(
     are left out, and counted.
     """
     total = sum(source.num for source in sources)
-    report = on_progress or (lambda done, total: None)
+    report = on_progress or (lambda stage, done, total: None)
     stages: list[Dataset] = []
     done, count = 0, itertools.count()
     for number, source in enumerate(sources):
@@ -158,12 +158,12 @@ def make_dataset(
         shards = []
         for first in range(0, source.num, shard_size):
             num = min(shard_size, source.num - first)
-            within = lambda i, n, at=done + first, num=num: report(
-                at + num * i // n, total
+            within = lambda stage, i, n, at=done + first, num=num: report(
+                stage, at + num * i // n, total
             )
             make_shard = functools.partial(make, first, num, within)
             shards.append(keep(next(count), make_shard))
-            report(done + first + num, total)
+            report(Stage("simulating"), done + first + num, total)
         stages.append(joined(shards))
         done += source.num
     return joined(stages)
@@ -180,7 +180,7 @@ def begin_source(
     source: Source,
     number: int,
     earlier: Sequence[Dataset],
-) -> Callable[[int, int, Callable[[int, int], None] | None], Dataset]:
+) -> Callable[[int, int, Progress | None], Dataset]:
     """A function that simulates members of one source.
 
     It takes the number of the first member, how many, and what to call with progress.

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dicjax._core import digest, Store
+from dicjax._core import digest, Progress, Store
 from dicjax.dics import DICS, spike_lists
 from dicjax.inference.dataset import Dataset, make_dataset, num_shards, Source
 from dicjax.neurons import Neuron
@@ -23,7 +23,7 @@ def simulate_dataset(
     *,
     seed: int,
     folder: pathlib.Path | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Dataset:
     """Simulates a data set, or goes on with one that was stopped.
 
@@ -32,7 +32,7 @@ def simulate_dataset(
     - `neuron`, `sources`, `seed`: what to simulate; see `make_dataset`.
     - `folder`: where parts of data sets are kept, if anywhere. Each data set has a
         folder of its own there. Parts that are damaged are simulated again.
-    - `on_progress`: called with (done, total) members.
+    - `on_progress`: called with (stage, done, total) members.
 
     **Raises:**
 

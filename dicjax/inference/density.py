@@ -14,8 +14,6 @@ are the distribution functions of mixtures.
     networks*.
 """
 
-from collections.abc import Callable
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -23,7 +21,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from dicjax._core import fit_network, strong
+from dicjax._core import fit_network, Progress, strong
 from dicjax.inference.config import DensityConfig
 from dicjax.spikes import LABELS
 
@@ -167,7 +165,7 @@ def train_density(
     solved: tuple[int, int],
     config: DensityConfig,
     *,
-    on_progress: Callable[[int, int, float], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> tuple[Density, float]:
     """Fits a density to members and what is known of their trains.
 
@@ -177,7 +175,7 @@ def train_density(
     - `context`: rows of `contexts`.
     - `weights`: how often each member is drawn.
     - `bounds`: of the conductances; `solved`: which two are left out.
-    - `on_progress`: called with (step, number of steps, loss).
+    - `on_progress`: called with (stage, step, number of steps).
 
     **Returns:**
 

@@ -13,8 +13,6 @@ like a recording: `polish` takes Gauss-Newton steps of least change,
 which keep what the features do not feel, and so keep members apart.
 """
 
-from collections.abc import Callable
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -23,7 +21,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from dicjax._core import fit_network, least_change, strong
+from dicjax._core import fit_network, least_change, Progress, strong
 from dicjax.inference.config import EmulatorConfig
 from dicjax.spikes import columns_of, COMPARED, LABELS, NUM_COMPARED, Target
 
@@ -122,7 +120,7 @@ def train_emulator(
     bounds: Float[np.ndarray, " channels"],
     config: EmulatorConfig,
     *,
-    on_progress: Callable[[int, int, float], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Emulator:
     """Fits an emulator to members simulated without noise.
 
@@ -132,7 +130,7 @@ def train_emulator(
     - `labels`, `features`: what they fire like; logarithms, nan where undefined.
     - `weights`: how often each member is drawn.
     - `bounds`: of the conductances.
-    - `on_progress`: called with (step, number of steps, loss).
+    - `on_progress`: called with (stage, step, number of steps).
     """
     log_g = log_conductances(g, bounds)
     emulator = _scaled(

@@ -3,7 +3,6 @@
 import dataclasses
 import datetime
 import pathlib
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -12,7 +11,17 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from dicjax._core import batches, from_first, in_batches, only_first, placement, Swept
+from dicjax._core import (
+    batches,
+    from_first,
+    in_batches,
+    only_first,
+    placement,
+    Progress,
+    renamed,
+    Stage,
+    Swept,
+)
 from dicjax.inference.adapter import attach, merge
 from dicjax.inference.augmentation import augment
 from dicjax.inference.calibration import (
@@ -65,8 +74,6 @@ from dicjax.spikes import features_of_all, LABELS
 LIBRARY_SIZE = 16_384
 READ_AT_ONCE = 512
 
-Progress = Callable[[str, int, int], None]
-
 
 class Fitted(NamedTuple):
     """What a fit ended with, beside the checkpoint on disk.
@@ -99,7 +106,7 @@ class Simulation(NamedTuple):
             sources,
             seed=seed,
             folder=self.folder,
-            on_progress=lambda done, total: self.report(stage, done, total),
+            on_progress=renamed(self.report, stage),
         )
 
 
@@ -274,11 +281,11 @@ def simulate_members(
     neuron = simulation.neuron
     if simulated is not None:
         seed, sources = simulated.seed, default_sources(neuron, simulated.num)
-        simulation.report("reading training data", 0, 1)
+        simulation.report(Stage("reading_training_data"), 0, 1)
         everyone = simulated.read()
     else:
         sources = default_sources(neuron, num)
-        everyone = simulation.members(sources, seed, "training data")
+        everyone = simulation.members(sources, seed, "training_data")
     learned = learnable(everyone)
     if len(learned) < HELD_OUT:
         raise ValueError(
@@ -303,12 +310,8 @@ def _train(encoder, known, training, folder, report) -> Trained:
         known,
         training,
         folder=folder,
-        on_progress=_with_loss(report, "training"),
+        on_progress=report,
     )
-
-
-def _with_loss(report: Progress, stage: str) -> Callable[[int, int, float], None]:
-    return lambda step, total, loss: report(f"{stage}, loss {loss:.2f}", step, total)
 
 
 def finish_encoder(
@@ -330,13 +333,13 @@ def finish_encoder(
     """
     report, learned = simulation.report, members.learned
     whole = encoder if base is None else merge(encoder)
-    report("calibrating", 0, 1)
+    report(Stage("calibrating"), 0, 1)
     calibration = calibrate_encoder(simulation, whole, members, num_test)
     density, log_prob = fit_density(simulation, whole, members, density_config)
     emulator = fit_emulator(simulation, members, emulator_config)
-    report("testing", 0, 1)
+    report(Stage("testing"), 0, 1)
     sources = test_sources(simulation.neuron, num_test)
-    data = simulation.members(sources, members.seed + 1, "test data")
+    data = simulation.members(sources, members.seed + 1, "test_data")
     tests = evaluate_sources(whole, calibration, learnable(data), sources)
     library = make_library(
         learned.g,
@@ -381,7 +384,7 @@ def calibrate_encoder(
     )
     held_out = {"any": _held_out(known[apart & (learned.sigma == 0)])}
     sources = [x for x in test_sources(simulation.neuron, num_test) if x.sigma == 0]
-    data = simulation.members(tuple(sources), members.seed + 2, "calibration data")
+    data = simulation.members(tuple(sources), members.seed + 2, "calibration_data")
     fresh = batch_of(learnable(data))
     for index, prior in enumerate(PRIORS):
         if (own := fresh.priors == index).any():
@@ -422,7 +425,7 @@ def fit_density(
         neuron.bounds.astype(np.float32),
         (first, second),
         config,
-        on_progress=_with_loss(simulation.report, "learning conductances"),
+        on_progress=renamed(simulation.report, "learning_conductances"),
     )
 
 
@@ -444,7 +447,7 @@ def fit_emulator(
         np.array([0.25, 0.25, 0.5]) @ weights,
         simulation.neuron.bounds.astype(np.float32),
         config,
-        on_progress=_with_loss(simulation.report, "learning to emulate"),
+        on_progress=renamed(simulation.report, "learning_to_emulate"),
     )
 
 

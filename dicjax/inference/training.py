@@ -4,7 +4,6 @@ import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -28,7 +27,9 @@ from dicjax._core import (
     keep_state,
     kept_state,
     placement,
+    Progress,
     put,
+    Stage,
 )
 from dicjax.inference.adapter import learned, merge
 from dicjax.inference.augmentation import augment
@@ -150,7 +151,7 @@ def train_encoder(
     training: TrainingConfig,
     *,
     folder: pathlib.Path | None = None,
-    on_progress: Callable[[int, int, float], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Trained:
     """Trains an encoder of (g_s, g_u), or an adapter attached to one.
 
@@ -166,7 +167,7 @@ def train_encoder(
     - `training`: how to train.
     - `folder`: where the run is kept: `metrics.jsonl`, a line for every validation,
         and the state, from which a run that was stopped goes on as if it had not been.
-    - `on_progress`: called with (step, number of steps, loss).
+    - `on_progress`: called with (stage, step, number of steps).
 
     **Raises:**
 
@@ -213,7 +214,8 @@ def train_encoder(
                     now = _Run(whole, losses, done, validation)
                     _keep(folder, settings, now)
         if on_progress is not None and is_first():
-            on_progress(done, training.num_steps, float(loss))
+            stage = Stage("training", loss=float(loss))
+            on_progress(stage, done, training.num_steps)
     average = eqx.combine(fetch(fit.average, where), fetch(fixed, where))
     rows = np.array(validation, np.float32).reshape(-1, 2)
     return Trained(average, losses, rows)

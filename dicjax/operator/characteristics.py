@@ -4,7 +4,6 @@ Passive properties, where the F-I curve lies, and the shape of spikes: of thousa
 simulated cells at once, by a protocol that can also be run on a real one.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from dicjax._core import as_progress, Progress, Stage
 from dicjax.dics import dynamic_input_conductances
 from dicjax.operator.families import Family
 from dicjax.simulation import Run, simulate, Step
@@ -93,7 +93,7 @@ def characterise(
     family: Family,
     g: Float[np.ndarray, "cells channels"],
     *,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Characteristics:
     """Measures cells of a family with steps of current on top of its holding current.
 
@@ -106,14 +106,14 @@ def characterise(
 
     - `family`: the cells' model, and the current that holds them.
     - `g`: maximal conductances, in mS/cm², ordered as the model's `channel_names`.
-    - `on_progress`: called with (done, total) rounds of simulation.
+    - `on_progress`: called with (stage, done, total), in rounds of simulation.
 
     **Returns:**
 
     [`dicjax.Characteristics`][], a row per cell.
     """
     g = np.asarray(g, np.float32)
-    rounds = _Rounds(family, g, on_progress)
+    rounds = _Rounds(family, g, as_progress(on_progress))
     rest, is_silent = _rest(rounds)
     small = _deflected(rounds, np.full(len(g), -0.1, np.float32))
     first = np.minimum(small.steady - rest, -1e-3) / -0.1
@@ -236,7 +236,7 @@ class _Rounds:
     def report(self) -> None:
         self.done += 1
         if self.on_progress is not None:
-            self.on_progress(self.done, self.total)
+            self.on_progress(Stage("characterising"), self.done, self.total)
 
 
 def _rest(rounds):

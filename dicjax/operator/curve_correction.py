@@ -7,8 +7,6 @@ membrane. They are learned from windows with spikes: there, the operator's traje
 are compared with trajectories of steps so short that nothing has to be corrected.
 """
 
-from collections.abc import Callable
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -16,7 +14,7 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Float, Key
 
-from dicjax._core import clipped, descend, finite
+from dicjax._core import clipped, descend, finite, Progress
 from dicjax.operator.config import OperatorTraining
 from dicjax.operator.model import advance, Memory, Operator
 from dicjax.operator.training import Members
@@ -46,7 +44,7 @@ def correct_curves(
     members: Members,
     training: OperatorTraining,
     *,
-    on_progress: Callable[[int, int, float], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Operator:
     """The operator with curves that suit its own time step.
 
@@ -54,7 +52,7 @@ def correct_curves(
 
     - `operator`: with the curves of its family, as they are.
     - `members`: among which currents are tried.
-    - `on_progress`: called with (step, number of steps, loss).
+    - `on_progress`: called with (stage, step, number of steps).
     """
     exact = operator.curves.table()
     num_steps = training.num_corrections

@@ -3,12 +3,11 @@
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable
 
 import jax.random as jr
 import numpy as np
 
-from dicjax._core import from_first, replacing, Swept
+from dicjax._core import from_first, Progress, renamed, replacing, Stage, Swept
 from dicjax.operator.characteristics import (
     characterise,
     Characteristics,
@@ -28,7 +27,6 @@ from dicjax.operator.tuning import Feature, feature_errors, tune
 CHUNK = 2048  # members that are characterised at once
 APART = 16  # one member in so many is never learned from
 TESTED = 512  # traces of each test
-Progress = Callable[[str, int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +76,9 @@ def characterise_members(
     num_chunks = -(-num // at_once)
     for i in range(num_chunks):
 
-        def report(done, total, i=i):
+        def report(stage, done, total, i=i):
             if on_progress is not None:
-                on_progress("characterising", i * total + done, num_chunks * total)
+                on_progress(stage, i * total + done, num_chunks * total)
 
         size = min(at_once, num - i * at_once)
         g = family.sample(jr.fold_in(jr.key(seed), i), size)
@@ -168,7 +166,7 @@ def fit_operator(
     seconds = time.monotonic() - began
 
     def finish():
-        report("testing", 0, 2)
+        report(Stage("testing"), 0, 2)
         scores = test_operator(operator, family, cells, training.seed)
         about = {
             "training": dataclasses.asdict(training),
@@ -196,14 +194,13 @@ def fit_to(
     members = members_of(seen.g, seen.measured)
     names = seen.measured.names
     x = np.asarray(to_coordinates(seen.measured.values, names))
-    stage = lambda name: lambda done, total, loss: on_progress(name, done, total)
     operator = from_first(
         lambda: correct_curves(
             jr.fold_in(key, 1),
             untrained(jr.fold_in(key, 0), config, family, names, x, seen.g),
             members,
             training,
-            on_progress=stage("correcting curves"),
+            on_progress=renamed(on_progress, "correcting_curves"),
         )
     )
     return train_operator(
@@ -212,7 +209,7 @@ def fit_to(
         members,
         training,
         folder=data,
-        on_progress=stage("training"),
+        on_progress=on_progress,
     )
 
 
@@ -269,12 +266,8 @@ def tune_to_feature(
         members_of(part.g, part.measured) for part in (cells.seen, cells.unseen)
     )
 
-    def report(done, total, loss):
-        if on_progress is not None:
-            on_progress("tuning", done, total)
-
     tuned = tune(
-        jr.key(seed), operator, members, feature, num_steps, on_progress=report
+        jr.key(seed), operator, members, feature, num_steps, on_progress=on_progress
     )
     before, after = (
         float(np.nanmedian(np.abs(feature_errors(o, apart, feature))))

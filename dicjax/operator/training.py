@@ -9,7 +9,6 @@ trajectory leads.
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -32,7 +31,9 @@ from dicjax._core import (
     kept_state,
     Placement,
     placement,
+    Progress,
     put,
+    Stage,
 )
 from dicjax.neurons import Neuron, State
 from dicjax.operator.characteristics import Characteristics, to_coordinates
@@ -201,7 +202,7 @@ def train_operator(
     *,
     folder: pathlib.Path | None = None,
     save_every: int = SAVED,
-    on_progress: Callable[[int, int, float], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Operator:
     """Trains the branch of an operator.
 
@@ -215,7 +216,7 @@ def train_operator(
     - `members`: to learn from.
     - `folder`: where the state is kept, from which a training that was stopped goes on.
     - `save_every`: segments between states on disk.
-    - `on_progress`: called with (step, number of steps, loss).
+    - `on_progress`: called with (stage, step, number of steps).
 
     **Returns:**
 
@@ -253,7 +254,8 @@ def train_operator(
             if is_first():
                 keep_state(folder, settings, whole, {"done": i + 1})
         if on_progress is not None and is_first():
-            on_progress((i + 1) * per_segment, num_segments * per_segment, float(loss))
+            stage = Stage("training", loss=float(loss))
+            on_progress(stage, (i + 1) * per_segment, num_segments * per_segment)
     return eqx.combine(fetch(fit.average, where), rest)
 
 

@@ -5,7 +5,6 @@ and compared with the feature in the simulation. Amplitudes stay near to where t
 were, so that everything else stays as good as it was.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import equinox as eqx
@@ -15,7 +14,7 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Float, Key
 
-from dicjax._core import clipped, descend, finite
+from dicjax._core import clipped, descend, finite, Progress, renamed
 from dicjax.operator.model import advance, Operator
 from dicjax.operator.training import is_learned, Members
 from dicjax.spikes import step_response
@@ -38,7 +37,7 @@ def tune(
     feature: Feature,
     num_steps: int,
     *,
-    on_progress: Callable[[int, int, float], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Operator:
     """The operator with a branch that makes a feature come out better.
 
@@ -46,7 +45,7 @@ def tune(
 
     - `members`: of its family, with their conductances.
     - `feature`: "sag", "width" or "height".
-    - `on_progress`: called with (step, number of steps, loss).
+    - `on_progress`: called with (stage, step, number of steps).
     """
     learned, rest = eqx.partition(operator, is_learned(operator))
 
@@ -66,7 +65,7 @@ def tune(
         draw,
         finite(clipped(optax.adam(schedule))),
         num_steps=num_steps,
-        on_progress=on_progress,
+        on_progress=renamed(on_progress, "tuning"),
     )
     return eqx.combine(weights, rest)
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import get_args, Literal, NamedTuple
 
 import equinox as eqx
@@ -11,7 +11,14 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
-from dicjax._core import check_simulation, conductances_of, HasConductances
+from dicjax._core import (
+    as_progress,
+    check_simulation,
+    conductances_of,
+    HasConductances,
+    Progress,
+    Stage,
+)
 from dicjax.neurons import Neuron, Temperature
 from dicjax.populations.evaluation import judge, wilson, Window, window_for
 from dicjax.simulation import AbstractStimulus, applied, NoisyCurrent, simulate, Step
@@ -206,7 +213,7 @@ def certify(
     noise: float | None = None,
     warming: float = 10.0,
     q10: float = 2.5,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Certificate:
     """Asks of every member whether it still fires like the target if something changes.
 
@@ -235,8 +242,8 @@ def certify(
     - `warming`: in °C.
     - `q10`: how much faster kinetics are for every 10 °C, if the neuron's own
         temperature does not say.
-    - `on_progress`: called with (done, total) units of work; whatever it raises stops
-        the simulation.
+    - `on_progress`: called with (stage, done, total), in units of work; whatever it
+        raises stops the simulation.
 
     **Returns:**
 
@@ -269,12 +276,13 @@ def certify(
     conditions = [change_along[axis]() for axis in AXES if axis in axes]
     perturbations = tuple(of for each in conditions for of in each.perturbations)
     work = plain.g.shape[1] * math.ceil(duration)
+    on_progress = as_progress(on_progress)
     outcomes, done = [], 0
     for condition in conditions:
         report = None
         if on_progress is not None:
-            report = lambda now, _, before=done: on_progress(
-                before + now, len(perturbations) * work
+            report = lambda _, now, __, before=done: on_progress(
+                Stage("certifying"), before + now, len(perturbations) * work
             )
         outcomes.append(compare_under(condition, window, report))
         done += len(condition.perturbations) * work
@@ -384,7 +392,7 @@ def warmer(plain: Condition, warming: float, q10: float) -> Condition:
 def compare_under(
     condition: Condition,
     window: Window,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> tuple[Bool[np.ndarray, "checks cells"], Bool[np.ndarray, "checks cells"]]:
     """Whether members are valid in a condition, and whether they keep the pattern."""
     run = simulate(

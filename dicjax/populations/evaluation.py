@@ -1,6 +1,5 @@
 """Members simulated as long as a target needs, and judged by it."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -8,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, PyTree
 
-from dicjax._core import in_batches
+from dicjax._core import in_batches, Progress
 from dicjax.neurons import Neuron
 from dicjax.simulation import applied, Run, simulate
 from dicjax.spikes import BURSTING, Features, spike_features, Target, TONIC
@@ -57,7 +56,7 @@ def simulate_by_recipe(
     duration: float | None = None,
     discard: float | None = None,
     dt: float | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Run:
     """Simulates members under the current, and else for the times, of their recipe."""
     recipe = neuron.required_recipe

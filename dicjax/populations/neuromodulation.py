@@ -1,13 +1,19 @@
 """Neuromodulation: a population led along a path of dynamic input conductances."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dicjax._core import check_targets, conductances_of, renamed_argument
+from dicjax._core import (
+    check_targets,
+    conductances_of,
+    Progress,
+    renamed_argument,
+    Stage,
+)
 from dicjax.dics import impose, OK, Population, Potentials
 from dicjax.neurons import Neuron
 from dicjax.populations.evaluation import (
@@ -34,8 +40,6 @@ from dicjax.spikes import (
 
 MIN_MEMBERS = 3  # that must follow to a waypoint, whose activity they define
 NUM_ROUNDS = 3  # of correction
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +121,7 @@ def path(
         member in the middle of all that fire in the commonest pattern there.
     - `correct`: whether members that fire otherwise are refined.
     - `tolerance`: how far each feature may be off, as a share.
-    - `on_progress`: called with (what is being done, waypoints done, waypoints).
+    - `on_progress`: called with (stage, waypoints done, waypoints).
 
     **Returns:**
 
@@ -138,7 +142,7 @@ def path(
     report = on_progress or (lambda stage, done, total: None)
     steps = []
     for i, target in enumerate(rows):
-        report(f"waypoint {i + 1}", i, len(rows))
+        report(Stage("moving", f"waypoint {i + 1}"), i, len(rows))
         wanted = None
         if expected is not None:
             wanted = as_target(expected[i], tolerance)
@@ -153,7 +157,7 @@ def path(
         step = _at_waypoint(neuron, g, ok, wanted, correct, tolerance, target)
         g = step["g"]
         steps.append({"status": moved.status, **step})
-    report("done", len(rows), len(rows))
+    report(Stage("moving"), len(rows), len(rows))
     stacked = {
         name: np.stack([step[name] for step in steps])
         for name in ("g", "status", "labels", "pattern", "valid", "valid_before")

@@ -13,7 +13,6 @@ if they miss by less; and slopes `learn` from all of these simulations.
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -27,7 +26,9 @@ from dicjax._core import (
     HasConductances,
     in_batches,
     padded,
+    Progress,
     solve,
+    Stage,
     widened,
 )
 from dicjax.dics import dics_of_one_cell, dynamic_input_conductances, impose, OK
@@ -53,8 +54,6 @@ MAX_STRIDE = 0.3  # of ln(feature / target) that one step takes at most
 LONGEST = {"ensemble": 3.0, "autodiff": 0.5}  # step, in units of each estimator
 FLOOR = 1e-3  # of a channel's bound: what counts as none of it
 MIN_SHARE = 0.5  # of the way to the nearest member of the right pattern
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +138,7 @@ def refine(
     - `max_rounds`: of steps; it ends before where all members are valid.
     - `duration`, `discard`: of simulations, in ms; by default as long as the target
         needs.
-    - `on_progress`: called with (what is being done, valid members, members).
+    - `on_progress`: called with (stage, valid members, members).
 
     **Returns:**
 
@@ -161,7 +160,8 @@ def refine(
     for number in range(max_rounds):
         num_valid = int(state.verdict.valid.sum())
         if on_progress is not None:
-            on_progress(f"refining, round {number + 1}", num_valid, len(g))
+            stage = Stage("refining", f"round {number + 1}")
+            on_progress(stage, num_valid, len(g))
         if num_valid == len(g):
             break
         state = _one_round(problem, state)

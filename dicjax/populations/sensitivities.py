@@ -7,13 +7,17 @@ the price of a few simulations whatever the number of channels, but sees neither
 irregular firing nor the number of spikes in a burst.
 """
 
-from collections.abc import Callable
-
 import jax
 import numpy as np
 from jaxtyping import Float
 
-from dicjax._core import conductances_of, HasConductances
+from dicjax._core import (
+    as_progress,
+    conductances_of,
+    HasConductances,
+    Progress,
+    renamed,
+)
 from dicjax.neurons import Neuron
 from dicjax.populations.evaluation import simulate_by_recipe
 from dicjax.populations.rhythm_gradient import cycles, Rhythm
@@ -40,7 +44,7 @@ def feature_slopes(
     step: float = 0.02,
     duration: float | None = None,
     discard: float | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Float[np.ndarray, "cells 4 channels"]:
     r"""Slopes of the logarithms of features by logarithms of conductances.
 
@@ -56,7 +60,7 @@ def feature_slopes(
         the member, larger for how spikes per burst, which change in steps, answer on
         the whole.
     - `duration`, `discard`: of simulations, in ms; by default what the recipe says.
-    - `on_progress`: called with (done, total) units of work.
+    - `on_progress`: called with (stage, done, total), in units of work.
 
     **Returns:**
 
@@ -70,6 +74,7 @@ def feature_slopes(
     """
     if estimator not in ESTIMATORS:
         raise ValueError(f"`estimator` must be one of {ESTIMATORS}, got {estimator!r}.")
+    on_progress = renamed(as_progress(on_progress), "measuring_slopes")
     recipe = neuron.required_recipe
     discard = recipe.discard if discard is None else discard
     times = (duration or recipe.duration, discard)

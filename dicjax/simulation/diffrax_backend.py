@@ -1,7 +1,6 @@
 """Simulation by any diffrax solver: slow, and as accurate as wanted."""
 
 import math
-from collections.abc import Callable
 
 import diffrax as dfx
 import equinox as eqx
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from dicjax._core import Progress, Stage
 from dicjax.neurons import Neuron, State
 from dicjax.simulation.lane_block import initial_conditions
 from dicjax.simulation.problem import (
@@ -37,7 +37,7 @@ def solve(
     problem: Problem,
     solver: dfx.AbstractSolver,
     tolerance: float | None,
-    on_progress: Callable[[int, int], None] | None,
+    on_progress: Progress | None,
 ) -> Solution:
     """Simulates all cells of a problem by `solver`.
 
@@ -91,7 +91,7 @@ def _potentials(problem, every, solver, tolerance, on_progress):
         pieces.append(np.asarray(V))
         if on_progress is not None:
             done = min(samples, first + per_stretch)
-            on_progress(len(g) * done, len(g) * samples)
+            on_progress(Stage("simulating"), len(g) * done, len(g) * samples)
     V = np.concatenate(pieces, axis=1)[:, : samples + 1]
     return every * np.arange(samples + 1), V
 

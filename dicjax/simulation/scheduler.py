@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from dicjax._core import Progress, Stage
 from dicjax.simulation.lane_block import (
     advance,
     collect,
@@ -33,10 +34,10 @@ CPU_OVERHEAD, GPU_OVERHEAD = 70, 50_000
 IMBALANCE = 0.6
 
 
-def solve(problem: Problem, on_progress: Callable[[int, int], None] | None) -> Solution:
+def solve(problem: Problem, on_progress: Progress | None) -> Solution:
     """Simulates all cells of a problem, side by side.
 
-    `on_progress` is called on this thread, with (done, total) ms of all cells.
+    `on_progress` is called on this thread, with (stage, done, total) ms of all cells.
     """
     with contextlib.closing(_parts(problem)) as parts:
         total = len(problem.g) * num_ms(problem)
@@ -44,14 +45,14 @@ def solve(problem: Problem, on_progress: Callable[[int, int], None] | None) -> S
 
 
 def _reported(
-    parts: Iterable[Part], total: int, on_progress: Callable[[int, int], None] | None
+    parts: Iterable[Part], total: int, on_progress: Progress | None
 ) -> Iterator[Part]:
     done = 0
     for part in parts:
         yield part
         done += part.num_ms
         if on_progress is not None:
-            on_progress(done, total)
+            on_progress(Stage("simulating"), done, total)
 
 
 def _parts(problem: Problem) -> Generator[Part]:

@@ -1,6 +1,5 @@
 """Simulates populations of neurons: spike times, and potentials where wanted."""
 
-from collections.abc import Callable
 from typing import Literal, TYPE_CHECKING
 
 import equinox as eqx
@@ -10,6 +9,7 @@ import numpy as np
 from jaxtyping import ArrayLike, Bool, Float, Int
 
 from dicjax._core import (
+    as_progress,
     check_concrete,
     check_conductances,
     check_resolved,
@@ -18,6 +18,7 @@ from dicjax._core import (
     check_stimulus,
     HasConductances,
     members_of,
+    Progress,
 )
 from dicjax.neurons import Neuron
 from dicjax.simulation import scheduler
@@ -64,7 +65,7 @@ def simulate(
     max_spikes: int | None = None,
     solver: "diffrax.AbstractSolver | None" = None,
     tolerance: float | None = 1e-6,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Run:
     """Simulates every cell of a population.
 
@@ -94,8 +95,8 @@ def simulate(
     - `solver`: a diffrax solver, such as `diffrax.Tsit5()`, in place of our own. It is
         20 to 100 times slower, and its memory grows with the duration.
     - `tolerance`: relative tolerance of `solver`; None makes its steps `dt` long.
-    - `on_progress`: called with (done, total) units of work. An exception that it
-        raises stops the simulation.
+    - `on_progress`: called with (stage, done, total), in units of work. An exception
+        that it raises stops the simulation.
 
     **Returns:**
 
@@ -135,6 +136,7 @@ def simulate(
         save_every=save_every if save == "traces" else None,
         max_spikes=max_spikes,
     )
+    on_progress = as_progress(on_progress)
     if solver is None:
         solution = scheduler.solve(problem, on_progress)
     else:

@@ -98,7 +98,6 @@ class Generating(OneByOne):
         return lambda: (pa.concat_tables(pieces), counts)
 
     def _generate(self, i: int, row: dict, told: Told) -> Generated | str:
-        tell = lambda stage, done, total: told(done, total) if told else None
         try:
             made = generate(
                 jr.fold_in(jr.key(self.config.seed), i),
@@ -107,7 +106,7 @@ class Generating(OneByOne):
                 num=self.config.search.members,
                 tolerance=row["tolerance"],
                 config=self.search,
-                on_progress=tell,
+                on_progress=told,
             )
         except ValueError as e:  # as when a model cannot fire so
             return str(e)
@@ -216,7 +215,7 @@ class Refining(OneByOne):
             keep_dics=asked.keep_dics,
             tolerance=self.config.target.tolerance,
             max_rounds=asked.max_rounds,
-            on_progress=told and (lambda stage, done, total: told(done, total)),
+            on_progress=told,
         )
 
         def finish():

@@ -3,11 +3,11 @@
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pyarrow.dataset as pd
 
-from dicjax._core import Row
+from dicjax._core import Progress, Row, Stage
 from dicjax.sweeps.config import Config
 from dicjax.sweeps.executors import Executor, Here
 from dicjax.sweeps.plan import make_plan, Plan, read_plan
@@ -17,8 +17,6 @@ IN_A_ROW = 10  # parts that fail before a sweep gives up
 PER_WORKER = 8  # groups, at least, so that none waits long for the last
 LARGEST_GROUP = 8  # parts
 RECENT = 200  # parts, whose pace is that of now
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +99,7 @@ def run_sweep(
     - `share`: (i, N) runs every N-th part from the i-th on, beside runs of the others.
     - `retries`: how often a part that failed is tried again.
     - `any_version`: go on with a sweep that other versions of packages began.
-    - `on_progress`: called with (what is being done, units done, units).
+    - `on_progress`: called with (stage, units done, units).
 
     **Returns:**
 
@@ -116,7 +114,7 @@ def run_sweep(
     report = on_progress or (lambda stage, done, total: None)
     if share is not None and not (share[1] >= 1 and 0 <= share[0] < share[1]):
         raise ValueError(f"There is no share {share[0]} of {share[1]}.")
-    report("planning", 0, 1)
+    report(Stage("planning"), 0, 1)
     plan = make_plan(config, folder, any_version=any_version)
     with plan.store.locked(share):
         if strangers := plan.store.strangers(len(plan.spans)):
@@ -136,7 +134,7 @@ class _Run:
     def __init__(self, plan: Plan, executor: Executor, share: tuple[int, int], report):
         self.plan, self.executor, self.report = plan, executor, report
         self.share = share
-        report("checking", 0, plan.num_units)
+        report(Stage("checking"), 0, plan.num_units)
         self.done = set(plan.store.done(range(len(plan.spans))))
         self.told = 0  # units
 
@@ -159,7 +157,7 @@ class _Run:
         """Whether it makes sense to try again."""
         failures = 0
         computed = self.executor.run(
-            self.plan.folder, self._groups(missing, attempt), self._tell
+            self.plan.folder, self._groups(missing, attempt), self._tell_within
         )
         try:
             for shard, outcome in computed:
@@ -188,12 +186,16 @@ class _Run:
         with contextlib.suppress(OSError):  # the disk may be full, as the error says
             self.plan.store.note({"shard": shard, "error": error})
 
+    def _tell_within(self, stage: Stage, done: int, total: int) -> None:
+        del stage  # of one part; what users wait for is the sweep
+        self._tell(done, total)
+
     def _tell(self, done: int, total: int) -> None:
         units = sum(self.plan.spans[shard].num for shard in self.done)
         within = self.plan.shard * done // max(total, 1)
         # Parts may be shorter than what is told of them, and what was told stands.
         self.told = max(self.told, min(units + within, self.plan.num_units))
-        self.report(self.plan.config.job, self.told, self.plan.num_units)
+        self.report(Stage(self.plan.config.job), self.told, self.plan.num_units)
 
 
 def standing(folder: pathlib.Path | str, *, check: bool = False) -> Standing:

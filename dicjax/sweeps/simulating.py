@@ -11,7 +11,7 @@ import jax.random as jr
 import numpy as np
 import pyarrow as pa
 
-from dicjax._core import compiled_size
+from dicjax._core import compiled_size, Stage
 from dicjax.dics import (
     Column,
     conductance_columns,
@@ -100,9 +100,9 @@ class Simulating:
         numbers, g = (np.concatenate(x) for x in zip(*drawn, strict=True))
 
         def run(first: int, num: int) -> Run:
-            def tell(done: int, total: int) -> None:
+            def tell(stage: Stage, done: int, total: int) -> None:
                 if told is not None:
-                    told(first * total + num * done, len(g) * total)
+                    told(stage, first * total + num * done, len(g) * total)
 
             some = slice(first, first + num)
             return self._simulate(numbers[some], g[some], tell)

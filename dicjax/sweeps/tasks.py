@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from dicjax._core import Row
+from dicjax._core import Row, Stage
 from dicjax.sweeps.plan import PLAN, Plan, read_plan
 from dicjax.sweeps.unit import Finish, Job, Told
 
@@ -48,10 +48,10 @@ def work_through(
     with ThreadPoolExecutor(1) as writer:
         pending: list[tuple[int, Future[Row]]] = []
 
-        def tell(num: int, done: int, total: int) -> None:
+        def tell(num: int, stage: Stage, done: int, total: int) -> None:
             # Those that are being written are computed, too.
             if told is not None:
-                told(len(pending) * total + num * done, total)
+                told(stage, len(pending) * total + num * done, total)
 
         for some in _together(plan, groups, 1 if timeout else job.at_once):
             for made in _computed(plan, job, some, tell, timeout):
@@ -95,7 +95,7 @@ def _computed(
     plan: Plan,
     job: Job,
     shards: list[int],
-    tell: Callable[[int, int, int], None],
+    tell: Callable[[int, Stage, int, int], None],
     timeout: float | None,
 ) -> Iterator[_Made]:
     """Computes parts together; where they fail together, each alone."""

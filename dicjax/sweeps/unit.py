@@ -6,8 +6,10 @@ from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
+from dicjax._core import Progress
 
-Told = Callable[[int, int], None] | None
+
+Told = Progress | None
 Finish = Callable[[], tuple[pa.Table, dict[str, int]]]
 Stretch = tuple[int, int]  # the first unit of a part, and how many
 Inputs = Mapping[str, pa.Table]

@@ -4,7 +4,7 @@ import html
 
 from nicegui import events, ui
 
-from dicjax._core import stage
+from dicjax._core import stage_words
 from dicjax.app.jobs import Job, State
 from dicjax.app.labels import model_name
 from dicjax.app.pages.folders import folders
@@ -168,7 +168,7 @@ def _of_job(desk: Desk, job: Job) -> str:
         ahead = desk.jobs.num_ahead(job)
         said = f"waiting behind {ahead}" if ahead else "getting ready"
     elif job.state is State.RUNNING:
-        said = stage(job.pace.stage or "starting")
+        said = stage_words(job.pace.stage)
     else:
         said = job.state.value
     return _row(job.name, job.title, model, said, "now")

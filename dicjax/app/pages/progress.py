@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from nicegui import ui
 
-from dicjax._core import duration, FIRST_RUN, Remedy, stage
+from dicjax._core import duration, FIRST_RUN, Remedy, stage_words
 from dicjax.app.jobs import Job, State
 from dicjax.app.labels import button_for, model_name
 from dicjax.app.pages.parts import card, text
@@ -77,16 +77,16 @@ class Progress:
             runs = "another run" if ahead == 1 else f"{ahead} other runs"
             self.stage.set_content(f"Waiting behind {runs}; it begins by itself.")
             return
-        if job.is_stopping and pace.stage != "writing":
+        if job.is_stopping and pace.stage.name != "writing":
             said = "Stopping: what was found until now is checked once more and kept"
         else:
-            said = stage(pace.stage or "starting")
+            said = stage_words(pace.stage)
         self.stage.set_content(f"{said} …")
         self.stop.set_text("Stop, keep what was found")
-        self.stop.set_enabled(not job.is_stopping and pace.stage != "writing")
-        checking = pace.stage in ("certifying", "writing")
+        self.stop.set_enabled(not job.is_stopping and pace.stage.name != "writing")
+        checking = pace.stage.name in ("certifying", "writing")
         self.bar.set_value(pace.done / pace.total if pace.total else 0.0)
-        is_moving = pace.done > 0 and pace.stage != "writing"
+        is_moving = pace.done > 0 and pace.stage.name != "writing"
         self.bar.props(remove="indeterminate") if is_moving else self.bar.props(
             "indeterminate"
         )

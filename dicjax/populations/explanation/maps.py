@@ -1,7 +1,7 @@
 """Which input conductances the neurons of a model can have, and how they then fire."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from dicjax._core import listed, short
+from dicjax._core import as_progress, listed, Progress, renamed, short
 from dicjax.dics import compensate, OK, Population
 from dicjax.neurons import Neuron
 from dicjax.populations.evaluation import simulate_by_recipe
@@ -168,7 +168,7 @@ def reachability(
     bounds: Mapping[str, tuple[float, float]] | None = None,
     duration: float | None = None,
     discard: float | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> ReachabilityMap:
     """Maps which (g_s, g_u) a model can have, and what it then fires like.
 
@@ -188,7 +188,7 @@ def reachability(
         most models reach most points, if only absurdly.
     - `duration`, `discard`: time simulated, and left out at its start, in ms; by
         default the recipe's, and at most half of a duration that is given.
-    - `on_progress`: called with (done, total) units of simulation.
+    - `on_progress`: called with (stage, done, total), in units of simulation.
 
     **Returns:**
 
@@ -212,6 +212,7 @@ def reachability(
     population = compensate(key, neuron, targets, bounds=bounds)
     duration = recipe.duration if duration is None else duration
     discard = min(recipe.discard, duration / 2) if discard is None else discard
+    on_progress = renamed(as_progress(on_progress), "mapping")
     features, ran = _fired(neuron, population, duration, discard, on_progress)
     return ReachabilityMap(
         model=neuron.name,

@@ -46,7 +46,7 @@ def encoder_speed(scale: int, num_steps: int) -> float:
     config = dataclasses.replace(config, batch_size=scale * config.batch_size)
     encoder = new_encoder(batch, (-20.0, 20.0), (0.0, 20.0), EncoderConfig(), 0)
     done: list[tuple[int, float]] = []
-    note = lambda step, *_: done.append((step, time.perf_counter()))
+    note = lambda stage, step, total: done.append((step, time.perf_counter()))
     train_encoder(encoder, batch, config, on_progress=note)
     return steps_per_second(done)
 
@@ -64,7 +64,7 @@ def operator_speed(scale: int, num_steps: int) -> float:
         config, batch_size=scale * config.batch_size, pool=scale * config.pool
     )
     done: list[tuple[int, float]] = []
-    note = lambda step, *_: done.append((step, time.perf_counter()))
+    note = lambda stage, step, total: done.append((step, time.perf_counter()))
     members = members_of(g, measured)
     train_operator(operator, family, members, config, on_progress=note)
     return steps_per_second(done)

@@ -351,7 +351,7 @@ def test_bad_questions_are_refused_with_the_remedy(options, message):
 
 def test_targets_of_several_trains_and_models_without_recipe_are_refused():
     several = features_of(np.ones((3, 8)))
-    with pytest.raises(ValueError, match=r"one train, got those of shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"one train, got features of shape \(3,\)"):
         certify(STG, np.ones((2, 8)), several)
     bare = dataclasses.replace(STG, recipe=None)
     with pytest.raises(ValueError, match="stg has no recipe"):

@@ -199,7 +199,7 @@ class SimulateJob(_Job):
 
 
 class DatasetJob(_Job):
-    """Simulate what an encoder learns from, as `dicjax dataset` does."""
+    """Simulate members for an encoder to learn from; `dicjax train --sweep` reads them."""
 
     job: Literal["dataset"]
     model: Model

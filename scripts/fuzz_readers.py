@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=3.0)
     options = parser.parse_args()
     # In this process, where it can be followed, and not in one of its own.
-    neo_files._look_apart = neo_worker.look_into
+    neo_files.look_apart = neo_worker.look_into
     folder = pathlib.Path(tempfile.mkdtemp())
     corpus = pathlib.Path(tempfile.mkdtemp())
     (corpus / "sound").write_bytes(FORMATS[options.format][1]())

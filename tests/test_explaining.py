@@ -137,7 +137,7 @@ def test_models_are_never_replaced_by_their_explanation(models, explained, capsy
 
 
 def test_an_explanation_is_replaced_when_asked(models, tmp_path, monkeypatch):
-    monkeypatch.setattr("dicjax.cli.explaining._identify", lambda *_: None)
+    monkeypatch.setattr("dicjax.cli.explaining.identify", lambda *_: None)
     out = tmp_path / "out"
     assert _run("explain", models, "--out", out) == 1
     (out / "old").touch()

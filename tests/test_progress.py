@@ -141,8 +141,8 @@ def test_public_functions_take_callbacks_of_either_kind():
 
 def test_a_run_is_the_first_until_the_solver_was_compiled(tmp_path):
     code = """
-from dicjax.cli import _prepare
-_prepare()
+from dicjax.cli import configure_jax
+configure_jax()
 import dicjax as dj
 from dicjax._core.progress import is_first_run
 print(is_first_run())

@@ -95,7 +95,7 @@ def check(name, content):
 def neo_runs_here():
     """Not in processes of its own, each of which takes a second to start."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neo_files, "_look_apart", neo_worker.look_into)
+        patch.setattr(neo_files, "look_apart", neo_worker.look_into)
         yield
 
 

@@ -214,6 +214,6 @@ def test_what_is_neither_a_path_nor_a_library_object_is_refused(other):
 
 def test_large_files_are_refused_where_neo_would_load_them_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(neo_worker, "MAX_BYTES", 300)
-    monkeypatch.setattr(neo_files, "_look_apart", neo_worker.look_into)
+    monkeypatch.setattr(neo_files, "look_apart", neo_worker.look_into)
     with pytest.raises(ValueError, match="NestIO: the file is too large"):
         read(tmp_path / "cell.gdf", b"1 2.5\n" * 100)

@@ -28,7 +28,7 @@ from dicjax.sweeps import (
 )
 from dicjax.sweeps.config import SimulateJob
 from dicjax.sweeps.plan import read_plan
-from dicjax.sweeps.simulating import _spread
+from dicjax.sweeps.simulating import members_per_part
 from dicjax.sweeps.tasks import work_through
 
 
@@ -178,7 +178,7 @@ def test_parts_that_fail_together_are_computed_alone(swept, write, monkeypatch):
 
     config = read_config(write(SIMULATE.replace("shard = 24", "")))
     out = write(SIMULATE).parent / "out"
-    monkeypatch.setattr("dicjax.sweeps.simulating._spread", lambda num: 24)
+    monkeypatch.setattr("dicjax.sweeps.simulating.members_per_part", lambda num: 24)
     with monkeypatch.context() as patch:
         patch.setattr("dicjax.sweeps.simulating.simulate", failing)
         assert list(run_sweep(config, out, retries=0).failed) == [2]
@@ -369,7 +369,7 @@ def test_characterised_members_are_those_of_the_family(tmp_path, write, monkeypa
 @given(st.integers(1, 10**10))
 @settings(deadline=None)
 def test_parts_are_neither_few_nor_many(num):
-    parts = -(-num // _spread(num))
+    parts = -(-num // members_per_part(num))
     assert parts <= 32_768
     assert parts >= min(33, -(-num // 1024))
 

@@ -298,7 +298,7 @@ class Dic:
         return 0
 
 
-def _prepare() -> None:
+def configure_jax() -> None:
     """Sets what must be before JAX computes anything, unless the user has."""
     os.environ.setdefault("EQX_ON_ERROR", "nan")
     import jax
@@ -339,7 +339,7 @@ def main(args: list[str] | None = None) -> None:
         prog="dicjax",
         description="Spike times in, validated populations of neuron models out.",
     )
-    _prepare()
+    configure_jax()
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)

@@ -70,7 +70,7 @@ class Explain:
                     num=self.members_per_point,
                     on_progress=progress,
                 )
-            identified = _identify(neuron, g, progress)
+            identified = identify(neuron, g, progress)
         said = _sentences(self.models, neuron, g, attribution, identified, mapped)
         parts = _Parts(attribution, identified, mapped)
         about = _about(neuron, len(g), self)
@@ -150,7 +150,7 @@ def _dics(neuron, g) -> "np.ndarray":
     return np.asarray(dynamic_input_conductances(neuron, g, neuron.V_ref))
 
 
-def _identify(neuron, g, progress) -> "Identifiability | None":
+def identify(neuron, g, progress) -> "Identifiability | None":
     """What spikes pin down in the members of the commonest pattern, if they fire."""
     import numpy as np
 

@@ -44,7 +44,7 @@ MOST_HZ = 200.0  # that members are given room for
 SPIKE_BYTES = 12  # of each that there is room for, with copies
 
 
-def _spread(num: int) -> int:
+def members_per_part(num: int) -> int:
     """Members of a part, so that parts are neither too many nor too few to share."""
     few = max(FEWEST_MEMBERS, -(-num // FEWEST_PARTS))
     return max(min(MEMBERS, few), -(-num // MOST_PARTS))
@@ -60,7 +60,7 @@ class Simulating:
         members = config.members
         num = members.num if isinstance(members, Drawn) else inputs["members"].num_rows
         self.stages = (num,)
-        self.shard = config.shard or _spread(num)
+        self.shard = config.shard or members_per_part(num)
         recipe, asked = self.neuron.recipe, config.simulation
         if recipe is None and (asked.duration is None or isinstance(members, Drawn)):
             raise ValueError(

@@ -16,8 +16,8 @@ from scripts.bench.results import Benchmark, Measurement, row
 IMPORT = "import dicjax"
 SIMULATE = """
 import sys
-from dicjax.cli import _prepare
-_prepare()
+from dicjax.cli import configure_jax
+configure_jax()
 import dicjax as dj
 import numpy as np
 neuron = dj.MODELS[sys.argv[1]]()

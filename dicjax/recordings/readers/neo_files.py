@@ -32,7 +32,7 @@ def read_neo(path: pathlib.Path, known: Sequence[str]) -> list[Train]:
             f"{path.name} is not one of {own}: export it as one; all else, such as "
             '.nex, .plx or .nix, is read by neo: pip install "dicjax[neo]".'
         )
-    found = _look_apart(path) if has_neo else neo_worker.Found([])
+    found = look_apart(path) if has_neo else neo_worker.Found([])
     if found.trains:
         return neo_trains(found.trains)
     if found.has_traces:
@@ -55,7 +55,7 @@ def read_neo(path: pathlib.Path, known: Sequence[str]) -> list[Train]:
     )
 
 
-def _look_apart(path: pathlib.Path) -> neo_worker.Found:
+def look_apart(path: pathlib.Path) -> neo_worker.Found:
     seconds = MAX_SECONDS * (1 + path.stat().st_size / 6e8)
     # Without the worker's own folder among those that modules are imported from.
     command = [sys.executable, "-P", neo_worker.__file__, str(path.resolve())]

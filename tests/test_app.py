@@ -28,7 +28,7 @@ from dicjax.app.recordings import (
 )
 from dicjax.app.runs import job_for, make, Order, read_run, run_folder, summaries
 from dicjax.app.scratch import scratch
-from dicjax.app.server_state import Desk, example
+from dicjax.app.server_state import example, ServerState
 from dicjax.app.uploads import accepted, check_size, MAX_BYTES, PARTS, safe_name
 from dicjax.generation.result import Round
 from dicjax.output.plots import style
@@ -396,25 +396,25 @@ def test_a_job_stopped_with_nothing_says_so():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run of the example, made as the app makes it."""
-    desk = Desk(tmp_path_factory.mktemp("results"))
+    state = ServerState(tmp_path_factory.mktemp("results"))
     recording = open_recording(example())
     order = Order(
         recording.train, recording.upload.sha256, model="stg-prinz", members=6
     )
-    job = job_for(order, desk.folder, ())
-    desk.jobs.submit(job)
+    job = job_for(order, state.folder, ())
+    state.jobs.submit(job)
     _until(lambda: job.state.is_over, 400)
     assert job.state is State.DONE, job.message
     assert not job.notes
-    return desk, job
+    return state, job
 
 
 def test_a_run_is_read_back_as_it_was_made(run):
-    desk, job = run
-    (found,) = summaries(desk.folder)
+    state, job = run
+    (found,) = summaries(state.folder)
     assert (found.name, found.num_accepted, found.num_asked) == (job.name, 6, 6)
     assert found.title == "slow_burster.csv"
-    outcome = read_run(desk.folder / job.name)
+    outcome = read_run(state.folder / job.name)
     assert outcome.train is not None and outcome.traces is not None
     np.testing.assert_array_equal(outcome.train.times, job.order.train.times)
     assert outcome.channels == dj.stg_prinz().channel_names
@@ -423,7 +423,7 @@ def test_a_run_is_read_back_as_it_was_made(run):
     assert outcome.about["source"]["sha256"] == job.order.sha256
     assert len(outcome.traces.members) == 3
     assert np.isfinite(outcome.traces.V).all()
-    assert sorted(x.name for x in (desk.folder / job.name).iterdir()) == [
+    assert sorted(x.name for x in (state.folder / job.name).iterdir()) == [
         "README.txt",
         "manifest.json",
         "models.csv",
@@ -447,30 +447,30 @@ def test_what_could_not_be_written_is_kept_and_can_be(run, tmp_path):
     jobs.submit(job)
     _until(lambda: job.state.is_over, 60)
     assert job.state is State.DONE, job.message
-    assert job.made is None
+    assert job.unsaved is None
     assert read_run(place / "a").accepted.sum() == 3
     jobs.close(5.0)
 
 
 def test_addresses_reach_runs_only(run):
-    desk, job = run
-    assert run_folder(desk.folder, job.name) == desk.folder / job.name
-    for name in ("..", ".", "", f"../{desk.folder.name}/{job.name}", "nothing"):
-        assert run_folder(desk.folder, name) is None
+    state, job = run
+    assert run_folder(state.folder, job.name) == state.folder / job.name
+    for name in ("..", ".", "", f"../{state.folder.name}/{job.name}", "nothing"):
+        assert run_folder(state.folder, name) is None
 
 
 def test_no_two_runs_share_a_name(run):
-    desk, job = run
+    state, job = run
     taken = {}
     for _ in range(4):
-        again = job_for(job.order, desk.folder, taken)
+        again = job_for(job.order, state.folder, taken)
         taken[again.name] = again
     assert len(taken) == 4
 
 
 def test_runs_of_the_command_line_are_read_too(run, tmp_path):
-    desk, job = run
-    for path in (desk.folder / job.name).iterdir():
+    state, job = run
+    for path in (state.folder / job.name).iterdir():
         if path.name != "recording.npz":
             (tmp_path / path.name).write_bytes(path.read_bytes())
     outcome = read_run(tmp_path)
@@ -480,8 +480,8 @@ def test_runs_of_the_command_line_are_read_too(run, tmp_path):
 
 @pytest.mark.parametrize("name", downloads.DOWNLOADS)
 def test_everything_can_be_taken_away(run, name, tmp_path):
-    desk, job = run
-    outcome = read_run(desk.folder / job.name)
+    state, job = run
+    outcome = read_run(state.folder / job.name)
     content = downloads.DOWNLOADS[name].make(outcome)
     if name in ("neuron", "parquet"):
         (tmp_path / "x.zip").write_bytes(content)
@@ -494,8 +494,8 @@ def test_everything_can_be_taken_away(run, name, tmp_path):
 
 @pytest.mark.parametrize("colors", (LIGHT, DARK))
 def test_figures_are_drawn_in_the_colours_of_the_report(run, colors):
-    desk, job = run
-    outcome = read_run(desk.folder / job.name)
+    state, job = run
+    outcome = read_run(state.folder / job.name)
     train, times = outcome.train, outcome.spike_times
     assert train and outcome.target and outcome.traces and outcome.inference
     members = outcome.population.members

@@ -1,4 +1,4 @@
-"""What all figures of the app share: colours, axes, ticks of spikes."""
+"""Common parts of the app's figures: colours, axes, ticks of spikes."""
 
 from typing import Any, NamedTuple
 
@@ -12,12 +12,12 @@ from dicjax.spikes import SpikeTrain
 
 CONFIG = {"displayModeBar": False, "responsive": True, "doubleClick": "reset"}
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial'
-MAX_TICKS = 1500  # spikes that are told apart on a screen
-SIDES = {"l": 76, "r": 16}  # pixels beside rasters, to which the window's slider fits
+MAX_TICKS = 1500  # spikes that a screen can show separately
+SIDES = {"l": 76, "r": 16}  # pixels beside rasters; the window's slider has the same
 
 
 class Palette(NamedTuple):
-    """Colours of one kind of screen."""
+    """Colours for light or for dark screens."""
 
     paper: str
     ink: str
@@ -47,8 +47,8 @@ DARK = LIGHT._replace(
 Plot = dict[str, Any]
 
 
-def told_apart(times: np.ndarray, train: SpikeTrain) -> np.ndarray:
-    """Those spikes that a screen can tell apart."""
+def distinguishable(times: np.ndarray, train: SpikeTrain) -> np.ndarray:
+    """Spike times, at most one for each place that a screen can show."""
     if len(times) <= MAX_TICKS:
         return times
     place = (times - train.t_start) / (end_of(train) - train.t_start) * MAX_TICKS
@@ -154,5 +154,5 @@ def faint(color: str, opacity: float) -> str:
 
 
 def as_plot(figure: go.Figure) -> Plot:
-    # As JSON, so that numbers go as they are and not in a form that browsers must know.
+    # As JSON with plain numbers, which every browser can read.
     return {**figure.to_plotly_json(), "config": CONFIG}

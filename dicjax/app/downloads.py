@@ -1,4 +1,4 @@
-"""What can be taken away from a run, each as one file."""
+"""Downloads of a run, each as one file."""
 
 import io
 import pathlib
@@ -15,7 +15,7 @@ from dicjax.output import export_csv, export_neuron, export_xlsx
 
 
 class Download(NamedTuple):
-    """A kind of file: what it is called, what it is for, and how it is made."""
+    """A kind of file: its label, its purpose, and the function that makes it."""
 
     label: str
     note: str

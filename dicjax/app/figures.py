@@ -1,6 +1,6 @@
 """Interactive figures of a recording and of a run, on light and on dark screens.
 
-Colours, names of features and all that is computed are those of `dicjax.plots`.
+Colours, names of features and computed values are the same as in `dicjax.plots`.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from dicjax.app.canvas import (
     as_plot,
     axis_style,
     DARK as DARK,
+    distinguishable,
     end_of,
     faint,
     LIGHT as LIGHT,
@@ -24,7 +25,6 @@ from dicjax.app.canvas import (
     SIDES,
     spike_ticks,
     step_line,
-    told_apart,
 )
 from dicjax.app.runs import Inference, Traces
 from dicjax.generation import Round
@@ -45,16 +45,16 @@ from dicjax.populations import wilson
 from dicjax.spikes import Features, SpikeTrain
 
 
-MAX_POINTS = 3000  # of a potential
+MAX_POINTS = 3000  # that a potential is drawn with
 MAX_LINES = 150  # members drawn one by one
 
 
 def overview(train: SpikeTrain, window: tuple[float, float], colors: Palette) -> Plot:
-    """All spikes that were recorded, with the window on top."""
+    """All spikes of a recording, with the window on top."""
     figure = new_plot(colors, 96, left=SIDES["l"], right=SIDES["r"], bottom=26, top=6)
     inside = (train.times >= window[0]) & (train.times <= window[1])
     for keep, color in ((~inside, colors.other), (inside, colors.recording)):
-        spike_ticks(figure, told_apart(train.times[keep], train), 0, 0.5, color)
+        spike_ticks(figure, distinguishable(train.times[keep], train), 0, 0.5, color)
     start, stop = window
     band = {"fillcolor": colors.recording, "opacity": 0.1, "line_width": 0}
     figure.add_vrect(start / 1e3, stop / 1e3, layer="below", **band)
@@ -108,7 +108,7 @@ def rasters(
     colors: Palette,
     num: int = 12,
 ) -> Plot:
-    """Spikes of the recording over those of members, from their first whole burst."""
+    """Spikes of the recording above spikes of members, from the first whole burst."""
     first = np.argsort(~accepted, kind="stable")[:num]
     times = [np.asarray(spike_times[i], np.float64) for i in first]
     like = train or SpikeTrain(next(iter(times)))
@@ -139,7 +139,7 @@ def rasters(
 def interval_bands(
     train: SpikeTrain | None, spike_times: Sequence[np.ndarray], colors: Palette
 ) -> Plot:
-    """Intervals of the recording against those of members; the band holds 90 %."""
+    """Intervals of the recording and of members; the band holds 90 % of members."""
     own = [np.diff(train.times)] if train is not None else []
     members = [x for x in map(intervals_of, spike_times) if len(x)]
     edges = log_bins([*own, *members])
@@ -226,7 +226,7 @@ def feature_bands(
     members: np.ndarray,
     colors: Palette,
 ) -> Plot:
-    """Features of members relative to the recording's; shaded counts as same."""
+    """Features of members relative to the recording; the allowed range is shaded."""
     rows = compared(target, features, tolerance)
     figure = new_plot(colors, 76 + 100 * len(rows), left=130)
     edge = max(high for *_, (_, high) in rows) ** 2.2
@@ -277,7 +277,7 @@ def feature_bands(
 
 
 def posterior(inference: Inference, dics: np.ndarray, colors: Palette) -> Plot:
-    """Where (g_s, g_u) probably lie, with the members on top."""
+    """The posterior over (g_s, g_u), with the members on top."""
     figure = new_plot(colors, 360)
     low, middle = inference.floors
     highest = float(inference.density.max())
@@ -323,8 +323,8 @@ def conductances(
 ) -> Plot:
     """How far members spread in every conductance, each line a member.
 
-    `highlight` holds rows to draw in colours of their own, and `names` what they are
-    called.
+    `highlight` holds the rows that are drawn in other colours, and `names` their
+    names.
     """
     log_g = logarithms_of(np.asarray(g, np.float64))
     fold = np.exp(log_g - np.median(log_g, axis=0))
@@ -382,7 +382,7 @@ def conductances(
 
 
 def correlations(channels: Sequence[str], g: np.ndarray, colors: Palette) -> Plot:
-    """Correlations between conductances over members: orange rise together."""
+    """Correlations between conductances over members; orange pairs rise together."""
     r = correlations_of(g)
     num = len(channels)
     lower = np.where(np.tri(num, k=-1, dtype=bool), r, np.nan)[1:, :-1]
@@ -412,7 +412,7 @@ def correlations(channels: Sequence[str], g: np.ndarray, colors: Palette) -> Plo
 
 
 def yields(rounds: Sequence[Round], colors: Palette) -> Plot:
-    """How many candidates of every round were valid, or had the right pattern only."""
+    """Numbers of candidates in every round: valid, or with the right pattern only."""
     figure = new_plot(colors, 100 + 30 * len(rounds), left=150)
     rows = list(range(len(rounds)))
     names = [f"{x.name} ({x.num:,})" for x in rounds]
@@ -469,7 +469,7 @@ def yields(rounds: Sequence[Round], colors: Palette) -> Plot:
 
 
 def thinned(x: np.ndarray, y: np.ndarray, num: int = MAX_POINTS):
-    """A line of fewer points, with every peak and trough where it was."""
+    """A line of fewer points that keeps every peak and trough."""
     width = -(-len(x) // (num // 2))
     if width < 2:
         return x, y

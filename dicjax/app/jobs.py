@@ -1,4 +1,4 @@
-"""Work that takes longer than a click: one job at a time, the others wait."""
+"""Jobs of the app: one runs at a time, the others wait."""
 
 import collections
 import enum
@@ -21,9 +21,9 @@ class State(enum.Enum):
     WAITING = "waiting"
     RUNNING = "running"
     DONE = "done"
-    CANCELLED = "cancelled"  # with nothing to show; else it is done
-    REFUSED = "refused"  # for a reason that the user can do something about
-    FAILED = "failed"  # for one that is ours
+    CANCELLED = "cancelled"  # without a result; with a result it is done
+    REFUSED = "refused"  # for a reason that the user can change
+    FAILED = "failed"  # by an error of dicjax
 
     @property
     def is_over(self) -> bool:
@@ -31,17 +31,17 @@ class State(enum.Enum):
 
 
 class Job:
-    """One piece of work and what has become of it."""
+    """One run of the pipeline, with its progress and its outcome."""
 
     def __init__(self, name: str, title: str, order: Any = None):
-        self.name = name  # of the folder that it makes
+        self.name = name  # also of its folder
         self.title = title
         self.order = order
         self.state = State.WAITING
         self.message = ""
-        self.remedies: tuple[Remedy, ...] = ()  # what may help where it was refused
+        self.remedies: tuple[Remedy, ...] = ()  # what may help if it was refused
         self.notes: list[str] = []
-        self.made: Any = None  # what could not be written yet
+        self.unsaved: Any = None  # a result that could not be written yet
         self.pace = Pace()
         self.submitted = time.time()
         self.started: float | None = None
@@ -49,7 +49,7 @@ class Job:
         self._stop = threading.Event()
 
     def report(self, stage: Stage, done: int, total: int) -> None:
-        """What the pipeline calls: notes its progress, and stops it if asked to."""
+        """Records the pipeline's progress; raises `Cancelled` after a stop."""
         self.pace.note(stage, done, total, time.time())
         if self._stop.is_set() and stage.name != "writing":
             raise Cancelled
@@ -59,19 +59,19 @@ class Job:
         return self._stop.is_set() and not self.state.is_over
 
     def stop(self) -> None:
-        """Asks it to end soon with what it has."""
+        """Requests that the job ends soon with the members found until now."""
         self._stop.set()
 
     @property
     def elapsed(self) -> float:
-        """Seconds that it has run."""
+        """Seconds that the job has run."""
         if self.started is None:
             return 0.0
         return (self.finished or time.time()) - self.started
 
 
 class Jobs:
-    """Runs jobs one after the other, in a thread of its own."""
+    """Runs jobs one after the other, in a separate thread."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Jobs:
             self._changed.notify_all()
 
     def cancel(self, job: Job) -> None:
-        """Takes a job out of the queue, or asks it to end with what it has found."""
+        """Removes a job from the queue, or stops it if it runs."""
         with self._changed:
             if job in self._waiting:
                 self._waiting.remove(job)
@@ -107,13 +107,13 @@ class Jobs:
                 job.stop()
 
     def num_ahead(self, job: Job) -> int:
-        """How many jobs have to end before this one begins."""
+        """The number of jobs that have to end before this one begins."""
         with self._changed:
             running = sum(x.state is State.RUNNING for x in self.known.values())
             return running + [*self._waiting].index(job) if job in self._waiting else 0
 
     def close(self, timeout: float) -> None:
-        """Ends the running job with what it has found, and waits until that is kept."""
+        """Stops the running job, and waits until its result is saved."""
         with self._changed:
             self._closing = True
             self._waiting.clear()
@@ -126,7 +126,7 @@ class Jobs:
         try:
             self.prepare()
         except Exception:
-            LOG.exception("Preparing failed; jobs will tell why")
+            LOG.exception("Preparing failed; jobs will report why")
         while True:
             with self._changed:
                 while not (self._waiting or self._closing):
@@ -139,7 +139,7 @@ class Jobs:
             job.finished = time.time()
 
     def _attempt(self, job: Job) -> None:
-        # The state last: whoever sees it expects the message.
+        # The state comes last: pages that see it also read the message.
         try:
             self.work(job)
             job.state = State.DONE
@@ -150,7 +150,7 @@ class Jobs:
             advice = advice_of(error)
             job.message, job.remedies = advice.said(in_words), advice.remedies
             job.state = State.REFUSED
-        except BaseException as error:  # whatever it is, the next job must run
+        except BaseException as error:  # after any error, the next job must run
             LOG.exception("Job %s failed", job.name)
             job.message = (
                 f"This is a fault of dicjax, not of your recording ({error!r:.200}). "

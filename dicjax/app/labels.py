@@ -1,4 +1,4 @@
-"""What the app calls things, for people who do not program."""
+"""Labels of models and remedies, for people who do not program."""
 
 from dicjax._core import in_words, Remedy
 from dicjax.inference import shipped_models
@@ -26,18 +26,18 @@ MODELS = {
 
 
 def model_options() -> dict[str, str]:
-    """The models that can be chosen, by the names that the pipeline knows."""
+    """Labels of the models to choose from, by the names that the pipeline knows."""
     names = ("auto", *shipped_models())
     return {name: MODELS.get(name, (name, ""))[0] for name in names}
 
 
 def model_note(name: str) -> str:
-    """What a model does, in half a sentence."""
+    """A short description of a model."""
     return MODELS.get(name, (name, ""))[1]
 
 
 def button_for(remedy: Remedy) -> str:
-    """What a button that applies a remedy says."""
+    """The label of a button that applies a remedy."""
     if remedy.setting == "model":
         return f"Use: {model_name(remedy.value)}"
     if remedy.setting == "out_of_range":
@@ -46,5 +46,5 @@ def button_for(remedy: Remedy) -> str:
 
 
 def model_name(name: str) -> str:
-    """A model as a reader knows it."""
+    """A model's label and name."""
     return f"{MODELS[name][0]} ({name})" if name in MODELS else name

@@ -1,4 +1,4 @@
-"""A recording on its way in: the question of its unit, its neurons, its window."""
+"""An uploaded recording: its possible units, its neurons and its window."""
 
 import dataclasses
 import itertools
@@ -34,13 +34,13 @@ from dicjax.spikes import (
 
 UNITS = {"ms": "milliseconds", "s": "seconds", "us": "microseconds", "min": "minutes"}
 COMMON_RATE = 30_000.0  # Hz, of most spike sorters
-FEW_SPIKES = 40  # below which patterns are told apart by chance
-_filters = threading.Lock()  # Python's filters of warnings are one for all threads
+FEW_SPIKES = 40  # below which firing patterns cannot be told apart reliably
+_filters = threading.Lock()  # all threads share Python's warning filters
 _numbers = itertools.count(1)
 
 
 class Candidate(NamedTuple):
-    """A unit that times may be in, and how fast the neuron fired if they are."""
+    """A possible unit of the times, and the firing rate in this unit."""
 
     unit: str
     name: str
@@ -55,11 +55,11 @@ class Candidate(NamedTuple):
 
 @dataclasses.dataclass(eq=False)
 class Recording:
-    """What one file holds, as far as it was read.
+    """The content of one file, as far as it was read.
 
-    - `candidates`: the units that it may be in; none where the file states its unit.
-    - `trains`: its neurons, once the unit is known.
-    - `notes`: what readers had to say.
+    - `candidates`: possible units of its times; none if the file states its unit.
+    - `trains`: spike trains of its neurons, once the unit is known.
+    - `notes`: warnings of the reader.
     """
 
     upload: Upload
@@ -74,14 +74,14 @@ class Recording:
 
     @property
     def train(self) -> SpikeTrain:
-        """The neuron that was chosen, within the window."""
+        """The spike train of the chosen neuron, within the window."""
         train = self.trains[self.chosen]
         return train if self.window is None else train.window(*self.window)
 
     def answer(self, unit: str | None) -> None:
-        """Reads the neurons in a unit, or raises a `ValueError` that says what is off.
+        """Reads the neurons in a unit.
 
-        Nothing changes where it does.
+        Raises `ValueError` if they cannot be read; nothing changes then.
         """
         with _filters, self.upload.on_disk() as path, _caught() as caught:
             trains = readers.read_spike_trains(path, unit=unit)
@@ -90,9 +90,9 @@ class Recording:
 
 
 def open_recording(upload: Upload) -> Recording:
-    """Reads a file as far as it can be without knowing more.
+    """Reads a file as far as possible without its unit.
 
-    Raises `ValueError`, in a sentence, where it cannot be read at all.
+    Raises `ValueError` if it cannot be read at all.
     """
     with _filters, upload.on_disk() as path, _caught():
         _, raw = readers.read_raw(path)
@@ -109,7 +109,7 @@ def open_recording(upload: Upload) -> Recording:
 
 
 def candidates_of(raw: Train) -> tuple[Candidate, ...]:
-    """The units that times may be in, likeliest first; none if the file says it."""
+    """Possible units of the times, likeliest first; none if the file states one."""
     needs_rate = raw.unit == "samples" and raw.rate is None
     if raw.unit is not None and not needs_rate:
         return ()
@@ -117,7 +117,7 @@ def candidates_of(raw: Train) -> tuple[Candidate, ...]:
     if usual is not None and is_credible(raw.times * milliseconds_per(usual)):
         return ()
     if not (np.isfinite(raw.times).all() and (np.diff(raw.times) >= 0).all()):
-        return ()  # which is refused in every unit
+        return ()  # such times are refused in every unit
     units = [] if needs_rate else [*UNITS]
     if needs_rate or not np.any(raw.times % 1):
         units.append(samples_at(raw.rate or COMMON_RATE))
@@ -127,7 +127,7 @@ def candidates_of(raw: Train) -> tuple[Candidate, ...]:
 
 
 def candidate(times: np.ndarray, unit: str) -> Candidate:
-    """What a unit would make of times."""
+    """The times in a unit: the firing rate, and whether it is credible."""
     ms = times * milliseconds_per(unit)
     span = float(ms[-1] - ms[0])
     rate = 1e3 * (ms.size - 1) / span if span > 0 else float("inf")
@@ -136,7 +136,7 @@ def candidate(times: np.ndarray, unit: str) -> Candidate:
 
 
 def question(recording: Recording) -> str:
-    """What is asked where a file leaves its unit open."""
+    """The question to the user if a file does not state its unit."""
     options = recording.candidates[:3]
     short = lambda x: "samples" if x.unit.startswith("samples") else x.unit
     rates = ", ".join(f"{hertz(x.rate)} if {short(x)}" for x in options)
@@ -144,7 +144,7 @@ def question(recording: Recording) -> str:
 
 
 def hertz(rate: float) -> str:
-    """A firing rate as people write it."""
+    """A firing rate with its unit."""
     if rate >= 1000:
         return f"{rate:,.0f}\u202fHz".replace(",", "\u202f")
     return f"{rate:.3g}\u202fHz"
@@ -157,7 +157,7 @@ def seconds(ms: float) -> str:
 
 
 class Glance(NamedTuple):
-    """What is seen of a train before anything is made of it."""
+    """A summary of a train: its pattern, facts and findings."""
 
     train: SpikeTrain
     pattern: str
@@ -167,7 +167,7 @@ class Glance(NamedTuple):
 
 
 def glance(recording: Recording) -> Glance:
-    """Looks at the chosen neuron within the chosen window."""
+    """Summarises the chosen neuron within the chosen window."""
     whole = recording.trains[recording.chosen]
     try:
         train = recording.train

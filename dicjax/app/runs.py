@@ -1,4 +1,4 @@
-"""Runs: how they are made into folders, and what is read back from these."""
+"""Runs: generates populations, saves them in folders and reads them back."""
 
 import dataclasses
 import datetime
@@ -38,13 +38,13 @@ from dicjax.spikes import (
 
 
 LOG = logging.getLogger("dicjax.app")
-RECORDING = "recording.npz"  # its spikes, what was inferred, potentials of members
+RECORDING = "recording.npz"  # its spikes, the posterior, potentials of members
 NUM_TRACES = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """What is to be made."""
+    """The settings of a run."""
 
     train: SpikeTrain
     sha256: str
@@ -56,7 +56,7 @@ class Order:
     config: GenerateConfig = GenerateConfig()
 
     def changed(self, remedy: Remedy) -> "Order | None":
-        """The same with a setting as a remedy wants it; none if it has none such."""
+        """The order with the setting of a remedy, or None if it has no such setting."""
         value = remedy.value
         match remedy.setting:
             case "model":
@@ -71,7 +71,7 @@ class Order:
 
 
 def job_for(order: Order, folder: pathlib.Path, taken: Container[str]) -> Job:
-    """A job by a name that no other has, and no other run in the folder."""
+    """A job with a name that no other job and no run in the folder has."""
     train = order.train
     stem = pathlib.PurePath(train.source).stem
     if train.name != stem:
@@ -87,26 +87,26 @@ def job_for(order: Order, folder: pathlib.Path, taken: Container[str]) -> Job:
 
 
 def title_of(file: str, neuron: str) -> str:
-    """The file and, where it is not named after it, the neuron."""
+    """The file, and the neuron if its name differs from the file's."""
     is_named = neuron and neuron != pathlib.PurePath(file).stem
     return f"{file}, {neuron}" if is_named else file
 
 
 def make(job: Job, folder: pathlib.Path) -> None:
-    """Generates what was ordered and writes it to a folder of the job's name.
+    """Generates a population and writes it to a folder with the job's name.
 
-    What cannot be written is kept with the job, for another attempt.
+    If it cannot be written, the job keeps the result for another attempt.
     """
-    if job.made is None:
-        job.made = _made(job)
-    result: Generated = job.made
+    if job.unsaved is None:
+        job.unsaved = _generate(job)
+    result: Generated = job.unsaved
     job.report(Stage("writing"), result.num_accepted, result.num_asked)
     write = functools.partial(_write, result, notes=job.notes)
     write_folder(folder / job.name, False, write)
-    job.made = None
+    job.unsaved = None
 
 
-def _made(job: Job) -> Generated:
+def _generate(job: Job) -> Generated:
     order: Order = job.order
     started = datetime.datetime.now(datetime.UTC)
     result = generate(
@@ -131,17 +131,17 @@ def _made(job: Job) -> Generated:
 
 
 def _write(result: Generated, folder: pathlib.Path, notes: list[str]) -> None:
-    """Writes all there is; whatever fails beside the tables costs only itself."""
+    """Writes all files. If a file other than the tables fails, the others are kept."""
     write_population(result, folder)
-    for what, write in (
+    for name, write in (
         ("figures of the recording", lambda: _write_view(result, folder / RECORDING)),
         ("report", lambda: write_report(result, folder / "report.html")),
     ):
         try:
             write()
         except Exception:
-            LOG.exception("The %s of %s could not be written", what, folder)
-            notes.append(f"The {what} could not be written; the tables are complete.")
+            LOG.exception("The %s of %s could not be written", name, folder)
+            notes.append(f"The {name} could not be written; the tables are complete.")
 
 
 def _write_view(result: Generated, path: pathlib.Path) -> None:
@@ -169,7 +169,7 @@ def _write_view(result: Generated, path: pathlib.Path) -> None:
 
 
 class Summary(NamedTuple):
-    """A run in the folder, in a line."""
+    """A run in the folder, in short."""
 
     name: str
     title: str
@@ -194,20 +194,22 @@ def summaries(folder: pathlib.Path) -> list[Summary]:
 def _in_short(about: dict[str, Any]) -> tuple[str, str, int, int]:
     source = about.get("source") or {}
     title = title_of(source.get("file") or "recording", source.get("unit") or "")
-    found, asked = (int(about.get(x) or 0) for x in ("num_accepted", "num_asked"))
-    return title, str(about.get("model")), found, asked
+    num_accepted, num_asked = (
+        int(about.get(x) or 0) for x in ("num_accepted", "num_asked")
+    )
+    return title, str(about.get("model")), num_accepted, num_asked
 
 
 def run_folder(folder: pathlib.Path, name: str) -> pathlib.Path | None:
-    """The folder of a run, or none if there is no run of that name."""
-    # Only what is listed: a name comes from an address, which anyone may type.
+    """The folder of a run, or None if no run has this name."""
+    # Only listed names: the name comes from an address, which anyone may type.
     if name in {run.name for run in summaries(folder)}:
         return folder / name
     return None
 
 
 class Inference(NamedTuple):
-    """The posterior over (g_s, g_u) on a grid: logarithms, and those of its levels."""
+    """The posterior over (g_s, g_u) on a grid: log-densities, also of its levels."""
 
     g_s: np.ndarray
     g_u: np.ndarray
@@ -226,7 +228,7 @@ class Traces(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Outcome:
-    """A run as its folder tells of it, whoever made it and when."""
+    """A run as its folder describes it, from the app or the command line."""
 
     folder: pathlib.Path
     title: str
@@ -247,18 +249,18 @@ class Outcome:
 
     @property
     def spike_times(self) -> tuple[np.ndarray, ...]:
-        """Of each member, in ms."""
+        """Spike times of each member, in ms."""
         return self.population.spike_times or ()
 
     @property
     def shown(self) -> np.ndarray:
-        """Rows of accepted members, or of all where none is."""
+        """Rows of accepted members, or of all members if none is accepted."""
         accepted = np.flatnonzero(self.accepted)
         return accepted if len(accepted) else np.arange(len(self.g))
 
 
 def read_run(folder: pathlib.Path) -> Outcome:
-    """Reads a run back; what its folder lacks is none."""
+    """Reads a run back; fields are None if the folder lacks their data."""
     population = read_population(folder)
     about, models = population.about, population.models
     channels = tuple(str(x) for x in about.get("channels") or ())
@@ -277,23 +279,25 @@ def read_run(folder: pathlib.Path) -> Outcome:
         accepted=population.accepted,
         features=jax.tree.map(np.asarray, features),
         train=train,
-        target=_told(about) if train is None else features_of(train),
+        target=_features_in(about) if train is None else features_of(train),
         inference=inference,
         traces=traces,
     )
 
 
-def _told(about: dict[str, Any]) -> Features | None:
-    """The recording's features, as far as a manifest tells them."""
-    told = (about.get("source") or {}).get("features") or {}
-    if told.get("label") not in LABELS:
+def _features_in(about: dict[str, Any]) -> Features | None:
+    """The recording's features, as far as a manifest holds them."""
+    recorded = (about.get("source") or {}).get("features") or {}
+    if recorded.get("label") not in LABELS:
         return None
-    value = lambda name: np.asarray(np.nan if told.get(name) is None else told[name])
+    value = lambda name: np.asarray(
+        np.nan if recorded.get(name) is None else recorded[name]
+    )
     num = np.asarray(int(about["source"].get("num_spikes") or 0))
     names = {field.name for field in dataclasses.fields(Features)}
     names -= {"label", "num_spikes", "num_bursts", "isi_quartiles"}
     return Features(
-        label=np.asarray(LABELS.index(told["label"])),
+        label=np.asarray(LABELS.index(recorded["label"])),
         num_spikes=num,
         num_bursts=np.asarray(0),
         isi_quartiles=np.full(3, np.nan),
@@ -303,7 +307,7 @@ def _told(about: dict[str, Any]) -> Features | None:
 
 def _read_view(path: pathlib.Path, about: dict[str, Any]):
     if not path.exists():
-        return None, None, None  # made by the command line
+        return None, None, None  # a run of the command line
     source = about.get("source") or {}
     with np.load(path, allow_pickle=False) as file:
         found = dict(file)

@@ -1,4 +1,4 @@
-"""Where the app keeps what it needs for a moment: a folder that goes when it ends."""
+"""A temporary folder of the app, which is removed when the app ends."""
 
 import contextlib
 import pathlib
@@ -10,17 +10,20 @@ from collections.abc import Iterator
 
 try:
     import fcntl
-except ImportError:  # Windows, where what is open cannot be deleted
+except ImportError:  # Windows, where open files cannot be deleted
     fcntl = None
 
 PREFIX = ".temporary-"
 LOCK = "in-use"
-NEW = 60.0  # s, within which a folder may be about to be locked
+NEW = 60.0  # s; a newer folder may not be locked yet
 
 
 @contextlib.contextmanager
 def scratch(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder in `folder`, which goes at the end; those that were left go now."""
+    """Creates a temporary folder in `folder`, and removes it at the end.
+
+    Temporary folders that other runs left behind are removed first.
+    """
     for left in folder.glob(f"{PREFIX}*"):
         if not _in_use(left):
             shutil.rmtree(left, ignore_errors=True)
@@ -34,7 +37,7 @@ def scratch(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def _locked(folder: pathlib.Path) -> Iterator[None]:
-    # The system opens the lock when the process is gone, however it went.
+    # The system releases the lock when the process ends, however it ends.
     with (folder / LOCK).open("w") as lock:
         if fcntl is not None:
             fcntl.flock(lock, fcntl.LOCK_EX)

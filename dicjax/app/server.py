@@ -1,4 +1,4 @@
-"""The server of the app: on this computer alone, for as long as it is wanted."""
+"""The server of the app, which only this computer can reach."""
 
 import logging
 import pathlib
@@ -21,13 +21,13 @@ from dicjax.app.pages.recording import recording_page
 from dicjax.app.pages.run import run_page
 from dicjax.app.runs import run_folder
 from dicjax.app.scratch import scratch
-from dicjax.app.server_state import Desk
+from dicjax.app.server_state import ServerState
 from dicjax.app.theme import ICON
 
 
 LOG = logging.getLogger("dicjax.app")
 HOST = "127.0.0.1"
-LAST_WORK = 120.0  # s, that a running job gets to keep what it has found
+LAST_WORK = 120.0  # s that a running job has to save its result
 
 
 def serve(
@@ -41,10 +41,10 @@ def serve(
 
     **Arguments:**
 
-    - `folder`: where results are kept, and all else that is written; made if needed.
-    - `port`: where to listen; 0 for any that is free.
-    - `open_browser`: whether to show it.
-    - `announce`: called with its address once it listens.
+    - `folder`: folder of results and all other files; created if needed.
+    - `port`: port to listen at; 0 for any free port.
+    - `open_browser`: whether to open the app in a browser.
+    - `announce`: called with the address once the server listens.
 
     **Raises:**
 
@@ -55,19 +55,19 @@ def serve(
     with scratch(folder) as temporary:
         before, tempfile.tempdir = tempfile.tempdir, str(temporary)
         try:
-            _serve(Desk(folder), listening, open_browser, announce)
+            _serve(ServerState(folder), listening, open_browser, announce)
         finally:
             tempfile.tempdir = before
 
 
 def _serve(
-    desk: Desk,
+    state: ServerState,
     listening: socket.socket,
     open_browser: bool,
     announce: Callable[[str], None],
 ) -> None:
     address = f"http://{HOST}:{listening.getsockname()[1]}"
-    handler = logging.FileHandler(desk.log, delay=True, encoding="utf-8")
+    handler = logging.FileHandler(state.log, delay=True, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
     for name in ("dicjax", "nicegui", "uvicorn.error"):
         logging.getLogger(name).addHandler(handler)
@@ -78,15 +78,15 @@ def _serve(
         if open_browser:
             webbrowser.open(address)
 
-    def ended(*_: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     app.on_startup(ready)
     if threading.current_thread() is threading.main_thread():
-        # The server hands the signal on when it has closed, and there is work to keep.
-        signal.signal(signal.SIGTERM, ended)
+        # The server raises the signal again after closing; a job must be saved then.
+        signal.signal(signal.SIGTERM, interrupt)
     config = uvicorn.Config(
-        _application(desk),
+        _application(state),
         log_config=None,
         log_level="warning",
         timeout_graceful_shutdown=1,
@@ -94,34 +94,34 @@ def _serve(
     try:
         uvicorn.Server(config).run(sockets=[listening])
     finally:
-        desk.jobs.close(LAST_WORK)
+        state.jobs.close(LAST_WORK)
         handler.close()
 
 
-def _application(desk: Desk) -> fastapi.FastAPI:
+def _application(state: ServerState) -> fastapi.FastAPI:
     server = fastapi.FastAPI(openapi_url=None)
-    # A page elsewhere cannot reach this one under a name of its own.
+    # Other sites cannot reach this server under another host name.
     server.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
 
     @ui.page("/")
     async def start() -> None:
-        await home(desk)
+        await home(state)
 
     @ui.page("/recording/{number}")
     async def recording(number: int) -> None:
-        await recording_page(desk, number)
+        await recording_page(state, number)
 
     @ui.page("/run/{name}")
     async def run(name: str) -> None:
-        await run_page(desk, name)
+        await run_page(state, name)
 
     @ui.page("/glossary")
     def terms() -> None:
-        glossary_page(desk)
+        glossary_page(state)
 
     @server.get("/report/{name}", response_model=None)
     def report(name: str) -> fastapi.Response:
-        found = run_folder(desk.folder, name)
+        found = run_folder(state.folder, name)
         if found is None or not (found / "report.html").is_file():
             return HTMLResponse("This run has no report.", 404)
         return FileResponse(found / "report.html", media_type="text/html")

@@ -1,4 +1,4 @@
-"""What the server remembers: open recordings, jobs, and where runs are kept."""
+"""The state of the server: open recordings, jobs, and the folder of runs."""
 
 import collections
 import functools
@@ -17,8 +17,8 @@ EXAMPLE = "slow_burster.csv"
 LOG_FILE = "dicjax-app.log"
 
 
-class Desk:
-    """One per server; tabs come and go."""
+class ServerState:
+    """The state that all tabs of a server share."""
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
@@ -31,20 +31,20 @@ class Desk:
         self.jobs = Jobs(work, str(self.log), warm_up)
 
     def keep(self, recording: Recording) -> None:
-        """Remembers a recording, and forgets the oldest of too many."""
+        """Keeps a recording in memory, and drops the oldest if there are too many."""
         self.recordings[recording.number] = recording
         while len(self.recordings) > MAX_OPEN:
             self.recordings.popitem(last=False)
 
 
 def warm_up() -> None:
-    """Reads and compiles what any run needs, while people still look at spikes."""
+    """Loads and compiles what every run needs, while users still look at spikes."""
     train = open_recording(example()).train
     infer([train], suit(train))
 
 
 def example() -> Upload:
-    """The recording that ships."""
+    """The example recording that dicjax ships."""
     path = shipped_path("examples", EXAMPLE)
     if path is None:
         raise ValueError(f"{EXAMPLE} is not installed: take a recording of yours.")

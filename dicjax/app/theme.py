@@ -13,14 +13,14 @@ ICON = (
     '<path d="M6 21h4l2-12 3 17 3-11 2 6h6" fill="none" stroke="#fff" '
     'stroke-width="2.4" stroke-linejoin="round" stroke-linecap="round"/></svg>'
 )
-_ASK = """
+_IS_DARK_SCRIPT = """
 (() => {
   const kept = localStorage.getItem("dicjax-dark");
   if (kept !== null) return kept === "true";
   return matchMedia("(prefers-color-scheme: dark)").matches;
 })()
 """
-_LINES = {
+_SURFACES = {
     LIGHT: {"page": "#f5f6f8", "line": "#dfe3e8", "warn": "#fdf1e3", "edge": "#e0903c"},
     DARK: {"page": "#0f1317", "line": "#2b333c", "warn": "#2b2117", "edge": "#c47a2c"},
 }
@@ -130,7 +130,7 @@ def _variables(colors: Palette) -> str:
         name: value for name, value in colors._asdict().items() if name != "highlights"
     }
     named |= {f"highlight-{i}": x for i, x in enumerate(colors.highlights)}
-    return " ".join(f"--{x}: {y};" for x, y in (named | _LINES[colors]).items())
+    return " ".join(f"--{x}: {y};" for x, y in (named | _SURFACES[colors]).items())
 
 
 class Look:
@@ -146,12 +146,12 @@ class Look:
         return DARK if self.is_dark else LIGHT
 
     async def settle(self) -> None:
-        """Waits for the browser and learns what its user wants."""
+        """Waits for the browser and reads whether its user wants a dark page."""
         await ui.context.client.connected()
-        self._set(bool(await ui.run_javascript(_ASK, timeout=20)))
+        self._set(bool(await ui.run_javascript(_IS_DARK_SCRIPT, timeout=20)))
 
     def toggle(self) -> None:
-        """Turns dark into light and back, now and on later visits."""
+        """Switches between dark and light, now and for later visits."""
         self._set(not self.is_dark)
         kept = "true" if self.is_dark else "false"
         ui.run_javascript(f'localStorage.setItem("dicjax-dark", "{kept}")')
@@ -160,7 +160,7 @@ class Look:
                 plot.update_figure(build(self.colors))
 
     def draw(self, build: Callable[[Palette], Plot], label: str) -> ui.plotly:
-        """Shows a figure; `label` says what it is to those who cannot see it."""
+        """Shows a figure; `label` describes it for screen readers."""
         plot = ui.plotly(build(self.colors)).props(f'role="img" aria-label="{label}"')
         self._drawn.append((plot, build))
         return plot

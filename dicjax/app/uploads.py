@@ -1,7 +1,7 @@
-"""Files that a browser sends: their names are not trusted, and they are not kept.
+"""Files that a browser sends. Their names are not trusted, and they are not kept.
 
 A recording is one file, or the few files of a Kilosort folder that are read. Either may
-come in a zip, of which nothing else is unpacked, and nothing outside memory.
+be in a zip. Other files of a zip are not unpacked, and none is unpacked to disk.
 """
 
 import contextlib
@@ -25,18 +25,18 @@ from dicjax.recordings import (
 )
 
 
-# What neo reads beyond our own readers; that of others is told when they are read.
+# Formats that neo reads and our own readers do not.
 NEO = (".nex", ".plx", ".nev", ".smr", ".nix", ".abf", ".nsx", ".ntt", ".nse", ".edf")
 SUFFIXES = (*readers.READERS, *NEO)
-MAX_NAME = 60  # characters that are kept of a name
+MAX_NAME = 60  # characters of a name
 MAX_ENTRIES = 10_000  # in a zip
-ENTRY = b"PK\x01\x02"  # how each of them begins, in its list
-SORTING = "kilosort"  # a folder whose name is not told
+ENTRY = b"PK\x01\x02"  # signature of an entry in a zip's directory
+SORTING = "kilosort"  # name of a folder if the browser sends none
 
 
 @dataclasses.dataclass(frozen=True)
 class Upload:
-    """A file, or a folder of files, in memory, by names that can be trusted."""
+    """A file, or a folder of files, in memory, under safe names."""
 
     name: str
     files: Mapping[str, bytes]
@@ -62,9 +62,9 @@ class Upload:
 
 
 def accepted(files: Mapping[str, bytes], folder: str = "") -> Upload:
-    """The upload of some files, or a `ValueError` if they are nothing that is read.
+    """The upload of some files, or a `ValueError` if no reader reads them.
 
-    `folder` names the folder that they come from, if that is known.
+    `folder` is the name of their folder, if it is known.
     """
     check_size(folder or next(iter(files), ""), sum(map(len, files.values())))
     if len(files) > 1:
@@ -75,7 +75,7 @@ def accepted(files: Mapping[str, bytes], folder: str = "") -> Upload:
 
 
 def check_size(name: str, num_bytes: int) -> None:
-    """Raises `ValueError` for more than memory is meant for."""
+    """Raises `ValueError` if a file is too large to keep in memory."""
     if num_bytes > MAX_BYTES:
         raise ValueError(
             f"{safe_name(name)} has {num_bytes / 2**20:.0f} MB, more than the "
@@ -84,7 +84,7 @@ def check_size(name: str, num_bytes: int) -> None:
 
 
 def safe_name(name: str) -> str:
-    """The last part of a path of any system, of harmless characters."""
+    """The last part of a path of any system, with harmless characters only."""
     last = re.split(r"[/\\]", name)[-1]
     stem, dot, suffix = last.rpartition(".")
     stem, suffix = (stem, suffix) if dot and stem.strip(". ") else (last, "")
@@ -114,7 +114,7 @@ def _sorting(name: str, parts: Mapping[str, bytes]) -> Upload:
             f"Several files are taken only if they are those of Kilosort, of which "
             f"{TIMES} is missing: give them all, or one recording at a time."
         )
-    # As a folder, whose name cannot be that of a file in it.
+    # A folder must not have the name of a file in it.
     return Upload(pathlib.PurePosixPath(safe_name(name)).stem, parts)
 
 
@@ -138,9 +138,11 @@ def _unzipped(name: str, content: bytes) -> Upload:
     kinds = [path for path in paths if path.suffix.lower() in SUFFIXES]
     alone = [path for path in kinds if not path.name.startswith((".", "._"))]
     if folders or len(alone) != 1:
-        what = f"{len(folders)} folders of Kilosort" if folders else "no one recording"
+        holdings = (
+            f"{len(folders)} folders of Kilosort" if folders else "no one recording"
+        )
         raise ValueError(
-            f"{name} holds {what}: zip one folder of Kilosort, or one recording."
+            f"{name} holds {holdings}: zip one folder of Kilosort, or one recording."
         )
     ((inner, own),) = _contents(name, archive, alone).items()
     return _file(safe_name(inner), own)
@@ -153,7 +155,7 @@ def _contents(
     found, room = {}, MAX_BYTES
     with reading(pathlib.Path(name), "a whole zip without a password"):
         for path in paths:
-            # What it says of sizes may be wrong, so that reading ends where room does.
+            # Sizes in a zip's directory may be wrong, so reading stops at the limit.
             with archive.open(str(path)) as file:
                 found[path.name] = file.read(room + 1)
             room -= len(found[path.name])

@@ -1,4 +1,4 @@
-"""The command line: parse, one call, write."""
+"""The command line: each command parses its arguments, calls dicjax and writes."""
 
 import dataclasses
 import math
@@ -30,32 +30,32 @@ class Generate:
 
     Writes a folder with models.parquet and models.csv (a row per model),
     spikes.parquet, manifest.json and report.html. Exit status 0: done; 1: done, but
-    fewer valid models than asked for; 2: bad input.
+    with fewer valid models than `--members`; 2: bad input.
     """
 
     recording: File
-    """Spike times of one neuron: text, Excel, NumPy, MATLAB, NWB, the folder of
-    Kilosort, or what neo reads."""
+    """Spike times of one neuron: text, Excel, NumPy, MATLAB, NWB, a Kilosort folder, or
+    a format that neo reads."""
     out: pathlib.Path
     """Folder to write; it must not exist yet."""
     model: str = "auto"
-    """stg, stg-prinz, da, the folder that `dicjax adapt` made, or auto for the
-    stomatogastric one that suits the recording."""
+    """stg, stg-prinz, da, a folder that `dicjax adapt` wrote, or auto for the
+    stomatogastric model that suits the recording."""
     members: int = 100
-    """How many valid models to find."""
+    """Number of valid models to find."""
     tolerance: float = 0.10
-    """How far each feature may be from the recording's, as a share."""
+    """Largest relative error of each feature."""
     seed: int = 0
     """The same seed gives the same population."""
     overwrite: bool = False
     """Replace a run that the folder already holds."""
     checkpoint: pathlib.Path | None = None
-    """A trained encoder, instead of the one that ships."""
+    """A trained encoder, instead of the encoder that ships with dicjax."""
     source: Flat[Recording] = dataclasses.field(default_factory=Recording)
     search: Flat[GenerateConfig] = dataclasses.field(default_factory=GenerateConfig)
 
     def run(self) -> int:
-        """Generates and writes; the exit status."""
+        """Generates and writes; returns the exit status."""
         from dicjax.output import check_folder, write_folder
 
         check_folder(self.out, self.overwrite)
@@ -107,26 +107,26 @@ class Infer:
 
     Writes a CSV with a row per neuron: medians and 90 % intervals of the slow,
     ultraslow and fast input conductances and of the threshold (mV), and whether the
-    recording resembles what the encoder was trained on.
+    recording resembles the encoder's training data.
     """
 
     recording: File
-    """Spike times: text, Excel, NumPy, MATLAB, NWB, the folder of Kilosort, or what neo
-    reads."""
+    """Spike times: text, Excel, NumPy, MATLAB, NWB, a Kilosort folder, or a format that
+    neo reads."""
     out: pathlib.Path | None = None
     """CSV to write; the terminal if not given."""
     model: str = "auto"
-    """stg, stg-prinz, da, the folder that `dicjax adapt` made, or auto for the
-    stomatogastric one that suits the first train."""
+    """stg, stg-prinz, da, a folder that `dicjax adapt` wrote, or auto for the
+    stomatogastric model that suits the first train."""
     prior: Literal["recipe", "box", "any"] = "any"
-    """Which neurons posteriors are over: those that the model's recipe draws, those
-    with uniform conductances, or both and more of what is rare."""
+    """Prior over neurons: neurons that the model's recipe draws (recipe), neurons with
+    uniform conductances (box), or both with more rare neurons (any)."""
     checkpoint: pathlib.Path | None = None
-    """A trained encoder, instead of the one that ships."""
+    """A trained encoder, instead of the encoder that ships with dicjax."""
     source: Flat[Recording] = dataclasses.field(default_factory=Recording)
 
     def run(self) -> int:
-        """Infers and writes; the exit status."""
+        """Infers and writes; returns the exit status."""
         from dicjax.generation import infer, suit, UNLIKE
 
         trains = self.source.read(self.recording)
@@ -162,14 +162,14 @@ class Features:
     """Measure every spike train in RECORDING and name its firing pattern."""
 
     recording: File
-    """Spike times: text, Excel, NumPy, MATLAB, NWB, the folder of Kilosort, or what neo
-    reads."""
+    """Spike times: text, Excel, NumPy, MATLAB, NWB, a Kilosort folder, or a format that
+    neo reads."""
     out: pathlib.Path | None = None
     """CSV to write; the terminal if not given."""
     source: Flat[Recording] = dataclasses.field(default_factory=Recording)
 
     def run(self) -> int:
-        """Measures and writes; the exit status."""
+        """Measures and writes; returns the exit status."""
         from dicjax.spikes import FEATURES, features_of, LABELS
 
         trains = self.source.read(self.recording)
@@ -190,17 +190,17 @@ class Features:
 class Simulate:
     """Simulate every model of a table, and write spike times and features.
 
-    MODELS has a column g_<channel> (mS/cm²) per channel; a folder that `generate` wrote
-    will do.
+    MODELS has a column g_<channel> (mS/cm²) per channel. It may also be a folder that
+    `generate` wrote.
     """
 
     models: File
-    """models.parquet, models.csv, or the folder that holds them."""
+    """models.parquet, models.csv, or their folder."""
     out: pathlib.Path
     """Folder to write; it must not exist yet."""
     model: str | None = None
     """stg, da, hodgkin-huxley or another model, a Python file that declares a neuron,
-    or a checkpoint's folder, where the table does not say."""
+    or a checkpoint's folder; needed if the table does not name its model."""
     duration: float = 6000.0
     """Simulated time, in ms."""
     discard: float = 3000.0
@@ -208,21 +208,21 @@ class Simulate:
     dt: float = 0.05
     """Time step, in ms."""
     current: float | None = None
-    """Applied current, in µA/cm², from `start` to `stop`; by default the one that the
-    model's recipe names, if any."""
+    """Applied current, in µA/cm², from `start` to `stop`; by default the current of
+    the model's recipe, if any."""
     start: float = 0.0
-    """When the applied current begins, in ms."""
+    """Start of the applied current, in ms."""
     stop: float = math.inf
-    """When it ends, in ms; it lasts to the end if not given."""
+    """End of the applied current, in ms; by default the end of the simulation."""
     noise: float = 0.0
     """Standard deviation of an applied noise current, in µA/cm²."""
     seed: int = 0
     """Seed of the noise."""
     overwrite: bool = False
-    """Replace what the folder already holds."""
+    """Replace the content of the folder."""
 
     def run(self) -> int:
-        """Simulates and writes; the exit status."""
+        """Simulates and writes; returns the exit status."""
         import jax
         import numpy as np
 
@@ -269,17 +269,17 @@ class Dic:
     """Compute the dynamic input conductances and the threshold of every model."""
 
     models: File
-    """models.parquet, models.csv, or the folder that holds them."""
+    """models.parquet, models.csv, or their folder."""
     out: pathlib.Path | None = None
     """CSV to write; the terminal if not given."""
     model: str | None = None
-    """A model's name, a Python file that declares a neuron, or a checkpoint's folder,
-    where the table does not say."""
+    """A model's name, a Python file that declares a neuron, or a checkpoint's folder;
+    needed if the table does not name its model."""
     V: float | None = None
     """Potential, in mV; the model's reference potential if not given."""
 
     def run(self) -> int:
-        """Computes and writes; the exit status."""
+        """Computes and writes; returns the exit status."""
         import numpy as np
 
         from dicjax.dics import dynamic_input_conductances, threshold
@@ -299,7 +299,7 @@ class Dic:
 
 
 def configure_jax() -> None:
-    """Sets what must be before JAX computes anything, unless the user has."""
+    """Sets options of JAX before it computes, unless the user has set them."""
     os.environ.setdefault("EQX_ON_ERROR", "nan")
     import jax
 

@@ -1,4 +1,4 @@
-"""The command that tries members under other conditions."""
+"""The command that tests members under other conditions."""
 
 import dataclasses
 import pathlib
@@ -15,25 +15,25 @@ Axis = Literal["step", "start", "conductances", "current", "noise", "temperature
 
 @dataclasses.dataclass(frozen=True)
 class Certify:
-    """Try whether MODELS still fire like RECORDING when something changes.
+    """Test whether MODELS still match RECORDING when something changes.
 
-    Says how many of them do at half the time step, from another start, with each
-    conductance a fifth lower and higher, with other currents, with noise and 10 °C
+    Prints the number of matching models at half the time step, from another start, with
+    each conductance a fifth lower and higher, with other currents, with noise and 10 °C
     warmer. Exit status 0: done; 2: bad input.
     """
 
     models: Annotated[File, tyro.conf.arg(metavar="MODELS")]
-    """models.parquet, models.csv, or the folder that holds them."""
+    """models.parquet, models.csv, or their folder."""
     recording: Annotated[File, tyro.conf.arg(metavar="RECORDING")]
-    """Spike times of one neuron: text, Excel, NumPy, MATLAB, NWB, the folder of
-    Kilosort, or what neo reads."""
+    """Spike times of one neuron: text, Excel, NumPy, MATLAB, NWB, a Kilosort folder, or
+    a format that neo reads."""
     out: pathlib.Path | None = None
     """CSV to write, with a row per model and a column per check; none if not given."""
     model: str | None = None
-    """A model's name, a Python file that declares a neuron, or a checkpoint's folder,
-    where the table does not say."""
+    """A model's name, a Python file that declares a neuron, or a checkpoint's folder;
+    needed if the table does not name its model."""
     tolerance: float = 0.10
-    """How far each feature may be from the recording's, as a share."""
+    """Largest relative error of each feature."""
     axes: tuple[Axis, ...] = (
         "step",
         "start",
@@ -48,7 +48,7 @@ class Certify:
     source: Flat[Recording] = dataclasses.field(default_factory=Recording)
 
     def run(self) -> int:
-        """Tries and writes; the exit status."""
+        """Tests and writes; returns the exit status."""
         import jax
         import numpy as np
 

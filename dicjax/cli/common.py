@@ -1,4 +1,4 @@
-"""What commands share."""
+"""Common parts of commands."""
 
 import pathlib
 import shutil
@@ -19,13 +19,13 @@ LIVE, QUIET = 1.0, 10.0  # s between lines on a terminal, and in a log
 
 
 class Progress:
-    """A line that follows named stages of work: how far they are, and how long."""
+    """A line on the terminal: the stage of work, its progress and remaining time."""
 
     def __init__(self):
         self.pace = Pace()
         self.is_live = sys.stderr.isatty()
         self._began = time.time()
-        self._said, self._when = "", 0.0
+        self._shown_stage, self._shown_at = "", 0.0
         self._one_at_a_time = threading.Lock()
         self._over = threading.Event()
 
@@ -40,8 +40,8 @@ class Progress:
         now = time.time()
         self.pace.note(stage, done, total, now)
         wait = LIVE / 10 if self.is_live else QUIET
-        if stage.name != self._said or now - self._when >= wait:
-            self._said, self._when = stage.name, now
+        if stage.name != self._shown_stage or now - self._shown_at >= wait:
+            self._shown_stage, self._shown_at = stage.name, now
             self._show()
 
     def __exit__(self, *_) -> None:
@@ -51,7 +51,7 @@ class Progress:
                 print(end="\r\x1b[K", file=sys.stderr, flush=True)
 
     def line(self, now: float) -> str:
-        """What is said at a time in s."""
+        """The line to show at the time `now`, in s."""
         pace, passed = self.pace, now - self._began
         count = f": {pace.done} of {pace.total}" if 0 < pace.done < pace.total else ""
         left = pace.seconds_left(now)
@@ -75,7 +75,7 @@ class Progress:
 
 
 def say(message: str) -> None:
-    """Tells the user what is no result."""
+    """Prints a message, which is not a result, to standard error."""
     print(message, file=sys.stderr)
 
 
@@ -92,7 +92,7 @@ def models_of(path: pathlib.Path, model: str | None):
 
 
 def write_table(columns: dict[str, list], out: pathlib.Path | None) -> None:
-    """Writes columns as CSV; without a file, for people to read on a terminal."""
+    """Writes columns as CSV, or as readable lines on a terminal if `out` is None."""
     import pyarrow as pa
     from pyarrow import csv
 
@@ -101,7 +101,7 @@ def write_table(columns: dict[str, list], out: pathlib.Path | None) -> None:
     if out is None and sys.stdout.isatty():
         print(as_lines(columns, shutil.get_terminal_size().columns))
         return
-    # Seven digits are all that single precision has.
+    # Single precision has seven digits.
     short = lambda x: float(f"{x:.7g}") if isinstance(x, float) else x
     table = pa.table({name: [*map(short, x)] for name, x in columns.items()})
     if out is None:
@@ -114,7 +114,7 @@ def write_table(columns: dict[str, list], out: pathlib.Path | None) -> None:
 
 
 def as_lines(columns: dict[str, list], width: int) -> str:
-    """A table turned on its side, a line per column, in blocks of some characters."""
+    """A transposed table: a line per column, in blocks that fit `width` characters."""
     short = lambda x: f"{x:.4g}" if isinstance(x, float) else str(x)
     rows = [[name, *map(short, values)] for name, values in columns.items()]
     head, *own = (max(map(len, column)) for column in zip(*rows, strict=True))

@@ -15,42 +15,42 @@ if TYPE_CHECKING:
     from dicjax.populations import Attribution, Identifiability, ReachabilityMap
 
 
-STEP = 0.15  # of ln g, wide enough for how spikes per burst answer on the whole
-MAX_MEMBERS = 64  # whose slopes are measured
+STEP = 0.15  # of ln g; wide enough that spikes per burst change
+MAX_MEMBERS = 64  # members whose slopes are measured
 
 
 @dataclasses.dataclass(frozen=True)
 class Explain:
     """Explain why the models of a table fire as they do.
 
-    Says which channels make their dynamic input conductances what they are, which
-    conductances their spikes pin down and which they leave free and, with --map, which
-    input conductances their model can have at all. Writes a folder with
-    explanation.txt, tables, figures, and README.txt. Exit status 0: done; 1: done, but
-    for the slopes of features, which these models lack; 2: bad input.
+    Reports how channels contribute to the dynamic input conductances, which
+    conductances the spikes constrain and which they leave free and, with --map, which
+    input conductances the model can have. Writes a folder with explanation.txt, tables,
+    figures, and README.txt. Exit status 0: done; 1: done, but slopes of features could
+    not be measured; 2: bad input.
     """
 
     models: File
-    """models.parquet, models.csv, or the folder that holds them."""
+    """models.parquet, models.csv, or their folder."""
     out: pathlib.Path
     """Folder to write; it must not exist yet."""
     model: str | None = None
-    """A model's name, a Python file that declares a neuron, or a checkpoint's folder,
-    where the table does not say."""
+    """A model's name, a Python file that declares a neuron, or a checkpoint's folder;
+    needed if the table does not name its model."""
     V: float | Literal["threshold"] | None = None
     """Potential of the input conductances, in mV, or each member's own threshold; the
     model's reference potential if not given."""
     map: bool = False
-    """Also map which (g_s, g_u) the model can have, and what it then fires like."""
+    """Also map which (g_s, g_u) the model can have, and its firing pattern there."""
     members_per_point: int = 8
-    """How many members to try at every point of the map."""
+    """Number of members to try at every point of the map."""
     seed: int = 0
     """Seed of the members of the map."""
     overwrite: bool = False
     """Replace an explanation that the folder already holds."""
 
     def run(self) -> int:
-        """Explains and writes; the exit status."""
+        """Explains and writes; returns the exit status."""
         import jax
         import numpy as np
 
@@ -71,24 +71,24 @@ class Explain:
                     on_progress=progress,
                 )
             identified = identify(neuron, g, progress)
-        said = _sentences(self.models, neuron, g, attribution, identified, mapped)
+        text = _sentences(self.models, neuron, g, attribution, identified, mapped)
         parts = _Parts(attribution, identified, mapped)
         about = _about(neuron, len(g), self)
 
         def write(folder: pathlib.Path) -> None:
             parts.write(folder, neuron, g)
-            (folder / "explanation.txt").write_text(said + "\n", encoding="utf-8")
+            (folder / "explanation.txt").write_text(text + "\n", encoding="utf-8")
             (folder / "manifest.json").write_text(about, encoding="utf-8")
 
         write_folder(self.out, self.overwrite, write)
-        print(said)
+        print(text)
         print(f"Look at the figures in {self.out}.")
         return 0 if identified is not None else 1
 
 
 @dataclasses.dataclass(frozen=True)
 class _Parts:
-    """What is written, and what its columns mean."""
+    """The parts of an explanation, and the files that hold them."""
 
     attribution: "Attribution"
     identified: "Identifiability | None"
@@ -151,7 +151,10 @@ def _dics(neuron, g) -> "np.ndarray":
 
 
 def identify(neuron, g, progress) -> "Identifiability | None":
-    """What spikes pin down in the members of the commonest pattern, if they fire."""
+    """What spikes constrain in members of the commonest firing pattern.
+
+    Returns None if no member fires or no slope can be measured.
+    """
     import numpy as np
 
     from dicjax.populations import feature_slopes, identifiability
@@ -284,7 +287,7 @@ def _point_columns(of: "ReachabilityMap") -> Columns:
     limits = of.limiting.argmax(axis=-1) + 1
     limits = np.where(of.limiting.any(axis=-1), limits, 0).ravel()
     limits = np.array([None, *of.channel_names], dtype=object)[limits]
-    count = lambda counts, what: (counts.ravel(), "1", f"number of members {what}")
+    count = lambda counts, which: (counts.ravel(), "1", f"number of members {which}")
     return {
         "g_s": (g_s, "1", f"slow input conductance at {of.V_ref:g} mV"),
         "g_u": (g_u, "1", f"ultraslow input conductance at {of.V_ref:g} mV"),
@@ -308,7 +311,7 @@ def _point_columns(of: "ReachabilityMap") -> Columns:
 def _listed(values: Any) -> list:
     import pyarrow as pa
 
-    # What is not defined is empty: spreadsheets do not know nan.
+    # Undefined values are empty, since spreadsheets do not know nan.
     return pa.array(values, from_pandas=True).to_pylist()
 
 
@@ -318,7 +321,7 @@ def _readme(tables: dict[str, Columns]) -> str:
         width = max(len(column) for column in columns)
         lines += ["", f"{name}.csv, {name}.png", ""]
         lines += [
-            f"{column:<{width}}  {f'({unit}) ' if unit not in ('', '1') else ''}{what}"
-            for column, (_, unit, what) in columns.items()
+            f"{column:<{width}}  {f'({unit}) ' if unit not in ('', '1') else ''}{text}"
+            for column, (_, unit, text) in columns.items()
         ]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""The command that takes models to other tools."""
+"""The command that exports models to other tools."""
 
 import dataclasses
 import pathlib
@@ -15,36 +15,36 @@ SIMULATORS = ("neuron", "brian2", "jaxley")
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """Take the models of RESULTS to other simulators, to NWB or to a spreadsheet.
+    """Export the models of RESULTS to other simulators, to NWB or to a spreadsheet.
 
-    neuron, brian2 and jaxley make a folder: a script that runs the models there and
-    writes their spike times, the equations, a table of conductances, and a README that
-    says how. nwb makes a file with the simulated spikes as Units, xlsx a workbook with
-    models, what their columns mean, and spikes, csv the table of models. All members
-    are taken unless told otherwise. Exit status 0: done; 2: bad input.
+    neuron, brian2 and jaxley write a folder with a script that runs the models and
+    writes their spike times, the equations, a table of conductances, and a README with
+    instructions. nwb writes a file with the simulated spikes as Units. xlsx writes a
+    workbook with models, meanings of columns, and spikes. csv writes the table of
+    models. By default all members are exported. Exit status 0: done; 2: bad input.
 
     For example: dicjax export results --to neuron --member 0 3 --out for_neuron
     """
 
     models: Annotated[File, tyro.conf.arg(metavar="RESULTS")]
-    """The folder that `generate` or `simulate` wrote; for all but nwb, a table of
-    models will do."""
+    """The folder that `generate` or `simulate` wrote; except for nwb, also a table
+    of models."""
     to: Tool
-    """Where to take them."""
+    """Tool to export to."""
     out: pathlib.Path
     """Folder (neuron, brian2, jaxley) or file (.nwb, .xlsx, .csv) to write."""
     member: tuple[int, ...] = ()
-    """Numbers of the members to take, as in the column `member` of models.csv."""
+    """Numbers of the members to export, as in the column `member` of models.csv."""
     accepted: bool = False
-    """Take only members that fire like the recording."""
+    """Export only members that match the recording."""
     model: str | None = None
-    """A model's name, a Python file that declares a neuron, or a checkpoint's folder,
-    where the table does not say; for neuron, brian2 and jaxley."""
+    """A model's name, a Python file that declares a neuron, or a checkpoint's folder;
+    needed for neuron, brian2 and jaxley if the table does not name its model."""
     overwrite: bool = False
     """Replace an export that is already there."""
 
     def run(self) -> int:
-        """Writes the export; the exit status."""
+        """Writes the export; returns the exit status."""
         import numpy as np
 
         from dicjax.output import exporters, read_population
@@ -64,11 +64,11 @@ class Export:
         if self.to in SIMULATORS:
             neuron, g = models_of(self.models, self.model)
             export(neuron, g[rows], self.out, members=chosen.members.tolist())
-            where = f"{self.out / 'README.txt'} says how to run them"
+            place = f"{self.out / 'README.txt'} says how to run them"
         else:
             export(chosen, self.out)
-            where = str(self.out)
-        print(f"{len(rows)} models exported: {where}.")
+            place = str(self.out)
+        print(f"{len(rows)} models exported: {place}.")
         return 0
 
     def _check_out(self) -> None:

@@ -15,19 +15,19 @@ Distributed = Annotated[str | None, tyro.conf.arg(metavar="auto|I/N@HOST:PORT")]
 
 
 def join(place: str | None) -> None:
-    """Joins the processes that were started with the same command, if they are several.
+    """Joins the other processes that run the same command, if there are any.
 
     **Arguments:**
 
-    - `place`: `auto` where Slurm or MPI started them, else `I/N@HOST:PORT`: process I,
-        counted from 0, of N, the first of which listens at that address.
+    - `place`: `auto` if Slurm or MPI started them, else `I/N@HOST:PORT`: process I of
+        N, counted from 0. Process 0 listens at this address.
     """
     if place is None:
         return
     import jax
 
     known = {} if place == "auto" else _named(place)
-    # Otherwise JAX keeps the signal by which a scheduler ends a process to itself.
+    # Otherwise JAX catches the signal by which a scheduler ends a process.
     if "jax_enable_preemption_service" in jax.config.values:
         jax.config.update("jax_enable_preemption_service", False)
     say("Joining the other processes, for five minutes at most ...")
@@ -46,7 +46,7 @@ def join(place: str | None) -> None:
 
 @contextlib.contextmanager
 def progress_of_first() -> Iterator[Progress | None]:
-    """What the first process tells of progress; the others tell nothing."""
+    """The progress line of the first process; None in the others."""
     from dicjax._core import is_first
 
     if not is_first():

@@ -1,4 +1,4 @@
-"""Commands that make encoders."""
+"""Commands that train encoders."""
 
 import dataclasses
 import pathlib
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Train:
     """Simulate members of a model, train an encoder on them and write a checkpoint.
 
-    For a model of one's own, `dicjax adapt` is much quicker.
+    For your own model, `dicjax adapt` is much faster.
     """
 
     model: tyro.conf.Positional[str]
@@ -35,23 +35,23 @@ class Train:
     out: pathlib.Path
     """Folder of the checkpoint; it must not exist yet."""
     members: int = 300_000
-    """How many neurons to simulate."""
+    """Number of neurons to simulate."""
     sweep: pathlib.Path | None = None
-    """Folder of a sweep of job "dataset" that has simulated them; their number and seed
-    are those of the sweep."""
+    """Folder of a sweep of job "dataset" that has simulated the members. It replaces
+    `--members` and the seed."""
     data: pathlib.Path | None = None
-    """Folder where simulated data and the state of training are kept: the same command
-    then goes on where it was stopped."""
+    """Folder of simulated data and the state of training. With it, the same command
+    continues where it was stopped."""
     distributed: Distributed = None
-    """Train in several processes that are each given this command: auto under Slurm or
-    MPI; elsewhere process I, from 0, of N, the first of which listens at HOST:PORT."""
+    """Train in several processes that all run this command: auto under Slurm or MPI;
+    elsewhere process I of N, from 0. Process 0 listens at HOST:PORT."""
     encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
     density: DensityConfig = dataclasses.field(default_factory=DensityConfig)
     emulator: EmulatorConfig = dataclasses.field(default_factory=EmulatorConfig)
 
     def run(self) -> int:
-        """Trains and writes; the exit status."""
+        """Trains and writes; returns the exit status."""
         from dicjax._core import from_first, is_first
         from dicjax.inference import find_neuron, fit_encoder
 
@@ -83,7 +83,7 @@ class Train:
 
 @dataclasses.dataclass(frozen=True)
 class Adapt:
-    """Turn an encoder that ships to another neuron, in minutes.
+    """Adapt an encoder that ships with dicjax to another neuron, in minutes.
 
     Simulates members of NEURON, trains a low-rank adapter of the encoder on them, and
     writes a checkpoint that `dicjax generate --model FOLDER` accepts.
@@ -96,20 +96,20 @@ class Adapt:
     base: str = "stg"
     """The model whose encoder is adapted."""
     sweep: pathlib.Path | None = None
-    """Folder of a sweep of job "dataset" that has simulated members; their number and
-    seed are those of the sweep."""
+    """Folder of a sweep of job "dataset" that has simulated the members. Their number
+    and seed are then the sweep's."""
     data: pathlib.Path | None = None
-    """Folder where simulated data and the state of training are kept: the same command
-    then goes on where it was stopped."""
+    """Folder of simulated data and the state of training. With it, the same command
+    continues where it was stopped."""
     distributed: Distributed = None
-    """Train in several processes that are each given this command: auto under Slurm or
-    MPI; elsewhere process I, from 0, of N, the first of which listens at HOST:PORT."""
+    """Train in several processes that all run this command: auto under Slurm or MPI;
+    elsewhere process I of N, from 0. Process 0 listens at HOST:PORT."""
     adapter: Flat[AdapterConfig] = dataclasses.field(default_factory=AdapterConfig)
     density: DensityConfig = dataclasses.field(default_factory=DensityConfig)
     emulator: EmulatorConfig = dataclasses.field(default_factory=EmulatorConfig)
 
     def run(self) -> int:
-        """Adapts and writes; the exit status."""
+        """Adapts and writes; returns the exit status."""
         from dicjax._core import from_first, is_first
         from dicjax.inference import find_neuron, fit_adapter
 
@@ -136,7 +136,7 @@ class Adapt:
 
 
 def _swept(folder: pathlib.Path | None, neuron: "Neuron") -> "Swept | None":
-    """What a sweep has simulated, if one was named."""
+    """The dataset of a sweep, if one was named."""
     if folder is None:
         return None
     from dicjax._core import from_first
@@ -151,7 +151,7 @@ def _check_new(out: pathlib.Path) -> None:
 
 
 def _draw_training(fitted: "Fitted") -> None:
-    """The losses, beside the state of training where that is kept."""
+    """Draws the losses into the folder of the training's state, if there is one."""
     if fitted.folder is None:
         return
     from dicjax.output import plot_training

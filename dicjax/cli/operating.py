@@ -14,13 +14,13 @@ from dicjax.operator import OperatorConfig, OperatorTraining
 
 @dataclasses.dataclass(frozen=True)
 class TrainOperator:
-    """Train an operator on a family of neurons that is simulated meanwhile.
+    """Simulate members of a family of neurons and train an operator on them.
 
     Characterises members of the family, corrects the curves of the operator for its
-    time step, trains the network that reads features, tests it on members and currents
-    it has not seen, and writes a checkpoint. With the defaults this takes most of an
-    hour on two cores; `--training.members 1000 --training.num-steps 1500
-    --training.num-corrections 60` makes a rough one in two minutes.
+    time step, trains the network that reads features, tests it on new members and
+    currents, and writes a checkpoint. With the defaults this takes most of an hour on
+    two cores; `--training.members 1000 --training.num-steps 1500
+    --training.num-corrections 60` trains a rough operator in two minutes.
     """
 
     family: tyro.conf.Positional[str]
@@ -28,19 +28,19 @@ class TrainOperator:
     out: pathlib.Path
     """Folder of the checkpoint; it must not exist yet."""
     sweep: pathlib.Path | None = None
-    """Folder of a sweep of job "operator" that has characterised members; their number
-    and seed are those of the sweep."""
+    """Folder of a sweep of job "operator" that has characterised members. Their number
+    and seed are then the sweep's."""
     data: pathlib.Path | None = None
-    """Folder where members and the state of training are kept: the same command then
-    goes on where it was stopped."""
+    """Folder of members and the state of training. With it, the same command continues
+    where it was stopped."""
     distributed: Distributed = None
-    """Train in several processes that are each given this command: auto under Slurm or
-    MPI; elsewhere process I, from 0, of N, the first of which listens at HOST:PORT."""
+    """Train in several processes that all run this command: auto under Slurm or MPI;
+    elsewhere process I of N, from 0. Process 0 listens at HOST:PORT."""
     operator: OperatorConfig = dataclasses.field(default_factory=OperatorConfig)
     training: OperatorTraining = dataclasses.field(default_factory=OperatorTraining)
 
     def run(self) -> int:
-        """Trains and writes; the exit status."""
+        """Trains and writes; returns the exit status."""
         from dicjax._core import from_first, is_first
         from dicjax.operator import find_family, fit_operator
 
@@ -69,25 +69,25 @@ class TrainOperator:
 
 @dataclasses.dataclass(frozen=True)
 class TuneOperator:
-    """Fine-tune an operator so that one feature of its answers comes out better."""
+    """Fine-tune an operator to predict one feature better."""
 
     feature: tyro.conf.Positional[Literal["sag", "width", "height"]]
     """The feature: of a hyperpolarised cell, or of spikes."""
     out: pathlib.Path
     """Folder of the new checkpoint; it must not exist yet."""
     operator: str = "cortical"
-    """A family whose operator ships, or the folder of one."""
+    """A family whose operator ships with dicjax, or an operator's folder."""
     members: int = 2048
-    """How many neurons of the family to learn from."""
+    """Number of neurons of the family to learn from."""
     num_steps: int = 300
     """Optimiser steps."""
     seed: int = 0
     """Seed of everything random."""
     data: pathlib.Path | None = None
-    """Folder where characterised members are kept."""
+    """Folder of characterised members."""
 
     def run(self) -> int:
-        """Tunes and writes; the exit status."""
+        """Tunes and writes; returns the exit status."""
         from dicjax.operator import tune_to_feature
 
         _check_new(self.out)
@@ -123,23 +123,23 @@ class Predict:
     out: pathlib.Path
     """Folder to write; it must not exist yet."""
     current: pathlib.Path | None = None
-    """CSV with columns time_ms and current (µA/cm²), evenly sampled; a step if not
-    given."""
+    """CSV with columns time_ms and current (µA/cm²), evenly sampled; by default a
+    step."""
     step: float = 2.0
     """Height of the step, in µA/cm²."""
     start: float = 50.0
-    """When it begins, in ms."""
+    """Start of the step, in ms."""
     stop: float = 550.0
-    """When it ends, in ms."""
+    """End of the step, in ms."""
     duration: float = 600.0
-    """How long to predict, in ms."""
+    """Predicted time, in ms."""
     operator: str = "cortical"
-    """A family whose operator ships, or the folder of one."""
+    """A family whose operator ships with dicjax, or an operator's folder."""
     overwrite: bool = False
-    """Replace what the folder already holds."""
+    """Replace the content of the folder."""
 
     def run(self) -> int:
-        """Predicts and writes; the exit status."""
+        """Predicts and writes; returns the exit status."""
         import numpy as np
 
         from dicjax.operator import load_operator, read_current, read_features, respond
@@ -186,31 +186,31 @@ class Predict:
 
 @dataclasses.dataclass(frozen=True)
 class EnsembleOf:
-    """Draw neurons that resemble a cell in what was measured of it.
+    """Draw neurons that resemble a cell in its measured features.
 
-    Writes a CSV with a row per neuron and a column per feature. Without any feature it
-    draws from the whole family.
+    Writes a CSV with a row per neuron and a column per feature. Without measured
+    features it draws from the whole family.
     """
 
     out: pathlib.Path | None = None
     """CSV to write; the terminal if not given."""
     measured: tuple[str, ...] = ()
-    """What was measured, as name=value, in the units that `dicjax operator ensemble
+    """Measured features, as name=value, in the units that `dicjax operator ensemble
     --list` shows: `--measured rest=-70 threshold=1.2 gain=10`."""
     neurons: int = 200
-    """How many to draw."""
+    """Number of neurons to draw."""
     spread: float = 0.0
-    """How far they stray from what was measured, as a share of how much it varies in
+    """Spread of the neurons around the measured features, relative to the variation in
     the family."""
     operator: str = "cortical"
-    """A family whose operator ships, or the folder of one."""
+    """A family whose operator ships with dicjax, or an operator's folder."""
     seed: int = 0
     """The same seed gives the same neurons."""
     list: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Only show the features, their units and their ranges."""
 
     def run(self) -> int:
-        """Draws and writes; the exit status."""
+        """Draws and writes; returns the exit status."""
         import jax
 
         from dicjax.operator import describe_features, draw_ensemble, load_operator
@@ -243,31 +243,31 @@ class Compare:
     """
 
     recording: File
-    """Sweeps of current (pA) and potential (mV): npz, CSV, or ABF and all else that neo
-    reads."""
+    """Sweeps of current (pA) and potential (mV): npz, CSV, ABF or another format
+    that neo reads."""
     out: pathlib.Path
     """Folder to write; it must not exist yet."""
     membrane: pathlib.Path | None = None
     """A recording of the cell with a small step, for resistance and capacitance."""
     capacitance: float | None = None
-    """Of the cell, in pF, if there is no such recording."""
+    """Capacitance of the cell, in pF, if there is no such recording."""
     use: tuple[int, ...] = ()
-    """Sweeps, counted from 0, to measure features from; all if not given. The others
-    are predicted."""
+    """Sweeps, counted from 0, to measure features from; by default all. The other
+    sweeps are predicted."""
     neurons: int = 200
-    """How many neurons are in the ensemble."""
+    """Number of neurons in the ensemble."""
     spread: float = 0.3
-    """How far candidates stray from the cell's F-I curve, as a share of how much it
-    varies in the family."""
+    """Spread of candidates around the cell's F-I curve, relative to the variation in
+    the family."""
     operator: str = "cortical"
-    """A family whose operator ships, or the folder of one."""
+    """A family whose operator ships with dicjax, or an operator's folder."""
     seed: int = 0
     """The same seed gives the same ensemble."""
     overwrite: bool = False
-    """Replace what the folder already holds."""
+    """Replace the content of the folder."""
 
     def run(self) -> int:
-        """Compares and writes; the exit status."""
+        """Compares and writes; returns the exit status."""
         import jax
 
         from dicjax.operator import compare, load_operator
@@ -384,5 +384,5 @@ class OperatorCommand:
     command: tyro.conf.OmitSubcommandPrefixes[Operator]
 
     def run(self) -> int:
-        """Runs the command; the exit status."""
+        """Runs the command; returns the exit status."""
         return self.command.run()

@@ -1,4 +1,4 @@
-"""Which spikes commands read."""
+"""Options that select the spikes that a command reads."""
 
 import dataclasses
 import pathlib
@@ -15,18 +15,18 @@ MOST_WARNINGS = 10  # of a file with many neurons
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """Which spikes to read."""
+    """The spikes to read from a file."""
 
     unit: str | None = None
     """Unit of the times in RECORDING: ms, s, us, min, or samples@RATE (in Hz). Needed
-    only where the file does not say."""
+    only if the file does not state its unit."""
     unit_id: str | None = None
-    """Which neuron to take from a file that holds several."""
+    """Neuron to read from a file with several."""
     window: tuple[float, float] | None = None
-    """Start and stop, in ms, of the stretch to use."""
+    """Start and stop, in ms, of the part to use."""
 
     def read(self, path: pathlib.Path) -> "list[SpikeTrain]":
-        """The spike trains of a file, cut to the window; warns of what is odd there."""
+        """The spike trains of a file, cut to the window, with warnings of odd ones."""
         from dicjax._core import Advice
         from dicjax.recordings import examine
 
@@ -52,7 +52,7 @@ class Recording:
         return trains
 
     def read_one(self, path: pathlib.Path) -> "SpikeTrain":
-        """The only spike train of a file, or a `ValueError` that says how to choose."""
+        """The only spike train of a file; raises `ValueError` if there are several."""
         trains = self._read(path)
         if len(trains) > 1:
             names = ", ".join(repr(train.name) for train in trains[:8])

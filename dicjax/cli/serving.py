@@ -13,19 +13,19 @@ NEEDED = ("nicegui", "plotly")
 class App:
     """Open dicjax in the browser: recordings in, pictures and models out.
 
-    It listens on this computer alone, asks nothing of the internet and writes only into
-    one folder. Ctrl-C ends it; a run that is not finished keeps what it has found.
+    Only this computer can reach it. It does not use the internet and writes only into
+    one folder. Ctrl-C ends it; an unfinished run then saves the models found so far.
     """
 
     folder: pathlib.Path = pathlib.Path("dicjax-results")
-    """Where results are kept; those that are there are listed."""
+    """Folder of results; the app lists results that it already holds."""
     port: int = 0
-    """Where to listen; any free port if 0."""
+    """Port to listen at; any free port if 0."""
     browser: bool = True
     """Open a browser."""
 
     def run(self) -> int:
-        """Serves until it is interrupted; the exit status."""
+        """Serves until it is interrupted; returns the exit status."""
         missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
         if missing:
             raise ValueError(
@@ -36,9 +36,11 @@ class App:
         os.environ.setdefault("MPLCONFIGDIR", str(kept))
         from dicjax.app import serve
 
-        serve(self.folder, self.port, open_browser=self.browser, announce=self._tell)
+        serve(
+            self.folder, self.port, open_browser=self.browser, announce=self._announce
+        )
         return 0
 
-    def _tell(self, address: str) -> None:
+    def _announce(self, address: str) -> None:
         print(f"dicjax is at {address} (Ctrl-C ends it)", flush=True)
         print(f"Results are kept in {self.folder.resolve()}", flush=True)

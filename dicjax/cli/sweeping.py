@@ -14,40 +14,40 @@ from dicjax.cli.common import File, Progress, say
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Run the sweep that CONFIG describes, or what is missing of it.
+    """Run the sweep that CONFIG describes, or its missing parts.
 
-    Results are files of OUT/parts, one Parquet dataset. Whatever stops it, the same
-    command goes on where it was, on as many workers as you like: every part is the same
-    to the last byte. Exit status 0: complete; 1: parts are missing; 2: bad input.
+    The files in OUT/parts form one Parquet dataset. If the sweep is stopped, the same
+    command continues it, with any number of workers: the bytes of a part do not depend
+    on them. Exit status 0: complete; 1: parts are missing; 2: bad input.
     """
 
     config: Annotated[File, tyro.conf.arg(metavar="CONFIG")]
-    """TOML file that says what to compute; see docs/sweeps.md."""
+    """TOML file of the sweep's settings; see docs/sweeps.md."""
     out: pathlib.Path
-    """Folder of the sweep: new, or that of the same sweep."""
+    """Folder of the sweep: a new one, or one that already holds this sweep."""
     workers: int = 1
-    """Processes of this machine, each with a GPU or a share of the cores. One computes
-    here, with all of them."""
+    """Processes of this machine, each with a GPU or a share of the cores. With 1, this
+    process uses all of them."""
     dask: str | None = None
     """Workers of Dask: tcp://HOST:PORT of a scheduler, or local:N."""
     submitit: int | None = None
     """Submit this many jobs to the cluster's scheduler and wait for them."""
     cluster: str | None = None
-    """For --submitit: slurm, local or debug; the one that is there if not given."""
+    """For --submitit: slurm, local or debug; by default found by submitit."""
     slurm: tuple[str, ...] = ()
     """For --submitit: NAME=VALUE, such as partition=gpu gpus_per_node=1 time=60."""
     shard: str | None = None
     """I/N: every N-th part from the I-th on, as in a Slurm array
     (--shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT)."""
     retries: int = 2
-    """How often a part that failed is tried again."""
+    """How often a failed part is tried again."""
     timeout: float | None = None
-    """Seconds after which a worker that gets nowhere with a part is replaced."""
+    """Seconds for a part, after which its worker is replaced."""
     any_version: bool = False
-    """Go on with a sweep that other versions of packages began."""
+    """Continue a sweep that other versions of packages began."""
 
     def run(self) -> int:
-        """Runs; the exit status."""
+        """Runs the sweep; returns the exit status."""
         share = _share(self.shard)
         _share_cache()
         from dicjax.sweeps import read_config, run_sweep
@@ -72,12 +72,12 @@ class Run:
     def _executor(self):
         from dicjax.sweeps import Dask, Here, Processes, Submitit
 
-        engines = {
+        executors = {
             "--workers": self.workers > 1,
             "--dask": self.dask is not None,
             "--submitit": self.submitit is not None,
         }
-        named = [name for name, is_used in engines.items() if is_used]
+        named = [name for name, is_used in executors.items() if is_used]
         if len(named) > 1:
             raise ValueError(f"Choose one of {' and '.join(named)}.")
         if self.workers < 1 or (self.submitit is not None and self.submitit < 1):
@@ -87,7 +87,7 @@ class Run:
         if named:
             _leave_devices()
         if self.dask is not None:
-            # What it says of lost connections is said in a sentence of ours.
+            # Our own error reports lost connections.
             logging.getLogger("distributed").setLevel(logging.CRITICAL)
             return Dask(self.dask, self.timeout)
         if self.submitit is not None:
@@ -103,7 +103,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """Say what of the sweep in OUT is done, what failed, how fast, and how long still.
+    """Print the progress of the sweep in OUT, its failures, pace and remaining time.
 
     Exit status 0: complete; 1: not yet; 2: no sweep.
     """
@@ -114,12 +114,12 @@ class Status:
     """Read every part and compare its checksum."""
 
     def run(self) -> int:
-        """Says it; the exit status."""
+        """Prints the state; returns the exit status."""
         from dicjax.sweeps import standing
 
-        found = standing(self.out, check=self.check)
-        print(found)
-        return 0 if found.is_complete else 1
+        state = standing(self.out, check=self.check)
+        print(state)
+        return 0 if state.is_complete else 1
 
 
 def _share(text: str | None) -> tuple[int, int] | None:
@@ -145,7 +145,7 @@ def _parameters(pairs: tuple[str, ...]) -> dict:
 
 
 def _share_cache() -> None:
-    """Lets workers keep their programs where this process does."""
+    """Lets workers use this process's cache of compiled programs."""
     import jax
 
     cache = jax.config.jax_compilation_cache_dir  # pyright: ignore
@@ -155,7 +155,7 @@ def _share_cache() -> None:
 
 
 def _leave_devices() -> None:
-    """Keeps this process off the GPUs, which are for its workers."""
+    """Keeps this process off the GPUs, which its workers use."""
     import jax
 
     jax.config.update("jax_platforms", "cpu")
@@ -174,5 +174,5 @@ class SweepCommand:
     command: tyro.conf.OmitSubcommandPrefixes[Sweep]
 
     def run(self) -> int:
-        """Runs the command; the exit status."""
+        """Runs the command; returns the exit status."""
         return self.command.run()

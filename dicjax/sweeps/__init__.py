@@ -1,4 +1,4 @@
-"""Sweeps past one machine: seeded, resumable, on engines that exist."""
+"""Sweeps over many machines: seeded, resumable, run by existing schedulers."""
 
 from dicjax._core import Swept as Swept
 from dicjax.sweeps.config import Config as Config, read_config as read_config

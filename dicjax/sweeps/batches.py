@@ -1,4 +1,4 @@
-"""How many members at once: enough for all devices, no more than memory holds."""
+"""The size of batches: enough for all devices, and no more than memory holds."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,36 +9,37 @@ import psutil
 from dicjax.simulation import num_cores
 
 
-SHARE = 0.25  # of the memory that is free, for arrays of one batch
+SHARE = 0.25  # of the free memory, for the arrays of one batch
 GPU_SHARE = 0.5
-# Simulated at once, for waiting for the last to cost a few per cent at most.
+# Members simulated at once. In batches of this size, waiting for the slowest
+# members costs a few per cent at most.
 CORE_MEMBERS, GPU_MEMBERS = 32_768, 524_288
 
 T = TypeVar("T")
 
 
 class Batches:
-    """Runs over members in batches, which are halved when memory runs out.
+    """Calls a function on batches of members, and halves them if memory runs out.
 
-    - `bytes_each`: what a member is estimated to need.
-    - `largest`: members of a batch; what fitted before is what is tried next.
+    - `bytes_each`: estimated memory that a member needs.
+    - `largest`: size of the largest batch that is tried next.
     """
 
     def __init__(self, bytes_each: int):
         self.bytes_each = bytes_each
         self.largest: int | None = None
 
-    def most(self) -> int:
-        """Members that a batch may have."""
+    def max_size(self) -> int:
+        """The largest number of members in a batch."""
         if self.largest is None:
             self.largest = max(1, free_bytes() // self.bytes_each)
         return self.largest
 
     def run(self, run: Callable[[int, int], T], num: int) -> list[T]:
-        """What `run(first, num)` gives, of one batch after the other."""
+        """Returns the results of `run(first, num)` for one batch after the other."""
         done, results = 0, []
         while done < num:
-            size = min(self.most(), num - done)
+            size = min(self.max_size(), num - done)
             try:
                 results.append(run(done, size))
             except Exception as error:
@@ -50,8 +51,8 @@ class Batches:
         return results
 
 
-def num_worthwhile() -> int:
-    """Members that are simulated at once with next to no lane idle in the end."""
+def num_at_once() -> int:
+    """The number of members that keeps all devices busy nearly until the end."""
     devices = jax.local_devices()
     if devices[0].platform == "cpu":
         return CORE_MEMBERS * num_cores()
@@ -59,7 +60,7 @@ def num_worthwhile() -> int:
 
 
 def free_bytes() -> int:
-    """Memory that a batch may take: of the host, or less where a device has less."""
+    """Bytes that a batch may take: limited by the host and by every device."""
     free = int(SHARE * psutil.virtual_memory().available)
     for device in jax.local_devices():
         stats = device.memory_stats() or {}
@@ -70,8 +71,8 @@ def free_bytes() -> int:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether host or device had too little memory."""
-    # XLA has one class for all that goes wrong, and begins with a code that says what.
+    """Whether the host or a device ran out of memory."""
+    # XLA raises one class for all errors; its message begins with a code.
     return isinstance(error, MemoryError) or (
         isinstance(error, jax.errors.JaxRuntimeError)
         and str(error).startswith("RESOURCE_EXHAUSTED")

@@ -1,4 +1,4 @@
-"""What a sweep is asked to do: a TOML file, checked before anything is done."""
+"""The configuration of a sweep: a TOML file, checked before anything is computed."""
 
 import difflib
 import glob
@@ -18,7 +18,7 @@ from dicjax.operator import FAMILIES
 from dicjax.recordings import milliseconds_per
 
 
-SHORTEST = 50.0  # ms, below which a time was surely meant in seconds
+SHORTEST = 50.0  # ms; shorter times were probably given in seconds
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -26,8 +26,8 @@ class _Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
 
-# Files are looked for once, in the folder that paths are relative to: workers have
-# copies, and no need of them. Without a folder they are taken as they are.
+# Files are looked up once, in the folder that paths are relative to. Workers read
+# copies and have no such folder, so that they take paths as they are.
 
 
 def _found(path: pathlib.Path, info: Any) -> pathlib.Path:
@@ -99,7 +99,7 @@ Window = Annotated[tuple[float, float], Field(description="ms")]
 
 
 class Drawn(_Section):
-    """Members to draw: from the box of the model's recipe, or compensated by it."""
+    """Members to draw from the box of the model's recipe, or by its compensation."""
 
     sampler: Literal["box", "recipe"] = "box"
     num: int = Field(ge=1)
@@ -166,7 +166,7 @@ class Targets(_Section):
 
 
 class Search(_Section):
-    """How hard populations are searched for; see `dicjax generate --help`."""
+    """How populations are searched for; see `dicjax generate --help`."""
 
     members: int = Field(default=100, ge=1)
     budget: int = Field(default=GenerateConfig.budget, ge=1)
@@ -189,7 +189,7 @@ class _Job(_Section):
 
 
 class SimulateJob(_Job):
-    """Simulate members, and measure what they fire."""
+    """Simulate members and measure their spikes."""
 
     job: Literal["simulate"]
     model: Model
@@ -199,7 +199,7 @@ class SimulateJob(_Job):
 
 
 class DatasetJob(_Job):
-    """Simulate members for an encoder to learn from; `dicjax train --sweep` reads them."""
+    """Simulate the data that an encoder learns from."""
 
     job: Literal["dataset"]
     model: Model
@@ -216,7 +216,7 @@ class GenerateJob(_Job):
 
 
 class RefineJob(_Job):
-    """Refine members until they fire like a recording."""
+    """Refine members until they match a recording."""
 
     job: Literal["refine"]
     model: Model
@@ -226,7 +226,7 @@ class RefineJob(_Job):
 
 
 class RobustnessJob(_Job):
-    """Try whether members still fire like a recording when something changes."""
+    """Test whether members still match a recording when something changes."""
 
     job: Literal["robustness"]
     model: Model
@@ -238,7 +238,7 @@ class RobustnessJob(_Job):
 
 
 class OperatorJob(_Job):
-    """Draw and characterise members of a family, which operators are trained on."""
+    """Draw and characterise members of a family, to train operators on them."""
 
     job: Literal["operator"]
     family: Literal[tuple(FAMILIES)]  # pyright: ignore[reportInvalidTypeForm]
@@ -281,32 +281,33 @@ def parse_config(
     text: str = "",
     name: str = "config",
 ) -> Config:
-    """Checks what a sweep's file says, as [`dicjax.sweeps.config.read_config`][].
+    """Checks the values of a sweep's file.
 
-    With `folder`, paths are taken relative to it, and have to exist.
+    See [`dicjax.sweeps.config.read_config`][]. With `folder`,
+    paths are relative to it and must exist.
     """
     job = values.get("job")
     if job not in JOBS:
-        said = f"job is {job!r}, but" if job is not None else "`job` is missing: it"
+        problem = f"job is {job!r}, but" if job is not None else "`job` is missing: it"
         place = _place(text, name, ("job",))
-        raise ValueError(f"{place}: {said} must be one of {', '.join(JOBS)}.")
+        raise ValueError(f"{place}: {problem} must be one of {', '.join(JOBS)}.")
     try:
         return JOBS[job].model_validate(values, context=folder)
     except pydantic.ValidationError as e:
         problems = [
-            f"{_place(text, name, _where(error))}: {_said(JOBS[job], error)}"
+            f"{_place(text, name, _where(error))}: {_message(JOBS[job], error)}"
             for error in e.errors()
         ]
         raise ValueError("\n".join(dict.fromkeys(problems))) from e
 
 
 def _where(error) -> tuple[str, ...]:
-    # Of a choice of sections, pydantic names the class too.
+    # Where a key may hold one of several sections, pydantic also names the class.
     classes = (Drawn.__name__, Tabled.__name__)
     return tuple(x for x in error["loc"] if isinstance(x, str) and x not in classes)
 
 
-def _said(job: type[_Section], error) -> str:
+def _message(job: type[_Section], error) -> str:
     where = _where(error)
     key = ".".join(where) or "the file"
     if error["type"] == "extra_forbidden":
@@ -334,7 +335,7 @@ def _known(section: Any, where: tuple[str, ...]) -> list[str]:
 
 
 def _place(text: str, name: str, where: tuple[str, ...]) -> str:
-    """The file and the line on which a key stands, or else its section."""
+    """The file and the line of a key, or else the line of its section."""
     table: list[str] = []
     best = None
     for number, line in enumerate(text.splitlines(), 1):

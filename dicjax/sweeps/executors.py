@@ -1,4 +1,4 @@
-"""Where parts are computed: here, or by engines that others have built."""
+"""Where parts are computed: in this process, or by an existing scheduler."""
 
 import contextlib
 import itertools
@@ -11,68 +11,77 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import as_completed, CancelledError
 from typing import Any, Protocol, runtime_checkable
 
+from dicjax._core import Progress
 from dicjax.sweeps.tasks import Outcome, work, work_through
-from dicjax.sweeps.unit import Told
 from dicjax.sweeps.worker_main import begin_worker, watch_parent
 
 
-EVERY = 2.0  # seconds between looks at what is computed elsewhere
+EVERY = 2.0  # seconds between checks of remote results
 
 
 @runtime_checkable
 class Executor(Protocol):
     """Computes parts of a sweep, in any order and anywhere.
 
-    - `num_workers`: how many parts are computed at a time.
+    - `num_workers`: number of parts that are computed at the same time.
     """
 
     num_workers: int
 
     def run(
-        self, folder: pathlib.Path, groups: Sequence[Sequence[int]], told: Told
+        self,
+        folder: pathlib.Path,
+        groups: Sequence[Sequence[int]],
+        on_progress: Progress | None,
     ) -> Generator[Outcome]:
-        """Tells of each part when it is written, or why it is not.
+        """Yields each part when it is written, or the reason why it is not.
 
-        Parts of a group are computed by one worker, some of them together; if that
-        dies, all of the group may be told of as lost. Closed early, it stops its
-        workers.
+        One worker computes the parts of a group, some of them together. If the worker
+        dies, the whole group may be reported as lost. If the generator is closed
+        early, it stops its workers.
         """
         ...
 
 
 class Here:
-    """This process, with all the devices that it has."""
+    """This process, with all its devices."""
 
     num_workers = 1
 
     def run(
-        self, folder: pathlib.Path, groups: Sequence[Sequence[int]], told: Told
+        self,
+        folder: pathlib.Path,
+        groups: Sequence[Sequence[int]],
+        on_progress: Progress | None,
     ) -> Generator[Outcome]:
-        """Computes parts, writing some while computing the next."""
-        yield from work_through(folder, groups, told)
+        """Computes parts, and writes some while it computes the next."""
+        yield from work_through(folder, groups, on_progress)
 
 
 class Processes:
-    """Processes of this machine, with a GPU each, or their share of the cores.
+    """Processes of this machine, each with a GPU or a share of the cores.
 
-    - `timeout`: seconds after which a process that gets nowhere with a part is ended.
+    - `timeout`: seconds for a part, after which its process is ended.
     """
 
     def __init__(self, num: int, timeout: float | None = None):
         self.num_workers, self.timeout = num, timeout
 
     def run(
-        self, folder: pathlib.Path, groups: Sequence[Sequence[int]], told: Told
+        self,
+        folder: pathlib.Path,
+        groups: Sequence[Sequence[int]],
+        on_progress: Progress | None,
     ) -> Generator[Outcome]:
-        """Hands groups to processes, which are replaced when they die."""
+        """Gives groups to processes, and replaces processes that die."""
         from pebble import ProcessPool
 
-        del told
+        del on_progress
         with contextlib.ExitStack() as stack:
             slots = stack.enter_context(tempfile.TemporaryDirectory())
             pool = ProcessPool(
                 min(self.num_workers, len(groups)),
-                context=multiprocessing.get_context("spawn"),  # JAX does not fork
+                context=multiprocessing.get_context("spawn"),  # JAX cannot be forked
                 initializer=_begin_process,
                 initargs=(slots, self.num_workers),
             )
@@ -89,10 +98,10 @@ class Processes:
 class Dask:
     """Workers of Dask.
 
-    - `address`: of a scheduler, as "tcp://host:8786"; or "local:4" for four processes
-        of this machine.
-    - `timeout`: as that of [`dicjax.sweeps.executors.Processes`][]; workers need a
-        nanny, which they have by default, to be started again.
+    - `address`: address of a scheduler, such as "tcp://host:8786"; or "local:4" for
+        four processes of this machine.
+    - `timeout`: as in [`dicjax.sweeps.executors.Processes`][]. Workers need a nanny
+        to be started again; they have one by default.
     """
 
     def __init__(self, address: str, timeout: float | None = None):
@@ -107,12 +116,15 @@ class Dask:
         self.num_workers = self.local or 1
 
     def run(
-        self, folder: pathlib.Path, groups: Sequence[Sequence[int]], told: Told
+        self,
+        folder: pathlib.Path,
+        groups: Sequence[Sequence[int]],
+        on_progress: Progress | None,
     ) -> Generator[Outcome]:
-        """Submits groups; Dask itself gives those of dead workers to others."""
+        """Submits groups; Dask itself gives the groups of dead workers to others."""
         import distributed
 
-        del told
+        del on_progress
         with contextlib.ExitStack() as stack:
             address, slots = self.address, ""
             if self.local is not None:
@@ -143,7 +155,7 @@ class Dask:
 
         left = set(futures)
         while left:
-            # A scheduler that died takes all futures with it.
+            # If the scheduler dies, all futures are lost.
             with contextlib.suppress(TimeoutError, CancelledError):
                 distributed.wait(left, timeout=EVERY, return_when="FIRST_COMPLETED")
             if client.status != "running" or all(x.cancelled() for x in left):
@@ -158,13 +170,15 @@ class Dask:
 
 
 class Submitit:
-    """Jobs of a cluster's scheduler, by submitit.
+    """Jobs that submitit sends to a cluster's scheduler.
 
-    - `num`: of jobs, which take equal shares.
-    - `folder`: for scripts and logs.
-    - `cluster`: "slurm", "local" for processes of this machine, or None for the one
-        that is there.
-    - `parameters`: of jobs, as submitit names them, such as `slurm_partition`.
+    - `num`: number of jobs; they take equal shares.
+    - `folder`: folder for scripts and logs.
+    - `cluster`: "slurm", "local" for processes of this machine, or None for the
+        scheduler that submitit finds.
+    - `timeout`: as in [`dicjax.sweeps.executors.Processes`][].
+    - `parameters`: parameters of jobs under submitit's names, such as
+        `slurm_partition`.
     """
 
     def __init__(
@@ -181,12 +195,15 @@ class Submitit:
         self.parameters = parameters or {}
 
     def run(
-        self, folder: pathlib.Path, groups: Sequence[Sequence[int]], told: Told
+        self,
+        folder: pathlib.Path,
+        groups: Sequence[Sequence[int]],
+        on_progress: Progress | None,
     ) -> Generator[Outcome]:
-        """Submits a job for every share of the groups, and looks after them."""
+        """Submits a job for every share of the groups, and collects the results."""
         import submitit
 
-        del told
+        del on_progress
         executor = submitit.AutoExecutor(self.folder, cluster=self.cluster)
         executor.update_parameters(**self.parameters)
         shares = [groups[i :: self.num_workers] for i in range(self.num_workers)]
@@ -215,7 +232,7 @@ class Submitit:
 def _outcomes(
     group: Sequence[int], result: Callable[[], list[Outcome]]
 ) -> list[Outcome]:
-    """What came of a group, if need be that its worker was lost."""
+    """The outcome of every part of a group, or an error if its worker was lost."""
     try:
         return result()
     except Exception as error:
@@ -239,7 +256,7 @@ def _local_cluster(num: int) -> Any:
             dashboard_address=None,  # pyright: ignore[reportArgumentType]
             silence_logs=logging.ERROR,
         )
-    except RuntimeError as e:  # whose workers were killed before they answered
+    except RuntimeError as e:  # the workers were killed before they answered
         raise ConnectionError(
             f"A cluster of Dask with local:{num} did not start ({e}): is there memory "
             "for so many workers? Run the sweep again, with fewer if need be."
@@ -247,7 +264,7 @@ def _local_cluster(num: int) -> Any:
 
 
 def _plugin(slots: str, num: int):
-    """Gives each worker of a local cluster its share of the machine."""
+    """A plugin that gives each worker of a local cluster its share of the machine."""
     import distributed
 
     class Slots(distributed.WorkerPlugin):

@@ -1,7 +1,7 @@
-"""What a sweep reads: recordings and tables of members, copied into its folder.
+"""The inputs of a sweep: recordings and tables of members, copied into its folder.
 
-Workers read the copy alone, so that a sweep goes on as it began whatever becomes of the
-files it was made from.
+Workers read the copies alone. A sweep therefore goes on as it began even if the
+original files change.
 """
 
 import os
@@ -32,7 +32,7 @@ TARGETS = pa.schema([*TRAIN, ("tolerance", pa.float64()), ("model_asked", pa.str
 
 
 def read_inputs(config: Config) -> dict[str, pa.Table]:
-    """The tables of a sweep: "targets", and "members" where they are not drawn.
+    """The tables of a sweep: "targets", and "members" if they are not drawn.
 
     **Raises:**
 
@@ -100,7 +100,7 @@ def _targets(targets: Targets) -> pa.Table:
 
 
 def _trains(path: str, unit, window, unit_id) -> list[dict]:
-    """The trains of a file as rows; one that says why, if it cannot be read."""
+    """The trains of a file as rows; or one row with the reason if it cannot be read."""
     name = pathlib.Path(path).name
     nothing = {"recording": name, "unit_id": None, "t_start": None, "t_stop": None}
     try:

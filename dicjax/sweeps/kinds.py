@@ -1,6 +1,6 @@
-"""What sweeps compute: the same functions as everywhere, a stretch of units at a time.
+"""The jobs of sweeps. Each applies functions of dicjax to a few units at a time.
 
-A unit (a member, a recording) depends on the seed and its number alone.
+A unit (a member or a recording) depends on the seed and its number alone.
 """
 
 import functools
@@ -10,6 +10,7 @@ import jax.random as jr
 import numpy as np
 import pyarrow as pa
 
+from dicjax._core import Progress
 from dicjax.dics import (
     Column,
     conductance_columns,
@@ -42,11 +43,11 @@ from dicjax.sweeps.config import (
 )
 from dicjax.sweeps.inputs import TARGETS, train_of
 from dicjax.sweeps.simulating import dics_of, FEWEST_MEMBERS, Simulating
-from dicjax.sweeps.unit import Earlier, Finish, Inputs, Job, OneByOne, Told
+from dicjax.sweeps.unit import Finish, Inputs, Job, OneByOne, ReadStage
 
 
-def begin(config: Config, inputs: Inputs, earlier: Earlier) -> Job:
-    """The job that a configuration asks for; `earlier` reads the parts of a stage."""
+def begin(config: Config, inputs: Inputs, read_stage: ReadStage) -> Job:
+    """The job of a configuration; `read_stage` reads the parts of an earlier stage."""
     if isinstance(config, SimulateJob):
         return Simulating(config, inputs)
     if isinstance(config, GenerateJob):
@@ -56,12 +57,12 @@ def begin(config: Config, inputs: Inputs, earlier: Earlier) -> Job:
     if isinstance(config, RobustnessJob):
         return Certifying(config, inputs)
     if isinstance(config, DatasetJob):
-        return Learning(config, earlier)
+        return Learning(config, read_stage)
     return Characterising(config)
 
 
 class Generating(OneByOne):
-    """A population is generated for every target; a part holds one of them."""
+    """Generates a population for every target. By default, a part holds one target."""
 
     def __init__(self, config: GenerateJob, inputs: Inputs):
         self.config = config
@@ -83,49 +84,53 @@ class Generating(OneByOne):
             robustness=search.robustness,
         )
 
-    def part(self, stage: int, first: int, num: int, told: Told) -> Finish:
+    def part(
+        self, stage: int, first: int, num: int, on_progress: Progress | None
+    ) -> Finish:
         """Generates a population for each of the targets."""
         del stage
         pieces, counts = [], {"targets": num, "complete": 0, "refused": 0, "valid": 0}
         for i, row in enumerate(self.targets.slice(first, num).to_pylist(), first):
             about = {name: row[name] for name in self.targets.column_names}
-            made = row["refused"] or self._generate(i, row, told)
-            counts["refused"] += isinstance(made, str)
-            if isinstance(made, Generated):
-                counts["valid"] += made.num_accepted
-                counts["complete"] += made.num_accepted >= made.num_asked
-            pieces.append(self._table(i, about, made))
+            generated = row["refused"] or self._generate(i, row, on_progress)
+            counts["refused"] += isinstance(generated, str)
+            if isinstance(generated, Generated):
+                counts["valid"] += generated.num_accepted
+                counts["complete"] += generated.num_accepted >= generated.num_asked
+            pieces.append(self._table(i, about, generated))
         return lambda: (pa.concat_tables(pieces), counts)
 
-    def _generate(self, i: int, row: dict, told: Told) -> Generated | str:
+    def _generate(
+        self, i: int, row: dict, on_progress: Progress | None
+    ) -> Generated | str:
         try:
-            made = generate(
+            generated = generate(
                 jr.fold_in(jr.key(self.config.seed), i),
                 train_of(row),
                 model=row["model_asked"],
                 num=self.config.search.members,
                 tolerance=row["tolerance"],
                 config=self.search,
-                on_progress=told,
+                on_progress=on_progress,
             )
-        except ValueError as e:  # as when a model cannot fire so
+        except ValueError as e:  # e.g. the model cannot fire like the recording
             return str(e)
-        if made.settings["interrupted"]:  # which is no result to keep
+        if generated.settings["interrupted"]:  # an incomplete population is not kept
             raise KeyboardInterrupt
-        return made
+        return generated
 
-    def _table(self, i: int, about: dict, made: Generated | str) -> pa.Table:
-        """Members of a target, or a row that says why there are none."""
+    def _table(self, i: int, about: dict, generated: Generated | str) -> pa.Table:
+        """Members of a target, or one row with the reason why there are none."""
         columns: dict = {"target": i, **about}
         num = 1
-        if isinstance(made, str):
-            columns["refused"] = made
+        if isinstance(generated, str):
+            columns["refused"] = generated
         else:
-            num = len(made.g)
+            num = len(generated.g)
             columns |= {
-                "model": made.neuron.name,
-                "inferred_g_s": float(made.posterior.median[0, 0]),
-                "inferred_g_u": float(made.posterior.median[0, 1]),
+                "model": generated.neuron.name,
+                "inferred_g_s": float(generated.posterior.median[0, 0]),
+                "inferred_g_u": float(generated.posterior.median[0, 1]),
             }
         arrays = {
             name: pa.repeat(
@@ -133,19 +138,19 @@ class Generating(OneByOne):
             )
             for name in self.schema.names
         }
-        if isinstance(made, Generated):
+        if isinstance(generated, Generated):
             members = {
-                **conductance_columns(made.neuron, made.g),
-                **dic_columns(made.dics, made.V_th),
-                **feature_columns(made.features),
-                "distance": (made.distance,),
-                "accepted": (made.accepted,),
+                **conductance_columns(generated.neuron, generated.g),
+                **dic_columns(generated.dics, generated.V_th),
+                **feature_columns(generated.features),
+                "distance": (generated.distance,),
+                "accepted": (generated.accepted,),
             }
             arrays |= {
                 k: pa.array(x, from_pandas=True) for k, (x, *_) in members.items()
             }
             if "spikes" in self.config.save:
-                arrays["spike_times"] = spike_lists(made.spike_times)
+                arrays["spike_times"] = spike_lists(generated.spike_times)
         ordered = [arrays[field.name].cast(field.type) for field in self.schema]
         return pa.Table.from_arrays(ordered, schema=self.schema)
 
@@ -179,7 +184,7 @@ def _generated_schema(channels: Sequence[str], with_spikes: bool) -> pa.Schema:
 
 
 class _Tabled:
-    """Members of a table beside a target."""
+    """Members of a table, and the spike train that they are compared with."""
 
     def __init__(self, config: RefineJob | RobustnessJob, inputs: Inputs):
         self.neuron, _ = find_neuron(config.model)
@@ -197,25 +202,27 @@ class _Tabled:
 
 
 class Refining(OneByOne):
-    """Members of a table are refined, those of a part together."""
+    """Refines the members of a table; all members of a part together."""
 
     def __init__(self, config: RefineJob, inputs: Inputs):
         self.config, self.given = config, _Tabled(config, inputs)
         self.stages, self.shard = self.given.stages, self.given.shard
 
-    def part(self, stage: int, first: int, num: int, told: Told) -> Finish:
+    def part(
+        self, stage: int, first: int, num: int, on_progress: Progress | None
+    ) -> Finish:
         """Refines members."""
         del stage
-        asked = self.config.refinement
+        refinement = self.config.refinement
         refined = refine(
             self.given.neuron,
             self.given.g[first : first + num],
             self.given.train,
-            estimator=asked.estimator,
-            keep_dics=asked.keep_dics,
+            estimator=refinement.estimator,
+            keep_dics=refinement.keep_dics,
             tolerance=self.config.target.tolerance,
-            max_rounds=asked.max_rounds,
-            on_progress=told,
+            max_rounds=refinement.max_rounds,
+            on_progress=on_progress,
         )
 
         def finish():
@@ -234,14 +241,16 @@ class Refining(OneByOne):
 
 
 class Certifying(OneByOne):
-    """Members of a table are tried when something changes."""
+    """Tests whether the members of a table stay valid when something changes."""
 
     def __init__(self, config: RobustnessJob, inputs: Inputs):
         self.config, self.given = config, _Tabled(config, inputs)
         self.stages, self.shard = self.given.stages, self.given.shard
 
-    def part(self, stage: int, first: int, num: int, told: Told) -> Finish:
-        """Tries members; noise is that of a member's number within its part."""
+    def part(
+        self, stage: int, first: int, num: int, on_progress: Progress | None
+    ) -> Finish:
+        """Tests members; the noise depends on a member's number within its part."""
         del stage
         g = self.given.g[first : first + num]
         certificate = certify(
@@ -251,7 +260,7 @@ class Certifying(OneByOne):
             tolerance=self.config.target.tolerance,
             axes=self.config.axes,
             key=jr.fold_in(jr.key(self.config.seed), first),
-            on_progress=told,
+            on_progress=on_progress,
         )
 
         def finish():
@@ -262,16 +271,18 @@ class Certifying(OneByOne):
             }
             share = certificate.robustness.astype(np.float32)
             columns["robustness"] = (share, "1", "share of changes that it stands")
-            stands = int(certificate.valid.all(axis=1).sum())
-            return table_of(columns, {}), {"members": num, "stand all": stands}
+            num_robust = int(certificate.valid.all(axis=1).sum())
+            return table_of(columns, {}), {"members": num, "stand all": num_robust}
 
         return finish
 
 
 class Learning(OneByOne):
-    """What an encoder learns from; rare members are drawn around those of before."""
+    """Simulates the data that an encoder learns from.
 
-    def __init__(self, config: DatasetJob, earlier: Earlier):
+    Rare members are drawn around members of earlier stages."""
+
+    def __init__(self, config: DatasetJob, read_stage: ReadStage):
         self.neuron, _ = find_neuron(config.model)
         self.key = jr.key(config.seed)
         self.sources = default_sources(self.neuron, config.num)
@@ -281,19 +292,21 @@ class Learning(OneByOne):
                 f"num = {config.num} leaves no member to any source: ask for more."
             )
         self.shard = config.shard or SHARD_SIZE
-        self._earlier = functools.cache(
-            lambda stage: [self._read(*part) for part in earlier(stage)]
+        self._read_earlier = functools.cache(
+            lambda stage: [self._read(*part) for part in read_stage(stage)]
         )
-        self._begun = functools.cache(self._begin)
+        self._source = functools.cache(self._begin)
 
-    def part(self, stage: int, first: int, num: int, told: Told) -> Finish:
+    def part(
+        self, stage: int, first: int, num: int, on_progress: Progress | None
+    ) -> Finish:
         """Simulates members of a source."""
-        made = self._begun(stage)(first, num, told)
-        counts = {"members": len(made), **made.num_left_out}
-        return lambda: (to_table(made, self.neuron.channel_names), counts)
+        dataset = self._source(stage)(first, num, on_progress)
+        counts = {"members": len(dataset), **dataset.num_left_out}
+        return lambda: (to_table(dataset, self.neuron.channel_names), counts)
 
     def _begin(self, stage: int):
-        before = [part for i in range(stage) for part in self._earlier(i)]
+        before = [part for i in range(stage) for part in self._read_earlier(i)]
         return begin_source(self.key, self.neuron, self.sources[stage], stage, before)
 
     def _read(self, table: pa.Table, counts: dict[str, int]) -> Dataset:
@@ -302,19 +315,21 @@ class Learning(OneByOne):
 
 
 class Characterising(OneByOne):
-    """Members of a family are drawn and measured, for operators to learn from."""
+    """Draws and measures members of a family, for operators to learn from."""
 
     def __init__(self, config: OperatorJob):
         self.family = find_family(config.family)
         self.key = jr.key(config.seed)
         self.stages = (config.num,)
-        self.shard = CHUNK  # which its random numbers go by
+        self.shard = CHUNK  # the random numbers depend on this size
 
-    def part(self, stage: int, first: int, num: int, told: Told) -> Finish:
+    def part(
+        self, stage: int, first: int, num: int, on_progress: Progress | None
+    ) -> Finish:
         """Draws and measures members."""
         del stage
         g = self.family.sample(jr.fold_in(self.key, first // CHUNK), num)
-        found = characterise(self.family, g, on_progress=told)
+        found = characterise(self.family, g, on_progress=on_progress)
 
         def finish():
             columns: dict[str, Column] = conductance_columns(self.family.neuron, g)

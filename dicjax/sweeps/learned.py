@@ -1,4 +1,4 @@
-"""What encoders and operators learn from, where sweeps have simulated it."""
+"""Data from sweeps that encoders and operators learn from."""
 
 import pathlib
 from collections.abc import Iterator
@@ -23,17 +23,17 @@ from dicjax.sweeps.plan import Plan, read_plan
 
 
 def swept_dataset(folder: pathlib.Path | str, neuron: Neuron) -> Swept[Dataset]:
-    """What a sweep of `job = "dataset"` has simulated.
+    """The dataset that a sweep of `job = "dataset"` has simulated.
 
     **Arguments:**
 
-    - `folder`: that of the sweep.
-    - `neuron`: whose members they should be.
+    - `folder`: folder of the sweep.
+    - `neuron`: neuron whose members the sweep simulated.
 
     **Raises:**
 
-    - `ValueError`: if the folder holds no such sweep, or one that is not complete, or
-        members of another neuron; when read, if a part is damaged.
+    - `ValueError`: if the folder holds no such sweep, the sweep is not complete, or its
+        members belong to another neuron; on reading, if a part is damaged.
     """
     plan = read_plan(pathlib.Path(folder))
     if not isinstance(plan.config, DatasetJob):
@@ -52,17 +52,17 @@ def swept_dataset(folder: pathlib.Path | str, neuron: Neuron) -> Swept[Dataset]:
 def swept_library(
     folder: pathlib.Path | str, family: Family
 ) -> Swept[CharacterisedMembers]:
-    """What a sweep of `job = "operator"` has characterised.
+    """The members that a sweep of `job = "operator"` has characterised.
 
     **Arguments:**
 
-    - `folder`: that of the sweep.
-    - `family`: whose members they should be.
+    - `folder`: folder of the sweep.
+    - `family`: family that the members were drawn from.
 
     **Raises:**
 
-    - `ValueError`: if the folder holds no such sweep, or one that is not complete, or
-        members of another family; when read, if a part is damaged.
+    - `ValueError`: if the folder holds no such sweep, the sweep is not complete, or its
+        members belong to another family; on reading, if a part is damaged.
     """
     plan = read_plan(pathlib.Path(folder))
     if not isinstance(plan.config, OperatorJob):
@@ -91,7 +91,7 @@ def _library(folder: pathlib.Path, channels: tuple[str, ...]) -> CharacterisedMe
 
 
 def _check(plan: Plan, neuron: Neuron) -> None:
-    """That a sweep is complete, and of this neuron."""
+    """Checks that a sweep is complete and used this neuron."""
     ((whose, digest),) = plan.models.items()
     if digest != neuron_hash(neuron):
         raise ValueError(
@@ -109,7 +109,7 @@ def _other_job(plan: Plan, job: str) -> str:
 
 
 def _parts(plan: Plan) -> Iterator[tuple[pa.Table, dict[str, int]]]:
-    """Tables of all parts in their order, and what was counted."""
+    """Tables and counts of all parts, in order."""
     done = _done(plan, check=True)
     return (
         (pq.read_table(plan.store.path(i)), done[i]["counts"]) for i in sorted(done)

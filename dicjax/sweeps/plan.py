@@ -1,4 +1,4 @@
-"""What a sweep consists of: its configuration, its inputs, and how it is cut up."""
+"""The plan of a sweep: its configuration, its inputs and its parts."""
 
 import dataclasses
 import functools
@@ -22,12 +22,16 @@ from dicjax.sweeps.unit import Job
 PLAN = "sweep.json"
 FORMAT, VERSION = "dicjax-sweep", 1
 INPUTS = ("members", "targets")
-PATHS = ("recordings", "recording", "table")  # whose content counts, not their place
+PATHS = (
+    "recordings",
+    "recording",
+    "table",
+)  # files whose content matters, not their location
 
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """Units of a part: `num` from `first` on, of a stage."""
+    """The units of a part: `num` units of a stage, from `first` on."""
 
     stage: int
     first: int
@@ -38,9 +42,9 @@ class Span:
 class Plan:
     """A sweep as its folder describes it.
 
-    - `identity`: tells sweeps apart whose results could differ.
+    - `identity`: differs between sweeps whose results could differ.
     - `models`: hashes of models, by name.
-    - `stages`, `shard`: units of every stage, and of a part.
+    - `stages`, `shard`: number of units of every stage, and of a part.
     """
 
     folder: pathlib.Path
@@ -52,7 +56,7 @@ class Plan:
 
     @functools.cached_property
     def spans(self) -> tuple[Span, ...]:
-        """What each part holds, by its number."""
+        """The units of each part, by its number."""
         return tuple(
             Span(stage, first, min(self.shard, num - first))
             for stage, num in enumerate(self.stages)
@@ -65,7 +69,7 @@ class Plan:
 
     @property
     def num_units(self) -> int:
-        """How much there is to do in all."""
+        """The number of units of all stages."""
         return sum(self.stages)
 
     @functools.cached_property
@@ -88,14 +92,14 @@ class Plan:
 def make_plan(
     config: Config, folder: pathlib.Path, *, any_version: bool = False
 ) -> Plan:
-    """Plans a sweep in `folder`, or finds it planned there.
+    """Plans a sweep in `folder`, or reads the plan that is already there.
 
     **Arguments:**
 
-    - `config`: what is asked for.
-    - `folder`: made if it does not exist.
-    - `any_version`: go on although the sweep was begun with other versions of packages,
-        whose last digits may differ.
+    - `config`: configuration of the sweep.
+    - `folder`: folder of the sweep, created if it does not exist.
+    - `any_version`: continue although the sweep was begun with other versions of
+        packages; last digits of results may then differ.
 
     **Raises:**
 
@@ -120,7 +124,7 @@ def make_plan(
         with replacing(folder / f"{name}.parquet") as partial:
             partial.write_bytes(content)
     about |= {"stages": job.stages, "shard": job.shard}
-    with replacing(path) as partial:  # last, for it says that the rest is there
+    with replacing(path) as partial:  # last: it marks the folder as complete
         partial.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     return read_plan(folder)
 
@@ -157,7 +161,7 @@ def _about(config: Config, inputs: dict[str, bytes]) -> dict[str, Any]:
 
 
 def _models(config: Config) -> dict[str, str]:
-    """Hashes of all that the results depend on, beside the configuration."""
+    """Hashes of the models or encoders that the results depend on."""
     if isinstance(config, OperatorJob):
         return {config.family: neuron_hash(find_family(config.family).neuron)}
     if not isinstance(config, GenerateJob):
@@ -175,9 +179,9 @@ def _models(config: Config) -> dict[str, str]:
 
 
 def _identity(about: dict[str, Any]) -> str:
-    what = {name: about[name] for name in ("models", "inputs", "versions")}
-    what["config"] = _without_paths(about["config"])
-    return digest(json.dumps(what, sort_keys=True).encode(), 16)
+    inputs = {name: about[name] for name in ("models", "inputs", "versions")}
+    inputs["config"] = _without_paths(about["config"])
+    return digest(json.dumps(inputs, sort_keys=True).encode(), 16)
 
 
 def _without_paths(config: Any) -> Any:
@@ -246,5 +250,5 @@ def _packed(table: pa.Table) -> bytes:
 
 
 def _others(folder: pathlib.Path):
-    # Locks may come before the plan does.
+    # Locks may be written before the plan.
     return (x for x in folder.iterdir() if not x.name.startswith("lock"))

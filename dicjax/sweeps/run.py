@@ -1,4 +1,4 @@
-"""A sweep run to its end, and what stands of it."""
+"""Runs sweeps, reports their progress and reads their results."""
 
 import contextlib
 import dataclasses
@@ -13,23 +13,24 @@ from dicjax.sweeps.executors import Executor, Here
 from dicjax.sweeps.plan import make_plan, Plan, read_plan
 
 
-IN_A_ROW = 10  # parts that fail before a sweep gives up
-PER_WORKER = 8  # groups, at least, so that none waits long for the last
+IN_A_ROW = 10  # consecutive failures after which a sweep gives up
+PER_WORKER = 8  # groups at least, so that workers end at about the same time
 LARGEST_GROUP = 8  # parts
-RECENT = 200  # parts, whose pace is that of now
+RECENT = 200  # parts that the current pace is measured on
 
 
 @dataclasses.dataclass(frozen=True)
 class Standing:
-    """What stands of a sweep.
+    """The state of a sweep.
 
-    - `folder`: that of the sweep; `job`: what it does.
-    - `done`, `num_parts`: parts; `done_units`, `num_units`: members or targets.
-    - `failed`: what went wrong last, by the number of a part that is missing.
-    - `counts`: what parts say of their units, summed.
-    - `num_bytes`: of all parts.
-    - `units_per_second`: lately; nan where nothing is done.
-    - `seconds_left`: at that pace.
+    - `folder`, `job`: folder and kind of the sweep.
+    - `done`, `num_parts`: complete parts, and all parts.
+    - `done_units`, `num_units`: complete units (members or targets), and all units.
+    - `failed`: the last error of every missing part that failed, by its number.
+    - `counts`: sums of the counts that parts record.
+    - `num_bytes`: size of all complete parts.
+    - `units_per_second`: current pace; nan if nothing is done.
+    - `seconds_left`: remaining time at this pace.
     """
 
     folder: pathlib.Path
@@ -45,12 +46,12 @@ class Standing:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all parts are there."""
+        """Whether all parts are done."""
         return self.done == self.num_parts
 
     @property
     def seconds_left(self) -> float:
-        """How long the rest takes at the pace of late."""
+        """Remaining time at the current pace."""
         return (self.num_units - self.done_units) / self.units_per_second
 
     def __str__(self) -> str:
@@ -61,8 +62,10 @@ class Standing:
             f"{self.num_bytes / 1e6:,.1f} MB"
         ]
         if self.counts:
-            said = ", ".join(f"{count:,} {name}" for name, count in self.counts.items())
-            lines.append(f"of which {said}")
+            counted = ", ".join(
+                f"{count:,} {name}" for name, count in self.counts.items()
+            )
+            lines.append(f"of which {counted}")
         if self.done and not self.is_complete:
             lines.append(
                 f"{self.units_per_second:,.4g} units per second lately: "
@@ -85,30 +88,31 @@ def run_sweep(
     any_version: bool = False,
     on_progress: Progress | None = None,
 ) -> Standing:
-    """Runs a sweep, or what is missing of it.
+    """Runs a sweep, or computes its missing parts.
 
-    Every part is a file of `folder / "parts"`, and the same to the last byte whoever
-    computes it. Interrupted or killed, a sweep goes on where it was when it is run
-    again.
+    Every part is a file in `folder / "parts"`. Its bytes do not depend on the worker
+    that computes it. A sweep that was interrupted or killed continues where it was when
+    it is run again.
 
     **Arguments:**
 
-    - `config`: what to do; see [`dicjax.sweeps.read_config`][].
-    - `folder`: where parts are kept, with all that it takes to go on.
-    - `executor`: where parts are computed; here by default.
-    - `share`: (i, N) runs every N-th part from the i-th on, beside runs of the others.
-    - `retries`: how often a part that failed is tried again.
-    - `any_version`: go on with a sweep that other versions of packages began.
+    - `config`: configuration of the sweep; see [`dicjax.sweeps.read_config`][].
+    - `folder`: folder of the sweep; it holds the parts, the plan and the inputs.
+    - `executor`: where parts are computed; by default in this process.
+    - `share`: (i, N) runs every N-th part from the i-th on, while other runs compute
+        the other parts.
+    - `retries`: how often a failed part is tried again.
+    - `any_version`: continue a sweep that other versions of packages began.
     - `on_progress`: called with (stage, units done, units).
 
     **Returns:**
 
-    What stands afterwards: [`dicjax.sweeps.Standing`][].
+    The state of the sweep afterwards: [`dicjax.sweeps.Standing`][].
 
     **Raises:**
 
-    - `ValueError`: if the folder holds something else, another sweep, or one that is
-        being worked on.
+    - `ValueError`: if the folder holds something else, another sweep, or a sweep that
+        is running.
     """
     folder = pathlib.Path(folder)
     report = on_progress or (lambda stage, done, total: None)
@@ -124,22 +128,22 @@ def run_sweep(
             )
         _Run(plan, executor or Here(), share or (0, 1), report).run(retries)
         if share is None:
-            plan.store.tidy()  # after workers that died, by now or before
+            plan.store.tidy()  # remove leftovers of workers that died
     return standing(folder)
 
 
 class _Run:
-    """A sweep at work."""
+    """A running sweep."""
 
     def __init__(self, plan: Plan, executor: Executor, share: tuple[int, int], report):
         self.plan, self.executor, self.report = plan, executor, report
         self.share = share
         report(Stage("checking"), 0, plan.num_units)
         self.done = set(plan.store.done(range(len(plan.spans))))
-        self.told = 0  # units
+        self.reported = 0  # units
 
     def run(self, retries: int) -> None:
-        """Computes what is missing, stage by stage; no stage begins before its time."""
+        """Computes missing parts, each stage when all earlier stages are complete."""
         for stage in range(len(self.plan.stages)):
             shards = self.plan.of_stage(stage)
             for attempt in range(1 + retries):
@@ -147,17 +151,17 @@ class _Run:
                 if not missing or not self._attempt(missing, attempt):
                     break
             if any(shard not in self.done for shard in shards):
-                return  # others are at work on it, or it failed
+                return  # another run computes the rest, or it failed
 
     def _missing(self, shards: Sequence[int]) -> list[int]:
         i, num = self.share
         return [x for x in shards if x not in self.done and x % num == i]
 
     def _attempt(self, missing: Sequence[int], attempt: int) -> bool:
-        """Whether it makes sense to try again."""
+        """Computes parts once, and returns whether another attempt makes sense."""
         failures = 0
         computed = self.executor.run(
-            self.plan.folder, self._groups(missing, attempt), self._tell_within
+            self.plan.folder, self._groups(missing, attempt), self._report_within
         )
         try:
             for shard, outcome in computed:
@@ -169,42 +173,43 @@ class _Run:
                 else:
                     failures = 0
                     self.done.add(shard)
-                    self._tell(0, 1)
+                    self._report(0, 1)
         finally:
             computed.close()
         return True
 
     def _groups(self, missing: Sequence[int], attempt: int) -> list[list[int]]:
-        # What failed is tried alone, for others not to be lost with it.
+        # A part that failed is tried alone, so that no other part is lost with it.
         least = self.executor.num_workers * PER_WORKER
         size = 1 if attempt else max(1, min(LARGEST_GROUP, len(missing) // least))
         if isinstance(self.executor, Here) and not attempt:
-            size = len(missing)  # nobody else waits
+            size = len(missing)  # there are no other workers
         return [list(missing[i : i + size]) for i in range(0, len(missing), size)]
 
     def _note(self, shard: int, error: str) -> None:
-        with contextlib.suppress(OSError):  # the disk may be full, as the error says
+        with contextlib.suppress(OSError):  # the disk may be full
             self.plan.store.note({"shard": shard, "error": error})
 
-    def _tell_within(self, stage: Stage, done: int, total: int) -> None:
-        del stage  # of one part; what users wait for is the sweep
-        self._tell(done, total)
+    def _report_within(self, stage: Stage, done: int, total: int) -> None:
+        del stage  # the stage of one part; users see the progress of the sweep
+        self._report(done, total)
 
-    def _tell(self, done: int, total: int) -> None:
+    def _report(self, done: int, total: int) -> None:
         units = sum(self.plan.spans[shard].num for shard in self.done)
         within = self.plan.shard * done // max(total, 1)
-        # Parts may be shorter than what is told of them, and what was told stands.
-        self.told = max(self.told, min(units + within, self.plan.num_units))
-        self.report(Stage(self.plan.config.job), self.told, self.plan.num_units)
+        # The last part may be shorter than `shard`: reported progress must not go back.
+        self.reported = max(self.reported, min(units + within, self.plan.num_units))
+        self.report(Stage(self.plan.config.job), self.reported, self.plan.num_units)
 
 
 def standing(folder: pathlib.Path | str, *, check: bool = False) -> Standing:
-    """What stands of the sweep in a folder, whoever is at work on it.
+    """The state of the sweep in a folder, also while it runs.
 
     **Arguments:**
 
-    - `folder`: that of the sweep.
-    - `check`: reads every part and compares its checksum; sizes alone by default.
+    - `folder`: folder of the sweep.
+    - `check`: read every part and compare its checksum; by default only sizes are
+        compared.
 
     **Raises:**
 
@@ -236,7 +241,7 @@ def read_sweep(folder: pathlib.Path | str) -> pd.Dataset:
 
     **Raises:**
 
-    - `ValueError`: if the folder holds no sweep, or nothing is done yet.
+    - `ValueError`: if the folder holds no sweep, or no part is done yet.
     """
     plan = read_plan(pathlib.Path(folder))
     done = plan.store.done(range(len(plan.spans)), check=False)
@@ -246,7 +251,7 @@ def read_sweep(folder: pathlib.Path | str) -> pd.Dataset:
 
 
 def _pace(rows: list[Row]) -> float:
-    """Units per second of late, by all workers together."""
+    """Recent units per second of all workers together."""
     rows = sorted(rows, key=lambda row: row["time"])[-RECENT:]
     if not rows:
         return float("nan")

@@ -1,4 +1,4 @@
-"""Members drawn, or taken from a table, and simulated."""
+"""Simulates members that are drawn or read from a table."""
 
 import functools
 import itertools
@@ -11,7 +11,7 @@ import jax.random as jr
 import numpy as np
 import pyarrow as pa
 
-from dicjax._core import compiled_size, Stage
+from dicjax._core import compiled_size, Progress, Stage
 from dicjax.dics import (
     Column,
     conductance_columns,
@@ -32,26 +32,26 @@ from dicjax.inference import (
 from dicjax.neurons import Neuron
 from dicjax.simulation import Run, simulate
 from dicjax.spikes import features_of_all
-from dicjax.sweeps.batches import Batches, num_worthwhile
+from dicjax.sweeps.batches import Batches, num_at_once
 from dicjax.sweeps.config import Drawn, SimulateJob
-from dicjax.sweeps.unit import Finish, Inputs, Stretch, Told
+from dicjax.sweeps.unit import Finish, Inputs, Stretch
 
 
-MEMBERS = 65_536  # of a part
+MEMBERS = 65_536  # of a part at most
 FEWEST_PARTS, MOST_PARTS = 64, 32_768
-FEWEST_MEMBERS = 1024  # of a part
-MOST_HZ = 200.0  # that members are given room for
-SPIKE_BYTES = 12  # of each that there is room for, with copies
+FEWEST_MEMBERS = 1024  # of a part at least
+MOST_HZ = 200.0  # highest rate that spike arrays have room for
+SPIKE_BYTES = 12  # memory per spike in these arrays, with copies
 
 
 def members_per_part(num: int) -> int:
-    """Members of a part, so that parts are neither too many nor too few to share."""
+    """Members of a part, so that there are enough parts to share, but not too many."""
     few = max(FEWEST_MEMBERS, -(-num // FEWEST_PARTS))
     return max(min(MEMBERS, few), -(-num // MOST_PARTS))
 
 
 class Simulating:
-    """Members are drawn, or taken from a table, and simulated."""
+    """Simulates members that are drawn or read from a table."""
 
     def __init__(self, config: SimulateJob, inputs: Inputs):
         self.neuron, _ = find_neuron(config.model)
@@ -61,8 +61,8 @@ class Simulating:
         num = members.num if isinstance(members, Drawn) else inputs["members"].num_rows
         self.stages = (num,)
         self.shard = config.shard or members_per_part(num)
-        recipe, asked = self.neuron.recipe, config.simulation
-        if recipe is None and (asked.duration is None or isinstance(members, Drawn)):
+        recipe, settings = self.neuron.recipe, config.simulation
+        if recipe is None and (settings.duration is None or isinstance(members, Drawn)):
             raise ValueError(
                 f"{self.neuron.name} has no recipe to draw members by: give a table of "
                 "members, and simulation.duration (ms)."
@@ -70,29 +70,29 @@ class Simulating:
         pick = lambda given, name, other: (
             given if given is not None else getattr(recipe, name, other)
         )
-        self.duration = pick(asked.duration, "duration", None)
-        self.discard = pick(asked.discard, "discard", 0.0)
+        self.duration = pick(settings.duration, "duration", None)
+        self.discard = pick(settings.discard, "discard", 0.0)
         if self.discard >= self.duration:
             raise ValueError(
                 f"simulation.discard, {self.discard:g} ms, leaves nothing of the "
                 f"duration of {self.duration:g} ms: give a smaller one."
             )
-        self.dt = pick(asked.dt, "dt", 0.05)
-        self.current = pick(asked.current, "current", 0.0)
-        self.room = asked.max_spikes or _room(self.duration - self.discard)
+        self.dt = pick(settings.dt, "dt", 0.05)
+        self.current = pick(settings.current, "current", 0.0)
+        self.room = settings.max_spikes or _room(self.duration - self.discard)
         each = 4 * len(self.neuron.channels) + SPIKE_BYTES * self.room
         self.batches = Batches(each)
         self.key, self.noise_key = jr.split(jr.key(config.seed))
 
     @property
     def at_once(self) -> int:
-        """Parts that keep all devices busy; one where its size was asked for."""
+        """Parts that keep all devices busy; one if the config sets their size."""
         if self.config.shard:
             return 1
-        return max(1, min(num_worthwhile(), self.batches.most()) // self.shard)
+        return max(1, min(num_at_once(), self.batches.max_size()) // self.shard)
 
     def compute(
-        self, stage: int, parts: Sequence[Stretch], told: Told
+        self, stage: int, parts: Sequence[Stretch], on_progress: Progress | None
     ) -> Sequence[Finish]:
         """Simulates members of all parts together."""
         del stage
@@ -100,12 +100,12 @@ class Simulating:
         numbers, g = (np.concatenate(x) for x in zip(*drawn, strict=True))
 
         def run(first: int, num: int) -> Run:
-            def tell(stage: Stage, done: int, total: int) -> None:
-                if told is not None:
-                    told(stage, first * total + num * done, len(g) * total)
+            def report(stage: Stage, done: int, total: int) -> None:
+                if on_progress is not None:
+                    on_progress(stage, first * total + num * done, len(g) * total)
 
             some = slice(first, first + num)
-            return self._simulate(numbers[some], g[some], tell)
+            return self._simulate(numbers[some], g[some], report)
 
         runs = self.batches.run(run, len(g))
         ends = list(itertools.accumulate(len(x) for x, _ in drawn))
@@ -117,7 +117,7 @@ class Simulating:
         ]
 
     def _draw(self, first: int, num: int) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers and conductances of members; those that cannot be are missing."""
+        """Numbers and conductances of members; impossible members are left out."""
         numbers = np.arange(first, first + num)
         if self.given is not None:
             rows = self.given.slice(first, num)
@@ -129,7 +129,9 @@ class Simulating:
         g, kept, _ = draw_by_recipe(self.key, self.neuron, first, num)
         return first + kept, g.astype(np.float32)
 
-    def _simulate(self, numbers: np.ndarray, g: np.ndarray, told: Told) -> Run:
+    def _simulate(
+        self, numbers: np.ndarray, g: np.ndarray, on_progress: Progress | None
+    ) -> Run:
         return simulate(
             self.neuron,
             g,
@@ -140,7 +142,7 @@ class Simulating:
                 self.noise_key, self.config.simulation.noise, self.current, numbers
             ),
             max_spikes=self.room,
-            on_progress=told,
+            on_progress=on_progress,
         )
 
     def _finish(
@@ -170,7 +172,7 @@ class Simulating:
 
 
 def _rows(runs: Sequence[Run], first: int, end: int) -> list[Run]:
-    """What runs, one after the other, say of members from `first` to `end`."""
+    """The rows of members `first` to `end` in consecutive runs."""
     found, begin = [], 0
     for run in runs:
         num = len(run.num_spikes)
@@ -183,12 +185,12 @@ def _rows(runs: Sequence[Run], first: int, end: int) -> list[Run]:
 
 
 def _room(time: float) -> int:
-    """Spikes that a member can fire in this time (ms) before it counts as too many."""
+    """Spikes that arrays have room for in this time (ms)."""
     return compiled_size(math.ceil(MOST_HZ * time / 1000), 64)
 
 
 def dics_of(neuron: Neuron, g: np.ndarray) -> dict[str, Column]:
-    """Columns of input conductances, and of thresholds."""
+    """Columns of input conductances and thresholds."""
     dics = measured(g, lambda g: dynamic_input_conductances(neuron, g, neuron.V_ref), 3)
     own = measured(g, lambda g: threshold(neuron, g).V[:, None], 1)
     return dic_columns(dics, own[:, 0])

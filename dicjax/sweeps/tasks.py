@@ -1,4 +1,4 @@
-"""What a worker does: computes parts, and writes some while it computes the next."""
+"""The work of a worker: it computes parts, and writes some while it computes others."""
 
 import dataclasses
 import functools
@@ -13,23 +13,23 @@ from typing import Any
 
 import jax
 
-from dicjax._core import Row, Stage
+from dicjax._core import Progress, Row, Stage
 from dicjax.sweeps.plan import PLAN, Plan, read_plan
-from dicjax.sweeps.unit import Finish, Job, Told
+from dicjax.sweeps.unit import Finish, Job
 
 
-TIMED_OUT = 124  # exit status of a worker that gave itself up
+TIMED_OUT = 124  # exit status of a worker that ended itself
 
-Outcome = tuple[int, Row | str]  # a part's line of the manifest, or what went wrong
+Outcome = tuple[int, Row | str]  # a part's line of the manifest, or an error
 
 
 def work(
     folder: str, groups: Sequence[Sequence[int]], timeout: float | None
 ) -> list[Outcome]:
-    """Computes parts of the sweep in `folder`, in a process of its own.
+    """Computes parts of the sweep in `folder`, in a separate process.
 
-    With `timeout`, in seconds for each part, the process ends itself when it gets
-    nowhere, for others to take over.
+    `timeout` is in seconds for each part. If a part takes longer, the process ends
+    itself, so that another process takes over.
     """
     return list(work_through(folder, groups, None, timeout))
 
@@ -37,41 +37,43 @@ def work(
 def work_through(
     folder: str | pathlib.Path,
     groups: Sequence[Sequence[int]],
-    told: Told = None,
+    on_progress: Progress | None = None,
     timeout: float | None = None,
 ) -> Iterator[Outcome]:
-    """Computes parts, and tells of each when it is written, or why it could not be.
+    """Computes parts, and yields each when it is written, or the reason why it failed.
 
-    Parts of a group may be computed together, unless each has its time.
+    Parts of a group may be computed together, unless there is a `timeout` for each.
     """
-    plan, job = _begun(str(folder), (pathlib.Path(folder) / PLAN).stat().st_mtime_ns)
+    plan, job = _plan_and_job(
+        str(folder), (pathlib.Path(folder) / PLAN).stat().st_mtime_ns
+    )
     with ThreadPoolExecutor(1) as writer:
         pending: list[tuple[int, Future[Row]]] = []
 
-        def tell(num: int, stage: Stage, done: int, total: int) -> None:
-            # Those that are being written are computed, too.
-            if told is not None:
-                told(stage, len(pending) * total + num * done, total)
+        def report(num: int, stage: Stage, done: int, total: int) -> None:
+            # Parts that are being written are already computed.
+            if on_progress is not None:
+                on_progress(stage, len(pending) * total + num * done, total)
 
         for some in _together(plan, groups, 1 if timeout else job.at_once):
-            for made in _computed(plan, job, some, tell, timeout):
-                yield from itertools.starmap(_settled, pending)
+            for batch in _computed(plan, job, some, report, timeout):
+                yield from itertools.starmap(_outcome, pending)
                 pending = []
-                if isinstance(made.finishes, str):
-                    yield from ((shard, made.finishes) for shard in made.shards)
+                if isinstance(batch.finishes, str):
+                    yield from ((shard, batch.finishes) for shard in batch.shards)
                     continue
-                about = {"began": made.began, "seconds": made.seconds}
+                about = {"began": batch.began, "seconds": batch.seconds}
                 pending = [
                     (shard, writer.submit(_write, plan, shard, finish, about))
-                    for shard, finish in zip(made.shards, made.finishes, strict=True)
+                    for shard, finish in zip(batch.shards, batch.finishes, strict=True)
                 ]
-        yield from itertools.starmap(_settled, pending)
+        yield from itertools.starmap(_outcome, pending)
 
 
 def _together(
     plan: Plan, groups: Sequence[Sequence[int]], most: int
 ) -> Iterator[list[int]]:
-    """Parts that are computed at once; those of one group and stage."""
+    """Parts that are computed together: at most `most`, of one group and stage."""
     for group in groups:
         for _, of_stage in itertools.groupby(group, lambda i: plan.spans[i].stage):
             while some := list(itertools.islice(of_stage, most)):
@@ -79,10 +81,11 @@ def _together(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Made:
-    """Parts that were computed together, or what went wrong with one.
+class _Batch:
+    """Parts that were computed together, or the error of one part.
 
-    - `began`: in seconds since the epoch; `seconds`: that each took.
+    - `began`: start, in seconds since the epoch.
+    - `seconds`: computing time of each part.
     """
 
     shards: list[int]
@@ -95,31 +98,31 @@ def _computed(
     plan: Plan,
     job: Job,
     shards: list[int],
-    tell: Callable[[int, Stage, int, int], None],
+    report: Callable[[int, Stage, int, int], None],
     timeout: float | None,
-) -> Iterator[_Made]:
-    """Computes parts together; where they fail together, each alone."""
+) -> Iterator[_Batch]:
+    """Computes parts together; if that fails, computes each alone."""
     num, spans = len(shards), [plan.spans[shard] for shard in shards]
     parts = [(span.first, span.num) for span in spans]
     began, start = time.time(), time.perf_counter()
     finishes: Sequence[Finish] | str
     try:
         with _watched(timeout):
-            told = functools.partial(tell, num)
-            finishes = job.compute(spans[0].stage, parts, told)
+            on_progress = functools.partial(report, num)
+            finishes = job.compute(spans[0].stage, parts, on_progress)
     except Exception as error:
-        finishes = _said(error)
-    # Not before the error is forgotten, with all that was computed on the way to it.
+        finishes = _error_line(error)
+    # Outside the except block, where the error no longer holds on to failed arrays.
     if isinstance(finishes, str) and num > 1:
         for shard in shards:
-            yield from _computed(plan, job, [shard], tell, timeout)
+            yield from _computed(plan, job, [shard], report, timeout)
     else:
-        yield _Made(shards, finishes, began, (time.perf_counter() - start) / num)
+        yield _Batch(shards, finishes, began, (time.perf_counter() - start) / num)
 
 
 @functools.lru_cache(1)
-def _begun(folder: str, planned: int) -> tuple[Plan, Job]:
-    # Read once per process, unless the sweep is planned anew.
+def _plan_and_job(folder: str, planned: int) -> tuple[Plan, Job]:
+    # Read once per process, unless the plan was written again at another time.
     del planned
     plan = read_plan(pathlib.Path(folder))
     return plan, plan.begin()
@@ -139,25 +142,25 @@ def _write(plan: Plan, shard: int, finish: Finish, computed: dict[str, float]) -
     return plan.store.write(shard, table, about)
 
 
-def _settled(shard: int, written: "Future[Row]") -> Outcome:
+def _outcome(shard: int, written: "Future[Row]") -> Outcome:
     try:
         return shard, written.result()
     except Exception as error:
-        return shard, _said(error)
+        return shard, _error_line(error)
 
 
-def _said(error: Exception) -> str:
+def _error_line(error: Exception) -> str:
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0][:500] if text else 'no more is known'}"
 
 
 class _watched:
-    """Ends the process if what is done inside takes longer than `timeout` seconds."""
+    """Ends the process if its block takes longer than `timeout` seconds."""
 
     def __init__(self, timeout: float | None):
         self.timer = None
         if timeout is not None:
-            # Compiled code cannot be interrupted otherwise.
+            # Compiled code cannot be interrupted in another way.
             self.timer = threading.Timer(timeout, os._exit, (TIMED_OUT,))
             self.timer.daemon = True
 

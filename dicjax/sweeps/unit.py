@@ -1,4 +1,4 @@
-"""What a job of a sweep is."""
+"""The interface of a sweep's jobs."""
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
@@ -9,20 +9,19 @@ import pyarrow as pa
 from dicjax._core import Progress
 
 
-Told = Progress | None
 Finish = Callable[[], tuple[pa.Table, dict[str, int]]]
-Stretch = tuple[int, int]  # the first unit of a part, and how many
+Stretch = tuple[int, int]  # number of the first unit of a part, and number of units
 Inputs = Mapping[str, pa.Table]
-Earlier = Callable[[int], list[tuple[pa.Table, dict[str, int]]]]
+ReadStage = Callable[[int], list[tuple[pa.Table, dict[str, int]]]]
 
 
 @runtime_checkable
 class Job(Protocol):
     """A kind of sweep.
 
-    - `stages`: how many units there are, stage by stage; a stage begins when the ones
-        before are complete.
-    - `shard`: units of a part.
+    - `stages`: number of units of each stage. A stage begins when the earlier ones are
+        complete.
+    - `shard`: number of units of a part.
     """
 
     stages: tuple[int, ...]
@@ -30,30 +29,32 @@ class Job(Protocol):
 
     @property
     def at_once(self) -> int:
-        """How many parts are best computed together."""
+        """Number of parts that are best computed together."""
         ...
 
     def compute(
-        self, stage: int, parts: Sequence[Stretch], told: Told
+        self, stage: int, parts: Sequence[Stretch], on_progress: Progress | None
     ) -> Sequence[Finish]:
-        """Computes parts; what it returns makes their tables."""
+        """Computes parts; returns functions that make their tables and counts."""
         ...
 
 
 class OneByOne(abc.ABC):
-    """A job of parts that gain nothing from being computed together."""
+    """A job whose parts are computed one after the other."""
 
     @property
     def at_once(self) -> int:
-        """One."""
+        """One part."""
         return 1
 
     def compute(
-        self, stage: int, parts: Sequence[Stretch], told: Told
+        self, stage: int, parts: Sequence[Stretch], on_progress: Progress | None
     ) -> Sequence[Finish]:
         """Computes one part after the other."""
-        return [self.part(stage, first, num, told) for first, num in parts]
+        return [self.part(stage, first, num, on_progress) for first, num in parts]
 
     @abc.abstractmethod
-    def part(self, stage: int, first: int, num: int, told: Told) -> Finish:
-        """Computes a part of so many units."""
+    def part(
+        self, stage: int, first: int, num: int, on_progress: Progress | None
+    ) -> Finish:
+        """Computes the part of `num` units from `first` on."""

@@ -1,6 +1,6 @@
-"""What a process does before it works: it takes a share of the machine.
+"""The start of a worker process: it takes a share of the machine.
 
-This is a door, as the command line is: what JAX sees is set before it looks.
+It sets environment variables, and so must run before JAX looks for devices.
 """
 
 import multiprocessing
@@ -12,14 +12,14 @@ from multiprocessing.connection import wait
 import portalocker
 
 
-_held: list = []  # files, open as long as the process lives
+_held: list = []  # files that stay open as long as the process lives
 
 
 def begin_worker(slots: str, num: int) -> None:
     """Takes one of `num` places on this machine: a GPU, or a share of the cores.
 
-    Places are locks on files in the folder `slots`, which the system frees when a
-    process ends, however it ends; who takes over has the place too.
+    A place is a lock on a file in the folder `slots`. The system frees it when the
+    process ends, however it ends. The process that replaces it takes the place.
     """
     os.environ.setdefault("EQX_ON_ERROR", "nan")
     place = _take(pathlib.Path(slots), num)
@@ -27,7 +27,7 @@ def begin_worker(slots: str, num: int) -> None:
     gpus = [x for x in devices.split(",") if x]
     if gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
-        if num > len(gpus):  # who share a GPU share its memory
+        if num > len(gpus):  # processes on one GPU share its memory
             share = 0.9 / -(-num // len(gpus))
             os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{share:.2f}")
     if hasattr(os, "sched_setaffinity"):
@@ -37,7 +37,7 @@ def begin_worker(slots: str, num: int) -> None:
 
 
 def watch_parent() -> None:
-    """Ends this process when its parent has died, so that none is left over."""
+    """Ends this process when its parent dies, so that no process is left over."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return

@@ -1,4 +1,4 @@
-"""What is asked for: the model, how many members, how alike."""
+"""The settings of a run: the model, the number of members, the tolerance."""
 
 from nicegui import ui
 
@@ -6,7 +6,7 @@ from dicjax.app.labels import model_note, model_options
 from dicjax.app.pages.parts import card, Notice, text
 from dicjax.app.recordings import Recording
 from dicjax.app.runs import job_for, Order
-from dicjax.app.server_state import Desk
+from dicjax.app.server_state import ServerState
 from dicjax.generation import GenerateConfig
 
 
@@ -16,8 +16,8 @@ MAX_MEMBERS = 10_000
 class Choices:
     """The form beside a recording, and its button."""
 
-    def __init__(self, desk: Desk, recording: Recording):
-        self.desk, self.recording = desk, recording
+    def __init__(self, state: ServerState, recording: Recording):
+        self.state, self.recording = state, recording
         usual = GenerateConfig()
         with card("What to make"):
             self.model = ui.select(
@@ -58,7 +58,7 @@ class Choices:
             )
 
     def allow(self, is_allowed: bool) -> None:
-        """Whether there is anything to generate from."""
+        """Enables or disables the button."""
         self.button.set_enabled(is_allowed)
 
     def _order(self) -> Order:
@@ -85,8 +85,8 @@ class Choices:
         except ValueError as error:
             self.notice.say(str(error))
             return
-        job = job_for(order, self.desk.folder, self.desk.jobs.known)
-        self.desk.jobs.submit(job)
+        job = job_for(order, self.state.folder, self.state.jobs.known)
+        self.state.jobs.submit(job)
         ui.navigate.to(f"/run/{job.name}")
 
 

@@ -1,4 +1,4 @@
-"""What a window of a recording holds: facts, warnings, and whether it is known."""
+"""Facts and warnings of a window, and whether the encoder knows such trains."""
 
 from collections.abc import Awaitable, Callable
 
@@ -24,7 +24,7 @@ class Findings:
             self.warnings.props('data-testid="warnings"')
 
     def show(self, seen: Glance, choices: Choices) -> None:
-        """Shows what a window holds, and allows to generate from it, or not."""
+        """Shows facts and warnings of a window, and allows to generate or not."""
         self.facts.clear()
         with self.facts:
             pattern = (("firing pattern", seen.pattern),) if seen.pattern else ()
@@ -52,7 +52,7 @@ class Findings:
                 ui.button("Use this window", on_click=use).props("flat dense")
 
     async def _compare(self, seen: Glance, choices: Choices, verdict: ui.html) -> None:
-        """Says whether the encoder knows such trains, as soon as it has been asked."""
+        """Compares the train with the encoder's training data and shows the result."""
         model = str(choices.model.value)
         known = await run.io_bound(is_known, seen.train, model)
         if verdict.is_deleted or known is None:

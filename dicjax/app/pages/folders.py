@@ -1,7 +1,7 @@
-"""Folders of Kilosort, dropped or chosen: what the browser sends of them.
+"""Folders of Kilosort that users drop or choose.
 
-Such a folder may hold hundreds of gigabytes, and only a few small files are read. These
-are picked out in the browser, which knows folders, and go the way of all files.
+Such a folder may hold hundreds of gigabytes, but only a few small files are read. A
+script in the browser picks these files and uploads them like all others.
 """
 
 import json
@@ -74,6 +74,6 @@ window.dicjaxFolders = (() => {
 
 
 def folders(uploader: int) -> str:
-    """The script by which folders reach the uploader of an id."""
+    """The script that sends files of folders to the uploader with this id."""
     script = _SCRIPT.replace("$PARTS", json.dumps(PARTS)).replace("$TIMES", TIMES)
     return script.replace("$ID", str(uploader))

@@ -1,15 +1,15 @@
-"""The page that says what terms mean."""
+"""The page that explains terms."""
 
 from nicegui import ui
 
 from dicjax.app.pages.parts import page, text
-from dicjax.app.server_state import Desk
+from dicjax.app.server_state import ServerState
 from dicjax.output import glossary
 
 
-def glossary_page(desk: Desk) -> None:
+def glossary_page(state: ServerState) -> None:
     """Draws the page, with an anchor for each term."""
-    with page(desk, "Glossary"):
+    with page(state, "Glossary"):
         text("What terms mean", tag="h1")
         for anchor, (name, meaning) in glossary().items():
             with ui.element("section").classes("card").props(f'id="{anchor}"'):

@@ -1,4 +1,4 @@
-"""The first page: a recording to open, and the runs that there are."""
+"""The first page: opens a recording, and lists all runs."""
 
 import html
 
@@ -11,7 +11,7 @@ from dicjax.app.pages.folders import folders
 from dicjax.app.pages.parts import card, Notice, page, table, text
 from dicjax.app.recordings import open_recording
 from dicjax.app.runs import summaries
-from dicjax.app.server_state import Desk, example
+from dicjax.app.server_state import example, ServerState
 from dicjax.app.uploads import accepted, MAX_BYTES, safe_name, Upload
 from dicjax.recordings import TIMES
 
@@ -45,9 +45,9 @@ _DROP = """
 """
 
 
-async def home(desk: Desk) -> None:
+async def home(state: ServerState) -> None:
     """Draws the page."""
-    with page(desk, "") as look:
+    with page(state, "") as look:
         with ui.element("div"):
             text("Spike times in, model neurons out", tag="h1")
             text(
@@ -57,26 +57,26 @@ async def home(desk: Desk) -> None:
             )
         with ui.element("div").classes("split"):
             with ui.element("div").classes("stack"):
-                _drop_zone(desk)
+                _drop_zone(state)
             with card("How it goes"):
                 steps = "".join(f"<li>{html.escape(x)}</li>" for x in STEPS)
                 ui.html(steps, tag="ol", sanitize=False).classes("steps")
         with card("Runs"):
             rows = ui.element("div").props('data-testid="runs"')
         await look.settle()
-        _Runs(desk, rows)
+        _Runs(state, rows)
 
 
-def _drop_zone(desk: Desk) -> None:
-    folder = [""]  # that the files to come are of
+def _drop_zone(state: ServerState) -> None:
+    folder = [""]  # name of the folder of the next files
 
-    async def open_it(upload: Upload) -> None:
+    async def open_upload(upload: Upload) -> None:
         recording = await notice.attempt(open_recording, upload)
         if recording is not None:
-            desk.keep(recording)
+            state.keep(recording)
             ui.navigate.to(f"/recording/{recording.number}")
 
-    async def received(event: events.MultiUploadEventArguments) -> None:
+    async def receive(event: events.MultiUploadEventArguments) -> None:
         uploader.reset()
         name, folder[0] = folder[0], ""
         size = sum(file.size() for file in event.files)
@@ -87,9 +87,9 @@ def _drop_zone(desk: Desk) -> None:
         upload = await notice.attempt(accepted, files, name)
         if upload is not None:
             notice.say(f"Reading {upload.name} …", "good")
-            await open_it(upload)
+            await open_upload(upload)
 
-    def announced(event: events.GenericEventArguments) -> None:
+    def receive_folder(event: events.GenericEventArguments) -> None:
         folder[0] = str(event.args["name"])
         if not event.args["num"]:
             notice.say(
@@ -97,10 +97,10 @@ def _drop_zone(desk: Desk) -> None:
                 f"{TIMES}: choose a file instead."
             )
 
-    async def tried() -> None:
+    async def open_example() -> None:
         upload = await notice.attempt(example)
         if upload is not None:
-            await open_it(upload)
+            await open_upload(upload)
 
     def too_large() -> None:
         notice.say(
@@ -110,7 +110,7 @@ def _drop_zone(desk: Desk) -> None:
 
     uploader = ui.upload(
         multiple=True,
-        on_multi_upload=received,
+        on_multi_upload=receive,
         on_rejected=too_large,
         auto_upload=True,
         max_file_size=MAX_BYTES,
@@ -119,11 +119,13 @@ def _drop_zone(desk: Desk) -> None:
     uploader.add_slot("header", _DROP)
     uploader.props('data-testid="upload"')
     ui.add_body_html(f"<script>{folders(uploader.id)}</script>")
-    ui.on("folder", announced)
+    ui.on("folder", receive_folder)
     notice = Notice()
     text(FORMATS, "note")
     with ui.element("div").classes("line"):
-        button = ui.button("Try it with an example", icon="science", on_click=tried)
+        button = ui.button(
+            "Try it with an example", icon="science", on_click=open_example
+        )
         button.props("outline").props('data-testid="example"')
         text("A slowly bursting crab neuron, one minute.", "note")
 
@@ -131,17 +133,17 @@ def _drop_zone(desk: Desk) -> None:
 class _Runs:
     """The list of runs, kept up to date."""
 
-    def __init__(self, desk: Desk, box: ui.element):
-        self.desk, self.box, self.shown = desk, box, None
+    def __init__(self, state: ServerState, box: ui.element):
+        self.state, self.box, self.shown = state, box, None
         self.update()
         ui.timer(1.0, self.update)
 
     def update(self) -> None:
-        """Draws it again where something changed."""
-        known = self.desk.jobs.known.values()
+        """Draws the list again if something changed."""
+        known = self.state.jobs.known.values()
         jobs = [x for x in known if x.state is not State.DONE]
-        rows = [_of_job(self.desk, job) for job in reversed(jobs)]
-        for run in summaries(self.desk.folder):
+        rows = [_job_row(self.state, job) for job in reversed(jobs)]
+        for run in summaries(self.state.folder):
             rows.append(
                 _row(
                     run.name,
@@ -162,16 +164,16 @@ class _Runs:
                 text("None yet. They stay here, also when you close the tab.", "note")
 
 
-def _of_job(desk: Desk, job: Job) -> str:
+def _job_row(state: ServerState, job: Job) -> str:
     model = model_name(job.order.model)
     if job.state is State.WAITING:
-        ahead = desk.jobs.num_ahead(job)
-        said = f"waiting behind {ahead}" if ahead else "getting ready"
+        ahead = state.jobs.num_ahead(job)
+        status = f"waiting behind {ahead}" if ahead else "getting ready"
     elif job.state is State.RUNNING:
-        said = stage_words(job.pace.stage)
+        status = stage_words(job.pace.stage)
     else:
-        said = job.state.value
-    return _row(job.name, job.title, model, said, "now")
+        status = job.state.value
+    return _row(job.name, job.title, model, status, "now")
 
 
 def _row(name: str, title: str, *rest: str) -> str:

@@ -1,4 +1,4 @@
-"""What came of a run, in figures, tables and files to take away."""
+"""The result of a run: figures, tables and downloads."""
 
 import html
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from dicjax.spikes import LABELS, pattern_of
 
 
 def show(outcome: Outcome, look: Look, notes: Sequence[str]) -> None:
-    """Draws all of it."""
+    """Draws the result of a run."""
     about, num = outcome.about, int(outcome.accepted.sum())
     within = f"{100 * float(about['tolerance']):g}\u202f%"
     with ui.element("div"):
@@ -37,7 +37,7 @@ def show(outcome: Outcome, look: Look, notes: Sequence[str]) -> None:
         text(alert, "alert").props('role="note"')
     numbers(_numbers(outcome), "boxed")
     with ui.element("div").classes("split"):
-        with card("The recording and the members", _RASTER):
+        with card("The recording and the members", _RASTER_NOTE):
             _rasters(outcome, look)
         _downloads(outcome)
     if outcome.train is None:
@@ -48,13 +48,13 @@ def show(outcome: Outcome, look: Look, notes: Sequence[str]) -> None:
         )
     with ui.element("div").classes("pair"):
         if outcome.train is not None and outcome.traces is not None:
-            with card("Simulated potentials", _TRACES):
+            with card("Simulated potentials", _TRACES_NOTE):
                 train, traces = outcome.train, outcome.traces
                 look.draw(
                     lambda colors: figures.potentials(train, traces, colors),
                     "Simulated potentials of three members",
                 )
-        with card("Intervals between spikes", _INTERVALS):
+        with card("Intervals between spikes", _INTERVALS_NOTE):
             times = [outcome.spike_times[i] for i in outcome.shown]
             look.draw(
                 lambda colors: figures.interval_bands(outcome.train, times, colors),
@@ -68,58 +68,70 @@ def show(outcome: Outcome, look: Look, notes: Sequence[str]) -> None:
     _robustness(outcome)
 
 
-MIN_STEADY = 0.8  # share of members below which it is said
-_NONE = "Nothing fires like the recording: shown are the nearest of what missed it."
-_RASTER = (
+MIN_STEADY = 0.8  # share of members below which there is an alert
+_NONE_VALID_ALERT = (
+    "Nothing fires like the recording: shown are the nearest of what missed it."
+)
+_RASTER_NOTE = (
     "Each row starts at its first whole burst or spike, so look at the rhythm; it is "
     "normal for members to drift apart."
 )
-_TRACES = (
+_TRACES_NOTE = (
     "The members whose conductances differ most. What is between spikes is the models' "
     "prediction, which the recording cannot check."
 )
-_INTERVALS = "How often each interval occurs. The orange line should lie in the band."
-_POSTERIOR = (
+_INTERVALS_NOTE = (
+    "How often each interval occurs. The orange line should lie in the band."
+)
+_POSTERIOR_NOTE = (
     "Feedback of the membrane on a slow and on an ultraslow timescale, as far as "
     "spikes show it. The outer line holds the truth for about 90 % of neurons. Models "
     "may lie to one side of it."
 )
-_SPREAD = (
+_SPREAD_NOTE = (
     "Every line is a model neuron. Lines that cross are different solutions to the "
     "same task. Below each channel, where 90 % of members lie, in mS/cm²."
 )
-_YIELD = "The line below each bar is the 95 % interval of the valid share."
-_STAND = "How many model neurons still match the recording when one thing changes."
-_DECIDE = "Those in bold decide; shaded is what counts as the same."
-_CORRELATED = "Orange pairs rise together, blue ones trade off, pale ones are free."
+_YIELD_NOTE = "The line below each bar is the 95 % interval of the valid share."
+_ROBUSTNESS_NOTE = (
+    "How many model neurons still match the recording when one thing changes."
+)
+_FEATURES_NOTE = "Those in bold decide; shaded is what counts as the same."
+_CORRELATIONS_NOTE = (
+    "Orange pairs rise together, blue ones trade off, pale ones are free."
+)
 
 
 def _lead(outcome: Outcome) -> str:
     about = outcome.about
-    said = f"Model: {model_name(str(about['model']))}. "
+    lead = f"Model: {model_name(str(about['model']))}. "
     source = about.get("source") or {}
     if outcome.target is not None and source.get("t_stop") is not None:
         pattern = LABELS[int(outcome.target.label)]
         length = seconds(source["t_stop"] - source["t_start"])
-        said += (
+        lead += (
             f"The recording is {pattern}: {source['num_spikes']:,} spikes in {length}. "
         )
-    return said + "Every member was simulated, and again at half the time step."
+    return lead + "Every member was simulated, and again at half the time step."
 
 
 def _alerts(outcome: Outcome) -> list[str]:
     about = outcome.about
     settings = about.get("settings") or {}
     alerts = []
-    num, asked = int(outcome.accepted.sum()), int(about["num_asked"])
+    num, num_asked = int(outcome.accepted.sum()), int(about["num_asked"])
     if settings.get("interrupted"):
         alerts.append("It was stopped: this is what had been found until then.")
-    if num < asked and about["rounds"]:
+    if num < num_asked and about["rounds"]:
         failures = about["rounds"][-1]["failures"].items()
         main = sorted((x for x in failures if x[1]), key=lambda x: -x[1])[:3]
         why = ", ".join(f"{failure_words(why)} ({count})" for why, count in main)
         alerts.append(
-            (f"Only {num} of {asked} members were found." if num else _NONE)
+            (
+                f"Only {num} of {num_asked} members were found."
+                if num
+                else _NONE_VALID_ALERT
+            )
             + f" Most candidates failed because: {why}."
         )
     start = _certificate(outcome).get(OTHER_START)
@@ -208,11 +220,11 @@ def _features(outcome: Outcome, look: Look) -> None:
             low, high = band_of[row["name"]]
             value = row["value"]
             band = f"{value * low:.3g} to {value * high:.3g}"
-        said = (row["recorded"], row["median"], row["range"], band)
-        rows.append(cells((row["name"] + unit, *said), "decides" if band else ""))
+        values = (row["recorded"], row["median"], row["range"], band)
+        rows.append(cells((row["name"] + unit, *values), "decides" if band else ""))
     layout = "pair uneven" if is_whole else "stack"
     with (
-        card("Features", _DECIDE, ("valid", "tolerance")),
+        card("Features", _FEATURES_NOTE, ("valid", "tolerance")),
         ui.element("div").classes(layout),
     ):
         if is_whole:
@@ -231,7 +243,7 @@ def _conductances(outcome: Outcome, look: Look) -> None:
     g = outcome.g[shown]
     if outcome.inference is not None:
         terms = ("dynamic-input-conductance", "posterior")
-        with card("What the recording says about the neuron", _POSTERIOR, terms):
+        with card("What the recording says about the neuron", _POSTERIOR_NOTE, terms):
             inference = outcome.inference
             look.draw(
                 lambda colors: figures.posterior(
@@ -243,7 +255,7 @@ def _conductances(outcome: Outcome, look: Look) -> None:
         return
     rows = most_different(g, 3)
     names = [f"member {members[shown[i]]}" for i in rows]
-    with card("Different conductances, same activity", _SPREAD, ("degeneracy",)):
+    with card("Different conductances, same activity", _SPREAD_NOTE, ("degeneracy",)):
         look.draw(
             lambda colors: figures.conductances(
                 outcome.channels, g, rows, names, colors
@@ -256,12 +268,12 @@ def _candidates(outcome: Outcome, look: Look) -> None:
     g = outcome.g[outcome.shown]
     rounds = grouped([Round(**x) for x in outcome.about["rounds"]])
     if len(g) > 2:
-        with card("Which conductances go together", _CORRELATED):
+        with card("Which conductances go together", _CORRELATIONS_NOTE):
             look.draw(
                 lambda colors: figures.correlations(outcome.channels, g, colors),
                 "Correlations between conductances",
             )
-    with card("Candidates, and why others failed", _YIELD):
+    with card("Candidates, and why others failed", _YIELD_NOTE):
         look.draw(
             lambda colors: figures.yields(rounds, colors), "Valid candidates per round"
         )
@@ -287,7 +299,7 @@ def _certificate(outcome: Outcome) -> dict[Perturbation, dict[str, Any]]:
 
 
 def _robustness(outcome: Outcome) -> None:
-    """What members stay valid under, where more than another start was tried."""
+    """The share of members that stay valid under each change, if several were tried."""
     certificate = _certificate(outcome)
     if len(certificate) < 2:
         return
@@ -302,6 +314,8 @@ def _robustness(outcome: Outcome) -> None:
         )
         for of, share in certificate.items()
     ]
-    with card("Under what they stay valid", _STAND, ("certification", "half-step")):
+    with card(
+        "Under what they stay valid", _ROBUSTNESS_NOTE, ("certification", "half-step")
+    ):
         header = ("what changes", "fire like it still", "95 % interval", "same pattern")
         table(header, rows).classes("narrow")

@@ -1,4 +1,4 @@
-"""What pages are made of."""
+"""Common parts of pages."""
 
 import contextlib
 import html
@@ -9,7 +9,7 @@ from typing import Any
 from nicegui import run, ui
 
 from dicjax._core import advice_of, in_words
-from dicjax.app.server_state import Desk
+from dicjax.app.server_state import ServerState
 from dicjax.app.theme import css, ICON, Look
 from dicjax.output import glossary
 
@@ -18,8 +18,8 @@ LOG = logging.getLogger("dicjax.app")
 
 
 @contextlib.contextmanager
-def page(desk: Desk, title: str) -> Iterator[Look]:
-    """The frame of a page, with what is above every page."""
+def page(state: ServerState, title: str) -> Iterator[Look]:
+    """The frame of a page, with the header of every page."""
     ui.page_title(f"{title} · dicjax" if title else "dicjax")
     ui.add_css(css())
     look = Look()
@@ -31,7 +31,7 @@ def page(desk: Desk, title: str) -> Iterator[Look]:
             ui.html("dicjax", sanitize=False)
         text("Nothing leaves this computer.", "note")
         ui.link("Glossary", "/glossary").classes("note")
-        text(f"Results are kept in {desk.folder}", "place").props(
+        text(f"Results are kept in {state.folder}", "place").props(
             'data-testid="folder"'
         )
         button = ui.button(icon="contrast", on_click=look.toggle)
@@ -43,7 +43,7 @@ def page(desk: Desk, title: str) -> Iterator[Look]:
 
 
 def text(words: str, classes: str = "", tag: str = "p") -> ui.html:
-    """A paragraph, or else, of plain words."""
+    """A paragraph, or another element, of plain text."""
     return ui.html(html.escape(words), tag=tag, sanitize=False).classes(classes)
 
 
@@ -51,7 +51,7 @@ def text(words: str, classes: str = "", tag: str = "p") -> ui.html:
 def card(
     title: str = "", note: str = "", terms: Sequence[str] = ()
 ) -> Iterator[ui.element]:
-    """A box with a title, and links to what its terms mean."""
+    """A box with a title, and links to explanations of terms."""
     with ui.element("section").classes("card") as box:
         if title:
             text(title, tag="h2")
@@ -65,7 +65,7 @@ def card(
 
 
 def _link(anchor: str) -> str:
-    """A link to a term, which also says its meaning where the mouse rests on it."""
+    """A link to a term, with its meaning as a tooltip."""
     name, meaning = glossary()[anchor]
     return (
         f'<a href="/glossary#{anchor}" title="{html.escape(meaning)}">'
@@ -74,7 +74,7 @@ def _link(anchor: str) -> str:
 
 
 def numbers(pairs: Iterable[tuple[str, str]], classes: str = "") -> ui.html:
-    """Numbers with what they count."""
+    """A list of values with their labels."""
     rows = "".join(
         f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
         for name, value in pairs
@@ -83,7 +83,7 @@ def numbers(pairs: Iterable[tuple[str, str]], classes: str = "") -> ui.html:
 
 
 def table(header: Sequence[str], rows: Iterable[str], kind: str = "numeric") -> ui.html:
-    """A table of rows that are HTML already; of "numeric" ones or of "words"."""
+    """A table of HTML rows; `kind` is "numeric" or "words"."""
     head = "".join(f'<th scope="col">{html.escape(x)}</th>' for x in header)
     body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
     inner = f'<table class="plain {kind}">{body}</table>'
@@ -91,7 +91,7 @@ def table(header: Sequence[str], rows: Iterable[str], kind: str = "numeric") -> 
 
 
 def cells(values: Iterable[str], classes: str = "") -> str:
-    """A row of a table, of plain words."""
+    """A row of a table, of plain text."""
     return (
         f'<tr class="{classes}">'
         + "".join(f"<td>{html.escape(x)}</td>" for x in values)
@@ -100,7 +100,7 @@ def cells(values: Iterable[str], classes: str = "") -> str:
 
 
 class Notice:
-    """A place for one message, beside what it is about."""
+    """A place for one message."""
 
     def __init__(self):
         self._box = (
@@ -109,18 +109,21 @@ class Notice:
         self._box.set_visibility(False)
 
     def say(self, words: str, kind: str = "bad") -> None:
-        """Shows a message in place of the one before."""
+        """Shows a message in place of the previous one."""
         self._box.clear()
         with self._box:
             text(words, f"alert {kind}")
         self._box.set_visibility(True)
 
     def clear(self) -> None:
-        """Takes it away."""
+        """Hides the message."""
         self._box.set_visibility(False)
 
     async def attempt(self, work: Callable[..., Any], *args: Any) -> Any:
-        """What `work` gives, in a thread; or none, with the reason shown here."""
+        """Runs `work` in a thread and returns its result.
+
+        If it fails, shows the reason here and returns None.
+        """
         self.clear()
         try:
             return await run.io_bound(work, *args)
@@ -133,7 +136,7 @@ class Notice:
 
 
 def bug(error: BaseException) -> str:
-    """A fault of ours, as a sentence."""
+    """A sentence about an error of dicjax."""
     return (
         f"This is a fault of dicjax, not of your file ({error!r:.160}). What happened "
         "is written in dicjax-app.log, in the folder of results; the app goes on."

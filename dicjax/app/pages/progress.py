@@ -1,4 +1,4 @@
-"""A run while it is made: how far it is, how long it takes, and a way to stop it."""
+"""The progress of a run, with the remaining time and a button to stop it."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -10,14 +10,16 @@ from dicjax.app.jobs import Job, State
 from dicjax.app.labels import button_for, model_name
 from dicjax.app.pages.parts import card, text
 from dicjax.app.runs import job_for
-from dicjax.app.server_state import Desk
+from dicjax.app.server_state import ServerState
 
 
 class Progress:
-    """Follows a job until it is over, and then calls `then` or says why it failed."""
+    """Follows a job until it ends, and then calls `then` or shows why it failed."""
 
-    def __init__(self, desk: Desk, job: Job, then: Callable[[], Awaitable[None]]):
-        self.desk, self.job, self.then = desk, job, then
+    def __init__(
+        self, state: ServerState, job: Job, then: Callable[[], Awaitable[None]]
+    ):
+        self.state, self.job, self.then = state, job, then
         with card() as self.box:
             order = job.order
             is_open = order.model == "auto"
@@ -40,7 +42,7 @@ class Progress:
         self.timer = ui.timer(0.3, self.update)
 
     def _stop(self) -> None:
-        self.desk.jobs.cancel(self.job)
+        self.state.jobs.cancel(self.job)
 
     def _offer(self, remedy: Remedy) -> None:
         order = self.job.order.changed(remedy)
@@ -48,28 +50,28 @@ class Progress:
             return
 
         def again() -> None:
-            job = job_for(order, self.desk.folder, self.desk.jobs.known)
-            self.desk.jobs.submit(job)
+            job = job_for(order, self.state.folder, self.state.jobs.known)
+            self.state.jobs.submit(job)
             ui.navigate.to(f"/run/{job.name}")
 
         button = ui.button(button_for(remedy), on_click=again).props("unelevated")
         button.props(f'data-testid="use-{remedy.setting}"')
 
     def _save_again(self) -> None:
-        self.desk.jobs.submit(self.job)
+        self.state.jobs.submit(self.job)
         ui.navigate.reload()
 
     async def update(self) -> None:
-        """Shows how far it is."""
+        """Shows the progress."""
         job, pace = self.job, self.job.pace
-        is_compiling = self.desk.is_first_run and not pace.done
+        is_compiling = self.state.is_first_run and not pace.done
         self.compiling.set_visibility(is_compiling)
         if job.state.is_over:
             self.timer.deactivate()
             await self._end()
             return
         if job.state is State.WAITING:
-            ahead = self.desk.jobs.num_ahead(job)
+            ahead = self.state.jobs.num_ahead(job)
             self.stop.set_text("Take it out of the queue")
             if not ahead:
                 self.stage.set_content("Getting ready …")
@@ -78,10 +80,10 @@ class Progress:
             self.stage.set_content(f"Waiting behind {runs}; it begins by itself.")
             return
         if job.is_stopping and pace.stage.name != "writing":
-            said = "Stopping: what was found until now is checked once more and kept"
+            stage = "Stopping: what was found until now is checked once more and kept"
         else:
-            said = stage_words(pace.stage)
-        self.stage.set_content(f"{said} …")
+            stage = stage_words(pace.stage)
+        self.stage.set_content(f"{stage} …")
         self.stop.set_text("Stop, keep what was found")
         self.stop.set_enabled(not job.is_stopping and pace.stage.name != "writing")
         checking = pace.stage.name in ("certifying", "writing")
@@ -103,7 +105,7 @@ class Progress:
         job = self.job
         self.box.clear()
         if job.state is State.DONE:
-            self.desk.is_first_run = False
+            self.state.is_first_run = False
             self.box.delete()
             await self.then()
             return
@@ -115,7 +117,7 @@ class Progress:
         number = next(
             (
                 x.number
-                for x in self.desk.recordings.values()
+                for x in self.state.recordings.values()
                 if x.upload.sha256 == job.order.sha256
             ),
             None,
@@ -128,7 +130,7 @@ class Progress:
             with ui.element("div").classes("line"):
                 for remedy in job.remedies:
                     self._offer(remedy)
-                if job.made is not None:
+                if job.unsaved is not None:
                     ui.button("Try to save it again", on_click=self._save_again)
                 if number is not None:
                     ui.link("Back to the recording", f"/recording/{number}")

@@ -1,4 +1,4 @@
-"""The page of a recording: its unit, its spikes, and what to make of them."""
+"""The page of a recording: its unit, its spikes, and settings of a run."""
 
 import asyncio
 import math
@@ -17,18 +17,18 @@ from dicjax.app.recordings import (
     question,
     Recording,
 )
-from dicjax.app.server_state import Desk
+from dicjax.app.server_state import ServerState
 from dicjax.app.theme import Look
 from dicjax.recordings import samples_at
 
 
-PAUSE = 0.15  # s, that the window must rest before figures follow
+PAUSE = 0.15  # s without changes of the window before figures follow
 
 
-async def recording_page(desk: Desk, number: int) -> None:
+async def recording_page(state: ServerState, number: int) -> None:
     """Draws the page."""
-    recording = desk.recordings.get(number)
-    with page(desk, recording.upload.name if recording else "Recording") as look:
+    recording = state.recordings.get(number)
+    with page(state, recording.upload.name if recording else "Recording") as look:
         if recording is None:
             text("This recording is no longer open", tag="h1")
             text("Recordings are not kept when the app ends. Open the file again.")
@@ -39,11 +39,15 @@ async def recording_page(desk: Desk, number: int) -> None:
             title = text("", tag="h1")
         body = ui.element("div").classes("stack")
         await look.settle()
-        await _draw(desk, look, recording, title, body)
+        await _draw(state, look, recording, title, body)
 
 
 async def _draw(
-    desk: Desk, look: Look, recording: Recording, title: ui.html, body: ui.element
+    state: ServerState,
+    look: Look,
+    recording: Recording,
+    title: ui.html,
+    body: ui.element,
 ) -> None:
     is_known = bool(recording.trains)
     first = await run.io_bound(glance, recording) if is_known else None
@@ -53,11 +57,11 @@ async def _draw(
             _Question(recording)
         else:
             title.set_content("Which stretch should the models fire like?")
-            _Preview(desk, look, recording, first)
+            _Preview(state, look, recording, first)
 
 
 class _Question:
-    """Asks for the unit, with what each would mean."""
+    """Asks for the unit, and shows the firing rate in each."""
 
     def __init__(self, recording: Recording):
         self.recording = recording
@@ -106,9 +110,11 @@ class _Question:
 
 
 class _Preview:
-    """Spikes, intervals and warnings, of a window that can be moved."""
+    """Spikes, intervals and warnings of a window that the user can move."""
 
-    def __init__(self, desk: Desk, look: Look, recording: Recording, first: Glance):
+    def __init__(
+        self, state: ServerState, look: Look, recording: Recording, first: Glance
+    ):
         self.look, self.recording = look, recording
         self.version = 0
         self.seen = first
@@ -121,7 +127,7 @@ class _Preview:
                             self._of(figures.intervals, first), "Histogram of intervals"
                         )
                     self.findings = Findings(recording, self.use)
-            self.choices = Choices(desk, recording)
+            self.choices = Choices(state, recording)
         show = lambda: self.findings.show(self.seen, self.choices)
         self.choices.model.on_value_change(show)
         show()
@@ -129,7 +135,7 @@ class _Preview:
     def _spikes(self, first: Glance) -> None:
         recording = self.recording
         whole = recording.trains[recording.chosen]
-        # In whole milliseconds, so that what is shown is what is used.
+        # In whole milliseconds, so that the page shows exactly the times that are used.
         self.low = math.floor(whole.t_start) / 1e3
         self.high = math.ceil(whole.t_stop) / 1e3
         with card():
@@ -217,7 +223,7 @@ class _Preview:
             await self._move(start, stop)
 
     async def use(self, window: tuple[float, float]) -> None:
-        """Takes a window that a warning suggests."""
+        """Sets the window that a warning suggests."""
         await self._move(window[0] / 1e3, window[1] / 1e3)
 
     async def _move(self, start: float, stop: float) -> None:
@@ -235,7 +241,7 @@ class _Preview:
         version = self.version
         await asyncio.sleep(PAUSE)
         if version != self.version:
-            return  # it moved on
+            return  # the window has moved since
         seen = await run.io_bound(glance, self.recording)
         if seen is not None and version == self.version:
             self._show(seen)

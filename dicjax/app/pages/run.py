@@ -1,4 +1,4 @@
-"""The page of a run: its progress, and then what came of it."""
+"""The page of a run: its progress, and then its result."""
 
 from nicegui import ui
 
@@ -6,24 +6,24 @@ from dicjax.app.pages.outcome import show
 from dicjax.app.pages.parts import Notice, page, text
 from dicjax.app.pages.progress import Progress
 from dicjax.app.runs import read_run, run_folder
-from dicjax.app.server_state import Desk
+from dicjax.app.server_state import ServerState
 
 
-async def run_page(desk: Desk, name: str) -> None:
+async def run_page(state: ServerState, name: str) -> None:
     """Draws the page."""
-    job = desk.jobs.known.get(name)
-    folder = run_folder(desk.folder, name)
-    with page(desk, "Run") as look:
+    job = state.jobs.known.get(name)
+    folder = run_folder(state.folder, name)
+    with page(state, "Run") as look:
         if job is None and folder is None:
             text("There is no such run", tag="h1")
-            text(f"{desk.folder} holds none of this name.")
+            text(f"{state.folder} holds none of this name.")
             ui.link("Back to the start", "/")
             return
         notice = Notice()
         body = ui.element("div").classes("stack")
 
         async def results() -> None:
-            found = run_folder(desk.folder, name)
+            found = run_folder(state.folder, name)
             outcome = found and await notice.attempt(read_run, found)
             if not outcome:
                 return
@@ -39,4 +39,4 @@ async def run_page(desk: Desk, name: str) -> None:
         with body:
             text(job.title, "over")
             text("Finding model neurons that fire like the recording", tag="h1")
-            Progress(desk, job, results)
+            Progress(state, job, results)

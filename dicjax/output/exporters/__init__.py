@@ -1,4 +1,4 @@
-"""Models for other simulators, and populations for other programs."""
+"""Exports of models to other simulators, and of populations to other programs."""
 
 from dicjax.output.exporters.brian2 import export_brian2 as export_brian2
 from dicjax.output.exporters.jaxley import export_jaxley as export_jaxley

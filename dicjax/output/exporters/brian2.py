@@ -1,4 +1,4 @@
-"""Neurons for Brian2: equations, and a script that runs them."""
+"""Exports neurons to Brian2: equations, and a script that runs them."""
 
 import pathlib
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ BRIAN2 = Syntax(
         **FUNCTIONS,
         "abs": "abs",
         "not": "not ",
-        # Functions of the script, since Brian2 has none.
+        # Functions that the script defines, since Brian2 lacks them.
         "max": "larger",
         "min": "smaller",
         "select": "choose",
@@ -46,17 +46,17 @@ def export_brian2(
     """Writes a model for Brian2, with cells that differ in their conductances.
 
     The folder gets the table `conductances.csv`, the script `run.py`, which holds the
-    equations, and `README.txt`. Cells run side by side, by Runge and Kutta's method of
-    fourth order. All else is as with [`dicjax.export_neuron`][].
+    equations, and `README.txt`. Cells run side by side with the Runge-Kutta method
+    of fourth order. Everything else is as in [`dicjax.export_neuron`][].
 
     **Arguments:**
 
-    - `neuron`: any model, of curves of your own too.
+    - `neuron`: any model, also with your own curves.
     - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`, or a
-        [`dicjax.Population`][], of which members that are not "ok" are left out.
-    - `folder`: where to write; made if needed. Each file is written whole or not at
-        all.
-    - `members`: the numbers that cells go by in tables; from 0 by default.
+        [`dicjax.Population`][], whose members that are not "ok" are left out.
+    - `folder`: folder to write to; created if needed. Each file is written whole or
+        not at all.
+    - `members`: numbers of the cells in tables; from 0 by default.
 
     **Raises:**
 
@@ -68,7 +68,7 @@ def export_brian2(
 
 
 def _context(neuron: Neuron) -> dict[str, Any]:
-    """What the templates tell."""
+    """Values for the templates."""
     model = equations(neuron, "Brian2")
     currents = {
         f"I_{c}": variable(f"g_{c}") * model.currents[name]

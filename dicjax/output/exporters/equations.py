@@ -1,4 +1,4 @@
-"""A neuron as named equations, whatever its channels are made of."""
+"""A neuron as named equations, traced from any channels."""
 
 import dataclasses
 import re
@@ -28,12 +28,12 @@ V, CALCIUM = "v", "Ca"
 
 @dataclasses.dataclass(frozen=True)
 class Equation:
-    """What one state obeys.
+    """The equation of one state.
 
     - `name`: the state's variable: `x1_Na` is the first of channel Na, `Ca` calcium.
     - `owner`: the channel it belongs to; empty for calcium.
     - `rate`: its time derivative, per ms.
-    - `initial`: where it starts; gates may depend on `v` and `Ca`.
+    - `initial`: its initial value; for gates it may depend on `v` and `Ca`.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Equation:
 
     @property
     def parts(self) -> dict[str, Expression]:
-        """What the rate is made of, by name: its `inf` and `tau`, or the `rate`."""
+        """Parts of the rate by name: its `inf` and `tau`, or the `rate` itself."""
         if self.relaxation is None:
             return {self._part("rate"): self.rate}
         inf, tau = self.relaxation
@@ -70,7 +70,7 @@ class Equation:
 
     @property
     def meaning(self) -> str:
-        """What the state is, for people."""
+        """A description of the state."""
         if self.name == CALCIUM:
             return "calcium, in uM"
         return f"a state of {self.owner or 'the cell'}"
@@ -82,9 +82,9 @@ class Equation:
 
 @dataclasses.dataclass(frozen=True)
 class Equations:
-    """A neuron in variables `v`, `g_Na` and so on, and those of its `states`.
+    """A neuron in the variables `v`, `g_Na` and so on, and its `states`.
 
-    Units are those of [`dicjax.Neuron`][].
+    Units are as in [`dicjax.Neuron`][].
 
     - `channels`: channel names as part of a variable, by channel name.
     - `currents`: the current of one mS/cm² of each channel, by channel name.
@@ -97,13 +97,13 @@ class Equations:
 
     @property
     def expressions(self) -> list[Expression]:
-        """All that there is to write."""
+        """All expressions to write."""
         moving = (x for state in self.states for x in (state.rate, state.initial))
         return [*self.currents.values(), *moving]
 
     @property
     def calcium_is_fixed(self) -> bool:
-        """Whether something depends on calcium, which nothing moves."""
+        """Whether something depends on calcium while no equation changes calcium."""
         is_moved = any(x.name == CALCIUM for x in self.states)
         return not is_moved and any(CALCIUM in variables(x) for x in self.expressions)
 
@@ -114,7 +114,7 @@ def equations(neuron: Neuron, language: str) -> Equations:
     **Arguments:**
 
     - `neuron`: any model.
-    - `language`: what they are meant for, for messages.
+    - `language`: language of the export, for messages.
 
     **Raises:**
 
@@ -147,11 +147,11 @@ def equations(neuron: Neuron, language: str) -> Equations:
 
 
 def identifiers(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Names as programming languages allow them after a prefix, all different."""
+    """Names that are valid identifiers after a prefix, all different."""
     found: list[str] = []
     for name in names:
         plain = re.sub(r"[^A-Za-z0-9_]", "_", name)
-        # NMODL makes a variable `x0` of its own for every state `x`.
+        # NMODL defines a variable `x0` for every state `x`.
         while {plain, plain + "0", plain.removesuffix("0")} & set(found):
             plain += "_"
         found.append(plain)
@@ -172,7 +172,7 @@ def _rates(
 
 
 def _starts(neuron: Neuron) -> tuple[tuple[Expression, ...], Expression]:
-    """Where gates, as expressions of `v` and `Ca` if possible, and calcium start."""
+    """Initial values of gates (if possible functions of `v` and `Ca`) and calcium."""
 
     def gates(V, Ca):
         at = lambda n: (n.initial_V, n.initial_Ca)
@@ -187,14 +187,14 @@ def _starts(neuron: Neuron) -> tuple[tuple[Expression, ...], Expression]:
 
 
 def number(x: Float[Array, ""]) -> Expression:
-    """The value of an array, as declared."""
+    """The value of an array, as it was declared."""
     return constant(np.asarray(x).reshape(1)[0])
 
 
 def _currents(
     neuron: Neuron, channels: dict[str, str], total: Expression
 ) -> dict[str, Expression]:
-    """The current of one unit of each conductance, of which the total is a sum."""
+    """The current per unit of each conductance; the total current is linear in them."""
     currents = {}
     for channel, name in channels.items():
         total, currents[channel] = affine(total, f"g_{name}")
@@ -210,7 +210,7 @@ def _currents(
 def _owners(
     currents: dict[str, Expression], rates: dict[str, Expression]
 ) -> dict[str, str]:
-    """The channel that each gate belongs to: whose current depends on it in the end."""
+    """The channel of each gate: its current depends on the gate, directly or not."""
     owners = {
         gate: next((c for c, I in currents.items() if gate in variables(I)), "")
         for gate in rates
@@ -231,7 +231,7 @@ def _gate_names(owners: dict[str, str], channels: dict[str, str]) -> dict[str, s
 
 
 def _complaint(neuron: Neuron, error: UnsupportedOperation, language: str) -> str:
-    """What to say of an operation that cannot be written, and where it is."""
+    """The error message for an operation that cannot be written, with its place."""
     is_curve = lambda x: isinstance(x, AbstractCurve)
     leaves, _ = jax.tree_util.tree_flatten_with_path(neuron, is_leaf=is_curve)
     where = "its vector field"

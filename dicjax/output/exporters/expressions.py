@@ -1,6 +1,6 @@
 """Scalar expressions, and how languages write them.
 
-Equal expressions are one object, so that what two curves share is computed once.
+Equal expressions are one object, so that shared parts of curves are computed once.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import numpy as np
 class Expression:
     """An operation on other expressions, a constant or a variable.
 
-    - `op`: `"constant"`, `"variable"` or what is done to `args`.
+    - `op`: `"constant"`, `"variable"` or the operation on `args`.
     - `value`: the constant, or the name of the variable.
     """
 
@@ -77,7 +77,7 @@ FOLD: dict[str, Callable[..., float]] = {
 
 
 def constant(value: int | float | np.generic) -> Expression:
-    """A number; one in single precision is taken for the shortest decimal it prints."""
+    """A number; single precision is read as the shortest decimal that it prints as."""
     is_single = np.asarray(value).dtype == np.float32
     return _unique("constant", (), float(str(value) if is_single else value))
 
@@ -88,7 +88,7 @@ def variable(name: str) -> Expression:
 
 
 def apply(op: str, *args: Expression) -> Expression:
-    """`op` on `args`, computed where all are constant and freed of idle operations."""
+    """`op` on `args`, simplified, and computed if all are constant."""
     if all(arg.op == "constant" for arg in args):
         with np.errstate(all="ignore"):
             return constant(float(FOLD[op](*(arg.value for arg in args))))
@@ -107,7 +107,7 @@ def variables(x: Expression) -> frozenset[str]:
 
 
 def walk(roots: Iterable[Expression]) -> list[Expression]:
-    """Everything in `roots`, each once, after what it is made of."""
+    """All expressions in `roots`, each once and after its arguments."""
     seen: dict[Expression, None] = {}
 
     def visit(x: Expression) -> None:
@@ -188,10 +188,10 @@ def assignments(
     known: Mapping[Expression, str] | None = None,
     temporary: str = "u",
 ) -> list[tuple[str, str]]:
-    """Statements `name = text` that compute `outputs`, in the order to run them.
+    """Statements `name = text` that compute `outputs`, in order.
 
-    Shared or long parts get names of their own, `temporary` and a number, that are to
-    be declared as local. Expressions in `known` are read from the variable there.
+    Shared or long parts get separate names, `temporary` and a number. These must be
+    declared as local. Expressions in `known` are read from the variable there.
     """
     names = dict(known or {})
     statements: list[tuple[str, str]] = []
@@ -239,7 +239,7 @@ def _written(
     if x.op in PRODUCT and first.op == "constant" and float(first.value) < 0:
         left, strength = args[0][0], level["add"]
     else:
-        # Of two equals the left one comes first anyway, unless they do not associate.
+        # An equal operation on the left needs parentheses if it does not associate.
         left, strength = _wrapped(args[0], own + (x.op not in (*SUM, *PRODUCT))), own
     right = _wrapped(args[1], own + (x.op != "mul"))
     return left + syntax.infix[own][x.op] + right, strength
@@ -298,7 +298,7 @@ def _sub(x: Expression, y: Expression) -> Expression | None:
 
 
 def _is_negative(x: Expression) -> bool:
-    """Whether `x` has a minus sign of its own to lose."""
+    """Whether `x` has a minus sign that can be removed."""
     if x.op == "constant":
         return float(x.value) < 0
     is_led = x.op in ("mul", "div", "sub")
@@ -342,7 +342,7 @@ def _neg(x: Expression) -> Expression | None:
 
 
 def _eq(x: Expression, y: Expression) -> Expression | None:
-    # What models compute is finite.
+    # Models compute finite values.
     infinite = is_constant(y, float("inf")) or is_constant(y, float("-inf"))
     return constant(False) if infinite else None
 

@@ -1,4 +1,4 @@
-"""What exports to one file share."""
+"""Common functions of exports to one file."""
 
 import importlib
 import pathlib
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def check_suffix(path: pathlib.Path | str, suffix: str) -> pathlib.Path:
-    """The path, or a `ValueError` if programs would not know it by its name."""
+    """The path, or a `ValueError` if it has another suffix."""
     path = pathlib.Path(path)
     if path.suffix.lower() != suffix:
         raise ValueError(f"{path} must end in {suffix}: name the file so.")
@@ -14,7 +14,7 @@ def check_suffix(path: pathlib.Path | str, suffix: str) -> pathlib.Path:
 
 
 def load(library: str, extra: str) -> Any:
-    """A library that few need, or a `ValueError` that says how to install it."""
+    """An optional library; raises `ValueError` if it is not installed."""
     try:
         return importlib.import_module(library)
     except ImportError as error:

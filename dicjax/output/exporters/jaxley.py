@@ -1,4 +1,4 @@
-"""Neurons for Jaxley: a channel, and a script that runs cells with it."""
+"""Exports neurons to Jaxley: a channel, and a script that runs cells with it."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -48,19 +48,19 @@ def export_jaxley(
     """Writes a model for Jaxley, with cells that differ in their conductances.
 
     The folder gets the table `conductances.csv`, the script `run.py`, which holds a
-    `Channel` for the whole membrane, and `README.txt`. States relax exponentially at a
-    frozen potential, by the midpoint rule where one depends on another; the potential
-    then moves by Crank and Nicolson's rule. All else is as with
+    `Channel` for the whole membrane, and `README.txt`. In a step, states first
+    relax exponentially at a fixed potential, with the midpoint rule if one depends on
+    another. The potential then takes a Crank-Nicolson step. Everything else is as in
     [`dicjax.export_neuron`][].
 
     **Arguments:**
 
-    - `neuron`: any model, of curves of your own too.
+    - `neuron`: any model, also with your own curves.
     - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`, or a
-        [`dicjax.Population`][], of which members that are not "ok" are left out.
-    - `folder`: where to write; made if needed. Each file is written whole or not at
-        all.
-    - `members`: the numbers that cells go by in tables; from 0 by default.
+        [`dicjax.Population`][], whose members that are not "ok" are left out.
+    - `folder`: folder to write to; created if needed. Each file is written whole or
+        not at all.
+    - `members`: numbers of the cells in tables; from 0 by default.
 
     **Raises:**
 
@@ -72,7 +72,7 @@ def export_jaxley(
 
 
 def _context(neuron: Neuron) -> dict[str, Any]:
-    """What the templates tell."""
+    """Values for the templates."""
     model = equations(neuron, "Jaxley")
     currents = {
         f"I_{c}": variable(f"g_{c}") * model.currents[name]
@@ -93,7 +93,7 @@ def _context(neuron: Neuron) -> dict[str, Any]:
 
 
 def _next(x: Equation) -> str:
-    """A state after a step."""
+    """The next value of a state."""
     first, *rest = x.parts
     if rest:
         return f'exponential_euler(start["{x.name}"], dt, {first}, {rest[0]})'
@@ -101,7 +101,7 @@ def _next(x: Equation) -> str:
 
 
 def _lines(model: Equations, outputs: Mapping[str, Expression]) -> list[str]:
-    """Statements that compute `outputs`, after those that look up what they need."""
+    """Statements that look up the inputs of `outputs`, and then compute them."""
     used = set().union(*map(variables, outputs.values()))
     states = {x.name for x in model.states}
     found = [

@@ -1,4 +1,4 @@
-"""Neurons for NEURON: a mechanism in NMODL, and a script that runs it."""
+"""Exports neurons to NEURON: a mechanism in NMODL, and a script that runs it."""
 
 import functools
 import pathlib
@@ -34,7 +34,7 @@ NMODL = Syntax(
         **FUNCTIONS,
         "abs": "fabs",
         "not": "!",
-        # Functions of the mechanism, since NMODL has none.
+        # Functions that the mechanism defines, since NMODL lacks them.
         "max": "larger",
         "min": "smaller",
         "select": "choose",
@@ -55,18 +55,18 @@ def export_neuron(
 
     The folder gets a mechanism in `mod`, the table `conductances.csv`, the script
     `run.py` (`nrnivmodl mod && python run.py`) and `README.txt`. The equations are
-    those of `neuron.vector_field`, whatever the channels are made of. Gates and calcium
-    read `x' = (inf - x)/tau`, for fixed and adaptive steps alike. The current that the
-    model's recipe names is applied unless the script is told otherwise.
+    traced from `neuron.vector_field`, for any channels. Gates and calcium have the form
+    `x' = (inf - x)/tau`, for both fixed and adaptive steps. By default the script
+    applies the current of the model's recipe.
 
     **Arguments:**
 
-    - `neuron`: any model, of curves of your own too.
+    - `neuron`: any model, also with your own curves.
     - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`, or a
-        [`dicjax.Population`][], of which members that are not "ok" are left out.
-    - `folder`: where to write; made if needed. Each file is written whole or not at
-        all.
-    - `members`: the numbers that cells go by in tables; from 0 by default.
+        [`dicjax.Population`][], whose members that are not "ok" are left out.
+    - `folder`: folder to write to; created if needed. Each file is written whole or
+        not at all.
+    - `members`: numbers of the cells in tables; from 0 by default.
 
     **Raises:**
 
@@ -80,7 +80,7 @@ def export_neuron(
 
 
 def _context(neuron: Neuron) -> dict[str, Any]:
-    """What the templates tell."""
+    """Values for the templates."""
     model = equations(neuron, "NMODL")
     gbar = {
         f"g_{c}": constant(1000.0) * variable(f"gbar_{c}")  # mS/cm², from S/cm²
@@ -115,7 +115,7 @@ def _state(x: Equation) -> dict[str, Any]:
 
 
 def _currents(model: Equations) -> dict[str, Expression]:
-    """Currents in mA/cm², which is mV times S/cm²."""
+    """Currents in mA/cm² (mV times S/cm²)."""
     currents = {
         f"i_{c}": variable(f"gbar_{c}") * model.currents[name]
         for name, c in model.channels.items()
@@ -125,7 +125,7 @@ def _currents(model: Equations) -> dict[str, Expression]:
 
 
 def _breakpoint(model: Equations) -> list[str]:
-    # Without a linear form, states take Newton's method.
+    # States without a linear form need Newton's method.
     is_linear = all(x.relaxation for x in model.states)
     solve = f"SOLVE states METHOD {'cnexp' if is_linear else 'derivimplicit'}"
     statements = assignments(_currents(model), NMODL)
@@ -133,7 +133,7 @@ def _breakpoint(model: Equations) -> list[str]:
 
 
 def _start(model: Equations, parts: Mapping[str, Expression]) -> list[str]:
-    """Calcium first, since the gates may follow from it."""
+    """Initial values: calcium first, since gates may depend on it."""
     known = {x: name for name, x in parts.items() if x.args}
     calcium = {x.name: x.initial for x in model.states if x.name == CALCIUM}
     gates = {x.name: x.initial for x in model.states if x.name != CALCIUM}
@@ -145,7 +145,7 @@ def _start(model: Equations, parts: Mapping[str, Expression]) -> list[str]:
 def _block(
     statements: Sequence[tuple[str, str]], first: Sequence[str] = ()
 ) -> list[str]:
-    """Lines of a block, which declares its temporary variables before all else."""
+    """Lines of a block, with declarations of temporary variables first."""
     local = [name for name, _ in statements if TEMPORARY.fullmatch(name)]
     declared = textwrap.wrap(f"LOCAL {', '.join(local)}", 80) if local else []
     return [*declared, *first, *(f"{name} = {text}" for name, text in statements)]

@@ -1,4 +1,4 @@
-"""Simulated spikes as the Units of an NWB file."""
+"""Exports simulated spikes as the Units of an NWB file."""
 
 import json
 import pathlib
@@ -21,21 +21,22 @@ def export_nwb(
     """Writes the simulated spikes of a population as an NWB file.
 
     Every member is a unit: its number is the unit's `id`, its spike times are in
-    seconds, and all else that is known of it (conductances, input conductances,
-    features, whether it is accepted) stands in columns, with unit and meaning in their
-    descriptions. The file says that it holds simulations; since NWB asks for a start of
-    the session, it gives the time when the population was written, and says so. Needs
+    seconds, and columns hold its other values (conductances, input conductances,
+    features, whether it is accepted), with unit and meaning in their descriptions. The
+    file states that it holds simulations. NWB requires a start of the session: the file
+    gives the time when the population was written, and states this. Needs
     pynwb: `pip install "dicjax[nwb]"`.
 
     **Arguments:**
 
-    - `population`: one read by [`dicjax.read_population`][], or a generated one.
+    - `population`: a generated population, or one read by
+        [`dicjax.read_population`][].
     - `path`: the `.nwb` file, which is written whole or not at all.
 
     **Raises:**
 
-    - `ValueError`: if the population comes without spike times, `path` ends otherwise,
-        or pynwb is not installed.
+    - `ValueError`: if the population has no spike times, `path` has another suffix, or
+        pynwb is not installed.
     """
     path = check_suffix(path, ".nwb")
     pynwb = load("pynwb", "nwb")
@@ -102,12 +103,12 @@ def _add_units(file: Any, population: StoredPopulation) -> None:
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
-    """Values that NWB can hold: a number that is not defined is nan."""
+    """Values that NWB can hold; undefined numbers become nan."""
     empty = "" if pa.types.is_string(column.type) else np.nan
     return [empty if x is None else x for x in column.to_pylist()]
 
 
 def _span(about: dict[str, Any]) -> np.ndarray | None:
-    """When spikes were counted, in s, if the manifest says."""
+    """The interval in which spikes were counted, in s, if the manifest states it."""
     ends = [about.get("discard"), about.get("duration")]
     return None if None in ends else np.array([ends], float) / 1e3

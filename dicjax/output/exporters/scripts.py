@@ -1,4 +1,4 @@
-"""What scripts for all simulators share: the table of cells, templates and files."""
+"""Common parts of scripts for all simulators: the table of cells, templates, files."""
 
 import csv
 import importlib.metadata
@@ -41,13 +41,13 @@ def rows_of(
 
 
 def context_of(neuron: Neuron, model: Equations) -> dict[str, Any]:
-    """What templates of all simulators tell."""
+    """Values for the templates of all simulators."""
     (title,) = identifiers((neuron.name,))
     return {
         "model": neuron.name,
         "version": importlib.metadata.version("dicjax"),
         "title": title,
-        "suffix": f"dicjax_{title}",  # unlike every name that simulators have
+        "suffix": f"dicjax_{title}",  # no simulator has such names
         "capacitance": number(neuron.capacitance).value,
         "threshold": SPIKE_UP,
         "rearm": SPIKE_DOWN,
@@ -63,7 +63,7 @@ def context_of(neuron: Neuron, model: Equations) -> dict[str, Any]:
 
 
 def _start(neuron: Neuron, model: Equations) -> dict[str, float | str]:
-    """Where states start, by name."""
+    """Initial values of states, by name."""
     at = {V: number(neuron.initial_V), CALCIUM: number(neuron.initial_Ca)}
     return {x.name: substitute(x.initial, at).value for x in model.states}
 
@@ -75,24 +75,24 @@ def write_script(
     context: Mapping[str, Any],
     others: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes what a simulator needs, each file whole or not at all.
+    """Writes the files that a simulator needs, each whole or not at all.
 
     **Arguments:**
 
-    - `folder`: where to; made if needed.
-    - `simulator`: how its templates are called.
+    - `folder`: folder to write to; created if needed.
+    - `simulator`: name of its templates.
     - `rows`: the cells.
-    - `context`: what the templates tell.
-    - `others`: names of templates by the file they make, beyond the script, its README
-        and the table.
+    - `context`: values for the templates.
+    - `others`: templates of further files, by file name. The script, its README and
+        the table are always written.
     """
     templates = {
         **(others or {}),
         "run.py": f"{simulator}.run.jinja",
         "README.txt": f"{simulator}.readme.jinja",
     }
-    told = {**context, "num_cells": len(rows)}
-    texts = {name: _render(template, told) for name, template in templates.items()}
+    values = {**context, "num_cells": len(rows)}
+    texts = {name: _render(template, values) for name, template in templates.items()}
     texts["conductances.csv"] = _table(rows, [c for c, _ in context["channels"]])
     for name, text in texts.items():
         path = pathlib.Path(folder) / name
@@ -116,7 +116,7 @@ def _render(template: str, context: Mapping[str, Any]) -> str:
 
 
 def _table(rows: Rows, channels: Sequence[str]) -> str:
-    """Conductances as a table, with the columns that populations have too."""
+    """Conductances as a table with the same columns as populations."""
     file = io.StringIO()
     table = csv.writer(file, lineterminator="\n")
     table.writerow(["member", *(f"g_{name}" for name in channels)])

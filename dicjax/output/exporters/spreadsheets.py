@@ -1,4 +1,4 @@
-"""Populations as tables for spreadsheets."""
+"""Exports populations as tables for spreadsheets."""
 
 import json
 import pathlib
@@ -23,20 +23,21 @@ def export_xlsx(
 ) -> None:
     """Writes a population as a workbook of Excel.
 
-    Sheets are `models`, with a row per member, `columns`, which says what its columns
-    mean and in which unit, `spikes`, with a column of spike times (ms) per member, if
-    they are known, and `about`, how the population was made. Needs openpyxl:
+    The sheet `models` has a row per member, and `columns` the meanings and units of its
+    columns. `spikes` has a column of spike times (ms) per member, if they are known.
+    `about` holds the settings of the population. Needs openpyxl:
     `pip install "dicjax[xlsx]"`.
 
     **Arguments:**
 
-    - `population`: one read by [`dicjax.read_population`][], or a generated one.
+    - `population`: a generated population, or one read by
+        [`dicjax.read_population`][].
     - `path`: the `.xlsx` file, which is written whole or not at all.
 
     **Raises:**
 
-    - `ValueError`: if a sheet cannot hold so many members, `path` ends otherwise, or
-        openpyxl is not installed.
+    - `ValueError`: if a sheet cannot hold so many members, `path` has another suffix,
+        or openpyxl is not installed.
     """
     path = check_suffix(path, ".xlsx")
     openpyxl = load("openpyxl", "xlsx")
@@ -60,12 +61,13 @@ def export_csv(
 
     **Arguments:**
 
-    - `population`: one read by [`dicjax.read_population`][], or a generated one.
+    - `population`: a generated population, or one read by
+        [`dicjax.read_population`][].
     - `path`: the `.csv` file, which is written whole or not at all.
 
     **Raises:**
 
-    - `ValueError`: if `path` ends otherwise.
+    - `ValueError`: if `path` has another suffix.
     """
     path = check_suffix(path, ".csv")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +78,7 @@ def export_csv(
 def _sheets(
     population: StoredPopulation,
 ) -> Iterable[tuple[str, Sequence[str], Iterable[Sequence[Any]]]]:
-    """Titles, headers and rows."""
+    """Titles, headers and rows of all sheets."""
     models = population.models
     names = models.column_names
     columns = [_values(models[name]) for name in names]
@@ -111,12 +113,12 @@ def _spikes(
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
-    """Values as a sheet holds them: what is not defined is empty."""
+    """Values as a sheet holds them; undefined values are empty."""
     values = column.to_pylist()
     if not pa.types.is_floating(column.type):
         return values
     write = _short if pa.types.is_float32(column.type) else float
-    # Sheets know no infinity but as text.
+    # Sheets can hold infinity only as text.
     return [
         None if x is None else write(x) if np.isfinite(x) else str(x) for x in values
     ]

@@ -1,4 +1,4 @@
-"""Functions of JAX as scalar expressions, by way of their jaxprs."""
+"""Converts functions of JAX to scalar expressions, through their jaxprs."""
 
 import functools
 from collections.abc import Callable
@@ -22,7 +22,7 @@ REDUCTIONS = {
     "reduce_max": "max",
     "reduce_min": "min",
 }
-# Operations that only rearrange, and which of their arguments are indices.
+# Operations that only rearrange values, and the arguments that are indices.
 MOVES: dict[str, range] = {
     **dict.fromkeys(("broadcast_in_dim", "reshape", "squeeze"), range(0)),
     **dict.fromkeys(("transpose", "slice", "concatenate", "stack", "rev"), range(0)),
@@ -82,14 +82,14 @@ class UnsupportedOperation(ValueError):
 def trace(
     function: Callable[..., PyTree], *args: PyTree, dtype: DTypeLike = float
 ) -> PyTree:
-    """`function` of scalars as expressions.
+    """A function of scalars, as expressions.
 
     **Arguments:**
 
     - `function`: maps pytrees of floating-point scalars to one, without effects.
     - `args`: pytrees whose leaves are expressions, or names of variables.
-    - `dtype`: what `function` computes in; its single-precision constants are taken for
-        the shortest decimals that they print as.
+    - `dtype`: precision of `function`; single-precision constants are read as the
+        shortest decimals that they print as.
 
     **Returns:**
 
@@ -112,7 +112,7 @@ def trace(
 
 
 def _array(x: Any) -> np.ndarray:
-    """Anything as an array of expressions."""
+    """Any value as an array of expressions."""
     x = np.asarray(x)
     out = np.empty(x.shape, object)
     for at in np.ndindex(x.shape):
@@ -167,8 +167,8 @@ def _inlined(jaxpr: ClosedJaxpr | Jaxpr, args: list[np.ndarray]) -> list[np.ndar
 
 def _unrolled(eqn: JaxprEqn, args: list[np.ndarray]) -> list[np.ndarray]:
     jaxpr, length = eqn.params["jaxpr"], eqn.params["length"]
-    # How many of each there are is called otherwise from JAX 0.11 on, but what is
-    # scanned, or stacked, always has one axis more than it has inside.
+    # JAX 0.11 renames the parameters that hold these counts. In all versions, scanned
+    # and stacked arrays have one axis more outside the loop than inside.
     num_carry = sum(map(_same_rank, eqn.outvars, jaxpr.out_avals))
     num_xs = len(args) - sum(map(_same_rank, eqn.invars, jaxpr.in_avals))
     num_consts = len(args) - num_carry - num_xs
@@ -187,7 +187,7 @@ def _same_rank(outside: Any, inside: Any) -> bool:
 
 
 def _is_harmless(eqn: JaxprEqn) -> bool:
-    """Whether a conversion keeps every number as it is, up to rounding."""
+    """Whether a conversion changes no number, up to rounding."""
     return _kind(eqn.outvars[0]) == "f" or _kind(eqn.invars[0]) == "b"
 
 
@@ -213,7 +213,7 @@ def _reduced(op: str, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
 
 
 def _moved(eqn: JaxprEqn, args: list[np.ndarray]) -> np.ndarray:
-    """What an operation gives that only rearranges: it is shown numbered places."""
+    """The result of an operation that only rearranges, which is applied to indices."""
     indices, shown, elements = MOVES[eqn.primitive.name], [], []
     for i, arg in enumerate(args):
         if i in indices:
@@ -231,7 +231,7 @@ def _moved(eqn: JaxprEqn, args: list[np.ndarray]) -> np.ndarray:
 
 
 def _computed(eqn: JaxprEqn, args: list[np.ndarray]) -> list[np.ndarray]:
-    """What an operation gives on constants."""
+    """The result of an operation on constants."""
     outputs = eqn.primitive.bind(
         *(_numbers(eqn, i, arg) for i, arg in enumerate(args)), **eqn.params
     )

@@ -1,8 +1,8 @@
-"""Spike trains from what rigs and analyses write.
+"""Reads spike trains from the files of recording systems and analysis programs.
 
-Every format has one function that returns trains in the file's own unit of time, and
-how that unit is known. The rest is common to all: choosing units, conversion, and
-refusing what no neuron does. A new format is one function and one entry in `READERS`.
+Every format has one function. It returns trains in the file's unit of time, and how
+this unit is known. All formats share the rest: choosing units, converting times, and
+refusing impossible trains. A new format is one function and one entry in `READERS`.
 """
 
 import collections
@@ -36,7 +36,7 @@ from dicjax.spikes import SpikeTrain
 
 
 MIN_SPIKES = 10
-MAX_REPEATS = 0.01  # of stamps: what a detector marks twice, and a neuron cannot
+MAX_REPEATS = 0.01  # share of repeated times, which detectors mark by mistake
 
 
 def read_spike_trains(
@@ -45,54 +45,56 @@ def read_spike_trains(
     unit: str | None = None,
     unit_id: str | int | None = None,
 ) -> list[SpikeTrain]:
-    """Reads the spike trains of a file, of a folder, or of another library's object.
+    """Reads the spike trains of a file, a folder, or another library's object.
 
-    Understands
+    It reads
 
     - `.csv`, `.txt`, `.tsv` and the first sheet of `.xlsx`: one column; rows of
         `unit,time`; one column per neuron, padded with blanks or NaN;
         `ID,spiking_times` with quoted lists; intervals under a header such as
         `isi_ms`; rasters of 0 and 1; `;` and decimal commas; WaveMarks of Spike2,
-    - `.npy`, `.npz` (an array per neuron and, if wanted, `unit`, `t_start` and
-        `t_stop`; or what pynapple saves), and the Units table of `.nwb`,
+    - `.npy`, `.npz` (an array per neuron and optionally `unit`, `t_start` and
+        `t_stop`; or pynapple's archives), and the Units table of `.nwb`,
     - `.mat` of any version: vectors, cells of vectors, structs with a field of times,
-    - the folder of Kilosort or phy, whose noise is left out,
-    - the spike trains of all that [neo](https://neo.readthedocs.io) reads, such as
-        `.nex`, `.plx`, `.nev`, `.smr` and `.nix`,
+    - the folder of Kilosort or phy, without its noise clusters,
+    - formats that [neo](https://neo.readthedocs.io) reads, such as `.nex`, `.plx`,
+        `.nev`, `.smr` and `.nix`,
     - objects of pynapple (`Ts`, `TsGroup`), neo (`SpikeTrain`, `Segment`, `Block`, or a
         list of them) and spikeinterface (sortings).
 
     The unit of time is never guessed silently. A header such as `spike_time_ms` or
-    `t [s]` states it; NWB, pynapple and WaveMarks mean seconds, `spiking_times` ms,
-    Kilosort samples at the rate in its `params.py`. Where nothing says, times are taken
-    as ms only if a neuron could fire so: at 0.05 to 200 Hz, with 99 % of intervals at
-    least 0.7 ms long. No unit may give less than 0.001 or over 1,000 Hz.
+    `t [s]` states it. NWB, pynapple and WaveMarks use seconds, `spiking_times` ms, and
+    Kilosort samples at the rate in its `params.py`. If nothing states the unit, times
+    are read as ms, but only if the train is then credible: 0.05 to 200 Hz, with 99 % of
+    intervals at least 0.7 ms long. In every unit, rates below 0.001 Hz or above
+    1,000 Hz are refused.
 
-    What is odd about a train that was read is told by [`dicjax.examine`][].
+    [`dicjax.examine`][] reports what is odd about a train.
 
     **Arguments:**
 
     - `path`: the file, folder or object.
     - `unit`: unit of time in the file: `"ms"`, `"s"`, `"us"`, `"min"`, or sample
         indices with their rate in Hz, as `"samples@30000"`; for a raster, the rate of
-        its bins, `"samples@1000"` for bins of 1 ms. Default: that of the file.
-    - `unit_id`: name of the one unit (neuron) to read. Default: all.
+        its bins, `"samples@1000"` for bins of 1 ms. Default: the file's.
+    - `unit_id`: name of the unit (neuron) to read. Default: all.
 
     **Returns:**
 
     One [`dicjax.SpikeTrain`][] per unit, in the order of the file. Units with fewer
-    than 10 spikes are left out with a warning where others have enough, and so are
-    stamps that repeat the one before, if these are 1 % at most.
+    than 10 spikes are left out with a warning if others have enough. Repeated times are
+    also left out with a warning, if they are at most 1 % of all.
 
     **Raises:**
 
     - `FileNotFoundError`: if there is no such file.
-    - `ValueError`: if it cannot be read, lacks `unit_id`, has too few spikes, or times
-        that are not finite, non-negative and increasing, or not credible in this unit.
+    - `ValueError`: if the file cannot be read, lacks `unit_id` or has too few spikes;
+        if times are not finite, non-negative and increasing; or if they are not
+        credible in this unit.
     """
     if unit is not None:
         milliseconds_per(unit)
-    with np.errstate(all="ignore"):  # what overflows is refused as not finite
+    with np.errstate(all="ignore"):  # overflows are refused later as not finite
         source, raw = read_raw(path)
         raw = [train._replace(name=tidy(train.name)) for train in raw]
         raw = _long_enough(source, _select(source, raw, unit_id))
@@ -151,7 +153,7 @@ def _long_enough(source: str, raw: list[Train]) -> list[Train]:
 
 
 def _with_unit_of_rate(source: str, raw: Train, unit: str | None) -> Train:
-    """What a rate of sampling, stated beside the times, makes of their unit."""
+    """The train with its unit, if the file states a sampling rate beside the times."""
     if raw.rate is None or unit is not None:
         return raw
     if raw.unit == "samples":
@@ -204,7 +206,7 @@ def _spike_train(
         raise ValueError(advice)
     per = milliseconds_per(known or "ms")
     times = _without_repeats(raw.times * per)
-    # Spikes outside the span that the file gives were recorded all the same.
+    # Spikes outside the file's span extend the span.
     ends = np.append(raw.span[np.isfinite(raw.span)] * per, times[[0, -1]])
     disorder = disorder_of(times)
     if disorder is not None:
@@ -228,7 +230,7 @@ def _without_repeats(times: Times) -> Float[np.ndarray, " distinct"]:
 
 
 def _notes(raw: list[Train], trains: list[SpikeTrain], unit: str | None) -> list[str]:
-    """What a user should know of how the file was read."""
+    """Notes for the user about how the file was read."""
     notes = [f"unit {r.name[:40]} {r.caution}" for r in raw[:10] if r.caution]
     pairs = zip(raw, trains, strict=True)
     dropped = {r.name: r.times.size - t.num_spikes for r, t in pairs}

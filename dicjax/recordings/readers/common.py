@@ -1,4 +1,4 @@
-"""What readers of all formats share: raw trains, limits and refusals."""
+"""Common parts of all readers: raw trains, limits and refusals."""
 
 import contextlib
 import pathlib
@@ -17,31 +17,31 @@ Times = Float[np.ndarray, " spikes"]
 Numbers = Float[np.ndarray, " numbers"]  # times, or intervals between them
 
 MAX_BYTES = 2**28  # 33 million spikes; an eighth as many bytes of text
-UNIT_BYTES = 4096  # that a unit or a cell is taken to cost, however few its spikes
+UNIT_BYTES = 4096  # assumed memory of a unit or a cell with few spikes
 NO_SPAN = np.zeros(0)
 
 
 class Train(NamedTuple):
-    """The spikes of a unit as a file gives them, in its own unit of time."""
+    """The spikes of a unit as a file holds them, in the file's unit of time."""
 
     name: str
     times: Times
-    unit: str | None = None  # of time, if the file states it
-    usual_unit: str | None = None  # in files of this format
-    span: Float[np.ndarray, " ends"] = NO_SPAN  # of what was recorded
-    rate: float | None = None  # of sampling, in Hz, if the file states it
-    caution: str = ""  # what the file says against trusting the train
+    unit: str | None = None  # unit of time, if the file states it
+    usual_unit: str | None = None  # usual unit of time in this format
+    span: Float[np.ndarray, " ends"] = NO_SPAN  # start and end of the recording
+    rate: float | None = None  # sampling rate in Hz, if the file states it
+    caution: str = ""  # a reason in the file not to trust the train
 
 
 def checksum(path: pathlib.Path) -> str:
     """The SHA-256 of a recording: of a file, or of the spikes in a Kilosort folder."""
-    # In such a folder, beside all that was recorded, these are the spikes.
+    # The folder also holds the recording; these files are the spikes.
     files = sorted(path.glob("spike_*.npy")) if path.is_dir() else [path]
     return sha256(*files)
 
 
 class TooLarge(ValueError):
-    """More than the memory is meant for."""
+    """A file that needs more memory than readers allow."""
 
 
 def check_size(path: pathlib.Path, num_bytes: int) -> None:
@@ -53,11 +53,11 @@ def check_size(path: pathlib.Path, num_bytes: int) -> None:
 def reading(path: pathlib.Path, kind: str) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of libraries, which a user cannot heed
+            warnings.simplefilter("ignore")  # warnings of libraries do not help a user
             yield
     except TooLarge:
         raise
-    except Exception as error:  # damaged files raise more types than are documented
+    except Exception as error:  # damaged files also raise undocumented types
         raise ValueError(
             f"{path.name} is not {kind}, or is damaged: export it again."
         ) from error
@@ -69,13 +69,13 @@ def listing(names: Sequence[str]) -> str:
 
 
 def tidy(name: str) -> str:
-    """A name on one line, whatever bytes it was made of."""
+    """A name on one line, without control characters."""
     shown = "".join(c if c.isprintable() else " " for c in name)
     return " ".join(shown.split())
 
 
 def name_of(path: pathlib.Path, label: str, is_lone: bool) -> str:
-    """A lone train is named after its file, unless its label is a name."""
+    """The label of a train, or the file's name for a lone train labelled as times."""
     return path.stem if is_lone and is_time(label) else label
 
 
@@ -92,7 +92,7 @@ def vector(path: pathlib.Path, name: str, array: Shaped[np.ndarray, "..."]) -> T
 def labelled_train(
     path: pathlib.Path, name: str, label: str, numbers: Numbers, unit: str | None = None
 ) -> Train:
-    """A train from numbers whose label says if they are times, and in which unit."""
+    """A train from numbers; their label states times or intervals, and the unit."""
     times = _since_first(path, label, numbers) if is_intervals(label) else numbers
     return Train(name, times, unit or stated_unit(label))
 
@@ -111,9 +111,11 @@ def _since_first(path: pathlib.Path, label: str, isi: Numbers) -> Times:
 def grouped(
     path: pathlib.Path, labels: Shaped[np.ndarray, " spikes"], times: Times
 ) -> dict[str, np.ndarray]:
-    """Times by the label of each, in the order of labels."""
+    """Times grouped by their labels, in the order of labels."""
     order = np.argsort(labels, kind="stable")
     names, starts = np.unique(labels[order], return_index=True)
     check_size(path, UNIT_BYTES * len(names))
     parts = np.split(times[order], starts[1:])
-    return dict(zip(map(str, names), parts, strict=False))  # without spikes, a part
+    return dict(
+        zip(map(str, names), parts, strict=False)
+    )  # without spikes there is one empty part

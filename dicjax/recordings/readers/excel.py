@@ -1,4 +1,4 @@
-"""The first sheet of Excel's workbooks, by openpyxl."""
+"""Reads the first sheet of Excel's workbooks with openpyxl."""
 
 import pathlib
 import zipfile
@@ -36,7 +36,7 @@ def read_excel(path: pathlib.Path) -> list[Train]:
 
 
 def _rows(cells: Iterable[tuple[object, ...]]) -> tuple[list[Row], bool]:
-    # A sheet may say that its one cell is the last of billions.
+    # A sheet with one cell may claim to have billions.
     rows, left = [], common.MAX_BYTES // 8
     for line, row in enumerate(cells, 1):
         left -= max(len(row), 8)

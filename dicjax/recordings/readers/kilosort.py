@@ -1,4 +1,4 @@
-"""The folder that Kilosort writes and phy curates."""
+"""Reads the folder that Kilosort writes and phy curates."""
 
 import csv
 import pathlib
@@ -11,7 +11,7 @@ from dicjax.recordings.readers.common import check_size, grouped, reading, Train
 from dicjax.recordings.readers.units import samples_at
 
 
-# What people said of clusters comes before what Kilosort did.
+# Labels by people come before labels by Kilosort.
 _VERDICTS = (
     ("cluster_group.tsv", "group"),
     ("cluster_info.tsv", "group"),
@@ -20,7 +20,7 @@ _VERDICTS = (
 )
 TIMES, CLUSTERS = "spike_times.npy", "spike_clusters.npy"
 TEMPLATES, PARAMS = "spike_templates.npy", "params.py"
-# All files of the folder that are read.
+# All files that are read from the folder.
 PARTS = (TIMES, CLUSTERS, TEMPLATES, PARAMS, *dict(_VERDICTS))
 _RATE = re.compile(
     r"^[ \t]*sample_rate[ \t]*=[ \t]*(\d+\.?\d*(?:e\+?\d+)?)[ \t]*(?:#.*)?$",
@@ -75,7 +75,7 @@ def _text(path: pathlib.Path) -> str:
 
 def _sample_rate(path: pathlib.Path) -> float | None:
     params = path / PARAMS
-    # It is Python, and running it could do anything.
+    # It is Python code, which is not run since it could do anything.
     found = _RATE.search(_text(params)) if params.is_file() else None
     return float(found[1]) if found and 0 < float(found[1]) < np.inf else None
 

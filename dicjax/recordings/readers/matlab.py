@@ -1,4 +1,4 @@
-"""Spike trains among the variables of a MATLAB file."""
+"""Reads spike trains from the variables of a MATLAB file."""
 
 import dataclasses
 import pathlib
@@ -48,13 +48,15 @@ def read_matlab(path: pathlib.Path) -> list[Train]:
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """Where in a file a value is, and what has been said of times until there."""
+    """The place of a value in a file, with the unit and rate stated above it."""
 
     path: pathlib.Path
     name: str = ""
     unit: str | None = None
     rate: float | None = None
-    others: list[str] = dataclasses.field(default_factory=list)  # what holds no times
+    others: list[str] = dataclasses.field(
+        default_factory=list
+    )  # names of values without times
 
     def below(self, part: str) -> "_Place":
         return dataclasses.replace(self, name=f"{self.name}_{part}".lstrip("_"))
@@ -65,7 +67,7 @@ def _of_value(at: _Place, label: str, value: Any) -> Iterator[Train]:
         yield from _of_struct(at, value)
     elif isinstance(value, list):
         for i, part in enumerate(value, 1):
-            # A cell with one spike is squeezed into a number.
+            # A cell with one spike was squeezed into a number.
             part = np.atleast_1d(part) if _is_numeric(part) else part
             yield from _of_value(at.below(str(i)), label, part)
     elif _is_vector(value):
@@ -99,7 +101,7 @@ def _of_struct(at: _Place, fields: Fields, is_top: bool = False) -> Iterator[Tra
 
 
 def _times_among(fields: Fields, is_top: bool) -> list[str]:
-    """Fields that are named as times are; all that may be, if there are none."""
+    """Fields with the names of times; all possible fields if there are none."""
     known = _UNIT_FIELDS | _RATE_FIELDS | _NAME_FIELDS
     labels = [
         label
@@ -108,12 +110,12 @@ def _times_among(fields: Fields, is_top: bool) -> list[str]:
     ]
     times = [x for x in labels if is_time(x) and _holds_several(fields[x])]
     spikes = [x for x in times if is_of_spikes(x)]
-    # Among the variables of a file, `t` may be the time of a trace.
+    # At the top of a file, `t` may be the time of a trace.
     return spikes or (labels if is_top else times or labels)
 
 
 def _ids_of(fields: Fields, times: list[str]) -> str | None:
-    """The field that tells which unit fired each spike."""
+    """The field that holds the unit of each spike."""
     if len(times) != 1 or not _is_vector(fields[times[0]]) or is_intervals(times[0]):
         return None
     size = np.size(fields[times[0]])
@@ -145,10 +147,10 @@ def _plain(label: str) -> str:
 
 
 def _stated(fields: Fields, names: set[str], read: Callable[[Any], Any]) -> Any:
-    said = {
+    stated = {
         x for label, v in fields.items() if _plain(label) in names and (x := read(v))
     }
-    return said.pop() if len(said) == 1 else None
+    return stated.pop() if len(stated) == 1 else None
 
 
 def _unit(value: Any) -> str | None:

@@ -15,10 +15,10 @@ from dicjax.recordings.readers import common
 from dicjax.recordings.readers.common import check_size, UNIT_BYTES
 
 
-MAX_DEPTH = 16  # of cells in cells
-MAX_CHARACTERS = 10_000  # in text that says what a variable is
+MAX_DEPTH = 16  # of nested cells
+MAX_CHARACTERS = 10_000  # in text about a variable
 
-# Of version 5: kinds of elements, and classes of matrices.
+# Version 5: kinds of elements, and classes of matrices.
 _HEADER, _TAG = 128, 8
 _MATRIX, _COMPRESSED = 14, 15
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8"}
@@ -35,8 +35,8 @@ def load_matrices(path: pathlib.Path) -> dict[str, Any]:
     check_size(path, path.stat().st_size)
     raw = path.read_bytes()
     if 0 not in raw[:4]:
-        # Not by scipy, whose compiled reader of version 5 takes Python down with it
-        # where a file is damaged.
+        # Not with scipy: its compiled reader of version 5 crashes Python on damaged
+        # files.
         return _Version5(path, raw).variables()
     fields = scipy.io.loadmat(io.BytesIO(raw))
     return {x: np.squeeze(v) for x, v in fields.items() if not x.startswith("__")}
@@ -174,7 +174,7 @@ class _Hdf5:
 
 
 class _Elements(list):
-    """What a field of a struct array has in each of its elements."""
+    """The values of a field in each element of a struct array."""
 
 
 def _struct(fields: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Files of recording systems, by neo: spike trains of all their segments."""
+"""Reads files of recording systems with neo: spike trains of all segments."""
 
 import importlib.util
 import io
@@ -12,7 +12,7 @@ from dicjax.recordings.readers import neo_worker
 from dicjax.recordings.readers.common import Train
 
 
-MAX_SECONDS = 60.0  # and as long again for each 600 MB
+MAX_SECONDS = 60.0  # plus the same for each 600 MB
 
 _REMEDIES = {
     ".smrx": "export text, .mat or a NEO file (.nix) from Spike2",
@@ -57,7 +57,7 @@ def read_neo(path: pathlib.Path, known: Sequence[str]) -> list[Train]:
 
 def look_apart(path: pathlib.Path) -> neo_worker.Found:
     seconds = MAX_SECONDS * (1 + path.stat().st_size / 6e8)
-    # Without the worker's own folder among those that modules are imported from.
+    # Modules must not be imported from the worker's folder.
     command = [sys.executable, "-P", neo_worker.__file__, str(path.resolve())]
     try:
         done = subprocess.run(command, capture_output=True, timeout=seconds, check=True)

@@ -1,8 +1,8 @@
-"""What neo finds in a file, in a process of its own.
+"""Reads a file with neo, in a separate process.
 
-A damaged file can make a reader of neo loop for ever or fill the memory. So that it can
-be ended, it runs apart: `python neo_worker.py FILE` writes an archive of NumPy to its
-output. To start fast, this module imports nothing of dicjax.
+A damaged file can make a reader of neo loop for ever or fill the memory. It therefore
+runs in a separate process, which can be ended: `python neo_worker.py FILE` writes an
+archive of NumPy to its output. To start fast, this module imports nothing of dicjax.
 """
 
 import importlib
@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 
-MAX_BYTES = 2**31  # of memory, and of files that are read whole
+MAX_BYTES = 2**31  # limit of memory, and of files that are read whole
 
-# To read a pickle is to run it, as is to read some files of Elphy; one makes data up,
-# one fetches a library from the internet, and the others' formats are read without neo.
+# PickleIO and ElphyIO may run code of a file, ExampleIO invents data, and Plexon2IO
+# downloads a library. The formats of the others are read without neo.
 UNUSED = {
     "PickleIO",
     "ElphyIO",
@@ -39,17 +39,17 @@ class SpikeTimes(NamedTuple):
 class Found(NamedTuple):
     trains: list[SpikeTimes]
     has_traces: bool = False
-    reasons: Sequence[str] = ()  # why readers of neo, if any, found no trains
+    reasons: Sequence[str] = ()  # why readers of neo found no trains
 
 
 def look_into(path: pathlib.Path) -> Found:
-    """The spike trains of a file or folder, by the first reader that finds any."""
+    """The spike trains of a file or folder, from the first reader that finds any."""
     reasons = []
     for candidate in _candidates(path):
         try:
             blocks = _blocks(candidate, path)
             trains = spike_times(blocks)
-        except Exception as error:  # of any type, of a hundred readers
+        except Exception as error:  # readers raise any type of error
             why = " ".join(str(error).split())[:100]
             reasons.append(f"{candidate.__name__}: {why}")
             continue
@@ -76,14 +76,14 @@ def _candidates(path: pathlib.Path) -> list[Any]:
 def _blocks(candidate: Any, path: pathlib.Path) -> list[Any]:
     io = candidate(str(path))
     if getattr(io, "support_lazy", False):
-        return io.read(lazy=True)  # which leaves traces of gigabytes alone
+        return io.read(lazy=True)  # does not load gigabytes of traces
     if path.stat().st_size > MAX_BYTES:
         raise ValueError("the file is too large")
     return io.read()
 
 
 def spike_times(parts: Sequence[Any]) -> list[SpikeTimes]:
-    """The trains of blocks, segments or spike trains of neo, each with its own name."""
+    """The trains of neo's blocks, segments or spike trains, each with a unique name."""
     trains = [train for part in parts for train in _below(part, "")]
     names = [name for name, _ in trains]
     is_clear = len(set(names)) == len(names)
@@ -115,7 +115,7 @@ def _name(train: Any) -> str:
 
 
 def _in_ms(name: str, train: Any) -> SpikeTimes:
-    if hasattr(train, "load"):  # a lazily read one
+    if hasattr(train, "load"):  # a lazily loaded train
         train = train.load()
     in_ms = lambda times: np.ravel(np.asarray(times.rescale("ms").magnitude, float))
     span = np.concatenate([in_ms(train.t_start), in_ms(train.t_stop)])
@@ -147,12 +147,12 @@ def _limit_memory() -> None:
         resource = importlib.import_module("resource")
         resource.setrlimit(resource.RLIMIT_DATA, (MAX_BYTES, MAX_BYTES))
     except (ImportError, AttributeError, ValueError, OSError):
-        return  # where there is no such limit, as on Windows
+        return  # systems without such a limit, such as Windows
 
 
 if __name__ == "__main__":
     _limit_memory()
-    output, sys.stdout = sys.stdout.buffer, sys.stderr  # which readers may print to
+    output, sys.stdout = sys.stdout.buffer, sys.stderr  # readers may print to stdout
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pack(look_into(pathlib.Path(sys.argv[1])), output)

@@ -1,4 +1,4 @@
-"""NumPy arrays and archives, and the archives that pynapple saves."""
+"""Reads NumPy arrays and archives, and archives of pynapple."""
 
 import pathlib
 import zipfile
@@ -36,7 +36,7 @@ def read_numpy(path: pathlib.Path) -> list[Train]:
         if isinstance(loaded, np.ndarray):
             arrays = {"": loaded}
         else:
-            # Beside its arrays, pynapple saves a pickle, which is left alone.
+            # pynapple also saves a pickle, which is not read.
             arrays = {x: loaded[x] for x in loaded.files if x != "_metadata"}
         if not all(isinstance(x, np.ndarray) for x in arrays.values()):
             raise ValueError("It holds other files than arrays.")

@@ -1,4 +1,4 @@
-"""The Units table of NWB files, by h5py alone."""
+"""Reads the Units table of NWB files with h5py alone."""
 
 import pathlib
 from typing import Any
@@ -40,7 +40,7 @@ def read_nwb(path: pathlib.Path) -> list[Train]:
 
 
 def _ragged(values: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
-    ends = ends.astype(int)  # often unsigned, where differences would wrap around
+    ends = ends.astype(int)  # often unsigned, so that differences would wrap around
     if (np.diff(ends, prepend=0) < 0).any() or ends[-1] != len(values):
         raise ValueError("The index does not fit the values.")
     return np.split(values, ends[:-1])

@@ -1,4 +1,4 @@
-"""Spike trains that other libraries hold, known by what they can do."""
+"""Reads spike trains from objects of other libraries, known by their methods."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from dicjax.recordings.readers.units import samples_at
 
 
 def read_object(source: Any) -> list[Train]:
-    """The trains of a live object of pynapple, neo or spikeinterface."""
+    """The trains of an object of pynapple, neo or spikeinterface."""
     if hasattr(source, "get_unit_spike_train"):
         return _sorting_trains(source)
     if hasattr(source, "time_support"):

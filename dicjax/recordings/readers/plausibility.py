@@ -1,4 +1,4 @@
-"""Whether a neuron could fire so, which is how a wrong unit of time is found out."""
+"""Whether a neuron could fire a train. If not, the unit of time may be wrong."""
 
 import numpy as np
 
@@ -19,7 +19,7 @@ def is_credible(times: Times, is_sure: bool = False) -> bool:
 
 
 def is_usual(raw: list[Train]) -> bool:
-    # NWB prescribes seconds, and some published files hold ms all the same.
+    # NWB prescribes seconds, but some published files hold ms.
     known = [t.times * milliseconds_per(t.usual_unit) for t in raw if t.usual_unit]
     return any(PLAUSIBLE_HZ[0] <= _rate(ms) <= PLAUSIBLE_HZ[1] for ms in known)
 
@@ -33,7 +33,7 @@ def disbelief(raw: Train, known: str | None, is_sure: bool) -> Advice:
     options = []
     for unit in ("s", "us", "samples@30000", "min", "ms"):
         times = raw.times * milliseconds_per(unit)
-        # A rate that is odd but possible needs only to be confirmed.
+        # An odd but possible rate only needs a confirmation.
         if is_credible(times, is_sure=unit == tried and not is_sure):
             named = unit if raw.unit else Remedy("unit", unit)
             options += [", ", named, f" makes it {_rate(times):.4g} Hz"]

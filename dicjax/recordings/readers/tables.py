@@ -1,4 +1,4 @@
-"""Spike trains from the cells of a table, in the shapes met in the wild."""
+"""Reads spike trains from the cells of a table, in all common layouts."""
 
 import pathlib
 import re
@@ -27,7 +27,7 @@ _BITS = {"0": False, "1": True, "0.0": False, "1.0": True}
 
 class Table(NamedTuple):
     path: pathlib.Path
-    header: list[str]  # empty strings where the file has none
+    header: list[str]  # empty strings if the file has no header
     rows: list[Row]
 
     def column(self, j: int, *, is_padded: bool = False) -> Times:
@@ -83,7 +83,7 @@ def trains_of(table: Table) -> list[Train]:
 def _raster_trains(table: Table) -> list[Train]:
     bins = np.array([[_BITS[cell] for cell in row] for _, row in table.rows])
     labels = table.header
-    # Without names above the columns, time runs along the longer side.
+    # Without names of columns, time runs along the longer side.
     if not any(labels) and bins.shape[1] > bins.shape[0]:
         bins, labels = bins.T, [""] * bins.shape[0]
     span, trains = np.array([0.0, len(bins)]), []
@@ -104,7 +104,7 @@ def _id_column(table: Table) -> int | None:
 
 
 def _of_times(table: Table, columns: list[int]) -> list[int]:
-    """Leaves out intervals that are written beside the times themselves."""
+    """Leaves out columns of intervals if there are columns of times."""
     labels = {j: table.header[j] for j in columns}
     times = [j for j, x in labels.items() if x and is_time(x) and not is_intervals(x)]
     return [j for j, x in labels.items() if not (times and is_intervals(x))]

@@ -1,4 +1,4 @@
-"""Text files: tables of any separator and encoding, and Spike2's export of marks."""
+"""Reads text files: tables of any separator and encoding, and marks of Spike2."""
 
 import csv
 import pathlib
@@ -34,7 +34,9 @@ def _lines(path: pathlib.Path) -> list[str]:
     try:
         text = raw.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError:
-        text = raw.decode("cp1252", errors="replace")  # Excel's, where µ is one byte
+        text = raw.decode(
+            "cp1252", errors="replace"
+        )  # Excel's encoding, in which µ is one byte
     if re.search(r"[\x00-\x08\x0e-\x1f]", text):
         raise ValueError(f"{path.name} is not text: export the spike times as text.")
     return [line.strip(" ") + "\n" for line in re.split(r"\r\n?|\n", text)]
@@ -58,7 +60,7 @@ def _table(path: pathlib.Path, lines: list[str]) -> Table:
 
 def _separator(path: pathlib.Path, first: str, second: str) -> str:
     has_header = is_header([first])
-    # Under a header without one, a comma can only be a decimal comma.
+    # If the header has no comma, a comma is a decimal comma.
     is_lone = path.suffix.lower() == ".tsv" or (has_header and "," not in first)
     for mark in ";\t" if is_lone else ";\t,":
         if mark in (second if has_header else first + second):

@@ -1,4 +1,4 @@
-"""How a label or a user names a unit of time, and what labels call times and units."""
+"""Units of time in labels and arguments, and labels of times and of neurons."""
 
 import re
 
@@ -61,12 +61,12 @@ def stated_unit(label: str) -> str | None:
 
 
 def named_unit(text: str) -> str | None:
-    """The unit that a field of its own states, such as `samples@30000` or `seconds`."""
+    """The unit in a separate field, such as `samples@30000` or `seconds`."""
     return text.strip() if _RATE.fullmatch(text.strip()) else stated_unit(f"t [{text}]")
 
 
 def is_time(label: str) -> bool:
-    """Whether a label speaks of nothing but times, or of intervals between spikes."""
+    """Whether a label only names times, or intervals between spikes."""
     known = _TIME_WORDS.union(_INTERVAL_WORDS, {"arr", "in"}, *_UNIT_WORDS.values())
     return _words(label) <= known
 

@@ -307,7 +307,7 @@ def test_a_dataset_is_that_of_the_function(tmp_path, write, monkeypatch):
     neuron = dj.stg()
     recipe = dataclasses.replace(neuron.required_recipe, duration=600.0, discard=200.0)
     short = dataclasses.replace(neuron, recipe=recipe)
-    for module in ("jobs", "plan"):
+    for module in ("kinds", "plan"):
         name = f"dicjax.sweeps.{module}.find_neuron"
         monkeypatch.setattr(name, lambda name: (short, None))
     path = write('job = "dataset"\nmodel = "stg"\nnum = 120\nseed = 5\nshard = 16\n')

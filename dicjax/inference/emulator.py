@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from dicjax._core import fit_network, least_change, Progress, strong
 from dicjax.inference.config import EmulatorConfig
+from dicjax.inference.library import log_features
 from dicjax.spikes import columns_of, COMPARED, LABELS, NUM_COMPARED, Target
 
 
@@ -210,7 +211,7 @@ def goal(target: Target) -> Goal:
     """The goal of firing like a target, within its tolerance."""
     columns = list(columns_of(target.label))
     off = np.ones(NUM_COMPARED)
-    values = np.array([float(x.read(target.features)) for x in target.pattern.compared])
+    row = log_features(jax.tree.map(lambda x: x[None], target.features))[0]
 
     def spread_out(compared):
         everything = np.zeros(NUM_FEATURES)
@@ -219,7 +220,7 @@ def goal(target: Target) -> Goal:
 
     return Goal(
         jnp.asarray(target.label, jnp.int32),
-        spread_out(np.log(values)),
+        spread_out(row[columns]),
         spread_out(target.limits(-off)),
         spread_out(target.limits(off)),
         spread_out(np.ones(len(columns))),

@@ -1,4 +1,5 @@
 import gc
+import getpass
 import os
 import pathlib
 import tempfile
@@ -13,7 +14,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Programs that several files or workers need are compiled by the first of them.
-CACHE = pathlib.Path(tempfile.gettempdir()) / "dicjax-tests"
+CACHE = pathlib.Path(tempfile.gettempdir()) / f"dicjax-tests-{getpass.getuser()}"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 

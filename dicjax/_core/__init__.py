@@ -10,6 +10,7 @@ from dicjax._core.advice import (
 )
 from dicjax._core.arrays import (
     optional as optional,
+    Scalar as Scalar,
     strong as strong,
     strong_pair as strong_pair,
 )

@@ -4,7 +4,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
+
+
+Scalar = Float[Array, ""]
+"""A number of one cell. Functions of scalars are mapped over many cells."""
 
 
 def strong(x: Any) -> Array:

@@ -71,9 +71,7 @@ def renamed(on_progress: Progress | None, name: str) -> Progress | None:
     return lambda stage, done, total: on_progress(stage.named(name), done, total)
 
 
-def as_progress(
-    on_progress: Callable[..., None] | None,
-) -> Progress | None:
+def as_progress(on_progress: Callable[..., None] | None) -> Progress | None:
     """A callback of a user, who may have written it for (done, total) alone.
 
     Those callbacks still work for one release.

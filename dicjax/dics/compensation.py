@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from dicjax._core import condition_number, least_squares, solve
+from dicjax._core import condition_number, least_squares, Scalar, solve
 from dicjax.dics.conductances import dics_of_one_cell, normaliser, sensitivity
 from dicjax.neurons import Neuron
 
@@ -189,7 +189,7 @@ def _condition(jacobian):
 def differentiable_solution(
     neuron: Neuron,
     g: Float[Array, " channels"],
-    V: Float[Array, ""],
+    V: Scalar,
     target: Float[Array, " dics"],
     free: tuple[int, ...],
 ) -> Float[Array, " channels"]:
@@ -281,11 +281,11 @@ def _choices(neuron: Neuron, num: int) -> Int[np.ndarray, "choices solved"]:
 def nearest_reachable(
     neuron: Neuron,
     g: Float[Array, " channels"],
-    V: Float[Array, ""],
+    V: Scalar,
     target: Float[Array, " dics"],
     bounds: Bounds,
     num_steps: int = 60,
-) -> tuple[Float[Array, " channels"], Float[Array, ""]]:
+) -> tuple[Float[Array, " channels"], Scalar]:
     """Conductances within finite bounds whose DICs at `V` come nearest to a target.
 
     They move from `g` on by damped Gauss-Newton steps, in which channels that a bound

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from dicjax._core import HasConductances, jax_conductances_of
+from dicjax._core import HasConductances, jax_conductances_of, Scalar
 from dicjax.neurons import Neuron, root
 
 
@@ -74,7 +74,7 @@ def dynamic_input_conductances(
 def sensitivity(
     neuron: Neuron,
     g: Float[Array, " channels"],
-    V: Float[Array, ""],
+    V: Scalar,
     *,
     calcium_weight: CalciumWeight = "time_constant",
 ) -> Float[Array, "3 channels"]:
@@ -103,7 +103,7 @@ def sensitivity(
 def dics_of_one_cell(
     neuron: Neuron,
     g: Float[Array, " channels"],
-    V: Float[Array, ""],
+    V: Scalar,
     calcium_weight: CalciumWeight = "time_constant",
 ) -> Float[Array, " 3"]:
     """[`dicjax.dynamic_input_conductances`][] of one cell, unchecked, to compose."""
@@ -111,7 +111,7 @@ def dics_of_one_cell(
     return slopes @ weights / normaliser(neuron, g)
 
 
-def normaliser(neuron: Neuron, g: Float[Array, " channels"]) -> Float[Array, ""]:
+def normaliser(neuron: Neuron, g: Float[Array, " channels"]) -> Scalar:
     """The conductance (mS/cm²) that DICs of one cell are divided by."""
     if isinstance(neuron.normaliser, str):
         return g[neuron.index(neuron.normaliser)[0]]
@@ -217,11 +217,11 @@ def thresholds(
 
 
 def steady_state_slope(
-    neuron: Neuron, g: Float[Array, " channels"], V: Float[Array, ""]
-) -> Float[Array, ""]:
+    neuron: Neuron, g: Float[Array, " channels"], V: Scalar
+) -> Scalar:
     """Slope of the steady-state I-V curve of one cell at `V`, in mS/cm²."""
 
-    def steady_current(V: Float[Array, ""]) -> Float[Array, ""]:
+    def steady_current(V: Scalar) -> Scalar:
         Ca = neuron.steady_calcium(V, g)
         return neuron.total_current(V, neuron.steady_gates(V, Ca), Ca, g)
 

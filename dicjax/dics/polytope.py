@@ -21,7 +21,14 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from dicjax._core import check_bounds, check_targets, in_batches, orthonormal, solve
+from dicjax._core import (
+    check_bounds,
+    check_targets,
+    in_batches,
+    orthonormal,
+    Scalar,
+    solve,
+)
 from dicjax.dics.compensation import INFEASIBLE, NOT_CONVERGED, OK
 from dicjax.dics.conductances import dics_of_one_cell, sensitivity
 from dicjax.dics.sampling import Population, Target
@@ -55,7 +62,7 @@ def sample_polytope(
     *,
     sources: Mapping[str, float] | None = None,
     bounds: Bounds | None = None,
-    V: float | Float[Array, ""] | None = None,
+    V: float | Scalar | None = None,
     num_steps: int = 200,
     first: int = 0,
     dtype: jnp.dtype | None = None,

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
+from dicjax._core import Scalar
 from dicjax.neurons.curves import AbstractCurve, AbstractGate, Constant
 
 
-States = tuple[Float[Array, ""], ...]
-Entries = dict[tuple[int, int], Float[Array, ""]]  # of a sparse matrix
+States = tuple[Scalar, ...]
+Entries = dict[tuple[int, int], Scalar]  # of a sparse matrix
 
 
 def as_curve(value: float | AbstractCurve) -> AbstractCurve:
@@ -60,37 +60,27 @@ class AbstractChannel(eqx.Module):
         """The number of time constants: one per gate, or one for a scheme."""
 
     @abstractmethod
-    def steady_states(self, V: States, Ca: Float[Array, ""]) -> States:
+    def steady_states(self, V: States, Ca: Scalar) -> States:
         """States in equilibrium; `V` has a potential for each variable."""
 
     @abstractmethod
-    def time_constants(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> States:
+    def time_constants(self, V: Scalar, Ca: Scalar) -> States:
         """The time constant of every variable, in ms."""
 
     @abstractmethod
-    def derivatives(
-        self, V: Float[Array, ""], states: States, Ca: Float[Array, ""]
-    ) -> States:
+    def derivatives(self, V: Scalar, states: States, Ca: Scalar) -> States:
         """Time derivatives of the states, per ms."""
 
     @abstractmethod
-    def relax(
-        self,
-        V: Float[Array, ""],
-        states: States,
-        Ca: Float[Array, ""],
-        h: Float[Array, ""],
-    ) -> States:
+    def relax(self, V: Scalar, states: States, Ca: Scalar, h: Scalar) -> States:
         """The states after `h` ms at fixed potential and calcium."""
 
     @abstractmethod
-    def current(
-        self, V: Float[Array, ""], states: States, Ca: Float[Array, ""]
-    ) -> Float[Array, ""]:
+    def current(self, V: Scalar, states: States, Ca: Scalar) -> Scalar:
         """The current of one mS/cm² of this channel, in µA/cm², outward positive."""
 
 
-def _open_current(channel: AbstractChannel, V, Ca) -> Float[Array, ""]:
+def _open_current(channel: AbstractChannel, V, Ca) -> Scalar:
     """The current when every gate is open, per mS/cm²."""
     if channel.driving_force is not None:
         current = channel.driving_force(V, Ca)
@@ -118,41 +108,28 @@ class GatedChannel(AbstractChannel):
 
     @property
     def num_states(self) -> int:
-        """One for each gate."""
         return len(self.gates)
 
     @property
     def num_variables(self) -> int:
-        """One for each gate."""
         return len(self.gates)
 
-    def steady_states(self, V: States, Ca: Float[Array, ""]) -> States:
-        """States in equilibrium; `V` has a potential for each gate."""
+    def steady_states(self, V: States, Ca: Scalar) -> States:
         return tuple(
             gate.steady_state(at, Ca) for gate, at in zip(self.gates, V, strict=True)
         )
 
-    def time_constants(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> States:
-        """The time constant of every gate, in ms."""
+    def time_constants(self, V: Scalar, Ca: Scalar) -> States:
         return tuple(gate.time_constant(V, Ca) for gate in self.gates)
 
-    def derivatives(
-        self, V: Float[Array, ""], states: States, Ca: Float[Array, ""]
-    ) -> States:
-        """Time derivatives of the gates, per ms."""
+    def derivatives(self, V: Scalar, states: States, Ca: Scalar) -> States:
         rates = []
         for gate, x in zip(self.gates, states, strict=True):
             steady, tau = gate.kinetics(V, Ca)
             rates.append((steady - x) / tau)
         return tuple(rates)
 
-    def relax(
-        self,
-        V: Float[Array, ""],
-        states: States,
-        Ca: Float[Array, ""],
-        h: Float[Array, ""],
-    ) -> States:
+    def relax(self, V: Scalar, states: States, Ca: Scalar, h: Scalar) -> States:
         """The gates after `h` ms at fixed potential and calcium, by the midpoint rule.
 
         A gate much faster than `h` overshoots its steady state by less than it was off,
@@ -165,10 +142,7 @@ class GatedChannel(AbstractChannel):
             relaxed.append(x + (steady - x) * (h / (tau + h / 2)))
         return tuple(relaxed)
 
-    def current(
-        self, V: Float[Array, ""], states: States, Ca: Float[Array, ""]
-    ) -> Float[Array, ""]:
-        """The current of one mS/cm² of this channel, in µA/cm², outward positive."""
+    def current(self, V: Scalar, states: States, Ca: Scalar) -> Scalar:
         current = _open_current(self, V, Ca)
         for gate, x in zip(self.gates, states, strict=True):
             current = current * jnp.power(x, gate.exponent)
@@ -238,30 +212,18 @@ class MarkovChannel(AbstractChannel):
 
     @property
     def num_variables(self) -> int:
-        """One: the whole scheme."""
         return 1
 
-    def steady_states(self, V: States, Ca: Float[Array, ""]) -> States:
-        """States in equilibrium."""
+    def steady_states(self, V: States, Ca: Scalar) -> States:
         return _equilibrium(self._rates(V[0], Ca), self.num_states)
 
-    def time_constants(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> States:
-        """The declared time constant, in ms."""
+    def time_constants(self, V: Scalar, Ca: Scalar) -> States:
         return (self.time_constant(V, Ca),)
 
-    def derivatives(
-        self, V: Float[Array, ""], states: States, Ca: Float[Array, ""]
-    ) -> States:
-        """Time derivatives of the states, per ms."""
+    def derivatives(self, V: Scalar, states: States, Ca: Scalar) -> States:
         return self._flow(self._rates(V, Ca), states)
 
-    def relax(
-        self,
-        V: Float[Array, ""],
-        states: States,
-        Ca: Float[Array, ""],
-        h: Float[Array, ""],
-    ) -> States:
+    def relax(self, V: Scalar, states: States, Ca: Scalar, h: Scalar) -> States:
         """The states after `h` ms at fixed potential and calcium, to second order.
 
         The deviation `d` from equilibrium follows the Padé approximant
@@ -281,16 +243,12 @@ class MarkovChannel(AbstractChannel):
                     _add(M, (i, j), rate * A[k, j] / 2)
         return tuple(x + d for x, d in zip(states, _solve(M, right), strict=True))
 
-    def current(
-        self, V: Float[Array, ""], states: States, Ca: Float[Array, ""]
-    ) -> Float[Array, ""]:
-        """The current of one mS/cm² of this channel, in µA/cm², outward positive."""
+    def current(self, V: Scalar, states: States, Ca: Scalar) -> Scalar:
         x = (1 - _sum(states), *states)
         is_open = [x[self.kinetic_states.index(name)] for name in self.open_states]
         return _sum(is_open) * _open_current(self, V, Ca)
 
     def _rates(self, V, Ca) -> Entries:
-        """Rates, by the positions of source and target."""
         rates: Entries = {}
         position = self.kinetic_states.index
         for t in self.transitions:
@@ -340,11 +298,11 @@ def _equilibrium(rates: Entries, num_states: int) -> States:
     return tuple(weight / total for weight in weights[1:])
 
 
-def _add(entries: Entries, at: tuple[int, int], value: Float[Array, ""]) -> None:
+def _add(entries: Entries, at: tuple[int, int], value: Scalar) -> None:
     entries[at] = entries[at] + value if at in entries else value
 
 
-def _sum(values: Sequence[Float[Array, ""]]) -> Float[Array, ""]:
+def _sum(values: Sequence[Scalar]) -> Scalar:
     return sum(values[1:], values[0])
 
 
@@ -356,7 +314,7 @@ def _reached(start: str, transitions: tuple[Transition, ...]) -> set[str]:
     return reached
 
 
-def _solve(M: Entries, b: list[Float[Array, ""]]) -> list[Float[Array, ""]]:
+def _solve(M: Entries, b: list[Scalar]) -> list[Scalar]:
     """Solves `M x = b` by elimination of scalars, without pivots."""
     M, b, n = dict(M), list(b), len(b)
     for k in range(n):

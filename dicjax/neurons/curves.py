@@ -5,9 +5,8 @@ from abc import abstractmethod
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from dicjax._core import optional, strong, strong_pair
+from dicjax._core import optional, Scalar, strong, strong_pair
 
 
 BOLTZMANN = 8.6174e-5  # V/K, Boltzmann's constant over the elementary charge
@@ -17,16 +16,16 @@ class AbstractCurve(eqx.Module):
     """A smooth function of the membrane potential (mV) and of calcium (µM)."""
 
     @abstractmethod
-    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, V: Scalar, Ca: Scalar) -> Scalar:
         """Evaluates the curve for one cell."""
 
 
 class Constant(AbstractCurve):
     """A curve that is `value` everywhere."""
 
-    value: Float[Array, ""] = eqx.field(converter=strong)
+    value: Scalar = eqx.field(converter=strong)
 
-    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, V: Scalar, Ca: Scalar) -> Scalar:
         del Ca
         return jnp.broadcast_to(self.value, jnp.shape(V))
 
@@ -34,11 +33,11 @@ class Constant(AbstractCurve):
 class Exponential(AbstractCurve):
     """`amplitude * exp((V - midpoint) / width)`; `midpoint` and `width` in mV."""
 
-    midpoint: Float[Array, ""] = eqx.field(converter=strong)
-    width: Float[Array, ""] = eqx.field(converter=strong)
-    amplitude: Float[Array, ""] = eqx.field(converter=strong, default=1.0)
+    midpoint: Scalar = eqx.field(converter=strong)
+    width: Scalar = eqx.field(converter=strong)
+    amplitude: Scalar = eqx.field(converter=strong, default=1.0)
 
-    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, V: Scalar, Ca: Scalar) -> Scalar:
         del Ca
         return self.amplitude * jnp.exp((V - self.midpoint) * (1 / self.width))
 
@@ -50,16 +49,16 @@ class Linoid(AbstractCurve):
     exponential on the other. At the midpoint it is `amplitude`, without a singularity.
     """
 
-    midpoint: Float[Array, ""] = eqx.field(converter=strong)
-    width: Float[Array, ""] = eqx.field(converter=strong)
-    amplitude: Float[Array, ""] = eqx.field(converter=strong, default=1.0)
+    midpoint: Scalar = eqx.field(converter=strong)
+    width: Scalar = eqx.field(converter=strong)
+    amplitude: Scalar = eqx.field(converter=strong, default=1.0)
 
-    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, V: Scalar, Ca: Scalar) -> Scalar:
         del Ca
         return self.amplitude * linoid((V - self.midpoint) * (1 / self.width))
 
 
-def linoid(x: Float[Array, ""]) -> Float[Array, ""]:
+def linoid(x: Scalar) -> Scalar:
     """`x / (1 - exp(-x))`, with finite and accurate derivatives everywhere."""
     small = jnp.abs(x) < 0.25
     # The modulus avoids overflow; 1 in place of small values avoids 0 / 0.
@@ -78,12 +77,12 @@ class Sigmoid(AbstractCurve):
     Without `offset` and `amplitude` it lies between 0 and 1.
     """
 
-    midpoint: Float[Array, ""] = eqx.field(converter=strong)
-    width: Float[Array, ""] = eqx.field(converter=strong)
-    offset: Float[Array, ""] | None = eqx.field(converter=optional, default=None)
-    amplitude: Float[Array, ""] | None = eqx.field(converter=optional, default=None)
+    midpoint: Scalar = eqx.field(converter=strong)
+    width: Scalar = eqx.field(converter=strong)
+    offset: Scalar | None = eqx.field(converter=optional, default=None)
+    amplitude: Scalar | None = eqx.field(converter=optional, default=None)
 
-    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, V: Scalar, Ca: Scalar) -> Scalar:
         del Ca
         # Unlike `1 / (1 + exp)`, `sigmoid` has finite gradients far from the midpoint.
         y = jax.nn.sigmoid((self.midpoint - V) * (1 / self.width))
@@ -99,12 +98,12 @@ class Bell(AbstractCurve):
     it falls to 0 on both sides.
     """
 
-    left: tuple[Float[Array, ""], Float[Array, ""]] = eqx.field(converter=strong_pair)
-    right: tuple[Float[Array, ""], Float[Array, ""]] = eqx.field(converter=strong_pair)
-    offset: Float[Array, ""] | None = eqx.field(converter=optional, default=None)
-    amplitude: Float[Array, ""] = eqx.field(converter=strong, default=1.0)
+    left: tuple[Scalar, Scalar] = eqx.field(converter=strong_pair)
+    right: tuple[Scalar, Scalar] = eqx.field(converter=strong_pair)
+    offset: Scalar | None = eqx.field(converter=optional, default=None)
+    amplitude: Scalar = eqx.field(converter=strong, default=1.0)
 
-    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, V: Scalar, Ca: Scalar) -> Scalar:
         del Ca
         x = (V - self.left[0]) * (1 / self.left[1])
         y = (V - self.right[0]) * (1 / self.right[1])
@@ -118,11 +117,11 @@ class MagnesiumBlock(AbstractCurve):
     `magnesium` (the concentration outside) and `half` are in mM, `width` in mV.
     """
 
-    magnesium: Float[Array, ""] = eqx.field(converter=strong)
-    half: Float[Array, ""] = eqx.field(converter=strong)
-    width: Float[Array, ""] = eqx.field(converter=strong)
+    magnesium: Scalar = eqx.field(converter=strong)
+    half: Scalar = eqx.field(converter=strong)
+    width: Scalar = eqx.field(converter=strong)
 
-    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, V: Scalar, Ca: Scalar) -> Scalar:
         del Ca
         return jax.nn.sigmoid(V / self.width - jnp.log(self.magnesium / self.half))
 
@@ -130,9 +129,9 @@ class MagnesiumBlock(AbstractCurve):
 class CalciumSaturation(AbstractCurve):
     """`Ca / (Ca + half)`, with `half` in µM; negative calcium counts as zero."""
 
-    half: Float[Array, ""] = eqx.field(converter=strong)
+    half: Scalar = eqx.field(converter=strong)
 
-    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, V: Scalar, Ca: Scalar) -> Scalar:
         del V
         Ca = jnp.maximum(Ca, 0)
         return Ca / (Ca + self.half)
@@ -145,12 +144,12 @@ class Nernst(AbstractCurve):
     `floor`, because the logarithm is infinite at zero.
     """
 
-    outside: Float[Array, ""] = eqx.field(converter=strong)
-    temperature: Float[Array, ""] = eqx.field(converter=strong)
-    valence: Float[Array, ""] = eqx.field(converter=strong, default=2.0)
-    floor: Float[Array, ""] = eqx.field(converter=strong, default=1e-4)
+    outside: Scalar = eqx.field(converter=strong)
+    temperature: Scalar = eqx.field(converter=strong)
+    valence: Scalar = eqx.field(converter=strong, default=2.0)
+    floor: Scalar = eqx.field(converter=strong, default=1e-4)
 
-    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, V: Scalar, Ca: Scalar) -> Scalar:
         del V
         volts = BOLTZMANN * self.temperature / self.valence
         return 1000 * volts * jnp.log(self.outside / jnp.maximum(Ca, self.floor))
@@ -170,12 +169,12 @@ class GoldmanHodgkinKatz(AbstractCurve):
     - `inside`: $c_i$, in µM; by default the cell's calcium.
     """
 
-    outside: Float[Array, ""] = eqx.field(converter=strong)
-    temperature: Float[Array, ""] = eqx.field(converter=strong)
-    valence: Float[Array, ""] = eqx.field(converter=strong, default=2.0)
-    inside: Float[Array, ""] | None = eqx.field(converter=optional, default=None)
+    outside: Scalar = eqx.field(converter=strong)
+    temperature: Scalar = eqx.field(converter=strong)
+    valence: Scalar = eqx.field(converter=strong, default=2.0)
+    inside: Scalar | None = eqx.field(converter=optional, default=None)
 
-    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, V: Scalar, Ca: Scalar) -> Scalar:
         unit = 1000 * BOLTZMANN * self.temperature / self.valence
         inside = jnp.maximum(Ca, 0) if self.inside is None else self.inside
         x = V / unit
@@ -187,7 +186,7 @@ class Product(AbstractCurve):
 
     factors: tuple[AbstractCurve, ...]
 
-    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, V: Scalar, Ca: Scalar) -> Scalar:
         first, *rest = (factor(V, Ca) for factor in self.factors)
         for factor in rest:
             first = first * factor
@@ -199,7 +198,7 @@ class Sum(AbstractCurve):
 
     terms: tuple[AbstractCurve, ...]
 
-    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, V: Scalar, Ca: Scalar) -> Scalar:
         first, *rest = (term(V, Ca) for term in self.terms)
         for term in rest:
             first = first + term
@@ -212,7 +211,7 @@ class Power(AbstractCurve):
     curve: AbstractCurve
     exponent: int | float = eqx.field(static=True)
 
-    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, V: Scalar, Ca: Scalar) -> Scalar:
         return jnp.power(self.curve(V, Ca), self.exponent)
 
 
@@ -220,9 +219,9 @@ class Scaled(AbstractCurve):
     """A curve times a constant, such as a temperature factor."""
 
     curve: AbstractCurve
-    factor: Float[Array, ""] = eqx.field(converter=strong)
+    factor: Scalar = eqx.field(converter=strong)
 
-    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, V: Scalar, Ca: Scalar) -> Scalar:
         return self.factor * self.curve(V, Ca)
 
 
@@ -232,7 +231,7 @@ class OpenFraction(AbstractCurve):
     alpha: AbstractCurve
     beta: AbstractCurve
 
-    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, V: Scalar, Ca: Scalar) -> Scalar:
         alpha, beta = self.alpha(V, Ca), self.beta(V, Ca)
         return alpha / (alpha + beta)
 
@@ -243,7 +242,7 @@ class Relaxation(AbstractCurve):
     alpha: AbstractCurve
     beta: AbstractCurve
 
-    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, V: Scalar, Ca: Scalar) -> Scalar:
         return 1 / (self.alpha(V, Ca) + self.beta(V, Ca))
 
 
@@ -266,9 +265,7 @@ class AbstractGate(eqx.Module):
             )
 
     @abstractmethod
-    def kinetics(
-        self, V: Float[Array, ""], Ca: Float[Array, ""]
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    def kinetics(self, V: Scalar, Ca: Scalar) -> tuple[Scalar, Scalar]:
         """Steady state and time constant (ms) together."""
 
 
@@ -279,9 +276,7 @@ class Gate(AbstractGate):
     steady_state: AbstractCurve
     time_constant: AbstractCurve
 
-    def kinetics(
-        self, V: Float[Array, ""], Ca: Float[Array, ""]
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    def kinetics(self, V: Scalar, Ca: Scalar) -> tuple[Scalar, Scalar]:
         """Steady state and time constant (ms) together."""
         return self.steady_state(V, Ca), self.time_constant(V, Ca)
 
@@ -309,9 +304,7 @@ class RateGate(AbstractGate):
         """The time constant of the approach to equilibrium, in ms."""
         return Relaxation(self.alpha, self.beta)
 
-    def kinetics(
-        self, V: Float[Array, ""], Ca: Float[Array, ""]
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    def kinetics(self, V: Scalar, Ca: Scalar) -> tuple[Scalar, Scalar]:
         """Steady state and time constant (ms), from one evaluation of the rates."""
         alpha, beta = self.alpha(V, Ca), self.beta(V, Ca)
         return alpha / (alpha + beta), 1 / (alpha + beta)

@@ -1,23 +1,28 @@
 """Neurons declared in Python files, and checks of neurons and recipes."""
 
-import dataclasses
 import importlib.machinery
 import importlib.util
 import itertools
+import math
 import pathlib
 import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import get_args, NoReturn
+from typing import get_args, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dicjax.neurons.channels import AbstractChannel, GatedChannel, MarkovChannel
+from dicjax.neurons.channels import (
+    AbstractChannel,
+    GatedChannel,
+    MarkovChannel,
+    Transition,
+)
 from dicjax.neurons.neuron import Neuron
 from dicjax.neurons.recipe import Recipe, Rule
 
@@ -131,20 +136,23 @@ def check_neuron(neuron: Neuron) -> None:
     V, Ca = _grid(neuron)
     for channel in neuron.with_dtype(V.dtype).channels:
         try:
-            steady, taus, rates, current = _evaluate(channel, V, Ca)
+            evaluated = _evaluate(channel, V, Ca)
         except Exception as error:
             raise ValueError(
                 f"Channel {channel.name} cannot be evaluated ({type(error).__name__}); "
                 "write its curves in `jax.numpy`, for one potential."
             ) from error
-        report = _Report(neuron, channel, np.asarray(V), np.asarray(Ca))
-        for name, x in zip(_state_names(channel), steady, strict=True):
-            report(name, x, "a steady state of", "", _is_fraction, "lie within 0 and 1")
-        for name, tau in zip(_variable_names(channel), taus, strict=True):
-            report(name, tau, "a time constant of", " ms", _timed(channel), TIMED)
-        for name, rate in rates.items():
-            report(name, rate, "a rate of", " per ms", _is_rate, "be finite and >= 0")
-        report("", current, "a current of", " µA/cm² per mS/cm²", np.isfinite, FINITE)
+        for name, values, rule in _ruled(channel, *evaluated):
+            values = np.asarray(values)
+            bad = np.flatnonzero(~rule.is_allowed(values))
+            if len(bad):
+                i = bad[0]
+                calcium = f" and Ca = {Ca[i]:g} µM" if neuron.calcium else ""
+                raise ValueError(
+                    f"{name}{' of c' if name else 'C'}hannel {channel.name} has a "
+                    f"{rule.what} of {values[i]:.4g}{rule.unit} at V = {V[i]:g} mV"
+                    f"{calcium}; it must {rule.words}."
+                )
 
 
 def _check_constants(neuron: Neuron) -> None:
@@ -164,52 +172,36 @@ def _check_constants(neuron: Neuron) -> None:
             )
 
 
-FINITE = "be finite: look at its factor and driving force"
-TIMED = "be finite and positive (what opens at once is a `factor`)"
+class _Rule(NamedTuple):
+    what: str
+    unit: str
+    is_allowed: Callable[[np.ndarray], np.ndarray]
+    words: str
 
 
-@dataclasses.dataclass(frozen=True)
-class _Report:
-    """Raises `ValueError` for the first value of a channel that is not allowed."""
-
-    neuron: Neuron
-    channel: AbstractChannel
-    V: np.ndarray
-    Ca: np.ndarray
-
-    def __call__(
-        self,
-        name: str,
-        found: jax.Array,
-        what: str,
-        unit: str,
-        is_allowed: Callable[[np.ndarray], np.ndarray],
-        rule: str,
-    ) -> None:
-        values = np.asarray(found)
-        bad = np.flatnonzero(~is_allowed(values))
-        if not len(bad):
-            return
-        i = bad[0]
-        calcium = f" and Ca = {self.Ca[i]:g} µM" if self.neuron.calcium else ""
-        raise ValueError(
-            f"{name}{' of c' if name else 'C'}hannel {self.channel.name} has {what} "
-            f"{values[i]:.4g}{unit} at V = {self.V[i]:g} mV{calcium}; it must {rule}."
-        )
-
-
-def _is_fraction(x: np.ndarray) -> np.ndarray:
-    return (x >= -SLACK) & (x <= 1 + SLACK)
-
-
-def _is_rate(x: np.ndarray) -> np.ndarray:
-    return np.isfinite(x) & (x >= 0)
-
-
-def _timed(channel: AbstractChannel) -> Callable[[np.ndarray], np.ndarray]:
-    # For a scheme, infinity is allowed and means ultraslow.
-    last = np.inf if isinstance(channel, MarkovChannel) else np.finfo(np.float64).max
-    return lambda tau: (tau > 0) & (tau <= last)
+STEADY = _Rule(
+    "steady state",
+    "",
+    lambda x: (x >= -SLACK) & (x <= 1 + SLACK),
+    "lie within 0 and 1",
+)
+TIMED = _Rule(
+    "time constant",
+    " ms",
+    lambda x: np.isfinite(x) & (x > 0),
+    "be finite and positive (what opens at once is a `factor`)",
+)
+# For a scheme, infinity is allowed and means ultraslow.
+ULTRASLOW = TIMED._replace(is_allowed=lambda x: x > 0)
+RATE = _Rule(
+    "rate", " per ms", lambda x: np.isfinite(x) & (x >= 0), "be finite and >= 0"
+)
+CURRENT = _Rule(
+    "current",
+    " µA/cm² per mS/cm²",
+    np.isfinite,
+    "be finite: look at its factor and driving force",
+)
 
 
 def _is_leak(channel: AbstractChannel) -> bool:
@@ -231,30 +223,42 @@ def _evaluate(channel: AbstractChannel, V: jax.Array, Ca: jax.Array):
 
     def one(V, Ca):
         steady = channel.steady_states((V,) * channel.num_variables, Ca)
-        transitions = channel.transitions if isinstance(channel, MarkovChannel) else ()
-        rates = {
-            f"Passage from {t.source} to {t.target}": t.rate(V, Ca) for t in transitions
-        }
+        rates = [t.rate(V, Ca) for t in _transitions(channel)]
         current = channel.current(V, steady, Ca)
         return steady, channel.time_constants(V, Ca), rates, current
 
     return jax.vmap(one)(V, Ca)
 
 
-def _state_names(channel: AbstractChannel) -> Iterator[str]:
-    if isinstance(channel, MarkovChannel):
-        return (f"State {name}" for name in channel.kinetic_states[1:])
-    return _variable_names(channel, channel.num_states)
+def _transitions(channel: AbstractChannel) -> tuple[Transition, ...]:
+    return channel.transitions if isinstance(channel, MarkovChannel) else ()
 
 
-def _variable_names(channel: AbstractChannel, num: int | None = None) -> Iterator[str]:
-    if isinstance(channel, GatedChannel):
-        gates = enumerate(channel.gates, 1)
-        return (f"Gate {i} (power {gate.exponent})" for i, gate in gates)
-    if isinstance(channel, MarkovChannel):
-        return iter(("The scheme",))
-    num = channel.num_variables if num is None else num
-    return (f"Variable {i + 1}" for i in range(num))
+def _ruled(
+    channel: AbstractChannel, steady, taus, rates, current
+) -> Iterator[tuple[str, jax.Array, _Rule]]:
+    """What was evaluated, each with its name and the rule it must follow."""
+    timed = TIMED
+    match channel:
+        case GatedChannel(gates=gates):
+            states = variables = [
+                f"Gate {i} (power {gate.exponent})" for i, gate in enumerate(gates, 1)
+            ]
+        case MarkovChannel(kinetic_states=names):
+            states, variables = [f"State {name}" for name in names[1:]], ["The scheme"]
+            timed = ULTRASLOW
+        case _:
+            states, variables = (
+                [f"Variable {i + 1}" for i in range(len(x))] for x in (steady, taus)
+            )
+    steps = [f"Passage from {t.source} to {t.target}" for t in _transitions(channel)]
+    for names, values, rule in (
+        (states, steady, STEADY),
+        (variables, taus, timed),
+        (steps, rates, RATE),
+        ([""], [current], CURRENT),
+    ):
+        yield from zip(names, values, itertools.repeat(rule), strict=False)
 
 
 def check_recipe(neuron: Neuron) -> None:
@@ -291,68 +295,62 @@ def _check_names(neuron: Neuron, recipe: Recipe, who: str) -> None:
 
 def _check_conductances(neuron: Neuron, recipe: Recipe, who: str) -> None:
     for name in neuron.channel_names:
-        if name not in recipe.box:
-            _refuse(f"`box` in {who} lacks {name}", "give its upper bound in mS/cm²")
-        if not 0 < recipe.box[name] < np.inf:
-            _refuse(
-                f"`box` in {who} bounds {name} by {recipe.box[name]:g} mS/cm²",
-                "give a positive number",
-            )
+        lacking = f"`box` in {who} lacks {name}; give its upper bound in mS/cm²"
+        _require(name in recipe.box, lacking)
+        bound = f"bounds {name} by {recipe.box[name]:g} mS/cm²; give a positive number"
+        _require(0 < recipe.box[name] < np.inf, f"`box` in {who} {bound}")
     bounds = dict(zip(neuron.channel_names, neuron.bounds, strict=True))
     for name, (low, high) in recipe.ranges.items():
-        if not 0 <= low <= high <= bounds[name] * (1 + 1e-9):
-            _refuse(
-                f"`ranges` in {who} draw {name} from {low:g} to {high:g} mS/cm²",
-                f"give a lower end, then an upper one, within 0 and {bounds[name]:g}",
-            )
-    low, high = recipe.ranges.get("leak", (0.0, 0.0))
-    if recipe.scaled_by_leak and not low < high:
-        _refuse(
-            f"{who} is `scaled_by_leak`, but its range of leak is {low:g} to {high:g}",
-            "let `ranges` give leak two different ends",
+        _require(
+            0 <= low <= high <= bounds[name] * (1 + 1e-9),
+            f"`ranges` in {who} draw {name} from {low:g} to {high:g} mS/cm²; give a "
+            f"lower end, then an upper one, within 0 and {bounds[name]:g}",
         )
+    low, high = recipe.ranges.get("leak", (0.0, 0.0))
+    _require(
+        not recipe.scaled_by_leak or low < high,
+        f"{who} is `scaled_by_leak`, but its range of leak is {low:g} to {high:g}; let "
+        "`ranges` give leak two different ends",
+    )
 
 
 def _check_targets(recipe: Recipe, who: str) -> None:
     for field, (low, high) in (("g_s", recipe.g_s), ("g_u", recipe.g_u)):
-        if not -np.inf < low < high < np.inf:
-            _refuse(
-                f"`{field}` in {who} ranges from {low:g} to {high:g}",
-                "give two finite numbers, the lower first",
-            )
-    if not recipe.pairs or recipe.pairs[-1][0] != "always":
-        _refuse(
-            f"`pairs` in {who} end with {recipe.pairs[-1:]}",
-            'let the last rule be "always"',
+        _require(
+            -np.inf < low < high < np.inf,
+            f"`{field}` in {who} ranges from {low:g} to {high:g}; give two finite "
+            "numbers, the lower first",
         )
-    for rule, _ in recipe.pairs:
-        if rule not in get_args(Rule):
-            _refuse(f"`pairs` in {who} have a rule {rule!r}", f"use {get_args(Rule)}")
+    rules, known = [rule for rule, _ in recipe.pairs], get_args(Rule)
+    last = f'end with {recipe.pairs[-1:]}; let the last rule be "always"'
+    _require(rules[-1:] == ["always"], f"`pairs` in {who} {last}")
+    for rule in rules:
+        _require(rule in known, f"`pairs` in {who} have a rule {rule!r}; use {known}")
     for pair in (*(pair for _, pair in recipe.pairs), recipe.solved_pair):
-        if len(pair) != 2 or len(set(pair)) != 2:
-            _refuse(f"{who} solves for {tuple(pair)}", "name two different channels")
-    seeds = set(recipe.seed_channels)
-    if recipe.seed_targets is not None and len(seeds) != 3:
-        _refuse(
-            f"{who} has `seed_targets` for {recipe.seed_channels}",
-            "name three different `seed_channels`",
-        )
+        solved = f"{who} solves for {tuple(pair)}; name two different channels"
+        _require(len(pair) == len(set(pair)) == 2, solved)
+    _require(
+        recipe.seed_targets is None or len(set(recipe.seed_channels)) == 3,
+        f"{who} has `seed_targets` for {recipe.seed_channels}; name three different "
+        "`seed_channels`",
+    )
 
 
 def _check_times(recipe: Recipe, who: str) -> None:
-    if not 0 <= recipe.discard < recipe.duration < np.inf:
-        _refuse(
-            f"{who} simulates {recipe.duration:g} ms and discards {recipe.discard:g}",
-            "let `discard` end before `duration` does",
-        )
-    if not 0 < recipe.dt <= 0.5:
-        _refuse(f"{who} steps by `dt` = {recipe.dt:g} ms", "use 0.05 or 0.1")
-    if not np.isfinite(recipe.current):
-        _refuse(f"{who} applies {recipe.current:g} µA/cm²", "give a finite `current`")
+    dt, current = recipe.dt, recipe.current
+    _require(
+        0 <= recipe.discard < recipe.duration < np.inf,
+        f"{who} simulates {recipe.duration:g} ms and discards {recipe.discard:g}; let "
+        "`discard` end before `duration` does",
+    )
+    _require(0 < dt <= 0.5, f"{who} steps by `dt` = {dt:g} ms; use 0.05 or 0.1")
+    applied = f"{who} applies {current:g} µA/cm²; give a finite `current`"
+    _require(math.isfinite(current), applied)
     for sigma in recipe.noise:
-        if not 0 <= sigma < np.inf:
-            _refuse(f"{who} has `noise` of {sigma:g} µA/cm²", "use finite ones >= 0")
+        noise = f"{who} has `noise` of {sigma:g} µA/cm²; use finite ones >= 0"
+        _require(0 <= sigma < np.inf, noise)
 
 
-def _refuse(what: str, remedy: str) -> NoReturn:
-    raise ValueError(f"{what[0].upper()}{what[1:]}; {remedy}.")
+def _require(is_right: bool, message: str) -> None:
+    if not is_right:
+        raise ValueError(f"{message[0].upper()}{message[1:]}.")

@@ -6,18 +6,21 @@ Public functions take leading axes and `vmap` over them.
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
-from dicjax._core import strong
+from dicjax._core import Scalar, strong
 from dicjax.neurons.channels import AbstractChannel, States
 from dicjax.neurons.curves import AbstractCurve
 from dicjax.neurons.recipe import Recipe
+
+
+MAX_STEPS = 50  # of Newton's method
 
 
 class State(eqx.Module):
@@ -38,9 +41,9 @@ class Calcium(eqx.Module):
     """
 
     sources: tuple[str, ...] = eqx.field(static=True)
-    influx: Float[Array, ""] = eqx.field(converter=strong)
-    baseline: Float[Array, ""] = eqx.field(converter=strong)
-    time_constant: Float[Array, ""] = eqx.field(converter=strong)
+    influx: Scalar = eqx.field(converter=strong)
+    baseline: Scalar = eqx.field(converter=strong)
+    time_constant: Scalar = eqx.field(converter=strong)
 
 
 class Temperature(eqx.Module):
@@ -51,12 +54,12 @@ class Temperature(eqx.Module):
     - `q10`: the factor for every 10 °C.
     """
 
-    celsius: Float[Array, ""] = eqx.field(converter=strong)
-    reference: Float[Array, ""] = eqx.field(converter=strong)
-    q10: Float[Array, ""] = eqx.field(converter=strong)
+    celsius: Scalar = eqx.field(converter=strong)
+    reference: Scalar = eqx.field(converter=strong)
+    q10: Scalar = eqx.field(converter=strong)
 
     @property
-    def speed(self) -> Float[Array, ""]:
+    def speed(self) -> Scalar:
         """The factor on all rates."""
         return self.q10 ** ((self.celsius - self.reference) / 10)
 
@@ -90,12 +93,12 @@ class Neuron(eqx.Module):
     name: str = eqx.field(static=True)
     channels: tuple[AbstractChannel, ...]
     timescales: tuple[AbstractCurve, AbstractCurve, AbstractCurve | None]
-    V_ref: Float[Array, ""] = eqx.field(converter=strong)
+    V_ref: Scalar = eqx.field(converter=strong)
     normaliser: str | float = eqx.field(static=True, default="leak")
     calcium: Calcium | None = None
-    capacitance: Float[Array, ""] = eqx.field(converter=strong, default=1.0)
-    initial_V: Float[Array, ""] = eqx.field(converter=strong, default=-70.0)
-    initial_Ca: Float[Array, ""] = eqx.field(converter=strong, default=0.05)
+    capacitance: Scalar = eqx.field(converter=strong, default=1.0)
+    initial_V: Scalar = eqx.field(converter=strong, default=-70.0)
+    initial_Ca: Scalar = eqx.field(converter=strong, default=0.05)
     temperature: Temperature | None = None
     defaults: Defaults | None = eqx.field(static=True, converter=_by_name, default=None)
     recipe: Recipe | None = eqx.field(static=True, default=None)
@@ -104,12 +107,9 @@ class Neuron(eqx.Module):
         names = self.channel_names
         if len(set(names)) != len(names):
             raise ValueError(f"Channel names must differ, got {names}.")
-        wanted = self.calcium.sources if self.calcium is not None else ()
+        self.index(*(self.calcium.sources if self.calcium is not None else ()))
         if isinstance(self.normaliser, str):
-            wanted = (*wanted, self.normaliser)
-        for name in wanted:
-            if name not in names:
-                raise ValueError(f"{self.name} has no channel {name!r}, only {names}.")
+            self.index(self.normaliser)
         if self.defaults is not None and set(dict(self.defaults)) != set(names):
             raise ValueError(
                 f"Default conductances of {self.name} must be those of {names}, got "
@@ -162,9 +162,8 @@ class Neuron(eqx.Module):
 
     def with_dtype(self, dtype: jnp.dtype) -> "Neuron":
         """Returns the neuron with every constant in `dtype`."""
-        return jax.tree.map(
-            lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, self
-        )
+        cast = lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x
+        return jax.tree.map(cast, self)
 
     def at(self, celsius: float) -> "Neuron":
         """Returns the neuron at another temperature, in °C."""
@@ -182,36 +181,19 @@ class Neuron(eqx.Module):
             yield channel, states[start:stop]
             start = stop
 
-    def unit_currents(
-        self,
-        V: Float[Array, ""],
-        gates: tuple[Float[Array, ""], ...],
-        Ca: Float[Array, ""],
-    ) -> tuple[Float[Array, ""], ...]:
+    def unit_currents(self, V: Scalar, gates: States, Ca: Scalar) -> States:
         """Currents of one mS/cm² of every channel, in µA/cm², outward positive."""
-        return tuple(
-            channel.current(V, states, Ca)
-            for channel, states in self._with_states(gates)
-        )
+        own = self._with_states(gates)
+        return tuple(channel.current(V, states, Ca) for channel, states in own)
 
-    def total_current(
-        self,
-        V: Float[Array, ""],
-        gates: tuple[Float[Array, ""], ...],
-        Ca: Float[Array, ""],
-        g: PyTree,
-    ) -> Float[Array, ""]:
+    def total_current(self, V: Scalar, gates: States, Ca: Scalar, g: PyTree) -> Scalar:
         """The membrane current of a cell with conductances `g`, in µA/cm²."""
         unit = self.unit_currents(V, gates, Ca)
         return sum((g[i] * I for i, I in enumerate(unit)), jnp.zeros_like(V))
 
     def calcium_current(
-        self,
-        V: Float[Array, ""],
-        gates: tuple[Float[Array, ""], ...],
-        Ca: Float[Array, ""],
-        g: PyTree,
-    ) -> Float[Array, ""]:
+        self, V: Scalar, gates: States, Ca: Scalar, g: PyTree
+    ) -> Scalar:
         """The current that enters the calcium pool, in µA/cm²."""
         if self.calcium is None:
             return jnp.zeros_like(V)
@@ -219,13 +201,7 @@ class Neuron(eqx.Module):
         sources = self.index(*self.calcium.sources)
         return sum((g[i] * unit[i] for i in sources), jnp.zeros_like(V))
 
-    def calcium_rate(
-        self,
-        V: Float[Array, ""],
-        gates: tuple[Float[Array, ""], ...],
-        Ca: Float[Array, ""],
-        g: PyTree,
-    ) -> Float[Array, ""]:
+    def calcium_rate(self, V: Scalar, gates: States, Ca: Scalar, g: PyTree) -> Scalar:
         """dCa/dt in µM/ms; zero if the model has no calcium."""
         pool = self.calcium
         if pool is None:
@@ -234,76 +210,52 @@ class Neuron(eqx.Module):
         rate = (inflow - Ca + pool.baseline) / pool.time_constant
         return rate if self.temperature is None else self.temperature.speed * rate
 
-    def steady_gates(
-        self, V: Float[Array, ""], Ca: Float[Array, ""]
-    ) -> tuple[Float[Array, ""], ...]:
+    def steady_gates(self, V: Scalar, Ca: Scalar) -> States:
         """All gates in equilibrium at `V` and `Ca`, in channel order."""
-        steady = (
-            channel.steady_states((V,) * channel.num_variables, Ca)
-            for channel in self.channels
-        )
+        steady = (x.steady_states((V,) * x.num_variables, Ca) for x in self.channels)
         return tuple(itertools.chain(*steady))
 
-    def time_constants(
-        self, V: Float[Array, ""], Ca: Float[Array, ""]
-    ) -> tuple[Float[Array, ""], ...]:
+    def time_constants(self, V: Scalar, Ca: Scalar) -> States:
         """Time constants of all gates and kinetic schemes, in ms."""
         tau = (channel.time_constants(V, Ca) for channel in self.channels)
         return self.slowed(itertools.chain(*tau))
 
-    def reference_time_constants(
-        self, V: Float[Array, ""], Ca: Float[Array, ""]
-    ) -> tuple[Float[Array, ""], ...]:
+    def reference_time_constants(self, V: Scalar, Ca: Scalar) -> States:
         """The two or three reference time constants (ms) of the timescales."""
         return self.slowed(curve(V, Ca) for curve in self.timescales if curve)
 
-    def slowed(
-        self, time_constants: Iterable[Float[Array, ""]]
-    ) -> tuple[Float[Array, ""], ...]:
+    def slowed(self, time_constants: Iterable[Scalar]) -> States:
         """Converts declared time constants (ms) to the neuron's temperature."""
         if self.temperature is None:
             return tuple(time_constants)
         speed = self.temperature.speed
         return tuple(tau / speed for tau in time_constants)
 
-    def relax(
-        self,
-        V: Float[Array, ""],
-        gates: tuple[Float[Array, ""], ...],
-        Ca: Float[Array, ""],
-        h: Float[Array, ""],
-    ) -> tuple[Float[Array, ""], ...]:
+    def relax(self, V: Scalar, gates: States, Ca: Scalar, h: Scalar) -> States:
         """All gates after `h` ms at fixed potential and calcium."""
         h = h if self.temperature is None else self.temperature.speed * h
-        relaxed = (
-            channel.relax(V, states, Ca, h)
-            for channel, states in self._with_states(gates)
-        )
+        own = self._with_states(gates)
+        relaxed = (channel.relax(V, states, Ca, h) for channel, states in own)
         return tuple(itertools.chain(*relaxed))
 
     def vector_field(
-        self, t: Float[Array, ""], y: State, g: PyTree, I_ext: Float[Array, ""] | None
+        self, t: Scalar, y: State, g: PyTree, I_ext: Scalar | None
     ) -> State:
         """Time derivatives of the state, per ms, with an applied `I_ext` (µA/cm²)."""
         del t
         I = self.total_current(y.V, y.gates, y.Ca, g)
         I = I if I_ext is None else I - I_ext
+        own = self._with_states(y.gates)
         rates = itertools.chain.from_iterable(
-            channel.derivatives(y.V, states, y.Ca)
-            for channel, states in self._with_states(y.gates)
+            channel.derivatives(y.V, states, y.Ca) for channel, states in own
         )
         if self.temperature is not None:
             speed = self.temperature.speed
             rates = (speed * rate for rate in rates)
-        return State(
-            V=-I / self.capacitance,
-            gates=tuple(rates),
-            Ca=self.calcium_rate(y.V, y.gates, y.Ca, g),
-        )
+        Ca = self.calcium_rate(y.V, y.gates, y.Ca, g)
+        return State(V=-I / self.capacitance, gates=tuple(rates), Ca=Ca)
 
-    def initial_state(
-        self, V: Float[Array, ""] | None = None, Ca: Float[Array, ""] | None = None
-    ) -> State:
+    def initial_state(self, V: Scalar | None = None, Ca: Scalar | None = None) -> State:
         """The state at `V` (mV) and `Ca` (µM), with gates in equilibrium.
 
         Potential and calcium are by default those at which simulations start.
@@ -312,7 +264,7 @@ class Neuron(eqx.Module):
         Ca = self.initial_Ca if Ca is None else Ca
         return State(V=V, gates=self.steady_gates(V, Ca), Ca=Ca)
 
-    def steady_calcium(self, V: Float[Array, ""], g: PyTree) -> Float[Array, ""]:
+    def steady_calcium(self, V: Scalar, g: PyTree) -> Scalar:
         """Calcium (µM) of a cell that is held at `V` until it has settled.
 
         If the reversal potential of calcium depends on its concentration, the balance
@@ -323,14 +275,14 @@ class Neuron(eqx.Module):
             return jnp.zeros_like(V)
         (tau,) = self.slowed((pool.time_constant,))
 
-        def imbalance(Ca: Float[Array, ""]) -> Float[Array, ""]:
+        def imbalance(Ca: Scalar) -> Scalar:
             gates = self.steady_gates(V, Ca)
             return -self.calcium_rate(V, gates, Ca, g) * tau
 
         return root(imbalance, jnp.broadcast_to(pool.baseline, jnp.shape(V)))
 
 
-def root(residual, guess: Float[Array, ""], max_steps: int = 50) -> Float[Array, ""]:
+def root(residual: Callable[[Scalar], Scalar], guess: Scalar) -> Scalar:
     """A zero of a scalar function by Newton's method, differentiable to third order.
 
     Iterations without derivatives find the root. Two more iterations, with derivatives,
@@ -339,16 +291,14 @@ def root(residual, guess: Float[Array, ""], max_steps: int = 50) -> Float[Array,
     """
 
     @jax.jit  # so that it is traced once
-    def newton(x: Float[Array, ""]) -> Float[Array, ""]:
+    def newton(x: Scalar) -> Scalar:
         value, slope = jax.jvp(residual, (x,), (jnp.ones_like(x),))
         return x - value / slope
 
-    def moving(
-        carry: tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]],
-    ) -> Bool[Array, ""]:
+    def moving(carry):
         x, step, count = carry
         eps = jnp.finfo(x.dtype).eps
-        return (jnp.abs(step) > 4 * eps * (1 + jnp.abs(x))) & (count < max_steps)
+        return (jnp.abs(step) > 4 * eps * (1 + jnp.abs(x))) & (count < MAX_STEPS)
 
     def iterate(carry):
         x, _, count = carry

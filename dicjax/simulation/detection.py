@@ -4,18 +4,15 @@ It is the rule of `dicjax.spikes.mark_spikes`, which looks at whole traces.
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
+from dicjax._core import Scalar
 from dicjax.spikes import SPIKE_DOWN, SPIKE_UP
 
 
 def detect_spike(
-    before: Float[Array, ""],
-    after: Float[Array, ""],
-    t: Float[Array, ""],
-    h: Float[Array, ""],
-    pending: Float[Array, ""],
-) -> tuple[Float[Array, ""], Bool[Array, ""], Float[Array, ""]]:
+    before: Scalar, after: Scalar, t: Scalar, h: Scalar, pending: Scalar
+) -> tuple[Scalar, Bool[Array, ""], Scalar]:
     """Looks for a spike in a step of `h` ms from `t` on.
 
     - `before`, `after`: the potential at both ends of the step, in mV.

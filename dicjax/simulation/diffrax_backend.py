@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dicjax._core import Progress, Stage
+from dicjax._core import Progress, Scalar, Stage
 from dicjax.neurons import Neuron, State
 from dicjax.simulation.lane_block import initial_conditions
 from dicjax.simulation.problem import (
@@ -103,7 +103,7 @@ def _stretch(
     g: Float[Array, "cells channels"],
     stimulus: AbstractStimulus | None,
     ts: Float[Array, " samples"],
-    dt: Float[Array, ""],
+    dt: Scalar,
     solver: dfx.AbstractSolver,
     tolerance: float | None,
 ) -> tuple[State, Float[Array, "cells later"]]:
@@ -136,7 +136,7 @@ def _stretch(
     return jax.vmap(one, (0, 0, axes))(y, g, stimulus)
 
 
-def _current(stimulus: AbstractStimulus, t: Float[Array, ""]) -> Float[Array, ""]:
+def _current(stimulus: AbstractStimulus, t: Scalar) -> Scalar:
     whole = jnp.floor(t)
     prepared = stimulus.prepare(whole.astype(jnp.int32), INSTANT)
     return stimulus.average(prepared, t - whole, jnp.asarray(INSTANT, t.dtype))

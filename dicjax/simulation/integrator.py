@@ -19,8 +19,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import PyTree
 
+from dicjax._core import Scalar
 from dicjax.neurons import Neuron, State
 
 
@@ -28,22 +29,18 @@ REFERENCE_SLOPE = 16.0  # mV/ms at which a step is `dt` long
 FINEST, LONGEST = 4, 8  # steps are at least `dt / FINEST`, at most `LONGEST * dt`
 
 
-def relax_gates(neuron: Neuron, y: State, h: Float[Array, ""]) -> State:
+def relax_gates(neuron: Neuron, y: State, h: Scalar) -> State:
     """Advances every gate by `h` ms at fixed potential and calcium."""
     return State(V=y.V, gates=neuron.relax(y.V, y.gates, y.Ca, h), Ca=y.Ca)
 
 
 def relax_membrane(
-    neuron: Neuron,
-    y: State,
-    g: PyTree,
-    h: Float[Array, ""],
-    I_ext: Float[Array, ""] | None,
+    neuron: Neuron, y: State, g: PyTree, h: Scalar, I_ext: Scalar | None
 ) -> State:
     """Advances potential and calcium by `h` ms at fixed gates, symmetrically."""
     y = _relax_calcium(neuron, y, g, h / 2)
 
-    def dV(V: Float[Array, ""]) -> Float[Array, ""]:
+    def dV(V: Scalar) -> Scalar:
         I = neuron.total_current(V, y.gates, y.Ca, g)
         I = I if I_ext is None else I - I_ext
         return -I / neuron.capacitance
@@ -52,18 +49,14 @@ def relax_membrane(
     return _relax_calcium(neuron, y, g, h / 2)
 
 
-def _relax_calcium(neuron: Neuron, y: State, g: PyTree, h: Float[Array, ""]) -> State:
+def _relax_calcium(neuron: Neuron, y: State, g: PyTree, h: Scalar) -> State:
     if neuron.calcium is None:
         return y
     rate = lambda Ca: neuron.calcium_rate(y.V, y.gates, Ca, g)
     return State(V=y.V, gates=y.gates, Ca=_relax(rate, y.Ca, h))
 
 
-def _relax(
-    rate: Callable[[Float[Array, ""]], Float[Array, ""]],
-    x: Float[Array, ""],
-    h: Float[Array, ""],
-) -> Float[Array, ""]:
+def _relax(rate: Callable[[Scalar], Scalar], x: Scalar, h: Scalar) -> Scalar:
     # This is the midpoint rule where `rate` is affine in `x`, and of second order
     # elsewhere. The tangent is one; Triton fails on a constant that is negated later.
     one = jnp.where(x == x, jnp.ones_like(x), 1)
@@ -72,12 +65,7 @@ def _relax(
     return x + h * f / (1 - jnp.minimum(h * slope, 1) / 2)
 
 
-def next_step(
-    dV: Float[Array, ""],
-    h: Float[Array, ""],
-    dt: Float[Array, ""],
-    longest: Float[Array, ""],
-) -> Float[Array, ""]:
+def next_step(dV: Scalar, h: Scalar, dt: Scalar, longest: Scalar) -> Scalar:
     """Returns the length (ms) of the next step.
 
     The last step took `h` ms and changed the potential by `dV` mV. The next one is

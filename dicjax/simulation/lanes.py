@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped, UInt16
 
+from dicjax._core import Scalar
 from dicjax.neurons import Neuron, State
 from dicjax.simulation.detection import detect_spike
 from dicjax.simulation.integrator import LONGEST, next_step, relax_gates, relax_membrane
@@ -40,8 +41,8 @@ class Lanes(eqx.Module):
 class StepSizes(eqx.Module):
     """What limits time steps: `dt` and the longest step, in ms."""
 
-    dt: Float[Array, ""]
-    longest: Float[Array, ""]
+    dt: Scalar
+    longest: Scalar
 
 
 class InitialConditions(eqx.Module):
@@ -92,7 +93,7 @@ def burst(
     *,
     record: bool = False,
     fence: Callable[[Array], Array] = jax.lax.optimization_barrier,
-) -> tuple[Lanes, Float[Array, ""], tuple[Array, Array] | None]:
+) -> tuple[Lanes, Scalar, tuple[Array, Array] | None]:
     """Takes `BURST` steps of one lane.
 
     Returns the lane, the time of its spike (ms after `lane.whole`; infinite without
@@ -135,12 +136,12 @@ def burst(
 def _step(
     neuron: Neuron,
     lane: Lanes,
-    spike: Float[Array, ""],
+    spike: Scalar,
     g: PyTree,
-    I: Float[Array, ""] | None,
+    I: Scalar | None,
     step_sizes: StepSizes,
     fence: Callable[[Array], Array],
-) -> tuple[Lanes, Float[Array, ""]]:
+) -> tuple[Lanes, Scalar]:
     """Takes one time step of one lane; a confirmed spike replaces `spike`."""
     before, h = lane.y.V, lane.next_h
     y = relax_gates(neuron, lane.y, (lane.h + h) / 2)

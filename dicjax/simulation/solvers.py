@@ -6,8 +6,9 @@ from typing import cast, ClassVar
 import diffrax as dfx
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree, Shaped
+from jaxtyping import Array, PyTree, Shaped
 
+from dicjax._core import Scalar
 from dicjax.neurons import Neuron, State
 from dicjax.simulation.integrator import relax_gates, relax_membrane
 
@@ -19,9 +20,9 @@ class Membrane(eqx.Module):
     """
 
     neuron: Neuron
-    I_ext: Callable[[Float[Array, ""]], Float[Array, ""]] | None = None
+    I_ext: Callable[[Scalar], Scalar] | None = None
 
-    def __call__(self, t: Float[Array, ""], y: State, args: PyTree) -> State:
+    def __call__(self, t: Scalar, y: State, args: PyTree) -> State:
         I = None if self.I_ext is None else self.I_ext(t)
         return self.neuron.vector_field(t, y, args, I)
 

@@ -14,12 +14,12 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree, UInt32
 
-from dicjax._core import strong
+from dicjax._core import Scalar, strong
 
 
 NODE_INTERVAL = 0.5  # ms between noise nodes: a band limit of 1 kHz
 SAMPLES_PER_CYCLE = 20  # time steps in the shortest period of a chirp
-Nodes = tuple[Float[Array, ""], ...]
+Nodes = tuple[Scalar, ...]
 Words = tuple[UInt32[Array, "*cells"], UInt32[Array, "*cells"]]
 
 
@@ -45,9 +45,7 @@ class AbstractStimulus(eqx.Module):
         """Prepares what `average` needs for `reach` ms from `whole` ms on."""
 
     @abstractmethod
-    def average(
-        self, prepared: PyTree, t: Float[Array, ""], h: Float[Array, ""]
-    ) -> Float[Array, ""]:
+    def average(self, prepared: PyTree, t: Scalar, h: Scalar) -> Scalar:
         """The mean current from `t` to `t + h`, in ms after the prepared time."""
 
     def seeded(self, members: Int[Array, " lanes"]) -> "AbstractStimulus":
@@ -132,9 +130,7 @@ class Together(AbstractStimulus):
         """Prepares every part."""
         return tuple(part.prepare(whole, reach) for part in self.parts)
 
-    def average(
-        self, prepared: PyTree, t: Float[Array, ""], h: Float[Array, ""]
-    ) -> Float[Array, ""]:
+    def average(self, prepared: PyTree, t: Scalar, h: Scalar) -> Scalar:
         """The sum of the mean currents of all parts."""
         first, *rest = (
             part.average(own, t, h)
@@ -167,9 +163,7 @@ class Step(AbstractStimulus):
         now = whole.astype(self.start.dtype)
         return self.start - now, self.stop - now
 
-    def average(
-        self, prepared: PyTree, t: Float[Array, ""], h: Float[Array, ""]
-    ) -> Float[Array, ""]:
+    def average(self, prepared: PyTree, t: Scalar, h: Scalar) -> Scalar:
         """The exact mean, also where an edge falls within the time step."""
         start, stop = prepared
         covered = jnp.minimum(t + h, stop) - jnp.maximum(t, start)
@@ -198,9 +192,7 @@ class Ramp(AbstractStimulus):
         del reach
         return self.start - whole.astype(self.start.dtype)
 
-    def average(
-        self, prepared: PyTree, t: Float[Array, ""], h: Float[Array, ""]
-    ) -> Float[Array, ""]:
+    def average(self, prepared: PyTree, t: Scalar, h: Scalar) -> Scalar:
         """The current halfway."""
         part = (t + h / 2 - prepared) / (self.stop - self.start)
         return self.first + (self.last - self.first) * jnp.clip(part, 0, 1)
@@ -228,9 +220,7 @@ class Chirp(AbstractStimulus):
         del reach
         return whole.astype(self.amplitude.dtype)
 
-    def average(
-        self, prepared: PyTree, t: Float[Array, ""], h: Float[Array, ""]
-    ) -> Float[Array, ""]:
+    def average(self, prepared: PyTree, t: Scalar, h: Scalar) -> Scalar:
         """The current halfway."""
         t = prepared + t + h / 2
         rising = jnp.minimum(t, self.rise)
@@ -292,9 +282,7 @@ class Waveform(AbstractStimulus):
         first = jnp.floor(at)
         return first.astype(jnp.int32), at - first
 
-    def average(
-        self, prepared: PyTree, t: Float[Array, ""], h: Float[Array, ""]
-    ) -> Float[Array, ""]:
+    def average(self, prepared: PyTree, t: Scalar, h: Scalar) -> Scalar:
         """The current halfway."""
         first, ahead = prepared
         position = ahead + (t + h / 2) / self.every
@@ -354,14 +342,12 @@ class NoisyCurrent(AbstractStimulus):
             for i in range(count)
         )
 
-    def average(
-        self, prepared: PyTree, t: Float[Array, ""], h: Float[Array, ""]
-    ) -> Float[Array, ""]:
+    def average(self, prepared: PyTree, t: Scalar, h: Scalar) -> Scalar:
         """The current halfway."""
         return _between(prepared, (t + h / 2) / NODE_INTERVAL)
 
 
-def _between(nodes: Nodes, position: Float[Array, ""]) -> Float[Array, ""]:
+def _between(nodes: Nodes, position: Scalar) -> Scalar:
     """The piecewise linear current at `position`, counted in nodes from the first."""
     current = nodes[0]
     for i, (before, after) in enumerate(itertools.pairwise(nodes)):
@@ -369,7 +355,7 @@ def _between(nodes: Nodes, position: Float[Array, ""]) -> Float[Array, ""]:
     return current
 
 
-def _normal(words: Words, counter: UInt32[Array, ""]) -> Float[Array, ""]:
+def _normal(words: Words, counter: UInt32[Array, ""]) -> Scalar:
     """A standard normal number for every counter, by the Box-Muller transform.
 
     Unlike `jax.random`, this is plain arithmetic, which vectorises and runs inside of

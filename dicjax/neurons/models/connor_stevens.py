@@ -31,24 +31,12 @@ def connor_stevens() -> Neuron:
         1, Exponential(-48.0, -20.0, 0.266), Sigmoid(-18.0, -10.0, amplitude=3.8)
     )
     n = RateGate(4, Linoid(-45.7, 10.0, 0.2), Exponential(-55.7, -80.0, 0.25))
-    a = Gate(
-        3,
-        Power(
-            Product(
-                (
-                    Exponential(-94.22, 1 / 0.0314, 0.0761),
-                    Sigmoid(-1.17, 1 / 0.0346),
-                )
-            ),
-            1 / 3,
-        ),
-        Sigmoid(-55.96, 1 / 0.0497, 0.3632, 1.158),
-    )
-    b = Gate(
-        1,
-        Power(Sigmoid(-53.3, 1 / 0.0688), 4),
-        Sigmoid(-50.0, 1 / 0.0624, 1.24, 2.678),
-    )
+    # Time constants in ms.
+    opening = Exponential(-94.22, 1 / 0.0314, 0.0761), Sigmoid(-1.17, 1 / 0.0346)
+    tau_a = Sigmoid(-55.96, 1 / 0.0497, 0.3632, 1.158)
+    a = Gate(3, Power(Product(opening), 1 / 3), tau_a)
+    tau_b = Sigmoid(-50.0, 1 / 0.0624, 1.24, 2.678)
+    b = Gate(1, Power(Sigmoid(-53.3, 1 / 0.0688), 4), tau_b)
     return Neuron(
         name="connor-stevens",
         channels=(

@@ -14,15 +14,7 @@ from dicjax.neurons.neuron import Neuron, Temperature
 
 
 V_T = -56.2  # mV, as in regular spiking and intrinsically bursting cells
-DEFAULTS = {
-    "Na": 56.0,
-    "Kd": 6.0,
-    "M": 0.075,
-    "CaL": 0.01,
-    "CaT": 0.05,
-    "H": 0.005,
-    "leak": 0.0205,
-}
+DEFAULTS = dict(Na=56.0, Kd=6.0, M=0.075, CaL=0.01, CaT=0.05, H=0.005, leak=0.0205)
 
 
 def cortical() -> Neuron:

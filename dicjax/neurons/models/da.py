@@ -22,15 +22,7 @@ RECIPE = Recipe(
         "CaL": (0.015, 0.075),
         "NMDA": (0.012, 0.012),
     },
-    box={
-        "Na": 60.0,
-        "Kd": 20.0,
-        "CaL": 0.1,
-        "CaN": 0.3,
-        "ERG": 0.25,
-        "NMDA": 0.02,
-        "leak": 0.02,
-    },
+    box=dict(Na=60.0, Kd=20.0, CaL=0.1, CaN=0.3, ERG=0.25, NMDA=0.02, leak=0.02),
     g_s=(-10.0, 15.0),
     g_u=(0.0, 20.0),
     pairs=(("g_s < 0", ("ERG", "CaL")), ("always", ("ERG", "Kd"))),
@@ -64,40 +56,23 @@ def da() -> Neuron:
         (2024), PNAS Nexus 3(10); the recipe is from Brandoit, Ernst, Drion & Fyon
         (2025), arXiv 2509.12783.
     """
-    # Time constants, in ms.
+    # Time constants in ms, rates per ms.
     opening = Linoid(-38.70987, 1 / 0.5052, 0.4043 / 0.5052)
     tau_m_na = Sum((Constant(0.01), Relaxation(opening, _rate(3.0212, -0.007463))))
-    tau_h_na = Sum(
-        (
-            Constant(0.4),
-            Relaxation(_rate(5.0754e-4, -0.063213), _rate(9.7529, 0.13442)),
-        )
-    )
-    tau_n_kd = Sigmoid(-38.0, -10.0, 20.0, -18.0)
+    tau_h_na = Relaxation(_rate(5.0754e-4, -0.063213), _rate(9.7529, 0.13442))
+    tau_h_na = Sum((Constant(0.4), tau_h_na))
+    m_na = Gate(3, Sigmoid(-30.0907, -9.7264), tau_m_na)
+    h_na = Gate(1, Sigmoid(-54.0289, 10.7665), tau_h_na)
+    n_kd = Gate(3, Sigmoid(-25.0, -12.0), Sigmoid(-38.0, -10.0, 20.0, -18.0))
+    m_cal = Gate(2, Sigmoid(-50.0, -2.0), Sigmoid(-45.0, -3.0, 30.0, -28.0))
+    m_can = Gate(1, Sigmoid(-30.0, -7.0), Sigmoid(-55.0, -6.0, 30.0, -25.0))
     return Neuron(
         name="da",
         channels=(
-            GatedChannel(
-                "Na",
-                (
-                    Gate(3, Sigmoid(-30.0907, -9.7264), tau_m_na),
-                    Gate(1, Sigmoid(-54.0289, 10.7665), tau_h_na),
-                ),
-                reversal=60.0,
-            ),
-            GatedChannel(
-                "Kd", (Gate(3, Sigmoid(-25.0, -12.0), tau_n_kd),), reversal=-85.0
-            ),
-            GatedChannel(
-                "CaL",
-                (Gate(2, Sigmoid(-50.0, -2.0), Sigmoid(-45.0, -3.0, 30.0, -28.0)),),
-                reversal=60.0,
-            ),
-            GatedChannel(
-                "CaN",
-                (Gate(1, Sigmoid(-30.0, -7.0), Sigmoid(-55.0, -6.0, 30.0, -25.0)),),
-                reversal=60.0,
-            ),
+            GatedChannel("Na", (m_na, h_na), reversal=60.0),
+            GatedChannel("Kd", (n_kd,), reversal=-85.0),
+            GatedChannel("CaL", (m_cal,), reversal=60.0),
+            GatedChannel("CaN", (m_can,), reversal=60.0),
             MarkovChannel(
                 "ERG",
                 ("closed", "open", "inactivated"),
@@ -114,17 +89,11 @@ def da() -> Neuron:
             GatedChannel("NMDA", factor=MagnesiumBlock(1.4, 10.0, 12.5), reversal=0.0),
             GatedChannel("leak", reversal=-50.0),
         ),
-        timescales=(tau_m_na, tau_n_kd, Constant(100.0)),
+        timescales=(tau_m_na, n_kd.time_constant, Constant(100.0)),
         V_ref=-55.5,
         initial_V=-90.0,
-        defaults={
-            "Na": 35.5,
-            "Kd": 8.0,
-            "CaL": 0.045,
-            "CaN": 0.041,
-            "ERG": 0.15,
-            "NMDA": 0.012,
-            "leak": 0.01285,
-        },
+        defaults=dict(
+            Na=35.5, Kd=8.0, CaL=0.045, CaN=0.041, ERG=0.15, NMDA=0.012, leak=0.01285
+        ),
         recipe=RECIPE,
     )

@@ -75,13 +75,7 @@ def pospischil(kind: Kind = "RS") -> Neuron:
     calcium = {"IB": (high_calcium(),), "LTS": (low_calcium(-7.0),)}.get(kind, ())
     return Neuron(
         name=f"pospischil-{kind.lower()}",
-        channels=(
-            na,
-            kd,
-            m,
-            *calcium,
-            GatedChannel("leak", reversal=LEAK[kind]),
-        ),
+        channels=(na, kd, m, *calcium, GatedChannel("leak", reversal=LEAK[kind])),
         timescales=timescales(na, kd, m),
         V_ref=V_REF[kind],
         # The recipe draws the leak down to zero, so that it cannot divide.
@@ -96,11 +90,8 @@ def sodium(V_T: float) -> GatedChannel:
     """Na, after Traub and Miles, of a cell with a threshold near `V_T` mV."""
     # Rates per ms, time constants in ms.
     m = RateGate(3, Linoid(V_T + 13, 4.0, 1.28), Linoid(V_T + 40, -5.0, 1.4))
-    h = RateGate(
-        1,
-        Exponential(V_T + 17, -18.0, 0.128),
-        Sigmoid(V_T + 40, -5.0, amplitude=4.0),
-    )
+    closing = Sigmoid(V_T + 40, -5.0, amplitude=4.0)
+    h = RateGate(1, Exponential(V_T + 17, -18.0, 0.128), closing)
     return GatedChannel("Na", (m, h), reversal=50.0)
 
 
@@ -118,24 +109,18 @@ def muscarinic(slowest: float) -> GatedChannel:
 
 
 def timescales(
-    na: GatedChannel, kd: GatedChannel, m: GatedChannel
+    fast: GatedChannel, slow: GatedChannel, ultraslow: GatedChannel
 ) -> tuple[AbstractCurve, AbstractCurve, AbstractCurve]:
-    """Time constants of sodium activation, delayed rectifier and M current."""
-    return (
-        na.gates[0].time_constant,
-        kd.gates[0].time_constant,
-        m.gates[0].time_constant,
-    )
+    """The time constants of the first gates of three channels."""
+    gates = fast.gates[0], slow.gates[0], ultraslow.gates[0]
+    return gates[0].time_constant, gates[1].time_constant, gates[2].time_constant
 
 
 def high_calcium() -> GatedChannel:
     """High-threshold calcium, after Reuveni et al. (1993)."""
     q = RateGate(2, Linoid(-27.0, 3.8, 0.209), Exponential(-75.0, -17.0, 0.94))
-    r = RateGate(
-        1,
-        Exponential(-13.0, -50.0, 0.000457),
-        Sigmoid(-15.0, -28.0, amplitude=0.0065),
-    )
+    closing = Sigmoid(-15.0, -28.0, amplitude=0.0065)
+    r = RateGate(1, Exponential(-13.0, -50.0, 0.000457), closing)
     return GatedChannel("CaL", (q, r), reversal=120.0)
 
 
@@ -143,13 +128,9 @@ def low_calcium(shift: float) -> GatedChannel:
     """Low-threshold calcium, after Destexhe et al. (1996); `shift` is `V_x`, in mV."""
     q10 = 3.0**1.2  # from 24 to 36 °C
     closing = Sigmoid(-84.0 - shift, 3.2)
-    tau_u = Sum(
-        (
-            Constant(30.8 / q10),
-            Product((closing, Constant(211.4 / q10))),
-            Product((closing, Exponential(-113.2 - shift, 5.0, 1 / q10))),
-        )
-    )
+    fast = Product((closing, Constant(211.4 / q10)))
+    slow = Product((closing, Exponential(-113.2 - shift, 5.0, 1 / q10)))
+    tau_u = Sum((Constant(30.8 / q10), fast, slow))
     u = Gate(1, Sigmoid(-81.0 - shift, 4.0), tau_u)
     s = Sigmoid(-57.0 - shift, -6.2)
     return GatedChannel("CaT", (u,), factor=Power(s, 2), reversal=120.0)

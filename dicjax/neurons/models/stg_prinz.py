@@ -9,16 +9,7 @@ from dicjax.neurons.neuron import Calcium, Neuron
 from dicjax.neurons.recipe import Recipe
 
 
-BOX = {
-    "Na": 500.0,
-    "Kd": 125.0,
-    "CaT": 12.5,
-    "CaS": 10.0,
-    "KCa": 25.0,
-    "A": 50.0,
-    "H": 0.05,
-    "leak": 0.05,
-}
+BOX = dict(Na=500.0, Kd=125.0, CaT=12.5, CaS=10.0, KCa=25.0, A=50.0, H=0.05, leak=0.05)
 RECIPE = Recipe(
     ranges={name: (0.0, high) for name, high in BOX.items()},
     box=BOX,
@@ -81,15 +72,8 @@ def stg_prinz() -> Neuron:
         ),
         initial_V=-60.0,
         initial_Ca=0.05,
-        defaults={
-            "Na": 400.0,
-            "Kd": 100.0,
-            "CaT": 2.5,
-            "CaS": 6.0,
-            "KCa": 10.0,
-            "A": 50.0,
-            "H": 0.01,
-            "leak": 0.0,
-        },
+        defaults=dict(
+            Na=400.0, Kd=100.0, CaT=2.5, CaS=6.0, KCa=10.0, A=50.0, H=0.01, leak=0.0
+        ),
         recipe=RECIPE,
     )

@@ -9,6 +9,7 @@ from dicjax._core.advice import (
     Remedy as Remedy,
 )
 from dicjax._core.arrays import (
+    cast_floats as cast_floats,
     optional as optional,
     Scalar as Scalar,
     strong as strong,
@@ -45,9 +46,7 @@ from dicjax._core.checks import (
     jax_conductances_of as jax_conductances_of,
     members_of as members_of,
 )
-from dicjax._core.deprecation import (
-    renamed_argument as renamed_argument,
-)
+from dicjax._core.deprecation import renamed_argument as renamed_argument
 from dicjax._core.devices import (
     constrain as constrain,
     fetch as fetch,
@@ -98,12 +97,7 @@ from dicjax._core.progress import (
     Stage as Stage,
     stage_words as stage_words,
 )
-from dicjax._core.store import (
-    Busy as Busy,
-    Row as Row,
-    Store as Store,
-    Swept as Swept,
-)
+from dicjax._core.store import Busy as Busy, Row as Row, Store as Store, Swept as Swept
 from dicjax._core.words import (
     listed as listed,
     short as short,

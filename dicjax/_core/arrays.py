@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -21,6 +22,12 @@ def strong(x: Any) -> Array:
 def optional(x: Any) -> Array | None:
     """As `strong`, where the array may be left out."""
     return None if x is None else strong(x)
+
+
+def cast_floats(tree: Any, dtype: Any) -> Any:
+    """The tree with all floating-point arrays in `dtype`."""
+    cast = lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x
+    return jax.tree.map(cast, tree)
 
 
 def strong_pair(pair: Any) -> tuple[Array, Array]:

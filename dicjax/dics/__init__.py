@@ -1,9 +1,6 @@
 """Dynamic input conductances, and conductances that have given ones."""
 
-from dicjax.dics.attainable import (
-    Reach as Reach,
-    reach as reach,
-)
+from dicjax.dics.attainable import Reach as Reach, reach as reach
 from dicjax.dics.conductances import (
     dics_of_one_cell as dics_of_one_cell,
     dynamic_input_conductances as dynamic_input_conductances,
@@ -12,9 +9,7 @@ from dicjax.dics.conductances import (
     Threshold as Threshold,
     threshold as threshold,
 )
-from dicjax.dics.polytope import (
-    sample_polytope as sample_polytope,
-)
+from dicjax.dics.polytope import sample_polytope as sample_polytope
 from dicjax.dics.sampling import (
     compensate as compensate,
     impose as impose,

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float
 
 from dicjax._core import check_targets
-from dicjax.dics.compensation import nearest_reachable
+from dicjax.dics.compensation import Bounds, nearest_reachable
 from dicjax.dics.conductances import dynamic_input_conductances
-from dicjax.dics.sampling import bounds_of, sample
+from dicjax.dics.sampling import least_conductances, sample, with_bounds
 from dicjax.neurons import Neuron
 
 
@@ -87,22 +87,26 @@ def reach(
     rows = check_targets(target, 1, 1)
     dtype = jnp.zeros(()).dtype
     neuron = neuron.with_dtype(dtype)
-    limits = bounds_of(neuron, bounds, dtype, finite=True)
+    least, most = least_conductances(neuron), neuron.bounds
+    if isinstance(neuron.normaliser, str):
+        leak = list(neuron.index(neuron.normaliser))
+        least[leak] = np.maximum(least[leak], 0.05 * most[leak])
+    low, high = with_bounds(neuron, bounds, least, most)
+    limits = Bounds(jnp.asarray(low, dtype), jnp.asarray(high, dtype))
     starts = sample(jr.key(0), neuron, NUM_STARTS, dtype=dtype)
     V = float(neuron.V_ref) if V is None else V
     wanted = jnp.asarray(rows[0, 0], dtype)
     g, distance = _nearest(neuron, starts, jnp.asarray(V, dtype), wanted, limits)
     best = int(jnp.argmin(distance))
     g = np.asarray(g[best])
-    width = np.asarray(limits.high - limits.low)
-    edge = np.minimum(g - np.asarray(limits.low), np.asarray(limits.high) - g)
-    names = np.array(neuron.channel_names)[edge <= 1e-6 * width]
+    low, high = np.asarray(limits.low), np.asarray(limits.high)
+    at_bound = np.minimum(g - low, high - g) <= 1e-6 * (high - low)
     return Reach(
         target=rows[0, 0],
         dics=np.asarray(dynamic_input_conductances(neuron, g, V)),
         distance=float(distance[best]),
         g=g,
-        at_bounds=tuple(names.tolist()),
+        at_bounds=tuple(np.array(neuron.channel_names)[at_bound].tolist()),
         V=V,
         model=neuron.name,
     )

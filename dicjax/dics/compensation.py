@@ -13,7 +13,6 @@ import itertools
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
 from dicjax._core import condition_number, least_squares, Scalar, solve
@@ -29,14 +28,16 @@ WELL_CONDITIONED = 20.0  # equations that are no worse, where none is feasible
 NUM_CHOICES = 4  # of channels that are solved for, to find the best
 
 
-class Place(eqx.Module):
-    """Where targets hold.
+class Goal(eqx.Module):
+    """The DICs that one cell shall have, and where.
 
+    - `targets`: a row per potential: (g_s, g_u), or (g_f, g_s, g_u).
     - `V`: potentials, in mV; the start of the search where the threshold is the place.
     - `own`: where the steady-state I-V curve is level, wherever that comes to lie.
       Whether that is the cell's threshold, the first such place, is not looked at here.
     """
 
+    targets: Float[Array, "voltages dics"]
     V: Float[Array, " voltages"]
     own: bool = eqx.field(static=True, default=False)
 
@@ -71,68 +72,51 @@ class Solved(eqx.Module):
 def compensated(
     neuron: Neuron,
     g: Float[Array, " channels"],
-    place: Place,
-    targets: Float[Array, "voltages dics"],
+    goal: Goal,
     free: Int[Array, " solved"],
     bounds: Bounds,
 ) -> Solved:
-    """Solves for the conductances `free` of one cell, and judges the outcome.
-
-    `targets` has a row per potential: (g_s, g_u), or (g_f, g_s, g_u).
-    """
-    g, V, residual, jacobian, settled = _solve(neuron, g, place, targets, free)
-    condition = _condition(jacobian)
+    """Solves for the conductances `free` of one cell, and judges the outcome."""
+    g, V, residual, jacobian, settled = solve_goal(neuron, g, goal, free)
+    # Columns are scaled alike first: units of a conductance say nothing.
+    scale = jnp.linalg.norm(jacobian, axis=0, keepdims=True)
+    condition = condition_number(jacobian / scale)
     tolerance = jnp.finfo(g.dtype).eps ** 0.5
     overdetermined = jacobian.shape[0] > jacobian.shape[1]
     missed = ~settled if overdetermined else ~(residual <= tolerance)
     missed |= ~jnp.isfinite(residual)
-    outside, limiting = _limiting(g, bounds)
+    # How far outside, in terms of the range or, where that is open, of the conductance.
+    width = jnp.where(jnp.isfinite(bounds.high), bounds.high, jnp.abs(g)) + 1e-12
+    beyond = jnp.maximum(bounds.low - g, g - bounds.high) / width
+    outside = jnp.any(beyond > 0)
+    limiting = jnp.where(outside, jnp.argmax(beyond), -1)
     status = jnp.where(outside, INFEASIBLE, OK)
     status = jnp.where(missed, NOT_CONVERGED, status)
     status = jnp.where(missed & ~(condition < MAX_CONDITION), SINGULAR, status)
     return Solved(g, V, status, residual, condition, limiting, free)
 
 
-def _limiting(g, bounds):
-    # How far outside, in terms of the range or, where that is open, of the conductance.
-    width = jnp.where(jnp.isfinite(bounds.high), bounds.high, jnp.abs(g)) + 1e-12
-    beyond = jnp.maximum(bounds.low - g, g - bounds.high) / width
-    outside = jnp.any(beyond > 0)
-    return outside, jnp.where(outside, jnp.argmax(beyond), -1)
-
-
-def solve_targets(
-    neuron: Neuron,
-    g: Float[Array, " channels"],
-    place: Place,
-    targets: Float[Array, "voltages dics"],
-    free: Int[Array, " solved"],
-) -> Float[Array, " channels"]:
-    """Conductances (mS/cm²) of one cell whose DICs are `targets`, unjudged."""
-    return _solve(neuron, g, place, targets, free)[0]
-
-
-def _miss(neuron, g, place, targets, free):
+def _miss(neuron, g, goal, free):
     """The equations, and their unknowns to start from."""
 
     def miss(x: Float[Array, " unknowns"]) -> Float[Array, " equations"]:
         own = g.at[free].set(x[: len(free)])
-        if place.own:
+        if goal.own:
             dics = dics_of_one_cell(neuron, own, x[-1])
             slope = jnp.sum(dics, keepdims=True)
-            return jnp.concatenate([dics[1:] - targets[0], slope])
+            return jnp.concatenate([dics[1:] - goal.targets[0], slope])
         # Twice the same code costs less to compile than a loop over one potential.
-        dics = jnp.stack([dics_of_one_cell(neuron, own, V) for V in place.V])
-        return (dics[:, 3 - targets.shape[1] :] - targets).ravel()
+        dics = jnp.stack([dics_of_one_cell(neuron, own, V) for V in goal.V])
+        return (dics[:, 3 - goal.targets.shape[1] :] - goal.targets).ravel()
 
-    start = jnp.append(g[free], place.V) if place.own else g[free]
+    start = jnp.append(g[free], goal.V) if goal.own else g[free]
     return miss, start
 
 
-def _solve(neuron, g, place, targets, free):
+def solve_goal(neuron: Neuron, g: Array, goal: Goal, free: Array):
     """Gauss-Newton iterations: conductances, potential, largest miss, last Jacobian,
     and whether they came to rest."""
-    miss, x = _miss(neuron, g, place, targets, free)
+    miss, x = _miss(neuron, g, goal, free)
     tolerance = jnp.finfo(g.dtype).eps ** 0.5
     missed = miss(x)
     square = len(missed) == len(x)
@@ -147,7 +131,7 @@ def _solve(neuron, g, place, targets, free):
     def iterate(carry):
         x, missed, _, moved, damping, count = carry
         jacobian = jax.jacfwd(miss)(x)
-        move = _newton(jacobian, missed)
+        move = (solve if square else least_squares)(jacobian, missed)
         new = x - damping * move
         new_missed = miss(new)
         better = norm(new_missed) < norm(missed)  # False where it is not finite
@@ -170,20 +154,9 @@ def _solve(neuron, g, place, targets, free):
         jnp.zeros((), jnp.int32),
     )
     x, missed, jacobian, moved, _, _ = jax.lax.while_loop(wanting, iterate, carry)
-    V = x[-1] if place.own else place.V[0]
+    V = x[-1] if goal.own else goal.V[0]
     g = g.at[free].set(x[: len(free)])
     return g, V, size(missed), jacobian, moved <= tolerance
-
-
-def _newton(jacobian, missed):
-    if jacobian.shape[0] == jacobian.shape[1]:
-        return solve(jacobian, missed)
-    return least_squares(jacobian, missed)
-
-
-def _condition(jacobian):
-    # Columns are scaled alike first: units of a conductance say nothing.
-    return condition_number(jacobian / jnp.linalg.norm(jacobian, axis=0, keepdims=True))
 
 
 def differentiable_solution(
@@ -212,24 +185,19 @@ def differentiable_solution(
     All conductances, in mS/cm². Nothing is checked: see [`dicjax.impose`][] for that.
     """
     index = jnp.array(free)
-    place, targets = Place(V[None]), target[None]
-    x = solve_targets(*_without_gradients((neuron, g, place, targets, index)))[index]
-    miss, _ = _miss(neuron, g, place, targets, index)
+    stop = lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x
+    goal = Goal(target[None], V[None])
+    x = solve_goal(*jax.tree.map(stop, (neuron, g, goal, index)))[0][index]
+    miss, _ = _miss(neuron, g, goal, index)
     jacobian = jax.lax.stop_gradient(jax.jacfwd(miss)(x))
     # One more step, which has the derivative of the implicit function.
     return g.at[index].set(x - solve(jacobian, miss(x)))
 
 
-def _without_gradients(inputs):
-    stop = lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x
-    return jax.tree.map(stop, inputs)
-
-
 def best_compensated(
     neuron: Neuron,
     g: Float[Array, " channels"],
-    place: Place,
-    targets: Float[Array, "voltages dics"],
+    goal: Goal,
     bounds: Bounds,
     scale: Float[Array, " channels"],
 ) -> Solved:
@@ -239,8 +207,8 @@ def best_compensated(
     conditioned best, in units of `scale` (mS/cm²) for each channel; where there is
     none, the one that leaves them least far outside.
     """
-    free = _promising(neuron, g, place.V[0], targets[0], bounds, scale)
-    one = lambda free: compensated(neuron, g, place, targets, free, bounds)
+    free = _promising(neuron, g, goal.V[0], goal.targets[0], bounds, scale)
+    one = lambda free: compensated(neuron, g, goal, free, bounds)
     solved = jax.vmap(one)(free)
     first = jnp.argmax(solved.status == OK)  # or the most promising, if none is
     return jax.tree.map(lambda x: x[first], solved)
@@ -251,7 +219,10 @@ def _promising(neuron, g, V, target, bounds, scale) -> Int[Array, "choices solve
     rows = slice(3 - len(target), 3)
     S = sensitivity(neuron, g, V)[rows]
     unit = normaliser(neuron, g)
-    choices = jnp.array(_choices(neuron, len(target)))
+    # The normaliser moves all DICs alike and is never solved for.
+    names = [name for name in neuron.channel_names if name != neuron.normaliser]
+    choices = itertools.combinations(neuron.index(*names), len(target))
+    choices = jnp.array(list(choices), jnp.int32)
 
     def judge(free):
         A = S[:, free]
@@ -269,13 +240,6 @@ def _promising(neuron, g, V, target, bounds, scale) -> Int[Array, "choices solve
     rank = jnp.where(sound, NUM_CHOICES + beyond, jnp.inf)
     rank = jnp.where(feasible, -1 / condition, rank)
     return choices[jnp.argsort(rank)[:NUM_CHOICES]]
-
-
-def _choices(neuron: Neuron, num: int) -> Int[np.ndarray, "choices solved"]:
-    # The normaliser moves all DICs alike and is never solved for.
-    names = [name for name in neuron.channel_names if name != neuron.normaliser]
-    chosen = itertools.combinations(neuron.index(*names), num)
-    return np.array(list(chosen), np.int32)
 
 
 def nearest_reachable(

@@ -22,7 +22,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from dicjax._core import (
-    check_bounds,
     check_targets,
     in_batches,
     orthonormal,
@@ -31,7 +30,12 @@ from dicjax._core import (
 )
 from dicjax.dics.compensation import INFEASIBLE, NOT_CONVERGED, OK
 from dicjax.dics.conductances import dics_of_one_cell, sensitivity
-from dicjax.dics.sampling import Population, Target
+from dicjax.dics.sampling import (
+    least_conductances,
+    Population,
+    Target,
+    with_bounds,
+)
 from dicjax.neurons import Neuron
 
 
@@ -104,23 +108,20 @@ def sample_polytope(
     """
     dtype = jnp.dtype(dtype or jnp.zeros(()).dtype)
     rows = check_targets(targets, num)[:, 0].astype(dtype)
-    _check_model(neuron, num_steps)
-    low, high = _limits(neuron, bounds or {}, sources or {})
+    if neuron.timescales[2] is None:
+        raise ValueError(
+            f"{neuron.name} has no ultraslow timescale, so nothing sets its g_u: "
+            "choose a model with three."
+        )
+    if num_steps < 1:
+        raise ValueError(f"`num_steps` must be at least 1, got {num_steps}.")
+    low, high = jnp.asarray(_limits(neuron, bounds or {}, sources or {}), dtype)
     neuron = neuron.with_dtype(dtype)
     V = jnp.asarray(neuron.V_ref if V is None else V, dtype)
-
-    def draw(rows, members):
-        return _sample(
-            key,
-            neuron,
-            rows,
-            members,
-            jnp.asarray(low, dtype),
-            jnp.asarray(high, dtype),
-            V,
-            jnp.asarray(num_steps, jnp.int32),
-        )
-
+    steps = jnp.asarray(num_steps, jnp.int32)
+    draw = lambda rows, members: _sample(
+        key, neuron, rows, members, low, high, V, steps
+    )
     members = first + np.arange(len(rows))
     g, status, residual, num_draws = in_batches(draw, rows, members, size=BATCH)
     return Population(
@@ -133,20 +134,8 @@ def sample_polytope(
     )
 
 
-def _check_model(neuron, num_steps):
-    if neuron.timescales[2] is None:
-        raise ValueError(
-            f"{neuron.name} has no ultraslow timescale, so nothing sets its g_u: "
-            "choose a model with three."
-        )
-    if num_steps < 1:
-        raise ValueError(f"`num_steps` must be at least 1, got {num_steps}.")
-
-
 def _limits(neuron, bounds, sources) -> Float[np.ndarray, "2 channels"]:
     """Lowest and highest conductances; equal where one is given."""
-    names = neuron.channel_names
-    neuron.index(*bounds)  # refuses unknown names
     pool = neuron.calcium.sources if neuron.calcium is not None else ()
     for name in sources:
         if name not in pool:
@@ -154,56 +143,47 @@ def _limits(neuron, bounds, sources) -> Float[np.ndarray, "2 channels"]:
                 f"{name!r} is not a calcium source of {neuron.name}, whose sources are "
                 f"{pool}: give its `bounds` instead."
             )
-    by_name = dict(bounds)
-    if set(by_name) != set(names):
-        box = dict(zip(names, neuron.box.tolist(), strict=True))
-        least = {name: 0.0 for name in names}
-        if isinstance(neuron.normaliser, str):
-            # Next to none of what they are divided by, anything has any DICs.
-            drawn = neuron.required_recipe.ranges.get(neuron.normaliser, (0.0, 0.0))
-            least[neuron.normaliser] = drawn[0]
-        by_name = {x: by_name.get(x, (least[x], box[x])) for x in names}
-    for name, (low, high) in by_name.items():
-        check_bounds(name, low, high)
+    if set(bounds) >= set(neuron.channel_names):
+        low = high = np.zeros(len(neuron.channels))
+    else:
+        low, high = least_conductances(neuron), neuron.box
+    limits = with_bounds(neuron, bounds, low, high)
+    for name, high in zip(neuron.channel_names, limits[1], strict=True):
         if not np.isfinite(high):
             raise ValueError(
                 f"{name} is bounded by {high}, but nothing is drawn evenly from what "
                 "has no end: give a finite bound, in mS/cm²."
             )
     for name, value in sources.items():
-        low, high = by_name[name]
+        (channel,) = neuron.index(name)
+        low, high = limits[:, channel]
         if not low <= value <= high:
             raise ValueError(
                 f"{name} is given as {value} mS/cm², outside of its bounds of {low} to "
                 f"{high}: change it, or widen its `bounds`."
             )
-        by_name[name] = (value, value)
-    return np.array([by_name[name] for name in names]).T
+        limits[:, channel] = value
+    return limits
 
 
 @eqx.filter_jit
 def _sample(key, neuron, targets, members, low, high, V, num_steps):
     def one(target, member):
-        own = jr.fold_in(key, member)
-        return _sample_one(own, neuron, target, low, high, V, num_steps)
+        draw_key, walk_key = jr.split(jr.fold_in(key, member))
+        polytope, y, feasible, num_draws = _feasible_draw(
+            draw_key, neuron, target, low, high, V
+        )
+        walked = walk(walk_key, polytope, y, num_steps)
+        y = jnp.where(feasible, _projected(polytope, walked), y)
+        g = jnp.clip(polytope.low + polytope.width * y, low, high)
+        missed = jnp.abs(dics_of_one_cell(neuron, g, V)[-len(target) :] - target)
+        residual = jnp.max(missed)
+        hit = residual <= jnp.finfo(g.dtype).eps ** 0.5
+        status = jnp.where(hit, OK, NOT_CONVERGED)
+        status = jnp.where(feasible, status, INFEASIBLE).astype(jnp.int32)
+        return g, status, residual, num_draws
 
     return jax.vmap(one)(targets, members)
-
-
-def _sample_one(key, neuron, target, low, high, V, num_steps):
-    draw_key, walk_key = jr.split(key)
-    polytope, y, feasible, num_draws = _feasible_draw(
-        draw_key, neuron, target, low, high, V
-    )
-    walked = walk(walk_key, polytope, y, num_steps)
-    y = jnp.where(feasible, _projected(polytope, walked), y)
-    g = jnp.clip(polytope.low + polytope.width * y, low, high)
-    missed = jnp.abs(dics_of_one_cell(neuron, g, V)[-len(target) :] - target)
-    residual = jnp.max(missed)
-    hit = residual <= jnp.finfo(g.dtype).eps ** 0.5
-    status = jnp.where(hit, OK, NOT_CONVERGED)
-    status = jnp.where(feasible, status, INFEASIBLE).astype(jnp.int32)
-    return g, status, residual, num_draws
 
 
 def _feasible_draw(key, neuron, target, low, high, V):

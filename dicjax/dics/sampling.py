@@ -25,11 +25,11 @@ from dicjax.dics.compensation import (
     best_compensated,
     Bounds,
     compensated,
+    Goal,
     NO_THRESHOLD,
     NOT_CONVERGED,
     OK as OK,
-    Place,
-    solve_targets,
+    solve_goal,
     Solved,
     STATUS as STATUS,
 )
@@ -201,11 +201,8 @@ def compensate(
         population = _with_solved(population, members, solved)
     members = np.flatnonzero(population.status != OK)
     if through is None and len(members) and len(problem.voltages) == 1:
-        problem = _problem(neuron, targets, num, V, "best", bounds, dtype)
-        start = functools.partial(
-            _drawn, jr.fold_in(key, max_draws - 1), problem, first
-        )
-        solved = _solve(problem, members, start)
+        last = functools.partial(_drawn, jr.fold_in(key, max_draws - 1), problem, first)
+        solved = _solve(problem._replace(through="best"), members, last)
         is_ok = solved.status == OK
         solved = jax.tree.map(lambda x: x[is_ok], solved)
         population = _with_solved(population, members[is_ok], solved, draws=0)
@@ -277,7 +274,9 @@ def _problem(neuron, targets, num, V, through, bounds, dtype) -> _Problem:
     """Checks what was asked for."""
     voltages = _voltages(neuron, V)
     rows = check_targets(targets, num, len(voltages)).astype(dtype)
-    neuron = neuron.with_dtype(dtype)
+    neuron, low = neuron.with_dtype(dtype), np.zeros(len(neuron.channels))
+    is_bounded = neuron.recipe is not None and neuron.recipe.bounded
+    high = neuron.bounds if is_bounded else np.full(len(low), np.inf)
     at_threshold = isinstance(V, str) and V == "V_th"
     return _Problem(
         neuron=neuron,
@@ -285,7 +284,7 @@ def _problem(neuron, targets, num, V, through, bounds, dtype) -> _Problem:
         at_threshold=at_threshold,
         rows=rows,
         through=_channels(neuron, through, rows.shape[1:], at_threshold),
-        bounds=bounds_of(neuron, bounds, dtype),
+        bounds=Bounds(*jnp.asarray(with_bounds(neuron, bounds, low, high), dtype)),
     )
 
 
@@ -411,41 +410,44 @@ def _channels(neuron, through, shape, at_threshold):
     return free
 
 
-def bounds_of(
+def least_conductances(neuron: Neuron) -> Float[np.ndarray, " channels"]:
+    """Zero, but what the recipe draws at least (mS/cm²) of what DICs are divided by.
+
+    Next to none of that, anything has any DICs.
+    """
+    least = np.zeros(len(neuron.channels))
+    if isinstance(neuron.normaliser, str):
+        drawn = neuron.required_recipe.ranges.get(neuron.normaliser, (0.0, 0.0))
+        least[list(neuron.index(neuron.normaliser))] = drawn[0]
+    return least
+
+
+def with_bounds(
     neuron: Neuron,
     given: Mapping[str, tuple[float, float]] | None,
-    dtype: np.dtype,
-    *,
-    finite: bool = False,
-) -> Bounds:
-    """Bounds of all conductances (mS/cm²), where some are given."""
-    low = np.zeros(len(neuron.channels))
-    high = np.full(len(neuron.channels), np.inf)
-    recipe = neuron.recipe
-    if recipe is not None and (finite or recipe.bounded):
-        high = neuron.bounds.copy()
-    if finite and isinstance(neuron.normaliser, str):
-        (leak,) = neuron.index(neuron.normaliser)
-        least = neuron.required_recipe.ranges.get(neuron.normaliser, (0.0, 0.0))[0]
-        low[leak] = max(least, 0.05 * high[leak])
-    for name, (least, most) in (given or {}).items():
+    low: Float[np.ndarray, " channels"],
+    high: Float[np.ndarray, " channels"],
+) -> Float[np.ndarray, "2 channels"]:
+    """Lowest and highest conductances (mS/cm²), where some are given; checked."""
+    bounds = np.stack([low, high])
+    for name, pair in (given or {}).items():
         (channel,) = neuron.index(name)
-        check_bounds(name, least, most)
-        low[channel], high[channel] = least, most
-    return Bounds(jnp.asarray(low, dtype), jnp.asarray(high, dtype))
+        check_bounds(name, *pair)
+        bounds[:, channel] = pair
+    return bounds
 
 
 @eqx.filter_jit
 def _impose(neuron, g, V, targets, through, bounds, at_threshold):
     def one(g, V, target):
-        place = Place(V, at_threshold)
+        goal = Goal(target, V, at_threshold)
         if isinstance(through, str) and through == "best":
             scale = jnp.abs(g) + jnp.asarray(1e-6, g.dtype)
             if neuron.recipe is not None:
                 scale = jnp.asarray(neuron.box, g.dtype)
-            return best_compensated(neuron, g, place, target, bounds, scale)
+            return best_compensated(neuron, g, goal, bounds, scale)
         free = _pair(neuron, target[0]) if isinstance(through, str) else through
-        return compensated(neuron, g, place, target, free, bounds)
+        return compensated(neuron, g, goal, free, bounds)
 
     return jax.vmap(one)(g, V, targets)
 
@@ -459,9 +461,9 @@ def _draws(key, neuron, members, dtype):
         g = _draw(jr.fold_in(key, member), neuron, dtype)
         if recipe.seed_targets is None:
             return g
-        seed = jnp.asarray([recipe.seed_targets], dtype)
+        seed = Goal(jnp.asarray([recipe.seed_targets], dtype), neuron.V_ref[None])
         free = jnp.array(neuron.index(*recipe.seed_channels))
-        return solve_targets(neuron, g, Place(neuron.V_ref[None]), seed, free)
+        return solve_goal(neuron, g, seed, free)[0]
 
     return jax.vmap(one)(members)
 

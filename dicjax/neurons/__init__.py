@@ -48,6 +48,4 @@ from dicjax.neurons.neuron import (
     State as State,
     Temperature as Temperature,
 )
-from dicjax.neurons.recipe import (
-    Recipe as Recipe,
-)
+from dicjax.neurons.recipe import Recipe as Recipe

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from dicjax._core import Scalar, strong
+from dicjax._core import cast_floats, Scalar, strong
 from dicjax.neurons.channels import AbstractChannel, States
 from dicjax.neurons.curves import AbstractCurve
 from dicjax.neurons.recipe import Recipe
@@ -162,8 +162,7 @@ class Neuron(eqx.Module):
 
     def with_dtype(self, dtype: jnp.dtype) -> "Neuron":
         """Returns the neuron with every constant in `dtype`."""
-        cast = lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x
-        return jax.tree.map(cast, self)
+        return cast_floats(self, dtype)
 
     def at(self, celsius: float) -> "Neuron":
         """Returns the neuron at another temperature, in °C."""

@@ -1,21 +1,14 @@
 """Conductances in, spikes and trajectories out."""
 
-from dicjax.simulation.detection import (
-    detect_spike as detect_spike,
-)
+from dicjax.simulation.detection import detect_spike as detect_spike
 from dicjax.simulation.integrator import (
     LONGEST as LONGEST,
     next_step as next_step,
     relax_gates as relax_gates,
     relax_membrane as relax_membrane,
 )
-from dicjax.simulation.scheduler import (
-    num_cores as num_cores,
-)
-from dicjax.simulation.simulate import (
-    Run as Run,
-    simulate as simulate,
-)
+from dicjax.simulation.scheduler import num_cores as num_cores
+from dicjax.simulation.simulate import Run as Run, simulate as simulate
 from dicjax.simulation.solvers import (
     Membrane as Membrane,
     StaggeredMidpoint as StaggeredMidpoint,

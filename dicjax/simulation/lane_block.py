@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from dicjax._core import compiled_size
 from dicjax.simulation.integrator import LONGEST
 from dicjax.simulation.lanes import (
     CompiledNeuron,
@@ -77,19 +78,12 @@ class LaneBlock(NamedTuple):
 
 def program_of(problem: Problem, num_bursts: int) -> Program:
     """The program that simulates a problem, `num_bursts` bursts at a time."""
-    dtype = problem.g.dtype
-    sizes = jnp.asarray(problem.dt, dtype), jnp.asarray(longest_step(problem), dtype)
-    return Program(
-        problem, CompiledNeuron(problem.neuron), StepSizes(*sizes), num_bursts
-    )
-
-
-def longest_step(problem: Problem) -> float:
-    """The longest time step that a problem allows, in ms."""
     longest = LONGEST * problem.dt
     if problem.stimulus is not None:
         longest = min(longest, problem.stimulus.longest_step)
-    return longest
+    sizes = (jnp.asarray(h, problem.g.dtype) for h in (problem.dt, longest))
+    compiled = CompiledNeuron(problem.neuron)
+    return Program(problem, compiled, StepSizes(*sizes), num_bursts)
 
 
 def initial_conditions(
@@ -105,12 +99,10 @@ def idle_block(program: Program, device: Any, num_lanes: int) -> LaneBlock:
     """Lanes without cells."""
     problem = program.problem
     inputs = _inputs(problem, np.zeros(num_lanes, int))
-    shapes = jax.eval_shape(
-        lambda: initial_lanes(problem.neuron, inputs.initial, program.step_sizes)
-    )
+    first = lambda: initial_lanes(problem.neuron, inputs.initial, program.step_sizes)
     return LaneBlock(
         device=device,
-        lanes=jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes),
+        lanes=jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(first)),
         cells=np.full(num_lanes, IDLE),
         is_fresh=np.ones(num_lanes, bool),
         inputs=inputs,
@@ -135,21 +127,16 @@ def refill(
     if not len(new):
         return block._replace(is_fresh=is_fresh)
     problem = program.problem
-    cells = _replaced(block.cells, lanes, new)
+    cells, last_V = block.cells.copy(), block.last_V.copy()
+    cells[lanes], last_V[lanes] = new, problem.V0[new]
     return block._replace(
         cells=cells,
         is_fresh=is_fresh,
         inputs=_inputs(problem, np.maximum(cells, 0)),
-        whole=_replaced(block.whole, lanes, 0),
-        last_t=_replaced(block.last_t, lanes, 0),
-        last_V=_replaced(block.last_V, lanes, problem.V0[new]),
+        whole=np.where(is_fresh, 0, block.whole),
+        last_t=np.where(is_fresh, 0, block.last_t),
+        last_V=last_V,
     )
-
-
-def _replaced(x: np.ndarray, at: np.ndarray, values) -> np.ndarray:
-    x = x.copy()
-    x[at] = values
-    return x
 
 
 def _inputs(problem: Problem, cells: Int[np.ndarray, " lanes"]) -> LaneInputs:
@@ -232,16 +219,12 @@ def collect(
 
 def _spikes(program: Program, block: LaneBlock, output: DispatchOutput, count: int):
     """Lanes and times (ms) of all spikes, lane by lane."""
-    if block.device.platform == "cpu":
-        spikes, ahead = (
-            np.asarray(x).T[:, :count] for x in (output.spikes, output.ahead)
-        )
-    else:
+    by_lane = lambda x: np.asarray(x).T
+    if block.device.platform != "cpu":
         # Fewer bytes to move; few sizes, since every slice is compiled.
-        num_rows = min(1 << max(count - 1, 0).bit_length(), program.num_bursts)
-        spikes, ahead = (
-            np.asarray(x[:num_rows].T)[:, :count] for x in (output.spikes, output.ahead)
-        )
+        num_rows = min(compiled_size(count), program.num_bursts)
+        by_lane = lambda x: np.asarray(x[:num_rows].T)
+    spikes, ahead = (by_lane(x)[:, :count] for x in (output.spikes, output.ahead))
     lane, row = np.nonzero(np.isfinite(spikes))
     whole = block.whole[lane] + ahead[lane, row]
     # How far a lane goes on after its time depends on its neighbours.

@@ -5,6 +5,7 @@ A burst is a fixed number of steps, in which a lane reports at most one spike. A
 dispatch is a number of bursts, after which the host collects spikes and may stop.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -121,14 +122,11 @@ def burst(
     trace = (empty, empty) if record else None
     lane, spike, trace = jax.lax.fori_loop(0, BURST, one, (lane, none, trace))
     gone = jnp.where(jnp.isfinite(lane.t), jnp.floor(lane.t), 0)
-    lane = Lanes(
-        y=lane.y,
+    lane = dataclasses.replace(
+        lane,
         whole=lane.whole + gone.astype(lane.whole.dtype),
         t=lane.t - gone,
-        h=lane.h,
-        next_h=lane.next_h,
         pending=lane.pending - gone,
-        lost=lane.lost,
     )
     return lane, spike, trace
 
@@ -148,9 +146,9 @@ def _step(
     y = relax_membrane(neuron, y, g, h, I)
     after = fence(y.V)
     pending, is_confirmed, time = detect_spike(before, after, lane.t, h, lane.pending)
-    lane = Lanes(
+    lane = dataclasses.replace(
+        lane,
         y=State(V=after, gates=y.gates, Ca=y.Ca),
-        whole=lane.whole,
         t=lane.t + h,
         h=h,
         next_h=next_step(after - before, h, step_sizes.dt, step_sizes.longest),

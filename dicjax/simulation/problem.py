@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from dicjax._core import compiled_size, widened
 from dicjax.neurons import Neuron
 from dicjax.simulation.stimulus import AbstractStimulus
 
@@ -151,10 +152,7 @@ def _with_spikes(
     num[who] += more.astype(num.dtype)
     needed = int(num[who].max())
     if max_spikes is None and needed > rows.shape[1]:
-        wider = 1 << (needed - 1).bit_length()
-        grown = np.full((len(rows), wider), np.inf, rows.dtype)
-        grown[:, : rows.shape[1]] = rows
-        rows = grown
+        rows = widened(rows, compiled_size(needed))
     fits = column < rows.shape[1]
     rows[cells[fits], column[fits]] = times[fits]
     return rows

@@ -3,21 +3,19 @@
 from typing import Literal, TYPE_CHECKING
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Float, Int
 
 from dicjax._core import (
     as_progress,
+    cast_floats,
     check_concrete,
-    check_conductances,
     check_resolved,
     check_simulation,
     check_start,
     check_stimulus,
     HasConductances,
-    members_of,
+    jax_conductances_of,
     Progress,
 )
 from dicjax.neurons import Neuron
@@ -110,10 +108,7 @@ def simulate(
         another number of cells.
     """
     check_concrete(g)
-    g = np.asarray(jnp.asarray(members_of(g)))
-    if not np.issubdtype(g.dtype, np.floating):
-        g = g.astype(jnp.zeros(()).dtype)
-    check_conductances(neuron, g)
+    g = np.asarray(jax_conductances_of(neuron, g))
     check_simulation(duration, discard, dt, save, save_every, max_spikes)
     check_stimulus(stimulus, duration)
     check_resolved(neuron, dt)
@@ -123,7 +118,6 @@ def simulate(
     V0 = np.asarray(neuron.initial_V if V0 is None else V0)
     Ca0 = np.asarray(neuron.initial_Ca if Ca0 is None else Ca0)
     check_start(V0, Ca0)
-    cast = lambda x: x.astype(g.dtype) if eqx.is_inexact_array(x) else x
     problem = Problem(
         neuron=neuron.with_dtype(g.dtype),
         g=g.reshape(-1, g.shape[-1]),
@@ -132,7 +126,7 @@ def simulate(
         duration=duration,
         discard=discard,
         dt=dt,
-        stimulus=jax.tree.map(cast, stimulus),
+        stimulus=cast_floats(stimulus, g.dtype),
         save_every=save_every if save == "traces" else None,
         max_spikes=max_spikes,
     )

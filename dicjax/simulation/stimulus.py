@@ -4,7 +4,8 @@ import dataclasses
 import itertools
 import math
 from abc import abstractmethod
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -75,40 +76,33 @@ def per_cell(stimulus: AbstractStimulus, shape: tuple[int, ...]) -> AbstractStim
 
     def flat(leaf, rank):
         own, rest = leaf.shape[: leaf.ndim - rank], leaf.shape[leaf.ndim - rank :]
-        if not own:
-            return leaf
-        if own != shape:
+        if own not in ((), shape):
             raise ValueError(
                 f"{type(stimulus).__name__} has values for cells of shape {own}, but "
                 f"`g` has cells of shape {shape}."
             )
-        return leaf.reshape(-1, *rest)
+        return leaf.reshape(-1, *rest) if own else leaf
 
-    leaves, treedef = jax.tree.flatten(stimulus)
-    flattened = [flat(*x) for x in zip(leaves, stimulus.ranks(), strict=True)]
-    return jax.tree.unflatten(treedef, flattened)
+    return _with_leaves(stimulus, flat)
 
 
 def for_members(
     stimulus: AbstractStimulus, members: Int[Array, " lanes"]
 ) -> AbstractStimulus:
     """The part of a `per_cell` stimulus that these cells receive."""
-    leaves, treedef = jax.tree.flatten(stimulus)
-    own = [
-        leaf[members] if leaf.ndim > rank else leaf
-        for leaf, rank in zip(leaves, stimulus.ranks(), strict=True)
-    ]
-    return jax.tree.unflatten(treedef, own).seeded(members)
+    own = lambda leaf, rank: leaf[members] if leaf.ndim > rank else leaf
+    return _with_leaves(stimulus, own).seeded(members)
 
 
 def cell_axes(stimulus: AbstractStimulus) -> PyTree:
     """The axes for `vmap` over cells: 0 for leaves that differ by cell, else None."""
+    return _with_leaves(stimulus, lambda leaf, rank: 0 if leaf.ndim > rank else None)
+
+
+def _with_leaves(stimulus: AbstractStimulus, new: Callable[[Array, int], Any]) -> Any:
     leaves, treedef = jax.tree.flatten(stimulus)
-    axes = [
-        0 if leaf.ndim > rank else None
-        for leaf, rank in zip(leaves, stimulus.ranks(), strict=True)
-    ]
-    return jax.tree.unflatten(treedef, axes)
+    pairs = zip(leaves, stimulus.ranks(), strict=True)
+    return jax.tree.unflatten(treedef, itertools.starmap(new, pairs))
 
 
 class Together(AbstractStimulus):
@@ -118,32 +112,24 @@ class Together(AbstractStimulus):
 
     @property
     def duration(self) -> float:
-        """The duration of the shortest part, in ms."""
         return min(part.duration for part in self.parts)
 
     @property
     def longest_step(self) -> float:
-        """The longest step that resolves all parts, in ms."""
         return min(part.longest_step for part in self.parts)
 
     def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
-        """Prepares every part."""
         return tuple(part.prepare(whole, reach) for part in self.parts)
 
     def average(self, prepared: PyTree, t: Scalar, h: Scalar) -> Scalar:
-        """The sum of the mean currents of all parts."""
-        first, *rest = (
-            part.average(own, t, h)
-            for part, own in zip(self.parts, prepared, strict=True)
-        )
+        pairs = zip(self.parts, prepared, strict=True)
+        first, *rest = (part.average(own, t, h) for part, own in pairs)
         return sum(rest, first)
 
     def seeded(self, members: Int[Array, " lanes"]) -> "Together":
-        """Every part with the random numbers of these cells."""
         return Together(tuple(part.seeded(members) for part in self.parts))
 
     def ranks(self) -> list[int]:
-        """The ranks of all parts."""
         return [rank for part in self.parts for rank in part.ranks()]
 
 
@@ -158,7 +144,6 @@ class Step(AbstractStimulus):
     stop: Float[Array, "*cells"] = eqx.field(converter=strong, default=jnp.inf)
 
     def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
-        """Start and stop, in ms after `whole`."""
         del reach
         now = whole.astype(self.start.dtype)
         return self.start - now, self.stop - now
@@ -188,12 +173,10 @@ class Ramp(AbstractStimulus):
     stop: Float[Array, "*cells"] = eqx.field(converter=strong)
 
     def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
-        """The start, in ms after `whole`."""
         del reach
         return self.start - whole.astype(self.start.dtype)
 
     def average(self, prepared: PyTree, t: Scalar, h: Scalar) -> Scalar:
-        """The current halfway."""
         part = (t + h / 2 - prepared) / (self.stop - self.start)
         return self.first + (self.last - self.first) * jnp.clip(part, 0, 1)
 
@@ -216,12 +199,10 @@ class Chirp(AbstractStimulus):
         return 1000 / max(self.low, self.high) / SAMPLES_PER_CYCLE
 
     def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
-        """The time `whole`, as a float."""
         del reach
         return whole.astype(self.amplitude.dtype)
 
     def average(self, prepared: PyTree, t: Scalar, h: Scalar) -> Scalar:
-        """The current halfway."""
         t = prepared + t + h / 2
         rising = jnp.minimum(t, self.rise)
         # The integral of the frequency, in cycles.
@@ -256,19 +237,15 @@ class Waveform(AbstractStimulus):
             )
         bad = np.argwhere(~np.isfinite(np.asarray(values)))
         if len(bad):
-            raise ValueError(
-                "A waveform must be finite, but sample "
-                f"{tuple(int(i) for i in bad[0])} is not."
-            )
+            where = tuple(bad[0].tolist())
+            raise ValueError(f"A waveform must be finite, but sample {where} is not.")
 
     @property
     def duration(self) -> float:
-        """The time of the last sample, in ms."""
         return (self.values.shape[-1] - 1) * self.every
 
     @property
     def longest_step(self) -> float:
-        """The time between samples, in ms."""
         return self.every
 
     def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
@@ -283,7 +260,6 @@ class Waveform(AbstractStimulus):
         return first.astype(jnp.int32), at - first
 
     def average(self, prepared: PyTree, t: Scalar, h: Scalar) -> Scalar:
-        """The current halfway."""
         first, ahead = prepared
         position = ahead + (t + h / 2) / self.every
         whole = jnp.floor(position)
@@ -343,7 +319,6 @@ class NoisyCurrent(AbstractStimulus):
         )
 
     def average(self, prepared: PyTree, t: Scalar, h: Scalar) -> Scalar:
-        """The current halfway."""
         return _between(prepared, (t + h / 2) / NODE_INTERVAL)
 
 

@@ -13,6 +13,7 @@ from dicjax.simulation.lanes import (
     dispatch,
     initial_lanes,
     InitialConditions,
+    LaneInputs,
     StepSizes,
 )
 from dicjax.simulation.stimulus import (
@@ -55,8 +56,9 @@ def arguments(name, stimulus=None, num=TILE, dtype="float32"):
         jnp.full(num, neuron.initial_V), jnp.full(num, neuron.initial_Ca)
     )
     lanes = initial_lanes(neuron, initial, step_sizes)
-    lanes_of = (CompiledNeuron(neuron), lanes, g, stimulus, step_sizes)
-    return *lanes_of, until, all_lanes, all_lanes, initial
+    inputs = LaneInputs(g, stimulus, initial)
+    compiled = CompiledNeuron(neuron)
+    return compiled, lanes, inputs, step_sizes, until, all_lanes, all_lanes
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,13 @@ def test_the_kernel_agrees_in_single_precision():
     assert close.mean() > 0.97  # in the middle of a spike the last digit matters
 
 
-@pytest.mark.parametrize("name", MODELS)
+# They have every kind of curve, channel and calcium that models have.
+VARIED = {"stg-prinz", "da", "cortical", "connor-stevens"}
+
+
+@pytest.mark.parametrize(
+    "name", [x if x in VARIED else pytest.param(x, marks=SLOW) for x in MODELS]
+)
 def test_the_kernel_compiles_for_a_gpu_whatever_the_model(name):
     args = arguments(name, STIMULI["noise and ramp"] + STIMULI["chirp"])
     fused = lambda lanes: dispatch_fused(args[0], lanes, *args[2:], 8, False)

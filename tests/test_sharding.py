@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dicjax._core.devices import placement
+from dicjax.cli.joining import join
 from dicjax.inference.train import fit_adapter, fit_encoder
 from dicjax.neurons.models import MODELS
 from dicjax.operator.checkpoint import load_operator
@@ -72,9 +73,9 @@ def batch_shards(trained) -> int:
     "dtype", ("float64", pytest.param("float32", marks=pytest.mark.slow))
 )
 def test_two_devices_learn_what_one_does(kind, dtype, tmp_path):
-    outs = [tmp_path / f"{num}.npz" for num in (1, 2)]
-    end(*(begin(out, kind, dtype, num_devices=i + 1) for i, out in enumerate(outs)))
-    one, two = map(np.load, outs)
+    alone, both = tmp_path / "alone.npz", tmp_path / "both.npz"
+    end(begin(both, kind, dtype, "--alone", alone, num_devices=2))
+    one, two = np.load(alone), np.load(both)
     assert_same(one, two, dtype)
     assert batch_shards(one) == 2 * batch_shards(two) > 0
 
@@ -95,11 +96,11 @@ def test_two_processes_go_on_with_what_one_began(kind, tmp_path):
     whole, first, second = map(np.load, (tmp_path / "whole.npz", *outs))
     assert not folders[1].exists()
     assert batch_shards(whole) == 2 * batch_shards(first) > 0
-    assert first["told"].tolist() and not second["told"].tolist()
-    assert first["told"][0] > 4  # steps that were kept
+    assert first["reported"].tolist() and not second["reported"].tolist()
+    assert first["reported"][0] > 4  # steps that were kept
     for own in (first, second):
         given = dict(own)
-        if kind == "operator":  # whose losses are those that progress is told of
+        if kind == "operator":  # whose losses are those that progress reports
             given["losses"] = first["losses"]
             given["losses"] = np.concatenate([whole["losses"][:2], given["losses"]])
         assert_same(whole, given, "float64")
@@ -151,19 +152,30 @@ def outside_slurm() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "OMPI"))}
 
 
-@pytest.mark.parametrize(
-    "place, said",
-    [("auto", "finds no other processes"), ("2/2@here:1", "I from 0 to N - 1")],
-)
-def test_processes_that_are_not_there_are_missed(place, said, tmp_path):
-    train = ("train", "stg", "--out", tmp_path / "x", "--distributed", place)
+def test_a_place_among_processes_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="2/2@here:1"):
+        join("2/2@here:1")
+
+
+def test_processes_that_jax_does_not_find_are_missed(monkeypatch):
+    def nobody():
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", nobody)
+    with pytest.raises(ValueError, match="auto"):
+        join("auto")
+
+
+@pytest.mark.slow
+def test_a_command_whose_other_processes_are_not_there_fails(tmp_path):
+    train = ("train", "stg", "--out", tmp_path / "x", "--distributed", "auto")
     ran = subprocess.run(
         [sys.executable, "-c", COMMAND, *map(str, train)],
         capture_output=True,
         text=True,
         env=outside_slurm(),
     )
-    assert ran.returncode == 2 and said in ran.stderr
+    assert ran.returncode == 2 and "finds no other processes" in ran.stderr
 
 
 @pytest.mark.slow

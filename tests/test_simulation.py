@@ -12,46 +12,26 @@ import jax.random as jr
 import numpy as np
 import pytest
 import scipy.integrate
-from jaxtyping import Array, Float
+from cells import resistor, spikes_of, STG, twelve_cells
 from test_neuron import field, steady_gates
 
-from dicjax.dics.sampling import compensate
-from dicjax.neurons.channels import GatedChannel
-from dicjax.neurons.curves import AbstractCurve, Constant, Gate, Sigmoid
 from dicjax.neurons.models import MODELS
-from dicjax.neurons.neuron import Neuron
 from dicjax.simulation import lane_block, scheduler
-from dicjax.simulation.lanes import CompiledNeuron
 from dicjax.simulation.simulate import simulate
 from dicjax.simulation.solvers import Membrane
-from dicjax.simulation.stimulus import NoisyCurrent, Ramp, Step, Waveform
+from dicjax.simulation.stimulus import NoisyCurrent, Ramp, Step
 from dicjax.spikes.features import spike_features
 from dicjax.spikes.patterns import LABELS
 
 
-STG = MODELS["stg"]()
-TARGETS = np.repeat(
-    [[5.0, 4.0], [15.0, 8.0], [-8.0, 4.0], [-15.0, 5.0], [-4.0, 8.0]],
-    [2, 2, 4, 2, 2],
-    0,
-)
-
-
 @pytest.fixture(scope="module")
 def g():
-    population = compensate(jr.key(0), STG, TARGETS)
-    assert population.num_ok == 12
-    return population.g.astype(np.float32)
+    return twelve_cells()
 
 
 @pytest.fixture(scope="module")
 def run(g):
     return simulate(STG, g, 600.0)
-
-
-def spikes_of(run, cell: Any = ...):
-    times = run.spike_times[cell]
-    return times[np.isfinite(times)]
 
 
 def assert_same(a, b, **tolerance):
@@ -78,17 +58,18 @@ def reference_spikes(g, duration, every=0.05):
 
 
 def test_spikes_are_those_of_an_adaptive_stiff_solver(g):
-    run = simulate(STG, g, 1500.0, dt=0.025)
+    duration, cells = 1000.0, range(0, len(g), 3)
+    run = simulate(STG, g, duration, dt=0.025)
     labels = spike_features(jnp.asarray(run.spike_times)).label
-    assert {"tonic", "bursting"} <= {LABELS[label] for label in labels[::2]}
+    assert {"tonic", "bursting"} <= {LABELS[label] for label in labels[::3]}
     errors = []
-    for cell in range(0, len(g), 2):
-        expected = reference_spikes(g[cell].astype(np.float64), 1500.0)
+    for cell in cells:
+        expected = reference_spikes(g[cell].astype(np.float64), duration)
         actual = spikes_of(run, cell)
         assert abs(len(actual) - len(expected)) <= 1
         num = min(len(actual), len(expected))
         errors.append((actual[num - 1] - actual[0]) / np.ptp(expected[:num]) - 1)
-    assert np.mean(np.abs(errors) < 0.01) >= 0.8
+    assert np.mean(np.abs(errors) < 0.01) >= 0.75
 
 
 def test_potentials_are_those_of_an_adaptive_solver(g):
@@ -114,8 +95,8 @@ def test_potentials_are_those_of_an_adaptive_solver(g):
 
 @pytest.mark.parametrize(
     "stimulus",
-    (None, Step(5.0, 11.3, 90.0), Ramp(0.0, 5.0, 0.0, 100.0)),
-    ids=("rest", "step", "ramp"),
+    (None, Step(5.0, 11.3, 90.0) + Ramp(0.0, 5.0, 0.0, 100.0)),
+    ids=("rest", "step and ramp"),
 )
 def test_solvers_of_diffrax_give_the_same_spikes_and_traces(g, stimulus):
     few = g[3:6].astype(np.float64)
@@ -193,7 +174,7 @@ def test_saving_traces_leaves_the_spikes_alone(g, run):
     assert_same(traced, run, atol=1e-3)
 
 
-@pytest.mark.parametrize(("lanes", "bursts"), [(16, 512), (64, 3), (256, 64)])
+@pytest.mark.parametrize(("lanes", "bursts"), [(16, 512), (16, 4), (256, 64)])
 def test_to_the_last_bit_neither_neighbours_nor_lanes_matter(
     g, lanes, bursts, monkeypatch
 ):
@@ -282,27 +263,23 @@ def test_spike_times_are_sorted_and_padded_with_infinity(run):
 
 ON_DEVICES = """
 import sys, jax, numpy as np, dicjax as dj
-assert len(jax.local_devices()) == int(sys.argv[1])
-g = np.load(sys.argv[2])
+one, two = jax.local_devices()
+g = np.load(sys.argv[1])
 noise = dj.NoisyCurrent(jax.random.key(0), 3.0)
-run = dj.simulate(dj.stg(), g, 80.0, stimulus=noise)
-np.savez(sys.argv[3], times=run.spike_times, num=run.num_spikes)
+both = dj.simulate(dj.stg(), g, 80.0, stimulus=noise)
+with jax.default_device(two):
+    alone = dj.simulate(dj.stg(), g, 80.0, stimulus=noise)
+assert alone.num_spikes.sum() > 100
+np.testing.assert_array_equal(both.num_spikes, alone.num_spikes)
+np.testing.assert_array_equal(both.spike_times, alone.spike_times)
 """
 
 
 def test_two_devices_give_what_one_gives_bit_for_bit(g, tmp_path):
     np.save(tmp_path / "g.npy", np.tile(g, (6, 1)))
-    results = []
-    for num in (1, 2):
-        flags = f"--xla_force_host_platform_device_count={num}"
-        out = tmp_path / f"{num}.npz"
-        args = [sys.executable, "-c", ON_DEVICES, str(num), tmp_path / "g.npy", out]
-        subprocess.run(args, check=True, env={**os.environ, "XLA_FLAGS": flags})
-        results.append(np.load(out))
-    one, two = results
-    assert one["num"].sum() > 100
-    np.testing.assert_array_equal(one["num"], two["num"])
-    np.testing.assert_array_equal(one["times"], two["times"])
+    args = [sys.executable, "-c", ON_DEVICES, str(tmp_path / "g.npy")]
+    flags = "--xla_force_host_platform_device_count=2"
+    subprocess.run(args, check=True, env={**os.environ, "XLA_FLAGS": flags})
 
 
 # Precision, cost
@@ -351,12 +328,12 @@ def test_memory_does_not_grow_with_the_duration(g, monkeypatch):
         return out
 
     monkeypatch.setattr(lane_block, "dispatch", spy)
-    for duration in (20.0, 600.0, 1500.0):
+    for duration in (20.0, 600.0):
         simulate(STG, g, duration)
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("room", (1, 5, 1000))
+@pytest.mark.parametrize("room", (1, 1000))
 def test_what_does_not_fit_is_reported_and_never_silently_cut(g, run, room):
     tight = simulate(STG, g, 600.0, max_spikes=room)
     assert tight.spike_times.shape == (12, room)
@@ -383,7 +360,7 @@ def test_lanes_are_refilled_without_mixing_up_members(g, monkeypatch):
 
 def test_progress_is_reported_up_to_the_total(g):
     calls = []
-    simulate(STG, g, 6000.0, on_progress=lambda *call: calls.append(call))
+    simulate(STG, g, 3000.0, on_progress=lambda *call: calls.append(call))
     stages, done, total = zip(*calls, strict=True)
     assert {stage.name for stage in stages} == {"simulating"}
     assert set(total) == {done[-1]} and len(calls) > 1
@@ -402,138 +379,8 @@ def test_an_exception_from_the_listener_stops_the_simulation(g):
     assert len(calls) == 1
 
 
-def resistor(name):
-    leak, scales = GatedChannel("leak", reversal=0.0), (Constant(1.0), Constant(2.0))
-    return Neuron(name, (leak,), (*scales, None), 0.0, initial_V=0.0)
-
-
 def test_noise_of_equal_keys_gives_equal_spikes_and_of_others_other_spikes(g):
     fire = lambda seed: simulate(STG, g, 20.0, stimulus=NoisyCurrent(jr.key(seed), 5.0))
     first, again, other = fire(0), fire(0), fire(1)
     np.testing.assert_array_equal(first.spike_times, again.spike_times)
     assert not np.array_equal(first.spike_times, other.spike_times)
-
-
-# The boundary
-
-
-@pytest.mark.parametrize(
-    "value, message",
-    ((-1.0, r"Kd is -1.0 mS/cm² in cell \(3,\).*1 such"), (np.nan, r"Kd is nan")),
-)
-def test_bad_conductances_are_named_by_channel_and_cell(g, value, message):
-    bad = g.copy()
-    bad[3, 1] = value
-    with pytest.raises(ValueError, match=message):
-        simulate(STG, bad, 100.0)
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    (
-        ({"duration": 0.0}, "`duration` must be at least 1 ms, got 0.0"),
-        ({"duration": np.inf}, "`duration`"),
-        ({"discard": 100.0}, "`discard`.*100.0"),
-        ({"discard": -1.0}, "`discard`.*-1.0"),
-        ({"dt": 0.0}, "`dt`.*0.0"),
-        ({"dt": 1.0}, "`dt`.*resolve a spike, got 1.0"),
-        ({"save_every": 0.0}, "`save_every`.*0.0"),
-        ({"save_every": 200.0}, "`save_every`.*200.0"),
-        ({"max_spikes": 0}, "`max_spikes`.*0"),
-        ({"stimulus": Waveform(np.zeros(100), 0.5)}, "lasts 49.5 ms.*100 ms"),
-        ({"stimulus": Step(np.ones(3))}, r"Step has values.*\(3,\).*\(12,\)"),
-    ),
-)
-def test_times_that_make_no_sense_are_refused(g, options, message):
-    with pytest.raises(ValueError, match=message):
-        simulate(STG, g, **{"duration": 100.0, **options})
-
-
-def test_conductances_of_another_model_or_of_no_cell_are_refused(g):
-    with pytest.raises(ValueError, match=r"last axis of 8 .*'KCa'.*\(12, 7\)"):
-        simulate(STG, g[:, :7], 100.0)
-    with pytest.raises(ValueError, match="at least one cell"):
-        simulate(STG, g[:0], 100.0)
-
-
-def test_tracing_is_refused_with_what_to_do_instead(g):
-    with pytest.raises(TypeError, match="leading axes of `g`"):
-        jax.vmap(lambda g: simulate(STG, g, 10.0).num_spikes)(jnp.asarray(g))
-
-
-class Polynomial(AbstractCurve):
-    """A curve of a user's own, whose constants are an array."""
-
-    coefficients: Float[Array, " degree"]
-
-    def __call__(self, V: Float[Array, ""], Ca: Float[Array, ""]) -> Float[Array, ""]:
-        del Ca
-        return jnp.polyval(self.coefficients.astype(V.dtype), V / 100)
-
-
-def test_a_curve_of_a_users_own_may_hold_an_array():
-    tau = Polynomial(jnp.array([1.0, 0.0, 2.0]))
-    gate = Gate(1, Sigmoid(-40.0, -5.0), tau)
-    kd = GatedChannel("Kd", (gate,), reversal=-80.0)
-    leak = GatedChannel("leak", reversal=-50.0)
-    scales = Constant(1.0), Constant(2.0), None
-    neuron = Neuron("own", (kd, leak), scales, -50.0)
-    assert simulate(neuron, np.ones((3, 2)), 20.0).succeeded.all()
-    assert not CompiledNeuron(neuron).is_scalar and CompiledNeuron(STG).is_scalar
-
-
-def test_a_step_too_long_for_the_model_is_refused():
-    fast = Neuron(
-        "fast",
-        (
-            GatedChannel(
-                "Na", (Gate(1, Constant(0.5), Constant(0.01)),), reversal=50.0
-            ),
-            GatedChannel("leak", reversal=-50.0),
-        ),
-        (Constant(1.0), Constant(2.0), None),
-        -50.0,
-    )
-    with pytest.raises(ValueError, match="cannot resolve fast.*0.01 ms.*at most 0.08"):
-        simulate(fast, np.ones(2), 10.0, dt=0.2)
-    assert simulate(fast, np.ones(2), 10.0, dt=0.08).succeeded
-
-
-def test_cells_start_where_they_are_told_to():
-    # Without a current a passive cell falls back from wherever it starts.
-    V0 = np.array([-90.0, -60.0, -30.0])
-    cell = resistor("passive")
-    run = simulate(cell, np.full((3, 1), 0.1), 40.0, V0=V0, save="traces", dt=0.01)
-    assert run.V is not None and run.ts is not None
-    expected = V0[:, None] * np.exp(-0.1 * run.ts)
-    np.testing.assert_allclose(run.V, expected, rtol=1e-4)
-
-
-def test_solvers_of_diffrax_start_where_they_are_told_to(g):
-    V0 = np.linspace(-90.0, -40.0, len(g))
-    run = lambda **how: cast(
-        np.ndarray, simulate(STG, g, 5.0, V0=V0, save="traces", **how).V
-    )
-    np.testing.assert_allclose(run(dt=0.005), run(solver=dfx.Tsit5()), atol=0.3)
-
-
-def test_a_start_that_is_no_potential_is_refused(g):
-    with pytest.raises(ValueError, match="between -200 and 200, got nan"):
-        simulate(STG, g, 20.0, V0=np.nan)
-    with pytest.raises(ValueError, match="calcium in µM, got -1.0"):
-        simulate(STG, g, 20.0, Ca0=-1.0)
-
-
-def test_a_cell_in_equilibrium_stays_there():
-    # Everything cancels, calcium with it, so nothing moves.
-    g = jnp.asarray([0.0, 0.0, 0.3, 0.3, 10.0, 0.0, 0.01, 0.1])
-    V = jnp.linspace(-80, -40, 4001)
-    Ca = jax.vmap(STG.steady_calcium, (0, None))(V, g)
-    current = lambda V, Ca: STG.total_current(V, STG.steady_gates(V, Ca), Ca, g)
-    rest = int(jnp.argmax(jax.vmap(current)(V, Ca) > 0))
-    run = lambda **how: cast(
-        np.ndarray,
-        simulate(STG, g[None], 200.0, V0=float(V[rest]), save="traces", **how).V,
-    )
-    assert np.abs(run(Ca0=float(Ca[rest])) - float(V[rest])).max() < 0.05
-    assert np.abs(run(Ca0=20.0) - float(V[rest])).max() > 0.05

@@ -52,6 +52,12 @@ def test_a_step_lasts_from_start_to_stop():
     np.testing.assert_array_equal(I[(TS < 99.9) | (TS > 250)], 0.0)
 
 
+@jax.jit
+def delivered(start, stop, t, h):
+    step = Step(2.0, start, stop)
+    return step.average(step.prepare(jnp.asarray(0), 2.0), t, h)
+
+
 @given(
     start=st.floats(0, 2),
     length=st.floats(0.01, 2),
@@ -59,9 +65,7 @@ def test_a_step_lasts_from_start_to_stop():
     h=st.floats(0.01, 1),
 )
 def test_a_step_delivers_its_exact_charge(start, length, t, h):
-    step = Step(2.0, start, start + length)
-    prepared = step.prepare(jnp.asarray(0), 2.0)
-    average = step.average(prepared, jnp.asarray(t), jnp.asarray(h))
+    average = delivered(*map(jnp.asarray, (start, start + length, t, h)))
     ts = t + h * (np.arange(20_000) + 0.5) / 20_000
     expected = 2 * np.mean((ts > start) & (ts < start + length))
     assert float(average) == pytest.approx(expected, abs=1e-3)
@@ -151,7 +155,7 @@ def test_the_noise_of_a_cell_depends_on_its_key_and_index_only():
 
 
 def test_waveforms_that_cannot_be_followed_are_refused():
-    with pytest.raises(ValueError, match="at least two samples"):
+    with pytest.raises(ValueError, match=r"\(1,\)"):
         Waveform(np.zeros(1), 0.1)
     with pytest.raises(ValueError, match=r"sample \(2,\) is not"):
         Waveform(np.array([0.0, 1.0, np.nan]), 0.1)

@@ -1,10 +1,12 @@
 """Trains for a few steps on all devices of a process of its own; see test_sharding.
 
-Writes weights and losses to OUT, the steps that progress was told of, and the shapes of
-what each device holds of a batch within the training step.
+Writes weights and losses to OUT, the steps that progress reported, and the shapes of
+what each device holds of a batch within the training step. With `--alone` it trains on
+one of the devices first, and writes the same about that.
 """
 
 import argparse
+import contextlib
 import pathlib
 
 import equinox as eqx
@@ -55,7 +57,6 @@ def encoder(dtype, folder: pathlib.Path | None, on_progress):
     """Weights and losses of an encoder."""
     import test_training as encoders  # after processes were joined: it computes
 
-    inference_training.encoder_loss = watched(inference_training.encoder_loss, 1)
     known = batch_of(encoders.toy(200, 0))
     start = cast(new_encoder(known, *encoders.RANGES, ENCODER, 0), dtype)
     known = jax.tree.map(
@@ -69,8 +70,6 @@ def operator(dtype, folder: pathlib.Path | None, on_progress):
     """Weights and losses of an operator."""
     import test_operator_training as operators
 
-    loss = watched(operator_training.operator_loss, 1)
-    operator_training.operator_loss = loss
     losses = []
 
     def note(stage, step, total):
@@ -100,25 +99,35 @@ def main() -> None:
     parser.add_argument("--folder", type=pathlib.Path)
     parser.add_argument("--stop", type=int, help="the step after which it stops")
     parser.add_argument("--join", help="I/N@HOST:PORT")
+    parser.add_argument("--alone", type=pathlib.Path)
     args = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     join(args.join)
-    told = []
+    inference_training.encoder_loss = watched(inference_training.encoder_loss, 1)
+    operator_training.operator_loss = watched(operator_training.operator_loss, 1)
+    if args.alone is not None:
+        with jax.default_device(jax.local_devices()[0]):
+            write(args.alone, args)
+    with contextlib.suppress(Stopped):
+        write(args.out, args)
+
+
+def write(out: pathlib.Path, args: argparse.Namespace) -> None:
+    shards.clear()
+    reported = []
 
     def note(stage, step, total):
-        told.append(step)
+        reported.append(step)
         if step == args.stop:
             raise Stopped
 
     train = {"encoder": encoder, "operator": operator}[args.kind]
-    try:
-        weights, losses = train(args.dtype, args.folder, note)
-    except Stopped:
-        return
+    weights, losses = train(args.dtype, args.folder, note)
     leaves = [np.asarray(x) for x in jax.tree.leaves(weights)]
     here = {jax.local_devices()[0]}
     assert all(x.devices() == here for x in jax.tree.leaves(weights))
-    np.savez(args.out, *leaves, losses=losses, shards=np.array(shards), told=told)
+    about = {"losses": losses, "shards": np.array(shards), "reported": reported}
+    np.savez(out, *leaves, **about)
 
 
 if __name__ == "__main__":

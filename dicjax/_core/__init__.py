@@ -35,7 +35,6 @@ from dicjax._core.checkpoint_format import (
 from dicjax._core.checks import (
     check_bounds as check_bounds,
     check_concrete as check_concrete,
-    check_conductances as check_conductances,
     check_resolved as check_resolved,
     check_simulation as check_simulation,
     check_start as check_start,

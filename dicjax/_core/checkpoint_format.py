@@ -41,7 +41,7 @@ def write_checkpoint(
         "format": format,
         "version": version,
         "config": config,
-        "config_hash": digest(json.dumps(config, sort_keys=True).encode()),
+        "config_hash": _digest_config(config),
         "versions": versions("orbax-checkpoint"),
         **about,
     }
@@ -75,8 +75,9 @@ def read_header(path: pathlib.Path, format: str, version: int) -> dict[str, Any]
             f"this dicjax reads version {version}; train it again."
         )
     config = header.get("config")
-    hashed = digest(json.dumps(config, sort_keys=True).encode())
-    if not isinstance(config, dict) or hashed != header.get("config_hash"):
+    if not isinstance(config, dict) or _digest_config(config) != header.get(
+        "config_hash"
+    ):
         raise ValueError(
             f"The header of the checkpoint {path} was edited: its configuration does "
             "not match its hash; restore it."
@@ -112,7 +113,8 @@ def filled(tree: PyTree, folder: pathlib.Path) -> Any:
     folder. NumPy arrays may have others.
     """
     arrays = _read_arrays(folder)
-    old, structure = jax.tree.flatten(eqx.filter(tree, _is_array))
+    described, rest = eqx.partition(tree, _is_array)
+    old, structure = jax.tree.flatten(described)
     fits = len(old) == len(arrays) and all(
         a.shape == b.shape
         for a, b in zip(old, arrays, strict=True)
@@ -125,7 +127,6 @@ def filled(tree: PyTree, folder: pathlib.Path) -> Any:
         )
     as_is = lambda old, new: new if isinstance(old, np.ndarray) else jnp.asarray(new)
     new = [as_is(*pair) for pair in zip(old, arrays, strict=True)]
-    rest = eqx.filter(tree, _is_array, inverse=True)
     return eqx.combine(jax.tree.unflatten(structure, new), rest)
 
 
@@ -138,7 +139,7 @@ def _is_array(x) -> bool:
     return isinstance(x, jax.Array | jax.ShapeDtypeStruct | np.ndarray)
 
 
-def checkpointer() -> Any:
+def _checkpointer() -> Any:
     """A checkpointer of Orbax that does not wait for other processes."""
     import orbax.checkpoint as ocp
 
@@ -154,7 +155,7 @@ def checkpointer() -> Any:
 
 def _write_arrays(folder: pathlib.Path, arrays: list) -> None:
     named = {f"{i:03}": np.asarray(x) for i, x in enumerate(arrays)}
-    with checkpointer() as writer:
+    with _checkpointer() as writer:
         writer.save(folder, named)
     # It holds the path of the folder on this machine, which is private.
     (folder / "commit_success.txt").unlink(missing_ok=True)
@@ -165,7 +166,7 @@ def _read_arrays(folder: pathlib.Path) -> list[np.ndarray]:
 
     folder = folder.absolute()
     try:
-        with checkpointer() as reader:
+        with _checkpointer() as reader:
             metadata = reader.metadata(folder).item_metadata
             as_numpy = lambda _: ocp.RestoreArgs(restore_type=np.ndarray)
             restore_args = jax.tree.map(as_numpy, dict(metadata))
@@ -179,11 +180,14 @@ def _read_arrays(folder: pathlib.Path) -> list[np.ndarray]:
     return [np.asarray(arrays[name]) for name in sorted(arrays)]
 
 
+def _digest_config(config: dict[str, Any]) -> str:
+    return digest(json.dumps(config, sort_keys=True).encode())
+
+
 def _digest_files(folder: pathlib.Path) -> str:
     content = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
-        if name == HEADER or "__pycache__" in name:
-            continue
-        content += [name.encode(), path.read_bytes()]
+        if name != HEADER and "__pycache__" not in name:
+            content += [name.encode(), path.read_bytes()]
     return digest(b"".join(content))

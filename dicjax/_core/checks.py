@@ -46,38 +46,35 @@ def conductances_of(neuron, members: Any) -> np.ndarray:
 
     Floats keep their type; others become JAX's default one.
     """
-    return _floats(neuron, np.asarray(members_of(members)))
+    return _checked(neuron, np.asarray(members_of(members)))
 
 
 def jax_conductances_of(neuron, members: Any) -> jax.Array:
     """Members' conductances (mS/cm²) as floats of JAX, and checked."""
-    return _floats(neuron, jnp.asarray(members_of(members)))
+    return _checked(neuron, jnp.asarray(members_of(members)))
 
 
-def _floats(neuron, g):
-    check_conductances(neuron, g)
-    return g if jnp.issubdtype(g.dtype, np.floating) else g.astype(jnp.zeros(()).dtype)
-
-
-def check_conductances(neuron, g) -> None:
-    """Raises `ValueError` unless `g` can be the maximal conductances of `neuron`."""
+def _checked(neuron, g):
     names = neuron.channel_names
     if g.ndim == 0 or g.shape[-1] != len(names):
         raise ValueError(
             f"`g` must have a last axis of {len(names)} conductances {names}, got "
             f"shape {g.shape}."
         )
-    if isinstance(g, jax.core.Tracer):
-        return  # under jit, grad or vmap there are no values to look at
-    values = np.asarray(g)
-    if values.size == 0:
+    if not isinstance(g, jax.core.Tracer):  # else there are no values to look at
+        _check_values(names, np.asarray(g))
+    return g if jnp.issubdtype(g.dtype, np.floating) else g.astype(jnp.zeros(()).dtype)
+
+
+def _check_values(names: tuple[str, ...], g: np.ndarray) -> None:
+    if g.size == 0:
         raise ValueError(f"`g` must hold at least one cell, got shape {g.shape}.")
-    bad = ~np.isfinite(values) | (values < 0)
+    bad = ~np.isfinite(g) | (g < 0)
     if bad.any():
-        *cell, channel = (int(i) for i in np.argwhere(bad)[0])
+        *cell, channel = np.argwhere(bad)[0].tolist()
         raise ValueError(
             f"Conductances must be finite and non-negative, but {names[channel]} is "
-            f"{values[(*cell, channel)]} mS/cm² in cell {tuple(cell)} "
+            f"{g[(*cell, channel)]} mS/cm² in cell {tuple(cell)} "
             f"({int(bad.sum())} such entries in all)."
         )
 

@@ -94,14 +94,10 @@ def _takes_two(callback: Callable) -> bool:
         return False
     if any(x.kind is x.VAR_POSITIONAL for x in parameters):
         return False
-    return (
-        sum(
-            x.default is x.empty
-            and x.kind in (x.POSITIONAL_ONLY, x.POSITIONAL_OR_KEYWORD)
-            for x in parameters
-        )
-        == 2
-    )
+    positional = [
+        x for x in parameters if x.kind in (x.POSITIONAL_ONLY, x.POSITIONAL_OR_KEYWORD)
+    ]
+    return sum(x.default is x.empty for x in positional) == 2
 
 
 def duration(seconds: int | float) -> str:
@@ -136,16 +132,11 @@ class Pace:
 
     def seconds_left(self, now: float) -> float | None:
         """Until all is done, or none while nothing tells it."""
-        if (
-            self.first is None
-            or self.stage.name == "writing"
-            or self.done >= self.total
-        ):
+        if not self.first or self.stage.name == "writing" or self.done >= self.total:
             return None
         since, few = self.first
         if self.done - few < self.total / 10:
             return None  # by chance
         per_one = (self.changed - since) / (self.done - few)
         left = (self.total - self.done) * per_one - (now - self.changed)
-        # Overdue, so that nothing is known any more.
-        return left if left >= 0 else None
+        return left if left >= 0 else None  # overdue: nothing is known any more

@@ -11,13 +11,13 @@ import jax
 import jax.experimental.pallas as pl
 import jax.experimental.pallas.triton as plt
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
 from dicjax.simulation.lanes import (
     burst,
     CompiledNeuron,
     DispatchOutput,
-    InitialConditions,
+    LaneInputs,
     Lanes,
     restarted,
     StepSizes,
@@ -41,13 +41,11 @@ def supports(compiled: CompiledNeuron, stimulus: AbstractStimulus | None) -> boo
 def dispatch_fused(
     compiled: CompiledNeuron,
     lanes: Lanes,
-    g: Float[Array, "lanes channels"],
-    stimulus: AbstractStimulus | None,
+    inputs: LaneInputs,
     step_sizes: StepSizes,
     until: Int[Array, ""],
     busy: Bool[Array, " lanes"],
     is_fresh: Bool[Array, " lanes"],
-    initial: InitialConditions,
     num_bursts: int,
     record: bool,
     interpret: bool = False,
@@ -57,10 +55,10 @@ def dispatch_fused(
     It always takes all `num_bursts` bursts, even if all lanes have finished.
     """
     del until, busy, record
+    g, stimulus, initial = inputs
     num_lanes = len(g)
     lanes = restarted(compiled.neuron, lanes, step_sizes, is_fresh, initial)
-    inputs = (lanes, tuple(g.T), stimulus, step_sizes)
-    leaves, treedef = jax.tree.flatten(inputs)
+    leaves, treedef = jax.tree.flatten((lanes, tuple(g.T), stimulus, step_sizes))
     shared = [leaf.ndim == 0 for leaf in leaves]
     # Arguments of a kernel need at least one axis.
     leaves = [

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from dicjax._core import compiled_size
 from dicjax.simulation.integrator import LONGEST
@@ -21,6 +21,7 @@ from dicjax.simulation.lanes import (
     DispatchOutput,
     initial_lanes,
     InitialConditions,
+    LaneInputs,
     Lanes,
     StepSizes,
 )
@@ -33,7 +34,7 @@ from dicjax.simulation.problem import (
     saved_samples,
     SavedSamples,
 )
-from dicjax.simulation.stimulus import AbstractStimulus, for_members
+from dicjax.simulation.stimulus import for_members
 
 
 IDLE = -1  # the cell of a lane that has none
@@ -46,14 +47,6 @@ class Program(NamedTuple):
     compiled: CompiledNeuron
     step_sizes: StepSizes
     num_bursts: int
-
-
-class LaneInputs(NamedTuple):
-    """What a dispatch takes for the cells in its lanes."""
-
-    g: Float[Array, "lanes channels"]
-    stimulus: AbstractStimulus | None
-    initial: InitialConditions
 
 
 class LaneBlock(NamedTuple):
@@ -153,13 +146,11 @@ def advance(program: Program, block: LaneBlock) -> tuple[LaneBlock, DispatchOutp
     lanes, output = _dispatch_for(program, block.device)(
         program.compiled,
         block.lanes,
-        block.inputs.g,
-        block.inputs.stimulus,
+        block.inputs,
         program.step_sizes,
         jnp.asarray(num_ms(problem), jnp.int32),
         jnp.asarray(block.cells != IDLE),
         jnp.asarray(block.is_fresh),
-        block.inputs.initial,
         program.num_bursts,
         problem.save_every is not None,
     )

@@ -8,6 +8,7 @@ dispatch is a number of bursts, after which the host collects spikes and may sto
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -51,6 +52,14 @@ class InitialConditions(eqx.Module):
 
     V: Float[Array, " lanes"]
     Ca: Float[Array, " lanes"]
+
+
+class LaneInputs(NamedTuple):
+    """What a dispatch takes for the cells in its lanes."""
+
+    g: Float[Array, "lanes channels"]
+    stimulus: AbstractStimulus | None
+    initial: InitialConditions
 
 
 def initial_lanes(
@@ -218,13 +227,11 @@ class DispatchOutput(eqx.Module):
 def dispatch(
     compiled: CompiledNeuron,
     lanes: Lanes,
-    g: Float[Array, "lanes channels"],
-    stimulus: AbstractStimulus | None,
+    inputs: LaneInputs,
     step_sizes: StepSizes,
     until: Int[Array, ""],
     busy: Bool[Array, " lanes"],
     is_fresh: Bool[Array, " lanes"],
-    initial: InitialConditions,
     num_bursts: int,
     record: bool,
 ) -> tuple[Lanes, DispatchOutput]:
@@ -233,7 +240,7 @@ def dispatch(
     It stops early when all `busy` lanes have reached `until` ms. Lanes that are
     `is_fresh` start over first.
     """
-    neuron = compiled.neuron
+    neuron, (g, stimulus, initial) = compiled.neuron, inputs
     lanes = restarted(neuron, lanes, step_sizes, is_fresh, initial)
     began = lanes.whole
     # Separate conductances vectorise over lanes like the state.

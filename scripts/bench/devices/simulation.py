@@ -15,6 +15,7 @@ from dicjax.simulation.lanes import (
     dispatch,
     initial_lanes,
     InitialConditions,
+    LaneInputs,
     StepSizes,
 )
 from scripts.bench.results import Benchmark, Measurement, row
@@ -77,25 +78,24 @@ class CompiledPart:
     def __init__(self, g: np.ndarray, advance: Callable):
         neuron, num = dj.stg().with_dtype(g.dtype), len(g)
         fill = lambda x: jnp.full(num, x, g.dtype)
-        self.g, self.advance, self.calls = jnp.asarray(g), advance, 0
+        self.advance, self.calls = advance, 0
         self.steps = StepSizes(jnp.asarray(0.05, g.dtype), jnp.asarray(0.4, g.dtype))
-        self.begin = InitialConditions(fill(neuron.initial_V), fill(neuron.initial_Ca))
-        self.lanes = initial_lanes(neuron, self.begin, self.steps)
+        begin = InitialConditions(fill(neuron.initial_V), fill(neuron.initial_Ca))
+        self.inputs = LaneInputs(jnp.asarray(g), None, begin)
+        self.lanes = initial_lanes(neuron, begin, self.steps)
         self.program = CompiledNeuron(neuron)
 
     def __call__(self) -> object:
         """All steps of one call; what has to be waited for."""
-        every = jnp.ones(len(self.g), bool)
+        every = jnp.ones(len(self.inputs.g), bool)
         self.lanes, progress = self.advance(
             self.program,
             self.lanes,
-            self.g,
-            None,
+            self.inputs,
             self.steps,
             jnp.asarray(10**6, jnp.int32),
             every,
             every if self.calls == 0 else ~every,
-            self.begin,
             BURSTS,
             False,
         )
@@ -104,7 +104,7 @@ class CompiledPart:
 
     def rates(self, took: Timed) -> dict[tuple[str, str], float | list[float]]:
         """Nanoseconds of a step, and simulated time, of timed calls."""
-        num, steps = len(self.g), STEPS_PER_CALL
+        num, steps = len(self.inputs.g), STEPS_PER_CALL
         simulated = float(jnp.mean(self.lanes.whole)) / self.calls / 1000  # s a call
         return {
             ("a step of a lane", "ns"): [1e9 * x / (num * steps) for x in took.later],

@@ -28,25 +28,27 @@ def dics(neuron, g, V):
 # Where targets hold
 
 
-@pytest.mark.parametrize("target", [(5.0, 4.0), (-2.0, 4.0), (-6.0, 7.0)])
 @pytest.mark.parametrize("dtype, close", [("float64", 1e-6), ("float32", 5e-3)])
-def test_targets_at_the_own_threshold_hold_there(target, dtype, close):
-    made = compensate(jr.key(0), STG, target, num=64, V="V_th", dtype=jnp.dtype(dtype))
-    assert made.num_ok == 64
+def test_targets_at_the_own_threshold_hold_there(dtype, close):
+    targets = np.tile([(5.0, 4.0), (-2.0, 4.0), (-6.0, 7.0)], (21, 1))
+    made = compensate(jr.key(0), STG, targets, V="V_th", dtype=jnp.dtype(dtype))
+    assert made.num_ok == 63
     own = threshold(STG, np.float64(made.g))
     assert (np.asarray(own.status) == 0).all()
     assert np.abs(np.asarray(own.V) - made.V).max() < 0.02
     found = dics(STG, made.g, own.V)
-    np.testing.assert_allclose(found[:, 1:], np.tile(target, (64, 1)), atol=close)
+    np.testing.assert_allclose(found[:, 1:], targets, atol=close)
     np.testing.assert_allclose(found.sum(axis=1), 0, atol=close)
-    assert made.V is not None and np.std(made.V) > 0.01  # it is the member's own
+    assert made.V is not None
+    for first in range(3):  # of one target: it is the member's own
+        assert np.std(made.V[first::3]) > 0.01
 
 
 def test_a_place_that_is_not_the_first_threshold_is_none():
-    g = np.asarray(sample(jr.key(3), DA, 200))
-    made = impose(DA, g, np.full((200, 2), (3.0, 1.0)), V="V_th", through="best")
+    g = np.asarray(sample(jr.key(3), DA, 64))
+    made = impose(DA, g, np.full((64, 2), (3.0, 1.0)), V="V_th", through="best")
     ok, missing = made.status == 0, made.status == 4
-    assert made.names[4] == "no threshold" and missing.sum() > 20 and ok.sum() > 50
+    assert made.names[4] == "no threshold" and missing.sum() > 5 and ok.sum() > 15
     own, V = threshold(DA, np.float64(made.g[missing])), np.asarray(made.V)
     first = np.nan_to_num(np.asarray(own.V), nan=np.inf)
     assert ((own.status != 0) | (np.abs(first - V[missing]) > 0.01)).all()
@@ -153,7 +155,7 @@ def test_bounds_hold_and_what_breaks_them_is_named():
 
 
 def test_members_of_the_box_are_within_reach():
-    g = np.asarray(sample(jr.key(7), PRINZ, 5))
+    g = np.asarray(sample(jr.key(7), PRINZ, 3))
     for target in dics(PRINZ, g, -48.0)[:, 1:]:
         found = reach(PRINZ, target)
         assert found.reachable and "is within reach of stg-prinz" in str(found)
@@ -163,7 +165,8 @@ def test_members_of_the_box_are_within_reach():
 def test_the_nearest_point_is_as_near_as_an_independent_solver_finds():
     target = np.array([2.0, 8.0])
     found = reach(PRINZ, target)
-    miss = lambda u: dics(PRINZ, u * PRINZ.bounds, -48.0)[1:] - target
+    here = jax.jit(lambda g: dics_of_one_cell(PRINZ, g, jnp.asarray(-48.0))[1:])
+    miss = lambda u: np.asarray(here(u * PRINZ.bounds)) - target
     runs = [
         scipy.optimize.least_squares(miss, u, bounds=(0, 1)).cost
         for u in np.random.default_rng(0).uniform(0.05, 0.95, (6, 8))
@@ -209,19 +212,16 @@ def test_conductances_follow_kinetics_targets_and_other_conductances():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"through": ("A",)}, r"1 conductances \('A',\) are too few to meet 2"),
-        (
-            {"through": ("A", "H", "CaS")},
-            "cannot be solved for from 2",
-        ),
-        ({"through": ("A", "A")}, "must differ"),
-        ({"through": ("A", "K")}, "no channel 'K', only"),
-        ({"through": "good"}, "`through` must be 'recipe', 'best' or names"),
-        ({"V": "threshold"}, "`V` must be 'V_ref', 'V_th' or potentials"),
-        ({"V": -0.051}, "is that in volts"),
-        ({"V": (-50.0, -45.0)}, "must have a row for each"),
-        ({"bounds": {"A": (3.0, 1.0)}}, r"Bounds of A must be .* got \(3.0, 1.0\)"),
-        ({"bounds": {"X": (0.0, 1.0)}}, "no channel 'X'"),
+        ({"through": ("A",)}, r"1 .*\('A',\).* 2 "),
+        ({"through": ("A", "H", "CaS")}, r"3 .*\('A', 'H', 'CaS'\).* 2 "),
+        ({"through": ("A", "A")}, r"\('A', 'A'\)"),
+        ({"through": ("A", "K")}, "'K'"),
+        ({"through": "good"}, "`through`.* 'good'"),
+        ({"V": "threshold"}, "`V`.* 'threshold'"),
+        ({"V": -0.051}, "`V`.* -0.051"),
+        ({"V": (-50.0, -45.0)}, r"`targets` at 2 .*\(2,\)"),
+        ({"bounds": {"A": (3.0, 1.0)}}, r" A .*\(3.0, 1.0\)"),
+        ({"bounds": {"X": (0.0, 1.0)}}, "'X'"),
     ],
 )
 def test_bad_requests_are_refused_with_the_remedy(settings, message):
@@ -230,10 +230,10 @@ def test_bad_requests_are_refused_with_the_remedy(settings, message):
 
 
 def test_three_targets_contradict_the_own_threshold():
-    with pytest.raises(ValueError, match="DICs sum to zero"):
+    with pytest.raises(ValueError, match="g_f"):
         compensate(jr.key(0), STG, (-1.0, -3.0, 4.0), V="V_th")
 
 
 def test_targets_for_other_numbers_of_cells_are_refused():
-    with pytest.raises(ValueError, match="There are 3 cells but 2 targets"):
+    with pytest.raises(ValueError, match="3 cells .* 2 targets"):
         impose(STG, np.ones((3, 8)), np.zeros((2, 2)))

@@ -1,3 +1,4 @@
+import functools
 from typing import Any, cast
 
 import diffrax as dfx
@@ -392,6 +393,13 @@ def test_our_integrator_fires_when_lsoda_does(name, applied):
 # Populations of the dopamine neuron
 
 
+@functools.cache
+def seeded(dtype):
+    at_seed = np.array((0.5, 5.0))
+    key, da = jax.random.key(0), MODELS["da"]()
+    return compensate(key, da, at_seed, num=48, dtype=jnp.dtype(dtype))
+
+
 @pytest.mark.parametrize("dtype", ("float32", "float64"))
 @pytest.mark.parametrize(
     "target, solved",
@@ -409,7 +417,7 @@ def test_dopamine_populations_hit_their_targets(target, solved, dtype):
     dics = np.asarray(dynamic_input_conductances(da, g, float(da.V_ref)))
     tolerance = 1e-6 if dtype == "float64" else 2e-3
     assert np.abs(dics[:, 1:] - target).max() < tolerance
-    seed = compensate(key, da, np.array((0.5, 5.0)), num=48, dtype=jnp.dtype(dtype))
+    seed = seeded(dtype)
     changed = {
         name
         for name, a, b in zip(da.channel_names, population.g.T, seed.g.T, strict=True)

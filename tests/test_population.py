@@ -61,9 +61,9 @@ def test_stg_prinz_populations_hit_their_targets_within_the_box(dtype):
 
 
 def test_only_the_two_channels_of_the_region_answer_to_the_target():
+    first = compensate(jr.key(3), STG, np.full((48, 2), (4.0, 5.0)))
     for region, targets in STG_TARGETS.items():
         population = compensate(jr.key(3), STG, np.repeat(targets, 12, axis=0))
-        first = compensate(jr.key(3), STG, np.full((48, 2), (4.0, 5.0)))
         changed = {
             name
             for name, a, b in zip(CHANNELS, population.g.T, first.g.T, strict=True)
@@ -197,11 +197,11 @@ def test_samples_fill_the_box_and_do_not_depend_on_their_number(neuron, dtype):
 @pytest.mark.parametrize(
     "targets, num, message",
     (
-        ([np.nan, 1.0], None, "`targets` must be finite.*nan"),
-        ([[0.0, 1.0], [0.0, np.inf]], None, "`targets` must be finite.*inf"),
-        ([1.0, 2.0], 0, "`num` must be at least 1, got 0"),
-        ([[1.0, 2.0]] * 3, 5, "`num` is 5 but `targets` has 3 rows; leave `num` out"),
-        ([1.0] * 4, None, r"\(g_s, g_u\).*got shape \(4,\)"),
+        ([np.nan, 1.0], None, "`targets`.*nan"),
+        ([[0.0, 1.0], [0.0, np.inf]], None, "`targets`.*inf"),
+        ([1.0, 2.0], 0, "`num`.* 0"),
+        ([[1.0, 2.0]] * 3, 5, "`num` is 5 .* 3 rows"),
+        ([1.0] * 4, None, r"`targets`.*\(4,\)"),
     ),
 )
 def test_bad_targets_are_refused_with_the_remedy(targets, num, message):
@@ -211,5 +211,5 @@ def test_bad_targets_are_refused_with_the_remedy(targets, num, message):
 
 def test_a_model_without_a_recipe_is_refused():
     bare = Neuron(STG.name, STG.channels, STG.timescales, STG.V_ref)
-    with pytest.raises(ValueError, match="stg has no recipe"):
+    with pytest.raises(ValueError, match="stg .* recipe"):
         compensate(jr.key(0), bare, np.array([4.0, 5.0]))

@@ -33,7 +33,6 @@ from dicjax._core.checkpoint_format import (
     write_checkpoint as write_checkpoint,
 )
 from dicjax._core.checks import (
-    check_bounds as check_bounds,
     check_concrete as check_concrete,
     check_resolved as check_resolved,
     check_simulation as check_simulation,

@@ -175,12 +175,3 @@ def check_targets(targets, num: int | None, num_voltages: int = 1) -> np.ndarray
             f"`num` is {num} but `targets` has {len(rows)} rows; leave `num` out."
         )
     return rows
-
-
-def check_bounds(name: str, low: float, high: float) -> None:
-    """Raises `ValueError` unless a conductance can lie between two bounds (mS/cm²)."""
-    if not 0 <= low <= high:  # also where one is nan
-        raise ValueError(
-            f"Bounds of {name} must be 0 <= lowest <= highest in mS/cm², got ({low}, "
-            f"{high})."
-        )

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 
 PACKAGES = ("dicjax", "jax", "jaxlib", "equinox", "numpy", "pyarrow")
-HASHED_AT_ONCE = 1 << 22  # bytes
 
 
 def versions(*others: str) -> dict[str, str]:
@@ -66,8 +65,7 @@ def sha256(*paths: pathlib.Path) -> str:
     hasher = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
-            while block := file.read(HASHED_AT_ONCE):
-                hasher.update(block)
+            hashlib.file_digest(file, lambda: hasher)
     return hasher.hexdigest()
 
 

@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from dicjax._core import (
-    check_bounds,
     check_targets,
     conductances_of,
     HasConductances,
@@ -192,17 +191,17 @@ def compensate(
     dtype = jnp.dtype(dtype or jnp.zeros(()).dtype)
     problem = _problem(neuron, targets, num, V, through or "recipe", bounds, dtype)
     population = _unsolved(problem)
-    for draw in range(max_draws):
+    drawn = lambda i: functools.partial(_drawn, jr.fold_in(key, i), problem, first)
+    for i in range(max_draws):
         members = np.flatnonzero(population.status != OK)
         if not len(members):
             break
-        start = functools.partial(_drawn, jr.fold_in(key, draw), problem, first)
-        solved = _solve(problem, members, start)
+        solved = _solve(problem, members, drawn(i))
         population = _with_solved(population, members, solved)
     members = np.flatnonzero(population.status != OK)
     if through is None and len(members) and len(problem.voltages) == 1:
-        last = functools.partial(_drawn, jr.fold_in(key, max_draws - 1), problem, first)
-        solved = _solve(problem._replace(through="best"), members, last)
+        best = problem._replace(through="best")
+        solved = _solve(best, members, drawn(max_draws - 1))
         is_ok = solved.status == OK
         solved = jax.tree.map(lambda x: x[is_ok], solved)
         population = _with_solved(population, members[is_ok], solved, draws=0)
@@ -271,7 +270,6 @@ class _Problem(NamedTuple):
 
 
 def _problem(neuron, targets, num, V, through, bounds, dtype) -> _Problem:
-    """Checks what was asked for."""
     voltages = _voltages(neuron, V)
     rows = check_targets(targets, num, len(voltages)).astype(dtype)
     neuron, low = neuron.with_dtype(dtype), np.zeros(len(neuron.channels))
@@ -289,7 +287,6 @@ def _problem(neuron, targets, num, V, through, bounds, dtype) -> _Problem:
 
 
 def _unsolved(problem: _Problem) -> Population:
-    """Members of which nothing is known yet."""
     rows, through = problem.rows, problem.through
     num, dtype = len(rows), rows.dtype
     num_solved = rows.shape[2] if isinstance(through, str) else len(through)
@@ -307,10 +304,7 @@ def _unsolved(problem: _Problem) -> Population:
     )
 
 
-def _with_solved(
-    population: Population, members, solved: Solved, draws: int = 1
-) -> Population:
-    """The population in which some members are what came of solving for them."""
+def _with_solved(population: Population, members, solved: Solved, draws: int = 1):
     fields = {"num_draws": np.array(population.num_draws)}
     fields["num_draws"][members] += draws
     for field in dataclasses.fields(Solved):
@@ -430,10 +424,14 @@ def with_bounds(
 ) -> Float[np.ndarray, "2 channels"]:
     """Lowest and highest conductances (mS/cm²), where some are given; checked."""
     bounds = np.stack([low, high])
-    for name, pair in (given or {}).items():
+    for name, (least, most) in (given or {}).items():
         (channel,) = neuron.index(name)
-        check_bounds(name, *pair)
-        bounds[:, channel] = pair
+        if not 0 <= least <= most:  # also where one is nan
+            raise ValueError(
+                f"Bounds of {name} must be 0 <= lowest <= highest in mS/cm², got "
+                f"({least}, {most})."
+            )
+        bounds[:, channel] = least, most
     return bounds
 
 

@@ -7,7 +7,7 @@ import warnings
 import h5py
 import numpy as np
 import pytest
-from hypothesis import example, given, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from dicjax.recordings.readers import common, read_spike_trains
 
@@ -72,6 +72,7 @@ def assert_same(read, expected, names=None):
 
 
 @pytest.mark.parametrize("suffix", (".csv", ".txt", ".tsv"))
+@settings(max_examples=8)
 @given(times=spike_times())
 def test_a_bare_column_of_plausible_times_is_in_ms(suffix, times):
     (train,) = read(column(times), suffix)
@@ -95,6 +96,7 @@ def test_a_bare_column_of_plausible_times_is_in_ms(suffix, times):
         ("timestamps_us", 1e-3),
     ),
 )
+@settings(max_examples=8)
 @given(
     times=spike_times(),
     encoding=st.sampled_from(("utf-8", "utf-8-sig", "cp1252", "utf-16")),
@@ -114,6 +116,7 @@ def test_a_name_that_resembles_a_unit_states_none(header):
 @pytest.mark.parametrize(
     "mark, suffix", ((",", ".csv"), (";", ".csv"), ("\t", ".tsv"), ("  ", ".txt"))
 )
+@settings(max_examples=8)
 @given(trains=trains, order=st.randoms(use_true_random=False))
 def test_rows_of_unit_and_time_are_told_apart(mark, suffix, trains, order):
     rows = [(time, i) for i, times in enumerate(trains) for time in times.tolist()]
@@ -129,6 +132,7 @@ def test_rows_of_unit_and_time_are_told_apart(mark, suffix, trains, order):
 
 @pytest.mark.parametrize("blank", ("", "NaN", "n/a"))
 @pytest.mark.parametrize("has_decimal_comma", (False, True))
+@settings(max_examples=8)
 @given(trains=trains)
 def test_ragged_columns_are_one_neuron_each(blank, has_decimal_comma, trains):
     longest = max(map(len, trains))
@@ -153,6 +157,7 @@ def test_a_decimal_comma_without_a_header_is_not_guessed_at():
         read(column(TRAIN).replace(".", ","), ".csv")
 
 
+@settings(max_examples=20)
 @given(trains=trains)
 def test_quoted_lists_of_spiking_times_are_in_ms(trains):
     lists = [f'{i},"{times.tolist()}"' for i, times in enumerate(trains)]
@@ -167,6 +172,7 @@ def test_the_index_that_pandas_writes_is_no_neuron():
     assert_same(read(",spike_time_ms\n" + rows, ".csv"), [TRAIN], ["cell"])
 
 
+@settings(max_examples=20)
 @given(trains=trains)
 def test_numpy_files_hold_one_array_per_neuron(trains):
     arrays = {f"n{i}": times for i, times in enumerate(trains)}
@@ -175,6 +181,7 @@ def test_numpy_files_hold_one_array_per_neuron(trains):
     assert_same(read(npy(trains[0][:, None]), ".npy"), trains[:1], ["cell"])
 
 
+@settings(max_examples=20)
 @given(trains=trains, start=st.floats(-1, 2), more=st.floats(0, 9))
 def test_a_numpy_archive_may_state_its_unit_and_span(trains, start, more):
     arrays = {f"n{i}": times / 1e3 for i, times in enumerate(trains)}
@@ -187,6 +194,7 @@ def test_a_numpy_archive_may_state_its_unit_and_span(trains, start, more):
         assert train.t_stop == pytest.approx(stop * 1e3)
 
 
+@settings(max_examples=20)
 @given(trains=trains)
 def test_nwb_holds_units_in_seconds(trains):
     content = nwb([times / 1e3 for times in trains])
@@ -213,6 +221,7 @@ def test_nwb_that_holds_ms_against_its_own_rules_is_not_believed():
         read(nwb([TRAIN / 1e3], unit="seconds"), ".nwb", unit="ms")
 
 
+@settings(max_examples=8)
 @given(times=spike_times())
 @pytest.mark.parametrize(
     "unit, per_ms", (("ms", 1), ("s", 1e-3), ("us", 1e3), ("samples@30000", 30.0))
@@ -406,6 +415,7 @@ def assert_result_or_sentence(content, suffix):
 
 
 @pytest.mark.parametrize("suffix", SOUND)
+@settings(max_examples=20)
 @given(content=st.binary(max_size=300))
 @example(content=b"\x93NUMPY\x01\x00\xff\xff")
 @example(content=b"PK\x05\x06" + bytes(18))
@@ -415,6 +425,7 @@ def test_any_bytes_give_a_result_or_a_sentence(suffix, content):
 
 
 @pytest.mark.parametrize("suffix", SOUND)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_a_damaged_file_gives_a_result_or_a_sentence(suffix, data):
     content = bytearray(SOUND[suffix])

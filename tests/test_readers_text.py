@@ -6,7 +6,7 @@ import tempfile
 import numpy as np
 import openpyxl
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from dicjax.recordings.readers import common, read_spike_trains
 
@@ -40,6 +40,7 @@ rasters = (
 )
 
 
+@settings(max_examples=20)
 @given(bins=rasters, mark=st.sampled_from(",;\t "))
 def test_a_raster_is_read_at_the_rate_of_its_bins(bins, mark):
     bins = np.array(bins)

@@ -2,7 +2,7 @@ import efel
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 import dicjax as dj
 
@@ -110,6 +110,7 @@ def _with_spikes(times, every, height=40.0, flank=1.0, duration=400.0):
     return V
 
 
+@settings(max_examples=20)
 @given(
     st.lists(st.integers(25, 340), min_size=1, max_size=8, unique=True).filter(
         lambda x: min(np.diff(sorted(x)), default=9) > 4

@@ -9,8 +9,8 @@ import importlib
 import pathlib
 import sys
 import warnings
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,9 @@ UNUSED = {
 }
 
 
+Read = TypeVar("Read")
+
+
 class SpikeTimes(NamedTuple):
     name: str
     times: np.ndarray  # ms
@@ -44,20 +47,31 @@ class Found(NamedTuple):
 
 def look_into(path: pathlib.Path) -> Found:
     """The spike trains of a file or folder, from the first reader that finds any."""
+
+    def read(candidate: Any) -> Found:
+        blocks = _blocks(candidate, path)
+        trains = spike_times(blocks)
+        segments = [segment for block in blocks for segment in block.segments]
+        if not trains and not any(segment.analogsignals for segment in segments):
+            raise ValueError("no spike trains")
+        return Found(trains, not trains)
+
+    found, reasons = first_read(_candidates(path), read)
+    return Found([], reasons=reasons) if found is None else found
+
+
+def first_read(
+    candidates: Iterable[Any], read: Callable[[Any], Read]
+) -> tuple[Read | None, list[str]]:
+    """What the first reader of neo that succeeds has read, and why others failed."""
     reasons = []
-    for candidate in _candidates(path):
+    for candidate in candidates:
         try:
-            blocks = _blocks(candidate, path)
-            trains = spike_times(blocks)
-        except Exception as error:  # readers raise any type of error
+            return read(candidate), reasons
+        except Exception as error:  # of any type, of a hundred readers
             why = " ".join(str(error).split())[:100]
             reasons.append(f"{candidate.__name__}: {why}")
-            continue
-        segments = [segment for block in blocks for segment in block.segments]
-        if trains or any(segment.analogsignals for segment in segments):
-            return Found(trains, not trains)
-        reasons.append(f"{candidate.__name__}: no spike trains")
-    return Found([], False, reasons)
+    return None, reasons
 
 
 def _candidates(path: pathlib.Path) -> list[Any]:

@@ -5,8 +5,6 @@ functions of its interspike intervals (ISIs), which are taken before anything is
 rounded to float32.
 """
 
-from collections.abc import Callable
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -98,7 +96,7 @@ def spike_features(spike_times: Trains) -> Features:
     - `ValueError`: if a row on the host does not increase; arrays on a device are
         trusted.
     """
-    return _spike_features(*intervals(spike_times))
+    return _spike_features(*_intervals(spike_times))
 
 
 def burst_gap(features: Features) -> Float[np.ndarray, "*cells"]:
@@ -111,7 +109,7 @@ def burst_gap(features: Features) -> Float[np.ndarray, "*cells"]:
     return np.asarray(np.sqrt(np.asarray(features.intra_burst_isi) * pause))
 
 
-def intervals(spike_times: Trains) -> tuple[Intervals, Counts]:
+def _intervals(spike_times: Trains) -> tuple[Intervals, Counts]:
     if isinstance(spike_times, jax.Array):
         return _differences(jnp, spike_times)
     times = np.asarray(spike_times)
@@ -140,13 +138,10 @@ def _spike_features(intervals: Intervals, num_spikes: Counts) -> Features:
     # Two intervals at least, so that no reduction is over nothing.
     missing = [(0, 0)] * num_spikes.ndim + [(0, max(2 - intervals.shape[-1], 0))]
     intervals = jnp.pad(intervals, missing, constant_values=jnp.inf)
-    return _over_cells(_features_of_one, num_spikes.ndim)(intervals, num_spikes)
-
-
-def _over_cells(one_cell: Callable, num_axes: int) -> Callable:
-    for _ in range(num_axes):
-        one_cell = jax.vmap(one_cell)
-    return one_cell
+    measure = _features_of_one
+    for _ in range(num_spikes.ndim):
+        measure = jax.vmap(measure)
+    return measure(intervals, num_spikes)
 
 
 def _features_of_one(intervals: Row, num_spikes: Count) -> Features:

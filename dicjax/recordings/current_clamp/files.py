@@ -69,9 +69,9 @@ def read_sweeps(
     path = pathlib.Path(path)
     check_file(path)
     _check_size(path, path.stat().st_size)
-    reader = _READERS.get(path.suffix.lower(), _read_neo)
+    read = _READERS.get(path.suffix.lower(), _read_neo)
     with np.errstate(all="ignore"):  # what overflows is refused as not finite
-        currents, V, every = reader(path, voltage, current)
+        currents, V, every = read(_Source(path, voltage, current))
     return Sweeps(currents, V, every, path.stem)
 
 
@@ -110,53 +110,52 @@ def _factor(quantity: _Quantity, label: str) -> float | None:
     return factors.get(unit) if is_meant else None
 
 
-def _only(
-    path: pathlib.Path,
-    quantity: _Quantity,
-    channels: dict[int, str],
-    labels: Sequence[str],
-    wanted: str | None,
-    remedy: str,
-) -> int:
-    """Which of the channels of this quantity is the one meant."""
-    chosen = [i for i, label in channels.items() if wanted in (None, label)]
-    if not chosen:
-        what = quantity.name + ("" if wanted is None else f" named {wanted!r}")
-        raise ValueError(
-            f"{path.name} has no {what} with its unit in {listing(labels)}: {remedy}."
-        )
-    if len(chosen) > 1:
-        names = listing([channels[i] for i in chosen])
-        raise ValueError(
-            f"{path.name} has several channels of {quantity.name}, {names}: say which, "
-            f"as in {quantity.name}={labels[chosen[0]]!r}, if need be after renaming."
-        )
-    return chosen[0]
+class _Source(NamedTuple):
+    """A file, and the names of the channels to read."""
+
+    path: pathlib.Path
+    voltage: str | None
+    current: str | None
+
+    def only(
+        self, quantity: _Quantity, channels: list[int], labels: list[str], remedy: str
+    ) -> int:
+        """Which of the channels of this quantity is the one meant."""
+        what, wanted = quantity.name, getattr(self, quantity.name, None)
+        chosen = [i for i in channels if wanted in (None, labels[i])]
+        if not chosen:
+            named = "" if wanted is None else f" named {wanted!r}"
+            raise ValueError(
+                f"{self.path.name} has no {what}{named} with its unit in "
+                f"{listing(labels)}: {remedy}."
+            )
+        if len(chosen) > 1:
+            raise ValueError(
+                f"{self.path.name} has several channels of {what}, "
+                f"{listing([labels[i] for i in chosen])}: say which, as in "
+                f"{what}={labels[chosen[0]]!r}, if need be after renaming."
+            )
+        return chosen[0]
+
+    def columns(self, labels: list[str]) -> list[tuple[int, float]]:
+        """Where time, current and potential are, and by what their unit multiplies."""
+        columns = []
+        for quantity in (_TIME, _CURRENT, _VOLTAGE):
+            factors = [_factor(quantity, label) for label in labels]
+            channels = [i for i, factor in enumerate(factors) if factor]
+            names = " or ".join(f"{quantity.name}_{unit}" for unit in quantity.units)
+            i = self.only(quantity, channels, labels, f"name one {names}")
+            columns.append((i, factors[i]))
+        return columns
 
 
-def _columns(
-    path: pathlib.Path, labels: Sequence[str], voltage: str | None, current: str | None
-) -> list[tuple[int, float]]:
-    """Where time, current and potential are, and by what their unit multiplies."""
-    columns = []
-    for quantity, wanted in ((_TIME, None), (_CURRENT, current), (_VOLTAGE, voltage)):
-        factors = {i: _factor(quantity, label) for i, label in enumerate(labels)}
-        channels = {i: labels[i] for i, factor in factors.items() if factor}
-        names = " or ".join(f"{quantity.name}_{unit}" for unit in quantity.units)
-        i = _only(path, quantity, channels, labels, wanted, f"name one {names}")
-        columns.append((i, factors[i]))
-    return columns
-
-
-def _read_npz(
-    path: pathlib.Path, voltage: str | None, current: str | None
-) -> Recording:
-    kind = "a NumPy archive of numbers"
+def _read_npz(source: _Source) -> Recording:
+    path, kind = source.path, "a NumPy archive of numbers"
     _check_size(path, unpacked_size(path, kind))
     with reading(path, kind), np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     labels, values = list(arrays), []
-    for i, factor in _columns(path, labels, voltage, current):
+    for i, factor in source.columns(labels):
         array = arrays[labels[i]]
         if array.dtype.kind not in "iuf" or array.ndim not in (1, 2) or not array.size:
             raise ValueError(
@@ -173,10 +172,8 @@ def _read_npz(
     return currents, V, _every(path, times)
 
 
-def _read_table(
-    path: pathlib.Path, voltage: str | None, current: str | None
-) -> Recording:
-    lines = lines_of(path)
+def _read_table(source: _Source) -> Recording:
+    path, lines = source.path, lines_of(source.path)
     with reading(path, "a table of text with a header"):
         numbers = [i for i, line in enumerate(lines) if line.strip()]
         header = lines[numbers[0]].lstrip("#% ")
@@ -184,7 +181,7 @@ def _read_table(
         split = lambda lines: csv.reader(lines, delimiter=mark, skipinitialspace=True)
         labels = [label.strip() for label in next(split([header]))]
         rows = list(split([lines[i] for i in numbers[1:]]))
-    columns = _columns(path, labels, voltage, current)
+    columns = source.columns(labels)
     numbering = {i for i, x in enumerate(labels) if _SWEEP_WORDS & {*_words(x)}}
     sweep = min(numbering - {i for i, _ in columns}, default=None)
     decimal = mark if mark == "," else "."  # a comma that separates is no decimal one
@@ -272,25 +269,23 @@ class _Signal(NamedTuple):
 _Sweep = list[_Signal]
 
 
-def _read_neo(
-    path: pathlib.Path, voltage: str | None, current: str | None
-) -> Recording:
-    sweeps, commands = _neo_sweeps(path)
-    V, every = _neo_channel(path, sweeps, _VOLTAGE, voltage)
+def _read_neo(source: _Source) -> Recording:
+    sweeps, commands = _neo_sweeps(source.path)
+    V, every = _neo_channel(source, sweeps, _VOLTAGE)
     has_current = any(s.in_unit("pA") is not None for sweep in sweeps for s in sweep)
-    sources = sweeps if has_current or not any(commands) else commands
-    currents, period = _neo_channel(path, sources, _CURRENT, current)
+    recorded = sweeps if has_current or not any(commands) else commands
+    currents, period = _neo_channel(source, recorded, _CURRENT)
     num, other = V.shape[1], currents.shape[1]
     if other != num or abs(period - every) * num > every:
         raise ValueError(
-            f"{path.name}: the current has {other} samples {period:g} ms apart, and "
-            f"the voltage {num} samples {every:g} ms apart: export both alike."
+            f"{source.path.name}: the current has {other} samples {period:g} ms apart, "
+            f"and the voltage {num} samples {every:g} ms apart: export both alike."
         )
     return currents, V, _tidy(every, num)
 
 
 def _neo_channel(
-    path: pathlib.Path, sweeps: list[_Sweep], quantity: _Quantity, wanted: str | None
+    source: _Source, sweeps: list[_Sweep], quantity: _Quantity
 ) -> tuple[Rows, float]:
     unit, rows, periods = next(iter(quantity.units)), [], []
     remedy = f"export one in {unit}"
@@ -299,13 +294,14 @@ def _neo_channel(
     for sweep in sweeps:
         labels = [signal.name for signal in sweep]
         values = [signal.in_unit(unit) for signal in sweep]
-        channels = {i: labels[i] for i, x in enumerate(values) if x is not None}
-        i = _only(path, quantity, channels, labels, wanted, remedy)
+        channels = [i for i, x in enumerate(values) if x is not None]
+        i = source.only(quantity, channels, labels, remedy)
         rows.append(values[i])
         periods.append(sweep[i].every)
     counts = [len(row) for row in rows]
-    _check_alike(path, counts, "samples")
-    _check_alike(path, periods, "ms between samples", 1 / max(counts[0], 1))
+    _check_alike(source.path, counts, "samples")
+    tolerance = 1 / max(counts[0], 1)
+    _check_alike(source.path, periods, "ms between samples", tolerance)
     return np.array(rows), periods[0]
 
 

@@ -5,6 +5,7 @@ runs in a separate process, which can be ended: `python neo_worker.py FILE` writ
 archive of NumPy to its output. To start fast, this module imports nothing of dicjax.
 """
 
+import contextlib
 import importlib
 import pathlib
 import sys
@@ -137,31 +138,31 @@ def _in_ms(name: str, train: Any) -> SpikeTimes:
 
 
 def pack(found: Found, file: Any) -> None:
-    arrays: dict[str, Any] = {
-        "names": np.array([train.name for train in found.trains], "U"),
-        "spans": np.array([train.span for train in found.trains], float),
-        "has_traces": found.has_traces,
-        "reasons": np.array(found.reasons, "U"),
-    }
-    arrays |= {f"times_{i}": train.times for i, train in enumerate(found.trains)}
-    np.savez(file, **arrays)
+    np.savez(
+        file,
+        *(train.times for train in found.trains),
+        names=np.array([train.name for train in found.trains], "U"),
+        spans=np.array([train.span for train in found.trains], float),
+        has_traces=found.has_traces,
+        reasons=np.array(found.reasons, "U"),
+    )
 
 
 def unpack(file: Any) -> Found:
     with np.load(file, allow_pickle=False) as arrays:
-        names = arrays["names"].tolist()
-        times = [arrays[f"times_{i}"] for i in range(len(names))]
-        parts = zip(names, times, arrays["spans"], strict=True)
-        trains = [SpikeTimes(*part) for part in parts]
+        parts = zip(arrays["names"].tolist(), arrays["spans"], strict=True)
+        trains = [
+            SpikeTimes(name, arrays[f"arr_{i}"], span)
+            for i, (name, span) in enumerate(parts)
+        ]
         return Found(trains, bool(arrays["has_traces"]), arrays["reasons"].tolist())
 
 
 def _limit_memory() -> None:
-    try:
+    # Some systems, such as Windows, have no such limit.
+    with contextlib.suppress(ImportError, AttributeError, ValueError, OSError):
         resource = importlib.import_module("resource")
         resource.setrlimit(resource.RLIMIT_DATA, (MAX_BYTES, MAX_BYTES))
-    except (ImportError, AttributeError, ValueError, OSError):
-        return  # systems without such a limit, such as Windows
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 
 from dicjax.recordings.current_clamp import files, read_sweeps, Sweeps
+from dicjax.recordings.readers.common import TooLarge
 
 
 NUM_SAMPLES = 120
@@ -163,13 +164,13 @@ def test_one_of_several_channels_is_read_by_its_name():
     t = times_of(sweeps)
     arrays = {"V1_mV": sweeps.V, "V2_mV": sweeps.V - 5, "I_pA": sweeps.current}
     content = npz(t_ms=t, **arrays)
-    with pytest.raises(ValueError, match="several channels of voltage, V1_mV, V2_mV"):
+    with pytest.raises(ValueError, match="voltage.* V1_mV, V2_mV"):
         read(content, ".npz")
     second = read(content, ".npz", voltage="V2_mV")
     assert_same(second, edited(sweeps, V=sweeps.V - 5))
-    with pytest.raises(ValueError, match="no voltage named 'V3_mV' .* in t_ms, V1_mV"):
+    with pytest.raises(ValueError, match="voltage.*'V3_mV'.* t_ms, V1_mV"):
         read(content, ".npz", voltage="V3_mV")
-    with pytest.raises(ValueError, match="no current named 'V1_mV'"):
+    with pytest.raises(ValueError, match="current.*'V1_mV'"):
         read(content, ".npz", current="V1_mV", voltage="V1_mV")
 
 
@@ -267,7 +268,7 @@ def assert_refused(content, suffix, parts):
 
 
 def test_what_is_not_a_file_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="There is no file .*absent.abf"):
+    with pytest.raises(FileNotFoundError, match="absent.abf"):
         read_sweeps(tmp_path / "absent.abf")
     with pytest.raises(ValueError, match="is not a file"):
         read_sweeps(tmp_path)
@@ -283,7 +284,7 @@ def test_absurdly_large_files_are_refused_before_they_fill_the_memory(
     content = packed.getvalue() if suffix == ".npz" else rows_of(9000)
     monkeypatch.setattr(files, "MAX_BYTES", 100_000)
     assert suffix == ".csv" or len(content) < 100_000
-    with pytest.raises(ValueError, match="too large"):
+    with pytest.raises(TooLarge, match="cell"):
         read(content, suffix)
 
 
@@ -319,13 +320,13 @@ def test_any_table_gives_a_result_or_a_sentence(text):
 def test_sweeps_made_by_hand_are_checked_alike():
     good = one()
     for fields, match in (
-        ({"V": good.V * 10}, "beyond ±250 mV"),
+        ({"V": good.V * 10}, "±250 mV"),
         ({"V": good.V / 1e3}, "volts"),
-        ({"current": good.current * 1e6}, "beyond ±100000 pA"),
+        ({"current": good.current * 1e6}, "±100000 pA"),
         ({"current": good.current + np.nan}, "nan pA"),
-        ({"every": 5.1}, "5.1 ms apart"),
-        ({"every": 0.0009}, "0.0009 ms apart"),
-        ({"every": np.nan}, "nan ms apart"),
+        ({"every": 5.1}, "5.1 ms"),
+        ({"every": 0.0009}, "0.0009 ms"),
+        ({"every": np.nan}, "nan ms"),
         ({"V": good.V[:, :99], "current": good.current[:, :99]}, "99 samples"),
     ):
         with pytest.raises(ValueError, match=match):
@@ -382,10 +383,10 @@ def test_channels_of_neo_that_are_none_or_several_are_named(neo, tmp_path):
     sweeps = one()
     V, I = (sweeps.V, "mV", "Vm"), (sweeps.current, "pA", "Im")
     cases = (
-        ([V], "has no current with its unit in Vm: export one in pA"),
-        ([I], "has no voltage with its unit in Im: export one in mV"),
-        ([V, I, (sweeps.V, "V", "V2")], "several channels of voltage, Vm, V2"),
-        ([V, ([*sweeps.current] * 2, "pA", "Im")], "of current, Im 0, Im 1"),
+        ([V], "current.* Vm.* pA"),
+        ([I], "voltage.* Im.* mV"),
+        ([V, I, (sweeps.V, "V", "V2")], "voltage.* Vm, V2"),
+        ([V, ([*sweeps.current] * 2, "pA", "Im")], "current.* Im 0, Im 1"),
     )
     for signals, match in cases:
         with pytest.raises(ValueError, match=match):
@@ -399,19 +400,19 @@ def test_channels_of_neo_that_are_none_or_several_are_named(neo, tmp_path):
 def test_segments_that_differ_are_refused(neo, tmp_path):
     whole, part = one(120), one(110)
     both = lambda x: [(x.V, "mV", "V"), (x.current, "pA", "I")]
-    with pytest.raises(ValueError, match="sweep 1 .* has 110 samples, and .* 120"):
+    with pytest.raises(ValueError, match="sweep 1 .*110.*120"):
         read_sweeps(written(neo, tmp_path, both(whole), both(part)))
     mixed = [(whole.V, "mV", "V"), (part.current, "pA", "I")]
-    with pytest.raises(ValueError, match="current has 110 .* and the voltage 120"):
+    with pytest.raises(ValueError, match="current.*110.*voltage.*120"):
         read_sweeps(written(neo, tmp_path, mixed))
     slow = block(neo, both(whole), rate=5.0)
     path = tmp_path / "cell.mat"
     fast = block(neo, both(whole))
     fast.segments += slow.segments
     neo.io.NeoMatlabIO(str(path)).write_block(fast)
-    with pytest.raises(ValueError, match="has 0.2 ms between samples, and the first"):
+    with pytest.raises(ValueError, match="sweep 1 .*0.2 ms.*0.1"):
         read_sweeps(path)
-    with pytest.raises(ValueError, match="is nan mV"):
+    with pytest.raises(ValueError, match="nan mV"):
         strange = [(whole.V * np.nan, "mV", "V"), (whole.current, "pA", "I")]
         read_sweeps(written(neo, tmp_path, strange))
 

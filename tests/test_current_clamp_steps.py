@@ -62,7 +62,7 @@ def test_noise_that_is_quantised_moves_steps_by_one_sample_at_most(case):
 @given(seed=st.integers(0, 9999), scale=st.floats(0.01, 100))
 def test_noise_holds_no_step(num_sweeps, seed, scale):
     noise = np.random.default_rng(seed).normal(size=(num_sweeps, 2000)) * scale
-    with pytest.raises(ValueError, match="no single step in common"):
+    with pytest.raises(ValueError, match="no single step"):
         find_steps(Sweeps(noise, np.full_like(noise, -70.0), 0.1))
 
 
@@ -102,7 +102,7 @@ def test_what_is_no_step_is_refused(current, match, has_noise):
 
 def test_a_constant_current_is_no_step():
     levels = np.array([[0.1], [50.0]]) * np.ones(2000)
-    with pytest.raises(ValueError, match="cell: the current is constant"):
+    with pytest.raises(ValueError, match="constant"):
         find_steps(Sweeps(levels, np.full_like(levels, -70.0), 0.1))
 
 
@@ -119,7 +119,7 @@ def test_of_several_steps_one_is_found_within_a_window():
         assert steps.amplitude == pytest.approx(amplitude)
         assert steps.holding == pytest.approx(30)
     for within in ((-1.0, 100.0), (100.0, 201.0), (100.0, 100.0), (100.0, 102.0)):
-        with pytest.raises(ValueError, match="`within` must be"):
+        with pytest.raises(ValueError, match="`within`"):
             find_steps(sweeps, within=within)
 
 
@@ -188,23 +188,23 @@ def test_a_sweep_below_threshold_is_needed():
     V = sweeps.V.copy()
     V[1:, 1500:3900:200] = 30.0
     sweeps = edited(sweeps, V=V)
-    with pytest.raises(ValueError, match="hyperpolarising.* or give the capacitance"):
+    with pytest.raises(ValueError, match="capacitance"):
         passive_membrane(sweeps, find_steps(sweeps))
 
 
 def test_what_does_not_charge_is_refused():
     slow = charging(150.0, 90.0, [-50.0])
-    with pytest.raises(ValueError, match="not charge to a steady level .* 300 ms"):
+    with pytest.raises(ValueError, match="300 ms"):
         passive_membrane(slow, find_steps(slow))
     fast = charging(150.0, 0.02, [-50.0])
-    with pytest.raises(ValueError, match="not charge .* sampled faster"):
+    with pytest.raises(ValueError, match="300 ms"):
         passive_membrane(fast, find_steps(fast))
     against = charging(-150.0, 20.0, [-50.0])
-    with pytest.raises(ValueError, match="against the current, as if by -150 MΩ"):
+    with pytest.raises(ValueError, match="-150 MΩ"):
         passive_membrane(against, find_steps(against))
     good = charging(150.0, 20.0, [-50.0, 50.0])
     steps = find_steps(good)
-    with pytest.raises(ValueError, match="1 steps are not those of 2 sweeps"):
+    with pytest.raises(ValueError, match="1 steps.* 2 sweeps"):
         passive_membrane(
             good, Steps(steps.amplitude[:1], steps.holding[:1], steps.start, steps.stop)
         )
@@ -232,7 +232,7 @@ def test_steps_of_a_real_cell_are_found(data):
     np.testing.assert_allclose(steps.holding, before, atol=0.15)
     np.testing.assert_allclose(steps.amplitude, within - before, atol=0.2)
     np.testing.assert_allclose(steps.amplitude[[0, -1]], [134.4, 338.8], atol=0.2)
-    with pytest.raises(ValueError, match="or give the capacitance"):
+    with pytest.raises(ValueError, match="capacitance"):
         passive_membrane(sweeps, steps)
 
 
@@ -251,7 +251,7 @@ def test_the_membrane_of_a_real_cell_is_measured(data):
 
 
 def test_real_pulses_of_differing_times_are_no_step(data):
-    with pytest.raises(ValueError, match="no single step in common"):
+    with pytest.raises(ValueError, match="no single step"):
         find_steps(recorded(data, "SpikeRec"))
     steps = find_steps(recorded(data, "APWaveform"))
     assert steps.start == pytest.approx(5.1, abs=0.05)

@@ -153,7 +153,7 @@ def test_one_column_under_a_header_may_have_decimal_commas(times):
 
 
 def test_a_decimal_comma_without_a_header_is_not_guessed_at():
-    with pytest.raises(ValueError, match="may be two cells or a decimal comma"):
+    with pytest.raises(ValueError, match="50,125"):
         read(column(TRAIN).replace(".", ","), ".csv")
 
 
@@ -250,30 +250,30 @@ def test_the_remedy_for_a_bare_file_is_its_true_unit(times, unit):
 
 def test_a_stated_unit_allows_short_intervals_but_not_the_impossible():
     two_cells = np.sort(np.concatenate([TRAIN, TRAIN + 0.25]))
-    with pytest.raises(ValueError, match='not plausible.*unit="ms"'):
+    with pytest.raises(ValueError, match='unit="ms"'):
         read(column(two_cells), ".csv")
     assert_same(read(column(two_cells), ".csv", unit="ms"), [two_cells])
     assert_same(read(column(two_cells, "t_ms"), ".csv"), [two_cells])
     for factor in (1e-3, 1e5):
-        with pytest.raises(ValueError, match="not plausible: give the true unit"):
+        with pytest.raises(ValueError, match="give the true unit"):
             read(column(TRAIN * factor), ".csv", unit="ms")
-        with pytest.raises(ValueError, match="not plausible: correct the unit"):
+        with pytest.raises(ValueError, match="correct the unit"):
             read(column(TRAIN * factor, "t_ms"), ".csv")
 
 
 def test_a_unit_that_contradicts_the_file_is_refused():
-    with pytest.raises(ValueError, match="in ms, which contradicts unit='s'"):
+    with pytest.raises(ValueError, match="in ms.* unit='s'"):
         read(column(TRAIN, "t_ms"), ".csv", unit="s")
-    with pytest.raises(ValueError, match="`unit` must be one of ms, s, us, min"):
+    with pytest.raises(ValueError, match="`unit`.* ms, s, us, min.*'hours'"):
         read(column(TRAIN), ".csv", unit="hours")
     for unit in ("samples", "samples@0", "samples@-3", "samples@" + "9" * 400):
-        with pytest.raises(ValueError, match="`unit` must be one of"):
+        with pytest.raises(ValueError, match=f"`unit`.*{unit[:12]}"):
             read(column(TRAIN), ".csv", unit=unit)
 
 
 def test_sample_indices_need_their_rate():
     indices = column((TRAIN * 30).astype(int), "spike_samples")
-    with pytest.raises(ValueError, match="need their rate"):
+    with pytest.raises(ValueError, match="samples@30000"):
         read(indices, ".csv")
     (train,) = read(indices, ".csv", unit="samples@30000")
     np.testing.assert_allclose(train.times, TRAIN, atol=1 / 30)
@@ -337,10 +337,10 @@ def test_nwb_with_a_wrong_index_is_refused(ends):
 
 
 def test_what_is_not_a_file_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="There is no file"):
+    with pytest.raises(FileNotFoundError, match="absent.csv"):
         read_spike_trains(tmp_path / "absent.csv")
     for name in ("\0.csv", "a" * 5000 + ".csv"):
-        with pytest.raises(FileNotFoundError, match="There is no file"):
+        with pytest.raises(FileNotFoundError, match=".csv"):
             read_spike_trains(name)
     with pytest.raises(ValueError, match="is not a file"):
         read_spike_trains(tmp_path)
@@ -350,9 +350,9 @@ def test_units_with_few_spikes_are_left_out_aloud():
     content = npz(long=TRAIN, short=TRAIN[:9], empty=TRAIN[:0])
     with pytest.warns(UserWarning, match=r"short \(9\), empty \(0\)"):
         assert [train.name for train in read(content, ".npz")] == ["long"]
-    with pytest.raises(ValueError, match=r"too few spikes in short \(9\)"):
+    with pytest.raises(ValueError, match=r"short \(9\)"):
         read(content, ".npz", unit_id="short")
-    with pytest.raises(ValueError, match="no unit 'x': it has long, short, empty"):
+    with pytest.raises(ValueError, match="unit 'x'.* long, short, empty"):
         read(content, ".npz", unit_id="x")
 
 

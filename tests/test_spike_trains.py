@@ -10,11 +10,11 @@ from dicjax.spikes.trains import pad_trains, SpikeTrain
 @pytest.mark.parametrize(
     ("times", "message"),
     (
-        ([1.0, np.nan, 3.0], r"Spike 1 of train 'LP' is at nan ms.*finite: remove"),
-        ([1.0, np.inf], r"Spike 1 .* finite: remove it"),
-        ([-1.0, 2.0], r"Spike 0 of train 'LP' is at -1.0 ms.*non-negative"),
-        ([1.0, 5.0, 4.0], r"Spike 2 of train 'LP' is at 4.0 ms.*increasing: sort"),
-        ([1.0, 5.0, 5.0], r"Spike 2 of train 'LP' is at 5.0 ms.*drop repeated"),
+        ([1.0, np.nan, 3.0], "Spike 1 .*'LP'.* nan ms.*finite"),
+        ([1.0, np.inf], "Spike 1 .*'LP'.* inf ms.*finite"),
+        ([-1.0, 2.0], "Spike 0 .*'LP'.* -1.0 ms.*non-negative"),
+        ([1.0, 5.0, 4.0], "Spike 2 .*'LP'.* 4.0 ms.*increasing"),
+        ([1.0, 5.0, 5.0], "Spike 2 .*'LP'.* 5.0 ms.*increasing"),
     ),
 )
 def test_a_spike_train_says_what_is_wrong_with_its_times(times, message):
@@ -24,7 +24,7 @@ def test_a_spike_train_says_what_is_wrong_with_its_times(times, message):
 
 @pytest.mark.parametrize("span", ({"t_start": 2.0}, {"t_stop": 2.0}))
 def test_spikes_outside_the_recording_are_refused(span):
-    with pytest.raises(ValueError, match="outside its recording"):
+    with pytest.raises(ValueError, match="1.0 to 3.0 ms"):
         SpikeTrain(np.array([1.0, 3.0]), **span)
 
 
@@ -46,7 +46,7 @@ def test_a_window_keeps_the_spikes_within_it():
     assert (cut.name, cut.source, cut.t_start, cut.t_stop) == ("LP", "a.csv", 20, 60)
     assert train.window(-10.0, 1e9).t_stop == 500.0
     assert train.window(300.0, 400.0).num_spikes == 0
-    with pytest.raises(ValueError, match="within 0.0 to 500.0 ms"):
+    with pytest.raises(ValueError, match="0.0 to 500.0 ms"):
         train.window(600.0, 700.0)
 
 
@@ -67,7 +67,7 @@ def test_padding_takes_trains_and_padded_rows_alike():
 
 
 def test_padding_refuses_what_it_would_lose():
-    with pytest.raises(ValueError, match="Train 1 has 3 spikes, but `max_spikes` is 2"):
+    with pytest.raises(ValueError, match="Train 1 .* 3 .*`max_spikes` is 2"):
         pad_trains([np.ones(1), np.arange(3.0)], 2)
-    with pytest.raises(ValueError, match="Train 0 holds nan"):
+    with pytest.raises(ValueError, match="Train 0 .* nan"):
         pad_trains([np.array([np.nan, 1.0])])

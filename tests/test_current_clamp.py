@@ -5,9 +5,10 @@ import tempfile
 
 import numpy as np
 import pytest
-from hypothesis import example, given, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from dicjax.recordings.current_clamp import files, read_sweeps, Sweeps
+from dicjax.recordings.readers.common import TooLarge
 
 
 NUM_SAMPLES = 120
@@ -82,6 +83,7 @@ def one(num_samples=NUM_SAMPLES, num_sweeps=1):
 
 
 @pytest.mark.parametrize("dtype", (np.float32, np.float64))
+@settings(max_examples=20)
 @given(sweeps=recordings(), has_all_times=st.booleans(), start=st.floats(0, 900))
 def test_numpy_archives_are_read_back(dtype, sweeps, has_all_times, start):
     t = times_of(sweeps, start if dtype == np.float64 else 0.0)
@@ -101,6 +103,7 @@ def test_late_times_in_float32_are_not_uneven():
     assert sweeps.every == pytest.approx(0.01, rel=1e-3)
 
 
+@settings(max_examples=20)
 @given(sweeps=recordings(max_sweeps=1))
 def test_a_numpy_archive_of_other_units_and_of_one_sweep_is_read(sweeps):
     content = npz(
@@ -126,6 +129,7 @@ def test_a_numpy_archive_of_other_units_and_of_one_sweep_is_read(sweeps):
     ),
 )
 @pytest.mark.parametrize("mark, suffix", ((",", ".csv"), (";", ".csv"), ("\t", ".tsv")))
+@settings(max_examples=5)
 @given(sweeps=recordings(), start=st.floats(0, 900), newline=st.sampled_from("\n\r"))
 def test_tables_are_read_back_in_every_unit(
     header, per, mark, suffix, sweeps, start, newline
@@ -136,6 +140,7 @@ def test_tables_are_read_back_in_every_unit(
     assert_same(read(text.replace("\n", newline), suffix), sweeps)
 
 
+@settings(max_examples=20)
 @given(sweeps=recordings(max_sweeps=1))
 def test_a_table_without_sweeps_is_one_and_its_columns_have_any_order(sweeps):
     text = table(sweeps, "t_ms|I_pA|V_mV", " ")
@@ -145,6 +150,7 @@ def test_a_table_without_sweeps_is_one_and_its_columns_have_any_order(sweeps):
     assert_same(read(text, ".csv"), sweeps)
 
 
+@settings(max_examples=20)
 @given(sweeps=recordings(), seed=st.integers(0, 99))
 def test_sweeps_may_take_turns_in_a_table(sweeps, seed):
     header, *rows = table(sweeps, "sweep|t_ms|I_pA|V_mV").splitlines()
@@ -158,13 +164,13 @@ def test_one_of_several_channels_is_read_by_its_name():
     t = times_of(sweeps)
     arrays = {"V1_mV": sweeps.V, "V2_mV": sweeps.V - 5, "I_pA": sweeps.current}
     content = npz(t_ms=t, **arrays)
-    with pytest.raises(ValueError, match="several channels of voltage, V1_mV, V2_mV"):
+    with pytest.raises(ValueError, match="voltage.* V1_mV, V2_mV"):
         read(content, ".npz")
     second = read(content, ".npz", voltage="V2_mV")
     assert_same(second, edited(sweeps, V=sweeps.V - 5))
-    with pytest.raises(ValueError, match="no voltage named 'V3_mV' .* in t_ms, V1_mV"):
+    with pytest.raises(ValueError, match="voltage.*'V3_mV'.* t_ms, V1_mV"):
         read(content, ".npz", voltage="V3_mV")
-    with pytest.raises(ValueError, match="no current named 'V1_mV'"):
+    with pytest.raises(ValueError, match="current.*'V1_mV'"):
         read(content, ".npz", current="V1_mV", voltage="V1_mV")
 
 
@@ -262,7 +268,7 @@ def assert_refused(content, suffix, parts):
 
 
 def test_what_is_not_a_file_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="There is no file .*absent.abf"):
+    with pytest.raises(FileNotFoundError, match="absent.abf"):
         read_sweeps(tmp_path / "absent.abf")
     with pytest.raises(ValueError, match="is not a file"):
         read_sweeps(tmp_path)
@@ -278,7 +284,7 @@ def test_absurdly_large_files_are_refused_before_they_fill_the_memory(
     content = packed.getvalue() if suffix == ".npz" else rows_of(9000)
     monkeypatch.setattr(files, "MAX_BYTES", 100_000)
     assert suffix == ".csv" or len(content) < 100_000
-    with pytest.raises(ValueError, match="too large"):
+    with pytest.raises(TooLarge, match="cell"):
         read(content, suffix)
 
 
@@ -293,6 +299,7 @@ SOUND = {".csv": rows_of(100, 100).encode(), ".npz": arrays()}
 
 
 @pytest.mark.parametrize("suffix", SOUND)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_a_damaged_file_gives_a_result_or_a_sentence(suffix, data):
     content = bytearray(SOUND[suffix])
@@ -313,13 +320,13 @@ def test_any_table_gives_a_result_or_a_sentence(text):
 def test_sweeps_made_by_hand_are_checked_alike():
     good = one()
     for fields, match in (
-        ({"V": good.V * 10}, "beyond ±250 mV"),
+        ({"V": good.V * 10}, "±250 mV"),
         ({"V": good.V / 1e3}, "volts"),
-        ({"current": good.current * 1e6}, "beyond ±100000 pA"),
+        ({"current": good.current * 1e6}, "±100000 pA"),
         ({"current": good.current + np.nan}, "nan pA"),
-        ({"every": 5.1}, "5.1 ms apart"),
-        ({"every": 0.0009}, "0.0009 ms apart"),
-        ({"every": np.nan}, "nan ms apart"),
+        ({"every": 5.1}, "5.1 ms"),
+        ({"every": 0.0009}, "0.0009 ms"),
+        ({"every": np.nan}, "nan ms"),
         ({"V": good.V[:, :99], "current": good.current[:, :99]}, "99 samples"),
     ):
         with pytest.raises(ValueError, match=match):
@@ -376,10 +383,10 @@ def test_channels_of_neo_that_are_none_or_several_are_named(neo, tmp_path):
     sweeps = one()
     V, I = (sweeps.V, "mV", "Vm"), (sweeps.current, "pA", "Im")
     cases = (
-        ([V], "has no current with its unit in Vm: export one in pA"),
-        ([I], "has no voltage with its unit in Im: export one in mV"),
-        ([V, I, (sweeps.V, "V", "V2")], "several channels of voltage, Vm, V2"),
-        ([V, ([*sweeps.current] * 2, "pA", "Im")], "of current, Im 0, Im 1"),
+        ([V], "current.* Vm.* pA"),
+        ([I], "voltage.* Im.* mV"),
+        ([V, I, (sweeps.V, "V", "V2")], "voltage.* Vm, V2"),
+        ([V, ([*sweeps.current] * 2, "pA", "Im")], "current.* Im 0, Im 1"),
     )
     for signals, match in cases:
         with pytest.raises(ValueError, match=match):
@@ -393,19 +400,19 @@ def test_channels_of_neo_that_are_none_or_several_are_named(neo, tmp_path):
 def test_segments_that_differ_are_refused(neo, tmp_path):
     whole, part = one(120), one(110)
     both = lambda x: [(x.V, "mV", "V"), (x.current, "pA", "I")]
-    with pytest.raises(ValueError, match="sweep 1 .* has 110 samples, and .* 120"):
+    with pytest.raises(ValueError, match="sweep 1 .*110.*120"):
         read_sweeps(written(neo, tmp_path, both(whole), both(part)))
     mixed = [(whole.V, "mV", "V"), (part.current, "pA", "I")]
-    with pytest.raises(ValueError, match="current has 110 .* and the voltage 120"):
+    with pytest.raises(ValueError, match="current.*110.*voltage.*120"):
         read_sweeps(written(neo, tmp_path, mixed))
     slow = block(neo, both(whole), rate=5.0)
     path = tmp_path / "cell.mat"
     fast = block(neo, both(whole))
     fast.segments += slow.segments
     neo.io.NeoMatlabIO(str(path)).write_block(fast)
-    with pytest.raises(ValueError, match="has 0.2 ms between samples, and the first"):
+    with pytest.raises(ValueError, match="sweep 1 .*0.2 ms.*0.1"):
         read_sweeps(path)
-    with pytest.raises(ValueError, match="is nan mV"):
+    with pytest.raises(ValueError, match="nan mV"):
         strange = [(whole.V * np.nan, "mV", "V"), (whole.current, "pA", "I")]
         read_sweeps(written(neo, tmp_path, strange))
 
@@ -417,7 +424,7 @@ def test_segments_that_differ_are_refused(neo, tmp_path):
         (".abf", b"ABF " + bytes(6000), ["neo cannot read"]),
         (".abf", "abc", ["neo cannot read", "export it as .npz"]),
         (".mat", "abc", ["neo cannot read"]),
-        (".tif", "abc", ["neither dicjax nor neo", ".npz, .csv, .tsv, .txt"]),
+        (".tif", "abc", ["neo does not know it", ".npz, .csv, .tsv, .txt"]),
         ("", "abc", ["cell", "neo"]),
     ),
 )

@@ -30,7 +30,10 @@ def by_state_machine(V, every=EVERY):
 
 # Few different values, so that traces often linger around both levels.
 LEVELS = st.sampled_from([-60.0, -0.1, 0.0, 5.0, 9.9, 10.0, 10.1, 40.0, np.nan])
-TRACES = st.lists(LEVELS, min_size=2, max_size=40)
+# Of few lengths, since each is compiled anew.
+TRACES = st.sampled_from((2, 5, 40)).flatmap(
+    lambda num: st.lists(LEVELS, min_size=num, max_size=num)
+)
 
 
 @given(TRACES)
@@ -40,13 +43,18 @@ def test_marks_are_those_of_a_state_machine(trace):
     assert index.tolist() == [i for i, _ in by_state_machine(V)]
 
 
+@jax.jit
+def first_spikes(V):
+    return find_spikes(V, EVERY, max_spikes=8)
+
+
 @given(st.integers(0, 2**31), st.floats(0.1, 30.0))
 def test_times_are_those_of_a_state_machine_in_noise(seed, size):
     rng = np.random.default_rng(seed)
     slow = 40 * np.sin(np.arange(400) / 15) - 10
     V = slow + size * rng.standard_normal(400)
     expected = by_state_machine(V)
-    found = jax.jit(lambda V: find_spikes(V, EVERY, max_spikes=8))(jnp.asarray(V))
+    found = jax.tree.map(np.asarray, first_spikes(jnp.asarray(V)))
     assert found.num == len(expected)
     kept = min(8, len(expected))
     assert found.index[:kept].tolist() == [i for i, _ in expected[:8]]
@@ -54,9 +62,9 @@ def test_times_are_those_of_a_state_machine_in_noise(seed, size):
     assert np.isinf(found.times[kept:]).all() and (found.index[kept:] == -1).all()
 
 
-@given(st.integers(0, 2**31))
-def test_the_running_detector_finds_the_spikes_of_the_trace(seed):
-    V = 25 * np.random.default_rng(seed).standard_normal(200)
+@jax.jit
+def running(V):
+    """The time of the spike that each step confirms; infinite if it confirms none."""
 
     def step(pending, sample):
         i, before, after = sample
@@ -65,10 +73,15 @@ def test_the_running_detector_finds_the_spikes_of_the_trace(seed):
         )
         return pending, jnp.where(is_confirmed, time, jnp.inf)
 
-    i = jnp.arange(len(V) - 1, dtype=float)
-    samples = i, jnp.asarray(V[:-1]), jnp.asarray(V[1:])
-    _, times = jax.lax.scan(step, jnp.asarray(jnp.inf), samples)
-    times = times[jnp.isfinite(times)]
+    samples = jnp.arange(len(V) - 1, dtype=float), V[:-1], V[1:]
+    return jax.lax.scan(step, jnp.asarray(jnp.inf), samples)[1]
+
+
+@given(st.integers(0, 2**31))
+def test_the_running_detector_finds_the_spikes_of_the_trace(seed):
+    V = 25 * np.random.default_rng(seed).standard_normal(200)
+    times = np.asarray(running(jnp.asarray(V)))
+    times = times[np.isfinite(times)]
     np.testing.assert_allclose(times, [t for _, t in by_state_machine(V)])
 
 

@@ -7,7 +7,7 @@ import warnings
 import h5py
 import numpy as np
 import pytest
-from hypothesis import example, given, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from dicjax.recordings.readers import common, read_spike_trains
 
@@ -72,6 +72,7 @@ def assert_same(read, expected, names=None):
 
 
 @pytest.mark.parametrize("suffix", (".csv", ".txt", ".tsv"))
+@settings(max_examples=8)
 @given(times=spike_times())
 def test_a_bare_column_of_plausible_times_is_in_ms(suffix, times):
     (train,) = read(column(times), suffix)
@@ -95,6 +96,7 @@ def test_a_bare_column_of_plausible_times_is_in_ms(suffix, times):
         ("timestamps_us", 1e-3),
     ),
 )
+@settings(max_examples=8)
 @given(
     times=spike_times(),
     encoding=st.sampled_from(("utf-8", "utf-8-sig", "cp1252", "utf-16")),
@@ -114,6 +116,7 @@ def test_a_name_that_resembles_a_unit_states_none(header):
 @pytest.mark.parametrize(
     "mark, suffix", ((",", ".csv"), (";", ".csv"), ("\t", ".tsv"), ("  ", ".txt"))
 )
+@settings(max_examples=8)
 @given(trains=trains, order=st.randoms(use_true_random=False))
 def test_rows_of_unit_and_time_are_told_apart(mark, suffix, trains, order):
     rows = [(time, i) for i, times in enumerate(trains) for time in times.tolist()]
@@ -129,6 +132,7 @@ def test_rows_of_unit_and_time_are_told_apart(mark, suffix, trains, order):
 
 @pytest.mark.parametrize("blank", ("", "NaN", "n/a"))
 @pytest.mark.parametrize("has_decimal_comma", (False, True))
+@settings(max_examples=8)
 @given(trains=trains)
 def test_ragged_columns_are_one_neuron_each(blank, has_decimal_comma, trains):
     longest = max(map(len, trains))
@@ -149,10 +153,11 @@ def test_one_column_under_a_header_may_have_decimal_commas(times):
 
 
 def test_a_decimal_comma_without_a_header_is_not_guessed_at():
-    with pytest.raises(ValueError, match="may be two cells or a decimal comma"):
+    with pytest.raises(ValueError, match="50,125"):
         read(column(TRAIN).replace(".", ","), ".csv")
 
 
+@settings(max_examples=20)
 @given(trains=trains)
 def test_quoted_lists_of_spiking_times_are_in_ms(trains):
     lists = [f'{i},"{times.tolist()}"' for i, times in enumerate(trains)]
@@ -167,6 +172,7 @@ def test_the_index_that_pandas_writes_is_no_neuron():
     assert_same(read(",spike_time_ms\n" + rows, ".csv"), [TRAIN], ["cell"])
 
 
+@settings(max_examples=20)
 @given(trains=trains)
 def test_numpy_files_hold_one_array_per_neuron(trains):
     arrays = {f"n{i}": times for i, times in enumerate(trains)}
@@ -175,6 +181,7 @@ def test_numpy_files_hold_one_array_per_neuron(trains):
     assert_same(read(npy(trains[0][:, None]), ".npy"), trains[:1], ["cell"])
 
 
+@settings(max_examples=20)
 @given(trains=trains, start=st.floats(-1, 2), more=st.floats(0, 9))
 def test_a_numpy_archive_may_state_its_unit_and_span(trains, start, more):
     arrays = {f"n{i}": times / 1e3 for i, times in enumerate(trains)}
@@ -187,6 +194,7 @@ def test_a_numpy_archive_may_state_its_unit_and_span(trains, start, more):
         assert train.t_stop == pytest.approx(stop * 1e3)
 
 
+@settings(max_examples=20)
 @given(trains=trains)
 def test_nwb_holds_units_in_seconds(trains):
     content = nwb([times / 1e3 for times in trains])
@@ -213,6 +221,7 @@ def test_nwb_that_holds_ms_against_its_own_rules_is_not_believed():
         read(nwb([TRAIN / 1e3], unit="seconds"), ".nwb", unit="ms")
 
 
+@settings(max_examples=8)
 @given(times=spike_times())
 @pytest.mark.parametrize(
     "unit, per_ms", (("ms", 1), ("s", 1e-3), ("us", 1e3), ("samples@30000", 30.0))
@@ -241,30 +250,30 @@ def test_the_remedy_for_a_bare_file_is_its_true_unit(times, unit):
 
 def test_a_stated_unit_allows_short_intervals_but_not_the_impossible():
     two_cells = np.sort(np.concatenate([TRAIN, TRAIN + 0.25]))
-    with pytest.raises(ValueError, match='not plausible.*unit="ms"'):
+    with pytest.raises(ValueError, match='unit="ms"'):
         read(column(two_cells), ".csv")
     assert_same(read(column(two_cells), ".csv", unit="ms"), [two_cells])
     assert_same(read(column(two_cells, "t_ms"), ".csv"), [two_cells])
     for factor in (1e-3, 1e5):
-        with pytest.raises(ValueError, match="not plausible: give the true unit"):
+        with pytest.raises(ValueError, match="give the true unit"):
             read(column(TRAIN * factor), ".csv", unit="ms")
-        with pytest.raises(ValueError, match="not plausible: correct the unit"):
+        with pytest.raises(ValueError, match="correct the unit"):
             read(column(TRAIN * factor, "t_ms"), ".csv")
 
 
 def test_a_unit_that_contradicts_the_file_is_refused():
-    with pytest.raises(ValueError, match="in ms, which contradicts unit='s'"):
+    with pytest.raises(ValueError, match="in ms.* unit='s'"):
         read(column(TRAIN, "t_ms"), ".csv", unit="s")
-    with pytest.raises(ValueError, match="`unit` must be one of ms, s, us, min"):
+    with pytest.raises(ValueError, match="`unit`.* ms, s, us, min.*'hours'"):
         read(column(TRAIN), ".csv", unit="hours")
     for unit in ("samples", "samples@0", "samples@-3", "samples@" + "9" * 400):
-        with pytest.raises(ValueError, match="`unit` must be one of"):
+        with pytest.raises(ValueError, match=f"`unit`.*{unit[:12]}"):
             read(column(TRAIN), ".csv", unit=unit)
 
 
 def test_sample_indices_need_their_rate():
     indices = column((TRAIN * 30).astype(int), "spike_samples")
-    with pytest.raises(ValueError, match="need their rate"):
+    with pytest.raises(ValueError, match="samples@30000"):
         read(indices, ".csv")
     (train,) = read(indices, ".csv", unit="samples@30000")
     np.testing.assert_allclose(train.times, TRAIN, atol=1 / 30)
@@ -328,10 +337,10 @@ def test_nwb_with_a_wrong_index_is_refused(ends):
 
 
 def test_what_is_not_a_file_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="There is no file"):
+    with pytest.raises(FileNotFoundError, match="absent.csv"):
         read_spike_trains(tmp_path / "absent.csv")
     for name in ("\0.csv", "a" * 5000 + ".csv"):
-        with pytest.raises(FileNotFoundError, match="There is no file"):
+        with pytest.raises(FileNotFoundError, match=".csv"):
             read_spike_trains(name)
     with pytest.raises(ValueError, match="is not a file"):
         read_spike_trains(tmp_path)
@@ -341,9 +350,9 @@ def test_units_with_few_spikes_are_left_out_aloud():
     content = npz(long=TRAIN, short=TRAIN[:9], empty=TRAIN[:0])
     with pytest.warns(UserWarning, match=r"short \(9\), empty \(0\)"):
         assert [train.name for train in read(content, ".npz")] == ["long"]
-    with pytest.raises(ValueError, match=r"too few spikes in short \(9\)"):
+    with pytest.raises(ValueError, match=r"short \(9\)"):
         read(content, ".npz", unit_id="short")
-    with pytest.raises(ValueError, match="no unit 'x': it has long, short, empty"):
+    with pytest.raises(ValueError, match="unit 'x'.* long, short, empty"):
         read(content, ".npz", unit_id="x")
 
 
@@ -406,6 +415,7 @@ def assert_result_or_sentence(content, suffix):
 
 
 @pytest.mark.parametrize("suffix", SOUND)
+@settings(max_examples=20)
 @given(content=st.binary(max_size=300))
 @example(content=b"\x93NUMPY\x01\x00\xff\xff")
 @example(content=b"PK\x05\x06" + bytes(18))
@@ -415,6 +425,7 @@ def test_any_bytes_give_a_result_or_a_sentence(suffix, content):
 
 
 @pytest.mark.parametrize("suffix", SOUND)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_a_damaged_file_gives_a_result_or_a_sentence(suffix, data):
     content = bytearray(SOUND[suffix])

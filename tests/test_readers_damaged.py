@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import openpyxl
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from test_readers_kilosort import kilosort
 from test_readers_matlab import cells, OTHER, TRAIN, version_5, version_7_3
 from test_readers_neo import nex
@@ -100,6 +100,7 @@ def neo_runs_here():
 
 
 @pytest.mark.parametrize("name", [*SOUND, *BEGUN])
+@settings(max_examples=15)
 @given(content=st.binary(max_size=300))
 def test_any_bytes_give_a_result_or_a_sentence(name, content):
     check(name, content)
@@ -118,6 +119,7 @@ def damage(draw, content):
 
 
 @pytest.mark.parametrize("name", SOUND)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_a_damaged_file_gives_a_result_or_a_sentence(name, data):
     content = data.draw(damage(SOUND[name]))
@@ -136,6 +138,7 @@ def test_a_damaged_folder_of_kilosort_gives_a_result_or_a_sentence(data):
         assert_trains_or_sentence(path, "")
 
 
+@settings(max_examples=20)
 @given(
     cell=st.recursive(
         st.floats() | st.integers() | st.booleans() | st.text("abcmst_ '", max_size=6),

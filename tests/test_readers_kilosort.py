@@ -66,7 +66,7 @@ def test_noise_is_left_out_by_the_verdict_of_people_first(tmp_path, tables, left
 
 def test_multi_unit_activity_is_pointed_out(tmp_path):
     folder = kilosort(tmp_path, group=[["cluster_id", "group"], [5, "mua"]])
-    with pytest.warns(UserWarning, match="unit 5 is multi-unit activity by its label"):
+    with pytest.warns(UserWarning, match="unit 5 .*multi-unit"):
         assert names(folder) == ["2", "5", "11"]
     assert names(folder, unit_id="2") == ["2"]  # which is none
 
@@ -84,7 +84,7 @@ def test_a_rate_that_contradicts_the_parameters_is_refused(tmp_path):
     folder = kilosort(tmp_path)
     assert names(folder, unit="samples@30000.0") == ["2", "5", "11"]
     for unit in ("samples@25000", "s"):
-        with pytest.raises(ValueError, match="in samples@30000, which contradicts"):
+        with pytest.raises(ValueError, match=f"samples@30000.* unit={unit!r}"):
             read_spike_trains(folder, unit=unit)
 
 
@@ -99,19 +99,19 @@ def test_bad_folders_are_refused(tmp_path, monkeypatch):
     folder = kilosort(tmp_path)
     good = (folder / "spike_clusters.npy").read_bytes()
     np.save(folder / "spike_clusters.npy", np.arange(3))
-    with pytest.raises(ValueError, match="110 spikes and their clusters are 3"):
+    with pytest.raises(ValueError, match="110 .*3"):
         read_spike_trains(folder)
     np.save(folder / "spike_clusters.npy", np.array(["a"] * 110))
-    with pytest.raises(ValueError, match="NumPy file of whole numbers"):
+    with pytest.raises(ValueError, match="spike_clusters.npy"):
         read_spike_trains(folder)
     (folder / "spike_clusters.npy").unlink()
-    with pytest.raises(ValueError, match="no spike_clusters.npy"):
+    with pytest.raises(ValueError, match="spike_clusters.npy"):
         read_spike_trains(folder)
     (folder / "spike_clusters.npy").write_bytes(good)
     (folder / "cluster_group.tsv").write_bytes(b"\xff\x00cluster_id\tgroup\n2")
     assert len(names(folder)) == 3
     monkeypatch.setattr(common, "MAX_BYTES", 300)
-    with pytest.raises(ValueError, match="too large"):
+    with pytest.raises(common.TooLarge, match="spike_times.npy"):
         read_spike_trains(folder)
 
 

@@ -135,7 +135,7 @@ def test_spike_times_are_told_from_traces_beside_them(write, tmp_path):
         "spike_times": TRAIN,
     }
     assert_same(read(write, tmp_path, **said), cell=TRAIN)
-    with pytest.raises(ValueError, match="unit lfp.*Or read one unit alone"):
+    with pytest.raises(ValueError, match="unit lfp.*unit_id"):
         read(write, tmp_path, lfp=said["lfp"], a=TRAIN)
 
 
@@ -179,7 +179,7 @@ def test_times_beside_the_unit_of_each_are_told_apart(write, tmp_path):
 def test_a_unit_that_the_file_states_is_used_and_not_contradicted(write, tmp_path):
     said = {"LP": TRAIN / 1e3, "time_unit": "seconds"}
     assert_same(read(write, tmp_path, **said), LP=TRAIN)
-    with pytest.raises(ValueError, match="states its times in s, which contradicts"):
+    with pytest.raises(ValueError, match="in s.* unit='ms'"):
         read(write, tmp_path, {"unit": "ms"}, **said)
     with pytest.raises(ValueError, match='unit="s"'):
         read(write, tmp_path, LP=TRAIN / 1e3)
@@ -202,14 +202,14 @@ def test_a_sampling_rate_alone_does_not_make_samples_of_times(write, tmp_path):
 
 @WRITERS
 def test_a_file_without_vectors_says_what_it_has(write, tmp_path):
-    with pytest.raises(ValueError, match=r"rates \(4 × 10\).*one vector per unit"):
+    with pytest.raises(ValueError, match=r"rates \(4 × 10\)"):
         read(write, tmp_path, rates=TRAIN.reshape(4, 10), note="x")
 
 
 @WRITERS
 def test_large_files_are_refused(write, tmp_path, monkeypatch):
     monkeypatch.setattr(common, "MAX_BYTES", 3000)
-    with pytest.raises(ValueError, match="too large"):
+    with pytest.raises(common.TooLarge, match="cell"):
         read(write, tmp_path, LP=np.zeros(5000))
 
 
@@ -218,7 +218,7 @@ def test_what_unpacks_to_more_than_it_should_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "bomb.mat"
     version_5(path, LP=np.zeros(2**18))
     assert path.stat().st_size < 10_000
-    with pytest.raises(ValueError, match="too large"):
+    with pytest.raises(common.TooLarge, match="cell"):
         read_spike_trains(path)
 
 

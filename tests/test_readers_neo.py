@@ -49,6 +49,12 @@ def assert_same(trains, **expected):
         np.testing.assert_allclose(train.times, times, rtol=1e-9)
 
 
+@pytest.fixture
+def neo_runs_here(monkeypatch):
+    """Not in a process of its own, which takes a second to start."""
+    monkeypatch.setattr(neo_files, "look_apart", neo_worker.look_into)
+
+
 # ---- files
 
 
@@ -57,22 +63,30 @@ def test_neuroexplorer_files_are_read_in_ms(tmp_path):
     trains = read(path, content)
     assert_same(trains, LP=TRAIN, PD=OTHER)
     assert trains[0].t_stop == pytest.approx(OTHER[-1]) and trains[0].t_start == 0
+
+
+@pytest.mark.usefixtures("neo_runs_here")
+def test_one_unit_of_a_neuroexplorer_file_is_read_in_ms_alone(tmp_path):
+    path, content = tmp_path / "cell.nex", nex({"LP": TRAIN, "PD": OTHER})
     assert_same(read(path, content, unit_id="PD"), PD=OTHER)
-    with pytest.raises(ValueError, match="states its times in ms, which contradicts"):
+    with pytest.raises(ValueError, match="in ms.* unit='s'"):
         read(path, content, unit="s")
 
 
+@pytest.mark.usefixtures("neo_runs_here")
 def test_a_file_of_traces_alone_wants_its_spikes_sorted(tmp_path):
     content = nex({}, np.arange(1000))
-    with pytest.raises(ValueError, match="traces and no spike trains: sort its spikes"):
+    with pytest.raises(ValueError, match="cell.nex has traces"):
         read(tmp_path / "cell.nex", content)
 
 
-def test_a_real_trace_of_axon_wants_its_spikes_sorted(tmp_path):
-    with pytest.raises(ValueError, match="neo cannot read cell.abf"):
+@pytest.mark.usefixtures("neo_runs_here")
+def test_a_broken_trace_of_axon_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="cell.abf"):
         read(tmp_path / "cell.abf", b"ABF2" + bytes(600))
 
 
+@pytest.mark.usefixtures("neo_runs_here")
 @pytest.mark.parametrize(
     "suffix, part",
     (
@@ -104,10 +118,11 @@ def test_without_neo_a_file_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "neo", None)
     with pytest.raises(ValueError, match=r'pip install "dicjax\[neo\]"'):
         read(tmp_path / "cell.nex", nex({"LP": TRAIN}))
-    with pytest.raises(ValueError, match="nor a folder that Kilosort wrote"):
+    with pytest.raises(ValueError, match="spike_times.npy"):
         read_spike_trains(tmp_path)
 
 
+@pytest.mark.usefixtures("neo_runs_here")
 def test_nix_files_are_read(tmp_path):
     pytest.importorskip("nixio")
     path = tmp_path / "cell.nix"
@@ -120,7 +135,7 @@ def test_a_reader_that_takes_for_ever_is_given_up(tmp_path, monkeypatch):
     (tmp_path / "worker.py").write_text("while True:\n    pass")
     monkeypatch.setattr(neo_worker, "__file__", str(tmp_path / "worker.py"))
     monkeypatch.setattr(neo_files, "MAX_SECONDS", 1.0)
-    with pytest.raises(ValueError, match=r"cell.nex \(it takes over 1 s\)"):
+    with pytest.raises(ValueError, match="cell.nex .* 1 s"):
         read(tmp_path / "cell.nex", nex({"LP": TRAIN}))
 
 
@@ -133,7 +148,7 @@ def test_a_reader_that_breaks_down_does_not_take_us_along(
 ):
     (tmp_path / "worker.py").write_text(program)
     monkeypatch.setattr(neo_worker, "__file__", str(tmp_path / "worker.py"))
-    with pytest.raises(ValueError, match="the reader broke down"):
+    with pytest.raises(ValueError, match="cell.nex .*broke down"):
         read(tmp_path / "cell.nex", nex({"LP": TRAIN}))
 
 
@@ -208,12 +223,12 @@ def test_sortings_of_spikeinterface_know_their_rate():
 
 @pytest.mark.parametrize("other", (TRAIN, [1.0, 2.0], [], None, {"a": TRAIN}, 3))
 def test_what_is_neither_a_path_nor_a_library_object_is_refused(other):
-    with pytest.raises(ValueError, match="give times in ms to dicjax.SpikeTrain"):
+    with pytest.raises(ValueError, match="dicjax.SpikeTrain"):
         read_spike_trains(other)
 
 
+@pytest.mark.usefixtures("neo_runs_here")
 def test_large_files_are_refused_where_neo_would_load_them_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(neo_worker, "MAX_BYTES", 300)
-    monkeypatch.setattr(neo_files, "look_apart", neo_worker.look_into)
-    with pytest.raises(ValueError, match="NestIO: the file is too large"):
+    with pytest.raises(ValueError, match="cell.gdf .*NestIO.*too large"):
         read(tmp_path / "cell.gdf", b"1 2.5\n" * 100)

@@ -6,7 +6,7 @@ import tempfile
 import numpy as np
 import openpyxl
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from dicjax.recordings.readers import common, read_spike_trains
 
@@ -40,6 +40,7 @@ rasters = (
 )
 
 
+@settings(max_examples=20)
 @given(bins=rasters, mark=st.sampled_from(",;\t "))
 def test_a_raster_is_read_at_the_rate_of_its_bins(bins, mark):
     bins = np.array(bins)
@@ -62,7 +63,7 @@ def test_time_runs_along_the_longer_side_of_a_bare_raster():
 
 def test_a_raster_needs_the_rate_of_its_bins():
     text = text_of(np.eye(20, dtype=int)[:, :1].repeat(20, 0))
-    with pytest.raises(ValueError, match="bins of a raster.*samples@1000"):
+    with pytest.raises(ValueError, match="samples@1000"):
         read(text)
     with pytest.raises(ValueError, match="contradicts"):
         read(text, unit="ms")
@@ -101,9 +102,9 @@ def test_intervals_of_several_neurons():
 
 def test_intervals_without_a_header_are_refused_with_the_remedy():
     isi = np.random.default_rng(0).gamma(4.0, 20.0, 50)
-    with pytest.raises(ValueError, match="head their column `isi_ms`"):
+    with pytest.raises(ValueError, match="`isi_ms`"):
         read(text_of(isi[:, None]))
-    with pytest.raises(ValueError, match="interval 2 .* is 0.0, but .* positive"):
+    with pytest.raises(ValueError, match="interval 2 .* 0.0"):
         read(text_of([["isi_ms"], *[[x] for x in (3.5, 4.5, 0.0, *isi)]]))
 
 
@@ -126,9 +127,9 @@ def test_wavemarks_of_spike2_are_in_seconds():
     assert train.name == "cell"
     two = wavemarks((3, TRAIN / 1e3, [1] * 40), (5, TRAIN / 2e3, [1] * 40))
     assert [train.name for train in read(two, ".txt")] == ["3", "5"]
-    with pytest.warns(UserWarning, match="codes 1, 2; if these are different cells"):
+    with pytest.warns(UserWarning, match="codes 1, 2"):
         read(wavemarks((3, TRAIN / 1e3, [1, 2] * 20)), ".txt")
-    with pytest.raises(ValueError, match="line 10: 'x' is not a number"):
+    with pytest.raises(ValueError, match="line 10: 'x'"):
         read(one.replace('"WAVMK"\t0.050125', '"WAVMK"\tx'), ".txt")
 
 
@@ -137,19 +138,19 @@ def test_wavemarks_of_spike2_are_in_seconds():
 
 def test_few_repeated_stamps_are_dropped_aloud():
     times = np.sort(np.append(np.arange(1, 601) * 50.125, [501.25, 1002.5]))
-    with pytest.warns(UserWarning, match=r"repeat the one before: cell \(2\)"):
+    with pytest.warns(UserWarning, match=r"repeat.* cell \(2\)"):
         (train,) = read(text_of(times[:, None]))
     assert train.num_spikes == 600
-    with pytest.raises(ValueError, match="20 of 60 stamps repeat"):
+    with pytest.raises(ValueError, match="20 of 60"):
         read(text_of(np.sort(np.append(TRAIN, TRAIN[:20]))[:, None]))
 
 
 def test_a_clock_that_starts_over_is_found():
-    with pytest.raises(ValueError, match="at spike 40, from 2005 to 50.125"):
+    with pytest.raises(ValueError, match="spike 40, .* 2005 .* 50.125"):
         read(text_of(np.tile(TRAIN, 2)[:, None]))
-    with pytest.raises(ValueError, match="starts over 3 times, first at spike 40"):
+    with pytest.raises(ValueError, match="3 times, .* spike 40"):
         read(text_of(np.tile(TRAIN, 4)[:, None]))
-    with pytest.raises(ValueError, match="Spike 2 .* sort them"):
+    with pytest.raises(ValueError, match="Spike 2 "):
         read(text_of(np.random.default_rng(0).permutation(TRAIN)[:, None]))
 
 
@@ -188,15 +189,15 @@ def test_the_first_sheet_has_the_shapes_of_text(sheet):
 
 
 def test_bad_workbooks_are_refused(sheet, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="no lines of spike times"):
+    with pytest.raises(ValueError, match="cell.xlsx .*no lines"):
         sheet([])
-    with pytest.raises(ValueError, match="line 3: 'lost' is not a number"):
+    with pytest.raises(ValueError, match="line 3: 'lost'"):
         sheet([["t_ms"], [1.5], ["lost"], *[[t] for t in TRAIN.tolist()]])
     (tmp_path / "cell.xlsx").write_bytes(b"PK\x03\x04")
-    with pytest.raises(ValueError, match="is not an Excel workbook"):
+    with pytest.raises(ValueError, match="cell.xlsx .*Excel"):
         read_spike_trains(tmp_path / "cell.xlsx")
     monkeypatch.setattr(common, "MAX_BYTES", 1000)
-    with pytest.raises(ValueError, match="too large"):
+    with pytest.raises(common.TooLarge, match="cell"):
         sheet([["t_ms"], *[[t] for t in TRAIN.tolist()]])
 
 

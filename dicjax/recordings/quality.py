@@ -11,6 +11,7 @@ from dicjax.spikes import (
     burst_gap,
     BURSTING,
     MIN_GAP_RATIO,
+    MIN_SPIKES,
     pad_trains,
     spike_features,
     SpikeTrain,
@@ -24,7 +25,7 @@ MIN_SHORTEST = 5
 REFRACTORY = 0.25  # of the median interval in a burst: one cell is never so quick
 DRIFT, MIN_Z = 1.25, 2.5  # of the mean intervals of two halves; in deviations
 PAUSE_SHARE, PAUSE_RATIO = 0.1, 3.0  # of the recording, and of the next longest
-MIN_SPIKES = 40  # to judge bursts by, and in a window that is suggested
+MIN_JUDGED = 40  # spikes to judge bursts by, and in a window that is suggested
 NUM_BLOCKS = 24  # that windows are made of
 
 Times = Float[np.ndarray, " spikes"]
@@ -46,9 +47,9 @@ class Finding(NamedTuple):
 
 
 def examine(train: Times | SpikeTrain) -> list[Finding]:
-    """Tells what an experimenter should know about a train before trusting it.
+    """Reports what an experimenter should know about a train before trusting it.
 
-    Times out of order are told of alone: repeated stamps, a clock that starts over, or
+    Times out of order are reported alone: repeated stamps, a clock that starts over, or
     no order at all. Otherwise, a train of ten spikes or more may hold two cells, fall
     silent, or drift.
 
@@ -75,7 +76,7 @@ def examine(train: Times | SpikeTrain) -> list[Finding]:
     ends = times[[0, -1]] if times.size else np.zeros(2)
     if isinstance(train, SpikeTrain):
         ends = np.array([train.t_start, train.t_stop])
-    if times.size < 10:
+    if times.size < MIN_SPIKES:
         return []
     found = (_merged(times), _pause(times, ends) or _drift(times, ends))
     return [finding for finding in found if finding is not None]
@@ -129,7 +130,7 @@ def _merged(times: Times) -> Finding | None:
             "this train, or spikes detected twice; sort it again.",
         )
     within = _burst_intervals(times)
-    if within.size < MIN_SPIKES:
+    if within.size < MIN_JUDGED:
         return None
     low, middle = np.quantile(within, (0.05, 0.5))
     if low >= REFRACTORY * middle:
@@ -147,7 +148,7 @@ def _burst_intervals(times: Times) -> Intervals:
     isi = np.diff(times)
     ordered = np.sort(isi)
     if (ordered[1:] < MIN_GAP_RATIO * ordered[:-1]).all():
-        return np.zeros(0)  # without the work of telling how it bursts
+        return np.zeros(0)  # without measuring how it bursts
     features = spike_features(pad_trains([times], compiled_size(times.size, 128)))
     if int(features.label[0]) != BURSTING:
         return np.zeros(0)
@@ -164,16 +165,13 @@ def _pause(times: Times, ends: Ends) -> Finding | None:
     before, after = float(marks[i]), float(marks[i + 1])
     is_early = np.sum(times <= before) > times.size / 2
     window = (float(ends[0]), before) if is_early else (after, float(ends[1]))
-    return Finding(
-        "pause",
-        Advice(
-            f"There is no spike from {before:.6g} to {after:.6g} ms: if the recording "
-            "stopped or the cell was lost, consider ",
-            Remedy("window", window),
-            ".",
-        ),
-        window,
+    advice = Advice(
+        f"There is no spike from {before:.6g} to {after:.6g} ms: if the recording "
+        "stopped or the cell was lost, consider ",
+        Remedy("window", window),
+        ".",
     )
+    return Finding("pause", advice, window)
 
 
 def _drift(times: Times, ends: Ends) -> Finding | None:
@@ -184,16 +182,13 @@ def _drift(times: Times, ends: Ends) -> Finding | None:
         return None
     window = _steady_window(times, ends)
     such = (", such as ", Remedy("window", window)) if window else ()
-    return Finding(
-        "drift",
-        Advice(
-            f"The rate changes by a factor of {change:.2f} from the first to the "
-            "second half: consider a window where it is steady",
-            *such,
-            ".",
-        ),
-        window,
+    advice = Advice(
+        f"The rate changes by a factor of {change:.2f} from the first to the second "
+        "half: consider a window where it is steady",
+        *such,
+        ".",
     )
+    return Finding("drift", advice, window)
 
 
 def _change(isi: Intervals) -> float:
@@ -210,7 +205,7 @@ def _steady_window(times: Times, ends: Ends) -> tuple[float, float] | None:
             start, stop = edges[first], edges[first + num]
             inside = times[(times >= start) & (times <= stop)]
             thirds = np.histogram(inside, 3, (start, stop))[0]
-            if inside.size >= MIN_SPIKES and thirds.max() <= DRIFT * thirds.min():
+            if inside.size >= MIN_JUDGED and thirds.max() <= DRIFT * thirds.min():
                 steady.append((_change(np.diff(inside)), float(start), float(stop)))
         if steady and min(steady)[0] <= DRIFT:
             return min(steady)[1:]

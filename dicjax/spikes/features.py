@@ -1,11 +1,9 @@
-"""Spike trains, their features and firing patterns, and distances between them.
+"""Features of spike trains, among them the firing pattern.
 
 A train is a row of times in ms, increasing and padded with infinity. All features are
 functions of its interspike intervals (ISIs), which are taken before anything is
 rounded to float32.
 """
-
-from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -13,25 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from dicjax._core import compiled_size
-from dicjax.spikes.patterns import (
-    BURSTING,
-    IRREGULAR,
-    MAX_TONIC_CV,
-    MIN_BURSTS,
-    MIN_GAP_RATIO,
-    MIN_SPIKES_PER_BURST,
-    MIN_SPIKES_TO_BURST,
-    MIN_SPIKES_TO_FIRE,
-    SILENT,
-    TONIC,
-)
+from dicjax._core import batches, compiled_size, widened
+from dicjax.spikes.patterns import BURSTING, label_of
 from dicjax.spikes.trains import (
     AnyArray,
     Count,
     Counts,
     Intervals,
     Mask,
+    pad_trains,
     Row,
     Scalar,
     SpikeTrain,
@@ -108,7 +96,7 @@ def spike_features(spike_times: Trains) -> Features:
     - `ValueError`: if a row on the host does not increase; arrays on a device are
         trusted.
     """
-    return _spike_features(*intervals(spike_times))
+    return _spike_features(*_intervals(spike_times))
 
 
 def burst_gap(features: Features) -> Float[np.ndarray, "*cells"]:
@@ -121,7 +109,7 @@ def burst_gap(features: Features) -> Float[np.ndarray, "*cells"]:
     return np.asarray(np.sqrt(np.asarray(features.intra_burst_isi) * pause))
 
 
-def intervals(spike_times: Trains) -> tuple[Intervals, Counts]:
+def _intervals(spike_times: Trains) -> tuple[Intervals, Counts]:
     if isinstance(spike_times, jax.Array):
         return _differences(jnp, spike_times)
     times = np.asarray(spike_times)
@@ -150,39 +138,28 @@ def _spike_features(intervals: Intervals, num_spikes: Counts) -> Features:
     # Two intervals at least, so that no reduction is over nothing.
     missing = [(0, 0)] * num_spikes.ndim + [(0, max(2 - intervals.shape[-1], 0))]
     intervals = jnp.pad(intervals, missing, constant_values=jnp.inf)
-    return _over_cells(_features_of_one, num_spikes.ndim)(intervals, num_spikes)
-
-
-def _over_cells(one_cell: Callable, num_axes: int) -> Callable:
-    for _ in range(num_axes):
-        one_cell = jax.vmap(one_cell)
-    return one_cell
+    measure = _features_of_one
+    for _ in range(num_spikes.ndim):
+        measure = jax.vmap(measure)
+    return measure(intervals, num_spikes)
 
 
 def _features_of_one(intervals: Row, num_spikes: Count) -> Features:
     known = jnp.isfinite(intervals)
     isi = jnp.where(known, intervals, 0)
     ordered = _sort_non_negative(intervals)
-    mean = _mean(isi, known)
-    variance = _mean((isi - mean) ** 2, known)
-    cv = safe_sqrt(jnp.where(jnp.sum(known) > 1, variance, jnp.nan)) / mean
+    mean = mean_of(isi, known)
+    variance = mean_of((isi - mean) ** 2, known)
+    cv = _safe_sqrt(jnp.where(jnp.sum(known) > 1, variance, jnp.nan)) / mean
     cv2, lv = _local_variation(isi, known)
 
     ratio, threshold = _largest_gap(ordered)
     is_gap = known & (isi > threshold)
     num_gaps = jnp.sum(is_gap, dtype=jnp.int32)
     bursts = _bursts(isi, is_gap, num_gaps - 1)
-    is_bursting = (
-        (num_spikes >= MIN_SPIKES_TO_BURST)
-        & (ratio >= MIN_GAP_RATIO)
-        & (num_gaps + 1 >= MIN_BURSTS)
-        & (bursts["spikes_per_burst"] >= MIN_SPIKES_PER_BURST)
-    )
-    label = jnp.where(is_bursting, BURSTING, IRREGULAR)
-    label = jnp.where(cv < MAX_TONIC_CV, TONIC, label)
-    label = jnp.where(num_spikes < MIN_SPIKES_TO_FIRE, SILENT, label)
+    label = label_of(num_spikes, cv, ratio, num_gaps + 1, bursts["spikes_per_burst"])
     return Features(
-        label=label.astype(jnp.int32),
+        label=label,
         num_spikes=num_spikes,
         rate=1000 / mean,
         mean_isi=mean,
@@ -207,7 +184,7 @@ def _bursts(isi: Row, is_gap: Mask, num_complete: Count) -> dict[str, Scalar]:
     time_within = jnp.sum(jnp.where(within, isi, 0))
     return {
         "period": _ratio(time, num_complete),
-        "intra_burst_isi": _mean(isi, within),
+        "intra_burst_isi": mean_of(isi, within),
         "spikes_per_burst": _ratio((last - first).astype(isi.dtype), num_complete),
         "burst_duration": _ratio(time_within, num_complete),
         "duty_cycle": time_within / jnp.where(time > 0, time, 1),
@@ -219,12 +196,13 @@ def _ratio(total: Scalar, count: Count) -> Scalar:
     return jnp.where(count > 0, total / some, jnp.nan)
 
 
-def _mean(x: Row, where: Mask) -> Scalar:
+def mean_of(x: Row, where: Mask) -> Scalar:
+    """Mean of the selected values; nan if there are none."""
     return _ratio(jnp.sum(jnp.where(where, x, 0)), jnp.sum(where, dtype=jnp.int32))
 
 
-def safe_sqrt(x: Scalar) -> Scalar:
-    # The slope at zero is infinite, but a distance or a spread of zero is a minimum.
+def _safe_sqrt(x: Scalar) -> Scalar:
+    # The slope at zero is infinite, but a spread of zero is a minimum.
     return jnp.where(x == 0, 0, jnp.sqrt(jnp.where(x == 0, 1, x)))
 
 
@@ -232,7 +210,7 @@ def _local_variation(isi: Row, known: Mask) -> tuple[Scalar, Scalar]:
     total = isi[1:] + isi[:-1]
     is_pair = known[1:] & (total > 0)
     change = jnp.abs(isi[1:] - isi[:-1]) / jnp.where(is_pair, total, 1)
-    return 2 * _mean(change, is_pair), 3 * _mean(change**2, is_pair)
+    return 2 * mean_of(change, is_pair), 3 * mean_of(change**2, is_pair)
 
 
 def _largest_gap(ordered: Row) -> tuple[Scalar, Scalar]:
@@ -272,9 +250,7 @@ def _sort_non_negative_jvp(primals, tangents):
 def features_of(train: SpikeTrain) -> Features:
     """Features of one train, as scalars on the host."""
     # A few widths only, so that trains of other lengths compile nothing new.
-    width = compiled_size(train.num_spikes, 128)
-    padded = np.full((1, width), np.inf)
-    padded[0, : train.num_spikes] = train.times
+    padded = pad_trains([train], compiled_size(train.num_spikes, 128))
     return jax.tree.map(lambda x: np.asarray(x)[0, ...], spike_features(padded))
 
 
@@ -285,21 +261,17 @@ def features_of_all(spike_times: Float[np.ndarray, "cells spikes"]) -> Features:
     spikes need. This takes less time than reading all in rows of one width, and gives
     the same features to the last digit.
     """
-    room = spike_times.shape[1]
+    if not len(spike_times):
+        return jax.tree.map(np.asarray, spike_features(spike_times))
     needed = np.isfinite(spike_times).sum(axis=1)
-    widths = np.array([compiled_size(num, NARROWEST) for num in range(room + 1)])
-    widths = widths[needed]
-    rows_of_pieces, pieces = [], []
-    # There is one piece even if there is no train.
-    for width in np.unique(widths).tolist() or [NARROWEST]:
+    sizes = [compiled_size(num, NARROWEST) for num in range(spike_times.shape[1] + 1)]
+    widths = np.array(sizes)[needed]
+    order, pieces = [], []
+    for width in np.unique(widths).tolist():
         (rows,) = np.nonzero(widths == width)
-        size = max(1, AT_ONCE // width)
-        for start in range(0, max(len(rows), 1), size):
-            some = rows[start : start + size]
-            trains = np.full((size, width), np.inf, spike_times.dtype)
-            trains[: len(some), :room] = spike_times[some, :width]
-            found = spike_features(trains)
-            rows_of_pieces.append(some)
-            pieces.append(jax.tree.map(lambda x, n=len(some): np.asarray(x)[:n], found))
-    order = np.argsort(np.concatenate(rows_of_pieces))
+        for some, num in batches(rows, max(1, AT_ONCE // width)):
+            found = spike_features(widened(spike_times[some, :width], width))
+            order.append(some[:num])
+            pieces.append(jax.tree.map(lambda x, n=num: np.asarray(x)[:n], found))
+    order = np.argsort(np.concatenate(order))
     return jax.tree.map(lambda *x: np.concatenate(x)[order], *pieces)

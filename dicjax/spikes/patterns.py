@@ -5,8 +5,10 @@ takes a field of `Features` with its computation, an entry in `FEATURES` here, a
 name under the patterns that are compared by it.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Int
 
 
 # What separates the patterns, for recordings and simulated neurons alike.
@@ -23,17 +25,23 @@ class Feature(NamedTuple):
 
     - `name`: as in tables and code; `words`: as people say it.
     - `unit`, `meaning`: for the heads of tables; the unit is empty for pure numbers.
-    - `read`: takes it from [`dicjax.Features`][].
     - `slack`: how far off it may always be, in its own unit, whatever the tolerance. A
         mean number of spikes jumps when a spike is added to a burst.
+    - `quartile`: its place among the quartiles of ISIs, if it is one of them.
     """
 
     name: str
     words: str
     unit: str
     meaning: str
-    read: Callable[[Any], Any]
     slack: float = 0.0
+    quartile: int | None = None
+
+    def read(self, features: Any) -> Any:
+        """Takes it from [`dicjax.Features`][]."""
+        if self.quartile is None:
+            return getattr(features, self.name)
+        return features.isi_quartiles[..., self.quartile]
 
 
 class Pattern(NamedTuple):
@@ -43,82 +51,52 @@ class Pattern(NamedTuple):
     compared: tuple[Feature, ...]
 
 
-FEATURES = {
-    feature.name: feature
-    for feature in (
-        Feature(
-            "rate",
-            "firing rate",
-            "Hz",
-            "firing rate, 1000 / mean_isi",
-            lambda x: x.rate,
-        ),
-        Feature(
-            "mean_isi",
-            "mean ISI",
-            "ms",
-            "mean interspike interval",
-            lambda x: x.mean_isi,
-        ),
-        Feature(
-            "isi_quartile_1",
-            "1st quartile of ISIs",
-            "ms",
-            "first quartile of interspike intervals",
-            lambda x: x.isi_quartiles[..., 0],
-        ),
-        Feature(
-            "isi_median",
-            "median ISI",
-            "ms",
-            "median interspike interval",
-            lambda x: x.isi_quartiles[..., 1],
-        ),
-        Feature(
-            "isi_quartile_3",
-            "3rd quartile of ISIs",
-            "ms",
-            "third quartile of interspike intervals",
-            lambda x: x.isi_quartiles[..., 2],
-        ),
-        Feature(
-            "cv",
-            "CV of ISIs",
-            "",
-            "coefficient of variation of interspike intervals",
-            lambda x: x.cv,
-        ),
-        Feature(
-            "period",
-            "burst period",
-            "ms",
-            "burst period, onset to onset; empty if not bursting",
-            lambda x: x.period,
-        ),
-        Feature(
-            "intra_burst_isi",
-            "intra-burst ISI",
-            "ms",
-            "mean interspike interval within bursts",
-            lambda x: x.intra_burst_isi,
-        ),
-        Feature(
-            "spikes_per_burst",
-            "spikes per burst",
-            "",
-            "mean number of spikes in a burst",
-            lambda x: x.spikes_per_burst,
-            slack=0.5,
-        ),
-        Feature(
-            "duty_cycle",
-            "duty cycle",
-            "",
-            "share of the period from first to last spike of a burst",
-            lambda x: x.duty_cycle,
-        ),
-    )
-}
+_ALL = (
+    Feature("rate", "firing rate", "Hz", "firing rate, 1000 / mean_isi"),
+    Feature("mean_isi", "mean ISI", "ms", "mean interspike interval"),
+    Feature(
+        "isi_quartile_1",
+        "1st quartile of ISIs",
+        "ms",
+        "first quartile of interspike intervals",
+        quartile=0,
+    ),
+    Feature("isi_median", "median ISI", "ms", "median interspike interval", quartile=1),
+    Feature(
+        "isi_quartile_3",
+        "3rd quartile of ISIs",
+        "ms",
+        "third quartile of interspike intervals",
+        quartile=2,
+    ),
+    Feature("cv", "CV of ISIs", "", "coefficient of variation of interspike intervals"),
+    Feature(
+        "period",
+        "burst period",
+        "ms",
+        "burst period, onset to onset; empty if not bursting",
+    ),
+    Feature(
+        "intra_burst_isi",
+        "intra-burst ISI",
+        "ms",
+        "mean interspike interval within bursts",
+    ),
+    Feature(
+        "spikes_per_burst",
+        "spikes per burst",
+        "",
+        "mean number of spikes in a burst",
+        slack=0.5,
+    ),
+    Feature(
+        "duty_cycle",
+        "duty cycle",
+        "",
+        "share of the period from first to last spike of a burst",
+    ),
+)
+FEATURES = {feature.name: feature for feature in _ALL}
 
 
 def _pattern(name: str, *compared: str) -> Pattern:
@@ -141,6 +119,23 @@ COMPARED = tuple(
 )
 """Every feature that some pattern is compared by, once."""
 NUM_COMPARED = max(len(pattern.compared) for pattern in PATTERNS)
+
+
+def label_of(num_spikes, cv, gap_ratio, num_bursts, spikes_per_burst) -> Int[Array, ""]:
+    """The number of a train's pattern, from its bursts if its largest gap splits it.
+
+    `gap_ratio` is of the intervals on both sides of that gap. `num_bursts` counts the
+    first and the last burst too, `spikes_per_burst` the others alone.
+    """
+    is_bursting = (
+        (num_spikes >= MIN_SPIKES_TO_BURST)
+        & (gap_ratio >= MIN_GAP_RATIO)
+        & (num_bursts >= MIN_BURSTS)
+        & (spikes_per_burst >= MIN_SPIKES_PER_BURST)
+    )
+    label = jnp.where(is_bursting, BURSTING, IRREGULAR)
+    label = jnp.where(cv < MAX_TONIC_CV, TONIC, label)
+    return jnp.where(num_spikes < MIN_SPIKES_TO_FIRE, SILENT, label).astype(jnp.int32)
 
 
 def pattern_of(features: Any) -> Pattern:

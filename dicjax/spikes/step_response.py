@@ -7,16 +7,15 @@ sampled traces, simulated or recorded, in batches and in compiled code.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from dicjax.spikes.detection import find_spikes, SPIKE_DOWN
+from dicjax.spikes.features import mean_of
 
 
 ONSET = 10.0  # mV/ms, the slope from which on a spike has begun
 BEFORE, AFTER = 4.0, 8.0  # ms around a crossing, in which the spike's shape lies
 LATE = 0.1  # part of a step, at its end, over which the steady potential is taken
-
-Scalar = Float[Array, ""]
 
 
 class StepResponse(eqx.Module):
@@ -101,26 +100,27 @@ def _response_of_one(V, every, start, stop, max_spikes):
     spikes = find_spikes(V, every, max_spikes=max_spikes, within=within[1:])
     index, times, has = spikes.index, spikes.times, spikes.index >= 0
     shape = jax.vmap(lambda i: _shape(V, i, every))(index)
-    height, width = (_mean(x, has & jnp.isfinite(x)) for x in shape)
+    height, width = (mean_of(x, has & jnp.isfinite(x)) for x in shape)
     intervals = times[1:] - times[:-1]
     between = has[1:]
-    mean_interval = _mean(intervals, between)
+    mean_interval = mean_of(intervals, between)
     change = (intervals[1:] - intervals[:-1]) / (intervals[1:] + intervals[:-1])
-    rest, steady, lowest = _levels(V, t, start, stop, within)
-    away, is_below = rest - lowest, steady < rest
+    rest = mean_of(V, (t >= start * (1 - LATE)) & (t < start))
+    steady = mean_of(V, (t >= stop - LATE * (stop - start)) & (t < stop))
+    lowest = jnp.min(jnp.where(within, V, jnp.inf))
+    is_below = steady < rest
+    sag = (steady - lowest) / jnp.where(is_below, rest - lowest, 1)
     return StepResponse(
         num_spikes=spikes.num,
         rate=jnp.where(jnp.isnan(mean_interval), 0, 1000 / mean_interval),
         latency=jnp.where(has[0], times[0] - start, jnp.nan),
-        adaptation=_mean(change, between[1:]),
+        adaptation=mean_of(change, between[1:]),
         height=height,
         width=width,
         depth=_depth(V, index, has),
         rest=rest,
         steady=steady,
-        sag=jnp.where(
-            is_below, (steady - lowest) / jnp.where(is_below, away, 1), jnp.nan
-        ),
+        sag=jnp.where(is_below, sag, jnp.nan),
     )
 
 
@@ -158,18 +158,4 @@ def _depth(V, index, has):
     number = jnp.cumsum(marks) - 1
     number = jnp.where(number < 0, len(index), number)
     lowest = jax.ops.segment_min(V, number, len(index) + 1)
-    return _mean(lowest[: len(index) - 1], has[1:])
-
-
-def _levels(V, t, start, stop, within):
-    before = (t >= start * (1 - LATE)) & (t < start)
-    late = (t >= stop - LATE * (stop - start)) & (t < stop)
-    lowest = jnp.min(jnp.where(within, V, jnp.inf))
-    return _mean(V, before), _mean(V, late), lowest
-
-
-def _mean(x: Float[Array, " _"], of: Bool[Array, " _"]) -> Scalar:
-    """Mean of the selected values; nan if there are none."""
-    count = jnp.sum(of).astype(x.dtype)
-    total = jnp.sum(jnp.where(of, x, 0))
-    return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)
+    return mean_of(lowest[: len(index) - 1], has[1:])

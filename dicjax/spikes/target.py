@@ -47,12 +47,12 @@ class Target:
     def at_pace(self, faster: float) -> "Target":
         """The same activity with all its times divided by a factor."""
         # As arrays again, since NumPy computes scalars from arrays of no dimension.
-        by_time = {"rate": np.asarray(self.features.rate * np.asarray(faster))}
-        for name in TIMES:
-            slower = getattr(self.features, name)
-            by_time[name] = np.asarray(slower / np.asarray(faster))
-        features = dataclasses.replace(self.features, **by_time)
-        return dataclasses.replace(self, features=features)
+        factor, now = np.asarray(faster), self.features
+        times = {name: np.asarray(getattr(now, name) / factor) for name in TIMES}
+        rate = np.asarray(now.rate * factor)
+        return dataclasses.replace(
+            self, features=dataclasses.replace(now, rate=rate, **times)
+        )
 
     def is_valid(self, features: Features) -> Bool[Array, "*cells"]:
         """Which neurons fire like it; see [`dicjax.is_valid`][]."""

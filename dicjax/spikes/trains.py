@@ -10,7 +10,6 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 AnyArray = Array | np.ndarray
 Trains = Float[ArrayLike, "*cells spikes"]
-Train = Float[ArrayLike, " _"]
 Intervals = Float[Array, "*cells intervals"]
 Counts = Int[Array, "*cells"]
 Row = Float[Array, " _"]

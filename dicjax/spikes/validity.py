@@ -41,7 +41,11 @@ def feature_errors(features: Features, target: Features) -> Float[Array, "*cells
     Four errors of every neuron, nan where it lacks the feature.
     """
     target = _spread(target, features)
-    errors = _log_ratio(_compared(jnp, features), _compared(jnp, target))
+    ours, theirs = _compared(jnp, features), _compared(jnp, target)
+    # Masked before the logarithm, so that gradients of defined entries stay finite.
+    defined = (ours > 0) & (theirs > 0)
+    ratio = jnp.where(defined, ours, 1) / jnp.where(defined, theirs, 1)
+    errors = jnp.where(defined, jnp.log(ratio), jnp.nan)
     return _of_pattern(jnp, errors, target, 0)
 
 
@@ -99,9 +103,8 @@ def is_valid(
     target = _spread(target, features)
     errors = feature_errors(features, target)
     limits = error_limits(errors, target, tolerance)
-    return (features.label == target.label) & jnp.all(
-        jnp.abs(errors) <= limits, axis=-1
-    )
+    is_near = jnp.all(jnp.abs(errors) <= limits, axis=-1)
+    return (features.label == target.label) & is_near
 
 
 def _compared(xp, features: Features) -> Float[AnyArray, "*cells features"]:
@@ -120,10 +123,3 @@ def _spread(target: Features, features: Features) -> Features:
     return jax.tree.map(
         lambda t, x: jnp.broadcast_to(t, x.shape).astype(x.dtype), target, features
     )
-
-
-def _log_ratio(x: Float[AnyArray, "..."], target: Float[AnyArray, "..."]):
-    # Masked before the logarithm, so that gradients of defined entries stay finite.
-    defined = (x > 0) & (target > 0)
-    ratio = jnp.where(defined, x, 1) / jnp.where(defined, target, 1)
-    return jnp.where(defined, jnp.log(ratio), jnp.nan)

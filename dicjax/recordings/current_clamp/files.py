@@ -4,19 +4,27 @@ Every kind of file has one function that returns current and potential in pA and
 the time between samples. What no cell does is refused by [`dicjax.Sweeps`][] itself.
 """
 
-import contextlib
 import csv
 import os
 import pathlib
 import re
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from dicjax.recordings.current_clamp.sweeps import check_count, Rows, Sweeps
+from dicjax.recordings.readers.common import (
+    check_file,
+    listing,
+    reading,
+    TooLarge,
+    unpacked_size,
+)
+from dicjax.recordings.readers.neo_files import UNKNOWN, UNREADABLE, WITHOUT_NEO
+from dicjax.recordings.readers.neo_worker import first_read
+from dicjax.recordings.readers.text import lines_of
 
 
 MAX_BYTES = 2**30
@@ -59,32 +67,17 @@ def read_sweeps(
         not sampled evenly and in all sweeps alike, or holds what no cell does.
     """
     path = pathlib.Path(path)
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"There is no file {str(path)!r}.")
-    if not os.path.isfile(path):
-        raise ValueError(f"{str(path)!r} is not a file: give the path of a recording.")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path.name} is empty: export the recording again.")
+    check_file(path)
     _check_size(path, path.stat().st_size)
-    reader = _READERS.get(path.suffix.lower(), _read_neo)
+    read = _READERS.get(path.suffix.lower(), _read_neo)
     with np.errstate(all="ignore"):  # what overflows is refused as not finite
-        currents, V, every = reader(path, voltage, current)
+        currents, V, every = read(_Source(path, voltage, current))
     return Sweeps(currents, V, every, path.stem)
 
 
 def _check_size(path: pathlib.Path, num_bytes: int) -> None:
     if num_bytes > MAX_BYTES:
-        raise ValueError(f"{path.name} is too large: export fewer sweeps of one cell.")
-
-
-@contextlib.contextmanager
-def _reading(path: pathlib.Path, kind: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # damaged files raise more types than are documented
-        raise ValueError(
-            f"{path.name} is not {kind}, or is damaged: export it again."
-        ) from error
+        raise TooLarge(f"{path.name} is too large: export fewer sweeps of one cell.")
 
 
 class _Quantity(NamedTuple):
@@ -117,56 +110,52 @@ def _factor(quantity: _Quantity, label: str) -> float | None:
     return factors.get(unit) if is_meant else None
 
 
-def _only(
-    path: pathlib.Path,
-    quantity: _Quantity,
-    channels: dict[int, str],
-    labels: Sequence[str],
-    wanted: str | None,
-    remedy: str,
-) -> int:
-    """Which of the channels of this quantity is the one meant."""
-    chosen = [i for i, label in channels.items() if wanted in (None, label)]
-    if not chosen:
-        what = quantity.name + ("" if wanted is None else f" named {wanted!r}")
-        listing = ", ".join(label[:40] for label in labels[:10]) or "nothing"
-        raise ValueError(
-            f"{path.name} has no {what} with its unit in {listing}: {remedy}."
-        )
-    if len(chosen) > 1:
-        names = [channels[i][:40] for i in chosen[:10]]
-        raise ValueError(
-            f"{path.name} has several channels of {quantity.name}, {', '.join(names)}: "
-            f"say which, as in {quantity.name}={names[0]!r}, if need be after renaming."
-        )
-    return chosen[0]
+class _Source(NamedTuple):
+    """A file, and the names of the channels to read."""
+
+    path: pathlib.Path
+    voltage: str | None
+    current: str | None
+
+    def only(
+        self, quantity: _Quantity, channels: list[int], labels: list[str], remedy: str
+    ) -> int:
+        """Which of the channels of this quantity is the one meant."""
+        what, wanted = quantity.name, getattr(self, quantity.name, None)
+        chosen = [i for i in channels if wanted in (None, labels[i])]
+        if not chosen:
+            named = "" if wanted is None else f" named {wanted!r}"
+            raise ValueError(
+                f"{self.path.name} has no {what}{named} with its unit in "
+                f"{listing(labels)}: {remedy}."
+            )
+        if len(chosen) > 1:
+            raise ValueError(
+                f"{self.path.name} has several channels of {what}, "
+                f"{listing([labels[i] for i in chosen])}: say which, as in "
+                f"{what}={labels[chosen[0]]!r}, if need be after renaming."
+            )
+        return chosen[0]
+
+    def columns(self, labels: list[str]) -> list[tuple[int, float]]:
+        """Where time, current and potential are, and by what their unit multiplies."""
+        columns = []
+        for quantity in (_TIME, _CURRENT, _VOLTAGE):
+            factors = [_factor(quantity, label) for label in labels]
+            channels = [i for i, factor in enumerate(factors) if factor]
+            names = " or ".join(f"{quantity.name}_{unit}" for unit in quantity.units)
+            i = self.only(quantity, channels, labels, f"name one {names}")
+            columns.append((i, factors[i]))
+        return columns
 
 
-def _columns(
-    path: pathlib.Path, labels: Sequence[str], voltage: str | None, current: str | None
-) -> list[tuple[int, float]]:
-    """Where time, current and potential are, and by what their unit multiplies."""
-    columns = []
-    for quantity, wanted in ((_TIME, None), (_CURRENT, current), (_VOLTAGE, voltage)):
-        factors = {i: _factor(quantity, label) for i, label in enumerate(labels)}
-        channels = {i: labels[i] for i, factor in factors.items() if factor}
-        names = " or ".join(f"{quantity.name}_{unit}" for unit in quantity.units)
-        i = _only(path, quantity, channels, labels, wanted, f"name one {names}")
-        columns.append((i, factors[i]))
-    return columns
-
-
-def _read_npz(
-    path: pathlib.Path, voltage: str | None, current: str | None
-) -> Recording:
-    kind = "a NumPy archive of numbers"
-    with _reading(path, kind), zipfile.ZipFile(path) as archive:
-        num_bytes = sum(info.file_size for info in archive.infolist())
-    _check_size(path, num_bytes)
-    with _reading(path, kind), np.load(path, allow_pickle=False) as file:
+def _read_npz(source: _Source) -> Recording:
+    path, kind = source.path, "a NumPy archive of numbers"
+    _check_size(path, unpacked_size(path, kind))
+    with reading(path, kind), np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     labels, values = list(arrays), []
-    for i, factor in _columns(path, labels, voltage, current):
+    for i, factor in source.columns(labels):
         array = arrays[labels[i]]
         if array.dtype.kind not in "iuf" or array.ndim not in (1, 2) or not array.size:
             raise ValueError(
@@ -183,19 +172,16 @@ def _read_npz(
     return currents, V, _every(path, times)
 
 
-def _read_table(
-    path: pathlib.Path, voltage: str | None, current: str | None
-) -> Recording:
-    with _reading(path, "a table of text with a header"):
-        text = path.read_text("utf-8-sig", errors="replace")
-        lines = [line.strip(" ") for line in text.splitlines()]
-        numbers = [i for i, line in enumerate(lines) if line]
+def _read_table(source: _Source) -> Recording:
+    path, lines = source.path, lines_of(source.path)
+    with reading(path, "a table of text with a header"):
+        numbers = [i for i, line in enumerate(lines) if line.strip()]
         header = lines[numbers[0]].lstrip("#% ")
         mark = next((mark for mark in ";\t," if mark in header), " ")
         split = lambda lines: csv.reader(lines, delimiter=mark, skipinitialspace=True)
         labels = [label.strip() for label in next(split([header]))]
         rows = list(split([lines[i] for i in numbers[1:]]))
-    columns = _columns(path, labels, voltage, current)
+    columns = source.columns(labels)
     numbering = {i for i, x in enumerate(labels) if _SWEEP_WORDS & {*_words(x)}}
     sweep = min(numbering - {i for i, _ in columns}, default=None)
     decimal = mark if mark == "," else "."  # a comma that separates is no decimal one
@@ -214,7 +200,7 @@ def _read_table(
     counts = [len(samples) for samples in sweeps.values()] or [0]
     _check_alike(path, counts, "samples")
     check_count(path.name, counts[0])
-    times, currents, V = np.moveaxis(np.array(list(sweeps.values())), 2, 0)
+    times, currents, V = np.moveaxis(np.array([*sweeps.values()]), 2, 0)
     return currents, V, _every(path, times)
 
 
@@ -235,9 +221,8 @@ def _every(path: pathlib.Path, times: Rows) -> float:
     check_count(path.name, num_samples)
     if not np.isfinite(times).all():
         raise ValueError(f"{path.name}: a time is not finite: number every sample.")
-    periods = [
-        _period(f"{path.name}, sweep {i} (from 0)", t) for i, t in enumerate(times)
-    ]
+    name = path.name
+    periods = [_period(f"{name}, sweep {i} (from 0)", t) for i, t in enumerate(times)]
     _check_alike(path, periods, "ms between samples", 1 / num_samples)
     return _tidy(periods[0], num_samples)
 
@@ -284,43 +269,40 @@ class _Signal(NamedTuple):
 _Sweep = list[_Signal]
 
 
-def _read_neo(
-    path: pathlib.Path, voltage: str | None, current: str | None
-) -> Recording:
-    sweeps, commands = _neo_sweeps(path)
-    V = _neo_channel(path, sweeps, _VOLTAGE, voltage)
+def _read_neo(source: _Source) -> Recording:
+    sweeps, commands = _neo_sweeps(source.path)
+    V, every = _neo_channel(source, sweeps, _VOLTAGE)
     has_current = any(s.in_unit("pA") is not None for sweep in sweeps for s in sweep)
-    sources = sweeps if has_current or not any(commands) else commands
-    currents = _neo_channel(path, sources, _CURRENT, current)
-    num_samples, every = len(V[0][0]), V[0][1]
-    for channel in (V, currents):
-        values, periods = zip(*channel, strict=True)
-        _check_alike(path, [len(x) for x in values], "samples")
-        _check_alike(path, periods, "ms between samples", 1 / max(num_samples, 1))
-    other, period = len(currents[0][0]), currents[0][1]
-    if other != num_samples or abs(period - every) * num_samples > every:
+    recorded = sweeps if has_current or not any(commands) else commands
+    currents, period = _neo_channel(source, recorded, _CURRENT)
+    num, other = V.shape[1], currents.shape[1]
+    if other != num or abs(period - every) * num > every:
         raise ValueError(
-            f"{path.name}: the current has {other} samples {period:g} ms apart, and "
-            f"the voltage {num_samples} samples {every:g} ms apart: export both alike."
+            f"{source.path.name}: the current has {other} samples {period:g} ms apart, "
+            f"and the voltage {num} samples {every:g} ms apart: export both alike."
         )
-    rows = lambda channel: np.array([values for values, _ in channel])
-    return rows(currents), rows(V), _tidy(every, num_samples)
+    return currents, V, _tidy(every, num)
 
 
 def _neo_channel(
-    path: pathlib.Path, sweeps: list[_Sweep], quantity: _Quantity, wanted: str | None
-) -> list[tuple[Trace, float]]:
-    unit, channel = next(iter(quantity.units)), []
+    source: _Source, sweeps: list[_Sweep], quantity: _Quantity
+) -> tuple[Rows, float]:
+    unit, rows, periods = next(iter(quantity.units)), [], []
     remedy = f"export one in {unit}"
     if quantity is _CURRENT:
         remedy += " (of protocols, only the steps in ABF2 files are known)"
     for sweep in sweeps:
         labels = [signal.name for signal in sweep]
-        values = {i: signal.in_unit(unit) for i, signal in enumerate(sweep)}
-        names = {i: labels[i] for i, x in values.items() if x is not None}
-        i = _only(path, quantity, names, labels, wanted, remedy)
-        channel.append((values[i], sweep[i].every))
-    return channel
+        values = [signal.in_unit(unit) for signal in sweep]
+        channels = [i for i, x in enumerate(values) if x is not None]
+        i = source.only(quantity, channels, labels, remedy)
+        rows.append(values[i])
+        periods.append(sweep[i].every)
+    counts = [len(row) for row in rows]
+    _check_alike(source.path, counts, "samples")
+    tolerance = 1 / max(counts[0], 1)
+    _check_alike(source.path, periods, "ms between samples", tolerance)
+    return np.array(rows), periods[0]
 
 
 def _neo_sweeps(path: pathlib.Path) -> tuple[list[_Sweep], list[_Sweep]]:
@@ -329,36 +311,29 @@ def _neo_sweeps(path: pathlib.Path) -> tuple[list[_Sweep], list[_Sweep]]:
     try:
         import neo.io
     except ImportError as error:
-        raise ValueError(
-            f"{path.name} is not one of {known}; all else, such as .abf, is read by "
-            'neo: pip install "dicjax[neo]".'
-        ) from error
+        raise ValueError(WITHOUT_NEO.format(path.name, known, ".abf")) from error
     try:
         candidates = neo.io.list_candidate_ios(path)
     except ValueError as error:
+        raise ValueError(UNKNOWN.format(path.name, known)) from error
+
+    def read(candidate: Any) -> tuple[list[_Sweep], Any]:
+        if candidate is neo.io.PickleIO:
+            raise ValueError("to read a pickle is to run it")
+        io = candidate(str(path))
+        segments = [segment for block in io.read() for segment in block.segments]
+        sweeps = [_signals(segment) for segment in segments]
+        if not any(sweeps):
+            raise ValueError("no signals")
+        return sweeps, io
+
+    found, reasons = first_read(candidates, read)
+    if found is None:
         raise ValueError(
-            f"{path.name} is of a kind that neither dicjax nor neo knows: export it as "
-            f"one of {known}."
-        ) from error
-    reasons = []
-    for candidate in candidates:
-        try:
-            if candidate is neo.io.PickleIO:
-                raise ValueError("to read a pickle is to run it")
-            io = candidate(str(path))
-            segments = [segment for block in io.read() for segment in block.segments]
-            sweeps = [_signals(segment) for segment in segments]
-            if not any(sweeps):
-                raise ValueError("no signals")
-        except Exception as error:  # of any type, of a hundred readers
-            why = " ".join(str(error).split())[:100]
-            reasons.append(f"{candidate.__name__}: {why}")
-        else:
-            is_axon = candidate is neo.io.AxonIO
-            return sweeps, _commands(path, io) if is_axon else []
-    raise ValueError(
-        f"neo cannot read {path.name} ({'; '.join(reasons[:3])}): export it as .npz."
-    )
+            UNREADABLE.format(path.name, "; ".join(reasons[:3]), "it as .npz")
+        )
+    sweeps, io = found
+    return sweeps, _commands(path, io) if isinstance(io, neo.io.AxonIO) else []
 
 
 def _signals(segment: Any) -> list[_Signal]:
@@ -378,7 +353,7 @@ def _commands(path: pathlib.Path, io: Any) -> list[_Sweep]:
     info = io._axon_info  # what is public does not say which outputs are in use
     if info["fFileVersionNumber"] < 2:
         return []
-    with _reading(path, "an ABF2 file with a protocol"):
+    with reading(path, "an ABF2 file with a protocol"):
         outputs = []
         sweeps = [_signals(segment) for segment in io.read_protocol()]
         for i, output in enumerate(info["listDACInfo"]):

@@ -41,16 +41,16 @@ class Steps(eqx.Module):
 def find_steps(sweeps: Sweeps, *, within: tuple[float, float] | None = None) -> Steps:
     """Finds the one step of current that all sweeps have in common.
 
-    It is the step, up in some sweeps and down in others, that explains most of what the
-    currents vary, by least squares. There must be no second one that explains 4 % as
-    much, which rules out ramps, waves and noise. Levels are means without the highest
-    and lowest 2 %: a median would be as coarse as the digits recorded.
+    It is the step, up in some sweeps and down in others, that explains most of how the
+    currents vary, by least squares. No second step may explain 4 % as much, which rules
+    out ramps, waves and noise. Levels are means without the highest and lowest 2 %: a
+    median would be as coarse as the digits recorded.
 
     **Arguments:**
 
     - `sweeps`: currents and potentials.
-    - `within`: the part of the sweeps to look in, as start and stop in ms, where they
-        hold several steps. Default: all.
+    - `within`: the part to look in, as start and stop in ms, if sweeps hold several
+        steps. Default: all.
 
     **Returns:**
 
@@ -58,8 +58,7 @@ def find_steps(sweeps: Sweeps, *, within: tuple[float, float] | None = None) -> 
 
     **Raises:**
 
-    - `ValueError`: if there is no step, or no single one, or no holding level before
-        and after it.
+    - `ValueError`: if there is no single step, or no holding level before and after it.
     """
     every, name = sweeps.every, sweeps.name
     duration = sweeps.current.shape[1] * every
@@ -78,7 +77,7 @@ def find_steps(sweeps: Sweeps, *, within: tuple[float, float] | None = None) -> 
         )
     a, b, gain = _best_step(current)
     is_in = (np.arange(last - first) >= a) & (np.arange(last - first) < b)
-    levels = [_means(current[:, where])[:, None] for where in (is_in, ~is_in)]
+    levels = [_means(current[:, where]) for where in (is_in, ~is_in)]
     _, _, second = _best_step(current - np.where(is_in, *levels))
     start, stop = (round((first + i) * every, 9) for i in (a, b))
     if second > MAX_SECOND * gain:
@@ -97,8 +96,8 @@ def find_steps(sweeps: Sweeps, *, within: tuple[float, float] | None = None) -> 
     return Steps(_level(current[:, a:b]) - holding, holding, start, stop)
 
 
-def _means(current: Rows) -> PerSweep:
-    return current.mean(axis=1)
+def _means(rows: Rows) -> Float[np.ndarray, "sweeps 1"]:
+    return rows.mean(axis=1, keepdims=True)
 
 
 def _level(current: Rows) -> PerSweep:
@@ -109,7 +108,7 @@ def _level(current: Rows) -> PerSweep:
 def _best_step(current: Rows) -> tuple[int, int, float]:
     """The samples between which a step explains most of the currents, and how much."""
     num_samples = current.shape[1]
-    sums = np.cumsum(current - _means(current)[:, None], axis=1)
+    sums = np.cumsum(current - _means(current), axis=1)
     sums = np.pad(sums, ((0, 0), (1, 0)))
     every = max(1, num_samples // COARSE)
     places = np.arange(0, num_samples + 1, every)
@@ -159,11 +158,11 @@ class PassiveMembrane(eqx.Module):
 def passive_membrane(sweeps: Sweeps, steps: Steps) -> PassiveMembrane:
     """Measures the membrane by steps of current that make it fire no spikes.
 
-    Deflections are taken from the mean potential over as long before the step as its
-    last tenth, and divided by the amplitudes by least squares over all sweeps without
-    spikes, at each time. What comes of that over the last tenth of the step is the
-    input resistance. An exponential is fitted to what precedes 90 % of it, and may
-    begin with a jump, which an electrode that is not balanced adds.
+    Deflections are taken from the mean potential before the step, and divided by the
+    amplitudes by least squares over all sweeps without spikes, at each time. The mean
+    of this ratio over the last tenth of the step is the input resistance. An
+    exponential is fitted to the ratio up to 90 % of it, and may begin with a jump,
+    which an unbalanced electrode adds.
 
     **Arguments:**
 
@@ -197,7 +196,7 @@ def passive_membrane(sweeps: Sweeps, steps: Steps) -> PassiveMembrane:
             "or a hyperpolarising step, or give the capacitance."
         )
     V, amplitude = sweeps.V[is_quiet], amplitude[is_quiet]
-    deflection = V[:, a:b] - _means(V[:, before:a])[:, None]
+    deflection = V[:, a:b] - _means(V[:, before:a])
     response = 1e3 * amplitude @ deflection / (amplitude @ amplitude)  # MΩ
     resistance = float(response[-late:].mean())
     if not resistance > 0:

@@ -4,7 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 
 MIN_SAMPLES = 100
@@ -47,25 +47,27 @@ class Sweeps(eqx.Module):
                 f"{self.name}: samples {every:.4g} ms apart are not between "
                 f"{MIN_EVERY} and {MAX_EVERY} ms: correct the unit of time."
             )
-        cut = "cut out what was not recorded."
-        self._refuse(~np.isfinite(current), current, f"the current is {{}} pA: {cut}")
-        self._refuse(~np.isfinite(V), V, f"the potential is {{}} mV: {cut}")
-        unit = "it is probably in another unit: correct that."
-        too_far = f"the potential is {{}} mV, beyond ±{MAX_V:g} mV: {unit}"
-        self._refuse(np.abs(V) > MAX_V, V, too_far)
+        self._check(current, "current", "pA", MAX_CURRENT)
+        self._check(V, "potential", "mV", MAX_V)
         if np.abs(V).max() < MIN_V:
             raise ValueError(
                 f"{self.name}: the potential stays within {np.abs(V).max():.3g} mV of "
                 "0: it is probably in volts: correct the unit."
             )
-        too_much = f"the current is {{}} pA, beyond ±{MAX_CURRENT:g} pA: {unit}"
-        self._refuse(np.abs(current) > MAX_CURRENT, current, too_much)
 
-    def _refuse(self, bad: Bool[np.ndarray, "..."], values: Rows, why: str) -> None:
+    def _check(self, values: Rows, what: str, unit: str, most: float) -> None:
+        bad = ~(np.abs(values) <= most)  # also where it is nan
         if bad.any():
             i, j = np.argwhere(bad)[0]
-            at = f"{self.name}, sweep {i} (from 0) at {j * self.every:g} ms"
-            raise ValueError(f"{at}: {why.format(f'{values[i, j]:.4g}')}")
+            why = (
+                f", beyond ±{most:g} {unit}: it is probably in another unit: correct it"
+            )
+            if not np.isfinite(values[i, j]):
+                why = ": cut out what was not recorded"
+            raise ValueError(
+                f"{self.name}, sweep {i} (from 0) at {j * self.every:g} ms: the {what} "
+                f"is {values[i, j]:.4g} {unit}{why}."
+            )
 
 
 def check_count(name: str, num_samples: int) -> None:

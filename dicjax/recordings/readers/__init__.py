@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from dicjax._core import Advice, advice_of, Remedy
 from dicjax.recordings.quality import disorder_of
-from dicjax.recordings.readers.common import listing, tidy, Times, Train
+from dicjax.recordings.readers.common import check_file, listing, tidy, Times, Train
 from dicjax.recordings.readers.excel import read_excel
 from dicjax.recordings.readers.kilosort import is_kilosort, read_kilosort
 from dicjax.recordings.readers.matlab import read_matlab
@@ -32,10 +32,9 @@ from dicjax.recordings.readers.plausibility import (
 )
 from dicjax.recordings.readers.text import read_text
 from dicjax.recordings.readers.units import contradict, milliseconds_per, samples_at
-from dicjax.spikes import SpikeTrain
+from dicjax.spikes import MIN_SPIKES, SpikeTrain
 
 
-MIN_SPIKES = 10
 MAX_REPEATS = 0.01  # share of repeated times, which detectors mark by mistake
 
 
@@ -111,16 +110,11 @@ def read_raw(path: Any) -> tuple[str, list[Train]]:
     if not isinstance(path, str | os.PathLike):
         return type(path).__name__, read_object(path)
     path = pathlib.Path(path)
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"There is no file {str(path)!r}.")
     if os.path.isdir(path):
         is_sorted = is_kilosort(path)
         trains = read_kilosort(path) if is_sorted else read_neo(path, [*READERS])
         return path.resolve().name, trains
-    if not os.path.isfile(path):
-        raise ValueError(f"{str(path)!r} is not a file: give the path of a recording.")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path.name} is empty: export the recording again.")
+    check_file(path)
     read = READERS.get(path.suffix.lower())
     return path.name, read(path) if read else read_neo(path, [*READERS])
 

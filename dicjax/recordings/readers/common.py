@@ -1,10 +1,12 @@
 """Common parts of all readers: raw trains, limits and refusals."""
 
 import contextlib
+import os
 import pathlib
 import warnings
+import zipfile
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -40,8 +42,26 @@ def checksum(path: pathlib.Path) -> str:
     return sha256(*files)
 
 
+def check_file(path: pathlib.Path) -> None:
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"There is no file {str(path)!r}.")
+    if not os.path.isfile(path):
+        raise ValueError(f"{str(path)!r} is not a file: give the path of a recording.")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path.name} is empty: export the recording again.")
+
+
 class TooLarge(ValueError):
     """A file that needs more memory than readers allow."""
+
+
+def unpacked_size(path: pathlib.Path, kind: str) -> int:
+    """How many bytes the files of a zip have; of other files, their own."""
+    with reading(path, kind), path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            return path.stat().st_size
+        with zipfile.ZipFile(file) as archive:
+            return sum(info.file_size for info in archive.infolist())
 
 
 def check_size(path: pathlib.Path, num_bytes: int) -> None:
@@ -79,9 +99,15 @@ def name_of(path: pathlib.Path, label: str, is_lone: bool) -> str:
     return path.stem if is_lone and is_time(label) else label
 
 
+def is_vector(array: Any) -> bool:
+    """Whether it is one row of numbers, along whichever axis."""
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf":
+        return False
+    return array.ndim > 0 and array.size in (0, max(array.shape))
+
+
 def vector(path: pathlib.Path, name: str, array: Shaped[np.ndarray, "..."]) -> Times:
-    is_row = array.ndim > 0 and array.size in (0, max(array.shape))
-    if array.dtype.kind not in "iuf" or not is_row:
+    if not is_vector(array):
         raise ValueError(
             f"{path.name}: {tidy(name) or 'it'} is an array of {array.dtype} of shape "
             f"{array.shape}, not of times: save one row of numbers per unit."
@@ -108,6 +134,11 @@ def _since_first(path: pathlib.Path, label: str, isi: Numbers) -> Times:
     return np.append(0.0, np.cumsum(isi))
 
 
+def span_of(starts: Numbers, ends: Numbers) -> Numbers:
+    """From the first start to the last end of pynapple's epochs."""
+    return np.array([starts.min(), ends.max()]) if starts.size else NO_SPAN
+
+
 def grouped(
     path: pathlib.Path, labels: Shaped[np.ndarray, " spikes"], times: Times
 ) -> dict[str, np.ndarray]:
@@ -115,7 +146,5 @@ def grouped(
     order = np.argsort(labels, kind="stable")
     names, starts = np.unique(labels[order], return_index=True)
     check_size(path, UNIT_BYTES * len(names))
-    parts = np.split(times[order], starts[1:])
-    return dict(
-        zip(map(str, names), parts, strict=False)
-    )  # without spikes there is one empty part
+    parts = np.split(times[order], starts[1:])  # of no spikes there is one part
+    return dict(zip(map(str, names), parts, strict=False))

@@ -1,11 +1,10 @@
 """Reads the first sheet of Excel's workbooks with openpyxl."""
 
+import contextlib
 import pathlib
-import zipfile
 from collections.abc import Iterable
 
-from dicjax.recordings.readers import common
-from dicjax.recordings.readers.common import check_size, reading, Train
+from dicjax.recordings.readers.common import check_size, reading, Train, unpacked_size
 from dicjax.recordings.readers.tables import Row, table_of, trains_of
 
 
@@ -20,31 +19,22 @@ def read_excel(path: pathlib.Path) -> list[Train]:
             f'{path.name} is read by openpyxl: pip install "dicjax[xlsx]", or save it '
             "as .csv."
         ) from error
-    with reading(path, _KIND), zipfile.ZipFile(path) as archive:
-        num_bytes = sum(info.file_size for info in archive.infolist())
-    check_size(path, num_bytes)
+    check_size(path, unpacked_size(path, _KIND))
     with reading(path, _KIND):
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    try:
-        with reading(path, _KIND):
-            rows, is_whole = _rows(book.worksheets[0].iter_rows(values_only=True))
-    finally:
-        book.close()
-    if not is_whole:
-        check_size(path, common.MAX_BYTES + 1)
+        with contextlib.closing(book):
+            rows = _rows(path, book.worksheets[0].iter_rows(values_only=True))
     return trains_of(table_of(path, rows))
 
 
-def _rows(cells: Iterable[tuple[object, ...]]) -> tuple[list[Row], bool]:
-    # A sheet with one cell may claim to have billions.
-    rows, left = [], common.MAX_BYTES // 8
+def _rows(path: pathlib.Path, cells: Iterable[tuple[object, ...]]) -> list[Row]:
+    rows, num_bytes = [], 0
     for line, row in enumerate(cells, 1):
-        left -= max(len(row), 8)
-        if left < 0:
-            return rows, False
+        num_bytes += 8 * max(len(row), 8)
+        check_size(path, num_bytes)  # a sheet with one cell may claim to have billions
         if any(cell is not None for cell in row):
             rows.append((line, [_text(cell) for cell in row]))
-    return rows, True
+    return rows
 
 
 def _text(cell: object) -> str:

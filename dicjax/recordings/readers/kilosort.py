@@ -5,9 +5,15 @@ import pathlib
 import re
 
 import numpy as np
-from jaxtyping import Shaped
 
-from dicjax.recordings.readers.common import check_size, grouped, reading, Train
+from dicjax.recordings.readers.common import (
+    check_size,
+    grouped,
+    reading,
+    Times,
+    Train,
+    vector,
+)
 from dicjax.recordings.readers.units import samples_at
 
 
@@ -43,7 +49,7 @@ def read_kilosort(path: pathlib.Path) -> list[Train]:
         )
     rate, verdicts = _sample_rate(path), _verdicts(path)
     unit = "samples" if rate is None else samples_at(rate)
-    units = grouped(path, clusters.astype(np.int64), times.astype(float))
+    units = grouped(path, clusters.astype(np.int64), times)
     trains = []
     for name, own in units.items():
         verdict = verdicts.get(name, "")
@@ -53,7 +59,7 @@ def read_kilosort(path: pathlib.Path) -> list[Train]:
     return trains
 
 
-def _column(path: pathlib.Path) -> Shaped[np.ndarray, " spikes"]:
+def _column(path: pathlib.Path) -> Times:
     if not path.is_file():
         raise ValueError(
             f"{path.parent.name} has no spike_clusters.npy: give the folder that "
@@ -61,10 +67,7 @@ def _column(path: pathlib.Path) -> Shaped[np.ndarray, " spikes"]:
         )
     check_size(path, path.stat().st_size)
     with reading(path, "a NumPy file of whole numbers"), path.open("rb") as file:
-        column = np.load(file, allow_pickle=False)
-        if column.dtype.kind not in "iuf" or column.size != max(column.shape):
-            raise ValueError("A row of numbers is needed.")
-        return column.ravel()
+        return vector(path, path.stem, np.load(file, allow_pickle=False))
 
 
 def _text(path: pathlib.Path) -> str:

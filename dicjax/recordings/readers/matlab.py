@@ -10,6 +10,7 @@ import numpy as np
 
 from dicjax.recordings.readers.common import (
     grouped,
+    is_vector,
     labelled_train,
     listing,
     reading,
@@ -34,8 +35,7 @@ _NAME_FIELDS = {"name", "label", "id", "unitid", "clusterid", "cluster", "unitna
 
 def read_matlab(path: pathlib.Path) -> list[Train]:
     with reading(path, "a MATLAB file of numbers, cells and structs"):
-        load = load_hdf5 if h5py.is_hdf5(path) else load_matrices
-        fields = load(path)
+        fields = load_hdf5(path) if h5py.is_hdf5(path) else load_matrices(path)
     at = _Place(path)
     trains = list(_of_struct(at, fields, is_top=True))
     if not trains:
@@ -54,9 +54,7 @@ class _Place:
     name: str = ""
     unit: str | None = None
     rate: float | None = None
-    others: list[str] = dataclasses.field(
-        default_factory=list
-    )  # names of values without times
+    others: list[str] = dataclasses.field(default_factory=list)  # without times
 
     def below(self, part: str) -> "_Place":
         return dataclasses.replace(self, name=f"{self.name}_{part}".lstrip("_"))
@@ -68,9 +66,9 @@ def _of_value(at: _Place, label: str, value: Any) -> Iterator[Train]:
     elif isinstance(value, list):
         for i, part in enumerate(value, 1):
             # A cell with one spike was squeezed into a number.
-            part = np.atleast_1d(part) if _is_numeric(part) else part
+            part = part if _number(part) is None else np.atleast_1d(part)
             yield from _of_value(at.below(str(i)), label, part)
-    elif _is_vector(value):
+    elif is_vector(value):
         numbers, name = np.ravel(value).astype(float), at.name or at.path.stem
         train = labelled_train(at.path, name, label, numbers, at.unit)
         yield train._replace(rate=at.rate)
@@ -106,7 +104,7 @@ def _times_among(fields: Fields, is_top: bool) -> list[str]:
     labels = [
         label
         for label, value in fields.items()
-        if not (_plain(label) in known and not isinstance(value, dict | list))
+        if _plain(label) not in known or isinstance(value, dict | list)
     ]
     times = [x for x in labels if is_time(x) and _holds_several(fields[x])]
     spikes = [x for x in times if is_of_spikes(x)]
@@ -116,30 +114,25 @@ def _times_among(fields: Fields, is_top: bool) -> list[str]:
 
 def _ids_of(fields: Fields, times: list[str]) -> str | None:
     """The field that holds the unit of each spike."""
-    if len(times) != 1 or not _is_vector(fields[times[0]]) or is_intervals(times[0]):
+    if len(times) != 1 or not is_vector(fields[times[0]]) or is_intervals(times[0]):
         return None
     size = np.size(fields[times[0]])
     for label, value in fields.items():
         bare = label.casefold().removeprefix("spike").lstrip("_")
-        if is_id(bare) and _is_vector(value) and np.size(value) == size > 0:
+        if is_id(bare) and is_vector(value) and np.size(value) == size > 0:
             return label
     return None
 
 
-def _is_numeric(value: Any) -> bool:
-    return not isinstance(value, str | dict | list) and (
-        np.asarray(value).dtype.kind in "iuf"
-    )
+def _number(value: Any) -> float | None:
+    is_nested = isinstance(value, str | dict | list)
+    if is_nested or np.asarray(value).dtype.kind not in "iuf" or np.size(value) != 1:
+        return None
+    return float(np.ravel(value)[0])
 
 
 def _holds_several(value: Any) -> bool:
     return isinstance(value, dict | list) or np.size(value) != 1
-
-
-def _is_vector(value: Any) -> bool:
-    if not isinstance(value, np.ndarray) or not _is_numeric(value):
-        return False
-    return value.ndim > 0 and value.size in (0, max(value.shape))
 
 
 def _plain(label: str) -> str:
@@ -158,16 +151,12 @@ def _unit(value: Any) -> str | None:
 
 
 def _rate(value: Any) -> float | None:
-    is_one = _is_numeric(value) and np.size(value) == 1
-    rate = float(np.ravel(value)[0]) if is_one else 0.0
-    return rate if 0 < rate < np.inf else None
+    rate = _number(value)
+    return rate if rate is not None and 0 < rate < np.inf else None
 
 
 def _name(value: Any) -> str | None:
     if isinstance(value, str):
         return value.strip() or None
-    return (
-        f"{np.ravel(value)[0]:g}"
-        if _is_numeric(value) and np.size(value) == 1
-        else None
-    )
+    number = _number(value)
+    return None if number is None else f"{number:g}"

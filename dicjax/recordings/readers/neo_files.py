@@ -14,6 +14,12 @@ from dicjax.recordings.readers.common import Train
 
 MAX_SECONDS = 60.0  # plus the same for each 600 MB
 
+WITHOUT_NEO = (
+    "{} is not one of {}: export it as one; all else, such as {}, is read by neo: "
+    'pip install "dicjax[neo]".'
+)
+UNKNOWN = "{} is not one of {}, and neo does not know it: export it as one."
+UNREADABLE = "neo cannot read {} ({}): export {}."
 _REMEDIES = {
     ".smrx": "export text, .mat or a NEO file (.nix) from Spike2",
     ".pl2": "export .plx or .nex from Plexon's programs",
@@ -23,36 +29,29 @@ _REMEDIES = {
 
 
 def read_neo(path: pathlib.Path, known: Sequence[str]) -> list[Train]:
-    own, suffix = ", ".join(known), path.suffix.lower()
+    name, own, suffix = path.name, ", ".join(known), path.suffix.lower()
     if suffix in _REMEDIES:
-        raise ValueError(f"{path.name} cannot be read here: {_REMEDIES[suffix]}.")
+        raise ValueError(f"{name} cannot be read here: {_REMEDIES[suffix]}.")
     has_neo = importlib.util.find_spec("neo") is not None
     if not has_neo and not path.is_dir():
-        raise ValueError(
-            f"{path.name} is not one of {own}: export it as one; all else, such as "
-            '.nex, .plx or .nix, is read by neo: pip install "dicjax[neo]".'
-        )
+        raise ValueError(WITHOUT_NEO.format(name, own, ".nex, .plx or .nix"))
     found = look_apart(path) if has_neo else neo_worker.Found([])
     if found.trains:
         return neo_trains(found.trains)
     if found.has_traces:
         raise ValueError(
-            f"{path.name} has traces and no spike trains: sort its spikes first, and "
-            "give their times."
+            f"{name} has traces and no spike trains: sort its spikes first, and give "
+            "their times."
         )
     if found.reasons:
         reasons = "; ".join(found.reasons[:3])
-        raise ValueError(
-            f"neo cannot read {path.name} ({reasons}): export its spike times as text."
-        )
+        raise ValueError(UNREADABLE.format(name, reasons, "its spike times as text"))
     if path.is_dir():
         raise ValueError(
             f"{str(path)!r} is not a file, nor a folder that Kilosort wrote (with "
             "spike_times.npy): give the path of a recording."
         )
-    raise ValueError(
-        f"{path.name} is not one of {own}, and neo does not know it: export it as one."
-    )
+    raise ValueError(UNKNOWN.format(name, own))
 
 
 def look_apart(path: pathlib.Path) -> neo_worker.Found:

@@ -5,12 +5,13 @@ runs in a separate process, which can be ended: `python neo_worker.py FILE` writ
 archive of NumPy to its output. To start fast, this module imports nothing of dicjax.
 """
 
+import contextlib
 import importlib
 import pathlib
 import sys
 import warnings
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -30,6 +31,9 @@ UNUSED = {
 }
 
 
+Read = TypeVar("Read")
+
+
 class SpikeTimes(NamedTuple):
     name: str
     times: np.ndarray  # ms
@@ -44,20 +48,31 @@ class Found(NamedTuple):
 
 def look_into(path: pathlib.Path) -> Found:
     """The spike trains of a file or folder, from the first reader that finds any."""
+
+    def read(candidate: Any) -> Found:
+        blocks = _blocks(candidate, path)
+        trains = spike_times(blocks)
+        segments = [segment for block in blocks for segment in block.segments]
+        if not trains and not any(segment.analogsignals for segment in segments):
+            raise ValueError("no spike trains")
+        return Found(trains, not trains)
+
+    found, reasons = first_read(_candidates(path), read)
+    return Found([], reasons=reasons) if found is None else found
+
+
+def first_read(
+    candidates: Iterable[Any], read: Callable[[Any], Read]
+) -> tuple[Read | None, list[str]]:
+    """What the first reader of neo that succeeds has read, and why others failed."""
     reasons = []
-    for candidate in _candidates(path):
+    for candidate in candidates:
         try:
-            blocks = _blocks(candidate, path)
-            trains = spike_times(blocks)
-        except Exception as error:  # readers raise any type of error
+            return read(candidate), reasons
+        except Exception as error:  # of any type, of a hundred readers
             why = " ".join(str(error).split())[:100]
             reasons.append(f"{candidate.__name__}: {why}")
-            continue
-        segments = [segment for block in blocks for segment in block.segments]
-        if trains or any(segment.analogsignals for segment in segments):
-            return Found(trains, not trains)
-        reasons.append(f"{candidate.__name__}: no spike trains")
-    return Found([], False, reasons)
+    return None, reasons
 
 
 def _candidates(path: pathlib.Path) -> list[Any]:
@@ -123,31 +138,31 @@ def _in_ms(name: str, train: Any) -> SpikeTimes:
 
 
 def pack(found: Found, file: Any) -> None:
-    arrays: dict[str, Any] = {
-        "names": np.array([train.name for train in found.trains], "U"),
-        "spans": np.array([train.span for train in found.trains], float),
-        "has_traces": found.has_traces,
-        "reasons": np.array(found.reasons, "U"),
-    }
-    arrays |= {f"times_{i}": train.times for i, train in enumerate(found.trains)}
-    np.savez(file, **arrays)
+    np.savez(
+        file,
+        *(train.times for train in found.trains),
+        names=np.array([train.name for train in found.trains], "U"),
+        spans=np.array([train.span for train in found.trains], float),
+        has_traces=found.has_traces,
+        reasons=np.array(found.reasons, "U"),
+    )
 
 
 def unpack(file: Any) -> Found:
     with np.load(file, allow_pickle=False) as arrays:
-        names = arrays["names"].tolist()
-        times = [arrays[f"times_{i}"] for i in range(len(names))]
-        parts = zip(names, times, arrays["spans"], strict=True)
-        trains = [SpikeTimes(*part) for part in parts]
+        parts = zip(arrays["names"].tolist(), arrays["spans"], strict=True)
+        trains = [
+            SpikeTimes(name, arrays[f"arr_{i}"], span)
+            for i, (name, span) in enumerate(parts)
+        ]
         return Found(trains, bool(arrays["has_traces"]), arrays["reasons"].tolist())
 
 
 def _limit_memory() -> None:
-    try:
+    # Some systems, such as Windows, have no such limit.
+    with contextlib.suppress(ImportError, AttributeError, ValueError, OSError):
         resource = importlib.import_module("resource")
         resource.setrlimit(resource.RLIMIT_DATA, (MAX_BYTES, MAX_BYTES))
-    except (ImportError, AttributeError, ValueError, OSError):
-        return  # systems without such a limit, such as Windows
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Reads NumPy arrays and archives, and archives of pynapple."""
 
 import pathlib
-import zipfile
 
 import numpy as np
 from jaxtyping import Shaped
@@ -11,9 +10,10 @@ from dicjax.recordings.readers.common import (
     grouped,
     labelled_train,
     name_of,
-    NO_SPAN,
     reading,
+    span_of,
     Train,
+    unpacked_size,
     vector,
 )
 from dicjax.recordings.readers.units import named_unit
@@ -25,12 +25,7 @@ _KIND = "a NumPy file of numbers"
 
 
 def read_numpy(path: pathlib.Path) -> list[Train]:
-    with reading(path, _KIND), path.open("rb") as file:
-        num_bytes = path.stat().st_size
-        if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:
-                num_bytes = sum(info.file_size for info in archive.infolist())
-    check_size(path, num_bytes)
+    check_size(path, unpacked_size(path, _KIND))
     with reading(path, _KIND), path.open("rb") as file:
         loaded = np.load(file, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -47,9 +42,7 @@ def read_numpy(path: pathlib.Path) -> list[Train]:
 
 def _array_trains(path: pathlib.Path, arrays: Arrays) -> list[Train]:
     with reading(path, _KIND):
-        ends = [
-            arrays.pop(end).item() for end in ("t_start", "t_stop") if end in arrays
-        ]
+        ends = [arrays.pop(x).item() for x in ("t_start", "t_stop") if x in arrays]
         span, unit = np.array(ends, float), None
         if "unit" in arrays and arrays["unit"].dtype.kind == "U":
             unit = named_unit(arrays.pop("unit").item())
@@ -70,12 +63,11 @@ def _pynapple_trains(path: pathlib.Path, arrays: Arrays) -> list[Train]:
         )
     times = vector(path, "t", arrays["t"])
     with reading(path, "an archive of pynapple"):
-        starts, ends = arrays["start"].astype(float), arrays["end"].astype(float)
-        span = np.array([starts.min(), ends.max()]) if starts.size else NO_SPAN
-        if "'Ts'" in kind:
-            return [Train(path.stem, times, None, "s", span)]
-        if arrays["index"].shape != times.shape:
-            raise ValueError("Spikes and their units differ in number.")
-        units = {str(key): np.zeros(0) for key in arrays["keys"].ravel()}
-        units |= grouped(path, arrays["index"].ravel(), times)
+        units = {path.stem: times}
+        if "'TsGroup'" in kind:
+            if arrays["index"].shape != times.shape:
+                raise ValueError("Spikes and their units differ in number.")
+            units = {str(key): np.zeros(0) for key in arrays["keys"].ravel()}
+            units |= grouped(path, arrays["index"].ravel(), times)
+        span = span_of(arrays["start"].astype(float), arrays["end"].astype(float))
         return [Train(name, own, None, "s", span) for name, own in units.items()]

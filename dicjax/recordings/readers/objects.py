@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from dicjax.recordings.readers.common import NO_SPAN, Train
+from dicjax.recordings.readers.common import span_of, Train
 from dicjax.recordings.readers.neo_files import neo_trains
 from dicjax.recordings.readers.neo_worker import spike_times
 from dicjax.recordings.readers.units import samples_at
@@ -43,9 +43,8 @@ def _sorting_trains(sorting: Any) -> list[Train]:
 
 
 def _pynapple_trains(group: Any) -> list[Train]:
-    starts = np.asarray(group.time_support.start, float)
-    ends = np.asarray(group.time_support.end, float)
-    span = np.array([starts.min(), ends.max()]) if starts.size else NO_SPAN
+    epochs = group.time_support
+    span = span_of(np.asarray(epochs.start, float), np.asarray(epochs.end, float))
     if hasattr(group, "keys"):
         units = {str(key): group[key] for key in group.keys()}  # noqa: SIM118
     else:

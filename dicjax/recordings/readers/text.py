@@ -20,25 +20,23 @@ _WAVEMARK = '"WAVMK"\t'
 
 
 def read_text(path: pathlib.Path) -> list[Train]:
-    lines = _lines(path)
+    check_size(path, 8 * path.stat().st_size)
+    lines = lines_of(path)
     if any(line.startswith(_WAVEMARK) for line in lines):
         return _wavemark_trains(path, lines)
     return trains_of(_table(path, lines))
 
 
-def _lines(path: pathlib.Path) -> list[str]:
-    check_size(path, 8 * path.stat().st_size)
+def lines_of(path: pathlib.Path) -> list[str]:
     with reading(path, "open to you"):
         raw = path.read_bytes()
     is_utf16 = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
     try:
         text = raw.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError:
-        text = raw.decode(
-            "cp1252", errors="replace"
-        )  # Excel's encoding, in which µ is one byte
+        text = raw.decode("cp1252", errors="replace")  # of Excel; µ is one byte
     if re.search(r"[\x00-\x08\x0e-\x1f]", text):
-        raise ValueError(f"{path.name} is not text: export the spike times as text.")
+        raise ValueError(f"{path.name} is not text: export it as text.")
     return [line.strip(" ") + "\n" for line in re.split(r"\r\n?|\n", text)]
 
 

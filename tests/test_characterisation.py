@@ -10,6 +10,7 @@ from hypothesis import given, strategies as st
 import dicjax as dj
 from dicjax.operator.characteristics import (
     are_logarithms,
+    at_rest,
     BEFORE,
     characterise,
     COUNTS,
@@ -18,7 +19,6 @@ from dicjax.operator.characteristics import (
     FEATURES,
     from_coordinates,
     NAMES,
-    resting_potentials,
     SMALL,
     STEP,
     to_coordinates,
@@ -72,7 +72,7 @@ def _spikes_in_a_second(g, amplitude):
         BEFORE + STEP + 50.0,
         dt=DT,
         stimulus=dj.Step(amplitude, BEFORE, BEFORE + STEP),
-        V0=resting_potentials(FAMILY, g.reshape(-1, g.shape[-1])).reshape(g.shape[:-1]),
+        V0=at_rest(FAMILY, g.reshape(-1, g.shape[-1]))[0].reshape(g.shape[:-1]),
     )
     during = (run.spike_times >= BEFORE) & (run.spike_times < BEFORE + STEP)
     return during.sum(axis=-1)
@@ -126,7 +126,7 @@ def test_cells_fire_so_often_from_the_current_on_that_is_told(measured, which):
 
 
 def test_at_rest_currents_cancel():
-    rest = resting_potentials(FAMILY, CELLS[DRAWN].astype(float))
+    rest = at_rest(FAMILY, CELLS[DRAWN].astype(float))[0]
     for g, V in zip(CELLS[DRAWN], rest, strict=True):
         below, above = (_current_after(g, V, V + off) for off in (-1e-3, 1e-3))
         assert below < 0 < above  # and the cell returns there
@@ -134,14 +134,14 @@ def test_at_rest_currents_cancel():
 
 def test_a_holding_current_moves_rest_to_where_it_is_carried():
     held = dataclasses.replace(FAMILY, hold=-0.2)
-    rest = resting_potentials(held, CELLS[DRAWN].astype(float))
-    assert np.all(rest < resting_potentials(FAMILY, CELLS[DRAWN]) - 1)
+    rest = at_rest(held, CELLS[DRAWN].astype(float))[0]
+    assert np.all(rest < at_rest(FAMILY, CELLS[DRAWN])[0] - 1)
     for g, V in zip(CELLS[DRAWN], rest, strict=True):
         np.testing.assert_allclose(_current_after(g, V, V), -0.2, atol=1e-4)
 
 
 def test_cells_stay_where_they_rest_when_simulated_from_there(measured):
-    rest = resting_potentials(FAMILY, CELLS[DRAWN])
+    rest = at_rest(FAMILY, CELLS[DRAWN])[0]
     np.testing.assert_allclose(measured["rest"][DRAWN], rest, atol=0.02)
     stay, move = (
         dj.simulate(
@@ -187,7 +187,7 @@ def test_spikes_are_as_a_trace_at_fifteen_hertz_shows_them(measured):
         BEFORE + STEP + 50,
         dt=DT / 4,
         stimulus=dj.Step(middle, BEFORE, BEFORE + STEP),
-        V0=resting_potentials(FAMILY, CELLS[i : i + 1])[0],
+        V0=at_rest(FAMILY, CELLS[i : i + 1])[0][0],
         save="traces",
         save_every=0.025,
     )

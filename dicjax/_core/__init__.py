@@ -67,12 +67,13 @@ from dicjax._core.fit import (
     clipped as clipped,
     decay_of as decay_of,
     descend as descend,
-    finite as finite,
+    finite_adam as finite_adam,
     Fit as Fit,
     fit_network as fit_network,
     improve as improve,
     keep_state as keep_state,
     kept_state as kept_state,
+    train as train,
 )
 from dicjax._core.linear_algebra import (
     condition_number as condition_number,

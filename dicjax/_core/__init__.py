@@ -45,6 +45,7 @@ from dicjax._core.checks import (
     members_of as members_of,
 )
 from dicjax._core.deprecation import (
+    option_of as option_of,
     renamed_argument as renamed_argument,
 )
 from dicjax._core.devices import (

@@ -1,4 +1,4 @@
-"""A recorded cell beside the neurons that an operator takes for its like."""
+"""A recorded cell beside an ensemble of neurons that respond like it."""
 
 import itertools
 import warnings
@@ -128,9 +128,8 @@ def measure_cell(
 ) -> dict[str, float]:
     """Features of a recorded cell, as [`dicjax.characterise`][] measures models.
 
-    Currents become densities through the cell's capacitance, at 1 µF/cm². What the
-    steps do not show is left out: how the cell sags and rebounds, or how it fires at 40
-    Hz, if none of them went so far.
+    Currents become densities through the cell's capacitance, at 1 µF/cm². Features that
+    the steps do not show are left out, such as the gain at 40 Hz if none went so far.
 
     **Arguments:**
 
@@ -224,10 +223,9 @@ def compare(
 ) -> Comparison:
     """An ensemble conditioned on some sweeps of a cell, and what it does in all.
 
-    Candidates resemble the cell in all that was measured, and have its F-I curve; of
-    six times as many as are wanted those are kept that answer the sweeps in use most
-    like the cell does. Four times, children of these take the places of those that are
-    less like it. Sweeps that are not in use have no part in this.
+    Candidates resemble the cell in all that was measured, and have its F-I curve. Of
+    six times as many as are wanted, those are kept whose responses to the sweeps in use
+    are most like the cell's. Four times, children of these replace less similar ones.
 
     **Arguments:**
 
@@ -238,10 +236,6 @@ def compare(
     - `num`: neurons in the ensemble.
     - `spread`: how far candidates stray from the cell's F-I curve, as in
         [`dicjax.draw_ensemble`][].
-
-    **Returns:**
-
-    A [`dicjax.Comparison`][].
 
     **Raises:**
 

@@ -97,10 +97,10 @@ def characterise(
 ) -> Characteristics:
     """Measures cells of a family with steps of current on top of its holding current.
 
-    The current at which a cell fires the 5th, 15th and 40th spike of a step's first
-    second is found by halving intervals, and spikes are measured at the second of
-    these. Thresholds so defined are continuous in the conductances, and can be read
-    from the steps that a recorded cell was given.
+    The currents at which a cell fires the 5th, 15th and 40th spike of a step's first
+    second are found by halving intervals, and spikes are measured at the second one.
+    Such thresholds are continuous in the conductances, and steps into a recorded cell
+    show them too.
 
     **Arguments:**
 
@@ -108,10 +108,6 @@ def characterise(
     - `g`: maximal conductances, in mS/cm², ordered as the model's `channel_names`, or a
         [`dicjax.Population`][], of which members that are not "ok" are left out.
     - `on_progress`: called with (stage, done, total), in rounds of simulation.
-
-    **Returns:**
-
-    [`dicjax.Characteristics`][], a row per cell.
 
     **Raises:**
 

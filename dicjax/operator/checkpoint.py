@@ -32,10 +32,7 @@ def save_operator(
     config: OperatorConfig,
     about: dict[str, Any],
 ) -> None:
-    """Writes an operator, whole or not at all; an older one is replaced.
-
-    `about` goes into the header as it is: how it was trained, how well it does.
-    """
+    """Writes an operator, whole or not at all, with what is known `about` it."""
     shape = {
         "operator": dataclasses.asdict(config),
         "family": operator.family,

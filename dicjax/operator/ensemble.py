@@ -14,7 +14,7 @@ import numpy as np
 import scipy.spatial
 from jaxtyping import Array, Float, Key
 
-from dicjax.operator.characteristics import are_logarithms, from_coordinates
+from dicjax.operator.characteristics import BY_NAME, from_coordinates
 from dicjax.operator.model import Operator
 
 
@@ -87,16 +87,14 @@ def draw_ensemble(
 
 def _coordinates(operator: Operator, measured: Mapping[str, float]) -> np.ndarray:
     wanted = np.full(len(operator.names), np.nan)
-    is_log = are_logarithms(operator.names)
-    for i, (name, value) in zip(
-        _indices(operator, measured), measured.items(), strict=True
-    ):
-        if not np.isfinite(value) or (is_log[i] and value <= 0):
+    for i, value in zip(_indices(operator, measured), measured.values(), strict=True):
+        is_log = BY_NAME[operator.names[i]].is_log
+        if not np.isfinite(value) or (is_log and value <= 0):
             raise ValueError(
-                f"{name} is {value}, but must be a {'positive ' * is_log[i]}number: "
-                "leave out what was not measured."
+                f"{operator.names[i]} is {value}, but must be a "
+                f"{'positive ' * is_log}number: leave out what was not measured."
             )
-        wanted[i] = np.log(value) if is_log[i] else value
+        wanted[i] = np.log(value) if is_log else value
     return wanted
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from dicjax.operator.characteristics import are_logarithms, to_coordinates
+from dicjax.operator.characteristics import from_coordinates, to_coordinates
 from dicjax.operator.model import follow, Memory, Operator
 
 
@@ -40,9 +40,8 @@ def respond(
 ) -> Response:
     """The potential of neurons that receive a current.
 
-    Any current will do, of any length, zero included. The past of the potential does
-    not depend on the future of the current. Everything can be differentiated, with
-    respect to features and currents.
+    The current may have any shape and length. The past of the potential does not depend
+    on its future. Responses can be differentiated by features and currents.
 
     **Arguments:**
 
@@ -54,10 +53,6 @@ def respond(
     - `every`: ms between samples, at most 1.
     - `memory`: where an earlier response stopped; at rest if not given.
     - `out_of_range`: what to do with features outside the range of the family.
-
-    **Returns:**
-
-    A [`dicjax.Response`][].
 
     **Raises:**
 
@@ -88,9 +83,7 @@ def _respond(operator, current, features, every, memory):
         rest = features[..., operator.names.index("rest")]
         memory = operator.start(rest, a)
 
-    def flat(x, *kept):
-        return jnp.broadcast_to(x, (*cells, *kept)).reshape(-1, *kept)
-
+    flat = lambda x, *kept: jnp.broadcast_to(x, (*cells, *kept)).reshape(-1, *kept)
     num_samples, num_units = current.shape[-1], memory.units.shape[-1]
     memory = Memory(flat(memory.V), flat(memory.units, num_units), flat(memory.Ca))
     num_steps = math.ceil(every / operator.step - 1e-9)
@@ -146,8 +139,7 @@ def _check_features(operator: Operator, features: Array, out_of_range: str) -> N
         )
     if isinstance(features, jax.core.Tracer):
         return
-    values = np.asarray(features)
-    flat = values.reshape(-1, len(names))
+    flat = np.asarray(features).reshape(-1, len(names))
     missing = np.argwhere(~np.isfinite(flat))
     if len(missing):
         cell, i = missing[0]
@@ -173,7 +165,6 @@ def feature_ranges(operator: Operator) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest features that are answered for, in their units."""
     library = np.asarray(operator.library)
     margin = MARGIN * library.std(axis=0)
-    low, high = library.min(axis=0) - margin, library.max(axis=0) + margin
-    is_log = np.array(are_logarithms(operator.names))
-    with np.errstate(over="ignore"):  # of those that are no logarithms
-        return np.where(is_log, np.exp(low), low), np.where(is_log, np.exp(high), high)
+    edges = np.stack([library.min(axis=0) - margin, library.max(axis=0) + margin])
+    low, high = np.asarray(from_coordinates(edges, operator.names))
+    return low, high

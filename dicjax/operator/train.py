@@ -118,7 +118,7 @@ def fit_operator(
     characterised: Swept[CharacterisedMembers] | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, Scores]:
-    """Trains an operator of a family, tests it and writes its checkpoint.
+    """Trains an operator of a family, tests it and writes its checkpoint to `out`.
 
     If several processes were joined by `jax.distributed`, all have to call this with
     the same arguments. They share the training of the branch. The first one does all
@@ -126,12 +126,10 @@ def fit_operator(
 
     **Arguments:**
 
-    - `out`: the folder of the checkpoint.
-    - `data`: where members and the state of training are kept; the same call then goes
+    - `data`: folder of members and the state of training, from which the same call goes
         on where it was stopped.
     - `characterised`: members that were characterised elsewhere, whose number and seed
         then count; see [`dicjax.sweeps.swept_library`][].
-    - `on_progress`: called with (stage, done, total).
 
     **Returns:**
 
@@ -215,18 +213,11 @@ def tune_to_feature(
     data: pathlib.Path | None = None,
     on_progress: Progress | None = None,
 ) -> tuple[float, float]:
-    """Fine-tunes an operator on one feature and writes its checkpoint.
+    """Fine-tunes an operator on one feature and writes its checkpoint to `out`.
 
-    **Arguments:**
-
-    - `name`: of a family whose operator ships, or the folder of one.
-    - `feature`: "sag", "width" or "height".
-    - `out`: the folder of the new checkpoint.
-    - `data`: where characterised members are kept.
-
-    **Returns:**
-
-    The median error of the feature before and after, on members kept apart.
+    The operator is of a family's `name`, or of a folder. Characterised members are kept
+    in `data`. Returns the median error of the feature before and after, on members kept
+    apart.
     """
     operator, config = load_operator(name), operator_config(name)
     family = find_family(operator.family)

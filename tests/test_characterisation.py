@@ -104,13 +104,13 @@ def test_members_of_a_family_lie_within_its_ranges_evenly_in_logarithms():
     np.testing.assert_allclose(np.corrcoef(u.T) - np.eye(len(low)), 0, atol=0.06)
 
 
-def test_an_unknown_family_is_told_with_those_there_are():
+def test_an_unknown_family_is_refused_with_those_there_are():
     with pytest.raises(ValueError, match="'thalamic'.* cortical"):
         find_family("thalamic")
 
 
 @pytest.mark.parametrize("which", range(len(COUNTS)))
-def test_cells_fire_so_often_from_the_current_on_that_is_told(measured, which):
+def test_cells_fire_so_often_from_the_measured_current_on(measured, which):
     threshold, gain, high_gain = (
         np.asarray(measured[name][DRAWN], float)
         for name in ("threshold", "gain", "high_gain")
@@ -249,7 +249,7 @@ def test_bad_conductances_are_refused():
         characterise(FAMILY, CELLS[:, :3])
 
 
-def test_progress_is_told_to_the_end(measured, rounds):
+def test_progress_is_reported_to_the_end(measured, rounds):
     stages, done, totals = zip(*rounds, strict=True)
     assert {stage.name for stage in stages} == {"characterising"}
     assert list(done) == list(range(1, totals[0] + 1)) and set(totals) == {totals[0]}

@@ -62,7 +62,7 @@ def test_what_was_not_measured_follows(operator, resistance):
     np.testing.assert_allclose(x[:, SAG].std(), 0.3 / np.sqrt(12), rtol=0.15)
 
 
-def test_what_was_measured_of_an_effect_tells_its_cause(operator):
+def test_a_measured_effect_constrains_its_cause(operator):
     x = _drawn(operator, {"width": np.exp(1.0)})
     np.testing.assert_allclose(x[:, RESISTANCE].mean(), 3.0, atol=0.03)
     assert x[:, RESISTANCE].std() < 0.7 * NOISE  # half of it: twice as steep

@@ -132,7 +132,7 @@ def test_the_loss_is_nothing_where_amplitudes_are_those_of_members(members):
     loss = lambda factor: float(operator_loss(_knowing(members, factor), own, samples))
     assert loss(1.0) < 1e-6
     assert 1e-4 < loss(1.01) < loss(1.03) < loss(1.1)
-    # What passes no current may be anything, but for being told what it is.
+    # Where no current passes, only the supervised part counts.
     silent = dataclasses.replace(samples, unit=0 * samples.unit)
     spread = np.asarray(blank().branch.amplitude_spread)
     expected = 0.1 * np.mean((np.log(1.1) / spread) ** 2)

@@ -95,11 +95,11 @@ def test_two_processes_go_on_with_what_one_began(kind, tmp_path):
     whole, first, second = map(np.load, (tmp_path / "whole.npz", *outs))
     assert not folders[1].exists()
     assert batch_shards(whole) == 2 * batch_shards(first) > 0
-    assert first["told"].tolist() and not second["told"].tolist()
-    assert first["told"][0] > 4  # steps that were kept
+    assert first["reported"].tolist() and not second["reported"].tolist()
+    assert first["reported"][0] > 4  # steps that were kept
     for own in (first, second):
         given = dict(own)
-        if kind == "operator":  # whose losses are those that progress is told of
+        if kind == "operator":  # whose losses are those that were reported
             given["losses"] = first["losses"]
             given["losses"] = np.concatenate([whole["losses"][:2], given["losses"]])
         assert_same(whole, given, "float64")

@@ -1,6 +1,6 @@
 """Trains for a few steps on all devices of a process of its own; see test_sharding.
 
-Writes weights and losses to OUT, the steps that progress was told of, and the shapes of
+Writes weights and losses to OUT, the steps that were reported, and the shapes of
 what each device holds of a batch within the training step.
 """
 
@@ -97,10 +97,10 @@ def main() -> None:
     args = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     join(args.join)
-    told = []
+    reported = []
 
     def note(stage, step, total):
-        told.append(step)
+        reported.append(step)
         if step == args.stop:
             raise Stopped
 
@@ -112,7 +112,9 @@ def main() -> None:
     leaves = [np.asarray(x) for x in jax.tree.leaves(weights)]
     here = {jax.local_devices()[0]}
     assert all(x.devices() == here for x in jax.tree.leaves(weights))
-    np.savez(args.out, *leaves, losses=losses, shards=np.array(shards), told=told)
+    np.savez(
+        args.out, *leaves, losses=losses, shards=np.array(shards), reported=reported
+    )
 
 
 if __name__ == "__main__":

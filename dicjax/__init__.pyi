@@ -114,9 +114,11 @@ from .output import (
 from .populations import (
     attribute as attribute,
     Attribution as Attribution,
+    Autodiff as Autodiff,
     Certificate as Certificate,
     certify as certify,
     coverage as coverage,
+    Differences as Differences,
     entropy_dimension as entropy_dimension,
     feature_slopes as feature_slopes,
     Identifiability as Identifiability,

@@ -10,6 +10,7 @@ from hypothesis import given, strategies as st
 import dicjax as dj
 from dicjax.operator.characteristics import (
     are_logarithms,
+    at_rest,
     BEFORE,
     characterise,
     COUNTS,
@@ -18,7 +19,6 @@ from dicjax.operator.characteristics import (
     FEATURES,
     from_coordinates,
     NAMES,
-    resting_potentials,
     SMALL,
     STEP,
     to_coordinates,
@@ -72,7 +72,7 @@ def _spikes_in_a_second(g, amplitude):
         BEFORE + STEP + 50.0,
         dt=DT,
         stimulus=dj.Step(amplitude, BEFORE, BEFORE + STEP),
-        V0=resting_potentials(FAMILY, g.reshape(-1, g.shape[-1])).reshape(g.shape[:-1]),
+        V0=at_rest(FAMILY, g.reshape(-1, g.shape[-1]))[0].reshape(g.shape[:-1]),
     )
     during = (run.spike_times >= BEFORE) & (run.spike_times < BEFORE + STEP)
     return during.sum(axis=-1)
@@ -104,13 +104,13 @@ def test_members_of_a_family_lie_within_its_ranges_evenly_in_logarithms():
     np.testing.assert_allclose(np.corrcoef(u.T) - np.eye(len(low)), 0, atol=0.06)
 
 
-def test_an_unknown_family_is_told_with_those_there_are():
-    with pytest.raises(ValueError, match="no family 'thalamic'; choose one of cortic"):
+def test_an_unknown_family_is_refused_with_those_there_are():
+    with pytest.raises(ValueError, match="'thalamic'.* cortical"):
         find_family("thalamic")
 
 
 @pytest.mark.parametrize("which", range(len(COUNTS)))
-def test_cells_fire_so_often_from_the_current_on_that_is_told(measured, which):
+def test_cells_fire_so_often_from_the_measured_current_on(measured, which):
     threshold, gain, high_gain = (
         np.asarray(measured[name][DRAWN], float)
         for name in ("threshold", "gain", "high_gain")
@@ -126,7 +126,7 @@ def test_cells_fire_so_often_from_the_current_on_that_is_told(measured, which):
 
 
 def test_at_rest_currents_cancel():
-    rest = resting_potentials(FAMILY, CELLS[DRAWN].astype(float))
+    rest = at_rest(FAMILY, CELLS[DRAWN].astype(float))[0]
     for g, V in zip(CELLS[DRAWN], rest, strict=True):
         below, above = (_current_after(g, V, V + off) for off in (-1e-3, 1e-3))
         assert below < 0 < above  # and the cell returns there
@@ -134,14 +134,14 @@ def test_at_rest_currents_cancel():
 
 def test_a_holding_current_moves_rest_to_where_it_is_carried():
     held = dataclasses.replace(FAMILY, hold=-0.2)
-    rest = resting_potentials(held, CELLS[DRAWN].astype(float))
-    assert np.all(rest < resting_potentials(FAMILY, CELLS[DRAWN]) - 1)
+    rest = at_rest(held, CELLS[DRAWN].astype(float))[0]
+    assert np.all(rest < at_rest(FAMILY, CELLS[DRAWN])[0] - 1)
     for g, V in zip(CELLS[DRAWN], rest, strict=True):
         np.testing.assert_allclose(_current_after(g, V, V), -0.2, atol=1e-4)
 
 
 def test_cells_stay_where_they_rest_when_simulated_from_there(measured):
-    rest = resting_potentials(FAMILY, CELLS[DRAWN])
+    rest = at_rest(FAMILY, CELLS[DRAWN])[0]
     np.testing.assert_allclose(measured["rest"][DRAWN], rest, atol=0.02)
     stay, move = (
         dj.simulate(
@@ -187,7 +187,7 @@ def test_spikes_are_as_a_trace_at_fifteen_hertz_shows_them(measured):
         BEFORE + STEP + 50,
         dt=DT / 4,
         stimulus=dj.Step(middle, BEFORE, BEFORE + STEP),
-        V0=resting_potentials(FAMILY, CELLS[i : i + 1])[0],
+        V0=at_rest(FAMILY, CELLS[i : i + 1])[0][0],
         save="traces",
         save_every=0.025,
     )
@@ -226,18 +226,30 @@ def test_a_cell_that_cannot_fire_forty_times_is_not_complete(measured):
     assert not measured.is_complete[BRAKED]
 
 
-@pytest.mark.parametrize("i", range(2))
-def test_a_cell_is_measured_alike_whatever_the_others_are(measured, i):
-    alone = characterise(FAMILY, np.repeat(CELLS[i : i + 1], len(CELLS), axis=0))
-    found = np.asarray(to_coordinates(alone.values))
-    expected = np.asarray(to_coordinates(measured.values[i]))
-    # Currents are found to 0.01 %, and gains from differences of these.
-    np.testing.assert_array_equal(found, np.broadcast_to(found[0], found.shape))
-    np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=1e-3)
-    assert alone.is_complete.all()
+def test_members_of_a_population_are_measured_alike_whatever_the_others_are(measured):
+    rows = np.arange(len(CELLS) + 1) % 2
+    status = (np.arange(len(rows)) == 4).astype(np.int32)  # of one that is left out
+    none = np.zeros(len(rows))
+    g = CELLS[rows].astype(float)
+    population = dj.Population(g, np.zeros((len(rows), 2)), status, none, status)
+    found = characterise(FAMILY, population)
+    x, expected = (to_coordinates(m.values) for m in (found, measured))
+    assert len(x) == len(CELLS) and found.is_complete.all()
+    for i in range(2):
+        own = np.asarray(x)[rows[status == 0] == i]
+        np.testing.assert_array_equal(own, np.broadcast_to(own[0], own.shape))
+        # Currents are found to 0.01 %, and gains from differences of these.
+        np.testing.assert_allclose(own[0], expected[i], rtol=1e-4, atol=1e-3)
 
 
-def test_progress_is_told_to_the_end(measured, rounds):
+def test_bad_conductances_are_refused():
+    with pytest.raises(ValueError, match="Na is -1.0"):
+        characterise(FAMILY, CELLS * np.array([-1 / CELLS[0, 0], *[1] * 6]))
+    with pytest.raises(ValueError, match=r"\(9, 3\)"):
+        characterise(FAMILY, CELLS[:, :3])
+
+
+def test_progress_is_reported_to_the_end(measured, rounds):
     stages, done, totals = zip(*rounds, strict=True)
     assert {stage.name for stage in stages} == {"characterising"}
     assert list(done) == list(range(1, totals[0] + 1)) and set(totals) == {totals[0]}

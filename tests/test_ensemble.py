@@ -62,7 +62,7 @@ def test_what_was_not_measured_follows(operator, resistance):
     np.testing.assert_allclose(x[:, SAG].std(), 0.3 / np.sqrt(12), rtol=0.15)
 
 
-def test_what_was_measured_of_an_effect_tells_its_cause(operator):
+def test_a_measured_effect_constrains_its_cause(operator):
     x = _drawn(operator, {"width": np.exp(1.0)})
     np.testing.assert_allclose(x[:, RESISTANCE].mean(), 3.0, atol=0.03)
     assert x[:, RESISTANCE].std() < 0.7 * NOISE  # half of it: twice as steep
@@ -130,11 +130,11 @@ def test_a_cell_within_the_family_is_drawn_without_a_warning(operator):
 @pytest.mark.parametrize(
     "measured, message",
     [
-        ({"rest": -40.0}, "nearest has a rest of -65.*, not -40. What is drawn"),
+        ({"rest": -40.0}, "rest of -65.* -40"),
         # Each is common, but not together.
         (
             {"resistance": np.exp(2.6), "width": np.exp(1.9)},
-            "No neuron of the family 'cortical' is like this one",
+            "'cortical'",
         ),
     ],
 )
@@ -147,11 +147,11 @@ def test_a_cell_beyond_the_family_is_warned_of(operator, measured, message):
 @pytest.mark.parametrize(
     "measured, message",
     [
-        ({"colour": 1.0}, "knows no feature 'colour', only rest, resistance, width, s"),
-        ({"rest": np.nan}, "rest is nan, but must be a number: leave out what was not"),
-        ({"sag": np.inf}, "sag is inf, but must be a number"),
-        ({"width": 0.0}, "width is 0.0, but must be a positive number"),
-        ({"resistance": -3.0}, "resistance is -3.0, but must be a positive number"),
+        ({"colour": 1.0}, "'colour'.* rest, resistance, width, sag"),
+        ({"rest": np.nan}, "rest is nan"),
+        ({"sag": np.inf}, "sag is inf"),
+        ({"width": 0.0}, "width is 0.0.* positive"),
+        ({"resistance": -3.0}, "resistance is -3.0.* positive"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(operator, measured, message):

@@ -1,10 +1,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from dicjax._core.fit import clipped, descend, finite, keep_state, kept_state
+from dicjax._core.fit import descend, finite_adam, keep_state, kept_state
 
 
 def _miss(weights, goal, batch):
@@ -12,7 +11,7 @@ def _miss(weights, goal, batch):
 
 
 def _fitted(batch, **kwargs):
-    optimiser = finite(clipped(optax.adam(0.1)))
+    optimiser = finite_adam(0.1, 300)
     draw = lambda i: jnp.asarray(batch if i == 3 else 0.0)
     fixed = (jnp.ones(2), _miss, draw, optimiser)
     with jax.numpy_dtype_promotion("standard"):  # Adam promotes integers

@@ -8,35 +8,18 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from operators import blank, FAMILY, RANGES, SMALL
 
 import dicjax as dj
 from dicjax.cli import main
-from dicjax.operator.characteristics import NAMES, resting_potentials, to_coordinates
+from dicjax.operator.characteristics import at_rest, NAMES
 from dicjax.operator.checkpoint import save_operator
-from dicjax.operator.config import OperatorConfig
-from dicjax.operator.families import find_family
-from dicjax.operator.model import untrained
 
 
-FAMILY = find_family("cortical")
 CELL = FAMILY.sample(jr.key(0), 2)[1]  # 5 spikes in a second at 1.1 µA/cm²
 CAPACITANCE = 80.0  # pF
 EVERY, START, STOP, DURATION = 0.2, 100.0, 1150.0, 1250.0  # ms, of the recording
 DENSITIES = np.array([-0.4, 1.1, 1.3, 1.6])  # µA/cm²
-RANGES = {
-    "rest": (-76, -70),
-    "resistance": (10, 40),
-    "sag": (0.01, 0.2),
-    "threshold": (0.5, 2),
-    "gain": (20, 80),
-    "high_gain": (15, 50),
-    "adaptation": (0.0, 0.1),
-    "latency": (5, 80),
-    "height": (80, 100),
-    "width": (2, 4),
-    "depth": (-90, -60),
-    "rebound": (0.5, 5),
-}
 
 
 @pytest.fixture(scope="module")
@@ -47,18 +30,12 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def saved(folder):
     """An operator that takes every neuron for `CELL`, whatever its features."""
-    low, high = np.array([RANGES[name] for name in NAMES], float).T
-    values = np.random.default_rng(0).uniform(low, high, (200, len(NAMES)))
-    x = np.asarray(to_coordinates(values), np.float32)
-    config = OperatorConfig(width=8, num_layers=2)
-    operator = untrained(
-        jr.key(1), config, FAMILY, NAMES, x, FAMILY.sample(jr.key(2), 200)
-    )
+    operator = blank(200)
     last = lambda o: (o.branch.last.weight, o.branch.last.bias)
     operator = eqx.tree_at(last, operator, replace_fn=jnp.zeros_like)
     center = jnp.log(jnp.asarray(CELL))
     operator = eqx.tree_at(lambda o: o.branch.amplitude_center, operator, center)
-    save_operator(folder / "knowing", operator, config, {})
+    save_operator(folder / "knowing", operator, SMALL, {})
     return folder / "knowing"
 
 
@@ -66,7 +43,7 @@ def saved(folder):
 def neurons(folder):
     """A table of features of three neurons, with `CELL`'s rest."""
     path = folder / "neurons.csv"
-    rest = float(resting_potentials(FAMILY, CELL[None])[0])
+    rest = float(at_rest(FAMILY, CELL[None])[0][0])
     middle = {name: (low + high) / 2 for name, (low, high) in RANGES.items()}
     rows = [middle | {"rest": rest, "width": width} for width in (2.0, 2.5, 3.0)]
     _write(path, rows)
@@ -89,7 +66,7 @@ def _read(path):
 def simulated():
     """`CELL` under `DENSITIES`, from `START` to `STOP`."""
     g = np.repeat(CELL[None], len(DENSITIES), axis=0)
-    rest = resting_potentials(FAMILY, g)
+    rest = at_rest(FAMILY, g)[0]
     run = dj.simulate(
         FAMILY.neuron,
         g,
@@ -150,6 +127,11 @@ def test_an_ensemble_is_a_table_of_all_features(run, tmp_path):
         assert float(row["rest"]) == pytest.approx(-72.5, abs=1e-3)
         assert float(row["width"]) == pytest.approx(2.2, rel=1e-4)
     assert len({row["gain"] for row in rows}) == 7
+    out = tmp_path / "predicted"
+    short = ("--start", 1, "--stop", 5, "--duration", 10, "--out", out)
+    assert run("predict", path, *short)[0] == 0
+    with np.load(out / "traces.npz") as file:
+        np.testing.assert_allclose(file["voltage_mV"][:, 0], -72.5, atol=1e-3)
 
 
 def test_an_ensemble_without_a_file_goes_to_the_terminal(run):
@@ -361,6 +343,7 @@ def test_a_cell_that_the_operator_knows_is_predicted(compared, simulated):
     assert 1.0 < about["measured"]["threshold"] < 1.15
     assert about["measured"]["rest"] == pytest.approx(simulated[0, 0], abs=0.1)
     rows = _read(out / "comparison.csv")
+    assert len(rows) == len(DENSITIES) * 6
     for row in rows:
         if row["feature"] == "num_spikes":
             assert abs(float(row["median"]) - float(row["recorded"])) <= 1

@@ -1,6 +1,7 @@
 """What operators are trained on and scored by; trained ones are in another file."""
 
 import dataclasses
+import functools
 import itertools
 
 import equinox as eqx
@@ -9,16 +10,14 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from jaxtyping import Array
+from operators import blank, FAMILY, knowing, measured_as, SINGLE, SMALL
 
 import dicjax.operator.train as fitting
 from dicjax._core.progress import Stage
 from dicjax.cli import main
-from dicjax.operator.characteristics import Characteristics, NAMES, to_coordinates
 from dicjax.operator.checkpoint import load_operator, operator_config, save_operator
 from dicjax.operator.config import OperatorConfig, OperatorTraining
-from dicjax.operator.families import Family, find_family
-from dicjax.operator.model import untrained
+from dicjax.operator.families import Family
 from dicjax.operator.prediction import respond
 from dicjax.operator.scores import DURATION, EVERY, score, START, STOP
 from dicjax.operator.training import (
@@ -38,26 +37,8 @@ from dicjax.operator.training import (
 from dicjax.sweeps import read_config, run_sweep
 
 
-FAMILY = find_family("cortical")
-SINGLE = eqx.tree_at(
-    lambda f: f.neuron, FAMILY, FAMILY.neuron.with_dtype(jnp.dtype(jnp.float32))
-)
-SMALL = OperatorConfig(width=8, num_layers=2)
 SHORT = OperatorTraining(num_steps=4, batch_size=16, pool=16)
 NUM = 24
-
-
-def measured_as(num, seed=0) -> Characteristics:
-    """What cells might have been measured as."""
-    rng = np.random.default_rng(seed)
-    values = {name: rng.uniform(1, 2, num) for name in NAMES}
-    values |= {
-        "rest": rng.uniform(-75, -70, num),
-        "gain": rng.uniform(10, 30, num),
-        "high_gain": rng.uniform(10, 30, num),
-    }
-    table = np.stack([values[name] for name in NAMES], axis=1).astype(np.float32)
-    return Characteristics(table, np.arange(num) % 5 > 0)
 
 
 @pytest.fixture(scope="module")
@@ -65,34 +46,10 @@ def members():
     return members_of(FAMILY.sample(jr.key(0), NUM), measured_as(NUM))
 
 
-def untrained_operator(config=SMALL, family=FAMILY):
-    x = np.asarray(to_coordinates(measured_as(NUM).values))
-    g = family.sample(jr.key(0), NUM)
-    return untrained(jr.key(1), config, family, NAMES, x, g)
-
-
-class _Known(eqx.Module):
-    """A branch that has the conductances of all members by heart, but for a factor."""
-
-    x: Array
-    log_g: Array
-    amplitude_spread: Array
-
-    def __call__(self, x: Array) -> Array:
-        return self.log_g[jnp.argmin(jnp.sum((self.x - x[None]) ** 2, axis=1))]
-
-
-@pytest.fixture(scope="module")
-def knowing(members):
+def _knowing(members, factor, step=0.1):
     """An operator with the conductances of members times a factor."""
-
-    def knowing(factor, step=0.1):
-        operator = untrained_operator(dataclasses.replace(SMALL, step=step))
-        log_g = jnp.log(members.g * jnp.asarray(factor, jnp.float32))
-        known = _Known(members.x, log_g, operator.branch.amplitude_spread)
-        return eqx.tree_at(lambda o: o.branch, operator, known)
-
-    return knowing
+    operator = blank(NUM, dataclasses.replace(SMALL, step=step))
+    return knowing(operator, members.x, members.g * jnp.float32(factor))
 
 
 # Currents and trajectories
@@ -140,14 +97,14 @@ def test_currents_are_as_noisy_as_they_are_loud(members, pool):
     assert later == pytest.approx(np.exp(-10 * SAMPLED / NOISE_MEMORY), abs=0.05)
 
 
-def test_members_do_what_an_operator_that_knows_them_does(members, knowing):
+def test_members_do_what_an_operator_that_knows_them_does(members):
     # The simulation that is learned from, beside the operator's own steps.
     key = jr.key(5)
     pool = make_pool(jr.key(1), SINGLE.neuron, members, 64)
     _, I = currents(jr.split(key, 3)[0], pool, members)
     after, samples = segment(key, SINGLE, pool, members)
     assert samples.unit.shape == (64, SAMPLES, 7) and samples.net.shape == (64, SAMPLES)
-    operator = knowing(1.0, 0.025)
+    operator = _knowing(members, 1.0, 0.025)
     a = members.g[pool.number]
     start = operator.start(pool.y.V, a)
     features = measured_as(NUM).values[np.asarray(pool.number)]
@@ -167,19 +124,19 @@ def test_members_do_what_an_operator_that_knows_them_does(members, knowing):
     assert np.corrcoef(slope[near], net[near])[0, 1] > 0.9
 
 
-def test_the_loss_is_nothing_where_amplitudes_are_those_of_members(members, knowing):
+def test_the_loss_is_nothing_where_amplitudes_are_those_of_members(members):
     pool = make_pool(jr.key(1), SINGLE.neuron, members, 64)
     _, samples = segment(jr.key(5), SINGLE, pool, members)
     who = pool.number
-    own = members.x[who], members.g[who], members.threshold[who]
-    loss = lambda factor: float(operator_loss(knowing(factor), *own, samples))
+    own = members[who]
+    loss = lambda factor: float(operator_loss(_knowing(members, factor), own, samples))
     assert loss(1.0) < 1e-6
     assert 1e-4 < loss(1.01) < loss(1.03) < loss(1.1)
-    # What passes no current may be anything, but for being told what it is.
+    # Where no current passes, only the supervised part counts.
     silent = dataclasses.replace(samples, unit=0 * samples.unit)
-    spread = np.asarray(untrained_operator().branch.amplitude_spread)
+    spread = np.asarray(blank().branch.amplitude_spread)
     expected = 0.1 * np.mean((np.log(1.1) / spread) ** 2)
-    found = operator_loss(knowing(1.1), *own, silent)
+    found = operator_loss(_knowing(members, 1.1), own, silent)
     np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
@@ -192,24 +149,37 @@ def lenient():
         yield
 
 
+class Stopped(Exception):
+    """A training that was stopped."""
+
+
 @pytest.mark.usefixtures("lenient")
 def test_a_folder_goes_on_with_the_training_it_was_begun_with(members, tmp_path):
-    train_operator(untrained_operator(), FAMILY, members, SHORT, folder=tmp_path)
-    told = []
-    train_operator(
-        untrained_operator(),
-        FAMILY,
-        members,
-        SHORT,
-        folder=tmp_path,
-        on_progress=lambda *x: told.append(x),
-    )
-    assert not told  # it was done
-    longer = dataclasses.replace(SHORT, num_steps=8)
-    with pytest.raises(ValueError, match="holds the state of another training"):
-        train_operator(untrained_operator(), FAMILY, members, longer, folder=tmp_path)
-    wider = untrained_operator(OperatorConfig(width=12, num_layers=2))
-    with pytest.raises(ValueError, match="holds the state of another training"):
+    train = functools.partial(train_operator, blank(), FAMILY, members)
+    steps = []
+
+    def note(stage, done, total):
+        assert (stage.name, total) == ("training", SHORT.num_steps)
+        steps.append(done)
+        if len(steps) == 1:
+            raise Stopped
+
+    kept = {"folder": tmp_path, "save_every": 1, "on_progress": note}
+    whole = train(SHORT)
+    with pytest.raises(Stopped):
+        train(SHORT, **kept)
+    again = train(SHORT, **kept)
+    assert steps == [2, 4]  # the first half was done
+    once_more = train(SHORT, **kept)
+    assert len(steps) == 2  # all of it was
+    for other in (again, once_more):
+        pairs = zip(jax.tree.leaves(whole), jax.tree.leaves(other), strict=True)
+        assert all(np.array_equal(a, b) for a, b in pairs)
+    for change in ({"num_steps": 8}, {"seed": 1}):
+        with pytest.raises(ValueError, match=tmp_path.name):
+            train(dataclasses.replace(SHORT, **change), folder=tmp_path)
+    wider = blank(config=OperatorConfig(width=12, num_layers=2))
+    with pytest.raises(ValueError, match=tmp_path.name):
         train_operator(wider, FAMILY, members, SHORT, folder=tmp_path)
 
 
@@ -220,7 +190,7 @@ def test_batches_that_a_pool_does_not_divide_into_are_refused(
 ):
     training = OperatorTraining(num_steps=4, pool=pool, batch_size=batch_size)
     with pytest.raises(ValueError, match="batch_size"):
-        train_operator(untrained_operator(), FAMILY, members, training)
+        train_operator(blank(), FAMILY, members, training)
 
 
 # Libraries
@@ -367,15 +337,13 @@ def test_what_diverged_is_scored_all_the_same(truth):
 
 def test_an_older_operator_is_replaced_whole(tmp_path):
     path = tmp_path / "operator"
-    save_operator(path, untrained_operator(), SMALL, {"scores": {}})
+    save_operator(path, blank(), SMALL, {"scores": {}})
     wide = OperatorConfig(width=12, num_layers=3, step=0.05)
-    save_operator(path, untrained_operator(wide), wide, {})
+    save_operator(path, blank(config=wide), wide, {})
     assert operator_config(path) == wide
     loaded = load_operator(path)
     assert loaded.step == 0.05
-    pairs = itertools.zip_longest(
-        *map(jax.tree.leaves, (loaded, untrained_operator(wide)))
-    )
+    pairs = itertools.zip_longest(*map(jax.tree.leaves, (loaded, blank(config=wide))))
     for a, b in pairs:
         np.testing.assert_array_equal(a, b)
     assert [x.name for x in tmp_path.iterdir()] == ["operator"]
@@ -383,8 +351,8 @@ def test_an_older_operator_is_replaced_whole(tmp_path):
 
 def test_an_operator_of_a_family_that_is_not_known_is_refused(tmp_path):
     family = Family("crab", FAMILY.neuron, FAMILY.ranges)
-    save_operator(tmp_path / "crab", untrained_operator(family=family), SMALL, {})
-    with pytest.raises(ValueError, match="There is no family 'crab'"):
+    save_operator(tmp_path / "crab", blank(family=family), SMALL, {})
+    with pytest.raises(ValueError, match="crab"):
         load_operator(tmp_path / "crab")
 
 

@@ -1,5 +1,6 @@
 """One word, one meaning: what holds for the arguments of every public function."""
 
+import functools
 import inspect
 import re
 import warnings
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import dicjax as dj
-from dicjax._core import renamed_argument
+from dicjax._core import option_of, renamed_argument
 
 
 PUBLIC = {
@@ -31,6 +32,7 @@ UNITS = {
     "save_every": "ms",
     "warming": "°C",
 }
+KINDS = {"differences": dj.Differences, "autodiff": dj.Autodiff}
 VAGUE = {"at", "x", "y", "data", "info", "args", "kwargs", "options", "where"}
 COUNTED = re.compile(r"(at most )?how many\b|(the )?number of\b(?! the first)")
 
@@ -111,6 +113,26 @@ def test_old_names_of_arguments_still_work_and_name_the_new_ones():
         assert (double(), double(2.0), double(V=4.0)) == (2.0, 4.0, 8.0)
     with pytest.raises(TypeError, match="give `V` alone"):
         double(at=1.0, V=2.0)  # pyright: ignore[reportCallIssue]
+
+
+def test_options_were_once_named_with_their_settings_beside_them():
+    fine = functools.partial(option_of, "how", kinds=KINDS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fine(dj.Differences(0.3), step=None) == dj.Differences(0.3)
+    for given, step, option in (
+        ("differences", None, dj.Differences()),
+        ("differences", 0.3, dj.Differences(0.3)),
+        (dj.Differences(), 0.3, dj.Differences(0.3)),
+        ("autodiff", 0.3, dj.Autodiff()),
+    ):
+        with pytest.warns(
+            DeprecationWarning, match=re.escape(f"`how=dicjax.{option}`")
+        ):
+            assert fine(given, step=step) == option
+    for given in ("guess", 3, None):
+        with pytest.raises(ValueError, match=f"`how`.* {given!r}"):
+            fine(given)
 
 
 @pytest.mark.parametrize("function", (dj.compensate, dj.impose, dj.path))

@@ -13,7 +13,12 @@ from dicjax.populations.rhythm_gradient import (
     simulate_cycle,
     state_at_onset,
 )
-from dicjax.populations.sensitivities import feature_slopes, rhythm_of
+from dicjax.populations.sensitivities import (
+    Autodiff,
+    Differences,
+    feature_slopes,
+    rhythm_of,
+)
 
 
 STG = dj.stg()
@@ -28,7 +33,7 @@ def members():
 
 @pytest.fixture(scope="module")
 def by_differences(members):
-    return feature_slopes(STG, members, estimator="differences")
+    return feature_slopes(STG, members, estimator=Differences())
 
 
 def test_a_cycle_is_differentiated_as_finite_differences_do():
@@ -59,7 +64,7 @@ def test_a_cycle_is_differentiated_as_finite_differences_do():
 
 
 def test_slopes_of_a_rhythm_are_those_of_finite_differences(members, by_differences):
-    exact = feature_slopes(STG, members, estimator="autodiff")
+    exact = feature_slopes(STG, members, estimator=Autodiff())
     assert np.isfinite(exact).all()
     size = np.abs(by_differences[:, :2]).max(axis=2, keepdims=True)
     away = np.abs(exact - by_differences)[:, :2] / np.maximum(size, 0.05)
@@ -73,8 +78,8 @@ def test_single_precision_is_enough(members):
     # which members are so near depends on the processor: hence many.
     bursting = dj.compensate(jr.key(1), STG, BURSTING, num=16).g
     g = np.concatenate([members[:4], bursting])
-    double = feature_slopes(STG, g, estimator="autodiff")
-    single = feature_slopes(STG, g.astype("f4"), estimator="autodiff")
+    double = feature_slopes(STG, g, estimator=Autodiff())
+    single = feature_slopes(STG, g.astype("f4"), estimator=Autodiff())
     assert single.dtype == np.float32
     away = np.abs(single - double).max(axis=(1, 2)) / np.abs(double).max(axis=(1, 2))
     assert np.all(away[:4] < 0.01)
@@ -92,7 +97,7 @@ def test_members_of_other_patterns_have_no_slopes(members):
     (train,) = dj.simulate(STG, members[-1:], 6000.0, discard=3000.0).spike_times
     target = dj.spike_features(train[np.isfinite(train)])
     assert dj.LABELS[int(target.label)] == "bursting"
-    slopes = feature_slopes(STG, members[2:6], target, estimator="differences")
+    slopes = feature_slopes(STG, members[2:6], target, estimator=Differences())
     assert np.isnan(slopes[:2]).all() and np.isfinite(slopes[2:]).all()
 
 
@@ -103,7 +108,7 @@ def test_what_is_no_rhythm_fails_instead_of_misleading(members):
     assert found.succeeded.tolist() == [True, False]
     silent = np.array(g)
     silent[:, STG.index("Na")[0]] = 0
-    assert np.isnan(feature_slopes(STG, silent, estimator="autodiff")).all()
+    assert np.isnan(feature_slopes(STG, silent, estimator=Autodiff())).all()
 
 
 @pytest.mark.slow
@@ -111,7 +116,7 @@ def test_a_neuron_without_calcium_has_slopes_too():
     neuron = dj.pospischil("IB")
     g = np.asarray(neuron.default_g, np.float64)[None]
     exact, differences = (
-        feature_slopes(neuron, g, estimator=x) for x in ("autodiff", "differences")
+        feature_slopes(neuron, g, estimator=x) for x in (Autodiff(), Differences())
     )
     assert np.isfinite(exact).all()
     size = np.abs(differences[0, 0]).max()
@@ -127,9 +132,13 @@ def test_rhythms_are_read_off_features():
     assert 10.0 < rhythm.onset_isi[0] < 170.0
 
 
-def test_unknown_estimators_are_refused(members):
-    with pytest.raises(ValueError, match="`estimator` must be one of .* got 'guess'"):
+def test_estimators_were_once_named(members):
+    with pytest.raises(ValueError, match="`estimator`.* 'guess'"):
         feature_slopes(STG, members, estimator="guess")
+    silent = np.array(members[:1])
+    silent[:, STG.index("Na")[0]] = 0
+    with pytest.warns(DeprecationWarning, match=r"Differences\(step=0.3\)"):
+        feature_slopes(STG, silent, step=0.3, duration=50.0, discard=0.0)
 
 
 @pytest.mark.slow

@@ -11,7 +11,6 @@ import pathlib
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
@@ -34,11 +33,11 @@ OPERATE = OperatorTraining(num_steps=8, batch_size=16, pool=16)
 shards = []
 
 
-def watched(function, batch_at: int):
-    """A function that notes how its argument of some number is split among devices."""
+def watched(function, batch_of):
+    """A function that notes how `batch_of` its arguments is split among devices."""
 
     def wrapped(*args):
-        x = args[batch_at]
+        x = batch_of(*args)
         note = lambda sharding: shards.append(sharding.shard_shape(x.shape))
         jax.debug.inspect_array_sharding(x, callback=note)
         return function(*args)
@@ -46,19 +45,14 @@ def watched(function, batch_at: int):
     return wrapped
 
 
-def cast(tree, dtype):
-    """A tree with floating-point numbers of another precision."""
-    is_float = lambda x: eqx.is_array(x) and jnp.issubdtype(x.dtype, jnp.floating)
-    one = lambda x: x.astype(dtype) if is_float(x) else x
-    return jax.tree.map(one, tree)
-
-
 def encoder(dtype, folder: pathlib.Path | None, on_progress):
     """Weights and losses of an encoder."""
-    import test_training as encoders  # after processes were joined: it computes
+    # After processes were joined: these compute.
+    import test_training as encoders
+    from operators import as_dtype
 
     known = batch_of(encoders.toy(200, 0))
-    start = cast(new_encoder(known, *encoders.RANGES, ENCODER, 0), dtype)
+    start = as_dtype(dtype, new_encoder(known, *encoders.RANGES, ENCODER, 0))
     known = jax.tree.map(
         lambda x: x.astype(dtype) if x.dtype == np.float32 else x, known
     )
@@ -68,7 +62,7 @@ def encoder(dtype, folder: pathlib.Path | None, on_progress):
 
 def operator(dtype, folder: pathlib.Path | None, on_progress):
     """Weights and losses of an operator."""
-    import test_operator_training as operators
+    from operators import as_dtype, blank, FAMILY, measured_as
 
     losses = []
 
@@ -76,13 +70,10 @@ def operator(dtype, folder: pathlib.Path | None, on_progress):
         losses.append(stage.loss)
         on_progress(stage, step, total)
 
-    family = operators.FAMILY
-    members = members_of(
-        family.sample(jr.key(0), operators.NUM), operators.measured_as(operators.NUM)
-    )
-    start = cast(operators.untrained_operator(), dtype)
+    members = members_of(FAMILY.sample(jr.key(0), 24), measured_as(24))
+    start = as_dtype(dtype, blank(24))
     trained = train_operator(
-        start, family, members, OPERATE, folder=folder, save_every=2, on_progress=note
+        start, FAMILY, members, OPERATE, folder=folder, save_every=2, on_progress=note
     )
     return eqx.filter(trained, is_learned(trained)), losses
 

@@ -44,7 +44,10 @@ from dicjax._core.checks import (
     jax_conductances_of as jax_conductances_of,
     members_of as members_of,
 )
-from dicjax._core.deprecation import renamed_argument as renamed_argument
+from dicjax._core.deprecation import (
+    option_of as option_of,
+    renamed_argument as renamed_argument,
+)
 from dicjax._core.devices import (
     constrain as constrain,
     fetch as fetch,
@@ -65,12 +68,13 @@ from dicjax._core.fit import (
     clipped as clipped,
     decay_of as decay_of,
     descend as descend,
-    finite as finite,
+    finite_adam as finite_adam,
     Fit as Fit,
     fit_network as fit_network,
     improve as improve,
     keep_state as keep_state,
     kept_state as kept_state,
+    train as train,
 )
 from dicjax._core.linear_algebra import (
     condition_number as condition_number,

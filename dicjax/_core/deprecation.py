@@ -1,9 +1,10 @@
-"""Arguments that have another name now: the old one still works, and says so."""
+"""Arguments that are spelled otherwise now: the old ones still work, and say so."""
 
+import dataclasses
 import functools
 import warnings
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
 
 
 P = ParamSpec("P")
@@ -33,3 +34,31 @@ def renamed_argument(old: str, new: str) -> Callable[[Callable[P, R]], Callable[
         return renamed
 
     return decorate
+
+
+def option_of(argument: str, given: Any, kinds: Mapping[str, type], **beside) -> Any:
+    """An option, which was once the name of its kind with settings `beside` it.
+
+    Options are data classes. The old spelling raises a `DeprecationWarning`, and a
+    `ValueError` if there is no kind of that name.
+    """
+    settings = {name: value for name, value in beside.items() if value is not None}
+    is_old = isinstance(given, str) and given in kinds
+    if not is_old and not isinstance(given, tuple(kinds.values())):
+        raise ValueError(
+            f"`{argument}` must be one of {', '.join(kinds)}, got {given!r}."
+        )
+    if not is_old and not settings:
+        return given
+    given = kinds[given]() if is_old else given
+    fields = {field.name for field in dataclasses.fields(given)}
+    option = dataclasses.replace(
+        given, **{name: x for name, x in settings.items() if name in fields}
+    )
+    warnings.warn(
+        f"`{argument}` is an option now, and the old spelling will go: write "
+        f"`{argument}=dicjax.{option!r}`.",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    return option

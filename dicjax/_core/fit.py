@@ -4,7 +4,7 @@ states on disk from which a training that was stopped goes on."""
 import json
 import pathlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PyTree
 
 from dicjax._core.devices import constrain, Placement
 from dicjax._core.files import replacing
+from dicjax._core.processes import is_first
 from dicjax._core.progress import Progress, Stage
 
 
@@ -24,6 +25,7 @@ REPORTED = 100  # steps between reports of progress
 STATE = "state.eqx"
 
 Loss = Callable[..., Float[Array, ""]]
+State = TypeVar("State")
 
 
 class Fit(eqx.Module):
@@ -50,10 +52,14 @@ def clipped(optimiser: optax.GradientTransformation) -> optax.GradientTransforma
     return optax.chain(optax.clip_by_global_norm(1.0), optimiser)
 
 
-def finite(optimiser: optax.GradientTransformation) -> optax.GradientTransformation:
-    """An optimiser for which numbers in a gradient that are not finite do not count."""
+def finite_adam(rate: float, num_steps: int) -> optax.GradientTransformation:
+    """Adam along a cosine, with clipped gradients.
+
+    Numbers in a gradient that are not finite do not count.
+    """
+    schedule = optax.cosine_decay_schedule(rate, max(1, num_steps))
     as_numbers = optax.stateless(lambda g, _: jax.tree.map(jnp.nan_to_num, g))
-    return optax.chain(as_numbers, optimiser)
+    return optax.chain(as_numbers, clipped(optax.adam(schedule)))
 
 
 def decay_of(count: Float[Array, ""], most: float) -> Float[Array, ""]:
@@ -95,6 +101,40 @@ def improve(
     return Fit(weights, average, memory), value
 
 
+def train(
+    state: State,
+    learn: Callable[[int, State], tuple[State, Float[Array, ""]]],
+    num: int,
+    *,
+    first: int = 0,
+    size: int = 1,
+    keep: Callable[[int, State], None] | None = None,
+    keep_every: int = 1,
+    report_every: int = 1,
+    on_progress: Progress | None = None,
+) -> State:
+    """The loop of every training; returns its last state.
+
+    **Arguments:**
+
+    - `learn`: from the number of a round and a state to the next one and the loss.
+    - `num`: how many rounds there are; `first`: the first that is not done yet.
+    - `size`: steps of the optimiser in a round.
+    - `keep`: called with the rounds that are done and the state, every `keep_every`
+        rounds and after the last.
+    - `on_progress`: called with (stage, step, number of steps), every `report_every`
+        rounds, in the first process.
+    """
+    for i in range(first, num):
+        state, loss = learn(i, state)
+        done = i + 1
+        if keep is not None and (done % keep_every == 0 or done == num):
+            keep(done, state)
+        if on_progress is not None and done % report_every == 0 and is_first():
+            on_progress(Stage("training", loss=float(loss)), done * size, num * size)
+    return state
+
+
 def descend(
     weights: PyTree,
     fixed: PyTree,
@@ -118,12 +158,13 @@ def descend(
     - `averaged`: the decay of a moving average of the weights, which is then returned.
     - `on_progress`: called with (stage, step, number of steps), `every` so many steps.
     """
-    fit = begin_fit(weights, optimiser, average=averaged is not None)
-    for i in range(num_steps):
+
+    def learn(i, fit):
         count = jnp.asarray(i, jnp.float32)
-        fit, value = _step(fit, fixed, draw(i), count, loss, optimiser, averaged)
-        if on_progress is not None and (i + 1) % every == 0:
-            on_progress(Stage("training", loss=float(value)), i + 1, num_steps)
+        return _step(fit, fixed, draw(i), count, loss, optimiser, averaged)
+
+    fit = begin_fit(weights, optimiser, average=averaged is not None)
+    fit = train(fit, learn, num_steps, report_every=every, on_progress=on_progress)
     return fit.weights if averaged is None else fit.average
 
 

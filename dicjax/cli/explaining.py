@@ -157,7 +157,7 @@ def identify(neuron, g, progress) -> "Identifiability | None":
     """
     import numpy as np
 
-    from dicjax.populations import feature_slopes, identifiability
+    from dicjax.populations import Differences, feature_slopes, identifiability
     from dicjax.spikes import LABELS, PATTERNS
 
     if neuron.recipe is None:
@@ -181,7 +181,7 @@ def identify(neuron, g, progress) -> "Identifiability | None":
     slopes = feature_slopes(
         neuron,
         g[alike],
-        step=STEP,
+        estimator=Differences(STEP),
         on_progress=progress,
     )[:, : len(compared)]
     if not np.isfinite(slopes).all(axis=2).any():

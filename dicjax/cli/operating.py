@@ -170,18 +170,15 @@ class Predict:
         return 0
 
     def _step(self):
-        import numpy as np
-
-        from dicjax.operator import EVERY
+        from dicjax.operator import EVERY, sampled_step
 
         if not 0 <= self.start < self.stop <= self.duration < math.inf:
             raise ValueError(
                 f"A step from {self.start} to {self.stop} ms does not lie within "
                 f"{self.duration} ms: change `--start`, `--stop` or `--duration`."
             )
-        ts = EVERY * np.arange(round(self.duration / EVERY))
-        on = (ts >= self.start - 1e-6) & (ts < self.stop - 1e-6)
-        return (self.step * on).astype(np.float32), EVERY
+        num = round(self.duration / EVERY)
+        return sampled_step(self.step, self.start, self.stop, num, EVERY), EVERY
 
 
 @dataclasses.dataclass(frozen=True)

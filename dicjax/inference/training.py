@@ -29,7 +29,7 @@ from dicjax._core import (
     placement,
     Progress,
     put,
-    Stage,
+    train,
 )
 from dicjax.inference.adapter import learned, merge
 from dicjax.inference.augmentation import augment
@@ -180,21 +180,21 @@ def train_encoder(
     if folder is not None:
         run = from_first(lambda: _restored(folder, settings, run))
     fixed = put(eqx.partition(encoder, learned(encoder))[1], where.everywhere)
-    fit, losses, validation = put(run.fit, where.everywhere), run.losses, run.validation
+    losses, validation = run.losses, list(run.validation)
     held_out = np.arange(len(known.labels)) % HELD_OUT == 0
-    learn = np.flatnonzero(~held_out)
-    odds = np.cumsum(_odds(np.asarray(known.labels)[learn]))
+    learn_from = np.flatnonzero(~held_out)
+    odds = np.cumsum(_odds(np.asarray(known.labels)[learn_from]))
     apart = known[np.flatnonzero(held_out)[:NUM_VALIDATION]]
     started = time.time()
-    for step in range(run.step, training.num_steps):
+
+    def learn(step, fit):
         rng = np.random.default_rng((training.seed, step))
         crop = int(rng.choice(training.crops, p=training.crop_shares))
         drawn = np.searchsorted(odds, rng.random(training.batch_size) * odds[-1])
-        batch = put(known[learn[drawn]], where.split)
-        fit, loss = _learn(
+        fit, losses[step] = _learn(
             fit,
             fixed,
-            batch,
+            put(known[learn_from[drawn]], where.split),
             jr.fold_in(jr.key(training.seed), step),
             jnp.asarray(step, jnp.float32),
             jnp.asarray(_clean(training, step), jnp.float32),
@@ -202,20 +202,26 @@ def train_encoder(
             crop,
             where,
         )
-        losses[step] = loss
-        done = step + 1
-        if done % training.save_every == 0 or done == training.num_steps:
-            value = float(_validation_loss(fit.average, fixed, apart, training))
-            validation = (*validation, (float(done), value))
-            if folder is not None:
-                whole = fetch(fit, where)
-                if is_first():
-                    _note(folder, training, losses[:done], value, time.time() - started)
-                    now = _Run(whole, losses, done, validation)
-                    _keep(folder, settings, now)
-        if on_progress is not None and is_first():
-            stage = Stage("training", loss=float(loss))
-            on_progress(stage, done, training.num_steps)
+        return fit, losses[step]
+
+    def keep(done, fit):
+        value = float(_validation_loss(fit.average, fixed, apart, training))
+        validation.append((float(done), value))
+        if folder is not None:
+            whole = fetch(fit, where)
+            if is_first():
+                _note(folder, training, losses[:done], value, time.time() - started)
+                _keep(folder, settings, _Run(whole, losses, done, tuple(validation)))
+
+    fit = train(
+        put(run.fit, where.everywhere),
+        learn,
+        training.num_steps,
+        first=run.step,
+        keep=keep,
+        keep_every=training.save_every,
+        on_progress=on_progress,
+    )
     average = eqx.combine(fetch(fit.average, where), fetch(fixed, where))
     rows = np.array(validation, np.float32).reshape(-1, 2)
     return Trained(average, losses, rows)

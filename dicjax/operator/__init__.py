@@ -13,27 +13,22 @@ from dicjax.operator.characteristics import (
     DICS as DICS,
     FEATURES as FEATURES,
 )
-from dicjax.operator.checkpoint import (
-    load_operator as load_operator,
-)
+from dicjax.operator.checkpoint import load_operator as load_operator
 from dicjax.operator.config import (
     OperatorConfig as OperatorConfig,
     OperatorTraining as OperatorTraining,
 )
-from dicjax.operator.ensemble import (
-    draw_ensemble as draw_ensemble,
-)
+from dicjax.operator.ensemble import draw_ensemble as draw_ensemble
 from dicjax.operator.families import (
     FAMILIES as FAMILIES,
     Family as Family,
     find_family as find_family,
 )
-from dicjax.operator.model import (
-    Operator as Operator,
-)
+from dicjax.operator.model import Operator as Operator
 from dicjax.operator.prediction import (
     respond as respond,
     Response as Response,
+    sampled_step as sampled_step,
 )
 from dicjax.operator.tables import (
     describe_features as describe_features,

@@ -1,9 +1,9 @@
-"""A recorded cell beside the neurons that an operator takes for its like."""
+"""A recorded cell beside an ensemble of neurons that respond like it."""
 
 import itertools
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -11,18 +11,24 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Key
 
-from dicjax._core import in_batches
-from dicjax.operator.characteristics import COUNTS, from_coordinates, to_coordinates
+from dicjax._core import compiled_size, in_batches
+from dicjax.operator.characteristics import (
+    COUNTS,
+    from_coordinates,
+    measured_steps,
+    OF_SPIKES,
+    to_coordinates,
+)
 from dicjax.operator.ensemble import draw_ensemble
 from dicjax.operator.model import Operator
-from dicjax.operator.prediction import check_features, feature_ranges, respond
+from dicjax.operator.prediction import feature_ranges, respond, sampled_step
 from dicjax.recordings import Steps, Sweeps
-from dicjax.spikes import mark_spikes, spike_trains, step_response, StepResponse
+from dicjax.spikes import mark_spikes, spike_trains, StepResponse
 
 
 SECOND = 1000.0  # ms of a step in which spikes are counted
 REACH = 3  # spikes by which an F-I curve is continued
-BEFORE, AFTER = 50.0, 50.0  # ms around a predicted step
+AROUND = 50.0  # ms before and after a predicted step
 EVERY = 0.1  # ms
 NEURONS = 64  # answered at once
 TRIED = 6  # candidates for every neuron of an ensemble
@@ -74,50 +80,42 @@ class Comparison(eqx.Module):
 
     def table(self) -> dict[str, list]:
         """A row per sweep and feature: the recording, and quartiles of the ensemble."""
-        columns = {
-            name: []
-            for name in (
-                "sweep",
-                "current_pA",
-                "used",
-                "feature",
-                "recorded",
-                "q25",
-                "median",
-                "q75",
-            )
-        }
-        for i, amplitude in enumerate(self.amplitude):
-            for name in COMPARED:
-                ensemble = np.asarray(getattr(self.predicted, name), float)[:, i]
-                quartiles = (
-                    np.nanpercentile(ensemble, (25, 50, 75))
-                    if np.isfinite(ensemble).any()
-                    else (np.nan,) * 3
-                )
-                recorded = float(getattr(self.recorded, name)[i])
-                row = (i, float(amplitude), bool(self.is_used[i]), name, recorded)
-                for column, x in zip(columns, (*row, *quartiles), strict=True):
-                    columns[column].append(
-                        x if isinstance(x, str | bool | int) else float(x)
-                    )
-        return columns
+        rows = [
+            {
+                "sweep": i,
+                "current_pA": float(amplitude),
+                "used": bool(self.is_used[i]),
+                "feature": name,
+                "recorded": float(getattr(self.recorded, name)[i]),
+                **_quartiles(getattr(self.predicted, name)[:, i]),
+            }
+            for i, amplitude in enumerate(self.amplitude)
+            for name in COMPARED
+        ]
+        return {name: [row[name] for row in rows] for name in rows[0]}
 
     def summary(self) -> str:
         """A line on the sweeps that were predicted, or on all if all were used."""
-        which = ~self.is_used if (~self.is_used).any() else self.is_used
-        kind = "predicted" if (~self.is_used).any() else "fitted"
+        kind, which = "predicted", ~self.is_used
+        if not which.any():
+            kind, which = "fitted", self.is_used
+        recorded = self.recorded.num_spikes[which]
         counts = self.predicted.num_spikes[:, which]
         low, middle, high = np.percentile(counts, (25, 50, 75), axis=0)
-        recorded = self.recorded.num_spikes[which]
         off = np.abs(middle - recorded).sum() / max(1, recorded.sum())
         inside = np.mean((low - 0.5 <= recorded) & (recorded <= high + 0.5))
         return (
             f"{which.sum()} sweeps {kind}: median spike counts "
             f"{', '.join(f'{x:g}' for x in middle)}, recorded "
-            f"{', '.join(str(x) for x in recorded)} ({off:.0%} off; {inside:.0%} lie "
+            f"{', '.join(map(str, recorded))} ({off:.0%} off; {inside:.0%} lie "
             "within the ensemble's quartiles)."
         )
+
+
+def _quartiles(x) -> dict[str, float]:
+    x = np.asarray(x, float)
+    of = np.nanpercentile(x, (25, 50, 75)) if np.isfinite(x).any() else [np.nan] * 3
+    return dict(zip(("q25", "median", "q75"), map(float, of), strict=True))
 
 
 def measure_cell(
@@ -130,9 +128,8 @@ def measure_cell(
 ) -> dict[str, float]:
     """Features of a recorded cell, as [`dicjax.characterise`][] measures models.
 
-    Currents become densities through the cell's capacitance, at 1 µF/cm². What the
-    steps do not show is left out: how the cell sags and rebounds, or how it fires at 40
-    Hz, if none of them went so far.
+    Currents become densities through the cell's capacitance, at 1 µF/cm². Features that
+    the steps do not show are left out, such as the gain at 40 Hz if none went so far.
 
     **Arguments:**
 
@@ -159,31 +156,31 @@ def measure_cell(
             f"{sweeps.name} has sweeps 0 to {len(sweeps.V) - 1}, but "
             f"{rows.tolist()} are to be used."
         )
-    response = _response(sweeps.V[rows], sweeps.every, steps.start, SECOND)
-    current = steps.amplitude[rows] / capacitance
     count = _counts(sweeps.V[rows], sweeps.every, steps)
-    fires = count >= 1
-    if fires.sum() < 2:
+    fires = np.flatnonzero(count >= 1)
+    order = fires[np.argsort(count[fires])]
+    if len(order) < 2:
         raise ValueError(
-            f"{sweeps.name}: {int(fires.sum())} of the sweeps {rows.tolist()} have "
+            f"{sweeps.name}: {len(order)} of the sweeps {rows.tolist()} have "
             "spikes, but an F-I curve needs two: use more, or stronger steps."
         )
+    stop = steps.start + SECOND
+    response = measured_steps(sweeps.V[rows], sweeps.every, steps.start, stop)
     found = {"rest": float(np.mean(response.rest))}
     if resistance is not None:
         # MΩ · pF is µs; over 1 µF/cm² that is kΩ·cm² in thousandths.
         found["resistance"] = resistance * capacitance / 1e3
-    order = np.argsort(count[fires])
-    count, current = count[fires][order], current[fires][order]
-    at = [_current_at(n, count, current) for n in COUNTS]
+    count, current = count[order], steps.amplitude[rows][order] / capacitance
+    at = [_current_at(num, count, current) for num in COUNTS]
     if np.isfinite(at[0]):
         found["threshold"] = at[0]
-    for name, low, high in (("gain", 0, 1), ("high_gain", 1, 2)):
-        if np.isfinite(at[high] - at[low]) and at[high] > at[low]:
-            found[name] = (COUNTS[high] - COUNTS[low]) / (at[high] - at[low])
+    for i, name in enumerate(("gain", "high_gain")):
+        if at[i + 1] > at[i]:  # and none of them is nan
+            found[name] = (COUNTS[i + 1] - COUNTS[i]) / (at[i + 1] - at[i])
     middle = COUNTS[1]
     if count[0] <= middle + REACH and count[-1] >= middle - REACH:
-        for name in ("adaptation", "latency", "height", "width", "depth"):
-            values = np.asarray(getattr(response, name), float)[fires][order]
+        for name in OF_SPIKES:
+            values = np.asarray(getattr(response, name), float)[order]
             if np.isfinite(values).all():
                 found[name] = float(np.interp(middle, count, values))
     return found
@@ -205,11 +202,10 @@ def _counts(V, every, steps) -> Float[np.ndarray, " sweeps"]:
 
 def _current_at(num: int, count, current) -> float:
     """Where an F-I curve reaches a count, continued a little beyond its ends."""
+    if count[0] <= num <= count[-1]:
+        return float(np.interp(num, count, current))
     if count[0] - REACH <= num <= count[-1] + REACH:
-        if count[0] <= num <= count[-1]:
-            return float(np.interp(num, count, current))
-        slope, offset = np.polyfit(count, current, 1)
-        return float(offset + slope * num)
+        return float(np.polyval(np.polyfit(count, current, 1), num))
     return np.nan
 
 
@@ -227,10 +223,9 @@ def compare(
 ) -> Comparison:
     """An ensemble conditioned on some sweeps of a cell, and what it does in all.
 
-    Candidates resemble the cell in all that was measured, and have its F-I curve; of
-    six times as many as are wanted those are kept that answer the sweeps in use most
-    like the cell does. Four times, children of these take the places of those that are
-    less like it. Sweeps that are not in use have no part in this.
+    Candidates resemble the cell in all that was measured, and have its F-I curve. Of
+    six times as many as are wanted, those are kept whose responses to the sweeps in use
+    are most like the cell's. Four times, children of these replace less similar ones.
 
     **Arguments:**
 
@@ -242,48 +237,37 @@ def compare(
     - `spread`: how far candidates stray from the cell's F-I curve, as in
         [`dicjax.draw_ensemble`][].
 
-    **Returns:**
-
-    A [`dicjax.Comparison`][].
-
     **Raises:**
 
     - `ValueError`: where [`dicjax.measure_cell`][] or [`dicjax.draw_ensemble`][] do.
     """
     measured = measure_cell(sweeps, steps, capacitance, resistance=resistance, use=use)
+    density = steps.amplitude / capacitance
+    sweep = np.arange(len(density))
+    is_used = np.isin(sweep, sweep if use is None else use)
+    duration = steps.stop - steps.start
+    recorded = _seen_in(sweeps.V, sweeps.every, steps.start, duration)
+    wanted = jax.tree.map(lambda x: x[is_used], recorded)
+
+    def tried(candidates):
+        V = _answered(operator, candidates, density[is_used], duration)
+        away = _distance(_seen_in(V, EVERY, AROUND, duration), wanted)
+        passive = _passive_distance(operator, candidates, measured)
+        return candidates, V, np.hypot(away, passive)
+
+    def likest(*several):
+        features, V, away = map(np.concatenate, zip(*several, strict=True))
+        order = np.argsort(away)[:num]
+        return features[order], V[order], away[order]
+
     candidates = draw_ensemble(
         key, operator, measured, TRIED * num, spread=spread, pinned=PINNED
     )
-    candidates = _within(operator, candidates)
-    density = steps.amplitude / capacitance
-    is_used = np.ones(len(density), bool)
-    if use is not None:
-        is_used = np.isin(np.arange(len(density)), use)
-    duration = steps.stop - steps.start
-    recorded = _response(sweeps.V, sweeps.every, steps.start, duration)
-    wanted = jax.tree.map(lambda x: x[is_used], recorded)
-    wanted_quarters = _by_quarter(
-        sweeps.V[is_used], sweeps.every, steps.start, duration
-    )
-    features, away = np.zeros((0, len(operator.names))), np.zeros(0)
-    used = np.zeros((0, 0, 0))
-    for i in range(ROUNDS + 1):
-        answers = _answered(operator, candidates, density[is_used], duration)
-        new = _distance(
-            _response(answers, EVERY, BEFORE, duration),
-            wanted,
-            _by_quarter(answers, EVERY, BEFORE, duration),
-            wanted_quarters,
-        )
-        new = np.hypot(new, _passive_distance(operator, candidates, measured))
-        features = np.concatenate([features, candidates])
-        used = np.concatenate([used, answers]) if i else answers
-        away = np.concatenate([away, new])
-        kept = np.argsort(away)[:num]
-        features, used, away = features[kept], used[kept], away[kept]
-        if i < ROUNDS:
-            child_key = jax.random.fold_in(key, i + 1)
-            candidates = _children(child_key, operator, features)
+    best = likest(tried(_within(operator, candidates)))
+    for i in range(ROUNDS):
+        children = _children(jax.random.fold_in(key, i + 1), operator, best[0])
+        best = likest(best, tried(children))
+    features, used, _ = best
     V = np.empty((num, len(density), used.shape[2]), used.dtype)
     V[:, is_used] = used
     if not is_used.all():
@@ -294,47 +278,48 @@ def compare(
         is_used=is_used,
         measured=measured,
         features=features,
-        recorded=recorded,
-        predicted=_response(V, EVERY, BEFORE, duration),
-        ts=EVERY * np.arange(V.shape[2]) - BEFORE,
+        recorded=recorded.response,
+        predicted=_seen_in(V, EVERY, AROUND, duration).response,
+        ts=EVERY * np.arange(V.shape[2]) - AROUND,
         V=V,
     )
 
 
 def _answered(operator, features, density, duration):
     """Potentials (mV) of all neurons (rows) under all steps."""
-    ts = EVERY * np.arange(round((BEFORE + duration + AFTER) / EVERY)) - BEFORE
-    on = (ts >= -1e-6) & (ts < duration - 1e-6)
-    current = (density[:, None] * on).astype(np.float32)
+    num = round((2 * AROUND + duration) / EVERY)
+    current = sampled_step(density[:, None], AROUND, AROUND + duration, num, EVERY)
     answer = lambda some: respond(operator, current, some[:, None], every=EVERY).V
-    return in_batches(answer, features, size=NEURONS)
+    size = min(NEURONS, compiled_size(len(features)))
+    return in_batches(answer, features, size=size)
 
 
-def _response(V, every, start, duration) -> Any:
-    response = step_response(jnp.asarray(V), every, start, start + duration)
-    return jax.tree.map(np.asarray, response)
+class _Seen(NamedTuple):
+    """What is seen of responses: features, and spikes in every quarter of the step.
+
+    Quarters distinguish bursts from trains.
+    """
+
+    response: StepResponse
+    quarters: Int[np.ndarray, "... 4"]
 
 
-def _by_quarter(V, every, start, duration) -> Int[np.ndarray, "... 4"]:
-    """Spikes in every quarter of a step."""
+def _seen_in(V, every, start, duration) -> _Seen:
     marks = np.asarray(mark_spikes(jnp.asarray(V)))
     edges = [round((start + duration * i / 4) / every) for i in range(5)]
-    return np.stack([marks[..., a:b].sum(-1) for a, b in itertools.pairwise(edges)], -1)
+    quarters = [marks[..., a:b].sum(-1) for a, b in itertools.pairwise(edges)]
+    response = measured_steps(V, every, start, start + duration)
+    return _Seen(response, np.stack(quarters, -1))
 
 
-def _distance(
-    predicted, recorded, quarters, recorded_quarters
-) -> Float[np.ndarray, " neurons"]:
-    """How far answers are from the recording, in all features and sweeps.
-
-    Spikes are also counted by quarters of the step, to distinguish bursts from
-    trains.
-    """
-    spread = np.maximum(0.1 * recorded_quarters, 1.0)
-    total = np.mean(((quarters - recorded_quarters) / spread) ** 2, axis=-1)
+def _distance(predicted: _Seen, recorded: _Seen) -> Float[np.ndarray, " neurons"]:
+    """How far answers are from the recording, in all features and sweeps."""
+    spread = np.maximum(0.1 * recorded.quarters, 1.0)
+    away = (predicted.quarters - recorded.quarters) / spread
+    total = np.mean(away**2, axis=-1)
     for name, (part, least) in CLOSE.items():
-        ours = np.asarray(getattr(predicted, name), float)
-        theirs = np.asarray(getattr(recorded, name), float)
+        ours = np.asarray(getattr(predicted.response, name), float)
+        theirs = np.asarray(getattr(recorded.response, name), float)
         away = (ours - theirs) / np.maximum(part * np.abs(theirs), least)
         # What one of both lacks is as far off as can be.
         lacks = np.isfinite(ours) != np.isfinite(theirs)
@@ -351,11 +336,10 @@ def _children(key, operator: Operator, features):
     keys = jax.random.split(key, 2)
     x = np.asarray(to_coordinates(features, operator.names), np.float64)
     num = len(x)
-    others = np.asarray(jax.random.randint(keys[0], (3, num), 0, num))
+    one, two, three = np.asarray(jax.random.randint(keys[0], (3, num), 0, num))
     noise = np.asarray(jax.random.normal(keys[1], x.shape, jnp.float32))
     scale = np.asarray(operator.library).std(axis=0)
-    step = DIFFERENCE * (x[others[1]] - x[others[2]])
-    x = x[others[0]] + step + STRAY * scale * noise
+    x = x[one] + DIFFERENCE * (x[two] - x[three]) + STRAY * scale * noise
     low, high = feature_ranges(operator)
     return np.clip(np.asarray(from_coordinates(x, operator.names)), low, high)
 
@@ -382,6 +366,4 @@ def _within(operator: Operator, features):
             f"{', '.join(names)}: its edge is taken.",
             stacklevel=3,
         )
-    features = np.clip(features, low, high)
-    check_features(operator, jnp.asarray(features))
-    return features
+    return np.clip(features, low, high)

@@ -1,7 +1,7 @@
-"""What physiologists know a cell by, measured with steps of current.
+"""Features by which physiologists know a cell, measured with steps of current.
 
-Passive properties, where the F-I curve lies, and the shape of spikes: of thousands of
-simulated cells at once, by a protocol that can also be run on a real one.
+Passive properties, the F-I curve and the shape of spikes, of thousands of simulated
+cells at once, by a protocol that can also be run on a real one.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from dicjax._core import as_progress, Progress, Stage
+from dicjax._core import as_progress, conductances_of, HasConductances, Progress, Stage
 from dicjax.dics import dynamic_input_conductances
 from dicjax.operator.families import Family
 from dicjax.simulation import Run, simulate, Step
@@ -58,13 +58,13 @@ FEATURES = (
     Feature("rebound", "mV", False, "overshoot after a deflection by 20 mV"),
 )
 NAMES = tuple(feature.name for feature in FEATURES)
+OF_SPIKES = ("adaptation", "latency", "height", "width", "depth")
 # What no electrode measures, but encoders infer from spikes and populations share.
 DICS = (
     Feature("g_f", "", False, "fast input conductance at V_ref"),
     Feature("g_s", "", False, "slow input conductance at V_ref"),
     Feature("g_u", "", False, "ultraslow input conductance at V_ref"),
 )
-_DIC_NAMES = tuple(feature.name for feature in DICS)
 BY_NAME = {feature.name: feature for feature in (*FEATURES, *DICS)}
 
 
@@ -86,108 +86,89 @@ class Characteristics(eqx.Module):
 
     def of(self, rows) -> "Characteristics":
         """Those of some cells."""
-        return Characteristics(self.values[rows], self.is_complete[rows], self.names)
+        return jax.tree.map(lambda x: x[rows], self)
 
 
 def characterise(
     family: Family,
-    g: Float[np.ndarray, "cells channels"],
+    g: Float[np.ndarray, "cells channels"] | HasConductances,
     *,
     on_progress: Progress | None = None,
 ) -> Characteristics:
     """Measures cells of a family with steps of current on top of its holding current.
 
-    The current at which a cell fires the 5th, 15th and 40th spike of a step's first
-    second is found by halving intervals, and spikes are measured at the second of
-    these. Thresholds so defined are continuous in the conductances, and can be read
-    from the steps that a recorded cell was given.
+    The currents at which a cell fires the 5th, 15th and 40th spike of a step's first
+    second are found by halving intervals, and spikes are measured at the second one.
+    Such thresholds are continuous in the conductances, and steps into a recorded cell
+    show them too.
 
     **Arguments:**
 
     - `family`: the cells' model, and the current that holds them.
-    - `g`: maximal conductances, in mS/cm², ordered as the model's `channel_names`.
+    - `g`: maximal conductances, in mS/cm², ordered as the model's `channel_names`, or a
+        [`dicjax.Population`][], of which members that are not "ok" are left out.
     - `on_progress`: called with (stage, done, total), in rounds of simulation.
 
-    **Returns:**
+    **Raises:**
 
-    [`dicjax.Characteristics`][], a row per cell.
+    - `ValueError`: if conductances are bad.
     """
-    g = np.asarray(g, np.float32)
-    rounds = _Rounds(family, g, as_progress(on_progress))
-    rest, is_silent = _rest(rounds)
-    small = _deflected(rounds, np.full(len(g), -0.1, np.float32))
+    g = conductances_of(family.neuron, g).astype(np.float32)
+    cells = _Cells(family, g, as_progress(on_progress))
+    run, _ = cells.deflected(np.zeros(len(g), np.float32))
+    rest, is_silent = run.V[:, -100:].mean(axis=1), run.num_spikes == 0
+    _, small = cells.deflected(np.full(len(g), -0.1, np.float32))
     first = np.minimum(small.steady - rest, -1e-3) / -0.1
-    small = _deflected(rounds, SMALL / first)
+    _, small = cells.deflected(SMALL / first)
     resistance = (small.steady - rest) / (SMALL / first)
-    large, rebound = _released(rounds, LARGE / resistance, rest)
-    currents = _currents_of_counts(rounds)
-    spikes = _at_middle(rounds, currents[1])
-    threshold = currents[0]
+    run, large = cells.deflected(LARGE / resistance, AFTER)
+    rebound = run.V[:, round(BEFORE + STEP) :].max(axis=1) - rest
+    currents = cells.currents_of_counts()
+    spikes = cells.spikes_at(currents[1].astype(np.float32))
     rise = np.maximum(np.diff(currents, axis=0), 1e-6 * currents[1:])
-    slope = np.diff(COUNTS)[:, None] / rise
+    gain, high_gain = np.diff(COUNTS)[:, None] / rise
     columns = {
         "rest": rest,
         "resistance": resistance,
         "sag": large.sag,
-        "threshold": threshold,
-        "gain": slope[0],
-        "high_gain": slope[1],
-        "adaptation": spikes.adaptation,
-        "latency": spikes.latency,
-        "height": spikes.height,
-        "width": spikes.width,
-        "depth": spikes.depth,
-        "rebound": rebound,
+        "threshold": currents[0],
+        "gain": gain,
+        "high_gain": high_gain,
+        **{name: getattr(spikes, name) for name in OF_SPIKES},
+        "rebound": np.clip(rebound, 0, HIGHEST_REBOUND),
     }
-    names = NAMES
     if family.with_dics:
         dics = dynamic_input_conductances(family.neuron, g, family.neuron.V_ref)
-        columns |= dict(zip(_DIC_NAMES, np.asarray(dics).T, strict=True))
-        names = (*NAMES, *_DIC_NAMES)
-    values = np.stack([np.asarray(columns[name]) for name in names], axis=1)
-    is_reached = currents[-1] < CURRENTS[1] * 0.99
-    is_gradual = np.all(currents[1:] > STEEPEST * currents[:-1], axis=0)
-    is_positive = np.all(values[:, are_logarithms(names)] > 0, axis=1)
+        of_dics = (feature.name for feature in DICS)
+        columns |= dict(zip(of_dics, np.asarray(dics).T, strict=True))
+    names = tuple(columns)
+    values = np.stack([np.asarray(column) for column in columns.values()], axis=1)
     is_complete = (
         is_silent
-        & is_reached
-        & is_gradual
-        & is_positive
+        & (currents[-1] < CURRENTS[1] * 0.99)
+        & np.all(currents[1:] > STEEPEST * currents[:-1], axis=0)
+        & np.all(values[:, are_logarithms(names)] > 0, axis=1)
         & np.isfinite(values).all(axis=1)
     )
     return Characteristics(values.astype(np.float32), is_complete, names)
 
 
-def resting_potentials(
+def at_rest(
     family: Family, g: Float[np.ndarray, "cells channels"]
-) -> Float[np.ndarray, " cells"]:
-    """The lowest potential (mV) at which all currents of a cell cancel."""
-    return np.asarray(_resting(family.neuron, jnp.asarray(g), family.hold))
-
-
-def resting_calcium(
-    family: Family,
-    V: Float[np.ndarray, " cells"],
-    g: Float[np.ndarray, "cells channels"],
-) -> Float[np.ndarray, " cells"]:
-    """Calcium (µM) of cells that have long been at these potentials (mV)."""
-    g = np.asarray(g)
-    return np.asarray(_steady_calcium(family.neuron, jnp.asarray(V, g.dtype), g))
+) -> tuple[Float[np.ndarray, " cells"], Float[np.ndarray, " cells"]]:
+    """The lowest potential (mV) at which a cell's currents cancel, and calcium (µM)."""
+    V, Ca = _at_rest(family, jnp.asarray(g))
+    return np.asarray(V), np.asarray(Ca)
 
 
 @eqx.filter_jit
-def _steady_calcium(neuron, V, g):
-    return jax.vmap(neuron.with_dtype(g.dtype).steady_calcium)(V, jnp.asarray(g))
-
-
-@eqx.filter_jit
-def _resting(neuron, g, hold):
-    neuron = neuron.with_dtype(g.dtype)
+def _at_rest(family, g):
+    neuron = family.neuron.with_dtype(g.dtype)
 
     def outward(V, g):
         Ca = neuron.steady_calcium(V, g)
         I = neuron.total_current(V, neuron.steady_gates(V, Ca), Ca, g)
-        return I - jnp.asarray(hold, V.dtype)
+        return I - jnp.asarray(family.hold, V.dtype)
 
     def one(g):
         V = jnp.linspace(*RESTS, 161, dtype=g.dtype)
@@ -202,21 +183,50 @@ def _resting(neuron, g, hold):
             return jnp.where(beyond, low, middle), jnp.where(beyond, middle, high)
 
         low, high = jax.lax.fori_loop(0, 20, halve, ends)
-        return (low + high) / 2
+        V = (low + high) / 2
+        return V, neuron.steady_calcium(V, g)
 
     return jax.vmap(one)(g)
 
 
-class _Rounds:
-    """Simulates steps of a family's cells, and reports every round."""
+class _Cells:
+    """Cells of a family, which receive steps of current and report every round."""
 
     def __init__(self, family, g, on_progress):
         self.family, self.g, self.on_progress = family, g, on_progress
-        self.V0 = resting_potentials(family, g)
-        self.Ca0 = resting_calcium(family, self.V0, g)
+        self.V0, self.Ca0 = at_rest(family, g)
         self.done, self.total = 0, NUM_HALVINGS + 5
 
-    def step(self, amplitude, duration, save_every=None, cells=slice(None)) -> Run:
+    def deflected(self, amplitude, after=0.0) -> tuple[Run, StepResponse]:
+        run = self._step(amplitude, BEFORE + STEP + after, 1.0)
+        self._report()
+        return run, _response(run.V, 1.0)
+
+    def currents_of_counts(self):
+        """The current (µA/cm²) of every count, whose logarithm is bracketed."""
+        everyone = np.tile(np.arange(len(self.g)), len(COUNTS))
+        wanted = np.repeat(COUNTS, len(self.g))
+        low, high = (np.full(len(wanted), np.log(x)) for x in CURRENTS)
+        for _ in range(NUM_HALVINGS):
+            middle = (low + high) / 2
+            amplitude = np.exp(middle).astype(np.float32)
+            times = self._step(amplitude, LATE_END, cells=everyone).spike_times
+            self._report()
+            count = np.sum((times >= BEFORE) & (times < BEFORE + STEP), axis=1)
+            fires = count >= wanted
+            low, high = np.where(fires, low, middle), np.where(fires, middle, high)
+        return np.exp((low + high) / 2).reshape(len(COUNTS), -1)
+
+    def spikes_at(self, amplitude) -> StepResponse:
+        parts = []
+        for first in range(0, len(amplitude), TRACES):
+            some = slice(first, first + TRACES)
+            run = self._step(amplitude[some], BEFORE + STEP, EVERY, some)
+            parts.append(_response(run.V, EVERY))
+        self._report()
+        return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+
+    def _step(self, amplitude, duration, save_every=None, cells=slice(None)) -> Run:
         stimulus = Step(amplitude, BEFORE, BEFORE + STEP)
         if self.family.hold:
             stimulus = stimulus + Step(self.family.hold)
@@ -233,92 +243,45 @@ class _Rounds:
             max_spikes=64,
         )
 
-    def report(self) -> None:
+    def _report(self) -> None:
         self.done += 1
         if self.on_progress is not None:
             self.on_progress(Stage("characterising"), self.done, self.total)
 
 
-def _rest(rounds):
-    run = rounds.step(np.zeros(len(rounds.g), np.float32), BEFORE + STEP, 1.0)
-    rounds.report()
-    return run.V[:, -100:].mean(axis=1), run.num_spikes == 0
-
-
-def _deflected(rounds, amplitude) -> StepResponse:
-    run = rounds.step(amplitude, BEFORE + STEP, 1.0)
-    rounds.report()
-    return _response(run.V, 1.0)
-
-
-def _released(rounds, amplitude, rest):
-    run = rounds.step(amplitude, BEFORE + STEP + AFTER, 1.0)
-    rounds.report()
-    after = run.V[:, round(BEFORE + STEP) :].max(axis=1)
-    return _response(run.V, 1.0), np.clip(after - rest, 0, HIGHEST_REBOUND)
-
-
 def _response(V, every) -> StepResponse:
-    response = step_response(jnp.asarray(V), every, BEFORE, BEFORE + STEP)
+    return measured_steps(V, every, BEFORE, BEFORE + STEP)
+
+
+def measured_steps(V, every: float, start: float, stop: float) -> StepResponse:
+    """As [`dicjax.step_response`][] measures, on the host."""
+    response = step_response(jnp.asarray(V), every, start, stop)
     return jax.tree.map(np.asarray, response)
 
 
-def _currents_of_counts(rounds):
-    """The current (µA/cm²) of every count, by halving intervals of its logarithm."""
-    num = len(COUNTS)
-    everyone = np.tile(np.arange(len(rounds.g)), num)
-    wanted = np.repeat(COUNTS, len(rounds.g))
-    low, high = (np.full(len(wanted), np.log(x)) for x in CURRENTS)
-    for _ in range(NUM_HALVINGS):
-        middle = (low + high) / 2
-        amplitude = np.exp(middle).astype(np.float32)
-        run = rounds.step(amplitude, LATE_END, cells=everyone)
-        rounds.report()
-        times = run.spike_times
-        count = np.sum((times >= BEFORE) & (times < BEFORE + STEP), axis=1)
-        fires = count >= wanted
-        low, high = np.where(fires, low, middle), np.where(fires, middle, high)
-    return np.exp((low + high) / 2).reshape(num, -1)
-
-
-def _at_middle(rounds, amplitude) -> StepResponse:
-    parts = []
-    amplitude = amplitude.astype(np.float32)
-    for first in range(0, len(amplitude), TRACES):
-        some = slice(first, first + TRACES)
-        run = rounds.step(amplitude[some], BEFORE + STEP, EVERY, some)
-        parts.append(_response(run.V, EVERY))
-    rounds.report()
-    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
-
-
 def to_coordinates(
-    values: Float[Array | np.ndarray, "*cells features"],
-    names: tuple[str, ...] = NAMES,
+    values: Float[Array | np.ndarray, "*cells features"], names: tuple[str, ...] = NAMES
 ) -> Float[Array, "*cells features"]:
     """Features with logarithms of those that are compared as such."""
-    is_log = are_logarithms(names)
-    values = jnp.asarray(values)
-    columns = [
-        jnp.log(values[..., i]) if is_log[i] else values[..., i]
-        for i in range(len(names))
-    ]
-    return jnp.stack(columns, axis=-1)
+    return _mapped(jnp.log, values, names)
 
 
 def from_coordinates(
-    x: Float[Array | np.ndarray, "*cells features"],
-    names: tuple[str, ...] = NAMES,
+    x: Float[Array | np.ndarray, "*cells features"], names: tuple[str, ...] = NAMES
 ) -> Float[Array, "*cells features"]:
     """The inverse of `to_coordinates`."""
-    is_log = are_logarithms(names)
+    return _mapped(jnp.exp, x, names)
+
+
+def _mapped(function, x, names):
     x = jnp.asarray(x)
     columns = [
-        jnp.exp(x[..., i]) if is_log[i] else x[..., i] for i in range(len(names))
+        function(x[..., i]) if is_log else x[..., i]
+        for i, is_log in enumerate(are_logarithms(names))
     ]
     return jnp.stack(columns, axis=-1)
 
 
 def are_logarithms(names: tuple[str, ...]) -> tuple[bool, ...]:
-    """Whether features of these names are compared by their logarithms."""
+    """Which of these features are compared by their logarithms."""
     return tuple(BY_NAME[name].is_log for name in names)

@@ -32,10 +32,7 @@ def save_operator(
     config: OperatorConfig,
     about: dict[str, Any],
 ) -> None:
-    """Writes an operator, whole or not at all; an older one is replaced.
-
-    `about` goes into the header as it is: how it was trained, how well it does.
-    """
+    """Writes an operator, whole or not at all, with what is known `about` it."""
     shape = {
         "operator": dataclasses.asdict(config),
         "family": operator.family,
@@ -50,16 +47,12 @@ def save_operator(
 def load_operator(
     name: str | pathlib.Path = "cortical", *, family: str | None = None
 ) -> Operator:
-    """A trained operator.
+    """A trained operator, for [`dicjax.respond`][] and [`dicjax.draw_ensemble`][].
 
     **Arguments:**
 
     - `name`: of a family whose operator ships, or the folder of one that was trained.
     - `family`: the family it must be of, if that matters.
-
-    **Returns:**
-
-    A [`dicjax.Operator`][], for [`dicjax.respond`][] and [`dicjax.draw_ensemble`][].
 
     **Raises:**
 
@@ -67,7 +60,7 @@ def load_operator(
         another version.
     """
     path = _find(name)
-    header = read_header(path, FORMAT, VERSION)
+    header = operator_header(path)
     shape = header["config"]
     if family is not None and shape["family"] != family:
         raise ValueError(
@@ -75,11 +68,11 @@ def load_operator(
             f"{family!r}: choose that family or another operator."
         )
     check_files(path, header)
-    names, config = tuple(shape["names"]), OperatorConfig(**shape["operator"])
-    own = find_family(shape["family"])
-    ones = np.ones((shape["num_members"], len(names)), np.float32)
-    g = np.ones((len(ones), len(own.neuron.channels)), np.float32)
-    skeleton = untrained(jr.key(0), config, own, names, ones, g)
+    own, names, num = find_family(shape["family"]), shape["names"], shape["num_members"]
+    x = np.ones((num, len(names)), np.float32)
+    g = np.ones((num, len(own.neuron.channels)), np.float32)
+    config = OperatorConfig(**shape["operator"])
+    skeleton = untrained(jr.key(0), config, own, tuple(names), x, g)
     return filled(skeleton, path / ARRAYS)
 
 
@@ -94,18 +87,18 @@ def operator_config(name: str | pathlib.Path) -> OperatorConfig:
 
 
 def _find(name: str | pathlib.Path) -> pathlib.Path:
-    if str(name) in FAMILIES and not is_checkpoint(name):
-        folder = shipped(f"operators/{name}")
-        if folder is not None:
-            return folder
-    elif is_checkpoint(name):
+    if is_checkpoint(name):
         return pathlib.Path(name)
-    if str(name) in FAMILIES:
+    if str(name) not in FAMILIES:
+        raise ValueError(
+            f"There is no operator {str(name)!r}: name a family "
+            f"({', '.join(FAMILIES)}), or the folder that `dicjax operator train` "
+            "wrote."
+        )
+    folder = shipped(f"operators/{name}")
+    if folder is None:
         raise ValueError(
             f"No operator of the family {str(name)!r} ships: train one with "
             f"`dicjax operator train {name} --out FOLDER`."
         )
-    raise ValueError(
-        f"There is no operator {str(name)!r}: name a family ({', '.join(FAMILIES)}), "
-        "or the folder that `dicjax operator train` wrote."
-    )
+    return folder

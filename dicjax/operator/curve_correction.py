@@ -1,20 +1,18 @@
 """Correcting the curves of an operator through time, so that long steps are exact.
 
 Within a spike the potential moves by tens of mV in one long step, and every spike comes
-a little early or late. A few numbers, common to all members of a family, make up for
-that: smooth corrections of how fast units relax, of where to, and of what drives the
-membrane. They are learned from windows with spikes: there, the operator's trajectories
-are compared with trajectories of steps so short that nothing has to be corrected.
+a little early or late. Smooth corrections of the curves, common to all members of a
+family, make up for that. They are learned from windows with spikes, in which the
+operator's trajectories are compared with trajectories of short steps.
 """
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import optax
 from jaxtyping import Array, Float, Key
 
-from dicjax._core import clipped, descend, finite, Progress
+from dicjax._core import descend, finite_adam, Progress
 from dicjax.operator.config import OperatorTraining
 from dicjax.operator.model import advance, Memory, Operator
 from dicjax.operator.training import Members
@@ -46,23 +44,15 @@ def correct_curves(
     *,
     on_progress: Progress | None = None,
 ) -> Operator:
-    """The operator with curves that suit its own time step.
-
-    **Arguments:**
-
-    - `operator`: with the curves of its family, as they are.
-    - `members`: among which currents are tried.
-    - `on_progress`: called with (stage, step, number of steps).
-    """
+    """The operator with curves that suit its own time step."""
     exact = operator.curves.table()
     num_steps = training.num_corrections
-    schedule = optax.cosine_decay_schedule(LEARNING_RATE, max(1, num_steps))
     correction = descend(
         operator.curves.correction,
         operator,
         window_loss,
         lambda i: windows(jr.fold_in(key, i), operator, exact, members),
-        finite(clipped(optax.adam(schedule))),
+        finite_adam(LEARNING_RATE, num_steps),
         num_steps=num_steps,
         on_progress=on_progress,
     )
@@ -75,13 +65,11 @@ def windows(
 ) -> Window:
     """What members do under steps of current, in fine steps through `exact` curves."""
     keys = jr.split(key, 3)
-    who = jr.randint(keys[0], (BATCH,), 0, len(members.g))
-    a, threshold = members.g[who], members.threshold[who]
-    low = LOWEST * threshold
-    I = low + (members.high[who] - low) * jr.uniform(keys[1], (BATCH,), a.dtype)
-    warm_up = jr.uniform(
-        keys[2], (BATCH,), a.dtype, minval=WARM_UP[0], maxval=WARM_UP[1]
-    )
+    some = members[jr.randint(keys[0], (BATCH,), 0, len(members.g))]
+    a, low = some.g, LOWEST * some.threshold
+    I = low + (some.high - low) * jr.uniform(keys[1], (BATCH,), a.dtype)
+    shortest, longest = WARM_UP
+    warm_up = jr.uniform(keys[2], (BATCH,), a.dtype, shortest, longest)
     num_before = (warm_up / operator.step).astype(jnp.int32)
     h = jnp.asarray(operator.step / FINER, a.dtype)
 
@@ -95,19 +83,15 @@ def windows(
             # Where units of the longer step are: half of it behind the potential.
             return memory, units[FINER // 2]
 
-        def before(carry):
-            i, memory, _ = carry
-            return i + 1, *step(memory)
+        def before(_, carry):
+            return step(carry[0])
 
-        start = (jnp.zeros((), num_before.dtype), memory, memory.units)
-        _, memory, units = jax.lax.while_loop(
-            lambda carry: carry[0] < num_before, before, start
-        )
+        memory, units = jax.lax.fori_loop(0, num_before, before, (memory, memory.units))
         sample = lambda memory, _: (lambda new: (new, new.V))(step(memory)[0])
         _, V = jax.lax.scan(sample, memory, length=round(WINDOW / operator.step))
         return Memory(memory.V, units, memory.Ca), V
 
-    rest = operator.start(members.x[who, operator.names.index("rest")], a)
+    rest = operator.start(some.x[:, operator.names.index("rest")], a)
     memory, V = jax.vmap(one)(a, I, rest, num_before)
     return Window(a, I, memory, V)
 

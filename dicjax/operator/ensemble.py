@@ -1,9 +1,8 @@
 """Ensembles of neurons for an operator: what was measured, and what goes with it.
 
-A recording never shows all features of a cell. What it does not show is drawn from
-members of the family that resemble the cell in what it does, moved along with the
-features that were measured as regression over their neighbours says (as Beaumont, Zhang
-& Balding, 2002, adjust simulations to an observation).
+A recording never shows all features of a cell. The others are drawn from members of the
+family that resemble the cell, and follow the measured features by regression over their
+neighbours (as Beaumont, Zhang & Balding, 2002, adjust simulations to an observation).
 """
 
 import warnings
@@ -15,7 +14,7 @@ import numpy as np
 import scipy.spatial
 from jaxtyping import Array, Float, Key
 
-from dicjax.operator.characteristics import are_logarithms, from_coordinates
+from dicjax.operator.characteristics import BY_NAME, from_coordinates
 from dicjax.operator.model import Operator
 
 
@@ -34,19 +33,22 @@ def draw_ensemble(
     spread: float = 0.0,
     pinned: Collection[str] | None = None,
 ) -> Float[np.ndarray, "num features"]:
-    """Features of neurons that resemble a cell in what was measured of it.
+    """Features of neurons that resemble a cell in its measured features.
+
+    Warns where the cell lies outside of the family. Neurons are then drawn at the
+    family's edge, and are predicted less well.
 
     **Arguments:**
 
     - `key`: the randomness of the ensemble.
     - `operator`: of [`dicjax.load_operator`][].
-    - `measured`: features by name, in the units of `operator.names`; none of them gives
-        a sample of the whole family.
+    - `measured`: features by name, in the units of `operator.names`; without any, the
+        whole family is sampled.
     - `num`: how many neurons to draw.
     - `spread`: how far drawn neurons stray from what was measured, as a share of how
         much it varies in the family.
     - `pinned`: which of the measured features drawn neurons have exactly, but for
-        `spread`; all if not given. The others only choose which members they resemble.
+        `spread`; all by default. The others only choose which members they resemble.
 
     **Returns:**
 
@@ -56,12 +58,10 @@ def draw_ensemble(
 
     - `ValueError`: if a name is unknown, or a value not finite, or not positive where
         it must be, or `num` below 1.
-
-    Warns where the cell lies outside of the family: what then is drawn is the edge of
-    it, and is answered less well.
     """
     if num < 1:
         raise ValueError(f"An ensemble needs one neuron at least, got {num} neurons.")
+    names = operator.names
     wanted = _coordinates(operator, measured)
     library = np.asarray(operator.library)
     scale = library.std(axis=0)
@@ -70,66 +70,54 @@ def draw_ensemble(
     if known.any() and distance.min() > FAR * _typical(library, known, scale):
         nearest = library[distance.argmin()]
         worst = np.where(known, np.abs(nearest - wanted) / scale, 0).argmax()
-        value = from_coordinates(nearest, operator.names)[worst]
+        value = from_coordinates(nearest, names)[worst]
         warnings.warn(
             f"No neuron of the family {operator.family!r} is like this one: the "
-            f"nearest has a {operator.names[worst]} of {float(value):.4g}, not "
-            f"{measured[operator.names[worst]]:.4g}. What is drawn extrapolates.",
+            f"nearest has a {names[worst]} of {float(value):.4g}, not "
+            f"{measured[names[worst]]:.4g}. What is drawn extrapolates.",
             stacklevel=2,
         )
     order = np.argsort(distance)[: NEIGHBOURS if known.any() else len(library)]
     if pinned is not None:
-        for name in pinned:
-            _check_name(operator, name)
-        known = known & np.isin(operator.names, list(pinned))
-    x = _drawn(
-        key,
-        library[order],
-        wanted,
-        known,
-        scale,
-        num,
-        spread,
-    )
-    low, high = library.min(axis=0), library.max(axis=0)
-    x = np.where(known, x, np.clip(x, low, high))
-    return np.asarray(from_coordinates(x, operator.names))
+        known = known & np.isin(np.arange(len(names)), _indices(operator, pinned))
+    x = _drawn(key, library[order], wanted, known, scale, num, spread)
+    x = np.where(known, x, np.clip(x, library.min(axis=0), library.max(axis=0)))
+    return np.asarray(from_coordinates(x, names))
 
 
 def _coordinates(operator: Operator, measured: Mapping[str, float]) -> np.ndarray:
     wanted = np.full(len(operator.names), np.nan)
-    is_log = are_logarithms(operator.names)
-    for name, value in measured.items():
-        _check_name(operator, name)
-        i = operator.names.index(name)
-        if not np.isfinite(value) or (is_log[i] and value <= 0):
+    for i, value in zip(_indices(operator, measured), measured.values(), strict=True):
+        is_log = BY_NAME[operator.names[i]].is_log
+        if not np.isfinite(value) or (is_log and value <= 0):
             raise ValueError(
-                f"{name} is {value}, but must be a {'positive ' * is_log[i]}number: "
-                "leave out what was not measured."
+                f"{operator.names[i]} is {value}, but must be a "
+                f"{'positive ' * is_log}number: leave out what was not measured."
             )
-        wanted[i] = np.log(value) if is_log[i] else value
+        wanted[i] = np.log(value) if is_log else value
     return wanted
 
 
-def _check_name(operator: Operator, name: str) -> None:
-    if name not in operator.names:
-        raise ValueError(
-            f"The operator {operator.family!r} knows no feature {name!r}, only "
-            f"{', '.join(operator.names)}."
-        )
+def _indices(operator: Operator, names: Collection[str]) -> list[int]:
+    for name in names:
+        if name not in operator.names:
+            raise ValueError(
+                f"The operator {operator.family!r} knows no feature {name!r}, only "
+                f"{', '.join(operator.names)}."
+            )
+    return [operator.names.index(name) for name in names]
 
 
 def _distance(library, wanted, known, scale):
-    away = np.where(known, (library - np.where(known, wanted, 0)) / scale, 0)
-    return np.sqrt((away**2).sum(axis=1))
+    return np.linalg.norm(np.where(known, (library - wanted) / scale, 0), axis=1)
 
 
 def _typical(library, known, scale) -> float:
-    """How far members are from their nearest ones in these features, at most."""
-    some = library[:: max(1, len(library) // 200)]
-    away = ((some[:, None] - library[None]) / scale)[..., known]
-    nearest = np.sort((away**2).sum(axis=-1), axis=1)[:, 1]
-    return float(np.sqrt(np.quantile(nearest, 0.99)))
+    """At most how far members are from their nearest ones in these features."""
+    z = (library / scale)[:, known]
+    some = z[:: max(1, len(z) // 200)]
+    nearest = scipy.spatial.KDTree(z).query(some, 2)[0][:, 1]
+    return float(np.quantile(nearest, 0.99))
 
 
 def _drawn(key, members, wanted, known, scale, num, spread):

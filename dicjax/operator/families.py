@@ -1,7 +1,7 @@
-"""Families of neurons: one biology, and the range of its conductances.
+"""Families of neurons: one biology, and ranges of its conductances.
 
-A neural operator is learned from a family, on whose members currents are tried. Members
-are silent without current, so that a current alone decides when they fire.
+An operator learns from currents into members of a family. They are silent without
+current, so that the current alone decides when they fire.
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Key
 from dicjax.neurons import cortical, Neuron, stg
 
 
+STG_FOLD = 1.7  # up and down, conductances of the stomatogastric family
 Ranges = tuple[tuple[str, tuple[float, float]], ...]
 
 
@@ -57,32 +58,16 @@ def cortical_family() -> Family:
     From regular firing to adapting, bursting and rebounding ones, with spikes 1.4 to
     4.2 ms wide, as in young animals.
     """
-    return Family(
-        "cortical",
-        cortical().at(22.0),
-        {
-            "Na": (8.0, 90.0),
-            "Kd": (0.5, 15.0),
-            "M": (0.005, 0.6),
-            "CaL": (0.001, 0.1),
-            "CaT": (0.01, 0.5),
-            "H": (0.001, 0.05),
-            "leak": (0.015, 0.12),
-        },
-    )
-
-
-QUIET_STG = {
-    "Na": 800.0,
-    "Kd": 90.0,
-    "CaT": 1.0,
-    "CaS": 1.0,
-    "KCa": 60.0,
-    "A": 80.0,
-    "H": 0.05,
-    "leak": 0.2,
-}
-STG_FOLD = 1.7  # up and down from these
+    ranges = {
+        "Na": (8.0, 90.0),
+        "Kd": (0.5, 15.0),
+        "M": (0.005, 0.6),
+        "CaL": (0.001, 0.1),
+        "CaT": (0.01, 0.5),
+        "H": (0.001, 0.05),
+        "leak": (0.015, 0.12),
+    }
+    return Family("cortical", cortical().at(22.0), ranges)
 
 
 def stg_family() -> Family:
@@ -91,13 +76,18 @@ def stg_family() -> Family:
     A small hyperpolarising current holds them where they all begin alike: neurons that
     fire by themselves have no phase that a current would decide.
     """
-    return Family(
-        "stg",
-        stg(),
-        {name: (x / STG_FOLD, x * STG_FOLD) for name, x in QUIET_STG.items()},
-        hold=-0.5,
-        with_dics=True,
-    )
+    quiet = {
+        "Na": 800.0,
+        "Kd": 90.0,
+        "CaT": 1.0,
+        "CaS": 1.0,
+        "KCa": 60.0,
+        "A": 80.0,
+        "H": 0.05,
+        "leak": 0.2,
+    }
+    ranges = {name: (x / STG_FOLD, x * STG_FOLD) for name, x in quiet.items()}
+    return Family("stg", stg(), ranges, hold=-0.5, with_dics=True)
 
 
 FAMILIES = {"cortical": cortical_family, "stg": stg_family}

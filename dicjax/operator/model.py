@@ -1,21 +1,20 @@
-r"""A neural operator: the current a neuron receives and what is known of it in, its
-potential out.
+r"""A neural operator: currents and features of a neuron in, its potential out.
 
-A network, the branch, reads interpretable features of a neuron (where it rests, where
-its F-I curve lies, how its spikes look; [`dicjax.characterisation`][] lists them) as
-sinusoids scaled in frequency and in amplitude, and sets the amplitudes $a$ of
+A network, the branch, reads interpretable features of a neuron (its rest, its F-I
+curve, the shape of its spikes; see [`dicjax.characterise`][]) as sinusoids scaled in
+frequency and in amplitude, and sets the amplitudes $a$ of
 
 $$C \dot V = I - \sum_k a_k \prod_j z_j^{p_{kj}} D_k(V), \qquad
 \dot z_j = r_j(V) \, (z^\infty_j(V) - z_j)$$
 
 whose latent units $z$ form a selective state-space layer: the potential decides how
 fast each of them forgets. The curves $D$, $r$ and $z^\infty$ are held on a grid of
-potentials. They start from the kinetics of the family that the operator is trained on
-and are corrected through time, so that long steps are as good as short ones.
+potentials. They start from the kinetics of the operator's family and are corrected
+through time, so that long steps are as good as short ones.
 
-So built it is causal, takes currents of any shape, length and sampling step, or none,
-and goes on where it stopped. It is exact where exactness decides whether a neuron
-fires: between spikes, where operators without such structure drift.
+The operator is causal, takes currents of any shape, length and sampling step, and
+continues where it stopped. It is exact between spikes, where it is decided whether a
+neuron fires, and where operators without such structure drift.
 """
 
 import dataclasses
@@ -26,9 +25,10 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import scipy.linalg
 from jaxtyping import Array, Float, Key
 
-from dicjax._core import strong
+from dicjax._core import strong, strong_pair
 from dicjax.neurons import Calcium, GatedChannel, Neuron
 from dicjax.operator.config import OperatorConfig
 from dicjax.operator.families import Family
@@ -47,10 +47,7 @@ Table = Float[Array, "levels nodes columns"]
 
 
 class Memory(eqx.Module):
-    """Where a response stopped: potential (mV), latent units and calcium (µM).
-
-    Units and calcium are half a step behind the potential.
-    """
+    """Where a response stopped, with units and calcium (µM) half a step behind `V`."""
 
     V: Float[Array, "*cells"]
     units: Float[Array, "*cells units"]
@@ -62,7 +59,7 @@ class Curves(eqx.Module):
 
     Of families with calcium they are held at many levels of it.
 
-    - `logit_open`, `log_rate`: of latent units, without and per ms.
+    - `logit_open`, `log_rate`: of latent units; rates are per ms.
     - `drive`: current of a unit of amplitude, all open, in µA/cm².
     - `correction`: of logits, of logarithms of rates and of drives, at a few knots.
     """
@@ -79,62 +76,51 @@ class Curves(eqx.Module):
 
     def table(self) -> Table:
         """Open part, rate and drive at every node, and what each gains to the next."""
-        num = self.num_units
-        at = jnp.linspace(0, len(self.correction) - 1, NUM_NODES)
-        at = at.astype(self.correction.dtype)
-        knot = jnp.clip(at.astype(jnp.int32), 0, len(self.correction) - 2)
-        part = (at - knot.astype(at.dtype))[:, None]
-        below, above = self.correction[knot], self.correction[knot + 1]
-        correction = ((1 - part) * below + part * above)[None]
+        num, num_knots = self.num_units, len(self.correction)
+        at = jnp.linspace(0, num_knots - 1, NUM_NODES).astype(self.correction.dtype)
+        i, part = _place(at, num_knots)
+        correction = _between(self.correction, i, part[:, None])[None]
         logit, log_rate, log_drive = jnp.split(correction, (num, 2 * num), axis=2)
-        values = jnp.concatenate(
-            [
-                jax.nn.sigmoid(self.logit_open + logit),
-                jnp.exp(self.log_rate + log_rate),
-                self.drive * jnp.exp(log_drive),
-            ],
-            axis=2,
-        )
-        gains = jnp.diff(values, axis=1)
-        return jnp.concatenate([values[:, :-1], gains], axis=2)
+        opened = jax.nn.sigmoid(self.logit_open + logit)
+        rate, drive = jnp.exp(self.log_rate + log_rate), self.drive * jnp.exp(log_drive)
+        values = jnp.concatenate([opened, rate, drive], axis=2)
+        return jnp.concatenate([values[:, :-1], jnp.diff(values, axis=1)], axis=2)
 
 
 class Branch(eqx.Module):
-    """From features of a neuron to the amplitudes of its membrane.
+    """From coordinates of a neuron's features to the amplitudes of its membrane.
 
-    - `center`, `spread`: of the features, which come as coordinates.
+    - `center`, `spread`: of the coordinates.
     - `amplitude_center`, `amplitude_spread`: of logarithms of amplitudes.
     """
 
     first: eqx.nn.Linear
     hidden: tuple[eqx.nn.Linear, ...]
     last: eqx.nn.Linear
-    center: Float[Array, " features"] = eqx.field(converter=strong)
-    spread: Float[Array, " features"] = eqx.field(converter=strong)
-    amplitude_center: Float[Array, " terms"] = eqx.field(converter=strong)
-    amplitude_spread: Float[Array, " terms"] = eqx.field(converter=strong)
+    center: Float[Array, " features"]
+    spread: Float[Array, " features"]
+    amplitude_center: Float[Array, " terms"]
+    amplitude_spread: Float[Array, " terms"]
     num_frequencies: int = eqx.field(static=True)
 
     def __init__(
         self,
         config: OperatorConfig,
-        num_features: int,
-        num_terms: int,
+        x: Float[np.ndarray, "members features"],
+        log_g: Float[np.ndarray, "members terms"],
         *,
         key: Key[Array, ""],
     ):
-        keys = jr.split(key, config.num_layers + 1)
+        first, *hidden, last = jr.split(key, config.num_layers + 1)
         width = config.width
-        embedded = num_features * (1 + 2 * config.num_frequencies)
-        self.first = eqx.nn.Linear(embedded, width, key=keys[0])
-        self.hidden = tuple(
-            eqx.nn.Linear(width, width, key=k) for k in keys[1 : config.num_layers]
+        embedded = x.shape[1] * (1 + 2 * config.num_frequencies)
+        self.first = eqx.nn.Linear(embedded, width, key=first)
+        self.hidden = tuple(eqx.nn.Linear(width, width, key=k) for k in hidden)
+        self.last = eqx.nn.Linear(width, log_g.shape[1], key=last)
+        self.center, self.spread = strong_pair((x.mean(0), x.std(0)))
+        self.amplitude_center, self.amplitude_spread = strong_pair(
+            (log_g.mean(0), log_g.std(0))
         )
-        self.last = eqx.nn.Linear(width, num_terms, key=keys[-1])
-        self.center = strong(np.zeros(num_features))
-        self.spread = strong(np.ones(num_features))
-        self.amplitude_center = strong(np.zeros(num_terms))
-        self.amplitude_spread = strong(np.ones(num_terms))
         self.num_frequencies = config.num_frequencies
 
     def __call__(self, x: Float[Array, " features"]) -> Float[Array, " terms"]:
@@ -161,8 +147,7 @@ class Operator(eqx.Module):
     - `capacitance`: in µF/cm².
     - `library`: coordinates of the features of members it was trained on.
     - `calcium`: the pool that units may depend on, if there is one.
-    - `family`: the name of the family.
-    - `hold`: a current (µA/cm²) that all neurons receive besides.
+    - `family`: its name; `hold`: a current (µA/cm²) that all its neurons receive.
     - `names`: of the features, in the order of their coordinates.
     - `terms`: names of the terms of the membrane.
     - `powers`: of every latent unit (columns) in every term (rows).
@@ -201,8 +186,7 @@ class Operator(eqx.Module):
 
             Ca = jnp.zeros_like(V)
             if self.calcium is not None:
-                Ca = Ca + self.calcium.baseline
-                Ca = jax.lax.fori_loop(0, SETTLING, settle, Ca)
+                Ca = jax.lax.fori_loop(0, SETTLING, settle, Ca + self.calcium.baseline)
             return _look(table, V, Ca)[0][:num], Ca
 
         units, Ca = jnp.vectorize(one, signature="(),(t)->(u),()")(V, a)
@@ -227,13 +211,11 @@ def advance(
     h: Float[Array, ""],
     correction: Float[Array, "knots curves"] | None = None,
 ) -> Memory:
-    """One cell, `h` ms later: units relax at frozen potential, and it at frozen units.
+    """One cell, `h` ms later, by the staggered midpoint rule.
 
-    By the staggered midpoint rule, as populations are integrated; second order in
-    `h`.
-
-    `correction` is that in the table, where it is learned: it changes no value, but
-    takes the gradient, which would else be as large as the table in every step.
+    Units relax at frozen potential, then the potential at frozen units. A `correction`
+    that is learned is the one in the table: it changes no value, but takes the
+    gradient, which would else be as large as the table in every step.
     """
     num = operator.curves.num_units
     values, gains = _look(table, memory.V, memory.Ca)
@@ -254,6 +236,36 @@ def advance(
     return Memory(V, units, Ca)
 
 
+def follow(
+    operator: Operator,
+    a: Float[Array, "cells terms"],
+    memory: Memory,
+    I: Float[Array, "samples cells"],
+    h: Float[Array, ""],
+    num_steps: int,
+) -> tuple[Memory, Float[Array, "cells samples"]]:
+    """Where cells stop, and potentials (mV) at the start of samples of `num_steps`.
+
+    A gradient keeps one state in `REMEMBERED` samples and computes the others again.
+    """
+    table = operator.curves.table()
+    each = jax.vmap(lambda a, m, I: advance(operator, table, a, m, I, h))
+
+    def sample(memory, I):
+        new = jax.lax.fori_loop(0, num_steps, lambda _, m: each(a, m, I), memory)
+        return new, memory.V
+
+    @jax.checkpoint
+    def block(memory, I):
+        return jax.lax.scan(sample, memory, I)
+
+    whole = len(I) // REMEMBERED * REMEMBERED
+    blocks = I[:whole].reshape(-1, REMEMBERED, I.shape[1])
+    memory, V = jax.lax.scan(block, memory, blocks)
+    memory, rest = jax.lax.scan(sample, memory, I[whole:])
+    return memory, jnp.concatenate([V.reshape(whole, I.shape[1]), rest]).T
+
+
 def _look(table: Table, V: Float[Array, ""], Ca: Float[Array, ""]):
     """Values of all curves at a potential, and their gains between its nodes."""
     i, part = _place((V - LOWEST) / SPACING, NUM_NODES)
@@ -262,8 +274,7 @@ def _look(table: Table, V: Float[Array, ""], Ca: Float[Array, ""]):
     else:
         low, high, num = LEVELS
         span = math.log(high / low) / (num - 1)
-        level = jnp.log(jnp.maximum(Ca, low) / low) / span
-        j, above = _place(level, num)
+        j, above = _place(jnp.log(jnp.maximum(Ca, low) / low) / span, num)
         row = (1 - above) * table[j, i] + above * table[j + 1, i]
     values, gains = jnp.split(row, 2)
     return values + part * gains, gains
@@ -274,30 +285,30 @@ def _learning(values, gains, correction, V, num):
     num_knots = len(correction)
     share = (jax.lax.stop_gradient(V) - LOWEST) / (HIGHEST - LOWEST)
     i, part = _place(share * (num_knots - 1), num_knots)
-    here = (1 - part) * correction[i] + part * correction[i + 1]
-    logit, log_rate, log_drive = jnp.split(
-        here - jax.lax.stop_gradient(here), (num, 2 * num)
-    )
+    zero = lambda x: x - jax.lax.stop_gradient(x)
+    change = zero(_between(correction, i, part))
+    logit, log_rate, log_drive = jnp.split(change, (num, 2 * num))
     opened, rate, drive = jnp.split(values, (num, 2 * num))
-    values = jnp.concatenate(
-        [
-            opened + opened * (1 - opened) * logit,
-            rate * (1 + log_rate),
-            drive * (1 + log_drive),
-        ]
+    changed = (
+        opened + opened * (1 - opened) * logit,
+        rate * (1 + log_rate),
+        drive * (1 + log_drive),
     )
     steps = (HIGHEST - LOWEST) / SPACING / (num_knots - 1)  # nodes between knots
     rise = (correction[i + 1] - correction[i])[2 * num :] / steps
-    slopes = gains[2 * num :] * (1 + log_drive)
-    slopes = slopes + drive * (rise - jax.lax.stop_gradient(rise))
-    return values, jnp.concatenate([gains[: 2 * num], slopes])
+    slopes = gains[2 * num :] * (1 + log_drive) + drive * zero(rise)
+    return jnp.concatenate(changed), jnp.concatenate([gains[: 2 * num], slopes])
 
 
-def _place(x: Float[Array, ""], num: int):
+def _place(x: Float[Array, "*at"], num: int):
     """Between which of `num` nodes `x` lies, and how far it is beyond the first."""
     i = jnp.clip(jnp.nan_to_num(jax.lax.stop_gradient(x)), 0, num - 2)
     i = i.astype(jnp.int32)
     return i, x - i.astype(x.dtype)
+
+
+def _between(rows: Float[Array, "nodes columns"], i, part):
+    return (1 - part) * rows[i] + part * rows[i + 1]
 
 
 def _product(units: Float[Array, " units"], powers: tuple[int, ...]):
@@ -318,34 +329,25 @@ def untrained(
 ) -> Operator:
     """An operator with the curves of a family, whose branch has yet to learn.
 
-    **Arguments:**
-
-    - `names`: of the features.
-    - `x`: coordinates of the features of its members.
-    - `g`: their conductances, in mS/cm².
+    Members have features of these `names`, with coordinates `x`, and conductances `g`.
     """
     neuron = family.neuron
-    log_g = np.log(g)
-    branch = Branch(config, x.shape[1], g.shape[1], key=key)
-    fields = lambda b: (
-        b.center,
-        b.spread,
-        b.amplitude_center,
-        b.amplitude_spread,
-    )
-    scales = (x.mean(0), x.std(0), log_g.mean(0), log_g.std(0))
-    branch = eqx.tree_at(fields, branch, tuple(strong(s) for s in scales))
+    calcium = neuron.calcium
+    if calcium is not None:  # as fast as it is at the neuron's temperature
+        (time_constant,) = neuron.slowed((calcium.time_constant,))
+        calcium = dataclasses.replace(calcium, time_constant=time_constant)
+    powers = _powers(family)
     operator = Operator(
-        branch=branch,
-        curves=_curves(family, config),
+        branch=Branch(config, x, np.log(g), key=key),
+        curves=_curves(neuron, len(powers[0]), config.num_knots),
         capacitance=neuron.capacitance,
         library=x,
-        calcium=_calcium(neuron),
+        calcium=calcium,
         family=family.name,
         hold=family.hold,
         names=names,
         terms=neuron.channel_names,
-        powers=_powers(family),
+        powers=powers,
         step=config.step,
     )
     return jax.tree.map(
@@ -354,43 +356,28 @@ def untrained(
     )
 
 
-def _calcium(neuron: Neuron) -> Calcium | None:
-    """The pool, as fast as it is at the neuron's temperature."""
-    pool = neuron.calcium
-    if pool is None:
-        return None
-    (time_constant,) = neuron.slowed((pool.time_constant,))
-    return dataclasses.replace(pool, time_constant=time_constant)
-
-
 def _powers(family: Family) -> tuple[tuple[int, ...], ...]:
-    channels = family.neuron.channels
-    num = sum(channel.num_states for channel in channels)
-    rows, first = [], 0
-    for channel in channels:
+    exponents = []
+    for channel in family.neuron.channels:
         if not isinstance(channel, GatedChannel):
             raise ValueError(
                 f"Operators are of families whose channels have gates; {channel.name} "
                 f"of {family.name} has a kinetic scheme."
             )
-        row = [0] * num
-        for i, gate in enumerate(channel.gates):
-            row[first + i] = gate.exponent
-        rows.append(tuple(row))
-        first += channel.num_states
-    return tuple(rows)
+        exponents.append([[gate.exponent for gate in channel.gates]])
+    powers = scipy.linalg.block_diag(*exponents).astype(int)
+    return tuple(map(tuple, powers.tolist()))
 
 
-def _curves(family: Family, config: OperatorConfig) -> Curves:
-    neuron = family.neuron.with_dtype(jnp.dtype(jnp.float32))
+def _curves(neuron: Neuron, num_units: int, num_knots: int) -> Curves:
+    neuron = neuron.with_dtype(jnp.dtype(jnp.float32))
     V = jnp.linspace(LOWEST, HIGHEST, NUM_NODES, dtype=jnp.float32)
-    one = jnp.ones((), jnp.float32)
+    opened = (jnp.ones((), jnp.float32),) * num_units
     levels = neuron.initial_Ca[None]
     if neuron.calcium is not None:
         levels = jnp.geomspace(*LEVELS, dtype=jnp.float32)
 
     def at(V, Ca):
-        opened = (one,) * sum(channel.num_states for channel in neuron.channels)
         return (
             jnp.stack(neuron.steady_gates(V, Ca)),
             1 / jnp.stack(neuron.time_constants(V, Ca)),
@@ -404,7 +391,5 @@ def _curves(family: Family, config: OperatorConfig) -> Curves:
         logit_open=jnp.log(reached / (1 - reached)),
         log_rate=jnp.log(rate),
         drive=drive,
-        correction=np.zeros(
-            (config.num_knots, 2 * reached.shape[-1] + drive.shape[-1])
-        ),
+        correction=np.zeros((num_knots, 2 * num_units + drive.shape[-1])),
     )

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from dicjax.operator.characteristics import are_logarithms, to_coordinates
-from dicjax.operator.model import advance, Memory, Operator, REMEMBERED
+from dicjax.operator.characteristics import from_coordinates, to_coordinates
+from dicjax.operator.model import follow, Memory, Operator
 
 
 SLOWEST_SAMPLING = 1.0  # ms; what is longer is probably not in ms
@@ -40,9 +40,8 @@ def respond(
 ) -> Response:
     """The potential of neurons that receive a current.
 
-    Any current will do, of any length, zero included. The past of the potential does
-    not depend on the future of the current. Everything can be differentiated, with
-    respect to features and currents.
+    The current may have any shape and length. The past of the potential does not depend
+    on its future. Responses can be differentiated by features and currents.
 
     **Arguments:**
 
@@ -55,10 +54,6 @@ def respond(
     - `memory`: where an earlier response stopped; at rest if not given.
     - `out_of_range`: what to do with features outside the range of the family.
 
-    **Returns:**
-
-    A [`dicjax.Response`][].
-
     **Raises:**
 
     - `ValueError`: if currents or features are not finite, if features lie outside of
@@ -70,7 +65,7 @@ def respond(
     current = jnp.asarray(current).astype(dtype)
     features = jnp.asarray(features).astype(dtype)
     _check_current(current, every)
-    check_features(operator, features, out_of_range)
+    _check_features(operator, features, out_of_range)
     cells = np.broadcast_shapes(current.shape[:-1], features.shape[:-1])
     if memory is not None and memory.V.shape != cells:
         raise ValueError(
@@ -82,42 +77,34 @@ def respond(
 
 @eqx.filter_jit
 def _respond(operator, current, features, every, memory):
-    x = to_coordinates(features, operator.names)
-    cells = np.broadcast_shapes(current.shape[:-1], x.shape[:-1])
-    num_samples = current.shape[-1]
-    flat = lambda a, *rest: jnp.broadcast_to(a, (*cells, *rest)).reshape(-1, *rest)
-    a = operator.amplitudes(x)
+    cells = np.broadcast_shapes(current.shape[:-1], features.shape[:-1])
+    a = operator.amplitudes(to_coordinates(features, operator.names))
     if memory is None:
         rest = features[..., operator.names.index("rest")]
         memory = operator.start(rest, a)
-    num_units = memory.units.shape[-1]
+
+    flat = lambda x, *kept: jnp.broadcast_to(x, (*cells, *kept)).reshape(-1, *kept)
+    num_samples, num_units = current.shape[-1], memory.units.shape[-1]
     memory = Memory(flat(memory.V), flat(memory.units, num_units), flat(memory.Ca))
-    a = flat(a, a.shape[-1])
-    I = jnp.broadcast_to(current, (*cells, num_samples)).reshape(-1, num_samples).T
     num_steps = math.ceil(every / operator.step - 1e-9)
-    h = jnp.asarray(every / num_steps, I.dtype)
-    table = operator.curves.table()
-    each = jax.vmap(lambda a, m, I: advance(operator, table, a, m, I, h))
+    h = jnp.asarray(every / num_steps, current.dtype)
+    I = flat(current, num_samples).T
+    memory, V = follow(operator, flat(a, a.shape[-1]), memory, I, h, num_steps)
+    back = lambda x: x.reshape(*cells, *x.shape[1:])
+    return Response(back(V), jax.tree.map(back, memory))
 
-    def sample(memory, I):
-        new = jax.lax.fori_loop(0, num_steps, lambda _, m: each(a, m, I), memory)
-        return new, memory.V
 
-    @jax.checkpoint
-    def block(memory, I):
-        return jax.lax.scan(sample, memory, I)
-
-    num_blocks = num_samples // REMEMBERED
-    whole = num_blocks * REMEMBERED
-    blocks = I[:whole].reshape(num_blocks, REMEMBERED, I.shape[1])
-    memory, V = jax.lax.scan(block, memory, blocks)
-    memory, rest = jax.lax.scan(sample, memory, I[whole:])
-    V = jnp.concatenate([V.reshape(whole, I.shape[1]), rest]).T
-    back = lambda a, *rest: a.reshape(*cells, *rest)
-    return Response(
-        back(V, num_samples),
-        Memory(back(memory.V), back(memory.units, num_units), back(memory.Ca)),
-    )
+def sampled_step(
+    amplitude: float | Float[np.ndarray, "cells 1"],
+    start: float,
+    stop: float,
+    num: int,
+    every: float,
+) -> Float[np.ndarray, "*cells samples"]:
+    """A current (µA/cm²) of `num` samples that is on from `start` to `stop` (ms)."""
+    ts = every * np.arange(num)
+    on = (ts >= start - 1e-6) & (ts < stop - 1e-6)
+    return (amplitude * on).astype(np.float32)
 
 
 def _check_current(current: Array, every: float) -> None:
@@ -143,12 +130,7 @@ def _check_current(current: Array, every: float) -> None:
         )
 
 
-def check_features(
-    operator: Operator,
-    features: Array,
-    out_of_range: Literal["refuse", "try"] = "refuse",
-) -> None:
-    """Raises `ValueError` unless these are features that `operator` knows."""
+def _check_features(operator: Operator, features: Array, out_of_range: str) -> None:
     names = operator.names
     if features.ndim == 0 or features.shape[-1] != len(names):
         raise ValueError(
@@ -157,8 +139,7 @@ def check_features(
         )
     if isinstance(features, jax.core.Tracer):
         return
-    values = np.asarray(features)
-    flat = values.reshape(-1, len(names))
+    flat = np.asarray(features).reshape(-1, len(names))
     missing = np.argwhere(~np.isfinite(flat))
     if len(missing):
         cell, i = missing[0]
@@ -184,7 +165,6 @@ def feature_ranges(operator: Operator) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest features that are answered for, in their units."""
     library = np.asarray(operator.library)
     margin = MARGIN * library.std(axis=0)
-    low, high = library.min(axis=0) - margin, library.max(axis=0) + margin
-    is_log = np.array(are_logarithms(operator.names))
-    with np.errstate(over="ignore"):  # of those that are no logarithms
-        return np.where(is_log, np.exp(low), low), np.where(is_log, np.exp(high), high)
+    edges = np.stack([library.min(axis=0) - margin, library.max(axis=0) + margin])
+    low, high = np.asarray(from_coordinates(edges, operator.names))
+    return low, high

@@ -1,22 +1,16 @@
 """How well potentials are predicted, by measures that see spikes."""
 
 import dataclasses
-from typing import Any
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from dicjax.operator.characteristics import (
-    Characteristics,
-    resting_calcium,
-    resting_potentials,
-)
+from dicjax.operator.characteristics import at_rest, Characteristics, measured_steps
 from dicjax.operator.families import Family
+from dicjax.operator.prediction import sampled_step
 from dicjax.simulation import simulate, Step
-from dicjax.spikes import spike_trains, step_response
+from dicjax.spikes import spike_trains
 
 
 EVERY = 0.1  # ms between samples
@@ -24,7 +18,6 @@ START, STOP, DURATION = 50.0, 550.0, 600.0  # ms, of the step
 DT = 0.0125  # ms, of the simulations that are predicted
 LOWEST = -0.5  # of the threshold
 MATCHED = 2.0  # ms within which a spike counts as the same as one in the other trace
-MAX_SPIKES = 64
 
 
 class Trial(eqx.Module):
@@ -43,23 +36,20 @@ class Trial(eqx.Module):
     @property
     def current(self) -> Float[np.ndarray, "cells samples"]:
         """The current of every sample, in µA/cm²."""
-        ts = EVERY * np.arange(self.V.shape[1])
-        on = (ts >= START - 1e-6) & (ts < STOP - 1e-6)
-        return (self.amplitude[:, None] * on).astype(np.float32)
-
-
-def amplitude_range(measured: Characteristics) -> tuple[np.ndarray, np.ndarray]:
-    """Currents (µA/cm²): hyperpolarising, and up to those that cause 40 Hz and more."""
-    threshold = measured["threshold"]
-    highest = threshold + 10 / measured["gain"] + 25 / measured["high_gain"]
-    return LOWEST * threshold, 1.1 * highest
+        num = self.V.shape[1]
+        return sampled_step(self.amplitude[:, None], START, STOP, num, EVERY)
 
 
 def draw_amplitudes(
     rng: np.random.Generator, measured: Characteristics
 ) -> Float[np.ndarray, " cells"]:
-    """A current (µA/cm²) for every member."""
-    low, high = amplitude_range(measured)
+    """A current (µA/cm²) for every member.
+
+    Some hyperpolarise, and the highest cause 40 Hz and more.
+    """
+    threshold = measured["threshold"]
+    highest = threshold + 10 / measured["gain"] + 25 / measured["high_gain"]
+    low, high = LOWEST * threshold, 1.1 * highest
     return (low + (high - low) * rng.random(len(low))).astype(np.float32)
 
 
@@ -69,8 +59,8 @@ def simulate_steps(
     amplitude: Float[np.ndarray, " cells"],
     dt: float = DT,
 ) -> Float[np.ndarray, "cells samples"]:
-    """Potentials (mV) of cells that are at rest and then receive a step."""
-    rest = resting_potentials(family, g)
+    """Potentials (mV) of cells at rest that then receive a step."""
+    rest, Ca = at_rest(family, g)
     stimulus = Step(amplitude, START, STOP)
     if family.hold:
         stimulus = stimulus + Step(family.hold)
@@ -80,7 +70,7 @@ def simulate_steps(
         DURATION,
         dt=dt,
         V0=rest,
-        Ca0=resting_calcium(family, rest, g),
+        Ca0=Ca,
         stimulus=stimulus,
         save="traces",
         save_every=EVERY,
@@ -106,40 +96,39 @@ def make_trial(
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """How far predicted potentials are from simulated ones, over all traces."""
+    """How far predicted potentials are from simulated ones, over `num` traces.
+
+    - `centred_l2`: median error relative to the variation of a trace.
+    - `centred_l2_mean`, `centred_l2_firing`: its mean, and its median of firing traces.
+    - `l2`: median error relative to the size of the potential, rest included.
+    - `spike_count`: sum of the errors of spike counts, as a part of all spikes.
+    - `wrong_count`: share of traces with another spike count.
+    - `missed`, `false`: share of firing traces that were predicted to be silent, and of
+        silent ones that were predicted to fire.
+    - `timing`: median distance between spikes of equal number, in ms.
+    - `matched`: F1 of spikes that have one of the other trace within 2 ms.
+    - `latency`: median error of the first spike's latency, in ms.
+    - `height`, `width`: median errors of spikes, as a part of their height and width.
+    - `depth`: median error of the lowest potential between spikes, in mV.
+    - `steady`: median error of the potential that silent cells reach, in mV.
+    """
 
     num: int
-    """Traces."""
     centred_l2: float
-    """Median over traces of the error relative to the variation of the trace."""
     centred_l2_mean: float
-    """Its mean."""
     centred_l2_firing: float
-    """Its median over traces with spikes."""
     l2: float
-    """Median of the error relative to the size of the potential, rest included."""
     spike_count: float
-    """Sum of the errors of spike counts, as a part of all spikes."""
     wrong_count: float
-    """Share of traces with another spike count."""
     missed: float
-    """Share of firing traces that were predicted to be silent."""
     false: float
-    """Share of silent traces that were predicted to fire."""
     timing: float
-    """Median distance between spikes of equal number, in ms."""
     matched: float
-    """F1 of spikes that have one of the other trace within 2 ms."""
     latency: float
-    """Median error of the first spike's latency, in ms."""
     height: float
-    """Median error of the height of spikes, as a part of it."""
     width: float
-    """Median error of the width of spikes, as a part of it."""
     depth: float
-    """Median error of the lowest potential between spikes, in mV."""
     steady: float
-    """Median error of the potential that silent cells reach, in mV."""
 
 
 def score(
@@ -148,9 +137,9 @@ def score(
     """Scores of predicted potentials (mV), over all traces."""
     V = np.where(np.isfinite(V), V, 0.0).astype(np.float32)
     truth = truth.astype(np.float32)
-    ours, theirs = _responses(V), _responses(truth)
+    ours, theirs = (measured_steps(x, EVERY, START, STOP) for x in (V, truth))
     k, k_true = ours.num_spikes, theirs.num_spikes
-    fires = k_true > 0
+    fires, none = k_true > 0, (k_true == 0) & (k == 0)
     norm = lambda x: np.linalg.norm(x, axis=1)
     away = norm(V - truth)
     centred = away / norm(truth - truth.mean(axis=1, keepdims=True))
@@ -160,34 +149,29 @@ def score(
         for a, b in zip(times, true_times, strict=True)
         if (n := min(len(a), len(b)))
     ]
-    both = (k > 0) & fires
-    error = lambda name, part: _median(
-        _error(getattr(ours, name), getattr(theirs, name), part)[both]
-    )
-    none = ~fires & (k == 0)
+
+    def error(name, relative=False):
+        own, other = getattr(ours, name), getattr(theirs, name)
+        return np.abs(own - other) / (np.abs(other) if relative else 1)
+
     return Scores(
         num=len(V),
         centred_l2=float(np.median(centred)),
         centred_l2_mean=float(centred.mean()),
         centred_l2_firing=_median(centred[fires]),
         l2=float(np.median(away / norm(truth))),
-        spike_count=float(np.abs(k - k_true).sum() / max(1, k_true.sum())),
-        wrong_count=float(np.mean(k != k_true)),
+        spike_count=float(error("num_spikes").sum() / max(1, k_true.sum())),
+        wrong_count=_share(k != k_true),
         missed=_share(k[fires] == 0),
         false=_share(k[~fires] > 0),
-        timing=float(np.median(np.concatenate(gaps))) if gaps else np.nan,
+        timing=_median(np.concatenate([*gaps, ()])),
         matched=_matched(times, true_times),
-        latency=error("latency", False),
-        height=error("height", True),
-        width=error("width", True),
-        depth=error("depth", False),
-        steady=_median(np.abs(ours.steady - theirs.steady)[none]),
+        latency=_median(error("latency")),
+        height=_median(error("height", relative=True)),
+        width=_median(error("width", relative=True)),
+        depth=_median(error("depth")),
+        steady=_median(error("steady")[none]),
     )
-
-
-def _responses(V) -> Any:
-    response = step_response(jnp.asarray(V), EVERY, START, STOP, max_spikes=MAX_SPIKES)
-    return jax.tree.map(np.asarray, response)
 
 
 def _median(x) -> float:
@@ -197,11 +181,6 @@ def _median(x) -> float:
 
 def _share(x) -> float:
     return float(np.mean(x)) if len(x) else np.nan
-
-
-def _error(ours, theirs, relative):
-    away = np.abs(ours - theirs)
-    return away / np.abs(theirs) if relative else away
 
 
 def _trains(V) -> list[np.ndarray]:

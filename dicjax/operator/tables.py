@@ -65,12 +65,10 @@ def read_current(path: pathlib.Path) -> tuple[Float[np.ndarray, " samples"], flo
 
 def describe_features(operator: Operator) -> str:
     """A line for every feature: its name, unit, range and meaning."""
-    low, high = feature_ranges(operator)
     lines = []
-    for i, name in enumerate(operator.names):
-        feature = BY_NAME[name]
-        span = f"{low[i]:.3g} to {high[i]:.3g} {feature.unit}".strip()
-        lines.append(f"{name:<12}{span:<28}{feature.meaning}")
+    for name, low, high in zip(operator.names, *feature_ranges(operator), strict=True):
+        span = f"{low:.3g} to {high:.3g} {BY_NAME[name].unit}".strip()
+        lines.append(f"{name:<12}{span:<28}{BY_NAME[name].meaning}")
     return "\n".join(lines)
 
 

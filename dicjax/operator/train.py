@@ -4,15 +4,14 @@ import dataclasses
 import pathlib
 import time
 
+import equinox as eqx
+import jax
 import jax.random as jr
 import numpy as np
+from jaxtyping import Float
 
 from dicjax._core import from_first, Progress, renamed, replacing, Stage, Swept
-from dicjax.operator.characteristics import (
-    characterise,
-    Characteristics,
-    to_coordinates,
-)
+from dicjax.operator.characteristics import characterise, Characteristics
 from dicjax.operator.checkpoint import load_operator, operator_config, save_operator
 from dicjax.operator.config import OperatorConfig, OperatorTraining
 from dicjax.operator.curve_correction import correct_curves
@@ -20,7 +19,7 @@ from dicjax.operator.families import Family, find_family
 from dicjax.operator.model import Operator, untrained
 from dicjax.operator.prediction import respond
 from dicjax.operator.scores import EVERY, make_trial, score, Scores, Trial
-from dicjax.operator.training import members_of, placement_of, train_operator
+from dicjax.operator.training import Members, members_of, placement_of, train_operator
 from dicjax.operator.tuning import Feature, feature_errors, tune
 
 
@@ -29,18 +28,22 @@ APART = 16  # one member in so many is never learned from
 TESTED = 512  # traces of each test
 
 
-@dataclasses.dataclass(frozen=True)
-class CharacterisedMembers:
+class CharacterisedMembers(eqx.Module):
     """Members of a family with their features; those apart are for tests alone."""
 
-    g: np.ndarray
+    g: Float[np.ndarray, "cells channels"]
     measured: Characteristics
 
     def __len__(self) -> int:
         return len(self.g)
 
     def __getitem__(self, rows) -> "CharacterisedMembers":
-        return CharacterisedMembers(self.g[rows], self.measured.of(rows))
+        return jax.tree.map(lambda x: x[rows], self)
+
+    @property
+    def members(self) -> Members:
+        """They as training takes them."""
+        return members_of(self.g, self.measured)
 
     @property
     def seen(self) -> "CharacterisedMembers":
@@ -64,72 +67,58 @@ def characterise_members(
 ) -> CharacterisedMembers:
     """Draws and characterises members, and keeps those that are complete.
 
-    **Arguments:**
-
-    - `at_once`: members of a part. They are drawn part by part, so that parts of
-        another size hold other members.
-    - `folder`: where parts are kept, if anywhere; those that are there already are not
-        simulated again.
-    - `on_progress`: called with (stage, done, total).
+    They are drawn in parts of `at_once`: parts of another size hold other members. In
+    `folder`, if it is given, parts are kept and found again.
     """
     parts = []
-    num_chunks = -(-num // at_once)
-    for i in range(num_chunks):
+    num_parts = -(-num // at_once)
+    for i in range(num_parts):
 
         def report(stage, done, total, i=i):
             if on_progress is not None:
-                on_progress(stage, i * total + done, num_chunks * total)
+                on_progress(stage, i * total + done, num_parts * total)
 
         size = min(at_once, num - i * at_once)
         g = family.sample(jr.fold_in(jr.key(seed), i), size)
-        parts.append(_chunk(family, g, seed, i, folder, report))
-    measured = [part.measured for part in parts]
-    cells = CharacterisedMembers(
-        np.concatenate([part.g for part in parts]),
-        Characteristics(
-            np.concatenate([one.values for one in measured]),
-            np.concatenate([one.is_complete for one in measured]),
-            measured[0].names,
-        ),
-    )
+        name = f"{family.name}-{seed}-{i:04}-{size}.npz"
+        path = None if folder is None else folder / name
+        measured = _kept(path, g)
+        if measured is None:
+            measured = characterise(family, g, on_progress=report)
+            _keep(path, g, measured)
+        parts.append(CharacterisedMembers(g, measured))
+    cells = jax.tree.map(lambda *x: np.concatenate(x), *parts)
     return cells[cells.measured.is_complete]
 
 
-def _chunk(family, g, seed, i, folder, report) -> CharacterisedMembers:
-    name = f"{family.name}-{seed}-{i:04}-{len(g)}.npz"
-    path = None if folder is None else folder / name
-    if path is not None and path.exists():
-        with np.load(path) as file:
-            if np.array_equal(file["g"], g):
-                measured = Characteristics(
-                    file["values"], file["is_complete"], tuple(file["names"].tolist())
-                )
-                return CharacterisedMembers(g, measured)
-    measured = characterise(family, g, on_progress=report)
+def _kept(path: pathlib.Path | None, g) -> Characteristics | None:
+    if path is None or not path.exists():
+        return None
+    with np.load(path) as file:
+        if not np.array_equal(file["g"], g):
+            return None
+        names = tuple(file["names"].tolist())
+        return Characteristics(file["values"], file["is_complete"], names)
+
+
+def _keep(path: pathlib.Path | None, g, measured: Characteristics) -> None:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial, partial.open("wb") as file:
-            np.savez(
-                file,
-                g=g,
-                values=measured.values,
-                is_complete=measured.is_complete,
-                names=measured.names,
-            )
-    return CharacterisedMembers(g, measured)
+            np.savez(file, g=g, **vars(measured))
 
 
 def fit_operator(
     family: Family,
     out: pathlib.Path,
     *,
-    config: OperatorConfig | None = None,
-    training: OperatorTraining | None = None,
+    config: OperatorConfig = OperatorConfig(),
+    training: OperatorTraining = OperatorTraining(),
     data: pathlib.Path | None = None,
     characterised: Swept[CharacterisedMembers] | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, Scores]:
-    """Trains an operator of a family, tests it and writes its checkpoint.
+    """Trains an operator of a family, tests it and writes its checkpoint to `out`.
 
     If several processes were joined by `jax.distributed`, all have to call this with
     the same arguments. They share the training of the branch. The first one does all
@@ -137,83 +126,59 @@ def fit_operator(
 
     **Arguments:**
 
-    - `out`: the folder of the checkpoint.
-    - `data`: where members and the state of training are kept; the same call then goes
+    - `data`: folder of members and the state of training, from which the same call goes
         on where it was stopped.
     - `characterised`: members that were characterised elsewhere, whose number and seed
         then count; see [`dicjax.sweeps.swept_library`][].
-    - `on_progress`: called with (stage, done, total).
 
     **Returns:**
 
     Scores on members that were learned from, under new currents, and on others.
     """
-    config = config or OperatorConfig()
-    training = training or OperatorTraining()
-    report = on_progress or (lambda stage, done, total: None)
     placement_of(training)  # before long simulations
     if characterised is None:
         num, seed = training.members, training.library_seed
         make = lambda: characterise_members(
-            family, num, seed, folder=data, on_progress=report
+            family, num, seed, folder=data, on_progress=on_progress
         )
     else:
         num, seed, make = characterised.num, characterised.seed, characterised.read
         training = dataclasses.replace(training, members=num, library_seed=seed)
     cells = from_first(make)
     began = time.monotonic()
-    operator = fit_to(family, cells, config, training, data=data, on_progress=report)
-    seconds = time.monotonic() - began
+    key, members, g = jr.key(training.seed), cells.seen.members, cells.seen.g
+    names = cells.measured.names
 
-    def finish():
-        report(Stage("testing"), 0, 2)
-        scores = test_operator(operator, family, cells, training.seed)
-        about = {
-            "training": dataclasses.asdict(training),
-            "seconds": round(seconds),
-            "scores": {name: dataclasses.asdict(s) for name, s in scores.items()},
-        }
-        save_operator(out, operator, config, about)
-        return scores
-
-    return from_first(finish)
-
-
-def fit_to(
-    family: Family,
-    cells: CharacterisedMembers,
-    config: OperatorConfig,
-    training: OperatorTraining,
-    *,
-    data: pathlib.Path | None = None,
-    on_progress: Progress,
-) -> Operator:
-    """An operator trained on those members that are seen."""
-    key = jr.key(training.seed)
-    seen = cells.seen
-    members = members_of(seen.g, seen.measured)
-    names = seen.measured.names
-    x = np.asarray(to_coordinates(seen.measured.values, names))
-    operator = from_first(
-        lambda: correct_curves(
-            jr.fold_in(key, 1),
-            untrained(jr.fold_in(key, 0), config, family, names, x, seen.g),
-            members,
-            training,
-            on_progress=renamed(on_progress, "correcting_curves"),
+    def begin():
+        x = np.asarray(members.x)
+        operator = untrained(jr.fold_in(key, 0), config, family, names, x, g)
+        report = renamed(on_progress, "correcting_curves")
+        return correct_curves(
+            jr.fold_in(key, 1), operator, members, training, on_progress=report
         )
-    )
-    return train_operator(
-        operator,
+
+    operator = train_operator(
+        from_first(begin),
         family,
         members,
         training,
         folder=data,
         on_progress=on_progress,
     )
+    seconds = round(time.monotonic() - began)
+
+    def finish():
+        if on_progress is not None:
+            on_progress(Stage("testing"), 0, 2)
+        scores = scores_of(operator, family, cells, training.seed)
+        about = {"training": dataclasses.asdict(training), "seconds": seconds}
+        save_operator(out, operator, config, about | _header(scores))
+        return scores
+
+    return from_first(finish)
 
 
-def test_operator(
+def scores_of(
     operator: Operator, family: Family, cells: CharacterisedMembers, seed: int
 ) -> dict[str, Scores]:
     """Scores on seen members under new currents, and on unseen ones."""
@@ -223,6 +188,10 @@ def test_operator(
         trial = make_trial(seed, family, some.g, some.measured)
         scores[name] = score(predict_trial(operator, trial), trial.V)
     return scores
+
+
+def _header(scores: dict[str, Scores]) -> dict[str, dict]:
+    return {"scores": {name: dataclasses.asdict(x) for name, x in scores.items()}}
 
 
 def predict_trial(operator: Operator, trial: Trial) -> np.ndarray:
@@ -244,39 +213,26 @@ def tune_to_feature(
     data: pathlib.Path | None = None,
     on_progress: Progress | None = None,
 ) -> tuple[float, float]:
-    """Fine-tunes an operator on one feature and writes its checkpoint.
+    """Fine-tunes an operator on one feature and writes its checkpoint to `out`.
 
-    **Arguments:**
-
-    - `name`: of a family whose operator ships, or the folder of one.
-    - `feature`: "sag", "width" or "height".
-    - `out`: the folder of the new checkpoint.
-    - `data`: where characterised members are kept.
-
-    **Returns:**
-
-    The median error of the feature before and after, on members kept apart.
+    The operator is of a family's `name`, or of a folder. Characterised members are kept
+    in `data`. Returns the median error of the feature before and after, on members kept
+    apart.
     """
     operator, config = load_operator(name), operator_config(name)
     family = find_family(operator.family)
     cells = characterise_members(
         family, num_members, seed, folder=data, on_progress=on_progress
     )
-    members, apart = (
-        members_of(part.g, part.measured) for part in (cells.seen, cells.unseen)
-    )
-
+    seen = cells.seen.members
     tuned = tune(
-        jr.key(seed), operator, members, feature, num_steps, on_progress=on_progress
+        jr.key(seed), operator, seen, feature, num_steps, on_progress=on_progress
     )
     before, after = (
-        float(np.nanmedian(np.abs(feature_errors(o, apart, feature))))
+        float(np.nanmedian(np.abs(feature_errors(o, cells.unseen.members, feature))))
         for o in (operator, tuned)
     )
-    scores = test_operator(tuned, family, cells, seed)
-    about = {
-        "tuned": {"feature": feature, "num_steps": num_steps, "seed": seed},
-        "scores": {name: dataclasses.asdict(s) for name, s in scores.items()},
-    }
-    save_operator(out, tuned, config, about)
+    about = {"tuned": {"feature": feature, "num_steps": num_steps, "seed": seed}}
+    scores = scores_of(tuned, family, cells, seed)
+    save_operator(out, tuned, config, about | _header(scores))
     return before, after

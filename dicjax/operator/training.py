@@ -1,9 +1,8 @@
 """Training a neural operator online: its data are simulated while it learns.
 
 A pool of members of the family receives currents that never repeat: steps of random
-height and length, silence, and noise. The operator's branch learns what makes the
-membrane of each carry the current that it carries in the simulation, wherever its
-trajectory leads.
+height and length, silence, and noise. The operator's branch learns amplitudes with
+which every membrane carries the currents that it carries in the simulation.
 """
 
 import dataclasses
@@ -33,7 +32,7 @@ from dicjax._core import (
     placement,
     Progress,
     put,
-    Stage,
+    train,
 )
 from dicjax.neurons import Neuron, State
 from dicjax.operator.characteristics import Characteristics, to_coordinates
@@ -73,6 +72,9 @@ class Members(eqx.Module):
     low: Float[Array, " members"]
     high: Float[Array, " members"]
 
+    def __getitem__(self, rows) -> "Members":
+        return jax.tree.map(lambda x: x[rows], self)
+
 
 class Pool(eqx.Module):
     """Members that are being simulated, and what current each receives."""
@@ -97,14 +99,14 @@ def members_of(
     """Members as training takes them."""
     threshold = measured["threshold"]
     gains = 10 / measured["gain"] + 25 / measured["high_gain"]
-    as_float = lambda x: jnp.asarray(x, jnp.float32)
-    return Members(
-        g=as_float(g),
-        x=as_float(to_coordinates(measured.values, measured.names)),
-        threshold=as_float(threshold),
-        low=as_float(LOWEST_CURRENT * threshold),
-        high=as_float(threshold + 1.2 * gains),
+    members = Members(
+        g=jnp.asarray(g),
+        x=to_coordinates(measured.values, measured.names),
+        threshold=jnp.asarray(threshold),
+        low=jnp.asarray(LOWEST_CURRENT * threshold),
+        high=jnp.asarray(threshold + 1.2 * gains),
     )
+    return jax.tree.map(lambda x: x.astype(jnp.float32), members)
 
 
 def make_pool(key: Key[Array, ""], neuron: Neuron, members: Members, num: int) -> Pool:
@@ -138,9 +140,8 @@ def currents(
         base, noise = jnp.where(change, height, base), kept * noise + kick
         return (base, noise), base + size * noise
 
-    (base, noise), I = jax.lax.scan(
-        one, (pool.base, pool.noise), (changes, height, kicks)
-    )
+    start = pool.base, pool.noise
+    (base, noise), I = jax.lax.scan(one, start, (changes, height, kicks))
     return dataclasses.replace(pool, base=base, noise=noise), I
 
 
@@ -178,18 +179,17 @@ def segment(
 
 
 def operator_loss(
-    operator: Operator,
-    x: Float[Array, "pool features"],
-    g: Float[Array, "pool channels"],
-    threshold: Float[Array, " pool"],
-    samples: Samples,
+    operator: Operator, members: Members, samples: Samples
 ) -> Float[Array, ""]:
-    """How far membranes of the operator are from carrying the simulated currents."""
-    a = operator.amplitudes(x)
+    """How far membranes of the operator are from carrying the simulated currents.
+
+    Every member has a row of samples.
+    """
+    a, g = operator.amplitudes(members.x), members.g
     spread = operator.branch.amplitude_spread[None]
     supervised = jnp.mean(((jnp.log(a) - jnp.log(g)) / spread) ** 2)
     away = jnp.sum((a - g)[:, None] * samples.unit, axis=-1)
-    scale = FINE * threshold[:, None] + COARSE * jnp.abs(samples.net)
+    scale = FINE * members.threshold[:, None] + COARSE * jnp.abs(samples.net)
     miss = jnp.sqrt(1 + (away / scale) ** 2) - 1
     return jnp.mean(miss) + SUPERVISED * supervised
 
@@ -204,28 +204,15 @@ def train_operator(
     save_every: int = SAVED,
     on_progress: Progress | None = None,
 ) -> Operator:
-    """Trains the branch of an operator.
+    """The operator with a trained branch: a moving average of its weights.
 
     Devices share the pool and every batch; where several processes were joined by
     `jax.distributed`, all have to call this with the same arguments, and the first one
-    keeps the state.
+    reports progress and keeps the state in `folder`, every `save_every` segments. A
+    training that was stopped goes on from there.
 
-    **Arguments:**
-
-    - `operator`: where to start.
-    - `members`: to learn from.
-    - `folder`: where the state is kept, from which a training that was stopped goes on.
-    - `save_every`: segments between states on disk.
-    - `on_progress`: called with (stage, step, number of steps).
-
-    **Returns:**
-
-    The operator with a moving average of its weights.
-
-    **Raises:**
-
-    - `ValueError`: if the pool does not divide into batches, if devices cannot share
-        either evenly, or if `folder` holds the state of another training.
+    Raises `ValueError` if the pool does not divide into batches, if devices cannot
+    share either evenly, or if `folder` holds the state of another training.
     """
     where = placement_of(training)
     neuron = family.neuron.with_dtype(jnp.dtype(jnp.float32))
@@ -235,27 +222,32 @@ def train_operator(
     learned, rest = eqx.partition(operator, is_learned(operator))
     start = (begin_fit(learned, optimiser(training)), pool)
     per_segment = PASSES * training.pool // training.batch_size
-    num_segments = -(-training.num_steps // per_segment)
     settings = json.dumps(dataclasses.asdict(training), sort_keys=True)
-    first, (fit, pool) = 0, start
+    kept = None
     if folder is not None:
         kept = from_first(lambda: kept_state(folder, settings, start))
-        if kept is not None:
-            first, (fit, pool) = kept.about["done"], kept.arrays
-    fit, pool = put(fit, where.everywhere), put(pool, where.split)
+    first, (fit, pool) = (kept.about["done"], kept.arrays) if kept else (0, start)
     fixed = put((family, rest, members), where.everywhere)
-    for i in range(first, num_segments):
-        fit, pool, loss = _round(
-            jr.fold_in(key, i + 1), *fixed, fit, pool, training, jnp.float32(i), where
-        )
-        last = i + 1 == num_segments
-        if folder is not None and ((i + 1) % save_every == 0 or last):
-            whole = fetch((fit, pool), where)
-            if is_first():
-                keep_state(folder, settings, whole, {"done": i + 1})
-        if on_progress is not None and is_first():
-            stage = Stage("training", loss=float(loss))
-            on_progress(stage, (i + 1) * per_segment, num_segments * per_segment)
+
+    def learn(i, state):
+        numbers = jr.fold_in(key, i + 1), jnp.float32(i)
+        return _round(*numbers, *fixed, *state, training, where)
+
+    def keep(done, state):
+        whole = fetch(state, where)
+        if is_first():
+            keep_state(folder, settings, whole, {"done": done})
+
+    fit, _ = train(
+        (put(fit, where.everywhere), put(pool, where.split)),
+        learn,
+        -(-training.num_steps // per_segment),
+        first=first,
+        size=per_segment,
+        keep=keep if folder is not None else None,
+        keep_every=save_every,
+        on_progress=on_progress,
+    )
     return eqx.combine(fetch(fit.average, where), rest)
 
 
@@ -291,7 +283,7 @@ def optimiser(training: OperatorTraining) -> optax.GradientTransformation:
 
 
 @eqx.filter_jit
-def _round(key, family, rest, members, fit, pool, training, done, where):
+def _round(key, done, family, rest, members, fit, pool, training, where):
     """Simulates the pool for a segment, and learns from it."""
     k1, k2 = jr.split(key)
     number = pool.number
@@ -299,23 +291,16 @@ def _round(key, family, rest, members, fit, pool, training, done, where):
     pool = constrain(pool, where.split)
     # Batches take samples from anywhere.
     samples = constrain(samples, where.everywhere)
-    order = jnp.concatenate(
-        [jr.permutation(k, len(number)) for k in jr.split(k2, PASSES)]
-    )
-    order = order.reshape(-1, training.batch_size)
+    passes = [jr.permutation(k, len(number)) for k in jr.split(k2, PASSES)]
+    order = jnp.concatenate(passes).reshape(-1, training.batch_size)
     decay = decay_of(done, AVERAGED)
 
     def step(fit, rows):
-        who, some = number[rows], jax.tree.map(lambda x: x[rows], samples)
-        x, g, threshold, some = constrain(
-            (members.x[who], members.g[who], members.threshold[who], some),
-            where.split,
-        )
-        own_loss = lambda weights: operator_loss(
-            eqx.combine(weights, rest), x, g, threshold, some
-        )
-        return improve(fit, own_loss, optimiser(training), decay, where)
+        some = jax.tree.map(lambda x: x[rows], samples)
+        batch = constrain((members[number[rows]], some), where.split)
+        loss = lambda weights: operator_loss(eqx.combine(weights, rest), *batch)
+        return improve(fit, loss, optimiser(training), decay, where)
 
     fit, losses = jax.lax.scan(step, fit, order)
     fit, loss = constrain((fit, jnp.mean(losses)), where.everywhere)
-    return fit, pool, loss
+    return (fit, pool), loss

@@ -11,11 +11,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import optax
 from jaxtyping import Array, Float, Key
 
-from dicjax._core import clipped, descend, finite, Progress, renamed
-from dicjax.operator.model import advance, Operator
+from dicjax._core import descend, finite_adam, Progress, renamed
+from dicjax.operator.model import follow, Operator
 from dicjax.operator.training import is_learned, Members
 from dicjax.spikes import step_response
 
@@ -39,31 +38,22 @@ def tune(
     *,
     on_progress: Progress | None = None,
 ) -> Operator:
-    """The operator with a branch that makes a feature come out better.
-
-    **Arguments:**
-
-    - `members`: of its family, with their conductances.
-    - `feature`: "sag", "width" or "height".
-    - `on_progress`: called with (stage, step, number of steps).
-    """
+    """The operator with a branch that makes a feature come out better."""
     learned, rest = eqx.partition(operator, is_learned(operator))
 
     def draw(i: int) -> Members:
-        who = jr.randint(jr.fold_in(key, i), (BATCH,), 0, len(members.g))
-        return jax.tree.map(lambda x: x[who], members)
+        return members[jr.randint(jr.fold_in(key, i), (BATCH,), 0, len(members.g))]
 
     def loss(weights, fixed, some):
         start, rest = fixed
         return tuning_loss(eqx.combine(weights, rest), start, some, feature)
 
-    schedule = optax.cosine_decay_schedule(LEARNING_RATE, num_steps)
     weights = descend(
         learned,
         (operator, rest),
         loss,
         draw,
-        finite(clipped(optax.adam(schedule))),
+        finite_adam(LEARNING_RATE, num_steps),
         num_steps=num_steps,
         on_progress=renamed(on_progress, "tuning"),
     )
@@ -80,38 +70,25 @@ def feature_errors(
 
 
 def _measured(operator, a, members, feature):
-    exact = eqx.tree_at(
-        lambda o: o.curves.correction, operator, operator.curves.correction * 0
-    )
-    h = operator.step
-    ours = _feature(operator, a, members, feature, h, 1)
-    theirs = _feature(exact, members.g, members, feature, h / FINER, FINER)
+    correction = lambda o: o.curves.correction
+    exact = eqx.tree_at(correction, operator, replace_fn=jnp.zeros_like)
+    ours = _feature(operator, a, members, feature, 1)
+    theirs = _feature(exact, members.g, members, feature, FINER)
     return ours, jax.lax.stop_gradient(theirs)
 
 
-def _feature(operator, a, members, feature, h, per_sample):
-    """The feature of every member under its step, through `per_sample` steps of `h`."""
-    table = operator.curves.table()
-    rest = members.x[:, operator.names.index("rest")]
+def _feature(operator, a, members, feature, num_steps):
+    """The feature of every member under its step, with so many steps in a sample."""
+    of = lambda name: members.x[:, operator.names.index(name)]
+    rest, every, stop = of("rest"), operator.step, BEFORE + STEP[feature]
     # At rest, the current that was found to deflect by so much, or fires briskly.
-    resistance = jnp.exp(members.x[:, operator.names.index("resistance")])
     strong = (members.threshold + members.high) / 2
-    amplitude = DEFLECTION / resistance if feature == "sag" else strong
-    num = round((BEFORE + STEP[feature]) / (h * per_sample))
-    times = jnp.arange(num, dtype=rest.dtype) * h * per_sample
+    amplitude = DEFLECTION / jnp.exp(of("resistance")) if feature == "sag" else strong
+    times = jnp.arange(round(stop / every), dtype=rest.dtype) * every
     current = jnp.where(times[:, None] >= BEFORE, amplitude[None], 0)
-    h = jnp.asarray(h, rest.dtype)
-    each = jax.vmap(lambda a, m, I: advance(operator, table, a, m, I, h))
-
-    @jax.checkpoint
-    def sample(memory, I):
-        new = jax.lax.fori_loop(0, per_sample, lambda _, m: each(a, m, I), memory)
-        return new, memory.V
-
-    _, V = jax.lax.scan(sample, operator.start(rest, a), current)
-    every = operator.step
-    response = step_response(V.T, every, BEFORE, BEFORE + STEP[feature], max_spikes=2)
-    return getattr(response, feature)
+    h = jnp.asarray(every / num_steps, rest.dtype)
+    _, V = follow(operator, a, operator.start(rest, a), current, h, num_steps)
+    return getattr(step_response(V, every, BEFORE, stop, max_spikes=2), feature)
 
 
 def tuning_loss(
@@ -122,9 +99,8 @@ def tuning_loss(
     spread = start.branch.amplitude_spread[None]
     ours, theirs = _measured(tuned, a, members, feature)
     away = (ours - theirs) / SIZES[feature]
-    known = jnp.isfinite(away)
+    away = jnp.where(jnp.isfinite(away), away, 0)
     # Beyond a few, errors count by their size, or the worst would decide alone.
-    away = jnp.where(known, away, 0)
     miss = jnp.mean(jnp.sqrt(1 + away**2) - 1)
     moved = jnp.mean(((jnp.log(a) - jnp.log(before)) / spread) ** 2)
     return miss + HELD * moved

@@ -49,5 +49,7 @@ from dicjax.populations.refinement import (
     stepped as stepped,
 )
 from dicjax.populations.sensitivities import (
+    Autodiff as Autodiff,
+    Differences as Differences,
     feature_slopes as feature_slopes,
 )

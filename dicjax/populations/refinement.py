@@ -42,7 +42,7 @@ from dicjax.populations.evaluation import (
     window_for,
     with_rows,
 )
-from dicjax.populations.sensitivities import feature_slopes
+from dicjax.populations.sensitivities import Autodiff, feature_slopes
 from dicjax.spikes import as_target, Features, NUM_COMPARED, SpikeTrain, Target
 
 
@@ -361,7 +361,7 @@ def _slopes(problem: Problem, state: State, todo, log_g):
             problem.neuron,
             state.g[todo],
             problem.target.features,
-            estimator="autodiff",
+            estimator=Autodiff(),
             **problem.window._asdict(),
         )
         return slopes, np.ones(log_g.shape[1], log_g.dtype), len(todo)

@@ -7,6 +7,8 @@ the price of a few simulations whatever the number of channels, but sees neither
 irregular firing nor the number of spikes in a burst.
 """
 
+import dataclasses
+
 import jax
 import numpy as np
 from jaxtyping import Float
@@ -15,6 +17,7 @@ from dicjax._core import (
     as_progress,
     conductances_of,
     HasConductances,
+    option_of,
     Progress,
     renamed,
 )
@@ -32,7 +35,23 @@ from dicjax.spikes import (
 )
 
 
-ESTIMATORS = ("differences", "autodiff")
+@dataclasses.dataclass(frozen=True)
+class Differences:
+    """Slopes from simulations a little above and below each conductance.
+
+    - `step`: of ln g to either side: small for slopes at the member, larger for the
+        overall slope of spikes per burst, which change in steps.
+    """
+
+    step: float = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class Autodiff:
+    """Exact slopes from one cycle of a regular rhythm, of members that have one."""
+
+
+ESTIMATORS = {"differences": Differences, "autodiff": Autodiff}
 
 
 def feature_slopes(
@@ -40,8 +59,8 @@ def feature_slopes(
     g: Float[np.ndarray, "cells channels"] | HasConductances,
     target: Features | None = None,
     *,
-    estimator: str = "differences",
-    step: float = 0.02,
+    estimator: Differences | Autodiff | str = Differences(),
+    step: float | None = None,
     duration: float | None = None,
     discard: float | None = None,
     on_progress: Progress | None = None,
@@ -55,10 +74,8 @@ def feature_slopes(
         members that are not "ok" are left out.
     - `target`: features of one train, whose pattern says which features are meant;
         each member's own pattern by default.
-    - `estimator`: "differences" or "autodiff".
-    - `step`: of ln g to either side, for "differences": small for slopes as they are at
-        the member, larger for how spikes per burst, which change in steps, answer on
-        the whole.
+    - `estimator`: [`dicjax.Differences`][] or [`dicjax.Autodiff`][]. The old spelling,
+        "differences" with `step` or "autodiff", works until the next release.
     - `duration`, `discard`: of simulations, in ms; by default what the recipe says.
     - `on_progress`: called with (stage, done, total), in units of work.
 
@@ -66,21 +83,20 @@ def feature_slopes(
 
     Slopes of the features that [`dicjax.feature_errors`][] compares, in its order; zero
     where a pattern has fewer. They are nan where a member fires in another pattern than
-    the target, or leaves it on the way, or, of "autodiff", has no regular rhythm.
+    the target, or leaves it on the way, or, of `Autodiff`, has no regular rhythm.
 
     **Raises:**
 
     - `ValueError`: if the estimator is unknown, or conductances are bad.
     """
-    if estimator not in ESTIMATORS:
-        raise ValueError(f"`estimator` must be one of {ESTIMATORS}, got {estimator!r}.")
+    estimator = option_of("estimator", estimator, ESTIMATORS, step=step)
     on_progress = renamed(as_progress(on_progress), "measuring_slopes")
     recipe = neuron.required_recipe
     discard = recipe.discard if discard is None else discard
     times = (duration or recipe.duration, discard)
     g = conductances_of(neuron, g)
-    if estimator == "differences":
-        slopes, label = _differences(neuron, g, step, times, on_progress)
+    if isinstance(estimator, Differences):
+        slopes, label = _differences(neuron, g, estimator.step, times, on_progress)
     else:
         slopes, label = _autodiff(neuron, g, times, on_progress)
     if target is not None:

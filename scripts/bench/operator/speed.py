@@ -10,7 +10,7 @@ import numpy as np
 
 import dicjax as dj
 from dicjax.operator import characterise, Family, Operator, respond
-from dicjax.operator.characteristics import resting_potentials
+from dicjax.operator.characteristics import at_rest
 from dicjax.operator.checkpoint import operator_header
 from dicjax.operator.scores import DURATION, EVERY, score, START, STOP, Trial
 from dicjax.operator.train import predict_trial
@@ -82,7 +82,7 @@ def calls_of(
     stimulus = dj.Step(trial.amplitude[rows], START, STOP)
     if family.hold:
         stimulus = stimulus + dj.Step(family.hold)
-    V0 = resting_potentials(family, g)
+    V0, _ = at_rest(family, g)
     given = {"stimulus": stimulus, "V0": V0, "save_every": EVERY}
     simulate = functools.partial(dj.simulate, family.neuron, g, DURATION, **given)
     answer = functools.partial(respond, every=EVERY)

@@ -9,6 +9,7 @@ from dicjax._core.advice import (
     Remedy as Remedy,
 )
 from dicjax._core.arrays import (
+    in_float32 as in_float32,
     optional as optional,
     strong as strong,
     strong_pair as strong_pair,
@@ -72,6 +73,7 @@ from dicjax._core.fit import (
     fit_network as fit_network,
     improve as improve,
     keep_state as keep_state,
+    Kept as Kept,
     kept_state as kept_state,
 )
 from dicjax._core.linear_algebra import (

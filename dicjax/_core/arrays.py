@@ -1,10 +1,14 @@
 """Arrays as fields of modules: of one type whatever they were given as."""
 
-from typing import Any
+from typing import Any, TypeVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
+
+
+Tree = TypeVar("Tree")
 
 
 def strong(x: Any) -> Array:
@@ -23,3 +27,9 @@ def strong_pair(pair: Any) -> tuple[Array, Array]:
     """Two arrays, each as by `strong`."""
     first, second = pair
     return strong(first), strong(second)
+
+
+def in_float32(tree: Tree) -> Tree:
+    """A tree whose floating-point arrays are in single precision."""
+    is_float = eqx.is_inexact_array
+    return jax.tree.map(lambda x: x.astype(jnp.float32) if is_float(x) else x, tree)

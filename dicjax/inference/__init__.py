@@ -27,7 +27,6 @@ from dicjax.inference.dataset import (
 from dicjax.inference.dataset_store import (
     from_table as from_table,
     neuron_hash as neuron_hash,
-    simulate_dataset as simulate_dataset,
     to_table as to_table,
 )
 from dicjax.inference.density import (

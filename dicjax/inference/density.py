@@ -21,14 +21,13 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from dicjax._core import fit_network, Progress, strong
+from dicjax._core import fit_network, in_float32, Progress, strong
 from dicjax.inference.config import DensityConfig
 from dicjax.spikes import LABELS
 
 
 EDGE = 1e-4  # of a bound: what is nearer to 0 or to the bound counts as this near
 NARROWEST = 0.02  # width of a Gaussian, of the spread of its coordinate
-NUM_FEATURES = 7
 
 
 class Density(eqx.Module):
@@ -51,6 +50,7 @@ class Density(eqx.Module):
     context_center: Float[Array, " context"] = eqx.field(converter=strong)
     context_scale: Float[Array, " context"] = eqx.field(converter=strong)
     free: tuple[int, ...] = eqx.field(static=True)
+    config: DensityConfig = eqx.field(static=True)
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Density(eqx.Module):
         self.first = tuple(linear(width + i, width) for i in range(len(free)))
         self.second = tuple(linear(width, width) for _ in free)
         self.mixture = tuple(linear(width, size) for _ in free)
-        self.free = free
+        self.free, self.config = free, config
         self.bounds = self.start = strong(np.ones(num_channels))
         self.center = strong(np.zeros(len(free)))
         self.scale = strong(np.ones(len(free)))
@@ -191,7 +191,7 @@ def train_density(
     apart = np.arange(len(z)) % 10 == 0
     density = fit_network(
         density,
-        _learned(density),
+        _fixed,
         _mean_loss,
         (z[~apart], context[~apart]),
         weights[~apart],
@@ -201,51 +201,22 @@ def train_density(
         on_progress=on_progress,
     )
     rows = np.flatnonzero(apart)[:4096]
-    return density, -float(_loss(density, z[rows], context[rows]))
+    return density, -float(eqx.filter_jit(_mean_loss)(density, z[rows], context[rows]))
 
 
 def _scaled(density, g, context, bounds):
     start = np.exp(np.mean(np.log(np.maximum(g, EDGE * bounds)), axis=0))
-    blank = eqx.tree_at(
-        lambda d: (d.bounds, d.start, d.context_center, d.context_scale),
-        density,
-        tuple(
-            jnp.asarray(x, jnp.float32)
-            for x in (
-                bounds,
-                start,
-                context.mean(axis=0),
-                np.maximum(context.std(axis=0), 1e-3),
-            )
-        ),
-    )
-    blank = jax.tree.map(
-        lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, blank
-    )
-    z = np.asarray(blank.coordinates(jnp.asarray(g, jnp.float32)))
-    return eqx.tree_at(
-        lambda d: (d.center, d.scale),
-        blank,
-        (jnp.asarray(z.mean(axis=0)), jnp.asarray(np.maximum(z.std(axis=0), 1e-3))),
-    )
+    center, spread = context.mean(axis=0), np.maximum(context.std(axis=0), 1e-3)
+    measured = tuple(jnp.asarray(x) for x in (bounds, start, center, spread))
+    density = in_float32(eqx.tree_at(lambda d: _fixed(d)[:4], density, measured))
+    z = np.asarray(density.coordinates(jnp.asarray(g, jnp.float32)))
+    center, spread = z.mean(axis=0), np.maximum(z.std(axis=0), 1e-3)
+    measured = jnp.asarray(center), jnp.asarray(spread)
+    return eqx.tree_at(lambda d: _fixed(d)[4:], density, measured)
 
 
-def _learned(density):
-    every = jax.tree.map(eqx.is_inexact_array, density)
-    fixed = lambda d: (
-        d.bounds,
-        d.start,
-        d.center,
-        d.scale,
-        d.context_center,
-        d.context_scale,
-    )
-    return eqx.tree_at(fixed, every, (False,) * 6)
-
-
-@eqx.filter_jit
-def _loss(density, z, context):
-    return _mean_loss(density, z, context)
+def _fixed(d: Density):
+    return d.bounds, d.start, d.context_center, d.context_scale, d.center, d.scale
 
 
 def _mean_loss(density, z, context):

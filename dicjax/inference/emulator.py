@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from dicjax._core import fit_network, least_change, Progress, strong
+from dicjax._core import fit_network, in_float32, least_change, Progress, strong
 from dicjax.inference.config import EmulatorConfig
 from dicjax.inference.library import log_features
 from dicjax.spikes import columns_of, COMPARED, LABELS, NUM_COMPARED, Target
@@ -71,6 +71,7 @@ class Emulator(eqx.Module):
     scale: Float[Array, " channels"] = eqx.field(converter=strong)
     feature_center: Float[Array, " 7"] = eqx.field(converter=strong)
     feature_scale: Float[Array, " 7"] = eqx.field(converter=strong)
+    config: EmulatorConfig = eqx.field(static=True)
 
     def __init__(
         self, config: EmulatorConfig, num_channels: int, *, key: Key[Array, ""]
@@ -87,6 +88,7 @@ class Emulator(eqx.Module):
         self.center = strong(np.zeros(num_channels))
         self.feature_center = strong(np.zeros(NUM_FEATURES))
         self.feature_scale = strong(np.ones(NUM_FEATURES))
+        self.config = config
 
     def __call__(self, log_g: Float[Array, " channels"]) -> Guess:
         """Guesses what one member fires like, from logarithms of its conductances."""
@@ -139,7 +141,7 @@ def train_emulator(
     )
     return fit_network(
         emulator,
-        _learned(emulator),
+        _fixed,
         emulator_loss,
         (log_g, labels, features),
         weights,
@@ -163,18 +165,11 @@ def _scaled(emulator, log_g, features, bounds):
         np.maximum(np.sqrt(variance), 1e-3),
     )
     scaled = eqx.tree_at(_fixed, emulator, tuple(jnp.asarray(x) for x in values))
-    return jax.tree.map(
-        lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, scaled
-    )
+    return in_float32(scaled)
 
 
 def _fixed(e: Emulator):
     return e.bounds, e.center, e.scale, e.feature_center, e.feature_scale
-
-
-def _learned(emulator):
-    every = jax.tree.map(eqx.is_inexact_array, emulator)
-    return eqx.tree_at(_fixed, every, (False,) * 5)
 
 
 def emulator_loss(

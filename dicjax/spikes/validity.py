@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from dicjax.spikes.features import Features
 from dicjax.spikes.patterns import columns_of, COMPARED, LABELS, NUM_COMPARED
@@ -40,9 +40,19 @@ def feature_errors(features: Features, target: Features) -> Float[Array, "*cells
 
     Four errors of every neuron, nan where it lacks the feature.
     """
-    target = _spread(target, features)
-    errors = _log_ratio(_compared(jnp, features), _compared(jnp, target))
-    return _of_pattern(jnp, errors, target, 0)
+    return compared_errors(_compared(jnp, features), target)
+
+
+@eqx.filter_jit
+def compared_errors(
+    values: Float[AnyArray, "*cells features"], target: Features
+) -> Float[Array, "*cells 4"]:
+    """As `feature_errors`, of neurons whose features are in the order of `COMPARED`."""
+    values = jnp.asarray(values)
+    wanted = _compared(jnp, target).astype(values.dtype)
+    errors = _log_ratio(values, jnp.broadcast_to(wanted, values.shape))
+    label = jnp.broadcast_to(target.label, values.shape[:-1])
+    return _of_pattern(jnp, errors, label, 0)
 
 
 def error_limits(
@@ -64,8 +74,8 @@ def error_limits(
     """
     xp = np if isinstance(errors, np.ndarray) else jnp
     dtype = np.dtype(float) if xp is np else errors.dtype
-    values = _of_pattern(xp, _compared(xp, target), target, 1).astype(dtype)
-    slack = _of_pattern(xp, xp.asarray(SLACK, dtype), target, 0)
+    values = _of_pattern(xp, _compared(xp, target), target.label, 1).astype(dtype)
+    slack = _of_pattern(xp, xp.asarray(SLACK, dtype), target.label, 0)
     share = xp.maximum(xp.asarray(tolerance, dtype), slack / values)
     # A count may be off by as much below as above, a time by as large a ratio.
     below = -xp.log1p(-xp.minimum(share, LARGEST_SHARE))
@@ -108,9 +118,11 @@ def _compared(xp, features: Features) -> Float[AnyArray, "*cells features"]:
     return xp.stack([xp.asarray(x.read(features)) for x in COMPARED], axis=-1)
 
 
-def _of_pattern(xp, values: Float[AnyArray, "..."], target: Features, fill: int):
+def _of_pattern(
+    xp, values: Float[AnyArray, "..."], label: Int[AnyArray, "..."], fill: int
+):
     """Of values in the order of `COMPARED`, those that each target is compared by."""
-    columns = xp.asarray(COLUMNS)[xp.asarray(target.label)]
+    columns = xp.asarray(COLUMNS)[xp.asarray(label)]
     values = xp.broadcast_to(values, (*columns.shape[:-1], len(COMPARED)))
     taken = xp.take_along_axis(values, xp.maximum(columns, 0), axis=-1)
     return xp.where(columns >= 0, taken, xp.asarray(fill, values.dtype))

@@ -14,15 +14,9 @@ from dicjax.dics import OK
 from dicjax.generation import GenerateConfig
 from dicjax.generation.candidates import first_candidates
 from dicjax.generation.state import Problem
-from dicjax.inference import (
-    Checkpoint,
-    Dataset,
-    posterior_of,
-    read_trains,
-)
+from dicjax.inference import Checkpoint, Dataset, posterior_of, read_trains
 from dicjax.inference.calibration import trains_of
-from dicjax.inference.dataset import make_dataset, Source
-from dicjax.inference.training import learnable
+from dicjax.inference.dataset import learnable, make_dataset, Source
 from dicjax.populations import window_for
 from dicjax.spikes import features_of, features_of_all, Target
 from scripts.bench.encoder.held_out import load, SEED

@@ -9,6 +9,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
+from dicjax._core import in_float32
 from dicjax.inference import checkpoint
 from dicjax.inference.adapter import attach, LowRank, merge
 from dicjax.inference.calibration import Calibration
@@ -41,13 +42,11 @@ neuron = dataclasses.replace(dj.stg(), name="mine")
 
 
 def _encoder(seed=0):
-    made = Encoder(CONFIG, make_scales((-20.0, 20.0), (0.0, 20.0)), key=jr.key(seed))
-    return jax.tree.map(
-        lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, made
-    )
+    scales = make_scales((-20.0, 20.0), (0.0, 20.0))
+    return in_float32(Encoder(CONFIG, scales, key=jr.key(seed)))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def parts():
     rng = np.random.default_rng(0)
     levels = np.linspace(0, 1, 11, dtype=np.float32)
@@ -56,9 +55,7 @@ def parts():
         "encoder": _encoder(),
         "calibration": Calibration(np.tile(levels, (3, 4, 1)), np.full(3, 1.5)),
         "density": density,
-        "density_config": DENSITY,
         "emulator": Emulator(EMULATOR, 8, key=jr.key(2)),
-        "emulator_config": EMULATOR,
         "library": Library(
             g=rng.uniform(size=(5, 8)).astype(np.float32),
             labels=np.array([1, 2, 2, 3, 1], np.int32),
@@ -68,11 +65,17 @@ def parts():
     }
 
 
-@pytest.fixture
-def saved(tmp_path, parts):
-    path = tmp_path / "stg"
+@pytest.fixture(scope="module")
+def original(tmp_path_factory, parts):
+    path = tmp_path_factory.mktemp("checkpoints") / "stg"
     save_checkpoint(path, "stg", **parts)
     return path
+
+
+@pytest.fixture
+def saved(tmp_path, original):
+    """A copy, to be changed and damaged."""
+    return shutil.copytree(original, tmp_path / "stg")
 
 
 def _same(a, b):
@@ -115,7 +118,7 @@ def test_an_adapter_is_kept_without_the_encoder_and_comes_back_on_it(
     # Another encoder in the place of the one it was trained on does not go unnoticed.
     shutil.rmtree(saved)
     save_checkpoint(saved, "stg", **parts | {"encoder": _encoder(9)})
-    with pytest.raises(ValueError, match="adapts the encoder .* adapt again"):
+    with pytest.raises(ValueError, match=base.encoder_hash):
         load_checkpoint(path)
 
 
@@ -138,12 +141,12 @@ def test_a_neuron_of_ones_own_travels_with_its_checkpoint(parts, tmp_path):
 
 def test_a_model_this_version_does_not_have_is_refused(parts, tmp_path):
     save_checkpoint(tmp_path / "new", "newest", **parts)
-    with pytest.raises(ValueError, match="which this dicjax does not have"):
+    with pytest.raises(ValueError, match="'newest'"):
         load_checkpoint(tmp_path / "new")
 
 
 def test_another_model_is_refused(saved):
-    with pytest.raises(ValueError, match="is for the model 'stg', not for 'stg-prinz'"):
+    with pytest.raises(ValueError, match="'stg'.*'stg-prinz'"):
         load_checkpoint(saved, "stg-prinz")
 
 
@@ -151,7 +154,7 @@ def test_another_version_is_refused(saved):
     header = json.loads((saved / "header.json").read_text())
     header["version"] = 1
     (saved / "header.json").write_text(json.dumps(header))
-    with pytest.raises(ValueError, match="format version 1, but .* reads version 3"):
+    with pytest.raises(ValueError, match="1.*3"):
         load_checkpoint(saved)
 
 
@@ -159,7 +162,7 @@ def test_an_edited_configuration_is_refused(saved):
     header = json.loads((saved / "header.json").read_text())
     header["config"]["encoder"]["width"] = 16
     (saved / "header.json").write_text(json.dumps(header))
-    with pytest.raises(ValueError, match="was edited"):
+    with pytest.raises(ValueError, match=str(saved)):
         load_checkpoint(saved, "stg")
 
 
@@ -185,7 +188,7 @@ def test_arrays_of_another_checkpoint_are_refused(saved, parts, tmp_path):
 def test_foreign_folders_are_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "header.json").write_text(content)
-    with pytest.raises(ValueError, match="not a dicjax checkpoint"):
+    with pytest.raises(ValueError, match=str(tmp_path)):
         load_checkpoint(tmp_path, "stg")
 
 
@@ -216,11 +219,11 @@ def test_what_ships_are_the_three_models_of_recordings():
 
 
 def test_models_without_a_checkpoint_say_how_to_make_one():
-    with pytest.raises(ValueError, match="dicjax adapt squid --out"):
+    with pytest.raises(ValueError, match="'squid'"):
         shipped_checkpoint("squid")
 
 
 def test_an_unknown_neuron_says_what_may_be_named():
-    with pytest.raises(ValueError, match="a Python file that declares a neuron"):
+    with pytest.raises(ValueError, match="'squid'"):
         find_neuron("squid")
     assert dataclasses.is_dataclass(find_neuron("stg")[0])

@@ -131,7 +131,7 @@ def evaluate(
     """Errors and coverage by firing pattern, on members the encoder has not seen.
 
     For each: how many members, mean absolute error of the posterior medians (and means)
-    of g_s and g_u, the share of truths within calibrated regions, the median width of
+    of g_s and g_u, the share of truths within calibrated regions, the mean width of
     90 % intervals, how often the label is recognised, and how often a train is taken
     for an anomaly. `prior` is one of `PRIORS`: members are taken to be draws of it.
     """

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Sequence
+from typing import get_args, Literal
 
 import equinox as eqx
 import jax
@@ -29,8 +30,9 @@ MEASURED_AT_ONCE = 1024  # members whose DICs are computed: the size compiled fo
 SPREAD = 0.2  # of log conductances around an enriched parent
 BIN = 0.25  # of log features, within which activities count as alike
 SHARES = {"tonic": 0.15, "bursting": 0.75, "irregular": 0.1}  # of enriched parents
+Sampler = Literal["recipe", "gamma", "box", "rare"]
+SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 PRIOR_OF = {"recipe": "recipe", "gamma": "any", "box": "box", "rare": "any"}
-SAMPLERS = tuple(PRIOR_OF)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,15 +47,9 @@ class Source:
     - `sigma`: noise, in µA/cm².
     """
 
-    sampler: str
+    sampler: Sampler
     num: int
     sigma: float = 0.0
-
-    def __post_init__(self):
-        if self.sampler not in SAMPLERS:
-            raise ValueError(
-                f"There is no sampler {self.sampler!r}; choose one of {SAMPLERS}."
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,16 +91,16 @@ def default_sources(neuron: Neuron, num: int) -> tuple[Source, ...]:
     is a population of its own starts from that, with a seventh from the box beside it.
     """
     recipe = neuron.required_recipe
+    shares: dict[Sampler, float] = {"recipe": 0.75, "box": 0.1, "gamma": 0.03}
     if recipe.bounded:
-        start = (("box", 0.45), ("gamma", 0.05))
-    else:
-        start = (("recipe", 0.75), ("box", 0.1), ("gamma", 0.03))
-    rest = 1 - sum(share for _, share in start)
-    stages = (*start, *(("rare", rest / 3),) * 3)
+        shares = {"box": 0.45, "gamma": 0.05}
+    rest = 1 - sum(shares.values())
+    stages = (*shares.items(), *(("rare", rest / 3),) * 3)
     quiet = [Source(name, round(share * num * 2 / 3)) for name, share in stages]
+    first, most = stages[0]
     noisy = [
         Source(name, round(share * num / 3 / len(recipe.noise)), sigma)
-        for name, share in ((start[0][0], start[0][1]), ("rare", 1 - start[0][1]))
+        for name, share in ((first, most), ("rare", 1 - most))
         for sigma in recipe.noise
     ]
     return (*quiet, *noisy)
@@ -131,22 +127,18 @@ def make_dataset(
 ) -> Dataset:
     """Simulates a training set, one source after the other, shard by shard.
 
+    Members that failed, that fired more than memory holds, that fell outside the ranges
+    of DICs that the recipe names, or that could not be compensated are left out, and
+    counted.
+
     **Arguments:**
 
     - `key`: everything random follows from it. A member depends only on the key, its
         source and its number, so that the size of shards changes nothing.
-    - `neuron`: the model; its recipe gives ranges, durations and the time step.
     - `sources`: what to draw, in order: "rare" looks at all members drawn before.
-    - `shard_size`: members simulated at once.
     - `keep`: returns the shard of a number, from 0, given a function that simulates it;
         it may keep shards and return one that it has.
     - `on_progress`: called with (stage, done, total) members.
-
-    **Returns:**
-
-    A `Dataset`. Members that failed, that fired more than memory holds, that fell
-    outside the ranges of DICs that the recipe names, or that could not be compensated
-    are left out, and counted.
     """
     total = sum(source.num for source in sources)
     report = on_progress or (lambda stage, done, total: None)
@@ -193,12 +185,6 @@ def begin_source(
     )
 
 
-def priors_of(dataset: Dataset) -> Int[np.ndarray, " cells"]:
-    """The index of the narrowest prior that each member is a draw of."""
-    of_sampler = [PRIORS.index(PRIOR_OF[name]) for name in SAMPLERS]
-    return np.array(of_sampler, np.int32)[dataset.sampler]
-
-
 def learnable(dataset: Dataset) -> Dataset:
     """The members that fire enough to be learned from."""
     return dataset[np.isfinite(dataset.spike_times).sum(axis=1) >= MIN_SPIKES]
@@ -209,7 +195,7 @@ class Batch(eqx.Module):
 
     - `slow`, `fast`: (g_s, g_u) and (g_f, V_th), the last nan where there is none.
     - `features`: logarithms; nan where undefined.
-    - `priors`: index of the narrowest prior that each is a draw of.
+    - `priors`: the index of the narrowest prior that each is a draw of.
     """
 
     spike_times: Float[Array | np.ndarray, "batch spikes"]
@@ -226,13 +212,14 @@ class Batch(eqx.Module):
 def batch_of(dataset: Dataset) -> Batch:
     """What there is to learn from simulated members, on the host."""
     features = features_of_all(dataset.spike_times)
+    priors = np.array([PRIORS.index(PRIOR_OF[name]) for name in SAMPLERS], np.int32)
     return Batch(
         spike_times=dataset.spike_times,
         slow=dataset.dics[:, 1:].astype(np.float32),
         fast=np.stack([dataset.dics[:, 0], dataset.V_th], 1).astype(np.float32),
         labels=np.asarray(features.label),
         features=log_features(features),
-        priors=priors_of(dataset),
+        priors=priors[dataset.sampler],
     )
 
 

@@ -169,25 +169,18 @@ def train_density(
 ) -> tuple[Density, float]:
     """Fits a density to members and what is known of their trains.
 
-    **Arguments:**
+    `context` has rows of `contexts`. `weights` says how often each member is drawn, and
+    `solved` which two conductances are left out.
 
-    - `g`: conductances, in mS/cm².
-    - `context`: rows of `contexts`.
-    - `weights`: how often each member is drawn.
-    - `bounds`: of the conductances; `solved`: which two are left out.
-    - `on_progress`: called with (stage, step, number of steps).
-
-    **Returns:**
-
-    The density, and its mean log density per member on a tenth kept apart, in nats.
+    With the density comes its mean log density per member, on a tenth kept apart.
     """
     free = tuple(i for i in range(g.shape[1]) if i not in solved)
     density = _scaled(
         Density(config, free, g.shape[1], context.shape[1], key=key), g, context, bounds
     )
     z = np.asarray(density.coordinates(jnp.asarray(g, jnp.float32)))
-    center, scale = density.context_center, density.context_scale
-    context = (context - np.asarray(center)) / np.asarray(scale)
+    center, scale = map(np.asarray, (density.context_center, density.context_scale))
+    context = (context - center) / scale
     apart = np.arange(len(z)) % 10 == 0
     density = fit_network(
         density,

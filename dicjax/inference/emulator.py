@@ -29,11 +29,10 @@ from dicjax.spikes import columns_of, COMPARED, LABELS, NUM_COMPARED, Target
 
 FLOOR = 1e-3  # of a channel's bound: what counts as none of it
 NARROWEST = 3e-3  # of ln(feature): no network is surer than this
-NUM_FEATURES = len(COMPARED)  # logarithms, as a library holds them
 NUM_STEPS = 6  # of Gauss and Newton
 RIDGE = 1e-2
 # What one step takes at most: of ln(feature / target), of a log probability.
-STRIDES = (*(0.3,) * NUM_FEATURES, 3.0)
+STRIDES = (*(0.3,) * len(COMPARED), 3.0)
 LONGEST = 1.0  # step, in standard deviations of log conductances
 
 
@@ -82,12 +81,12 @@ class Emulator(eqx.Module):
             eqx.nn.Linear(a, b, key=k)
             for a, b, k in zip(sizes[:-1], sizes[1:], keys[:-1], strict=True)
         )
-        size = len(LABELS) + 2 * NUM_FEATURES
+        size = len(LABELS) + 2 * len(COMPARED)
         self.last = eqx.nn.Linear(config.width, size, key=keys[-1])
         self.bounds = self.scale = strong(np.ones(num_channels))
         self.center = strong(np.zeros(num_channels))
-        self.feature_center = strong(np.zeros(NUM_FEATURES))
-        self.feature_scale = strong(np.ones(NUM_FEATURES))
+        self.feature_center = strong(np.zeros(len(COMPARED)))
+        self.feature_scale = strong(np.ones(len(COMPARED)))
         self.config = config
 
     def __call__(self, log_g: Float[Array, " channels"]) -> Guess:
@@ -99,19 +98,13 @@ class Emulator(eqx.Module):
         for layer in rest:
             x = x + jax.nn.silu(layer(x))
         labels, means, widths = jnp.split(
-            self.last(x), (len(LABELS), len(LABELS) + NUM_FEATURES)
+            self.last(x), (len(LABELS), len(LABELS) + len(COMPARED))
         )
         return Guess(
             jax.nn.log_softmax(labels),
             self.feature_center + self.feature_scale * means,
             NARROWEST + self.feature_scale * jax.nn.softplus(widths - 2),
         )
-
-
-@eqx.filter_jit
-def guess(emulator: Emulator, log_g: Float[Array, "cells channels"]) -> Guess:
-    """Guesses what members fire like."""
-    return jax.vmap(emulator)(log_g)
 
 
 def train_emulator(
@@ -127,13 +120,8 @@ def train_emulator(
 ) -> Emulator:
     """Fits an emulator to members simulated without noise.
 
-    **Arguments:**
-
-    - `g`: conductances, in mS/cm².
-    - `labels`, `features`: what they fire like; logarithms, nan where undefined.
-    - `weights`: how often each member is drawn.
-    - `bounds`: of the conductances.
-    - `on_progress`: called with (stage, step, number of steps).
+    `features` are logarithms, nan where undefined. `weights` says how often each member
+    is drawn.
     """
     log_g = log_conductances(g, bounds)
     emulator = _scaled(
@@ -153,19 +141,15 @@ def train_emulator(
 
 
 def _scaled(emulator, log_g, features, bounds):
-    known = np.isfinite(features)
-    count = np.maximum(known.sum(axis=0), 1)
-    mean = np.where(known, features, 0).sum(axis=0) / count
-    variance = np.where(known, (features - mean) ** 2, 0).sum(axis=0) / count
+    known = np.ma.masked_invalid(features)
     values = (
         bounds,
         log_g.mean(axis=0),
         np.maximum(log_g.std(axis=0), 1e-3),
-        mean,
-        np.maximum(np.sqrt(variance), 1e-3),
+        known.mean(axis=0).filled(0),
+        np.maximum(known.std(axis=0).filled(0), 1e-3),
     )
-    scaled = eqx.tree_at(_fixed, emulator, tuple(jnp.asarray(x) for x in values))
-    return in_float32(scaled)
+    return in_float32(eqx.tree_at(_fixed, emulator, tuple(map(jnp.asarray, values))))
 
 
 def _fixed(e: Emulator):
@@ -209,7 +193,7 @@ def goal(target: Target) -> Goal:
     row = log_features(jax.tree.map(lambda x: x[None], target.features))[0]
 
     def spread_out(compared):
-        everything = np.zeros(NUM_FEATURES)
+        everything = np.zeros(len(COMPARED))
         everything[columns] = compared[: len(columns)]
         return jnp.asarray(everything, jnp.float32)
 

@@ -105,18 +105,15 @@ def train_encoder(
     """Trains an encoder of (g_s, g_u), or an adapter attached to one.
 
     Every step sees random stretches of random trains, as they might be recorded; see
-    `augment`. A twentieth of the members is kept apart. Devices
-    share every batch; where several processes were joined by `jax.distributed`, all
-    have to call this with the same arguments, and the first one keeps the run.
+    `augment`. A twentieth of the members is kept apart. Devices share every batch;
+    where several processes were joined by `jax.distributed`, all have to call this with
+    the same arguments, and the first one keeps the run.
 
     **Arguments:**
 
     - `encoder`: where to start; the leaves that `learned` marks are trained.
-    - `known`: simulated trains and what is known of them.
-    - `training`: how to train.
     - `folder`: where the run is kept: `metrics.jsonl`, a line for every validation,
         and the state, from which a run that was stopped goes on as if it had not been.
-    - `on_progress`: called with (stage, step, number of steps).
 
     **Raises:**
 
@@ -124,6 +121,7 @@ def train_encoder(
         state of another run.
     """
     where = placement(batch_size=training.batch_size)
+    first_cycle = _first_cycle(training)
     changing, fixed = eqx.partition(encoder, learned(encoder))
     fit = begin_fit(changing, optimiser(training))
     losses = np.zeros(training.num_steps, np.float32)
@@ -150,7 +148,7 @@ def train_encoder(
             batch,
             jr.fold_in(jr.key(training.seed), step),
             jnp.asarray(step, jnp.float32),
-            jnp.asarray(_clean(training, step), jnp.float32),
+            jnp.asarray(CLEAN[int(step >= first_cycle)], jnp.float32),
             training,
             crop,
             where,
@@ -197,11 +195,6 @@ def _note(folder, training, losses, validation_loss, seconds) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / METRICS).open("a" if step > training.save_every else "w") as file:
         file.write(json.dumps(line) + "\n")
-
-
-def _clean(training: TrainingConfig, step: int) -> float:
-    """The share of trains without flaws in a step."""
-    return CLEAN[int(step >= _first_cycle(training))]
 
 
 def _first_cycle(training: TrainingConfig) -> int:

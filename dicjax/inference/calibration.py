@@ -20,7 +20,7 @@ from dicjax.inference.dataset import (
 )
 from dicjax.inference.encoder import Encoder, PRIORS
 from dicjax.inference.posterior import Posterior, posterior_of, read_trains
-from dicjax.spikes import LABELS
+from dicjax.spikes import AnyArray, LABELS
 
 
 NUM_LEVELS = 101
@@ -62,7 +62,7 @@ def plain_calibration() -> Calibration:
 def calibrate(
     encoder: Encoder,
     drawn: dict[str, Batch],
-    recorded: Float[np.ndarray, "cells spikes"],
+    recorded: Float[AnyArray, "cells spikes"],
 ) -> Calibration:
     """Measures coverage by prior and pattern, and how odd ordinary trains can seem.
 
@@ -91,7 +91,7 @@ def calibrate(
 
 def _by_pattern(encoder, members, prior) -> dict[int | None, np.ndarray]:
     """Ranks of each pattern that enough members show; of all members as `None`."""
-    plain = plain_calibration().ranks_of(prior, members.labels)
+    plain = plain_calibration().ranks_of(prior, np.asarray(members.labels))
     reading = read_trains(encoder, trains_of(members.spike_times), prior)
     needed = levels_needed(posterior_of(encoder, reading, plain), members.slow)
     ranks: dict[int | None, np.ndarray] = {None: _ranks(needed)}
@@ -103,7 +103,7 @@ def _by_pattern(encoder, members, prior) -> dict[int | None, np.ndarray]:
 
 
 def levels_needed(
-    posterior: Posterior, dics: Float[np.ndarray, "cells 2"]
+    posterior: Posterior, dics: Float[AnyArray, "cells 2"]
 ) -> Float[np.ndarray, " cells"]:
     """The smallest nominal level whose region of highest density holds each truth."""
     return _for_each(
@@ -113,7 +113,7 @@ def levels_needed(
     )
 
 
-def _for_each(measure: Callable, posterior: Posterior, *rows: np.ndarray) -> Any:
+def _for_each(measure: Callable, posterior: Posterior, *rows: AnyArray) -> Any:
     """What `measure` returns of some trains at a time: draws of all would not fit."""
 
     def of(mixture, ranks, *rows):
@@ -135,7 +135,7 @@ def evaluate(
     90 % intervals, how often the label is recognised, and how often a train is taken
     for an anomaly. `prior` is one of `PRIORS`: members are taken to be draws of it.
     """
-    labels = members.labels
+    labels = np.asarray(members.labels)
     reading = read_trains(encoder, trains_of(members.spike_times), prior)
     posterior = posterior_of(encoder, reading, calibration.ranks_of(prior, labels))
     miss, miss_of_mean, width, covered = _for_each(_errors, posterior, members.slow)
@@ -173,9 +173,9 @@ def evaluate_sources(
     return tests
 
 
-def trains_of(spike_times: np.ndarray) -> list[np.ndarray]:
+def trains_of(spike_times: Float[AnyArray, "cells spikes"]) -> list[np.ndarray]:
     """Rows without their padding."""
-    return [row[np.isfinite(row)] for row in spike_times]
+    return [row[np.isfinite(row)] for row in np.asarray(spike_times)]
 
 
 def _errors(posterior, dics):

@@ -80,13 +80,7 @@ class Base:
 
 def save_checkpoint(
     path: pathlib.Path,
-    model: str,
-    encoder: Encoder,
-    calibration: Calibration,
-    density: Density,
-    emulator: Emulator,
-    library: Library,
-    about: dict[str, Any],
+    checkpoint: Checkpoint,
     *,
     base: Base | None = None,
     neuron_file: pathlib.Path | None = None,
@@ -95,32 +89,33 @@ def save_checkpoint(
 
     **Arguments:**
 
-    - `encoder`: an encoder, or with `base` one with an adapter attached, of which only
-        the adapter is kept.
-    - `about`: goes into the header as it is: how the data were made, metrics.
+    - `checkpoint`: its header holds what the file's header is to say of the data and of
+        metrics.
+    - `base`: what the encoder's adapter is attached to, which is not kept.
     - `neuron_file`: the declaration of a model that does not ship, kept as a copy.
     """
+    encoder, density = checkpoint.encoder, checkpoint.density
     kept = encoder if base is None else adapter(encoder)
+    rest = (checkpoint.calibration, density, checkpoint.emulator, checkpoint.library)
     config = {
         "encoder": dataclasses.asdict(encoder.config),
         "density": dataclasses.asdict(density.config)
         | {"free": list(density.free), "num_context": density.context_center.size},
-        "emulator": dataclasses.asdict(emulator.config),
+        "emulator": dataclasses.asdict(checkpoint.emulator.config),
         "base": base and dataclasses.asdict(base),
         "neuron_file": neuron_file and digest(neuron_file.read_bytes()),
     }
     about = {
-        "model": model,
+        "model": checkpoint.neuron.name,
         "encoder_hash": encoder_hash(kept),
         "num_parameters": int(sum(x.size for x in leaves(kept))),
-        **about,
+        **checkpoint.header,
     }
 
     def add(folder):
         if neuron_file is not None:
             shutil.copyfile(neuron_file, folder / NEURON_FILE)
 
-    rest = (calibration, density, emulator, library)
     trees: dict[str, PyTree] = {"encoder": kept, "arrays": rest}
     write_checkpoint(path, FORMAT, VERSION, config, trees, about, add=add)
 

@@ -20,7 +20,14 @@ from dicjax.inference.encoder import PRIORS
 from dicjax.inference.library import log_features
 from dicjax.neurons import Neuron
 from dicjax.simulation import AbstractStimulus, applied, NoisyCurrent, simulate
-from dicjax.spikes import Feature, FEATURES, features_of_all, LABELS, PATTERNS
+from dicjax.spikes import (
+    AnyArray,
+    Feature,
+    FEATURES,
+    features_of_all,
+    LABELS,
+    PATTERNS,
+)
 
 
 MAX_SPIKES = 512  # kept of a train
@@ -198,12 +205,12 @@ class Batch(eqx.Module):
     - `priors`: the index of the narrowest prior that each is a draw of.
     """
 
-    spike_times: Float[Array | np.ndarray, "batch spikes"]
-    slow: Float[Array | np.ndarray, "batch 2"]
-    fast: Float[Array | np.ndarray, "batch 2"]
-    labels: Int[Array | np.ndarray, " batch"]
-    features: Float[Array | np.ndarray, "batch 7"]
-    priors: Int[Array | np.ndarray, " batch"]
+    spike_times: Float[AnyArray, "batch spikes"]
+    slow: Float[AnyArray, "batch 2"]
+    fast: Float[AnyArray, "batch 2"]
+    labels: Int[AnyArray, " batch"]
+    features: Float[AnyArray, "batch 7"]
+    priors: Int[AnyArray, " batch"]
 
     def __getitem__(self, members) -> "Batch":
         return jax.tree.map(lambda x: x[members], self)

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from dicjax._core import fit_network, in_float32, Progress, strong
 from dicjax.inference.config import DensityConfig
-from dicjax.spikes import LABELS
+from dicjax.spikes import AnyArray, LABELS
 
 
 EDGE = 1e-4  # of a bound: what is nearer to 0 or to the bound counts as this near
@@ -134,14 +134,14 @@ class Density(eqx.Module):
 
 def contexts(
     latent: Float[np.ndarray, "cells latent"],
-    features: Float[np.ndarray, "cells 7"],
-    labels: Int[np.ndarray, " cells"],
-    dics: Float[np.ndarray, "cells 2"],
+    features: Float[AnyArray, "cells 7"],
+    labels: Int[AnyArray, " cells"],
+    dics: Float[AnyArray, "cells 2"],
 ) -> Float[np.ndarray, "cells context"]:
     """What conductances are conditioned on: the encoder's summary of a train, its
     features (logarithms) and pattern as they are measured, and (g_s, g_u)."""
     known = np.isfinite(features)
-    pattern = np.eye(len(LABELS))[labels]
+    pattern = np.eye(len(LABELS))[np.asarray(labels)]
     rows = (latent, np.where(known, features, 0), known, pattern, dics)
     return np.concatenate(rows, axis=1).astype(np.float32)
 

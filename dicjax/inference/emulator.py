@@ -123,12 +123,18 @@ def train_emulator(
     `features` are logarithms, nan where undefined. `weights` says how often each member
     is drawn.
     """
-    log_g = log_conductances(g, bounds)
-    emulator = _scaled(
-        Emulator(config, g.shape[1], key=key), log_g, features, np.asarray(bounds)
+    log_g, known = log_conductances(g, bounds), np.ma.masked_invalid(features)
+    scales = (
+        bounds,
+        log_g.mean(axis=0),
+        np.maximum(log_g.std(axis=0), 1e-3),
+        known.mean(axis=0).filled(0),
+        np.maximum(known.std(axis=0).filled(0), 1e-3),
     )
+    emulator = Emulator(config, g.shape[1], key=key)
+    emulator = eqx.tree_at(_fixed, emulator, tuple(map(jnp.asarray, scales)))
     return fit_network(
-        emulator,
+        in_float32(emulator),
         _fixed,
         emulator_loss,
         (log_g, labels, features),
@@ -138,18 +144,6 @@ def train_emulator(
         learning_rate=config.learning_rate,
         on_progress=on_progress,
     )
-
-
-def _scaled(emulator, log_g, features, bounds):
-    known = np.ma.masked_invalid(features)
-    values = (
-        bounds,
-        log_g.mean(axis=0),
-        np.maximum(log_g.std(axis=0), 1e-3),
-        known.mean(axis=0).filled(0),
-        np.maximum(known.std(axis=0).filled(0), 1e-3),
-    )
-    return in_float32(eqx.tree_at(_fixed, emulator, tuple(map(jnp.asarray, values))))
 
 
 def _fixed(e: Emulator):
@@ -215,16 +209,9 @@ def polish(
 ) -> tuple[Float[Array, "cells channels"], Float[Array, " cells"]]:
     """Moves members towards a goal, as far as the emulator knows the way.
 
-    **Arguments:**
-
-    - `log_g`: logarithms of conductances.
-    - `bounds`: the lowest and highest of them.
-
-    **Returns:**
-
-    Logarithms of the members' new conductances, and the probability that each is valid.
+    Returns logarithms of their new conductances, within `bounds`, and the probability
+    that each is valid.
     """
-
     strides = jnp.array(STRIDES, log_g.dtype)
 
     def miss(log_g):

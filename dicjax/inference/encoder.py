@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from dicjax._core import strong
 from dicjax.inference.config import EncoderConfig
-from dicjax.spikes import COMPARED, LABELS
+from dicjax.spikes import AnyArray, COMPARED, LABELS
 
 
 MARGIN = 0.05  # of the range of DICs, added on either side
@@ -28,9 +28,9 @@ LOWEST_FREQUENCY = 0.25  # of the sinusoids of an interval, per unit of scaled l
 class Mixture(NamedTuple):
     """Gaussians over two numbers: log weights, means and Cholesky factors."""
 
-    weights: Float[Array | np.ndarray, "*cells components"]
-    means: Float[Array | np.ndarray, "*cells components 2"]
-    factors: Float[Array | np.ndarray, "*cells components 2 2"]
+    weights: Float[AnyArray, "*cells components"]
+    means: Float[AnyArray, "*cells components 2"]
+    factors: Float[AnyArray, "*cells components 2 2"]
 
     def log_prob(self, u: Float[Array, " 2"]) -> Float[Array, ""]:
         """Log density of one mixture.
@@ -130,10 +130,10 @@ class Reading(eqx.Module):
 
     slow: Mixture
     fast: Mixture
-    labels: Float[Array | np.ndarray, "*cells 4"]
-    features: Float[Array | np.ndarray, "*cells 7"]
-    anomaly: Float[Array | np.ndarray, "*cells"]
-    latent: Float[Array | np.ndarray, "*cells latent"]
+    labels: Float[AnyArray, "*cells 4"]
+    features: Float[AnyArray, "*cells 7"]
+    anomaly: Float[AnyArray, "*cells"]
+    latent: Float[AnyArray, "*cells latent"]
 
 
 class Scales(eqx.Module):
@@ -260,7 +260,7 @@ def _mixture(raw: Float[Array, " numbers"]) -> Mixture:
 
 
 def to_logits(
-    x: Float[Array | np.ndarray, "*points 2"],
+    x: Float[AnyArray, "*points 2"],
     low: Float[Array, "*#points 2"],
     high: Float[Array, "*#points 2"],
 ) -> Float[Array, "*points 2"]:

@@ -9,7 +9,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dicjax._core import listed, short
-from dicjax.spikes import COMPARED, compared_errors, Features, pattern_of, SILENT
+from dicjax.spikes import (
+    AnyArray,
+    COMPARED,
+    compared_errors,
+    Features,
+    pattern_of,
+    SILENT,
+)
 
 
 NEIGHBOURS = 3  # that must be near for a recording to count as within range
@@ -74,8 +81,8 @@ class Library(eqx.Module):
 
 def make_library(
     g: Float[np.ndarray, "cells channels"],
-    labels: Int[np.ndarray, " cells"],
-    features: Float[np.ndarray, "cells 7"],
+    labels: Int[AnyArray, " cells"],
+    features: Float[AnyArray, "cells 7"],
     weights: Float[np.ndarray, " cells"],
     num: int,
     seed: int = 0,
@@ -85,7 +92,7 @@ def make_library(
     `features` are logarithms.
     """
     rng = np.random.default_rng(seed)
-    fired = np.flatnonzero((labels != SILENT) & (weights > 0))
+    fired = np.flatnonzero((np.asarray(labels) != SILENT) & (weights > 0))
     num = min(num, len(fired))
     rare = rng.choice(
         fired, num // 2, replace=False, p=weights[fired] / weights[fired].sum()
@@ -94,8 +101,8 @@ def make_library(
     members = np.sort(np.concatenate([rare, rest]))
     return Library(
         g=np.asarray(g[members], np.float32),
-        labels=labels[members].astype(np.int32),
-        features=features[members],
+        labels=np.asarray(labels[members], np.int32),
+        features=np.asarray(features[members]),
     )
 
 

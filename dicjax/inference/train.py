@@ -28,6 +28,7 @@ from dicjax.inference.augmentation import augment
 from dicjax.inference.calibration import calibrate, Calibration, evaluate_sources
 from dicjax.inference.checkpoint import (
     Base,
+    Checkpoint,
     load_checkpoint,
     save_checkpoint,
     shipped_checkpoint,
@@ -341,18 +342,9 @@ def finish_encoder(
         "density_log_prob": log_prob,
         "tests": tests,
     }
-    save_checkpoint(
-        out,
-        neuron.name,
-        encoder,
-        calibration,
-        density,
-        emulator,
-        library,
-        about,
-        base=base,
-        neuron_file=neuron_file,
-    )
+    parts = encoder, calibration, density, emulator, library
+    checkpoint = Checkpoint(*parts, neuron, about)
+    save_checkpoint(out, checkpoint, base=base, neuron_file=neuron_file)
     return tests
 
 
@@ -433,7 +425,7 @@ def fit_emulator(
 def _describe(neuron: Neuron, members: Members) -> dict[str, Any]:
     """How members came about, for the header of a checkpoint."""
     recipe, learned = neuron.required_recipe, members.learned
-    counts = np.bincount(members.known.labels)
+    counts = np.bincount(np.asarray(members.known.labels))
     return {
         "num_members": len(learned),
         "by_label": dict(zip(LABELS, counts.tolist(), strict=False)),

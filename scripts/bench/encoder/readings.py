@@ -45,12 +45,13 @@ class Calibration(Benchmark):
         loaded = load(self.model)
         test = held_out(self.model, self.members)
         known, prior = batch_of(test), prior_of(test)
-        labels = known.labels
+        labels = np.asarray(known.labels)
         reading = read_trains(loaded.encoder, trains_of(known.spike_times), prior)
         plain = loaded.calibration.ranks_of(prior, labels)
         posterior = posterior_of(loaded.encoder, reading, plain)
-        ranks = ranks_of_truths(posterior, known.slow)
-        coverage = expected_coverage(posterior, known.slow)
+        dics = np.asarray(known.slow)
+        ranks = ranks_of_truths(posterior, dics)
+        coverage = expected_coverage(posterior, dics)
         distance = lambda x: float(scipy.stats.kstest(x, "uniform").statistic)
         for index, name in enumerate(dj.LABELS):
             of = labels == index

@@ -117,8 +117,12 @@ def _for_each(measure: Callable, posterior: Posterior, *rows: AnyArray) -> Any:
     """What `measure` returns of some trains at a time: draws of all would not fit."""
 
     def of(mixture, ranks, *rows):
-        low, high = posterior.low, posterior.high
-        part = Posterior(*map(jnp.asarray, mixture), low, high, jnp.asarray(ranks))
+        part = Posterior(
+            *map(jnp.asarray, mixture),
+            low=posterior.low,
+            high=posterior.high,
+            ranks=jnp.asarray(ranks),
+        )
         return measure(part, *rows)
 
     mixture = (posterior.weights, posterior.means, posterior.factors)

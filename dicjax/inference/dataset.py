@@ -102,12 +102,14 @@ def default_sources(neuron: Neuron, num: int) -> tuple[Source, ...]:
     if recipe.bounded:
         shares = {"box": 0.45, "gamma": 0.05}
     rest = 1 - sum(shares.values())
-    stages = (*shares.items(), *(("rare", rest / 3),) * 3)
+    rare: tuple[Sampler, float] = ("rare", rest / 3)
+    stages = (*shares.items(), rare, rare, rare)
     quiet = [Source(name, round(share * num * 2 / 3)) for name, share in stages]
     first, most = stages[0]
+    noisy_shares: dict[Sampler, float] = {first: most, "rare": 1 - most}
     noisy = [
         Source(name, round(share * num / 3 / len(recipe.noise)), sigma)
-        for name, share in ((first, most), ("rare", 1 - most))
+        for name, share in noisy_shares.items()
         for sigma in recipe.noise
     ]
     return (*quiet, *noisy)
@@ -278,8 +280,7 @@ def _drawer(key, neuron, source, stages) -> Callable[[int, int], Drawn]:
 
     def draw(first, num):
         g = g_of(first, num)
-        V_ref = neuron.V_ref
-        dics = np.asarray(dynamic_input_conductances(neuron, g, V_ref))
+        dics = in_batches(_dics_of(neuron), g, size=MEASURED_AT_ONCE)
         low, high = _ranges(neuron).astype(dics.dtype)
         inside = ((low <= dics[:, 1:]) & (dics[:, 1:] <= high)).all(axis=1)
         left = {"outside the range of DICs": int((~inside).sum())}
@@ -386,15 +387,13 @@ def measured(
     """(g_f, g_s, g_u) at the reference potential, and own thresholds (mV), of cells."""
     if not len(g):
         return np.zeros((0, 3), np.float32), np.zeros(0, np.float32)
-    dics, V_th = in_batches(
-        lambda g: (
-            dynamic_input_conductances(neuron, g, neuron.V_ref),
-            threshold(neuron, g).V,
-        ),
-        g,
-        size=MEASURED_AT_ONCE,
-    )
+    of_each = _dics_of(neuron), lambda g: threshold(neuron, g).V
+    dics, V_th = (in_batches(of, g, size=MEASURED_AT_ONCE) for of in of_each)
     return dics.astype(np.float32), V_th.astype(np.float32)
+
+
+def _dics_of(neuron):
+    return lambda g: dynamic_input_conductances(neuron, g, neuron.V_ref)
 
 
 def joined(parts: Sequence[Dataset]) -> Dataset:

@@ -221,7 +221,10 @@ def posterior_of(
     scales = encoder.scales
     plain = np.broadcast_to(np.linspace(0, 1, ranks.shape[1]), ranks.shape)
     over = lambda mixture, low, high, ranks: Posterior(
-        *map(jnp.asarray, mixture), low, high, jnp.asarray(ranks, low.dtype)
+        *map(jnp.asarray, mixture),
+        low=low,
+        high=high,
+        ranks=jnp.asarray(ranks, low.dtype),
     )
     return dataclasses.replace(
         over(reading.slow, scales.low, scales.high, ranks),

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Literal
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -52,7 +51,7 @@ class Emulator(Benchmark):
             features = features_of_all(test.spike_times)
             labels = np.asarray(features.label)
             log_g = jnp.asarray(log_conductances(test.g, neuron.bounds))
-            guess = eqx.filter_jit(jax.vmap(loaded.emulator))
+            guess = jax.jit(jax.vmap(loaded.emulator))
             predict = lambda g=log_g, guess=guess: guess(g)
             took, predicted = timed(predict, self.repeats), predict()
             error = np.abs(np.asarray(predicted.features) - log_features(features))

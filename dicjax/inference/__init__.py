@@ -40,12 +40,8 @@ from dicjax.inference.emulator import (
     log_conductances as log_conductances,
     polish as polish,
 )
-from dicjax.inference.encoder import (
-    PRIORS as PRIORS,
-)
-from dicjax.inference.library import (
-    log_features as log_features,
-)
+from dicjax.inference.encoder import PRIORS as PRIORS
+from dicjax.inference.library import log_features as log_features
 from dicjax.inference.posterior import (
     NUM_DRAWS as NUM_DRAWS,
     Posterior as Posterior,

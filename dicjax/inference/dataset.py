@@ -236,14 +236,12 @@ def rarity(drawn: Dataset) -> Float[np.ndarray, " cells"]:
     """Weights by which all kinds of activity are drawn equally often, bursting most."""
     features = features_of_all(drawn.spike_times)
     label = np.asarray(features.label)
-    coordinates = np.zeros((len(drawn), 3))
     weights = np.zeros(len(drawn))
     for name, share in SHARES.items():
         members = (label == LABELS.index(name)) & (drawn.sigma == 0)
         values = np.stack([np.asarray(x.read(features)) for x in _binned_by(name)])
         members &= (values > 0).all(axis=0)
-        coordinates[members, : len(values)] = np.log(values[:, members].T)
-        bins = np.floor(coordinates[members] / BIN).astype(int)
+        bins = np.floor(np.log(values[:, members].T) / BIN).astype(int)
         _, which, counts = np.unique(
             bins, axis=0, return_inverse=True, return_counts=True
         )

@@ -4,15 +4,12 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from dicjax.inference.calibration import (
-    expected_coverage,
-    levels_needed,
-    ranks_of_truths,
-)
+from dicjax.inference.calibration import levels_needed
 from dicjax.inference.posterior import Posterior
+from scripts.bench.encoder.readings import expected_coverage, ranks_of_truths
 
 
-NUM = 600
+NUM = 512
 
 
 def _posteriors(width):

@@ -9,11 +9,13 @@ import jax.random as jr
 import numpy as np
 import pytest
 
+from dicjax._core import in_float32
 from dicjax.inference import checkpoint
 from dicjax.inference.adapter import attach, LowRank, merge
 from dicjax.inference.calibration import Calibration
 from dicjax.inference.checkpoint import (
     Base,
+    Checkpoint,
     encoder_hash,
     find_neuron,
     load_checkpoint,
@@ -26,7 +28,8 @@ from dicjax.inference.density import Density
 from dicjax.inference.emulator import Emulator
 from dicjax.inference.encoder import Encoder, make_scales
 from dicjax.inference.library import Library
-from dicjax.neurons.models import MODELS
+from dicjax.neurons import load_neuron
+from dicjax.neurons.models import MODELS, stg, stg_prinz
 
 
 CONFIG = EncoderConfig(width=8, num_slots=2, latent=4, hidden=8, max_spikes=16)
@@ -41,38 +44,41 @@ neuron = dataclasses.replace(dj.stg(), name="mine")
 
 
 def _encoder(seed=0):
-    made = Encoder(CONFIG, make_scales((-20.0, 20.0), (0.0, 20.0)), key=jr.key(seed))
-    return jax.tree.map(
-        lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, made
-    )
+    scales = make_scales((-20.0, 20.0), (0.0, 20.0))
+    return in_float32(Encoder(CONFIG, scales, key=jr.key(seed)))
 
 
-@pytest.fixture
-def parts():
+@pytest.fixture(scope="module")
+def made():
     rng = np.random.default_rng(0)
     levels = np.linspace(0, 1, 11, dtype=np.float32)
     density = Density(DENSITY, (0, 1, 2, 3, 4, 7), 8, 5, key=jr.key(1))
-    return {
-        "encoder": _encoder(),
-        "calibration": Calibration(np.tile(levels, (3, 4, 1)), np.full(3, 1.5)),
-        "density": density,
-        "density_config": DENSITY,
-        "emulator": Emulator(EMULATOR, 8, key=jr.key(2)),
-        "emulator_config": EMULATOR,
-        "library": Library(
+    return Checkpoint(
+        encoder=_encoder(),
+        calibration=Calibration(np.tile(levels, (3, 4, 1)), np.full(3, 1.5)),
+        density=density,
+        emulator=Emulator(EMULATOR, 8, key=jr.key(2)),
+        library=Library(
             g=rng.uniform(size=(5, 8)).astype(np.float32),
             labels=np.array([1, 2, 2, 3, 1], np.int32),
             features=rng.normal(size=(5, 7)).astype(np.float32),
         ),
-        "about": {"date": "2026-01-01"},
-    }
+        neuron=stg(),
+        header={"date": "2026-01-01"},
+    )
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory, made):
+    path = tmp_path_factory.mktemp("checkpoints") / "stg"
+    save_checkpoint(path, made)
+    return path
 
 
 @pytest.fixture
-def saved(tmp_path, parts):
-    path = tmp_path / "stg"
-    save_checkpoint(path, "stg", **parts)
-    return path
+def saved(tmp_path, original):
+    """A copy, to be changed and damaged."""
+    return shutil.copytree(original, tmp_path / "stg")
 
 
 def _same(a, b):
@@ -81,10 +87,10 @@ def _same(a, b):
         assert x.dtype == y.dtype
 
 
-def test_a_checkpoint_comes_back_bit_for_bit(saved, parts):
+def test_a_checkpoint_comes_back_bit_for_bit(saved, made):
     loaded = load_checkpoint(saved, "stg")
     for name in ("encoder", "calibration", "density", "library"):
-        _same(getattr(loaded, name), parts[name])
+        _same(getattr(loaded, name), getattr(made, name))
     assert loaded.encoder.config == CONFIG
     assert loaded.density.free == (0, 1, 2, 3, 4, 7)
     assert loaded.header["date"] == "2026-01-01"
@@ -92,10 +98,10 @@ def test_a_checkpoint_comes_back_bit_for_bit(saved, parts):
 
 
 def test_an_adapter_is_kept_without_the_encoder_and_comes_back_on_it(
-    saved, parts, tmp_path, monkeypatch
+    saved, made, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(checkpoint, "shipped_checkpoint", lambda model: saved)
-    adapted = attach(jr.key(2), parts["encoder"], 2)
+    adapted = attach(jr.key(2), made.encoder, 2)
     adapted = jax.tree.map(
         lambda x: (
             eqx.tree_at(lambda w: w.up, x, x.up + jnp.float32(0.1))
@@ -105,25 +111,27 @@ def test_an_adapter_is_kept_without_the_encoder_and_comes_back_on_it(
         adapted,
         is_leaf=lambda x: isinstance(x, LowRank),
     )
-    base = Base("stg", 2, encoder_hash(parts["encoder"]))
+    base = Base("stg", 2, encoder_hash(made.encoder))
     path = tmp_path / "stg-prinz"
-    save_checkpoint(path, "stg-prinz", **parts | {"encoder": adapted}, base=base)
+    prinz = dataclasses.replace(made, encoder=adapted, neuron=stg_prinz())
+    save_checkpoint(path, prinz, base=base)
     loaded = load_checkpoint(path, "stg-prinz")
     _same(loaded.encoder, merge(adapted))
     whole = load_checkpoint(saved).header["num_parameters"]
     assert loaded.header["num_parameters"] < whole
     # Another encoder in the place of the one it was trained on does not go unnoticed.
     shutil.rmtree(saved)
-    save_checkpoint(saved, "stg", **parts | {"encoder": _encoder(9)})
-    with pytest.raises(ValueError, match="adapts the encoder .* adapt again"):
+    save_checkpoint(saved, dataclasses.replace(made, encoder=_encoder(9)))
+    with pytest.raises(ValueError, match=base.encoder_hash):
         load_checkpoint(path)
 
 
-def test_a_neuron_of_ones_own_travels_with_its_checkpoint(parts, tmp_path):
+def test_a_neuron_of_ones_own_travels_with_its_checkpoint(made, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(NEURON)
     path = tmp_path / "mine"
-    save_checkpoint(path, "mine", **parts, neuron_file=file)
+    mine = dataclasses.replace(made, neuron=load_neuron(file))
+    save_checkpoint(path, mine, neuron_file=file)
     file.unlink()
     loaded = load_checkpoint(path)
     assert loaded.model == loaded.neuron.name == "mine"
@@ -136,14 +144,15 @@ def test_a_neuron_of_ones_own_travels_with_its_checkpoint(parts, tmp_path):
         load_checkpoint(path)
 
 
-def test_a_model_this_version_does_not_have_is_refused(parts, tmp_path):
-    save_checkpoint(tmp_path / "new", "newest", **parts)
-    with pytest.raises(ValueError, match="which this dicjax does not have"):
+def test_a_model_this_version_does_not_have_is_refused(made, tmp_path):
+    newest = dataclasses.replace(stg(), name="newest")
+    save_checkpoint(tmp_path / "new", dataclasses.replace(made, neuron=newest))
+    with pytest.raises(ValueError, match="'newest'"):
         load_checkpoint(tmp_path / "new")
 
 
 def test_another_model_is_refused(saved):
-    with pytest.raises(ValueError, match="is for the model 'stg', not for 'stg-prinz'"):
+    with pytest.raises(ValueError, match="'stg'.*'stg-prinz'"):
         load_checkpoint(saved, "stg-prinz")
 
 
@@ -151,7 +160,7 @@ def test_another_version_is_refused(saved):
     header = json.loads((saved / "header.json").read_text())
     header["version"] = 1
     (saved / "header.json").write_text(json.dumps(header))
-    with pytest.raises(ValueError, match="format version 1, but .* reads version 3"):
+    with pytest.raises(ValueError, match="1.*3"):
         load_checkpoint(saved)
 
 
@@ -159,7 +168,7 @@ def test_an_edited_configuration_is_refused(saved):
     header = json.loads((saved / "header.json").read_text())
     header["config"]["encoder"]["width"] = 16
     (saved / "header.json").write_text(json.dumps(header))
-    with pytest.raises(ValueError, match="was edited"):
+    with pytest.raises(ValueError, match=str(saved)):
         load_checkpoint(saved, "stg")
 
 
@@ -173,8 +182,9 @@ def test_damaged_arrays_are_refused(saved, folder):
         load_checkpoint(saved, "stg")
 
 
-def test_arrays_of_another_checkpoint_are_refused(saved, parts, tmp_path):
-    save_checkpoint(tmp_path / "other", "stg", **parts | {"encoder": _encoder(3)})
+def test_arrays_of_another_checkpoint_are_refused(saved, made, tmp_path):
+    other = dataclasses.replace(made, encoder=_encoder(3))
+    save_checkpoint(tmp_path / "other", other)
     shutil.rmtree(saved / "encoder")
     (tmp_path / "other" / "encoder").rename(saved / "encoder")
     with pytest.raises(ValueError, match="damaged"):
@@ -185,12 +195,12 @@ def test_arrays_of_another_checkpoint_are_refused(saved, parts, tmp_path):
 def test_foreign_folders_are_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "header.json").write_text(content)
-    with pytest.raises(ValueError, match="not a dicjax checkpoint"):
+    with pytest.raises(ValueError, match=str(tmp_path)):
         load_checkpoint(tmp_path, "stg")
 
 
-def test_saving_again_replaces_the_whole(saved, parts):
-    save_checkpoint(saved, "stg", **parts | {"about": {"date": "2026-02-02"}})
+def test_saving_again_replaces_the_whole(saved, made):
+    save_checkpoint(saved, dataclasses.replace(made, header={"date": "2026-02-02"}))
     assert load_checkpoint(saved, "stg").header["date"] == "2026-02-02"
     assert not list(saved.parent.glob("*.partial"))
 
@@ -216,11 +226,11 @@ def test_what_ships_are_the_three_models_of_recordings():
 
 
 def test_models_without_a_checkpoint_say_how_to_make_one():
-    with pytest.raises(ValueError, match="dicjax adapt squid --out"):
+    with pytest.raises(ValueError, match="'squid'"):
         shipped_checkpoint("squid")
 
 
 def test_an_unknown_neuron_says_what_may_be_named():
-    with pytest.raises(ValueError, match="a Python file that declares a neuron"):
+    with pytest.raises(ValueError, match="'squid'"):
         find_neuron("squid")
     assert dataclasses.is_dataclass(find_neuron("stg")[0])

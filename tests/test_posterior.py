@@ -1,12 +1,11 @@
 import dataclasses
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
 
+from dicjax._core import in_float32
 from dicjax.inference.config import EncoderConfig
 from dicjax.inference.encoder import Encoder, make_scales
 from dicjax.inference.posterior import Posterior, posterior_of, read_trains, windows
@@ -20,10 +19,8 @@ PLAIN = np.linspace(0, 1, 101)
 
 @pytest.fixture(scope="module")
 def encoder():
-    made = Encoder(SMALL, make_scales((-20.0, 20.0), (0.0, 20.0)), key=jr.key(0))
-    return jax.tree.map(
-        lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, made
-    )
+    scales = make_scales((-20.0, 20.0), (0.0, 20.0))
+    return in_float32(Encoder(SMALL, scales, key=jr.key(0)))
 
 
 def _train(num, seed=0):
@@ -130,7 +127,7 @@ def test_windows_cover_a_long_train_from_end_to_end():
 def test_time_of_day_does_not_matter(encoder):
     train = _train(20)
     a, b = (read_trains(encoder, [x]) for x in (train, train + 1e6))
-    assert np.allclose(a.means, b.means, atol=1e-3)
+    assert np.allclose(a.slow.means, b.slow.means, atol=1e-3)
 
 
 def test_trains_read_together_are_read_as_they_are_alone(encoder):
@@ -139,9 +136,9 @@ def test_trains_read_together_are_read_as_they_are_alone(encoder):
     for i, train in enumerate(trains):
         alone = read_trains(encoder, [train])
         assert np.allclose(together.latent[i], alone.latent[0], atol=1e-4)
-        num = alone.weights.shape[1]
-        assert np.allclose(together.weights[i, :num], alone.weights[0], atol=1e-4)
-        assert (together.weights[i, num:] == -np.inf).all()
+        weights, own = together.slow.weights[i], alone.slow.weights[0]
+        assert np.allclose(weights[: len(own)], own, atol=1e-4)
+        assert (weights[len(own) :] == -np.inf).all()
 
 
 def test_a_long_train_is_as_uncertain_as_its_windows(encoder):

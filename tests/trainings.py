@@ -17,7 +17,8 @@ import numpy as np
 from dicjax.cli.joining import join
 from dicjax.inference import training as inference_training
 from dicjax.inference.config import EncoderConfig, TrainingConfig
-from dicjax.inference.training import batch_of, new_encoder, train_encoder
+from dicjax.inference.dataset import batch_of
+from dicjax.inference.training import new_encoder, train_encoder
 from dicjax.operator import training as operator_training
 from dicjax.operator.config import OperatorTraining
 from dicjax.operator.training import is_learned, members_of, train_operator

@@ -10,6 +10,7 @@ from dicjax._core.advice import (
 )
 from dicjax._core.arrays import (
     cast_floats as cast_floats,
+    in_float32 as in_float32,
     optional as optional,
     Scalar as Scalar,
     strong as strong,
@@ -73,6 +74,7 @@ from dicjax._core.fit import (
     fit_network as fit_network,
     improve as improve,
     keep_state as keep_state,
+    Kept as Kept,
     kept_state as kept_state,
     train as train,
 )

@@ -1,6 +1,6 @@
 """Arrays as fields of modules: of one type whatever they were given as."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -10,6 +10,9 @@ from jaxtyping import Array, Float
 
 Scalar = Float[Array, ""]
 """A number of one cell. Functions of scalars are mapped over many cells."""
+
+
+Tree = TypeVar("Tree")
 
 
 def strong(x: Any) -> Array:
@@ -24,7 +27,7 @@ def optional(x: Any) -> Array | None:
     return None if x is None else strong(x)
 
 
-def cast_floats(tree: Any, dtype: Any) -> Any:
+def cast_floats(tree: Tree, dtype: Any) -> Tree:
     """The tree with all floating-point arrays in `dtype`."""
     cast = lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x
     return jax.tree.map(cast, tree)
@@ -34,3 +37,8 @@ def strong_pair(pair: Any) -> tuple[Array, Array]:
     """Two arrays, each as by `strong`."""
     first, second = pair
     return strong(first), strong(second)
+
+
+def in_float32(tree: Tree) -> Tree:
+    """A tree whose floating-point arrays are in single precision."""
+    return cast_floats(tree, jnp.float32)

@@ -177,7 +177,7 @@ def _step(fit, fixed, batch, count, loss, optimiser, averaged):
 
 def fit_network(
     network: PyTree,
-    learned: PyTree,
+    fixed: Callable[[Any], PyTree],
     loss: Loss,
     rows: tuple[np.ndarray, ...],
     weights: Float[np.ndarray, " rows"],
@@ -191,7 +191,7 @@ def fit_network(
 
     **Arguments:**
 
-    - `network`: where to start; `learned`: which of its leaves may change.
+    - `network`: where to start; `fixed`: takes from it the arrays that stay.
     - `loss`: of the network and a batch of every table in `rows`.
     - `weights`: how often each row is drawn.
     - `num_steps`, `batch_size`: how many steps, each of how many rows.
@@ -212,11 +212,13 @@ def fit_network(
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, learning_rate, min(WARM_UP, num_steps // 10 + 1), num_steps
     )
-    changing, fixed = eqx.partition(network, learned)
+    learned = jax.tree.map(eqx.is_inexact_array, network)
+    learned = eqx.tree_at(fixed, learned, replace_fn=lambda _: False)
+    changing, rest = eqx.partition(network, learned)
     average = descend(
         changing,
-        fixed,
-        lambda changing, fixed, batch: loss(eqx.combine(changing, fixed), *batch),
+        rest,
+        lambda changing, rest, batch: loss(eqx.combine(changing, rest), *batch),
         draw,
         clipped(optax.adam(schedule)),
         num_steps=num_steps,
@@ -224,7 +226,7 @@ def fit_network(
         every=REPORTED,
         on_progress=on_progress,
     )
-    return eqx.combine(average, fixed)
+    return eqx.combine(average, rest)
 
 
 class Kept(NamedTuple):

@@ -5,7 +5,6 @@ import functools
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -194,8 +193,7 @@ def initial_state(problem: Problem) -> SearchState:
 def _library(problem: Problem) -> Known:
     target, library = problem.target, problem.checkpoint.library
     nearest = np.argsort(library.errors(target.features))[: MEMORY // 2]
-    features = jax.tree.map(lambda x: x[nearest], library.as_features())
-    misses = np.asarray(target.errors(features))
+    misses = library.log_ratios(target.features)[nearest]
     usable = library.labels[nearest] == target.label
     usable &= np.isfinite(misses).all(axis=1)
     return Known(problem.log_g(library.g[nearest]), misses, usable)

@@ -27,7 +27,6 @@ from dicjax.inference.dataset import (
 from dicjax.inference.dataset_store import (
     from_table as from_table,
     neuron_hash as neuron_hash,
-    simulate_dataset as simulate_dataset,
     to_table as to_table,
 )
 from dicjax.inference.density import (
@@ -41,12 +40,8 @@ from dicjax.inference.emulator import (
     log_conductances as log_conductances,
     polish as polish,
 )
-from dicjax.inference.encoder import (
-    PRIORS as PRIORS,
-)
-from dicjax.inference.library import (
-    log_features as log_features,
-)
+from dicjax.inference.encoder import PRIORS as PRIORS
+from dicjax.inference.library import log_features as log_features
 from dicjax.inference.posterior import (
     NUM_DRAWS as NUM_DRAWS,
     Posterior as Posterior,

@@ -8,6 +8,8 @@ adapter that was just attached changes nothing, to the last bit.
     Hu et al. (2022). *LoRA: low-rank adaptation of large language models.* ICLR.
 """
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -58,9 +60,7 @@ def attach(key: Key[Array, ""], encoder: Encoder, rank: int) -> Encoder:
 
 def merge(encoder: Encoder) -> Encoder:
     """An ordinary encoder that reads as the adapted one does."""
-    return jax.tree.map(
-        lambda x: x.merged() if _is_low_rank(x) else x, encoder, is_leaf=_is_low_rank
-    )
+    return _map_adapted(LowRank.merged, encoder)
 
 
 def learned(encoder: Encoder) -> PyTree:
@@ -79,11 +79,8 @@ def learned(encoder: Encoder) -> PyTree:
 
 def adapter(encoder: Encoder) -> Encoder:
     """What has to be kept of an adapted encoder: everything but the bases."""
-    return jax.tree.map(
-        lambda x: eqx.tree_at(lambda w: w.base, x, None) if _is_low_rank(x) else x,
-        encoder,
-        is_leaf=_is_low_rank,
-    )
+    without = lambda x: eqx.tree_at(lambda w: w.base, x, None)
+    return _map_adapted(without, encoder)
 
 
 def combine(kept: Encoder, base: Encoder) -> Encoder:
@@ -94,10 +91,12 @@ def combine(kept: Encoder, base: Encoder) -> Encoder:
     frame = jax.tree.structure(kept, is_leaf=_is_low_rank)
     if frame != jax.tree.structure(base):
         raise ValueError("The adapter belongs to an encoder of another shape.")
-    return _combined(kept, base)
+    join = lambda own, weight: weight + own.up @ own.down
+    # Compiled at once: each shape of its own would take a compilation.
+    return eqx.filter_jit(_map_adapted)(join, kept, base)
 
 
-@eqx.filter_jit  # at once: each shape of its own would take a compilation
-def _combined(kept: Encoder, base: Encoder) -> Encoder:
-    join = lambda own, weight: weight + own.up @ own.down if _is_low_rank(own) else own
-    return jax.tree.map(join, kept, base, is_leaf=_is_low_rank)
+def _map_adapted(function: Callable, encoder: Encoder, *others: Encoder) -> Encoder:
+    """What a function returns in the place of each adapted weight matrix."""
+    one = lambda x, *rest: function(x, *rest) if _is_low_rank(x) else x
+    return jax.tree.map(one, encoder, *others, is_leaf=_is_low_rank)

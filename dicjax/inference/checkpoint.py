@@ -37,7 +37,6 @@ from dicjax.neurons import load_neuron, MODELS, Neuron
 FORMAT = "dicjax-encoder"
 VERSION = 3
 NEURON_FILE = "neuron.py"  # in the checkpoint of a model that does not ship
-FOLDERS = ("encoder", "arrays")
 
 
 class Checkpoint(eqx.Module):
@@ -81,15 +80,7 @@ class Base:
 
 def save_checkpoint(
     path: pathlib.Path,
-    model: str,
-    encoder: Encoder,
-    calibration: Calibration,
-    density: Density,
-    density_config: DensityConfig,
-    emulator: Emulator,
-    emulator_config: EmulatorConfig,
-    library: Library,
-    about: dict[str, Any],
+    checkpoint: Checkpoint,
     *,
     base: Base | None = None,
     neuron_file: pathlib.Path | None = None,
@@ -98,33 +89,34 @@ def save_checkpoint(
 
     **Arguments:**
 
-    - `encoder`: an encoder, or with `base` one with an adapter attached, of which only
-        the adapter is kept.
-    - `about`: goes into the header as it is: how the data were made, metrics.
+    - `checkpoint`: its header holds what the file's header is to say of the data and of
+        metrics.
+    - `base`: what the encoder's adapter is attached to, which is not kept.
     - `neuron_file`: the declaration of a model that does not ship, kept as a copy.
     """
+    encoder, density = checkpoint.encoder, checkpoint.density
     kept = encoder if base is None else adapter(encoder)
-    rest = (calibration, density, emulator, library)
+    rest = (checkpoint.calibration, density, checkpoint.emulator, checkpoint.library)
     config = {
         "encoder": dataclasses.asdict(encoder.config),
-        "density": dataclasses.asdict(density_config)
+        "density": dataclasses.asdict(density.config)
         | {"free": list(density.free), "num_context": density.context_center.size},
-        "emulator": dataclasses.asdict(emulator_config),
-        "base": None if base is None else dataclasses.asdict(base),
-        "neuron_file": None if neuron_file is None else _digest_file(neuron_file),
+        "emulator": dataclasses.asdict(checkpoint.emulator.config),
+        "base": base and dataclasses.asdict(base),
+        "neuron_file": neuron_file and digest(neuron_file.read_bytes()),
     }
     about = {
-        "model": model,
+        "model": checkpoint.neuron.name,
         "encoder_hash": encoder_hash(kept),
         "num_parameters": int(sum(x.size for x in leaves(kept))),
-        **about,
+        **checkpoint.header,
     }
 
     def add(folder):
         if neuron_file is not None:
             shutil.copyfile(neuron_file, folder / NEURON_FILE)
 
-    trees: dict[str, PyTree] = dict(zip(FOLDERS, (kept, rest), strict=True))
+    trees: dict[str, PyTree] = {"encoder": kept, "arrays": rest}
     write_checkpoint(path, FORMAT, VERSION, config, trees, about, add=add)
 
 
@@ -150,11 +142,11 @@ def load_checkpoint(path: pathlib.Path | str, model: str | None = None) -> Check
             f"{model!r}; choose that model or another checkpoint."
         )
     check_files(path, header)
-    neuron = _neuron(path, header)
-    encoder, *rest = _skeleton(header["config"], len(neuron.channels))
+    neuron, config = _neuron(path, header), header["config"]
+    encoder, *rest = _skeleton(config, len(neuron.channels))
     encoder = filled(encoder, path / "encoder")
-    if header["config"]["base"] is not None:
-        encoder = _on_base(encoder, Base(**header["config"]["base"]), path)
+    if config["base"] is not None:
+        encoder = _on_base(encoder, Base(**config["base"]), path)
     rest = filled(tuple(rest), path / "arrays")
     return Checkpoint(encoder, *rest, neuron=neuron, header=header)
 
@@ -247,7 +239,3 @@ def _on_base(kept: Encoder, base: Base, path: pathlib.Path) -> Encoder:
             "with this dicjax; adapt again."
         )
     return combine(kept, own.encoder)
-
-
-def _digest_file(path: pathlib.Path) -> str:
-    return digest(path.read_bytes())

@@ -1,22 +1,27 @@
 """Simulated neurons to learn from: conductances, their DICs and their spike trains."""
 
+import collections
 import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Sequence
+from typing import get_args, Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from dicjax._core import in_batches, Progress, Stage
+from dicjax._core import in_batches, Progress, stacked, Stage
 from dicjax.dics import compensate, dynamic_input_conductances, OK, sample, threshold
 from dicjax.inference.encoder import PRIORS
+from dicjax.inference.library import log_features
 from dicjax.neurons import Neuron
 from dicjax.simulation import AbstractStimulus, applied, NoisyCurrent, simulate
 from dicjax.spikes import (
+    AnyArray,
     Feature,
     FEATURES,
     features_of_all,
@@ -26,11 +31,14 @@ from dicjax.spikes import (
 
 
 MAX_SPIKES = 512  # kept of a train
+MIN_SPIKES = 10  # of a train that is learned from
 SHARD_SIZE = 8192  # members simulated, and written, at once
+MEASURED_AT_ONCE = 1024  # members whose DICs are computed: the size compiled for
 SPREAD = 0.2  # of log conductances around an enriched parent
 BIN = 0.25  # of log features, within which activities count as alike
 SHARES = {"tonic": 0.15, "bursting": 0.75, "irregular": 0.1}  # of enriched parents
-SAMPLERS = ("recipe", "gamma", "box", "rare")
+Sampler = Literal["recipe", "gamma", "box", "rare"]
+SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 PRIOR_OF = {"recipe": "recipe", "gamma": "any", "box": "box", "rare": "any"}
 
 
@@ -46,15 +54,9 @@ class Source:
     - `sigma`: noise, in µA/cm².
     """
 
-    sampler: str
+    sampler: Sampler
     num: int
     sigma: float = 0.0
-
-    def __post_init__(self):
-        if self.sampler not in SAMPLERS:
-            raise ValueError(
-                f"There is no sampler {self.sampler!r}; choose one of {SAMPLERS}."
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,16 +98,18 @@ def default_sources(neuron: Neuron, num: int) -> tuple[Source, ...]:
     is a population of its own starts from that, with a seventh from the box beside it.
     """
     recipe = neuron.required_recipe
+    shares: dict[Sampler, float] = {"recipe": 0.75, "box": 0.1, "gamma": 0.03}
     if recipe.bounded:
-        start = (("box", 0.45), ("gamma", 0.05))
-    else:
-        start = (("recipe", 0.75), ("box", 0.1), ("gamma", 0.03))
-    rest = 1 - sum(share for _, share in start)
-    stages = (*start, *(("rare", rest / 3),) * 3)
+        shares = {"box": 0.45, "gamma": 0.05}
+    rest = 1 - sum(shares.values())
+    rare: tuple[Sampler, float] = ("rare", rest / 3)
+    stages = (*shares.items(), rare, rare, rare)
     quiet = [Source(name, round(share * num * 2 / 3)) for name, share in stages]
+    first, most = stages[0]
+    noisy_shares: dict[Sampler, float] = {first: most, "rare": 1 - most}
     noisy = [
         Source(name, round(share * num / 3 / len(recipe.noise)), sigma)
-        for name, share in ((start[0][0], start[0][1]), ("rare", 1 - start[0][1]))
+        for name, share in noisy_shares.items()
         for sigma in recipe.noise
     ]
     return (*quiet, *noisy)
@@ -132,22 +136,18 @@ def make_dataset(
 ) -> Dataset:
     """Simulates a training set, one source after the other, shard by shard.
 
+    Members that failed, that fired more than memory holds, that fell outside the ranges
+    of DICs that the recipe names, or that could not be compensated are left out, and
+    counted.
+
     **Arguments:**
 
     - `key`: everything random follows from it. A member depends only on the key, its
         source and its number, so that the size of shards changes nothing.
-    - `neuron`: the model; its recipe gives ranges, durations and the time step.
     - `sources`: what to draw, in order: "rare" looks at all members drawn before.
-    - `shard_size`: members simulated at once.
     - `keep`: returns the shard of a number, from 0, given a function that simulates it;
         it may keep shards and return one that it has.
     - `on_progress`: called with (stage, done, total) members.
-
-    **Returns:**
-
-    A `Dataset`. Members that failed, that fired more than memory holds, that fell
-    outside the ranges of DICs that the recipe names, or that could not be compensated
-    are left out, and counted.
     """
     total = sum(source.num for source in sources)
     report = on_progress or (lambda stage, done, total: None)
@@ -194,24 +194,54 @@ def begin_source(
     )
 
 
-def priors_of(dataset: Dataset) -> Int[np.ndarray, " cells"]:
-    """The index of the narrowest prior that each member is a draw of."""
-    of_sampler = [PRIORS.index(PRIOR_OF[name]) for name in SAMPLERS]
-    return np.array(of_sampler, np.int32)[dataset.sampler]
+def learnable(dataset: Dataset) -> Dataset:
+    """The members that fire enough to be learned from."""
+    return dataset[np.isfinite(dataset.spike_times).sum(axis=1) >= MIN_SPIKES]
+
+
+class Batch(eqx.Module):
+    """Trains to learn from and what is known of them.
+
+    - `slow`, `fast`: (g_s, g_u) and (g_f, V_th), the last nan where there is none.
+    - `features`: logarithms; nan where undefined.
+    - `priors`: the index of the narrowest prior that each is a draw of.
+    """
+
+    spike_times: Float[AnyArray, "batch spikes"]
+    slow: Float[AnyArray, "batch 2"]
+    fast: Float[AnyArray, "batch 2"]
+    labels: Int[AnyArray, " batch"]
+    features: Float[AnyArray, "batch 7"]
+    priors: Int[AnyArray, " batch"]
+
+    def __getitem__(self, members) -> "Batch":
+        return jax.tree.map(lambda x: x[members], self)
+
+
+def batch_of(dataset: Dataset) -> Batch:
+    """What there is to learn from simulated members, on the host."""
+    features = features_of_all(dataset.spike_times)
+    priors = np.array([PRIORS.index(PRIOR_OF[name]) for name in SAMPLERS], np.int32)
+    return Batch(
+        spike_times=dataset.spike_times,
+        slow=dataset.dics[:, 1:].astype(np.float32),
+        fast=np.stack([dataset.dics[:, 0], dataset.V_th], 1).astype(np.float32),
+        labels=np.asarray(features.label),
+        features=log_features(features),
+        priors=priors[dataset.sampler],
+    )
 
 
 def rarity(drawn: Dataset) -> Float[np.ndarray, " cells"]:
     """Weights by which all kinds of activity are drawn equally often, bursting most."""
     features = features_of_all(drawn.spike_times)
     label = np.asarray(features.label)
-    coordinates = np.zeros((len(drawn), 3))
     weights = np.zeros(len(drawn))
     for name, share in SHARES.items():
         members = (label == LABELS.index(name)) & (drawn.sigma == 0)
         values = np.stack([np.asarray(x.read(features)) for x in _binned_by(name)])
         members &= (values > 0).all(axis=0)
-        coordinates[members, : len(values)] = np.log(values[:, members].T)
-        bins = np.floor(coordinates[members] / BIN).astype(int)
+        bins = np.floor(np.log(values[:, members].T) / BIN).astype(int)
         _, which, counts = np.unique(
             bins, axis=0, return_inverse=True, return_counts=True
         )
@@ -248,8 +278,7 @@ def _drawer(key, neuron, source, stages) -> Callable[[int, int], Drawn]:
 
     def draw(first, num):
         g = g_of(first, num)
-        V_ref = neuron.V_ref
-        dics = np.asarray(dynamic_input_conductances(neuron, g, V_ref))
+        dics = in_batches(_dics_of(neuron), g, size=MEASURED_AT_ONCE)
         low, high = _ranges(neuron).astype(dics.dtype)
         inside = ((low <= dics[:, 1:]) & (dics[:, 1:] <= high)).all(axis=1)
         left = {"outside the range of DICs": int((~inside).sum())}
@@ -267,37 +296,40 @@ def draw_by_recipe(key: Key[Array, ""], neuron: Neuron, first: int, num: int) ->
     """Members whose (g_s, g_u) are uniform over the recipe's ranges."""
     low, high = _ranges(neuron)
     target_key, draw_key = jr.split(key)
-    unit = _uniform(target_key, first, num, 2)
-    targets = low + np.asarray(unit) * (high - low)
+    targets = low + _uniform(target_key, first, num, 2) * (high - low)
     population = compensate(draw_key, neuron, targets, first=first, through="recipe")
     ok = population.status == OK
     left = {"not compensated": int((~ok).sum())}
     return population.g[ok], np.flatnonzero(ok), left
 
 
+def _for_each(draw, key, first, num):
+    """What is drawn for members of some numbers, with a key of each one's own."""
+    keys = jax.vmap(lambda i: jr.fold_in(key, i))(first + jnp.arange(num))
+    return np.asarray(jax.vmap(draw)(keys))
+
+
 def _uniform(key, first, num, width):
-    draw = lambda i: jr.uniform(jr.fold_in(key, i), (width,))
-    return jax.vmap(draw)(first + jnp.arange(num))
+    return _for_each(lambda key: jr.uniform(key, (width,)), key, first, num)
 
 
 def _gamma(key, neuron, first, num):
     # A uniform variable over (0, b) has mean b / 2 and variance b^2 / 12.
     box = neuron.box
-    draw = lambda i: jr.gamma(jr.fold_in(key, i), 3.0, (len(box),))
-    unit = np.asarray(jax.vmap(draw)(first + jnp.arange(num)))
+    unit = _for_each(lambda key: jr.gamma(key, 3.0, (len(box),)), key, first, num)
     return np.minimum(unit * (box / 6), neuron.bounds).astype(unit.dtype)
 
 
 def _around_rare(key, neuron, drawn):
     heights = np.cumsum(rarity(drawn))
     bounds = neuron.bounds
+    parent_key, noise_key = jr.split(key)
 
     def draw(first, num):
-        parent_key, noise_key = jr.split(key)
-        u = np.asarray(_uniform(parent_key, first, num, 1))[:, 0]
+        u = _uniform(parent_key, first, num, 1)[:, 0]
         parents = np.minimum(np.searchsorted(heights, u), len(heights) - 1)
-        normal = lambda i: jr.normal(jr.fold_in(noise_key, i), (len(bounds),))
-        noise = np.asarray(jax.vmap(normal)(first + jnp.arange(num)))
+        normal = lambda key: jr.normal(key, (len(bounds),))
+        noise = _for_each(normal, noise_key, first, num)
         g = drawn.g[parents] * np.exp(SPREAD * noise)
         return np.minimum(g, bounds).astype(drawn.g.dtype)
 
@@ -306,10 +338,8 @@ def _around_rare(key, neuron, drawn):
 
 def _simulate(key, neuron, source, g, numbers, left, report) -> Dataset:
     recipe = neuron.required_recipe
-    if len(g) == 0:
-        g = np.zeros((0, len(neuron.channels)), np.float32)
-        run_times, good = np.zeros((0, 1), np.float32), np.zeros(0, bool)
-    else:
+    times = np.zeros((0, 1))
+    if len(g):
         run = simulate(
             neuron,
             g,
@@ -324,20 +354,15 @@ def _simulate(key, neuron, source, g, numbers, left, report) -> Dataset:
             "diverged": int((~run.succeeded).sum()),
             "overflowed": int((run.overflowed & run.succeeded).sum()),
         }
-        run_times = run.spike_times
-    g = g[good]
-    num = len(g)
-    times = np.full((num, min(MAX_SPIKES, run_times.shape[1])), np.inf, np.float32)
-    times[:] = run_times[good, :MAX_SPIKES]
+        g, times = g[good], run.spike_times[good, :MAX_SPIKES]
+    dics, V_th = measured(neuron, g)
     return Dataset(
         g=g.astype(np.float32),
-        dics=measured(
-            g, lambda g: dynamic_input_conductances(neuron, g, neuron.V_ref), 3
-        ),
-        V_th=measured(g, lambda g: threshold(neuron, g).V[:, None], 1)[:, 0],
-        sigma=np.full(num, source.sigma, np.float32),
-        sampler=np.full(num, SAMPLERS.index(source.sampler), np.int8),
-        spike_times=times,
+        dics=dics,
+        V_th=V_th,
+        sigma=np.full(len(g), source.sigma, np.float32),
+        sampler=np.full(len(g), SAMPLERS.index(source.sampler), np.int8),
+        spike_times=times.astype(np.float32),
         num_left_out={name: count for name, count in left.items() if count},
     )
 
@@ -355,30 +380,27 @@ def stimulus_of(
 
 
 def measured(
-    g: Float[np.ndarray, "cells channels"],
-    measure: Callable[[np.ndarray], Array],
-    width: int,
-) -> Float[np.ndarray, "cells _"]:
-    """`measure` of all cells, in pieces of one size, so that it is compiled once."""
+    neuron: Neuron, g: Float[np.ndarray, "cells channels"]
+) -> tuple[Float[np.ndarray, "cells 3"], Float[np.ndarray, " cells"]]:
+    """(g_f, g_s, g_u) at the reference potential, and own thresholds (mV), of cells."""
     if not len(g):
-        return np.zeros((0, width), np.float32)
-    return in_batches(measure, g, size=SHARD_SIZE).astype(np.float32)
+        return np.zeros((0, 3), np.float32), np.zeros(0, np.float32)
+    of_each = _dics_of(neuron), lambda g: threshold(neuron, g).V
+    dics, V_th = (in_batches(of, g, size=MEASURED_AT_ONCE) for of in of_each)
+    return dics.astype(np.float32), V_th.astype(np.float32)
+
+
+def _dics_of(neuron):
+    return lambda g: dynamic_input_conductances(neuron, g, neuron.V_ref)
 
 
 def joined(parts: Sequence[Dataset]) -> Dataset:
     """Several data sets as one."""
-    width = max(part.spike_times.shape[1] for part in parts)
-    left: dict[str, int] = {}
+    left = collections.Counter()
     for part in parts:
-        for name, count in part.num_left_out.items():
-            left[name] = left.get(name, 0) + count
+        left.update(part.num_left_out)
     rows = {}
     for name in COLUMNS[:-1]:
         rows[name] = np.concatenate([getattr(part, name) for part in parts])
-    times = np.full((sum(map(len, parts)), width), np.inf, np.float32)
-    start = 0
-    for part in parts:
-        own = part.spike_times
-        times[start : start + len(own), : own.shape[1]] = own
-        start += len(own)
-    return Dataset(**rows, spike_times=times, num_left_out=left)
+    times = stacked([part.spike_times for part in parts])
+    return Dataset(**rows, spike_times=times, num_left_out=dict(left))

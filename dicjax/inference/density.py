@@ -21,14 +21,13 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from dicjax._core import fit_network, Progress, strong
+from dicjax._core import fit_network, in_float32, Progress, strong
 from dicjax.inference.config import DensityConfig
-from dicjax.spikes import LABELS
+from dicjax.spikes import AnyArray, LABELS
 
 
 EDGE = 1e-4  # of a bound: what is nearer to 0 or to the bound counts as this near
 NARROWEST = 0.02  # width of a Gaussian, of the spread of its coordinate
-NUM_FEATURES = 7
 
 
 class Density(eqx.Module):
@@ -51,6 +50,7 @@ class Density(eqx.Module):
     context_center: Float[Array, " context"] = eqx.field(converter=strong)
     context_scale: Float[Array, " context"] = eqx.field(converter=strong)
     free: tuple[int, ...] = eqx.field(static=True)
+    config: DensityConfig = eqx.field(static=True)
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Density(eqx.Module):
         self.first = tuple(linear(width + i, width) for i in range(len(free)))
         self.second = tuple(linear(width, width) for _ in free)
         self.mixture = tuple(linear(width, size) for _ in free)
-        self.free = free
+        self.free, self.config = free, config
         self.bounds = self.start = strong(np.ones(num_channels))
         self.center = strong(np.zeros(len(free)))
         self.scale = strong(np.ones(len(free)))
@@ -134,14 +134,14 @@ class Density(eqx.Module):
 
 def contexts(
     latent: Float[np.ndarray, "cells latent"],
-    features: Float[np.ndarray, "cells 7"],
-    labels: Int[np.ndarray, " cells"],
-    dics: Float[np.ndarray, "cells 2"],
+    features: Float[AnyArray, "cells 7"],
+    labels: Int[AnyArray, " cells"],
+    dics: Float[AnyArray, "cells 2"],
 ) -> Float[np.ndarray, "cells context"]:
     """What conductances are conditioned on: the encoder's summary of a train, its
     features (logarithms) and pattern as they are measured, and (g_s, g_u)."""
     known = np.isfinite(features)
-    pattern = np.eye(len(LABELS))[labels]
+    pattern = np.eye(len(LABELS))[np.asarray(labels)]
     rows = (latent, np.where(known, features, 0), known, pattern, dics)
     return np.concatenate(rows, axis=1).astype(np.float32)
 
@@ -169,29 +169,22 @@ def train_density(
 ) -> tuple[Density, float]:
     """Fits a density to members and what is known of their trains.
 
-    **Arguments:**
+    `context` has rows of `contexts`. `weights` says how often each member is drawn, and
+    `solved` which two conductances are left out.
 
-    - `g`: conductances, in mS/cm².
-    - `context`: rows of `contexts`.
-    - `weights`: how often each member is drawn.
-    - `bounds`: of the conductances; `solved`: which two are left out.
-    - `on_progress`: called with (stage, step, number of steps).
-
-    **Returns:**
-
-    The density, and its mean log density per member on a tenth kept apart, in nats.
+    With the density comes its mean log density per member, on a tenth kept apart.
     """
     free = tuple(i for i in range(g.shape[1]) if i not in solved)
     density = _scaled(
         Density(config, free, g.shape[1], context.shape[1], key=key), g, context, bounds
     )
     z = np.asarray(density.coordinates(jnp.asarray(g, jnp.float32)))
-    center, scale = density.context_center, density.context_scale
-    context = (context - np.asarray(center)) / np.asarray(scale)
+    center, scale = map(np.asarray, (density.context_center, density.context_scale))
+    context = (context - center) / scale
     apart = np.arange(len(z)) % 10 == 0
     density = fit_network(
         density,
-        _learned(density),
+        _fixed,
         _mean_loss,
         (z[~apart], context[~apart]),
         weights[~apart],
@@ -201,51 +194,22 @@ def train_density(
         on_progress=on_progress,
     )
     rows = np.flatnonzero(apart)[:4096]
-    return density, -float(_loss(density, z[rows], context[rows]))
+    return density, -float(eqx.filter_jit(_mean_loss)(density, z[rows], context[rows]))
 
 
 def _scaled(density, g, context, bounds):
     start = np.exp(np.mean(np.log(np.maximum(g, EDGE * bounds)), axis=0))
-    blank = eqx.tree_at(
-        lambda d: (d.bounds, d.start, d.context_center, d.context_scale),
-        density,
-        tuple(
-            jnp.asarray(x, jnp.float32)
-            for x in (
-                bounds,
-                start,
-                context.mean(axis=0),
-                np.maximum(context.std(axis=0), 1e-3),
-            )
-        ),
-    )
-    blank = jax.tree.map(
-        lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, blank
-    )
-    z = np.asarray(blank.coordinates(jnp.asarray(g, jnp.float32)))
-    return eqx.tree_at(
-        lambda d: (d.center, d.scale),
-        blank,
-        (jnp.asarray(z.mean(axis=0)), jnp.asarray(np.maximum(z.std(axis=0), 1e-3))),
-    )
+    center, spread = context.mean(axis=0), np.maximum(context.std(axis=0), 1e-3)
+    measured = tuple(jnp.asarray(x) for x in (bounds, start, center, spread))
+    density = in_float32(eqx.tree_at(lambda d: _fixed(d)[:4], density, measured))
+    z = np.asarray(density.coordinates(jnp.asarray(g, jnp.float32)))
+    center, spread = z.mean(axis=0), np.maximum(z.std(axis=0), 1e-3)
+    measured = jnp.asarray(center), jnp.asarray(spread)
+    return eqx.tree_at(lambda d: _fixed(d)[4:], density, measured)
 
 
-def _learned(density):
-    every = jax.tree.map(eqx.is_inexact_array, density)
-    fixed = lambda d: (
-        d.bounds,
-        d.start,
-        d.center,
-        d.scale,
-        d.context_center,
-        d.context_scale,
-    )
-    return eqx.tree_at(fixed, every, (False,) * 6)
-
-
-@eqx.filter_jit
-def _loss(density, z, context):
-    return _mean_loss(density, z, context)
+def _fixed(d: Density):
+    return d.bounds, d.start, d.context_center, d.context_scale, d.center, d.scale
 
 
 def _mean_loss(density, z, context):

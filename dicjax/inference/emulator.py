@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from dicjax._core import fit_network, least_change, Progress, strong
+from dicjax._core import fit_network, in_float32, least_change, Progress, strong
 from dicjax.inference.config import EmulatorConfig
 from dicjax.inference.library import log_features
 from dicjax.spikes import columns_of, COMPARED, LABELS, NUM_COMPARED, Target
@@ -29,11 +29,10 @@ from dicjax.spikes import columns_of, COMPARED, LABELS, NUM_COMPARED, Target
 
 FLOOR = 1e-3  # of a channel's bound: what counts as none of it
 NARROWEST = 3e-3  # of ln(feature): no network is surer than this
-NUM_FEATURES = len(COMPARED)  # logarithms, as a library holds them
 NUM_STEPS = 6  # of Gauss and Newton
 RIDGE = 1e-2
 # What one step takes at most: of ln(feature / target), of a log probability.
-STRIDES = (*(0.3,) * NUM_FEATURES, 3.0)
+STRIDES = (*(0.3,) * len(COMPARED), 3.0)
 LONGEST = 1.0  # step, in standard deviations of log conductances
 
 
@@ -71,6 +70,7 @@ class Emulator(eqx.Module):
     scale: Float[Array, " channels"] = eqx.field(converter=strong)
     feature_center: Float[Array, " 7"] = eqx.field(converter=strong)
     feature_scale: Float[Array, " 7"] = eqx.field(converter=strong)
+    config: EmulatorConfig = eqx.field(static=True)
 
     def __init__(
         self, config: EmulatorConfig, num_channels: int, *, key: Key[Array, ""]
@@ -81,12 +81,13 @@ class Emulator(eqx.Module):
             eqx.nn.Linear(a, b, key=k)
             for a, b, k in zip(sizes[:-1], sizes[1:], keys[:-1], strict=True)
         )
-        size = len(LABELS) + 2 * NUM_FEATURES
+        size = len(LABELS) + 2 * len(COMPARED)
         self.last = eqx.nn.Linear(config.width, size, key=keys[-1])
         self.bounds = self.scale = strong(np.ones(num_channels))
         self.center = strong(np.zeros(num_channels))
-        self.feature_center = strong(np.zeros(NUM_FEATURES))
-        self.feature_scale = strong(np.ones(NUM_FEATURES))
+        self.feature_center = strong(np.zeros(len(COMPARED)))
+        self.feature_scale = strong(np.ones(len(COMPARED)))
+        self.config = config
 
     def __call__(self, log_g: Float[Array, " channels"]) -> Guess:
         """Guesses what one member fires like, from logarithms of its conductances."""
@@ -97,19 +98,13 @@ class Emulator(eqx.Module):
         for layer in rest:
             x = x + jax.nn.silu(layer(x))
         labels, means, widths = jnp.split(
-            self.last(x), (len(LABELS), len(LABELS) + NUM_FEATURES)
+            self.last(x), (len(LABELS), len(LABELS) + len(COMPARED))
         )
         return Guess(
             jax.nn.log_softmax(labels),
             self.feature_center + self.feature_scale * means,
             NARROWEST + self.feature_scale * jax.nn.softplus(widths - 2),
         )
-
-
-@eqx.filter_jit
-def guess(emulator: Emulator, log_g: Float[Array, "cells channels"]) -> Guess:
-    """Guesses what members fire like."""
-    return jax.vmap(emulator)(log_g)
 
 
 def train_emulator(
@@ -125,21 +120,22 @@ def train_emulator(
 ) -> Emulator:
     """Fits an emulator to members simulated without noise.
 
-    **Arguments:**
-
-    - `g`: conductances, in mS/cm².
-    - `labels`, `features`: what they fire like; logarithms, nan where undefined.
-    - `weights`: how often each member is drawn.
-    - `bounds`: of the conductances.
-    - `on_progress`: called with (stage, step, number of steps).
+    `features` are logarithms, nan where undefined. `weights` says how often each member
+    is drawn.
     """
-    log_g = log_conductances(g, bounds)
-    emulator = _scaled(
-        Emulator(config, g.shape[1], key=key), log_g, features, np.asarray(bounds)
+    log_g, known = log_conductances(g, bounds), np.ma.masked_invalid(features)
+    scales = (
+        bounds,
+        log_g.mean(axis=0),
+        np.maximum(log_g.std(axis=0), 1e-3),
+        known.mean(axis=0).filled(0),
+        np.maximum(known.std(axis=0).filled(0), 1e-3),
     )
+    emulator = Emulator(config, g.shape[1], key=key)
+    emulator = eqx.tree_at(_fixed, emulator, tuple(map(jnp.asarray, scales)))
     return fit_network(
-        emulator,
-        _learned(emulator),
+        in_float32(emulator),
+        _fixed,
         emulator_loss,
         (log_g, labels, features),
         weights,
@@ -150,31 +146,8 @@ def train_emulator(
     )
 
 
-def _scaled(emulator, log_g, features, bounds):
-    known = np.isfinite(features)
-    count = np.maximum(known.sum(axis=0), 1)
-    mean = np.where(known, features, 0).sum(axis=0) / count
-    variance = np.where(known, (features - mean) ** 2, 0).sum(axis=0) / count
-    values = (
-        bounds,
-        log_g.mean(axis=0),
-        np.maximum(log_g.std(axis=0), 1e-3),
-        mean,
-        np.maximum(np.sqrt(variance), 1e-3),
-    )
-    scaled = eqx.tree_at(_fixed, emulator, tuple(jnp.asarray(x) for x in values))
-    return jax.tree.map(
-        lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, scaled
-    )
-
-
 def _fixed(e: Emulator):
     return e.bounds, e.center, e.scale, e.feature_center, e.feature_scale
-
-
-def _learned(emulator):
-    every = jax.tree.map(eqx.is_inexact_array, emulator)
-    return eqx.tree_at(_fixed, every, (False,) * 5)
 
 
 def emulator_loss(
@@ -214,7 +187,7 @@ def goal(target: Target) -> Goal:
     row = log_features(jax.tree.map(lambda x: x[None], target.features))[0]
 
     def spread_out(compared):
-        everything = np.zeros(NUM_FEATURES)
+        everything = np.zeros(len(COMPARED))
         everything[columns] = compared[: len(columns)]
         return jnp.asarray(everything, jnp.float32)
 
@@ -236,16 +209,9 @@ def polish(
 ) -> tuple[Float[Array, "cells channels"], Float[Array, " cells"]]:
     """Moves members towards a goal, as far as the emulator knows the way.
 
-    **Arguments:**
-
-    - `log_g`: logarithms of conductances.
-    - `bounds`: the lowest and highest of them.
-
-    **Returns:**
-
-    Logarithms of the members' new conductances, and the probability that each is valid.
+    Returns logarithms of their new conductances, within `bounds`, and the probability
+    that each is valid.
     """
-
     strides = jnp.array(STRIDES, log_g.dtype)
 
     def miss(log_g):

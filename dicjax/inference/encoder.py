@@ -4,6 +4,8 @@ It sees arrays only: spike times (ms) padded with infinity, and for a model the 
 of DICs it was trained on.
 """
 
+from typing import NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,16 +15,39 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from dicjax._core import strong
 from dicjax.inference.config import EncoderConfig
-from dicjax.spikes import LABELS
+from dicjax.spikes import AnyArray, COMPARED, LABELS
 
 
-NUM_FEATURES = 7  # logarithms, as a library holds them
 MARGIN = 0.05  # of the range of DICs, added on either side
 # Which neurons a posterior is over: those that the model's recipe draws, those uniform
 # over its Monte-Carlo box, or all that were simulated, rare activities enriched.
 PRIORS = ("recipe", "box", "any")
 LOWEST_FREQUENCY = 0.25  # of the sinusoids of an interval, per unit of scaled logarithm
-Mixed = tuple[Array, Array, Array]  # log weights, means and Cholesky factors
+
+
+class Mixture(NamedTuple):
+    """Gaussians over two numbers: log weights, means and Cholesky factors."""
+
+    weights: Float[AnyArray, "*cells components"]
+    means: Float[AnyArray, "*cells components 2"]
+    factors: Float[AnyArray, "*cells components 2 2"]
+
+    def log_prob(self, u: Float[Array, " 2"]) -> Float[Array, ""]:
+        """Log density of one mixture.
+
+        Where the second number is nan, the density of the first alone.
+        """
+        # Forward substitution by hand: the factors are 2 x 2 and lower triangular.
+        factors = self.factors
+        both = jnp.isfinite(u[1])
+        d = jnp.where(jnp.isfinite(u), u, 0)[None] - self.means
+        x = d[:, 0] / factors[:, 0, 0]
+        y = (d[:, 1] - factors[:, 1, 0] * x) / factors[:, 1, 1]
+        log_2pi = jnp.log(2 * jnp.pi).astype(u.dtype)
+        first = -jnp.log(factors[:, 0, 0]) - 0.5 * x**2 - 0.5 * log_2pi
+        second = -jnp.log(factors[:, 1, 1]) - 0.5 * y**2 - 0.5 * log_2pi
+        each = self.weights + first + jnp.where(both, second, 0)
+        return jax.scipy.special.logsumexp(each)
 
 
 def intervals(
@@ -98,23 +123,17 @@ class Block(eqx.Module):
 class Reading(eqx.Module):
     """What the encoder says of one train, before it is read as a posterior.
 
-    - `weights`, `means`, `factors`: a mixture over (g_s, g_u), as log weights, means
-        and Cholesky factors in logits of the range.
-    - `fast_weights`, `fast_means`, `fast_factors`: another over (g_f, V_th).
+    - `slow`, `fast`: of (g_s, g_u) and of (g_f, V_th), in logits of their ranges.
     - `labels`: logits of the firing patterns; `features`: logarithms.
     - `anomaly`: logit of being no train of one neuron of the model.
     """
 
-    weights: Float[Array | np.ndarray, "*cells components"]
-    means: Float[Array | np.ndarray, "*cells components 2"]
-    factors: Float[Array | np.ndarray, "*cells components 2 2"]
-    fast_weights: Float[Array | np.ndarray, "*cells components"]
-    fast_means: Float[Array | np.ndarray, "*cells components 2"]
-    fast_factors: Float[Array | np.ndarray, "*cells components 2 2"]
-    labels: Float[Array | np.ndarray, "*cells 4"]
-    features: Float[Array | np.ndarray, "*cells 7"]
-    anomaly: Float[Array | np.ndarray, "*cells"]
-    latent: Float[Array | np.ndarray, "*cells latent"]
+    slow: Mixture
+    fast: Mixture
+    labels: Float[AnyArray, "*cells 4"]
+    features: Float[AnyArray, "*cells 7"]
+    anomaly: Float[AnyArray, "*cells"]
+    latent: Float[AnyArray, "*cells latent"]
 
 
 class Scales(eqx.Module):
@@ -192,7 +211,7 @@ class Encoder(eqx.Module):
         self.slow = linear(hidden, 6 * config.num_components)
         self.fast = linear(hidden, 6 * config.num_components)
         self.labels = linear(latent, len(LABELS))
-        self.features = linear(hidden, NUM_FEATURES)
+        self.features = linear(hidden, len(COMPARED))
         self.anomaly = linear(hidden, 1)
         self.scales = scales
         self.config = config
@@ -221,8 +240,8 @@ class Encoder(eqx.Module):
         h = jax.nn.silu(first(latent) + self.priors[prior])
         h = jax.nn.silu(second(h))
         return Reading(
-            *_mixture(self.slow(h)),
-            *_mixture(self.fast(h)),
+            slow=_mixture(self.slow(h)),
+            fast=_mixture(self.fast(h)),
             labels=self.labels(latent),
             features=self.features(h),
             anomaly=self.anomaly(h)[0],
@@ -230,40 +249,18 @@ class Encoder(eqx.Module):
         )
 
 
-def _mixture(raw: Float[Array, " numbers"]) -> Mixed:
+def _mixture(raw: Float[Array, " numbers"]) -> Mixture:
     raw = raw.reshape(-1, 6)
     # Spread-out starts, so that components do not learn the same thing.
     start = jnp.linspace(-1.5, 1.5, len(raw), dtype=raw.dtype)
     means = raw[:, 1:3] + jnp.stack([start, jnp.zeros_like(start)], axis=-1)
     a, b = (0.01 + jax.nn.softplus(raw[:, i]) for i in (3, 4))
     rows = [jnp.stack([a, jnp.zeros_like(a)], -1), jnp.stack([raw[:, 5], b], -1)]
-    return jax.nn.log_softmax(raw[:, 0]), means, jnp.stack(rows, axis=-2)
-
-
-def mixture_log_prob(
-    weights: Float[Array | np.ndarray, " components"],
-    means: Float[Array | np.ndarray, "components 2"],
-    factors: Float[Array | np.ndarray, "components 2 2"],
-    u: Float[Array, " 2"],
-) -> Float[Array, ""]:
-    """Log density of a mixture of Gaussians given by Cholesky factors.
-
-    Where the second number is nan, the density of the first alone.
-    """
-    # Forward substitution by hand: the factors are 2 x 2 and lower triangular.
-    both = jnp.isfinite(u[1])
-    d = jnp.where(jnp.isfinite(u), u, 0)[None] - means
-    x = d[:, 0] / factors[:, 0, 0]
-    y = (d[:, 1] - factors[:, 1, 0] * x) / factors[:, 1, 1]
-    log_2pi = jnp.log(2 * jnp.pi).astype(u.dtype)
-    first = -jnp.log(factors[:, 0, 0]) - 0.5 * x**2 - 0.5 * log_2pi
-    second = -jnp.log(factors[:, 1, 1]) - 0.5 * y**2 - 0.5 * log_2pi
-    each = weights + first + jnp.where(both, second, 0)
-    return jax.scipy.special.logsumexp(each)
+    return Mixture(jax.nn.log_softmax(raw[:, 0]), means, jnp.stack(rows, axis=-2))
 
 
 def to_logits(
-    x: Float[Array | np.ndarray, "*points 2"],
+    x: Float[AnyArray, "*points 2"],
     low: Float[Array, "*#points 2"],
     high: Float[Array, "*#points 2"],
 ) -> Float[Array, "*points 2"]:

@@ -4,14 +4,19 @@ It is part of a checkpoint. It shows how far a recording is from anything the mo
 which model suits the recording best, and which members fire most like it.
 """
 
-import dataclasses
-
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
 from dicjax._core import listed, short
-from dicjax.spikes import COMPARED, feature_errors, Features, pattern_of, SILENT
+from dicjax.spikes import (
+    AnyArray,
+    COMPARED,
+    compared_errors,
+    Features,
+    pattern_of,
+    SILENT,
+)
 
 
 NEIGHBOURS = 3  # that must be near for a recording to count as within range
@@ -28,12 +33,16 @@ class Library(eqx.Module):
     labels: Int[np.ndarray, " cells"]
     features: Float[np.ndarray, "cells 7"]
 
+    def log_ratios(self, target: Features) -> Float[np.ndarray, "cells 4"]:
+        """How far each member is from one train; see [`dicjax.feature_errors`][]."""
+        return np.asarray(compared_errors(np.exp(self.features), target))
+
     def errors(self, target: Features) -> Float[np.ndarray, " cells"]:
         """How far each member is from one train: the largest |ln| of a ratio.
 
         Infinite where the firing pattern differs.
         """
-        errors = np.abs(np.asarray(feature_errors(self.as_features(), target)))
+        errors = np.abs(self.log_ratios(target))
         worst = np.max(np.where(np.isfinite(errors), errors, np.inf), axis=1)
         return np.where(self.labels == int(target.label), worst, np.inf)
 
@@ -58,48 +67,32 @@ class Library(eqx.Module):
 
     def miss(self, target: Features) -> str:
         """The feature of a train that the nearest members miss most, in words."""
-        nearest = np.argsort(self.errors(target))[:NEIGHBOURS]
         factor = self.distance(target)
         if not np.isfinite(factor):
             return ""
-        errors = np.abs(np.asarray(feature_errors(self.as_features(), target)))
-        worst = pattern_of(target).compared[int(np.argmax(errors[nearest[-1]]))]
+        last = np.argsort(self.errors(target))[:NEIGHBOURS][-1]
+        off = int(np.argmax(np.abs(self.log_ratios(target)[last])))
+        worst = pattern_of(target).compared[off]
         return (
             f"the nearest of its {len(self.g):,} simulated members miss the "
             f"{worst.words} by a factor of {factor:.2g}"
         )
 
-    def as_features(self) -> Features:
-        """The members' features; nan for features that the library does not hold."""
-        values = dict(zip(COMPARED, np.exp(self.features).T, strict=True))
-        by_name = {feature.name: value for feature, value in values.items()}
-        unknown = np.full(len(self.g), np.nan, self.features.dtype)
-        quartiles = ("isi_quartile_1", "isi_median", "isi_quartile_3")
-        by_name["isi_quartiles"] = np.stack([by_name.pop(x) for x in quartiles], axis=1)
-        unknowns = {x.name: unknown for x in dataclasses.fields(Features)}
-        return Features(
-            **unknowns
-            | by_name
-            | {
-                "label": self.labels,
-                "num_spikes": np.zeros(len(self.g), np.int32),
-                "num_bursts": np.zeros(len(self.g), np.int32),
-                "rate": 1000 / by_name["mean_isi"],
-            }
-        )
-
 
 def make_library(
     g: Float[np.ndarray, "cells channels"],
-    features: Features,
+    labels: Int[AnyArray, " cells"],
+    features: Float[AnyArray, "cells 7"],
     weights: Float[np.ndarray, " cells"],
     num: int,
     seed: int = 0,
 ) -> Library:
-    """Picks `num` members that fired, half at random and half by `weights`."""
+    """Picks `num` members that fired, half at random and half by `weights`.
+
+    `features` are logarithms.
+    """
     rng = np.random.default_rng(seed)
-    labels = np.asarray(features.label)
-    fired = np.flatnonzero((labels != SILENT) & (weights > 0))
+    fired = np.flatnonzero((np.asarray(labels) != SILENT) & (weights > 0))
     num = min(num, len(fired))
     rare = rng.choice(
         fired, num // 2, replace=False, p=weights[fired] / weights[fired].sum()
@@ -108,8 +101,8 @@ def make_library(
     members = np.sort(np.concatenate([rare, rest]))
     return Library(
         g=np.asarray(g[members], np.float32),
-        labels=labels[members].astype(np.int32),
-        features=log_features(features)[members],
+        labels=np.asarray(labels[members], np.int32),
+        features=np.asarray(features[members]),
     )
 
 

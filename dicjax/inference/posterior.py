@@ -1,5 +1,7 @@
 """Posteriors over dynamic input conductances, and how trains are read into them."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
-from dicjax.inference.encoder import Encoder, mixture_log_prob, PRIORS, read, Reading
+from dicjax.inference.encoder import Encoder, Mixture, PRIORS, read, Reading
 
 
 NUM_DRAWS = 4096  # by which means and regions are computed
@@ -125,7 +127,7 @@ def _log_prob(posterior, dics):
         u = jnp.log(share) - jnp.log1p(-share)
         width = (posterior.high - posterior.low)[None]
         log_slope = jnp.sum(jnp.log(share * (1 - share) * width), axis=-1)
-        density = jax.vmap(lambda u: mixture_log_prob(weights, means, factors, u))(u)
+        density = jax.vmap(Mixture(weights, means, factors).log_prob)(u)
         return jnp.where(inside, density - log_slope, -jnp.inf)
 
     return jax.vmap(one)(posterior.weights, posterior.means, posterior.factors, dics)
@@ -154,23 +156,25 @@ def read_trains(
     """
     config = encoder.config
     pieces = [windows(times, config.max_spikes, config.num_windows) for times in trains]
-    owner = np.repeat(np.arange(len(trains)), [len(piece) for piece in pieces])
     flat = [window for piece in pieces for window in piece]
     rows = _read_by_length(encoder, flat, PRIORS.index(prior))
-    most = max(len(piece) for piece in pieces)
-    slot = np.concatenate([np.arange(len(piece)) for piece in pieces])
     count = np.array([len(piece) for piece in pieces])
+    owner = np.repeat(np.arange(len(trains)), count)
+    slot = np.concatenate([np.arange(num) for num in count])
 
-    def mixed(weights, means, factors):
-        shape = (len(trains), most, weights.shape[1])
-        log = np.full(shape, -np.inf, weights.dtype)
-        log[owner, slot] = weights - np.log(count[owner]).astype(weights.dtype)[:, None]
-        # Where there is no window any number will do that is no nan.
-        m = np.zeros((*shape, 2), means.dtype)
-        f = np.broadcast_to(np.eye(2, dtype=factors.dtype), (*shape, 2, 2)).copy()
-        m[owner, slot], f[owner, slot] = means, factors
-        pool = lambda x: x.reshape(len(trains), -1, *x.shape[3:])
-        return pool(log), pool(m), pool(f)
+    def side_by_side(x, fill):
+        all_of = np.full((len(trains), count.max(), *x.shape[1:]), fill, x.dtype)
+        all_of[owner, slot] = x
+        return all_of.reshape(len(trains), -1, *x.shape[2:])
+
+    def mixed(mixture):
+        share = np.log(count[owner]).astype(mixture.weights.dtype)[:, None]
+        return Mixture(
+            side_by_side(mixture.weights - share, -np.inf),
+            # Where there is no window any number will do that is no nan.
+            side_by_side(mixture.means, 0),
+            side_by_side(mixture.factors, np.eye(2)),
+        )
 
     def mean(x):
         total = np.zeros((len(trains), *x.shape[1:]), x.dtype)
@@ -178,8 +182,8 @@ def read_trains(
         return total / count.reshape(-1, *(1,) * (x.ndim - 1)).astype(x.dtype)
 
     return Reading(
-        *mixed(rows.weights, rows.means, rows.factors),
-        *mixed(rows.fast_weights, rows.fast_means, rows.fast_factors),
+        slow=mixed(rows.slow),
+        fast=mixed(rows.fast),
         labels=mean(rows.labels),
         features=mean(rows.features),
         anomaly=mean(rows.anomaly),
@@ -215,19 +219,15 @@ def posterior_of(
 ) -> Posterior:
     """The posteriors that a reading of several trains describes."""
     scales = encoder.scales
-    as_jax = lambda *arrays: tuple(map(jnp.asarray, arrays))
     plain = np.broadcast_to(np.linspace(0, 1, ranks.shape[1]), ranks.shape)
-    fast = Posterior(
-        *as_jax(reading.fast_weights, reading.fast_means, reading.fast_factors),
-        low=scales.fast_low,
-        high=scales.fast_high,
-        ranks=jnp.asarray(plain, scales.low.dtype),
+    over = lambda mixture, low, high, ranks: Posterior(
+        *map(jnp.asarray, mixture),
+        low=low,
+        high=high,
+        ranks=jnp.asarray(ranks, low.dtype),
     )
-    return Posterior(
-        *as_jax(reading.weights, reading.means, reading.factors),
-        low=scales.low,
-        high=scales.high,
-        ranks=jnp.asarray(ranks, scales.low.dtype),
+    return dataclasses.replace(
+        over(reading.slow, scales.low, scales.high, ranks),
         anomaly=np.asarray(reading.anomaly),
-        fast=fast,
+        fast=over(reading.fast, scales.fast_low, scales.fast_high, plain),
     )

@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -24,15 +25,10 @@ from dicjax._core import (
 )
 from dicjax.inference.adapter import attach, merge
 from dicjax.inference.augmentation import augment
-from dicjax.inference.calibration import (
-    calibrate,
-    Calibration,
-    evaluate_sources,
-    HeldOut,
-    trains_of,
-)
+from dicjax.inference.calibration import calibrate, Calibration, evaluate_sources
 from dicjax.inference.checkpoint import (
     Base,
+    Checkpoint,
     load_checkpoint,
     save_checkpoint,
     shipped_checkpoint,
@@ -45,8 +41,11 @@ from dicjax.inference.config import (
     TrainingConfig,
 )
 from dicjax.inference.dataset import (
+    Batch,
+    batch_of,
     Dataset,
     default_sources,
+    learnable,
     rarity,
     SAMPLERS,
     Source,
@@ -58,10 +57,7 @@ from dicjax.inference.emulator import Emulator, train_emulator
 from dicjax.inference.encoder import Encoder, PRIORS, read
 from dicjax.inference.library import log_features, make_library
 from dicjax.inference.training import (
-    Batch,
-    batch_of,
     HELD_OUT,
-    learnable,
     new_encoder,
     scales_of,
     train_encoder,
@@ -164,29 +160,20 @@ def fit_encoder(
 
     A `Fitted`. The header of the checkpoint holds its `tests`, too.
     """
-    placement(batch_size=training.batch_size)  # before hours of simulation
-    simulation = _simulation(neuron, data, on_progress)
-    members = only_first(
-        lambda: simulate_members(simulation, num_members, data_seed, simulated)
-    )
+    simulation = _simulation(neuron, data, on_progress, training)
+    members = simulate_members(simulation, num_members, data_seed, simulated)
 
-    def begin():
-        known, recipe = members.known, neuron.required_recipe
-        new = new_encoder(known, recipe.g_s, recipe.g_u, config, training.seed)
-        return new, known
+    def begin() -> Encoder:
+        recipe = neuron.required_recipe
+        ranges = recipe.g_s, recipe.g_u
+        return new_encoder(members.known, *ranges, config, training.seed)
 
-    encoder, known = from_first(begin)
-    folder = _folder(simulation, "encoder", training, known)
-    trained = _train(encoder, known, training, folder, simulation.report)
-
-    def finish():
-        about = {"training": dataclasses.asdict(training)}
-        num_test, configs = training.num_test, (density, emulator)
+    def finish(encoder: Encoder) -> dict:
         return finish_encoder(
-            out, simulation, trained.encoder, members, num_test, *configs, about
+            out, simulation, members, encoder, density, emulator, training
         )
 
-    return Fitted(from_first(finish), trained, folder)
+    return _fit("encoder", simulation, members, training, begin, finish)
 
 
 def fit_adapter(
@@ -216,57 +203,67 @@ def fit_adapter(
     The rest is as in `fit_encoder`.
     """
     training = adapting.training
-    placement(batch_size=training.batch_size)
+    simulation = _simulation(neuron, data, on_progress, training)
     if simulated is not None:
         adapting = dataclasses.replace(adapting, members=simulated.num)
-    simulation = _simulation(neuron, data, on_progress)
-    members = only_first(
-        lambda: simulate_members(simulation, adapting.members, data_seed, simulated)
-    )
+    members = simulate_members(simulation, adapting.members, data_seed, simulated)
+    shipped = only_first(lambda: load_checkpoint(shipped_checkpoint(base), base))
 
-    def begin():
-        shipped = load_checkpoint(shipped_checkpoint(base), base)
-        known = members.known
-        new = adapt(shipped.encoder, neuron, known, adapting.rank, training.seed)
-        return new, known, Base(base, adapting.rank, shipped.header["encoder_hash"])
+    def begin() -> Encoder:
+        start = shipped.encoder
+        return adapt(start, neuron, members.known, adapting.rank, training.seed)
 
-    encoder, known, beneath = from_first(begin)
-    folder = _folder(simulation, "adapter", training, known)
-    trained = _train(encoder, known, training, folder, simulation.report)
-
-    def finish():
+    def finish(encoder: Encoder) -> dict:
         return finish_encoder(
             out,
             simulation,
-            trained.encoder,
             members,
-            training.num_test,
+            encoder,
             density,
             emulator,
-            {"training": dataclasses.asdict(adapting)},
-            base=beneath,
+            adapting,
+            base=Base(base, adapting.rank, shipped.header["encoder_hash"]),
             neuron_file=neuron_file,
         )
 
-    return Fitted(from_first(finish), trained, folder)
+    return _fit("adapter", simulation, members, training, begin, finish)
+
+
+def _simulation(neuron, data, on_progress, training) -> Simulation:
+    placement(batch_size=training.batch_size)  # before hours of simulation
+    check_recipe(neuron)
+    folder = None if data is None else data / neuron.name
+    return Simulation(neuron, folder, on_progress or (lambda stage, done, total: None))
+
+
+def _fit(
+    name: str,
+    simulation: Simulation,
+    members: Members,
+    training: TrainingConfig,
+    begin: Callable[[], Encoder],
+    finish: Callable[[Encoder], dict],
+) -> Fitted:
+    """Trains in all processes what the first one begins and finishes."""
+    encoder, known = from_first(lambda: (begin(), members.known))
+    folder = simulation.folder
+    if folder is not None:
+        num = len(known.labels)
+        folder = folder / f"{name}-{training.num_steps}-{num}-{training.seed}"
+    trained = train_encoder(
+        encoder, known, training, folder=folder, on_progress=simulation.report
+    )
+    return Fitted(from_first(lambda: finish(trained.encoder)), trained, folder)
 
 
 def adapt(
     encoder: Encoder, neuron: Neuron, known: Batch, rank: int, seed: int
 ) -> Encoder:
     """An encoder with an adapter attached, scaled to another model's trains."""
-    recipe = neuron.required_recipe
+    recipe, dtype = neuron.required_recipe, encoder.embed.weight.dtype
     scales = scales_of(known, recipe.g_s, recipe.g_u)
-    dtype = encoder.embed.weight.dtype
     scales = jax.tree.map(lambda x: x.astype(dtype), scales)
-    encoder = eqx.tree_at(lambda e: e.scales, encoder, scales)
-    return attach(jr.key(seed), encoder, rank)
-
-
-def _simulation(neuron, data, on_progress) -> Simulation:
-    check_recipe(neuron)
-    folder = None if data is None else data / neuron.name
-    return Simulation(neuron, folder, on_progress or (lambda stage, done, total: None))
+    return attach(jr.key(seed), eqx.tree_at(lambda e: e.scales, encoder, scales), rank)
 
 
 def simulate_members(
@@ -274,55 +271,43 @@ def simulate_members(
 ) -> Members:
     """Members to learn from, or those that were simulated elsewhere.
 
+    Other processes than the first get none.
+
     **Raises:**
 
     - `ValueError`: if too few of them fire.
     """
     neuron = simulation.neuron
     if simulated is not None:
-        seed, sources = simulated.seed, default_sources(neuron, simulated.num)
-        simulation.report(Stage("reading_training_data"), 0, 1)
-        everyone = simulated.read()
-    else:
-        sources = default_sources(neuron, num)
-        everyone = simulation.members(sources, seed, "training_data")
-    learned = learnable(everyone)
-    if len(learned) < HELD_OUT:
-        raise ValueError(
-            f"Only {len(learned)} of {len(everyone)} members of {neuron.name} "
-            "fire ten times or more: there is nothing to learn from. Widen the "
-            "recipe's ranges, simulate longer, or give it a `current`."
-        )
-    return Members(everyone, learned, batch_of(learned), sources, seed)
+        num, seed = simulated.num, simulated.seed
+    sources = default_sources(neuron, num)
 
+    def read_or_simulate() -> Members:
+        if simulated is None:
+            everyone = simulation.members(sources, seed, "training_data")
+        else:
+            simulation.report(Stage("reading_training_data"), 0, 1)
+            everyone = simulated.read()
+        learned = learnable(everyone)
+        if len(learned) < HELD_OUT:
+            raise ValueError(
+                f"Only {len(learned)} of {len(everyone)} members of {neuron.name} "
+                "fire ten times or more: there is nothing to learn from. Widen the "
+                "recipe's ranges, simulate longer, or give it a `current`."
+            )
+        return Members(everyone, learned, batch_of(learned), sources, seed)
 
-def _folder(simulation, name, training, known) -> pathlib.Path | None:
-    """Where the state of a training is kept."""
-    if simulation.folder is None:
-        return None
-    steps = f"{training.num_steps}-{len(known.labels)}"
-    return simulation.folder / f"{name}-{steps}-{training.seed}"
-
-
-def _train(encoder, known, training, folder, report) -> Trained:
-    return train_encoder(
-        encoder,
-        known,
-        training,
-        folder=folder,
-        on_progress=report,
-    )
+    return only_first(read_or_simulate)
 
 
 def finish_encoder(
     out: pathlib.Path,
     simulation: Simulation,
-    encoder: Encoder,
     members: Members,
-    num_test: int,
+    encoder: Encoder,
     density_config: DensityConfig,
     emulator_config: EmulatorConfig,
-    about: dict[str, Any],
+    config: TrainingConfig | AdapterConfig,
     *,
     base: Base | None = None,
     neuron_file: pathlib.Path | None = None,
@@ -331,44 +316,35 @@ def finish_encoder(
 
     Returns the tests. With `base`, the encoder has an adapter attached.
     """
-    report, learned = simulation.report, members.learned
+    neuron, learned, known = simulation.neuron, members.learned, members.known
+    training = config.training if isinstance(config, AdapterConfig) else config
     whole = encoder if base is None else merge(encoder)
-    report(Stage("calibrating"), 0, 1)
-    calibration = calibrate_encoder(simulation, whole, members, num_test)
+    simulation.report(Stage("calibrating"), 0, 1)
+    calibration = calibrate_encoder(simulation, whole, members, training.num_test)
     density, log_prob = fit_density(simulation, whole, members, density_config)
     emulator = fit_emulator(simulation, members, emulator_config)
-    report(Stage("testing"), 0, 1)
-    sources = test_sources(simulation.neuron, num_test)
+    simulation.report(Stage("testing"), 0, 1)
+    sources = test_sources(neuron, training.num_test)
     data = simulation.members(sources, members.seed + 1, "test_data")
     tests = evaluate_sources(whole, calibration, learnable(data), sources)
     library = make_library(
         learned.g,
-        features_of_all(learned.spike_times),
+        known.labels,
+        known.features,
         rarity(learned),
         LIBRARY_SIZE,
         members.seed,
     )
     about = {
         "date": datetime.date.today().isoformat(),
-        "data": _describe(simulation.neuron, members),
-        **about,
+        "data": _describe(neuron, members),
+        "training": dataclasses.asdict(config),
         "density_log_prob": log_prob,
         "tests": tests,
     }
-    save_checkpoint(
-        out,
-        simulation.neuron.name,
-        encoder,
-        calibration,
-        density,
-        density_config,
-        emulator,
-        emulator_config,
-        library,
-        about,
-        base=base,
-        neuron_file=neuron_file,
-    )
+    parts = encoder, calibration, density, emulator, library
+    checkpoint = Checkpoint(*parts, neuron, about)
+    save_checkpoint(out, checkpoint, base=base, neuron_file=neuron_file)
     return tests
 
 
@@ -376,20 +352,18 @@ def calibrate_encoder(
     simulation: Simulation, encoder: Encoder, members: Members, num_test: int
 ) -> Calibration:
     """Calibrates posteriors on members kept apart, and on new ones for each prior."""
-    learned, known = members.learned, members.known
+    learned = members.learned
     apart = np.arange(len(learned)) % HELD_OUT == 0
-    start = SAMPLERS.index(members.sources[0].sampler)
-    flawed = _flawed(
-        known.spike_times[apart & (learned.sampler == start)], members.seed
-    )
-    held_out = {"any": _held_out(known[apart & (learned.sigma == 0)])}
+    drawn = {"any": members.known[apart & (learned.sigma == 0)]}
     sources = [x for x in test_sources(simulation.neuron, num_test) if x.sigma == 0]
     data = simulation.members(tuple(sources), members.seed + 2, "calibration_data")
     fresh = batch_of(learnable(data))
     for index, prior in enumerate(PRIORS):
         if (own := fresh.priors == index).any():
-            held_out[prior] = _held_out(fresh[own])
-    return calibrate(encoder, held_out, trains_of(flawed))
+            drawn[prior] = fresh[own]
+    start = SAMPLERS.index(members.sources[0].sampler)
+    ordinary = learned.spike_times[apart & (learned.sampler == start)]
+    return calibrate(encoder, drawn, _flawed(ordinary, members.seed))
 
 
 def fit_density(
@@ -399,21 +373,18 @@ def fit_density(
 
     With it comes its mean log probability of members that it was not fitted to.
     """
-    neuron, learned, known = simulation.neuron, members.learned, members.known
+    neuron, learned = simulation.neuron, members.learned
     first, second = neuron.index(*neuron.required_recipe.solved_pair)
     quiet = np.flatnonzero(learned.sigma == 0)
-    times = _flawed(known.spike_times[quiet], members.seed)
+    known = members.known[quiet]
     # Summaries are the same under any prior.
     any_prior = jnp.asarray(PRIORS.index("any"), jnp.int32)
     latent = in_batches(
         lambda rows: read(encoder, jnp.asarray(rows), any_prior).latent,
-        times,
+        _flawed(known.spike_times, members.seed),
         size=READ_AT_ONCE,
     )
-    features, labels, slow = (
-        np.asarray(x)[quiet] for x in (known.features, known.labels, known.slow)
-    )
-    context = contexts(latent, features, labels, slow)
+    context = contexts(latent, known.features, known.labels, known.slow)
     # Half as they were drawn, half the rare activities.
     weights = rarity(learned)[quiet]
     weights = 0.5 / len(quiet) + 0.5 * weights / weights.sum()
@@ -454,7 +425,7 @@ def fit_emulator(
 def _describe(neuron: Neuron, members: Members) -> dict[str, Any]:
     """How members came about, for the header of a checkpoint."""
     recipe, learned = neuron.required_recipe, members.learned
-    counts = np.bincount(np.asarray(features_of_all(learned.spike_times).label))
+    counts = np.bincount(np.asarray(members.known.labels))
     return {
         "num_members": len(learned),
         "by_label": dict(zip(LABELS, counts.tolist(), strict=False)),
@@ -468,11 +439,6 @@ def _describe(neuron: Neuron, members: Members) -> dict[str, Any]:
         "V_ref_mV": float(neuron.V_ref),
         "normaliser": neuron.normaliser,
     }
-
-
-def _held_out(known: Batch) -> HeldOut:
-    times, slow, labels = map(np.asarray, (known.spike_times, known.slow, known.labels))
-    return HeldOut(trains_of(times), slow, labels)
 
 
 def _flawed(spike_times, seed):

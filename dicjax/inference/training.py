@@ -4,7 +4,6 @@ import dataclasses
 import json
 import pathlib
 import time
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -20,11 +19,12 @@ from dicjax._core import (
     constrain,
     decay_of,
     fetch,
-    Fit,
     from_first,
     improve,
+    in_float32,
     is_first,
     keep_state,
+    Kept,
     kept_state,
     placement,
     Progress,
@@ -34,22 +34,11 @@ from dicjax._core import (
 from dicjax.inference.adapter import learned, merge
 from dicjax.inference.augmentation import augment
 from dicjax.inference.config import EncoderConfig, TrainingConfig
-from dicjax.inference.dataset import Dataset, priors_of
-from dicjax.inference.encoder import (
-    Encoder,
-    make_scales,
-    mixture_log_prob,
-    PRIORS,
-    to_logits,
-)
-from dicjax.inference.library import log_features
-from dicjax.spikes import (
-    features_of_all,
-    LABELS,
-)
+from dicjax.inference.dataset import Batch
+from dicjax.inference.encoder import Encoder, make_scales, Mixture, PRIORS, to_logits
+from dicjax.spikes import LABELS
 
 
-MIN_SPIKES = 10  # of a train that is learned from
 # Beside the density of (g_s, g_u) in the loss.
 FAST_WEIGHT, LABEL_WEIGHT, FEATURE_WEIGHT, ANOMALY_WEIGHT = 0.3, 0.3, 0.1, 0.3
 FINE = 0.05  # of log features: misses far below count by their square
@@ -77,38 +66,6 @@ class Trained:
     validation: Float[np.ndarray, "rows 2"]
 
 
-class Batch(eqx.Module):
-    """Trains to learn from and what is known of them.
-
-    - `slow`, `fast`: (g_s, g_u) and (g_f, V_th), the last nan where there is none.
-    - `features`: logarithms; nan where undefined.
-    - `priors`: index of the narrowest prior that each is a draw of.
-    """
-
-    spike_times: Float[Array | np.ndarray, "batch spikes"]
-    slow: Float[Array | np.ndarray, "batch 2"]
-    fast: Float[Array | np.ndarray, "batch 2"]
-    labels: Int[Array | np.ndarray, " batch"]
-    features: Float[Array | np.ndarray, "batch 7"]
-    priors: Int[Array | np.ndarray, " batch"]
-
-    def __getitem__(self, members) -> "Batch":
-        return jax.tree.map(lambda x: x[members], self)
-
-
-def batch_of(dataset: Dataset) -> Batch:
-    """What there is to learn from simulated members, on the host."""
-    features = features_of_all(dataset.spike_times)
-    return Batch(
-        spike_times=dataset.spike_times,
-        slow=dataset.dics[:, 1:].astype(np.float32),
-        fast=np.stack([dataset.dics[:, 0], dataset.V_th], 1).astype(np.float32),
-        labels=np.asarray(features.label),
-        features=log_features(features),
-        priors=priors_of(dataset),
-    )
-
-
 def new_encoder(
     known: Batch,
     g_s: tuple[float, float],
@@ -117,10 +74,7 @@ def new_encoder(
     seed: int,
 ) -> Encoder:
     """An encoder that has learned nothing yet, scaled to a model's trains."""
-    encoder = Encoder(config, scales_of(known, g_s, g_u), key=jr.key(seed))
-    return jax.tree.map(
-        lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, encoder
-    )
+    return in_float32(Encoder(config, scales_of(known, g_s, g_u), key=jr.key(seed)))
 
 
 def scales_of(known: Batch, g_s: tuple[float, float], g_u: tuple[float, float]):
@@ -140,11 +94,6 @@ def scales_of(known: Batch, g_s: tuple[float, float], g_u: tuple[float, float]):
     )
 
 
-def learnable(dataset: Dataset) -> Dataset:
-    """The members that fire enough to be learned from."""
-    return dataset[np.isfinite(dataset.spike_times).sum(axis=1) >= MIN_SPIKES]
-
-
 def train_encoder(
     encoder: Encoder,
     known: Batch,
@@ -156,18 +105,15 @@ def train_encoder(
     """Trains an encoder of (g_s, g_u), or an adapter attached to one.
 
     Every step sees random stretches of random trains, as they might be recorded; see
-    `augment`. A twentieth of the members is kept apart. Devices
-    share every batch; where several processes were joined by `jax.distributed`, all
-    have to call this with the same arguments, and the first one keeps the run.
+    `augment`. A twentieth of the members is kept apart. Devices share every batch;
+    where several processes were joined by `jax.distributed`, all have to call this with
+    the same arguments, and the first one keeps the run.
 
     **Arguments:**
 
     - `encoder`: where to start; the leaves that `learned` marks are trained.
-    - `known`: simulated trains and what is known of them.
-    - `training`: how to train.
     - `folder`: where the run is kept: `metrics.jsonl`, a line for every validation,
         and the state, from which a run that was stopped goes on as if it had not been.
-    - `on_progress`: called with (stage, step, number of steps).
 
     **Raises:**
 
@@ -175,12 +121,17 @@ def train_encoder(
         state of another run.
     """
     where = placement(batch_size=training.batch_size)
-    run = _begin(encoder, training)
+    first_cycle = _first_cycle(training)
+    changing, fixed = eqx.partition(encoder, learned(encoder))
+    fit = begin_fit(changing, optimiser(training))
+    losses = np.zeros(training.num_steps, np.float32)
+    run = Kept((fit, losses), {"step": 0, "validation": []})
     settings = json.dumps(dataclasses.asdict(training), sort_keys=True)
     if folder is not None:
-        run = from_first(lambda: _restored(folder, settings, run))
-    fixed = put(eqx.partition(encoder, learned(encoder))[1], where.everywhere)
-    losses, validation = run.losses, list(run.validation)
+        run = from_first(lambda: kept_state(folder, settings, run.arrays)) or run
+    fit, losses = run.arrays
+    fit, fixed = put((fit, fixed), where.everywhere)
+    validation = run.about["validation"]
     held_out = np.arange(len(known.labels)) % HELD_OUT == 0
     learn_from = np.flatnonzero(~held_out)
     odds = np.cumsum(_odds(np.asarray(known.labels)[learn_from]))
@@ -197,7 +148,7 @@ def train_encoder(
             put(known[learn_from[drawn]], where.split),
             jr.fold_in(jr.key(training.seed), step),
             jnp.asarray(step, jnp.float32),
-            jnp.asarray(_clean(training, step), jnp.float32),
+            jnp.asarray(CLEAN[int(step >= first_cycle)], jnp.float32),
             training,
             crop,
             where,
@@ -211,13 +162,14 @@ def train_encoder(
             whole = fetch(fit, where)
             if is_first():
                 _note(folder, training, losses[:done], value, time.time() - started)
-                _keep(folder, settings, _Run(whole, losses, done, tuple(validation)))
+                about = {"step": done, "validation": validation}
+                keep_state(folder, settings, (whole, losses), about)
 
     fit = train(
-        put(run.fit, where.everywhere),
+        fit,
         learn,
         training.num_steps,
-        first=run.step,
+        first=run.about["step"],
         keep=keep,
         keep_every=training.save_every,
         on_progress=on_progress,
@@ -237,42 +189,8 @@ def _odds(labels):
     return odds
 
 
-class _Run(NamedTuple):
-    """The state of a training run.
-
-    - `losses`: of all steps; zero from `step` on.
-    - `validation`: pairs of a step and the loss on members kept apart.
-    """
-
-    fit: Fit
-    losses: Float[np.ndarray, " steps"]
-    step: int
-    validation: tuple[tuple[float, float], ...]
-
-
-def _begin(encoder: Encoder, training: TrainingConfig) -> _Run:
-    fit = begin_fit(eqx.filter(encoder, learned(encoder)), optimiser(training))
-    return _Run(fit, np.zeros(training.num_steps, np.float32), 0, ())
-
-
-def _keep(folder: pathlib.Path, settings: str, run: _Run) -> None:
-    about = {"step": run.step, "validation": run.validation}
-    keep_state(folder, settings, (run.fit, run.losses), about)
-
-
-def _restored(folder: pathlib.Path, settings: str, start: _Run) -> _Run:
-    """The run that is kept in a folder, or else the one that starts."""
-    kept = kept_state(folder, settings, (start.fit, start.losses))
-    if kept is None:
-        (folder / METRICS).unlink(missing_ok=True)
-        return start
-    fit, losses = kept.arrays
-    validation = tuple((step, loss) for step, loss in kept.about["validation"])
-    return _Run(fit, losses, kept.about["step"], validation)
-
-
 def _note(folder, training, losses, validation_loss, seconds) -> None:
-    """Adds a line to the metrics of a run."""
+    """Adds a line to the metrics of a run; the first one replaces those of others."""
     step = len(losses)
     line = {
         "step": step,
@@ -282,13 +200,8 @@ def _note(folder, training, losses, validation_loss, seconds) -> None:
         "seconds": round(seconds, 1),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / METRICS).open("a") as file:
+    with (folder / METRICS).open("a" if step > training.save_every else "w") as file:
         file.write(json.dumps(line) + "\n")
-
-
-def _clean(training: TrainingConfig, step: int) -> float:
-    """The share of trains without flaws in a step."""
-    return CLEAN[int(step >= _first_cycle(training))]
 
 
 def _first_cycle(training: TrainingConfig) -> int:
@@ -358,11 +271,8 @@ def encoder_loss(
     scales = encoder.scales
     slow = to_logits(batch.slow, scales.low[None], scales.high[None])
     fast = to_logits(batch.fast, scales.fast_low[None], scales.fast_high[None])
-    density = jax.vmap(mixture_log_prob)
-    miss = -density(reading.weights, reading.means, reading.factors, slow)
-    miss_fast = -density(
-        reading.fast_weights, reading.fast_means, reading.fast_factors, fast
-    )
+    density = jax.vmap(Mixture.log_prob)
+    miss, miss_fast = -density(reading.slow, slow), -density(reading.fast, fast)
     label = optax.softmax_cross_entropy_with_integer_labels(
         reading.labels, batch.labels
     )

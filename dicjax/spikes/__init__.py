@@ -44,6 +44,7 @@ from dicjax.spikes.trains import (
     SpikeTrain as SpikeTrain,
 )
 from dicjax.spikes.validity import (
+    compared_errors as compared_errors,
     error_limits as error_limits,
     feature_errors as feature_errors,
     is_valid as is_valid,

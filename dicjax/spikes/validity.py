@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from dicjax.spikes.features import Features
 from dicjax.spikes.patterns import columns_of, COMPARED, LABELS, NUM_COMPARED
@@ -40,13 +40,22 @@ def feature_errors(features: Features, target: Features) -> Float[Array, "*cells
 
     Four errors of every neuron, nan where it lacks the feature.
     """
-    target = _spread(target, features)
-    ours, theirs = _compared(jnp, features), _compared(jnp, target)
+    return compared_errors(_compared(jnp, features), target)
+
+
+@eqx.filter_jit
+def compared_errors(
+    values: Float[AnyArray, "*cells features"], target: Features
+) -> Float[Array, "*cells 4"]:
+    """As `feature_errors`, of neurons whose features are in the order of `COMPARED`."""
+    values = jnp.asarray(values)
+    wanted = jnp.broadcast_to(_compared(jnp, target).astype(values.dtype), values.shape)
     # Masked before the logarithm, so that gradients of defined entries stay finite.
-    defined = (ours > 0) & (theirs > 0)
-    ratio = jnp.where(defined, ours, 1) / jnp.where(defined, theirs, 1)
+    defined = (values > 0) & (wanted > 0)
+    ratio = jnp.where(defined, values, 1) / jnp.where(defined, wanted, 1)
     errors = jnp.where(defined, jnp.log(ratio), jnp.nan)
-    return _of_pattern(jnp, errors, target, 0)
+    label = jnp.broadcast_to(target.label, values.shape[:-1])
+    return _of_pattern(jnp, errors, label, 0)
 
 
 def error_limits(
@@ -68,8 +77,8 @@ def error_limits(
     """
     xp = np if isinstance(errors, np.ndarray) else jnp
     dtype = np.dtype(float) if xp is np else errors.dtype
-    values = _of_pattern(xp, _compared(xp, target), target, 1).astype(dtype)
-    slack = _of_pattern(xp, xp.asarray(SLACK, dtype), target, 0)
+    values = _of_pattern(xp, _compared(xp, target), target.label, 1).astype(dtype)
+    slack = _of_pattern(xp, xp.asarray(SLACK, dtype), target.label, 0)
     share = xp.maximum(xp.asarray(tolerance, dtype), slack / values)
     # A count may be off by as much below as above, a time by as large a ratio.
     below = -xp.log1p(-xp.minimum(share, LARGEST_SHARE))
@@ -111,9 +120,11 @@ def _compared(xp, features: Features) -> Float[AnyArray, "*cells features"]:
     return xp.stack([xp.asarray(x.read(features)) for x in COMPARED], axis=-1)
 
 
-def _of_pattern(xp, values: Float[AnyArray, "..."], target: Features, fill: int):
+def _of_pattern(
+    xp, values: Float[AnyArray, "..."], label: Int[AnyArray, "..."], fill: int
+):
     """Of values in the order of `COMPARED`, those that each target is compared by."""
-    columns = xp.asarray(COLUMNS)[xp.asarray(target.label)]
+    columns = xp.asarray(COLUMNS)[xp.asarray(label)]
     values = xp.broadcast_to(values, (*columns.shape[:-1], len(COMPARED)))
     taken = xp.take_along_axis(values, xp.maximum(columns, 0), axis=-1)
     return xp.where(columns >= 0, taken, xp.asarray(fill, values.dtype))

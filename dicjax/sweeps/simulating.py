@@ -16,12 +16,10 @@ from dicjax.dics import (
     Column,
     conductance_columns,
     dic_columns,
-    dynamic_input_conductances,
     feature_columns,
     sample,
     spike_lists,
     table_of,
-    threshold,
 )
 from dicjax.inference import (
     draw_by_recipe,
@@ -191,6 +189,4 @@ def _room(time: float) -> int:
 
 def dics_of(neuron: Neuron, g: np.ndarray) -> dict[str, Column]:
     """Columns of input conductances and thresholds."""
-    dics = measured(g, lambda g: dynamic_input_conductances(neuron, g, neuron.V_ref), 3)
-    own = measured(g, lambda g: threshold(neuron, g).V[:, None], 1)
-    return dic_columns(dics, own[:, 0])
+    return dic_columns(*measured(neuron, g))

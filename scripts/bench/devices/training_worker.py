@@ -13,7 +13,8 @@ import jax.random as jr
 import numpy as np
 
 from dicjax.inference import EncoderConfig, TrainingConfig
-from dicjax.inference.training import Batch, new_encoder, train_encoder
+from dicjax.inference.dataset import Batch
+from dicjax.inference.training import new_encoder, train_encoder
 from dicjax.operator import (
     Characteristics,
     find_family,

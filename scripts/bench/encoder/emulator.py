@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -12,7 +13,6 @@ import tyro
 import dicjax as dj
 from dicjax.inference import log_conductances, log_features
 from dicjax.inference.dataset import make_dataset, Source
-from dicjax.inference.emulator import guess
 from dicjax.spikes import columns_of, features_of_all, LABELS
 from scripts.bench.encoder.held_out import load, SEED
 from scripts.bench.results import Benchmark, Measurement, row
@@ -51,7 +51,8 @@ class Emulator(Benchmark):
             features = features_of_all(test.spike_times)
             labels = np.asarray(features.label)
             log_g = jnp.asarray(log_conductances(test.g, neuron.bounds))
-            predict = lambda g=log_g: guess(loaded.emulator, g)
+            guess = jax.jit(jax.vmap(loaded.emulator))
+            predict = lambda g=log_g, guess=guess: guess(g)
             took, predicted = timed(predict, self.repeats), predict()
             error = np.abs(np.asarray(predicted.features) - log_features(features))
             found = np.argmax(np.asarray(predicted.labels), axis=1)

@@ -4,8 +4,7 @@ import jax.random as jr
 
 import dicjax as dj
 from dicjax.inference import Checkpoint, Dataset, load_checkpoint, shipped_checkpoint
-from dicjax.inference.dataset import make_dataset, PRIOR_OF, SAMPLERS, Source
-from dicjax.inference.training import learnable
+from dicjax.inference.dataset import learnable, make_dataset, PRIOR_OF, SAMPLERS, Source
 from scripts.bench.processes import reuse_compiled_programs
 
 

@@ -11,15 +11,10 @@ import tyro
 import dicjax as dj
 from dicjax.inference import TrainingConfig
 from dicjax.inference.adapter import merge
-from dicjax.inference.calibration import evaluate, plain_calibration, trains_of
+from dicjax.inference.calibration import evaluate, plain_calibration
+from dicjax.inference.dataset import batch_of, learnable
 from dicjax.inference.train import adapt
-from dicjax.inference.training import (
-    batch_of,
-    learnable,
-    new_encoder,
-    train_encoder,
-)
-from dicjax.spikes import features_of_all
+from dicjax.inference.training import new_encoder, train_encoder
 from dicjax.sweeps import swept_dataset
 from scripts.bench.encoder.held_out import held_out, load
 from scripts.bench.results import Benchmark, Measurement, row
@@ -50,8 +45,7 @@ class Learning(Benchmark):
         neuron = dj.da()
         base = load("stg").encoder
         known = batch_of(learnable(swept_dataset(self.data, neuron).read()))
-        test = held_out("da", self.tested)
-        labels = np.asarray(features_of_all(test.spike_times).label)
+        test = batch_of(held_out("da", self.tested))
         recipe = neuron.required_recipe
         for num in (*self.members, len(known.labels)):
             # As many of every pattern as chance gives.
@@ -68,12 +62,7 @@ class Learning(Benchmark):
                 train = functools.partial(train_encoder, start, some, training)
                 trained, seconds = clocked(train)
                 table = evaluate(
-                    merge(trained.encoder),
-                    plain_calibration(),
-                    trains_of(test.spike_times),
-                    test.dics[:, 1:],
-                    labels,
-                    "recipe",
+                    merge(trained.encoder), plain_calibration(), test, "recipe"
                 )
                 columns = {
                     (f"{label}, error of {dic}", ""): table[label][f"mae_{dic}"]

@@ -4,23 +4,16 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 
+import jax.random as jr
 import numpy as np
 import scipy.stats
 import tyro
 
 import dicjax as dj
-from dicjax.inference import (
-    posterior_of,
-    read_trains,
-    shipped_models,
-)
-from dicjax.inference.calibration import (
-    evaluate,
-    expected_coverage,
-    ranks_of_truths,
-    trains_of,
-)
-from dicjax.spikes import features_of_all
+from dicjax.inference import Posterior, posterior_of, read_trains, shipped_models
+from dicjax.inference.calibration import evaluate, NUM_DRAWS, trains_of
+from dicjax.inference.dataset import batch_of
+from dicjax.spikes import pad_trains
 from scripts.bench.encoder.held_out import held_out, load, prior_of, SEED
 from scripts.bench.processes import reuse_compiled_programs
 from scripts.bench.results import Benchmark, Measurement, row
@@ -51,12 +44,12 @@ class Calibration(Benchmark):
         """Reads all members, and compares their ranks by pattern."""
         loaded = load(self.model)
         test = held_out(self.model, self.members)
-        labels = np.asarray(features_of_all(test.spike_times).label)
-        dics = test.dics[:, 1:]
-        prior = prior_of(test)
-        reading = read_trains(loaded.encoder, trains_of(test.spike_times), prior)
+        known, prior = batch_of(test), prior_of(test)
+        labels = np.asarray(known.labels)
+        reading = read_trains(loaded.encoder, trains_of(known.spike_times), prior)
         plain = loaded.calibration.ranks_of(prior, labels)
         posterior = posterior_of(loaded.encoder, reading, plain)
+        dics = np.asarray(known.slow)
         ranks = ranks_of_truths(posterior, dics)
         coverage = expected_coverage(posterior, dics)
         distance = lambda x: float(scipy.stats.kstest(x, "uniform").statistic)
@@ -76,6 +69,41 @@ class Calibration(Benchmark):
             )
 
 
+def ranks_of_truths(
+    posterior: Posterior, dics: np.ndarray, seed: int = 2
+) -> np.ndarray:
+    """The share of draws below each truth, which is uniform if posteriors are true.
+
+    ??? cite "Reference"
+
+        Talts, Betancourt, Simpson, Vehtari & Gelman (2018). *Validating Bayesian
+        inference algorithms with simulation-based calibration.* arXiv 1804.06788.
+    """
+    draws = np.asarray(posterior.sample(jr.key(seed), NUM_DRAWS))
+    return np.mean(draws < dics[:, None], axis=1)
+
+
+def expected_coverage(
+    posterior: Posterior, dics: np.ndarray, seed: int = 3
+) -> np.ndarray:
+    """The share of draws nearer to a random point than the truth is.
+
+    Uniform if posteriors are true, and only then (TARP).
+
+    ??? cite "Reference"
+
+        Lemos, Coogan, Hezaveh & Perreault-Levasseur (2023). *Sampling-based accuracy
+        testing of posterior estimators for general inference.* ICML.
+    """
+    low, high = np.asarray(posterior.low), np.asarray(posterior.high)
+    share = lambda x: (np.asarray(x) - low) / (high - low)
+    reference = np.random.default_rng(seed).uniform(size=dics.shape)
+    draws = share(posterior.sample(jr.key(seed), NUM_DRAWS))
+    of_draws = np.linalg.norm(draws - reference[:, None], axis=2)
+    of_truth = np.linalg.norm(share(dics) - reference, axis=1)
+    return np.mean(of_draws < of_truth[:, None], axis=1)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Flaws(Benchmark):
     """Errors and coverage as jitter, missed spikes and spurious spikes grow."""
@@ -89,16 +117,16 @@ class Flaws(Benchmark):
         """Reads all members with each flaw."""
         loaded = load(self.model)
         test = held_out(self.model, self.members)
-        labels = np.asarray(features_of_all(test.spike_times).label)
+        known = batch_of(test)
+        trains = trains_of(known.spike_times)
         rng = np.random.default_rng(SEED)
         for flaw, sizes in FLAWS.items():
             for size in sizes:
+                spoiled = pad_trains([spoil(rng, x, flaw, size) for x in trains])
                 table = evaluate(
                     loaded.encoder,
                     loaded.calibration,
-                    [spoil(rng, x, flaw, size) for x in trains_of(test.spike_times)],
-                    test.dics[:, 1:],
-                    labels,
+                    dataclasses.replace(known, spike_times=spoiled),
                     prior_of(test),
                 )
                 for label in ("tonic", "bursting"):

@@ -12,8 +12,9 @@ import numpy as np
 import tyro
 
 from dicjax.inference import PRIORS, TrainingConfig
+from dicjax.inference.dataset import Batch, batch_of
 from dicjax.inference.encoder import Encoder, read
-from dicjax.inference.training import Batch, batch_of, train_encoder
+from dicjax.inference.training import train_encoder
 from scripts.bench.encoder.held_out import held_out, load
 from scripts.bench.results import Benchmark, Measurement, row
 from scripts.bench.timing import side_by_side

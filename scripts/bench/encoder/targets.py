@@ -14,15 +14,9 @@ from dicjax.dics import OK
 from dicjax.generation import GenerateConfig
 from dicjax.generation.candidates import first_candidates
 from dicjax.generation.state import Problem
-from dicjax.inference import (
-    Checkpoint,
-    Dataset,
-    posterior_of,
-    read_trains,
-)
+from dicjax.inference import Checkpoint, Dataset, posterior_of, read_trains
 from dicjax.inference.calibration import trains_of
-from dicjax.inference.dataset import make_dataset, Source
-from dicjax.inference.training import learnable
+from dicjax.inference.dataset import learnable, make_dataset, Sampler, Source
 from dicjax.populations import window_for
 from dicjax.spikes import features_of, features_of_all, Target
 from scripts.bench.encoder.held_out import load, SEED
@@ -32,7 +26,12 @@ from scripts.bench.timing import clocked
 
 NUM_CELLS = 200  # candidates per target
 TOLERANCE = 0.10
-KINDS = (("recipe", 0.0), ("box", 0.0), ("recipe", 5.0))  # and noise, in µA/cm²
+# Samplers and noise, in µA/cm².
+KINDS: tuple[tuple[Sampler, float], ...] = (
+    ("recipe", 0.0),
+    ("box", 0.0),
+    ("recipe", 5.0),
+)
 PATTERNS = ("tonic", "bursting", "irregular")
 FEWEST = 3  # targets of a kind
 SCALARS = (

@@ -8,13 +8,13 @@ import pytest
 import dicjax as dj
 from dicjax.dics.sampling import Population
 from dicjax.neurons.models import MODELS
-from dicjax.populations.explanation import (
+from dicjax.populations import (
     attribute,
     identifiability,
     reachability,
     ReachabilityMap,
 )
-from dicjax.populations.explanation.maps import by_point
+from dicjax.populations.maps import by_point
 from dicjax.spikes.patterns import BURSTING, LABELS, PATTERNS, TONIC
 from dicjax.spikes.trains import pad_trains
 

@@ -11,9 +11,9 @@ from scipy.spatial import KDTree
 
 from dicjax._core import padded
 from dicjax.dics import impose, OK, sample
-from dicjax.generation.state import Problem, SearchState, Source
+from dicjax.generation.state import Problem, rows, SearchState, Source
 from dicjax.inference import contexts, log_features, polish, sample_density
-from dicjax.populations import children, LONGEST, MEMORY, slopes_of_ensemble, stepped
+from dicjax.populations import children, refined_by_ensemble
 
 
 CANDIDATES_PER_ROUND = 512
@@ -115,18 +115,18 @@ def _contexts(problem, draws):
     repeat = lambda x: np.repeat(np.asarray(x)[None], len(draws), axis=0)
     features = log_features(jax.tree.map(lambda x: x[None], target.features))
     label = repeat(target.label)
-    rows = contexts(repeat(problem.latent), repeat(features[0]), label, draws)
-    return jnp.asarray(rows)
+    return jnp.asarray(
+        contexts(repeat(problem.latent), repeat(features[0]), label, draws)
+    )
 
 
 def _corrected(key, problem, state):
     """Children of the members that are nearest to the target."""
-    spread = jnp.asarray(state.spread, jnp.float32)
     born = children(
         key,
-        state.known.padded(MEMORY),
+        state.known.padded(),
         problem.bounds,
-        spread,
+        jnp.asarray(state.spread, jnp.float32),
         CANDIDATES_PER_ROUND,
         LARGEST_CORRECTION,
     )
@@ -135,17 +135,10 @@ def _corrected(key, problem, state):
 
 def _refined(problem, state):
     """Near misses a step nearer, and how often each was refined."""
-    missed = state.near_misses.first(CANDIDATES_PER_ROUND)
-    slopes, scale = slopes_of_ensemble(state.known, missed.log_g)
-    new = stepped(
-        missed.log_g,
-        slopes,
-        scale,
-        missed.errors,
-        np.asarray(problem.target.limits(missed.errors)),
-        0.5**missed.num_refined,
-        LONGEST["ensemble"],
-    )
+    missed = rows(state.near_misses, slice(CANDIDATES_PER_ROUND))
+    limits = np.asarray(problem.target.limits(missed.errors))
+    trust = 0.5**missed.num_refined
+    new = refined_by_ensemble(state.known, missed.log_g, missed.errors, limits, trust)
     g = np.exp(np.clip(new, *np.asarray(problem.bounds)))
     return g, missed.num_refined + 1
 

@@ -6,11 +6,11 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Key
 
-from dicjax._core import Advice, Progress, Remedy, stacked, Stage
+from dicjax._core import Advice, Progress, Remedy, Stage
 from dicjax.dics import dynamic_input_conductances, threshold
 from dicjax.generation.candidates import least_crowded
 from dicjax.generation.result import Generated
-from dicjax.generation.state import Members, Problem, SearchState
+from dicjax.generation.state import joined, Members, Problem, rows, SearchState
 from dicjax.populations import (
     Certificate,
     certify,
@@ -25,9 +25,8 @@ FOLD_OF_CERTIFICATES = 2**32 - 1  # into the key, like the numbers of rounds
 
 def most_diverse(problem: Problem, state: SearchState) -> Members:
     """As many valid members as are wanted: those in the least crowded places."""
-    g, times = state.certified
-    keep = least_crowded(problem.log_g(g), problem.num_wanted)
-    return Members(g[keep], times[keep])
+    log_g = problem.log_g(state.certified.g)
+    return rows(state.certified, least_crowded(log_g, problem.num_wanted))
 
 
 def certificate_of(
@@ -66,7 +65,9 @@ def delivered(
 
     - `ValueError`: if there are none of either.
     """
-    if not len(members.g) and not state.nearest:
+    neuron, target, num = problem.neuron, problem.target, problem.num_wanted
+    g, spike_times = rows(joined(members, Members(*state.nearest[1:])), slice(num))
+    if not len(g):
         raise ValueError(
             Advice(
                 f"None of {state.num_simulated} candidates fired in the recording's "
@@ -75,11 +76,6 @@ def delivered(
                 ".",
             )
         )
-    neuron, target, num = problem.neuron, problem.target, problem.num_wanted
-    g = np.concatenate([members.g, *(x.g[None] for x in state.nearest)])[:num]
-    spike_times = stacked(
-        [members.spike_times, *(x.spike_times[None] for x in state.nearest)]
-    )[:num]
     accepted = np.arange(len(g)) < len(members.g)
     features = spike_features(spike_times)
     errors = np.abs(np.asarray(target.errors(features)))

@@ -8,7 +8,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Key
 
-from dicjax._core import Progress, stacked, Stage
+from dicjax._core import Progress, Stage
 from dicjax.generation.candidates import (
     Candidates,
     CANDIDATES_PER_ROUND,
@@ -18,13 +18,16 @@ from dicjax.generation.candidates import (
 from dicjax.generation.result import count_failures, Round
 from dicjax.generation.state import (
     initial_state,
+    joined,
+    MAX_NEAR_MISSES,
     Members,
-    Miss,
+    Missed,
     NearMisses,
     Problem,
+    rows,
     SearchState,
 )
-from dicjax.populations import judge, Known, MEMORY, simulate_by_recipe, Verdict
+from dicjax.populations import evaluate, learn, Verdict
 from dicjax.simulation import Run
 
 
@@ -76,8 +79,7 @@ def search(
             report = functools.partial(on_progress, *_stage(problem, state))
             report()
             candidates = propose(round_key, problem, state)
-            run = _simulated(problem, candidates.g, report)
-            verdict = judge(run, problem.target)
+            run, verdict = _evaluated(problem, candidates.g, report)
             state = remember(problem, state, candidates, run, verdict)
         return certify_found(problem, state, on_progress), False
     except INTERRUPTIONS:
@@ -111,25 +113,25 @@ def remember(
     verdict: Verdict,
 ) -> SearchState:
     """Keeps what is valid, and what later rounds learn from."""
-    share = float(verdict.valid.mean())
-    log_g = problem.log_g(candidates.g)
-    has_pattern = np.asarray(verdict.features.label) == problem.target.label
+    source, log_g = candidates.source, problem.log_g(candidates.g)
+    labels = np.asarray(verdict.features.label)
+    last = Round(
+        name=f"{source} {len(state.rounds) + 1}",
+        num=len(log_g),
+        num_label=int((labels == problem.target.label).sum()),
+        num_valid=int(verdict.valid.sum()),
+        failures=count_failures(verdict, problem.target),
+    )
+    share = last.num_valid / last.num
     state = state._replace(
-        rounds=(*state.rounds, _round(problem, state, candidates, verdict)),
-        known=_with_known(
-            state.known,
-            Known(
-                log_g,
-                verdict.errors,
-                has_pattern & np.isfinite(verdict.errors).all(axis=1),
-            ),
-        ),
+        rounds=(*state.rounds, last),
+        known=learn(state.known, log_g, verdict),
         near_misses=_with_near_misses(state.near_misses, candidates, log_g, verdict),
         found=np.concatenate([state.found, candidates.g[verdict.valid]]),
         nearest=_with_nearest(problem, state.nearest, candidates, run, verdict),
-        shares={**state.shares, candidates.source: share},
+        shares={**state.shares, source: share},
     )
-    return state._replace(spread=_next_spread(state, candidates.source, share))
+    return state._replace(spread=_next_spread(state, source, share))
 
 
 def certify_found(
@@ -150,14 +152,12 @@ def certify_found(
             on_progress, Stage("halving_the_time_step"), done, num
         )
         report()
-        run = _simulated(problem, g, report, dt=problem.neuron.required_recipe.dt / 2)
-        valid = judge(run, problem.target).valid
-        before, times = state.certified, run.spike_times
+        run, verdict = _evaluated(problem, g, report, halved=True)
+        valid = verdict.valid
         state = state._replace(
             found=np.delete(state.found, tried, axis=0),
-            certified=Members(
-                np.concatenate([before.g, g[valid]]),
-                stacked([before.spike_times, times[valid]]),
+            certified=joined(
+                state.certified, Members(g[valid], run.spike_times[valid])
             ),
             num_uncertified=state.num_uncertified + int((~valid).sum()),
         )
@@ -174,38 +174,16 @@ def _stage(problem, state) -> tuple[Stage, int, int]:
     return Stage(aim, f"round {number}"), done, num
 
 
-def _simulated(problem, g, report, dt=None) -> Run:
+def _evaluated(problem, g, report, halved=False) -> tuple[Run, Verdict]:
     # Reported anew now and then, for a caller who may want to end a long simulation.
-    return simulate_by_recipe(
+    return evaluate(
         problem.neuron,
         g,
-        **problem.window._asdict(),
-        dt=dt,
+        problem.target,
+        problem.window,
+        halved=halved,
         on_progress=lambda *_: report(),
     )
-
-
-def _round(problem, state, candidates, verdict) -> Round:
-    label = np.asarray(verdict.features.label)
-    return Round(
-        name=f"{candidates.source} {len(state.rounds) + 1}",
-        num=len(candidates.g),
-        num_label=int((label == problem.target.label).sum()),
-        num_valid=int(verdict.valid.sum()),
-        failures=count_failures(verdict, problem.target),
-    )
-
-
-def _with_known(known: Known, new: Known) -> Known:
-    """The members nearest to the target, of both."""
-    both = [
-        np.concatenate([getattr(x, name) for x in (new, known)])
-        for name in ("log_g", "misses", "usable")
-    ]
-    _, misses, usable = both
-    distance = np.where(usable, np.abs(misses).max(axis=1), np.inf)
-    nearest = np.argsort(distance, kind="stable")[:MEMORY]
-    return Known(*(x[nearest] for x in both))
 
 
 def _with_near_misses(
@@ -213,29 +191,24 @@ def _with_near_misses(
 ) -> NearMisses:
     """Without those that were refined, with those that missed and may be."""
     if candidates.source == "refinement":
-        near_misses = near_misses.after(len(candidates.g))
+        near_misses = rows(near_misses, slice(len(candidates.g), None))
     missed = np.isfinite(verdict.score) & ~verdict.valid
     missed &= candidates.num_refined < MAX_REFINED
-    rows = (log_g, verdict.errors, verdict.score, candidates.num_refined)
-    return near_misses.joined(NearMisses(*(x[missed] for x in rows)))
+    new = NearMisses(log_g, verdict.errors, verdict.score, candidates.num_refined)
+    both = joined(near_misses, rows(new, missed))
+    return rows(both, np.argsort(both.score, kind="stable")[:MAX_NEAR_MISSES])
 
 
 def _with_nearest(
-    problem, nearest: tuple[Miss, ...], candidates: Candidates, run, verdict: Verdict
-) -> tuple[Miss, ...]:
+    problem, nearest: Missed, candidates: Candidates, run: Run, verdict: Verdict
+) -> Missed:
     """The invalid members that miss by least, as many as are wanted."""
-    num = problem.num_wanted
-    missed = np.flatnonzero(~verdict.valid)
-    errors = np.where(np.isfinite(verdict.errors), np.abs(verdict.errors), np.inf)
-    has_pattern = np.asarray(verdict.features.label) == problem.target.label
-    distance = np.where(has_pattern, errors.max(axis=1), np.inf)[missed]
-    order = [i for i in np.argsort(distance)[:num] if np.isfinite(distance[i])]
-    new = [
-        # Rows of its own: views would keep the whole round in memory.
-        Miss(float(distance[i]), candidates.g[row].copy(), run.spike_times[row].copy())
-        for i, row in zip(order, missed[order], strict=True)
-    ]
-    return tuple(sorted([*nearest, *new], key=lambda miss: miss.distance)[:num])
+    missed = np.isfinite(verdict.score) & ~verdict.valid
+    distance = np.abs(verdict.errors).max(axis=1)
+    new = rows(Missed(distance, candidates.g, run.spike_times), missed)
+    both = joined(nearest, new)
+    # By indices, whose rows are copies: views would keep the whole round in memory.
+    return rows(both, np.argsort(both.distance, kind="stable")[: problem.num_wanted])
 
 
 def _next_spread(state: SearchState, source, share: float) -> float:

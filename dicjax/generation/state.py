@@ -3,24 +3,28 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from dicjax._core import stacked
 from dicjax.generation.config import GenerateConfig
 from dicjax.generation.result import Round
 from dicjax.inference import Checkpoint, FLOOR, Goal, goal, log_conductances, Posterior
 from dicjax.neurons import Neuron
-from dicjax.populations import Known, MEMORY, Window, window_for
+from dicjax.populations import Known, Window, window_for
 from dicjax.spikes import NUM_COMPARED, Target
 
 
 Source = Literal["posterior", "refinement", "correction"]
 """Where candidates come from: draws of the posterior, near misses refined one by one,
 or corrected children of the nearest members."""
+
+NUM_OF_LIBRARY = 2048  # members whose activity is known before any is simulated
+MAX_NEAR_MISSES = 4096  # that are remembered
 
 # How many candidates are thought to be valid until a source is tried, as a share.
 ASSUMED_SHARES: Mapping[Source, float] = {
@@ -83,12 +87,12 @@ class Members(NamedTuple):
     spike_times: Float[np.ndarray, "cells spikes"]
 
 
-class Miss(NamedTuple):
-    """An invalid member, and by how much it misses: the largest |ln| of a ratio."""
+class Missed(NamedTuple):
+    """Invalid members, and by how much they miss: the largest |ln| of a ratio."""
 
-    distance: float
-    g: Float[np.ndarray, " channels"]
-    spike_times: Float[np.ndarray, " spikes"]
+    distance: Float[np.ndarray, " cells"]
+    g: Float[np.ndarray, "cells channels"]
+    spike_times: Float[np.ndarray, "cells spikes"]
 
 
 class NearMisses(NamedTuple):
@@ -103,19 +107,19 @@ class NearMisses(NamedTuple):
     score: Float[np.ndarray, " cells"]
     num_refined: Int[np.ndarray, " cells"]
 
-    def first(self, num: int) -> "NearMisses":
-        """The nearest `num`."""
-        return NearMisses(*(x[:num] for x in self))
 
-    def after(self, num: int) -> "NearMisses":
-        """All but the nearest `num`."""
-        return NearMisses(*(x[num:] for x in self))
+Table = TypeVar("Table", Members, Missed, NearMisses)
 
-    def joined(self, new: "NearMisses") -> "NearMisses":
-        """These and others, of which only the nearest are remembered."""
-        both = [np.concatenate(x) for x in zip(self, new, strict=True)]
-        order = np.argsort(both[2], kind="stable")[:MEMORY]
-        return NearMisses(*(x[order] for x in both))
+
+def rows(table: Table, taken: slice | np.ndarray) -> Table:
+    """Some members of a table."""
+    return jax.tree.map(lambda x: x[taken], table)
+
+
+def joined(table: Table, new: Table) -> Table:
+    """The members of two tables, those of the first before the others."""
+    join = lambda *x: stacked([*x]) if x[0].ndim == 2 else np.concatenate(x)
+    return jax.tree.map(join, table, new)
 
 
 class SearchState(NamedTuple):
@@ -139,7 +143,7 @@ class SearchState(NamedTuple):
     found: Float[np.ndarray, "cells channels"]
     certified: Members
     num_uncertified: int
-    nearest: tuple[Miss, ...]
+    nearest: Missed
     spread: float
     shares: Mapping[Source, float]
 
@@ -173,6 +177,7 @@ def initial_state(problem: Problem) -> SearchState:
     """Nothing found; of the library, the members nearest to the target are known."""
     num_channels = len(problem.neuron.channels)
     none = np.zeros((0, num_channels), np.float32)
+    no_spikes = np.zeros((0, 1), np.float32)
     return SearchState(
         rounds=(),
         known=_library(problem),
@@ -183,9 +188,9 @@ def initial_state(problem: Problem) -> SearchState:
             np.zeros(0, int),
         ),
         found=none,
-        certified=Members(none, np.zeros((0, 1), np.float32)),
+        certified=Members(none, no_spikes),
         num_uncertified=0,
-        nearest=(),
+        nearest=Missed(np.zeros(0), none, no_spikes),
         spread=problem.config.spread,
         shares={},
     )
@@ -193,7 +198,7 @@ def initial_state(problem: Problem) -> SearchState:
 
 def _library(problem: Problem) -> Known:
     target, library = problem.target, problem.checkpoint.library
-    nearest = np.argsort(library.errors(target.features))[: MEMORY // 2]
+    nearest = np.argsort(library.errors(target.features))[:NUM_OF_LIBRARY]
     features = jax.tree.map(lambda x: x[nearest], library.as_features())
     misses = np.asarray(target.errors(features))
     usable = library.labels[nearest] == target.label

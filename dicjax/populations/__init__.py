@@ -1,5 +1,9 @@
 """Members judged, corrected, refined, certified, moved and explained."""
 
+from dicjax.populations.attribution import (
+    attribute as attribute,
+    Attribution as Attribution,
+)
 from dicjax.populations.certification import (
     Certificate as Certificate,
     certify as certify,
@@ -11,7 +15,7 @@ from dicjax.populations.certification import (
 from dicjax.populations.correction import (
     children as children,
     Known as Known,
-    MEMORY as MEMORY,
+    learn as learn,
 )
 from dicjax.populations.diversity import (
     coverage as coverage,
@@ -19,6 +23,7 @@ from dicjax.populations.diversity import (
     participation_ratio as participation_ratio,
 )
 from dicjax.populations.evaluation import (
+    evaluate as evaluate,
     judge as judge,
     simulate_by_recipe as simulate_by_recipe,
     Verdict as Verdict,
@@ -26,28 +31,24 @@ from dicjax.populations.evaluation import (
     Window as Window,
     window_for as window_for,
 )
-from dicjax.populations.explanation import (
-    attribute as attribute,
-    Attribution as Attribution,
-    Identifiability as Identifiability,
-    identifiability as identifiability,
+from dicjax.populations.maps import (
     reachability as reachability,
     ReachabilityMap as ReachabilityMap,
-)
-from dicjax.populations.explanation.sloppiness import (
-    reach as reach,
 )
 from dicjax.populations.neuromodulation import (
     Path as Path,
     path as path,
 )
 from dicjax.populations.refinement import (
-    LONGEST as LONGEST,
     refine as refine,
     Refined as Refined,
-    slopes_of_ensemble as slopes_of_ensemble,
-    stepped as stepped,
+    refined_by_ensemble as refined_by_ensemble,
 )
 from dicjax.populations.sensitivities import (
     feature_slopes as feature_slopes,
+)
+from dicjax.populations.sloppiness import (
+    Identifiability as Identifiability,
+    identifiability as identifiability,
+    reach as reach,
 )

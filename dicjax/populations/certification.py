@@ -13,7 +13,6 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
 from dicjax._core import (
     as_progress,
-    check_simulation,
     conductances_of,
     HasConductances,
     Progress,
@@ -92,19 +91,16 @@ class Perturbation(NamedTuple):
 
         - `ValueError`: if no perturbation has this name.
         """
-        for known in (HALF_STEP, OTHER_START):
-            if words == known.words:
-                return known
+        candidates = [HALF_STEP, OTHER_START]
         for axis, unit in UNITS.items():
             found = re.fullmatch(rf"(.*?) ?([-+]?[\d.e+-]+) {re.escape(unit)}", words)
-            if not found:
-                continue
-            subject, change = found[1], float(found[2])
-            scale = 100 if axis == "conductances" else 1
-            channel = subject if axis == "conductances" else None
-            perturbation = cls(axis, change / scale, channel)
-            if perturbation.words == words:
-                return perturbation
+            if found and axis == "conductances":
+                candidates.append(cls(axis, float(found[2]) / 100, found[1]))
+            elif found:
+                candidates.append(cls(axis, float(found[2])))
+        for candidate in candidates:
+            if candidate.words == words:
+                return candidate
         raise ValueError(f"No check is called {words!r}.")
 
 
@@ -149,7 +145,7 @@ class Certificate(eqx.Module):
         """Of every check: its name, the share of members that are valid under it with
         its 95 % Wilson interval, and the share that keep the pattern."""
         num = len(self.valid)
-        counts = self.valid.sum(axis=0).tolist(), self.same_pattern.sum(axis=0).tolist()
+        counts = (x.sum(axis=0).tolist() for x in (self.valid, self.same_pattern))
         return tuple(
             (name, valid / num, *wilson(valid, num), same / num)
             for name, valid, same in zip(self.names, *counts, strict=True)
@@ -259,23 +255,25 @@ def certify(
     plain = unperturbed(neuron, g, target, tolerance)
     recipe = neuron.required_recipe
     window = window_for(neuron, plain.target, duration=duration, discard=discard)
-    duration, discard = window
-    check_simulation(duration, discard, recipe.dt, "spikes", duration, None)
     current = recipe.noise[0] / 2 if current is None else current
     noise = recipe.noise[0] if noise is None else noise
-    _check_axes(axes, key)
-    _check_numbers(change, current, noise, q10)
+    _check(axes, key, change, current, noise, q10)
     change_along = {
-        "step": lambda: _half_step(plain),
+        "step": lambda: plain._replace(
+            perturbations=(HALF_STEP,), dt=plain.dt * HALF_STEP.change
+        ),
         "start": lambda: _other_start(plain),
         "conductances": lambda: _other_conductances(plain, change),
         "current": lambda: _other_current(plain, current),
-        "noise": lambda: _noisy(plain, noise, key),
+        "noise": lambda: plain._replace(
+            perturbations=(Perturbation("noise", noise),),
+            stimulus=NoisyCurrent(key, noise, recipe.current),
+        ),
         "temperature": lambda: warmer(plain, warming, q10),
     }
     conditions = [change_along[axis]() for axis in AXES if axis in axes]
     perturbations = tuple(of for each in conditions for of in each.perturbations)
-    work = plain.g.shape[1] * math.ceil(duration)
+    work = plain.g.shape[1] * math.ceil(window.duration)
     on_progress = as_progress(on_progress)
     outcomes, done = [], 0
     for condition in conditions:
@@ -304,7 +302,7 @@ def unperturbed(neuron: Neuron, g, target, tolerance: float) -> Condition:
     return Condition((), neuron, g[None], wanted, recipe.dt, stimulus)
 
 
-def _check_axes(axes, key):
+def _check(axes, key, change, current, noise, q10):
     unknown = [axis for axis in axes if axis not in AXES]
     if unknown or not axes:
         raise ValueError(
@@ -315,9 +313,6 @@ def _check_axes(axes, key):
             "Noise needs a `key`, such as `jax.random.key(0)`: give one, or leave "
             '"noise" out of `axes`.'
         )
-
-
-def _check_numbers(change, current, noise, q10):
     if not 0 <= change <= 1:
         raise ValueError(f"`change` must lie between 0 and 1, got {change}.")
     for name, value in (("current", current), ("noise", noise)):
@@ -329,33 +324,26 @@ def _check_numbers(change, current, noise, q10):
         raise ValueError(f"`q10` must be positive and finite, got {q10}.")
 
 
-def _half_step(plain: Condition) -> Condition:
-    return plain._replace(perturbations=(HALF_STEP,), dt=plain.dt * HALF_STEP.change)
-
-
 def _other_start(plain: Condition) -> Condition:
-    neuron = plain.neuron
     neuron = dataclasses.replace(
-        neuron,
-        initial_V=neuron.initial_V + OTHER_START.change,
-        initial_Ca=neuron.initial_Ca * START_MORE_CA,
+        plain.neuron,
+        initial_V=plain.neuron.initial_V + OTHER_START.change,
+        initial_Ca=plain.neuron.initial_Ca * START_MORE_CA,
     )
     return plain._replace(perturbations=(OTHER_START,), neuron=neuron)
 
 
 def _other_conductances(plain: Condition, change: float) -> Condition:
-    channels = plain.neuron.channel_names
-    num = len(channels)
+    perturbations = tuple(
+        Perturbation("conductances", by, channel)
+        for channel in plain.neuron.channel_names
+        for by in (-change, change)
+    )
+    num = len(plain.neuron.channel_names)
     factors = np.ones((num, 2, num), plain.g.dtype)
     factors[np.arange(num), :, np.arange(num)] = 1 - change, 1 + change
-    return plain._replace(
-        perturbations=tuple(
-            Perturbation("conductances", by, channel)
-            for channel in channels
-            for by in (-change, change)
-        ),
-        g=plain.g * factors.reshape(-1, 1, num),
-    )
+    g = plain.g * factors.reshape(-1, 1, num)
+    return plain._replace(perturbations=perturbations, g=g)
 
 
 def _other_current(plain: Condition, by: float) -> Condition:
@@ -368,17 +356,10 @@ def _other_current(plain: Condition, by: float) -> Condition:
     )
 
 
-def _noisy(plain: Condition, sigma: float, key) -> Condition:
-    stimulus = NoisyCurrent(key, sigma, plain.neuron.required_recipe.current)
-    perturbations = (Perturbation("noise", sigma),)
-    return plain._replace(perturbations=perturbations, stimulus=stimulus)
-
-
 def warmer(plain: Condition, warming: float, q10: float) -> Condition:
     """The condition in which all kinetics are those at `warming` °C more."""
     neuron = plain.neuron
-    own = neuron.temperature
-    own = Temperature(0.0, 0.0, q10) if own is None else own
+    own = neuron.temperature or Temperature(0.0, 0.0, q10)
     warm = dataclasses.replace(own, celsius=own.celsius + warming)
     faster = float(warm.speed / own.speed)
     return plain._replace(

@@ -11,6 +11,8 @@ where $r$ is what the parent misses. To first order it hits the target, and it d
 from its parent along everything that the features do not feel.
 """
 
+from typing import NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -19,11 +21,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
 from dicjax._core import padded, solve
+from dicjax.populations.evaluation import Verdict
 
 
 NUM_PARENTS = 192  # nearest to the target, from which children descend
 NUM_LOCAL = 150  # members that shape each Jacobian
-MEMORY = 4096  # members that corrections learn from
+MAX_KNOWN = 4096  # members that corrections learn from
+BATCH = 256  # rows of members whose slopes are compiled for
 RIDGE = 1e-2
 FURTHEST = 3.0  # standard deviations a child may be from its parent, per channel
 
@@ -40,9 +44,34 @@ class Known(eqx.Module):
     misses: Float[Array | np.ndarray, "cells features"]
     usable: Bool[Array | np.ndarray, " cells"]
 
-    def padded(self, num: int) -> "Known":
-        """With unusable members up to `num`, so that one program serves any number."""
-        return jax.tree.map(lambda x: jnp.asarray(padded(x, num, 0.0)), self)
+    def padded(self) -> "Known":
+        """With unusable members up to `MAX_KNOWN`: one program serves any number."""
+        return jax.tree.map(lambda x: jnp.asarray(padded(x, MAX_KNOWN, 0.0)), self)
+
+
+class Slopes(NamedTuple):
+    """Slopes of features by logarithms of conductances in units of `scale`.
+
+    - `longest`: step of any channel, in units of `scale`, for which they hold.
+    """
+
+    values: Float[np.ndarray, "cells 4 channels"]
+    scale: Float[np.ndarray, " channels"]
+    longest: float
+
+
+def learn(
+    known: Known | None, log_g: Float[np.ndarray, "cells channels"], verdict: Verdict
+) -> Known:
+    """Adds members that were judged, and keeps those nearest to the target."""
+    usable = np.isfinite(verdict.score)
+    misses = np.where(usable[:, None], verdict.errors, 0).astype(log_g.dtype)
+    new = Known(log_g, misses, usable)
+    if known is not None:
+        new = jax.tree.map(lambda *x: np.concatenate(x), new, known)
+    distance = np.where(new.usable, np.abs(new.misses).max(axis=1), np.inf)
+    nearest = np.argsort(distance, kind="stable")[:MAX_KNOWN]
+    return jax.tree.map(lambda x: x[nearest], new)
 
 
 @eqx.filter_jit
@@ -77,15 +106,18 @@ def children(
     return _corrected(known, bounds, scale, parents, noise, stride)
 
 
-@eqx.filter_jit
-def local_slopes(
-    known: Known, log_g: Float[Array, "some channels"]
-) -> tuple[Float[Array, "some features channels"], Float[Array, " channels"]]:
-    """Slopes of features by log conductances, estimated from similar members.
+def local_slopes(known: Known, log_g: Float[np.ndarray, "cells channels"]) -> Slopes:
+    """Slopes around members, estimated from similar ones that are known.
 
-    Returns them in units of a scale, and the scale: one standard deviation of the known
-    members that are nearest to the target.
+    Their scale is one standard deviation of those that are nearest to the target.
     """
+    num_rows = -(-len(log_g) // BATCH) * BATCH
+    slopes, scale = _local_slopes(known.padded(), jnp.asarray(padded(log_g, num_rows)))
+    return Slopes(np.array(slopes)[: len(log_g)], np.asarray(scale), longest=3.0)
+
+
+@eqx.filter_jit
+def _local_slopes(known, log_g):
     _, _, scale = _nearest(known)
     misses = jnp.where(known.usable[:, None], known.misses, 0)
 

@@ -109,15 +109,25 @@ def judge(run: Run, target: Target) -> Verdict:
     )
 
 
+def evaluate(
+    neuron: Neuron,
+    g: Float[np.ndarray, "cells channels"],
+    target: Target,
+    window: Window,
+    *,
+    halved: bool = False,
+    on_progress: Progress | None = None,
+) -> tuple[Run, Verdict]:
+    """Simulates members, at their recipe's time step or half of it, and judges them."""
+    dt = neuron.required_recipe.dt / (2 if halved else 1)
+    run = simulate_by_recipe(
+        neuron, g, **window._asdict(), dt=dt, on_progress=on_progress
+    )
+    return run, judge(run, target)
+
+
 def with_rows(tree: PyTree, rows: np.ndarray, new: PyTree) -> Any:
-    """Copies of arrays in which some rows are replaced.
-
-    **Arguments:**
-
-    - `tree`: arrays that have a row per member.
-    - `rows`: which are replaced, as indices or as a mask.
-    - `new`: arrays in the same structure, with a row for each that is replaced.
-    """
+    """Copies of arrays in which some rows (indices or a mask) are replaced."""
 
     def one(x, new):
         x = np.array(x)

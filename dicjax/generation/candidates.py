@@ -112,16 +112,15 @@ def _promising(problem, g, draws, num):
 
 def _contexts(problem, draws):
     target = problem.target
-    repeat = lambda x: np.repeat(np.asarray(x)[None], len(draws), axis=0)
-    features = log_features(jax.tree.map(lambda x: x[None], target.features))
-    label = repeat(target.label)
-    return jnp.asarray(
-        contexts(repeat(problem.latent), repeat(features[0]), label, draws)
-    )
+    features = log_features(jax.tree.map(lambda x: x[None], target.features))[0]
+    of_target = [
+        np.repeat(np.asarray(x)[None], len(draws), axis=0)
+        for x in (problem.latent, features, target.label)
+    ]
+    return jnp.asarray(contexts(*of_target, draws))
 
 
 def _corrected(key, problem, state):
-    """Children of the members that are nearest to the target."""
     born = children(
         key,
         state.known.padded(),

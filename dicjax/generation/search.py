@@ -52,25 +52,13 @@ def search(
 ) -> tuple[SearchState, bool]:
     """Simulates round after round until enough members are valid.
 
-    **Arguments:**
-
-    - `key`: everything random follows from it.
-    - `on_progress`: called with (stage, valid members, members wanted),
-        also while candidates are simulated.
-
-    **Returns:**
-
-    What was found, and whether the search was interrupted (by Ctrl-C or by
-    [`dicjax.Cancelled`][] from `on_progress`), which ends it with what the rounds
-    before found.
-
-    **Raises:**
-
-    - The interruption, if it came before the end of the first round.
+    It returns what was found, and whether Ctrl-C or [`dicjax.Cancelled`][] from
+    `on_progress` ended it. Before the end of the first round, it raises these.
     """
     state = initial_state(problem)
     try:
-        while not state.rounds or has_budget(problem, state):
+        most = problem.config.budget - CANDIDATES_PER_ROUND
+        while not state.rounds or state.num_simulated <= most:
             if state.rounds and not wants_more(problem, state):
                 state = certify_found(problem, state, on_progress)
                 if state.num_certified >= problem.num_wanted:
@@ -91,11 +79,6 @@ def search(
             on_progress(*how_far)
 
     return certify_found(problem, state, uninterrupted), True
-
-
-def has_budget(problem: Problem, state: SearchState) -> bool:
-    """Whether another round may be simulated."""
-    return problem.config.budget - state.num_simulated >= CANDIDATES_PER_ROUND
 
 
 def wants_more(problem: Problem, state: SearchState) -> bool:
@@ -147,10 +130,8 @@ def certify_found(
         most = math.ceil(CERTIFIED_PER_MEMBER * lacking / state.survival)
         tried = least_crowded(problem.log_g(state.found), most)
         g = state.found[tried]
-        done = min(state.num_expected, num)
-        report = functools.partial(
-            on_progress, Stage("halving_the_time_step"), done, num
-        )
+        stage, done = Stage("halving_the_time_step"), min(state.num_expected, num)
+        report = functools.partial(on_progress, stage, done, num)
         report()
         run, verdict = _evaluated(problem, g, report, halved=True)
         valid = verdict.valid
@@ -168,10 +149,9 @@ def _stage(problem, state) -> tuple[Stage, int, int]:
     """What the next round does, the members found so far, and those wanted."""
     num, number = problem.num_wanted, len(state.rounds)
     done = min(state.num_expected, num)
-    if not number:
-        return Stage("simulating_the_posterior"), done, num
     aim = "widening" if done == num else "correcting"
-    return Stage(aim, f"round {number}"), done, num
+    stage = Stage(aim, f"round {number}")
+    return stage if number else Stage("simulating_the_posterior"), done, num
 
 
 def _evaluated(problem, g, report, halved=False) -> tuple[Run, Verdict]:

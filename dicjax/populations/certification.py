@@ -42,13 +42,9 @@ class Perturbation(NamedTuple):
     """What one check changes.
 
     - `axis`: the kind of change, as [`dicjax.certify`][] names it.
-    - `change`: by how much, by axis:
-        - "step": the factor of the time step;
-        - "start": the difference of the initial potential, in mV;
-        - "conductances": the difference as a share of the conductance;
-        - "current": the difference of the applied current, in µA/cm²;
-        - "noise": its standard deviation, in µA/cm²;
-        - "temperature": the difference, in °C.
+    - `change`: by how much: the factor of the time step; the difference of the initial
+        potential (mV), of a conductance (as a share of it), of the applied current
+        (µA/cm²) or of the temperature (°C); the standard deviation of noise (µA/cm²).
     - `channel`: whose conductance changes, if one does.
     """
 
@@ -130,15 +126,14 @@ class Certificate(eqx.Module):
         """What each check changes, of the axes of [`dicjax.certify`][]."""
         return tuple(of.axis for of in self.perturbations)
 
-    def along(self, axis: str) -> "Certificate | None":
-        """The checks of one axis alone; `None` where it was not tried."""
-        checks = [i for i, of in enumerate(self.axes) if of == axis]
+    def along(self, *axes: str) -> "Certificate | None":
+        """The checks of some axes alone; `None` where these were not tried."""
+        checks = [i for i, axis in enumerate(self.axes) if axis in axes]
         if not checks:
             return None
+        perturbations = tuple(self.perturbations[i] for i in checks)
         return Certificate(
-            tuple(self.perturbations[i] for i in checks),
-            self.valid[:, checks],
-            self.same_pattern[:, checks],
+            perturbations, self.valid[:, checks], self.same_pattern[:, checks]
         )
 
     def shares(self) -> tuple[tuple[str, float, float, float, float], ...]:
@@ -155,13 +150,13 @@ class Certificate(eqx.Module):
     def robustness(self) -> Float[np.ndarray, " cells"]:
         """Share of the perturbations under which each member stays valid.
 
-        Half the step and another start do not count, since they leave the neuron as it
-        is; nan where nothing else was tried.
+        Half the step and another start leave the neuron as it is and do not count; nan
+        where nothing else was tried.
         """
-        perturbs = np.isin(self.axes, PERTURBATIONS)
-        if not perturbs.any():
+        perturbed = self.along(*PERTURBATIONS)
+        if perturbed is None:
             return np.full(len(self.valid), np.nan)
-        return self.valid[:, perturbs].mean(axis=1)
+        return perturbed.valid.mean(axis=1)
 
     def __str__(self) -> str:
         width = max(len("check"), *map(len, self.names))
@@ -211,7 +206,7 @@ def certify(
     q10: float = 2.5,
     on_progress: Progress | None = None,
 ) -> Certificate:
-    """Asks of every member whether it still fires like the target if something changes.
+    """Tests whether every member still fires like the target if something changes.
 
     **Arguments:**
 
@@ -226,9 +221,9 @@ def certify(
         - "conductances": each alone, down and up by `change`;
         - "current": another applied current, down and up by `current`;
         - "noise": a noisy current of standard deviation `noise`;
-        - "temperature": all kinetics as at `warming` degrees more. A preparation that
-          keeps its pattern and its phases when warmed does all at a higher pace, so the
-          target's times are divided by as much as kinetics speed up.
+        - "temperature": all kinetics as at `warming` degrees more. A warm preparation
+          that keeps its pattern and phases fires at a higher pace, so the target's
+          times are divided by the speed-up of kinetics.
     - `key`: of the noise.
     - `duration`, `discard`: simulated time, and how much of its start is left out, in
         ms; by default as long as the target needs.
@@ -236,21 +231,20 @@ def certify(
     - `current`, `noise`: in µA/cm²; by default half of, and all of, the weaker noise of
         the recipe.
     - `warming`: in °C.
-    - `q10`: how much faster kinetics are for every 10 °C, if the neuron's own
-        temperature does not say.
+    - `q10`: how much faster kinetics are for every 10 °C, if the neuron has no
+        temperature of its own.
     - `on_progress`: called with (stage, done, total), in units of work; whatever it
         raises stops the simulation.
 
     **Returns:**
 
-    A [`dicjax.Certificate`][] with one column per check, in the order above;
-    printed, it is a table.
+    A [`dicjax.Certificate`][] with one column per check, in the order above.
 
     **Raises:**
 
-    - `ValueError`: if `axes` has others than these or none, if noise is asked for
-        without a `key`, if `g` does not match the channels of `neuron`, if the target
-        is silent, or if numbers make no sense.
+    - `ValueError`: if `axes` has others than these or none, noise has no `key`, `g`
+        does not match the channels of `neuron`, the target is silent, or numbers make
+        no sense.
     """
     plain = unperturbed(neuron, g, target, tolerance)
     recipe = neuron.required_recipe
@@ -258,7 +252,7 @@ def certify(
     current = recipe.noise[0] / 2 if current is None else current
     noise = recipe.noise[0] if noise is None else noise
     _check(axes, key, change, current, noise, q10)
-    change_along = {
+    condition_along = {
         "step": lambda: plain._replace(
             perturbations=(HALF_STEP,), dt=plain.dt * HALF_STEP.change
         ),
@@ -271,7 +265,7 @@ def certify(
         ),
         "temperature": lambda: warmer(plain, warming, q10),
     }
-    conditions = [change_along[axis]() for axis in AXES if axis in axes]
+    conditions = [condition_along[axis]() for axis in AXES if axis in axes]
     perturbations = tuple(of for each in conditions for of in each.perturbations)
     work = plain.g.shape[1] * math.ceil(window.duration)
     on_progress = as_progress(on_progress)
@@ -371,16 +365,13 @@ def warmer(plain: Condition, warming: float, q10: float) -> Condition:
 
 
 def compare_under(
-    condition: Condition,
-    window: Window,
-    on_progress: Progress | None = None,
+    condition: Condition, window: Window, on_progress: Progress | None = None
 ) -> tuple[Bool[np.ndarray, "checks cells"], Bool[np.ndarray, "checks cells"]]:
     """Whether members are valid in a condition, and whether they keep the pattern."""
     run = simulate(
         condition.neuron,
         condition.g,
-        window.duration,
-        discard=window.discard,
+        **window._asdict(),
         dt=condition.dt,
         stimulus=condition.stimulus,
         on_progress=on_progress,

@@ -83,7 +83,7 @@ def children(
     num: int,
     stride: float = float("inf"),
 ) -> Float[Array, "{num} channels"]:
-    """Draws `num` corrected children of the members nearest to the target.
+    """Logarithms of conductances of children of the members nearest to the target.
 
     **Arguments:**
 
@@ -93,17 +93,28 @@ def children(
         nearest to the target.
     - `stride`: how much of a miss is corrected at once, as ln(feature / target): far
         from the target a Jacobian holds for part of the way only.
-
-    **Returns:**
-
-    Logarithms of the children's conductances.
     """
     nearest, is_parent, scale = _nearest(known)
     pick, draw = jr.split(key)
     weights = is_parent.astype(scale.dtype)
     parents = jr.choice(pick, nearest, (num,), p=weights / jnp.sum(weights))
     noise = spread * jr.normal(draw, (num, len(scale)), scale.dtype)
-    return _corrected(known, bounds, scale, parents, noise, stride)
+    log_g, usable = known.log_g, known.usable
+    misses = jnp.where(usable[:, None], known.misses, 0)
+
+    def one_child(parent, noise):
+        away = (log_g - log_g[parent][None]) / scale[None]
+        J = _local_jacobian(away, misses - misses[parent][None], usable)
+        missed = misses[parent]
+        furthest = jnp.max(jnp.abs(missed)) + 1e-6
+        left = -missed * jnp.minimum(1, stride / furthest) - J @ noise
+        gram = J @ J.T + RIDGE * jnp.eye(len(J), dtype=J.dtype)
+        step = noise + J.T @ solve(gram, left)
+        return log_g[parent] + scale * jnp.clip(step, -FURTHEST, FURTHEST)
+
+    # In batches, since every child weighs every member.
+    born = jax.lax.map(lambda x: one_child(*x), (parents, noise), batch_size=64)
+    return jnp.clip(born, bounds[:1], bounds[1:])
 
 
 def local_slopes(known: Known, log_g: Float[np.ndarray, "cells channels"]) -> Slopes:
@@ -129,37 +140,16 @@ def _local_slopes(known, log_g):
 
 
 def _nearest(known):
+    """Members nearest to the target, which of them are usable, and their spread."""
     error = jnp.max(jnp.abs(known.misses), axis=1)
     nearest = jnp.argsort(jnp.where(known.usable, error, jnp.inf))[:NUM_PARENTS]
-    is_parent = known.usable[nearest]
-    return nearest, is_parent, _spread_of(known.log_g[nearest], is_parent)
-
-
-def _corrected(known, bounds, scale, parents, noise, stride):
-    log_g, usable = known.log_g, known.usable
-    misses = jnp.where(usable[:, None], known.misses, 0)
-
-    def one_child(parent, noise):
-        away = (log_g - log_g[parent][None]) / scale[None]
-        J = _local_jacobian(away, misses - misses[parent][None], usable)
-        missed = misses[parent]
-        furthest = jnp.max(jnp.abs(missed)) + 1e-6
-        left = -missed * jnp.minimum(1, stride / furthest) - J @ noise
-        gram = J @ J.T + RIDGE * jnp.eye(len(J), dtype=J.dtype)
-        step = noise + J.T @ solve(gram, left)
-        return log_g[parent] + scale * jnp.clip(step, -FURTHEST, FURTHEST)
-
-    # In batches, since every child weighs every member.
-    born = jax.lax.map(lambda x: one_child(*x), (parents, noise), batch_size=64)
-    return jnp.clip(born, bounds[:1], bounds[1:])
-
-
-def _spread_of(log_g, of):
-    count = jnp.maximum(jnp.sum(of), 2).astype(log_g.dtype)
-    mean = jnp.sum(jnp.where(of[:, None], log_g, 0), axis=0) / count
-    square = jnp.where(of[:, None], (log_g - mean[None]) ** 2, 0)
+    is_parent, log_g = known.usable[nearest], known.log_g[nearest]
+    count = jnp.maximum(jnp.sum(is_parent), 2).astype(log_g.dtype)
+    mean = jnp.sum(jnp.where(is_parent[:, None], log_g, 0), axis=0) / count
+    square = jnp.where(is_parent[:, None], (log_g - mean[None]) ** 2, 0)
     # Never so small that nothing could move.
-    return jnp.maximum(jnp.sqrt(jnp.sum(square, axis=0) / count), 0.05)
+    scale = jnp.maximum(jnp.sqrt(jnp.sum(square, axis=0) / count), 0.05)
+    return nearest, is_parent, scale
 
 
 def _local_jacobian(away, change, usable):

@@ -32,21 +32,18 @@ def window_for(
 ) -> Window:
     """How long members are simulated to be compared with a target.
 
-    That is twelve bursts, twenty intervals of a regular train or forty of an irregular
-    one, from 2 to 60 s, unless a `duration` (ms) is given. The recipe says how much of
-    the start is left out, unless `discard` (ms) does.
+    By default that is twelve bursts, twenty intervals of a regular train or forty of an
+    irregular one, from 2 to 60 s, after as long a start as the recipe leaves out.
     """
-    features = target.features
-    if target.label == BURSTING:
-        span = 12 * float(features.period)
-    else:
-        span = (20 if target.label == TONIC else 40) * float(features.mean_isi)
     start = neuron.required_recipe.discard
-    wanted = start + float(np.clip(span, 2000.0, 60_000.0))
-    return Window(
-        duration=wanted if duration is None else duration,
-        discard=start if discard is None else discard,
-    )
+    if duration is None:
+        features = target.features
+        if target.label == BURSTING:
+            span = 12 * float(features.period)
+        else:
+            span = (20 if target.label == TONIC else 40) * float(features.mean_isi)
+        duration = start + float(np.clip(span, 2000.0, 60_000.0))
+    return Window(duration, start if discard is None else discard)
 
 
 def simulate_by_recipe(

@@ -33,17 +33,15 @@ class ReachabilityMap:
 
     A point is reached if [`dicjax.compensate`][] could build at least one member there.
 
-    - `model`, `V_ref`: the model, and the potential of its DICs, in mV.
-    - `channel_names`: its channels.
-    - `g_s`, `g_u`: the axes of the grid.
-    - `spans`: how wide the recipe's ranges of the two are.
+    - `model`, `channel_names`: the model and its channels.
+    - `V_ref`: the potential of its DICs, in mV.
+    - `g_s`, `g_u`: the axes of the grid; `spans`: the widths of the recipe's ranges.
     - `num`: how many members were tried at every point.
     - `status`: how many of them ended as each of `names`, as in a
         [`dicjax.Population`][].
-    - `limiting`: how many of them failed for want of more, or less, of each channel
-        than its bounds allow.
-    - `labels`: how many members that are ok fire as each of `dicjax.LABELS`;
-        what could not be simulated is in none.
+    - `limiting`: how many of them failed since each channel left its bounds.
+    - `labels`: how many members that could be simulated fire as each of
+        `dicjax.LABELS`.
     - `mean_isi`, `period` (ms), `spikes_per_burst`: medians over the members of the
         commonest label, nan where there are none or they are silent.
     """
@@ -165,9 +163,8 @@ def reachability(
 ) -> ReachabilityMap:
     """Maps which (g_s, g_u) a model can have, and what it then fires like.
 
-    At every point of a grid members are built by [`dicjax.compensate`][]; those that
-    hit the point with admissible conductances are simulated, all at once, under the
-    recipe's current, and their patterns named.
+    At every point of a grid, [`dicjax.compensate`][] builds members. Those that hit the
+    point with admissible conductances are simulated under the recipe's current.
 
     **Arguments:**
 
@@ -177,15 +174,10 @@ def reachability(
         ranges of the recipe.
     - `num`: members at every point.
     - `bounds`: (lowest, highest) conductance by channel, in mS/cm²; by default from
-        zero to `neuron.bounds`, as far as a search for members goes. Without bounds,
-        most models reach most points, if only absurdly.
+        zero to `neuron.bounds`.
     - `duration`, `discard`: time simulated, and left out at its start, in ms; by
         default the recipe's, and at most half of a duration that is given.
     - `on_progress`: called with (stage, done, total), in units of simulation.
-
-    **Returns:**
-
-    A [`dicjax.ReachabilityMap`][].
 
     **Raises:**
 

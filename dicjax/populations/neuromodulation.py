@@ -50,12 +50,11 @@ class Path:
     - `g`: maximal conductances, in mS/cm², of every member at every waypoint.
     - `status`: index into `dicjax.dics.sampling.STATUS`; a member that could not follow
         stays where it was, and tries again at the next waypoint.
-    - `labels`: index into `dicjax.LABELS` of what it fires.
+    - `labels`: index into `dicjax.LABELS` of each member's pattern.
     - `pattern`: of each waypoint: the pattern of `expected`, or the commonest one.
-    - `valid`: whether a member fires like its waypoint within the tolerance, and
-        `valid_before` whether it did before it was corrected.
-    - `features`: of members, by waypoint.
-    - `expected`: what members were compared with.
+    - `valid`: whether a member fires like its waypoint within the tolerance;
+        `valid_before`: whether it did before it was corrected.
+    - `features`: of members, by waypoint; `expected`: those they were compared with.
     """
 
     neuron: Neuron
@@ -122,10 +121,6 @@ def path(
     - `correct`: whether members that fire otherwise are refined.
     - `tolerance`: how far each feature may be off, as a share.
     - `on_progress`: called with (stage, waypoints done, waypoints).
-
-    **Returns:**
-
-    A [`dicjax.Path`][].
 
     **Raises:**
 

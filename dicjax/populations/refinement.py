@@ -40,7 +40,7 @@ from dicjax.populations.evaluation import (
     window_for,
     with_rows,
 )
-from dicjax.populations.sensitivities import feature_slopes
+from dicjax.populations.sensitivities import rhythm_slopes
 from dicjax.spikes import as_target, Features, SpikeTrain, Target
 
 
@@ -99,7 +99,7 @@ class Refined:
         moved = np.where(self.g_before > 0, moved, 0).max(axis=1)
         if (moved > 0).any():
             lines.append(
-                "The conductance that changed most did so by "
+                "The conductance that changed most changed by "
                 f"{np.expm1(np.median(moved[moved > 0])):.0%} (median of those moved)."
             )
         if self.keep_dics:
@@ -223,7 +223,6 @@ class State(NamedTuple):
 
 
 def _start(neuron, target, window, g, estimator, keep_dics) -> tuple[Problem, State]:
-    """The problem, and the state in which the members are as given."""
     bounds = np.maximum(neuron.bounds.astype(g.dtype), g.max(axis=0))
     dics = np.asarray(dynamic_input_conductances(neuron, g, float(neuron.V_ref)))
     problem = Problem(
@@ -306,13 +305,8 @@ def accept(
 
 def _slopes(problem: Problem, state: State, todo, log_g) -> Slopes:
     if problem.estimator == "autodiff":
-        slopes = feature_slopes(
-            problem.neuron,
-            state.g[todo],
-            problem.target.features,
-            estimator="autodiff",
-            **problem.window._asdict(),
-        )
+        own, settle = state.verdict[todo].features, problem.window.discard
+        slopes = rhythm_slopes(problem.neuron, state.g[todo], own, settle)
         return Slopes(slopes, np.ones_like(log_g[0]), LONGEST_BY_CYCLES)
     num = int(state.known.usable.sum())
     if num < MIN_KNOWN:

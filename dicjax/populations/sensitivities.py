@@ -56,17 +56,16 @@ def feature_slopes(
     - `target`: features of one train, whose pattern says which features are meant;
         each member's own pattern by default.
     - `estimator`: "differences" or "autodiff".
-    - `step`: of ln g to either side, for "differences": small for slopes as they are at
-        the member, larger for how spikes per burst, which change in steps, answer on
-        the whole.
+    - `step`: of ln g to either side, for "differences": small for slopes at the member,
+        larger for the overall slope of spikes per burst, which change in steps.
     - `duration`, `discard`: of simulations, in ms; by default what the recipe says.
     - `on_progress`: called with (stage, done, total), in units of work.
 
     **Returns:**
 
     Slopes of the features that [`dicjax.feature_errors`][] compares, in its order; zero
-    where a pattern has fewer. They are nan where a member fires in another pattern than
-    the target, or leaves it on the way, or, of "autodiff", has no regular rhythm.
+    where a pattern has fewer. They are nan where a member has another pattern than the
+    target, or leaves it on the way, or, for "autodiff", has no regular rhythm.
 
     **Raises:**
 
@@ -82,7 +81,8 @@ def feature_slopes(
     if estimator == "differences":
         slopes, label = _differences(neuron, g, step, window, on_progress)
     else:
-        slopes, label = _autodiff(neuron, g, window, on_progress)
+        own = _simulated(neuron, g, window, on_progress)
+        slopes, label = rhythm_slopes(neuron, g, own, window.discard), own.label
     if target is not None:
         slopes[label != int(target.label)] = np.nan
     return slopes
@@ -113,19 +113,27 @@ def _differences(neuron, g, step, window, on_progress):
     return slopes, own.label[:, 0]
 
 
-def _autodiff(neuron, g, window, on_progress):
+def rhythm_slopes(
+    neuron: Neuron, g: Float[np.ndarray, "cells channels"], own: Features, settle: float
+) -> Float[np.ndarray, "cells 4 channels"]:
+    """Exact slopes at members with a rhythm, nan of the others.
+
+    **Arguments:**
+
+    - `g`: maximal conductances, in mS/cm²; `own`: the features of each member.
+    - `settle`: how long members are simulated before their cycle, in ms.
+    """
     recipe = neuron.required_recipe
-    own = _simulated(neuron, g, window, on_progress)
-    slopes = np.full((*g.shape[:1], NUM_COMPARED, g.shape[1]), np.nan, g.dtype)
+    slopes = np.full((len(g), NUM_COMPARED, g.shape[1]), np.nan, g.dtype)
     bursts = own.label == BURSTING
     regular = np.flatnonzero(bursts | (own.label == TONIC))
     if not len(regular):
-        return slopes, own.label
+        return slopes
     found = cycles(
         neuron,
         g[regular],
         rhythm_of(jax.tree.map(lambda x: x[regular], own)),
-        settle=window.discard,
+        settle=settle,
         dt=recipe.dt / 2,
         current=recipe.current,
     )
@@ -133,7 +141,7 @@ def _autodiff(neuron, g, window, on_progress):
     slopes[well] = 0
     slopes[well, :2] = found.slopes[found.succeeded]
     slopes[well, 1] *= bursts[well, None]
-    return slopes, own.label
+    return slopes
 
 
 def rhythm_of(features: Features) -> Rhythm:

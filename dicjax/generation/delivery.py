@@ -11,12 +11,7 @@ from dicjax.dics import dynamic_input_conductances, threshold
 from dicjax.generation.candidates import least_crowded
 from dicjax.generation.result import Generated
 from dicjax.generation.state import joined, Members, Problem, rows, SearchState
-from dicjax.populations import (
-    Certificate,
-    certify,
-    participation_ratio,
-    PERTURBATIONS,
-)
+from dicjax.populations import Certificate, certify, participation_ratio, PERTURBATIONS
 from dicjax.spikes import spike_features
 
 

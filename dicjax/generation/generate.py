@@ -9,15 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from dicjax._core import (
-    Advice,
-    is_checkpoint,
-    Progress,
-    Remedy,
-    short,
-    Stage,
-    versions,
-)
+from dicjax._core import Advice, is_checkpoint, Progress, Remedy, short, Stage, versions
 from dicjax.generation.config import GenerateConfig
 from dicjax.generation.delivery import certificate_of, delivered, most_diverse
 from dicjax.generation.result import Generated

@@ -182,10 +182,7 @@ def initial_state(problem: Problem) -> SearchState:
         rounds=(),
         known=_library(problem),
         near_misses=NearMisses(
-            none,
-            np.zeros((0, NUM_COMPARED), np.float32),
-            np.zeros(0),
-            np.zeros(0, int),
+            none, np.zeros((0, NUM_COMPARED), np.float32), np.zeros(0), np.zeros(0, int)
         ),
         found=none,
         certified=Members(none, no_spikes),

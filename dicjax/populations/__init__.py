@@ -35,18 +35,13 @@ from dicjax.populations.maps import (
     reachability as reachability,
     ReachabilityMap as ReachabilityMap,
 )
-from dicjax.populations.neuromodulation import (
-    Path as Path,
-    path as path,
-)
+from dicjax.populations.neuromodulation import Path as Path, path as path
 from dicjax.populations.refinement import (
     refine as refine,
     Refined as Refined,
     refined_by_ensemble as refined_by_ensemble,
 )
-from dicjax.populations.sensitivities import (
-    feature_slopes as feature_slopes,
-)
+from dicjax.populations.sensitivities import feature_slopes as feature_slopes
 from dicjax.populations.sloppiness import (
     Identifiability as Identifiability,
     identifiability as identifiability,

@@ -11,13 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
-from dicjax._core import (
-    as_progress,
-    conductances_of,
-    HasConductances,
-    Progress,
-    Stage,
-)
+from dicjax._core import as_progress, conductances_of, HasConductances, Progress, Stage
 from dicjax.neurons import Neuron, Temperature
 from dicjax.populations.evaluation import judge, wilson, Window, window_for
 from dicjax.simulation import AbstractStimulus, applied, NoisyCurrent, simulate, Step

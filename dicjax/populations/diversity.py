@@ -41,8 +41,8 @@ def entropy_dimension(
     r"""Effective number of directions of variation, by the entropy of their shares.
 
     $e^H$ with $H = -\sum p \ln p$ and $p = \lambda / \sum \lambda$, where `g`,
-    $\lambda$ and the limits are those of [`dicjax.participation_ratio`][]. In between it
-    is larger, since directions in which little varies count more.
+    $\lambda$ and the limits are those of [`dicjax.participation_ratio`][]. It is larger
+    in between, since directions in which little varies count more.
 
     ??? cite "Reference"
 

@@ -39,7 +39,7 @@ class ReachabilityMap:
     - `num`: how many members were tried at every point.
     - `status`: how many of them ended as each of `names`, as in a
         [`dicjax.Population`][].
-    - `limiting`: how many of them failed since each channel left its bounds.
+    - `limiting`: how many of them failed by leaving the bounds of each channel.
     - `labels`: how many members that could be simulated fire as each of
         `dicjax.LABELS`.
     - `mean_isi`, `period` (ms), `spikes_per_burst`: medians over the members of the

@@ -90,8 +90,8 @@ def simulated(outcome, monkeypatch):
     """Spares `generate` the simulation of its first candidates."""
     rest, num = evaluation.simulate_by_recipe, len(outcome.first.num_spikes)
 
-    def simulate(neuron, g, **options):
-        return outcome.first if len(g) == num else rest(neuron, g, **options)
+    def simulate(neuron, g, *args, **options):
+        return outcome.first if len(g) == num else rest(neuron, g, *args, **options)
 
     monkeypatch.setattr(evaluation, "simulate_by_recipe", simulate)
 

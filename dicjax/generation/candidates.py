@@ -26,10 +26,7 @@ NUM_NEIGHBOURS = 6  # whose distance says how crowded a member's surroundings ar
 
 
 class Candidates(NamedTuple):
-    """Members to be simulated.
-
-    - `num_refined`: how often each was refined, this time included.
-    """
+    """Members to be simulated, and how often each was refined, this time included."""
 
     source: Source
     g: Float[np.ndarray, "cells channels"]
@@ -49,11 +46,8 @@ def propose(key: Key[Array, ""], problem: Problem, state: SearchState) -> Candid
 
 
 def choose_source(state: SearchState) -> Source:
-    """The source that candidates are taken from next.
-
-    These are fresh draws where many of them are valid, else refined near misses. Where
-    neither helps, they are new children of the nearest members.
-    """
+    """Fresh draws where many are valid, else refined near misses; where neither helps,
+    new children of the nearest members."""
     drawn, refined = state.share("posterior"), state.share("refinement")
     corrected = state.share("correction")
     if drawn >= max(HIGH_SHARE, corrected):
@@ -67,18 +61,23 @@ def choose_source(state: SearchState) -> Source:
 def first_candidates(
     key: Key[Array, ""], problem: Problem
 ) -> Float[np.ndarray, "cells channels"]:
-    """Members whose DICs are draws of the posterior, for nothing simulated yet.
+    """Members whose DICs are draws of the posterior.
 
-    The conductances that DICs leave free are drawn from the learned density, given
-    what the recording looks like, and, for more diversity, from the Monte-Carlo box.
-    The emulator corrects what they probably miss. Of both kinds, the most promising
-    are taken.
+    The conductances that DICs leave free are drawn from the learned density, given the
+    recording's features, and, for more diversity, from the Monte-Carlo box. The
+    emulator corrects what they probably miss, and picks the most promising of both.
     """
     draw_key, free_key, box_key = jr.split(key, 3)
     draws = np.asarray(problem.posterior.sample(draw_key, 2 * NUM_DRAWN))[0]
     likely, wide = np.split(draws, 2)
-    density = problem.checkpoint.density
-    g = sample_density(density, free_key, _contexts(problem, likely))
+    target = problem.target
+    features = log_features(jax.tree.map(lambda x: x[None], target.features))[0]
+    of_target = [
+        np.repeat(np.asarray(x)[None], NUM_DRAWN, axis=0)
+        for x in (problem.latent, features, target.label)
+    ]
+    given = jnp.asarray(contexts(*of_target, likely))
+    g = sample_density(problem.checkpoint.density, free_key, given)
     box = sample(box_key, problem.neuron, NUM_DRAWN, dtype=jnp.dtype("float32"))
     num_diverse = CANDIDATES_PER_ROUND // 2
     diverse = _promising(problem, np.asarray(box), wide, num_diverse)
@@ -88,10 +87,8 @@ def first_candidates(
 
 
 def _promising(problem, g, draws, num):
-    """Members made to have these DICs, corrected, as logarithms of conductances.
-
-    Of those that are as likely valid as any, the `num` that are least alike.
-    """
+    """Logarithms of conductances of members that have these DICs before the emulator
+    corrects them: of the likeliest to be valid, the `num` that are least alike."""
     neuron = problem.neuron
     population = impose(neuron, g, draws, through=neuron.required_recipe.solved_pair)
     solved = np.flatnonzero(population.status == OK)
@@ -108,16 +105,6 @@ def _promising(problem, g, draws, num):
     likeliest = np.argsort(-chance, kind="stable")
     best = log_g[likeliest[: int(POLISHED_PER_CANDIDATE * num)]]
     return best[least_crowded(best, num)]
-
-
-def _contexts(problem, draws):
-    target = problem.target
-    features = log_features(jax.tree.map(lambda x: x[None], target.features))[0]
-    of_target = [
-        np.repeat(np.asarray(x)[None], len(draws), axis=0)
-        for x in (problem.latent, features, target.label)
-    ]
-    return jnp.asarray(contexts(*of_target, draws))
 
 
 def _corrected(key, problem, state):

@@ -31,7 +31,8 @@ def certificate_of(
     if not len(members.g):
         return None
     num = problem.num_wanted
-    on_progress(Stage("certifying"), 0, num)
+    report = lambda stage, done, total: on_progress(stage, num * done // total, num)
+    report(Stage("certifying"), 0, 1)
     return certify(
         problem.neuron,
         members.g,
@@ -39,9 +40,7 @@ def certificate_of(
         axes=("start", *(PERTURBATIONS if problem.config.robustness else ())),
         key=jr.fold_in(key, FOLD_OF_CERTIFICATES),
         **problem.window._asdict(),
-        on_progress=lambda stage, done, total: on_progress(
-            stage, num * done // total, num
-        ),
+        on_progress=report,
     )
 
 
@@ -54,12 +53,7 @@ def delivered(
     seconds: float,
     settings: dict[str, Any],
 ) -> Generated:
-    """Valid members and, where they are too few, the nearest of the others.
-
-    **Raises:**
-
-    - `ValueError`: if there are none of either.
-    """
+    """Valid members and, if they are too few, the nearest others; an error if none."""
     neuron, target, num = problem.neuron, problem.target, problem.num_wanted
     g, spike_times = rows(joined(members, Members(*state.nearest[1:])), slice(num))
     if not len(g):

@@ -63,16 +63,16 @@ def infer(
     **Arguments:**
 
     - `trains`: spike times, in ms, of one neuron each.
-    - `model`: the model that the conductances are those of.
-    - `prior`: which neurons the posterior is over: "recipe", those that the model's
-        recipe draws, uniform in (g_s, g_u) for most models; "box", those with uniform
+    - `model`: the model of these neurons.
+    - `prior`: which neurons the posterior is over: "recipe", draws of the model's
+        recipe, uniform in (g_s, g_u) for most models; "box", neurons with uniform
         conductances; "any", both and more of what is rare among them.
     - `checkpoint`: a trained encoder; the shipped one by default.
 
     **Returns:**
 
-    A [`dicjax.Posterior`][] with a row per train; `in_distribution` says
-    which trains resemble what the encoder was trained on.
+    A [`dicjax.Posterior`][] with a row per train. Its `in_distribution` shows which
+    trains resemble those that the encoder was trained on.
 
     **Raises:**
 
@@ -143,10 +143,6 @@ def generate(
     - `config`: the budget and other choices.
     - `checkpoint`: a trained encoder; the shipped one by default.
     - `on_progress`: called with (stage, valid members, `num`), often.
-
-    **Returns:**
-
-    A [`dicjax.Generated`][].
 
     **Raises:**
 
@@ -253,21 +249,16 @@ def _out_of_range(train, target: Features, loaded, distances) -> Advice:
         anyway = Remedy("out_of_range", "try")
         remedy = "no model that ships can; to search all the same, use ", anyway
     miss = loaded.library.miss(target)
+    name, compared = pattern_of(target)
+    values = [
+        f"{x.words} {short(float(x.read(target)))} {x.unit}".rstrip() for x in compared
+    ]
     return Advice(
-        f"The recording lies outside what {loaded.model} can do: it is "
-        f"{describe(target)}, while {loaded.library.span(target)}"
+        f"The recording lies outside what {loaded.model} can do: it is {name} "
+        f"({', '.join(values)}), while {loaded.library.span(target)}"
         f"{miss and f', and {miss}'}; ",
         *remedy,
         ".",
         # A pause or a drift may be why.
         *(Advice(" ", finding.message) for finding in examine(train)),
     )
-
-
-def describe(target: Features) -> str:
-    """A train's pattern and the features it is compared by, in words."""
-    name, compared = pattern_of(target)
-    values = [
-        f"{x.words} {short(float(x.read(target)))} {x.unit}".rstrip() for x in compared
-    ]
-    return f"{name} ({', '.join(values)})"

@@ -25,12 +25,11 @@ FAILURES = {
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """One batch of candidates: how many were simulated and what came of them.
+    """One batch of candidates, and what came of them.
 
-    - `name`: where they came from.
-    - `num`: how many were simulated.
-    - `num_label`: how many of them fired in the recording's pattern.
-    - `num_valid`: how many of them were valid.
+    - `name`: where they came from; `num`: how many were simulated.
+    - `num_label`: how many fired in the recording's pattern.
+    - `num_valid`: how many were valid.
     - `failures`: how many failed, by the first reason in `FAILURES` that applies.
     """
 
@@ -66,8 +65,8 @@ def _together(rounds: Sequence[Round], first: int) -> Round:
 class Generated:
     """A population generated to fire like a recording.
 
-    Rows are members: first the accepted ones, as many as were asked for or found; where
-    fewer were found, the nearest of the others follow, with `accepted` false.
+    Rows are members: first the accepted ones, as many as were asked for or found. If
+    too few were found, the nearest of the others follow.
 
     - `train`, `target`: the recording (or the window of it) and its features.
     - `posterior`: over its (g_s, g_u), one row.
@@ -76,12 +75,11 @@ class Generated:
     - `spike_times`: in ms, padded with inf; simulated for `duration`, of which the
         first `discard` ms are left out.
     - `features`: of the members; `distance`: the largest |ln(feature / target)|.
-    - `accepted`: valid within `tolerance`, and still so at half the time step;
+    - `accepted`: valid within `tolerance`, at half the time step too;
         `num_uncertified`: how many were valid only at the whole step.
     - `certificate`: what else the accepted members stay valid under, a row for each of
         them; `None` where nothing was accepted or the run was interrupted.
-    - `num_asked`: how many members were asked for.
-    - `rounds`: what was simulated, in order.
+    - `num_asked`: how many members were asked for; `rounds`: what was simulated.
     - `participation_ratio`: effective number of directions in which the logarithms of
         the accepted members' conductances vary.
     - `settings`: everything else that the run depended on (seed, versions, ...).
@@ -168,7 +166,7 @@ def _interval_in_words(of: Round) -> str:
 
 
 def _robustness_in_words(certificate: Certificate) -> list[str]:
-    """What accepted members stay valid under, a sentence for each kind of change."""
+    """A sentence for each kind of change that members were tried under."""
     lines = []
     if start := certificate.along("start"):
         ((_, valid, low, high, _),) = start.shares()

@@ -39,7 +39,6 @@ class Problem:
     """What a search looks for and what it may use. Nothing of it changes.
 
     - `checkpoint`: of the model whose members are searched.
-    - `target`: what they should fire like.
     - `posterior`: over the target's (g_s, g_u), one row.
     - `latent`: the encoder's summary of the target's train.
     - `num_wanted`: how many members are to be found.
@@ -126,15 +125,13 @@ class SearchState(NamedTuple):
     """What a search has found and learned so far. Each step returns a new one.
 
     - `rounds`: what was simulated, in order.
-    - `known`: members that corrections learn from.
-    - `near_misses`: members to be refined.
-    - `found`: conductances of members that are valid at the whole time step only, until
-        they are tried at half of it.
-    - `certified`: members that are valid at half the time step.
-    - `num_uncertified`: how many were valid at the whole time step only.
+    - `known`: members that corrections learn from; `near_misses`: those to be refined.
+    - `found`: conductances of valid members that are not yet tried at half the step.
+    - `certified`: members that are valid at half of it too.
+    - `num_uncertified`: how many were not.
     - `nearest`: the invalid members that miss by least, as many as are wanted.
     - `spread`: how far corrected candidates stray, in standard deviations.
-    - `shares`: of the candidates from each source, how many were valid the last time.
+    - `shares`: of the last candidates from each source that were valid.
     """
 
     rounds: tuple[Round, ...]

@@ -24,7 +24,6 @@ from dicjax.populations.diversity import (
 )
 from dicjax.populations.evaluation import (
     evaluate as evaluate,
-    judge as judge,
     simulate_by_recipe as simulate_by_recipe,
     Verdict as Verdict,
     wilson as wilson,

@@ -49,20 +49,21 @@ def window_for(
 def simulate_by_recipe(
     neuron: Neuron,
     g: Float[np.ndarray, "cells channels"],
+    window: Window | None = None,
     *,
-    duration: float | None = None,
-    discard: float | None = None,
-    dt: float | None = None,
+    halved: bool = False,
     on_progress: Progress | None = None,
 ) -> Run:
-    """Simulates members under the current, and else for the times, of their recipe."""
+    """Simulates members under the current of their recipe, and with its time step or
+    half of it; also for its times, unless there is a `window`."""
     recipe = neuron.required_recipe
+    duration, discard = window or (recipe.duration, recipe.discard)
     return simulate(
         neuron,
         g,
-        recipe.duration if duration is None else duration,
-        discard=recipe.discard if discard is None else discard,
-        dt=recipe.dt if dt is None else dt,
+        duration,
+        discard=discard,
+        dt=recipe.dt / (2 if halved else 1),
         stimulus=applied(recipe.current),
         on_progress=on_progress,
     )
@@ -115,11 +116,8 @@ def evaluate(
     halved: bool = False,
     on_progress: Progress | None = None,
 ) -> tuple[Run, Verdict]:
-    """Simulates members, at their recipe's time step or half of it, and judges them."""
-    dt = neuron.required_recipe.dt / (2 if halved else 1)
-    run = simulate_by_recipe(
-        neuron, g, **window._asdict(), dt=dt, on_progress=on_progress
-    )
+    """Simulates members by their recipe, and judges them."""
+    run = simulate_by_recipe(neuron, g, window, halved=halved, on_progress=on_progress)
     return run, judge(run, target)
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from dicjax._core import as_progress, listed, Progress, renamed, short
 from dicjax.dics import compensate, OK, Population
 from dicjax.neurons import Neuron
-from dicjax.populations.evaluation import simulate_by_recipe
+from dicjax.populations.evaluation import simulate_by_recipe, Window
 from dicjax.spikes import AnyArray, BURSTING, Features, LABELS, SILENT, spike_features
 
 
@@ -197,7 +197,7 @@ def reachability(
     duration = recipe.duration if duration is None else duration
     discard = min(recipe.discard, duration / 2) if discard is None else discard
     on_progress = renamed(as_progress(on_progress), "mapping")
-    features, ran = _fired(neuron, population, duration, discard, on_progress)
+    features, ran = _fired(neuron, population, Window(duration, discard), on_progress)
     return ReachabilityMap(
         model=neuron.name,
         V_ref=float(neuron.V_ref),
@@ -274,19 +274,14 @@ def _is_outside(axis: Float[np.ndarray, " points"], value: float) -> bool:
 
 
 def _fired(
-    neuron: Neuron, population: Population, duration, discard, on_progress
+    neuron: Neuron, population: Population, window: Window, on_progress
 ) -> tuple[Features, Bool[np.ndarray, " cells"]]:
     """Features of all members, and which of them were simulated; the rest is silent."""
     ran = population.status == OK
     spike_times = np.full((len(ran), 3), np.inf, population.g.dtype)
     if ran.any():
-        run = simulate_by_recipe(
-            neuron,
-            population.g[ran],
-            duration=duration,
-            discard=discard,
-            on_progress=on_progress,
-        )
+        g = population.g[ran]
+        run = simulate_by_recipe(neuron, g, window, on_progress=on_progress)
         spike_times = np.full_like(
             run.spike_times, np.inf, shape=(len(ran), run.spike_times.shape[1])
         )

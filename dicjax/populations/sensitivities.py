@@ -89,10 +89,7 @@ def feature_slopes(
 
 
 def _simulated(neuron, g, window, on_progress) -> Features:
-    dt = neuron.required_recipe.dt / 2
-    run = simulate_by_recipe(
-        neuron, g, **window._asdict(), dt=dt, on_progress=on_progress
-    )
+    run = simulate_by_recipe(neuron, g, window, halved=True, on_progress=on_progress)
     return jax.tree.map(np.asarray, spike_features(run.spike_times))
 
 

@@ -151,7 +151,7 @@ def refine(
     wanted = as_target(target, tolerance)
     window = window_for(neuron, wanted, duration=duration, discard=discard)
     problem, before = _start(neuron, wanted, window, g, estimator, keep_dics)
-    state, num_slopes = before, 0
+    state, num_simulated, num_slopes = before, len(g), 0
     shares = [float(before.verdict.valid.mean())]
     for number in range(max_rounds):
         num_valid = int(state.verdict.valid.sum())
@@ -164,6 +164,7 @@ def refine(
         members, proposed = propose(problem, state)
         if len(members):
             state = accept(problem, state, members, proposed)
+            num_simulated += len(members)
         shares.append(float(state.verdict.valid.mean()))
     return Refined(
         neuron=neuron,
@@ -181,7 +182,7 @@ def refine(
         spike_times=state.spike_times,
         duration=window.duration,
         shares=tuple(shares),
-        num_simulated=state.num_simulated,
+        num_simulated=num_simulated,
         num_slopes=num_slopes,
     )
 
@@ -219,21 +220,13 @@ class State(NamedTuple):
     spike_times: Float[np.ndarray, "cells spikes"]
     trust: Float[np.ndarray, " cells"]
     known: Known
-    num_simulated: int
 
 
 def _start(neuron, target, window, g, estimator, keep_dics) -> tuple[Problem, State]:
     bounds = np.maximum(neuron.bounds.astype(g.dtype), g.max(axis=0))
-    dics = np.asarray(dynamic_input_conductances(neuron, g, float(neuron.V_ref)))
-    problem = Problem(
-        neuron=neuron,
-        target=target,
-        window=window,
-        estimator=estimator,
-        keep_dics=keep_dics,
-        log_bounds=np.log(np.stack([FLOOR * bounds, bounds])),
-        dics=dics[:, 1:],
-    )
+    log_bounds = np.log(np.stack([FLOOR * bounds, bounds]))
+    dics = np.asarray(dynamic_input_conductances(neuron, g, float(neuron.V_ref)))[:, 1:]
+    problem = Problem(neuron, target, window, estimator, keep_dics, log_bounds, dics)
     run, verdict = evaluate(neuron, g, target, window, halved=True)
     state = State(
         g=g.copy(),
@@ -241,7 +234,6 @@ def _start(neuron, target, window, g, estimator, keep_dics) -> tuple[Problem, St
         spike_times=run.spike_times,
         trust=np.ones(len(g), g.dtype),
         known=learn(None, problem.log_of(g), verdict),
-        num_simulated=len(g),
     )
     return problem, state
 
@@ -270,7 +262,11 @@ def propose(
     new = np.clip(new, *problem.log_bounds)
     members, g = todo[can_move], np.exp(new[can_move]).astype(state.g.dtype)
     if problem.keep_dics:
-        members, g = _with_dics_kept(problem, members, g)
+        dics = problem.dics[members].astype(float)
+        imposed = impose(problem.neuron, g, dics, through="best")
+        ok = (imposed.g <= np.exp(problem.log_bounds[1])).all(axis=1)
+        ok &= imposed.status == OK
+        members, g = members[ok], imposed.g[ok]
     return members, g
 
 
@@ -299,7 +295,6 @@ def accept(
         spike_times=spike_times,
         trust=with_rows(state.trust, members, trust),
         known=learn(state.known, problem.log_of(proposed), verdict),
-        num_simulated=state.num_simulated + len(members),
     )
 
 
@@ -328,15 +323,6 @@ def _towards_the_pattern(known: Known, log_g, trust):
     nearest = has_pattern[KDTree(has_pattern / spread).query(log_g / spread)[1]]
     share = MIN_SHARE / np.maximum(trust, MIN_SHARE)
     return log_g + share[:, None] * (nearest - log_g)
-
-
-def _with_dics_kept(problem: Problem, members, g):
-    """Members with the input conductances they were given with; others are left out."""
-    dics = problem.dics[members].astype(float)
-    imposed = impose(problem.neuron, g, dics, through="best")
-    ok = (imposed.g <= np.exp(problem.log_bounds[1])).all(axis=1)
-    ok &= imposed.status == OK
-    return members[ok], imposed.g[ok]
 
 
 def refined_by_ensemble(

@@ -84,10 +84,8 @@ class ReachabilityMap:
                 f"No point of the map of {self.model} could be reached: map others, or "
                 "widen the ranges of its recipe."
             )
-        away = np.hypot(
-            ((self.g_s - g_s) / self.spans[0])[:, None],
-            ((self.g_u - g_u) / self.spans[1])[None],
-        )
+        slow, ultraslow = self.spans
+        away = np.hypot.outer((self.g_s - g_s) / slow, (self.g_u - g_u) / ultraslow)
         away = np.where(self.is_reached, away, np.inf)
         i, j = np.unravel_index(np.argmin(away), away.shape)
         return Nearest(float(self.g_s[i]), float(self.g_u[j]), float(away[i, j]))

@@ -13,7 +13,7 @@ from dicjax._core import padded
 from dicjax.dics import impose, OK, sample
 from dicjax.generation.state import Problem, rows, SearchState, Source
 from dicjax.inference import contexts, log_features, polish, sample_density
-from dicjax.populations import children, refined_by_ensemble
+from dicjax.populations import corrected_children, refined_by_ensemble
 
 
 CANDIDATES_PER_ROUND = 512
@@ -108,7 +108,7 @@ def _promising(problem, g, draws, num):
 
 
 def _corrected(key, problem, state):
-    born = children(
+    born = corrected_children(
         key,
         state.known.padded(),
         problem.bounds,

@@ -11,7 +11,12 @@ from dicjax.dics import dynamic_input_conductances, threshold
 from dicjax.generation.candidates import least_crowded
 from dicjax.generation.result import Generated
 from dicjax.generation.state import joined, Members, Problem, rows, SearchState
-from dicjax.populations import Certificate, certify, participation_ratio, PERTURBATIONS
+from dicjax.populations import (
+    Certificate,
+    certify,
+    participation_ratio,
+    PERTURBING_AXES,
+)
 from dicjax.spikes import spike_features
 
 
@@ -37,7 +42,7 @@ def certificate_of(
         problem.neuron,
         members.g,
         problem.target,
-        axes=("start", *(PERTURBATIONS if problem.config.robustness else ())),
+        axes=("start", *(PERTURBING_AXES if problem.config.robustness else ())),
         key=jr.fold_in(key, FOLD_OF_CERTIFICATES),
         **problem.window._asdict(),
         on_progress=report,

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 
 from dicjax.inference import Posterior
 from dicjax.neurons import Neuron
-from dicjax.populations import Certificate, PERTURBATIONS, Verdict, wilson
+from dicjax.populations import Certificate, PERTURBING_AXES, Verdict, wilson
 from dicjax.spikes import COMPARED, Features, SILENT, SpikeTrain, Target
 
 
@@ -177,7 +177,7 @@ def _robustness_in_words(certificate: Certificate) -> list[str]:
             f"From another start, {valid:.0%} ({low:.0%} to {high:.0%}) of the "
             f"accepted members still match{others if valid < 1 else ''}."
         )
-    for axis in PERTURBATIONS:
+    for axis in PERTURBING_AXES:
         if of := certificate.along(axis):
             first, fewest = of.perturbations[0], ""
             average = " on average" if len(of.names) > 1 else ""

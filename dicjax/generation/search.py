@@ -27,7 +27,7 @@ from dicjax.generation.state import (
     rows,
     SearchState,
 )
-from dicjax.populations import evaluate, learn, Verdict
+from dicjax.populations import evaluate, update_known, Verdict
 from dicjax.simulation import Run
 
 
@@ -108,7 +108,7 @@ def remember(
     share = last.num_valid / last.num
     state = state._replace(
         rounds=(*state.rounds, last),
-        known=learn(state.known, log_g, verdict),
+        known=update_known(state.known, log_g, verdict),
         near_misses=_with_near_misses(state.near_misses, candidates, log_g, verdict),
         found=np.concatenate([state.found, candidates.g[verdict.valid]]),
         nearest=_with_nearest(problem, state.nearest, candidates, run, verdict),

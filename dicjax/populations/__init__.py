@@ -9,13 +9,13 @@ from dicjax.populations.certification import (
     certify as certify,
     OTHER_START as OTHER_START,
     Perturbation as Perturbation,
-    PERTURBATIONS as PERTURBATIONS,
+    PERTURBING_AXES as PERTURBING_AXES,
     START_MORE_CA as START_MORE_CA,
 )
 from dicjax.populations.correction import (
-    children as children,
+    corrected_children as corrected_children,
     Known as Known,
-    learn as learn,
+    update_known as update_known,
 )
 from dicjax.populations.diversity import (
     coverage as coverage,

@@ -21,7 +21,7 @@ from dicjax.spikes import as_target, Features, SpikeTrain, Target
 Axis = Literal["step", "start", "conductances", "current", "noise", "temperature"]
 
 AXES: tuple[Axis, ...] = get_args(Axis)
-PERTURBATIONS = AXES[2:]  # the axes that change the neuron itself or its input
+PERTURBING_AXES = AXES[2:]  # the axes that change the neuron itself or its input
 START_HIGHER = 25.0  # mV that another start lies above the neuron's own
 START_MORE_CA = 10.0  # times the calcium of the neuron's own start
 UNITS: dict[Axis, str] = {
@@ -147,7 +147,7 @@ class Certificate(eqx.Module):
         Half the step and another start leave the neuron as it is and do not count; nan
         where nothing else was tried.
         """
-        perturbed = self.along(*PERTURBATIONS)
+        perturbed = self.along(*PERTURBING_AXES)
         if perturbed is None:
             return np.full(len(self.valid), np.nan)
         return perturbed.valid.mean(axis=1)

@@ -60,7 +60,7 @@ class Slopes(NamedTuple):
     longest: float
 
 
-def learn(
+def update_known(
     known: Known | None, log_g: Float[np.ndarray, "cells channels"], verdict: Verdict
 ) -> Known:
     """Adds members that were judged, and keeps those nearest to the target."""
@@ -75,7 +75,7 @@ def learn(
 
 
 @eqx.filter_jit
-def children(
+def corrected_children(
     key: Key[Array, ""],
     known: Known,
     bounds: Float[Array, "2 channels"],

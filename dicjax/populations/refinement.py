@@ -32,7 +32,7 @@ from dicjax._core import (
 )
 from dicjax.dics import dics_of_one_cell, dynamic_input_conductances, impose, OK
 from dicjax.neurons import Neuron
-from dicjax.populations.correction import Known, learn, local_slopes, Slopes
+from dicjax.populations.correction import Known, local_slopes, Slopes, update_known
 from dicjax.populations.evaluation import (
     evaluate,
     Verdict,
@@ -233,7 +233,7 @@ def _start(neuron, target, window, g, estimator, keep_dics) -> tuple[Problem, St
         verdict=verdict,
         spike_times=run.spike_times,
         trust=np.ones(len(g), g.dtype),
-        known=learn(None, problem.log_of(g), verdict),
+        known=update_known(None, problem.log_of(g), verdict),
     )
     return problem, state
 
@@ -294,7 +294,7 @@ def accept(
         verdict=moved,
         spike_times=spike_times,
         trust=with_rows(state.trust, members, trust),
-        known=learn(state.known, problem.log_of(proposed), verdict),
+        known=update_known(state.known, problem.log_of(proposed), verdict),
     )
 
 

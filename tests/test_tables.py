@@ -242,7 +242,7 @@ def test_a_report_says_what_members_stay_valid_under(generated):
     said = dataclasses.replace(generated, certificate=certificate).report()
     assert said.splitlines()[-5:] == [
         "From another start, 75% (30% to 95%) of the accepted members still match; the "
-        "others have a second state, in which they rest or fire otherwise.",
+        "others have another state, in which they rest or fire otherwise.",
         "With one conductance 20 % lower or higher, 89% stay valid on average, fewest "
         "when CaS changes (50%); 100% keep the pattern.",
         "With the applied current 1.5 µA/cm² lower or higher, 88% stay valid on "

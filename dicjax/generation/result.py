@@ -170,9 +170,7 @@ def _robustness_in_words(certificate: Certificate) -> list[str]:
     lines = []
     if start := certificate.along("start"):
         ((_, valid, low, high, _),) = start.shares()
-        others = (
-            "; the others have a second state, in which they rest or fire otherwise"
-        )
+        others = "; the others have another state, in which they rest or fire otherwise"
         lines.append(
             f"From another start, {valid:.0%} ({low:.0%} to {high:.0%}) of the "
             f"accepted members still match{others if valid < 1 else ''}."

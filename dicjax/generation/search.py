@@ -192,11 +192,8 @@ def _with_nearest(
 
 
 def _next_spread(state: SearchState, source, share: float) -> float:
-    """How far corrected candidates stray in the next round.
-
-    Wide where that works, for diversity; narrower where little is valid, and at once
-    where children do not even fire like their parents.
-    """
+    """How far corrected candidates stray next: far, for diversity, where that works;
+    less where little is valid, or where children do not fire like their parents."""
     spread, last = state.spread, state.rounds[-1]
     if source != "correction":
         return spread / 3 if len(state.rounds) == 1 and share < LOW_SHARE else spread

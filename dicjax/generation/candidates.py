@@ -37,11 +37,26 @@ def propose(key: Key[Array, ""], problem: Problem, state: SearchState) -> Candid
     """The candidates of the next round, from the source that promises most."""
     source = choose_source(state)
     if source == "refinement":
-        return Candidates(source, *_refined(problem, state))
+        missed = rows(state.near_misses, slice(CANDIDATES_PER_ROUND))
+        limits = np.asarray(problem.target.limits(missed.errors))
+        trust = 0.5**missed.num_refined
+        log_g = refined_by_ensemble(
+            state.known, missed.log_g, missed.errors, limits, trust
+        )
+        g = np.exp(np.clip(log_g, *np.asarray(problem.bounds)))
+        return Candidates(source, g, missed.num_refined + 1)
     if source == "posterior":
         g = first_candidates(key, problem)
     else:
-        g = _corrected(key, problem, state)
+        log_g = corrected_children(
+            key,
+            state.known.padded(),
+            problem.bounds,
+            jnp.asarray(state.spread, jnp.float32),
+            CANDIDATES_PER_ROUND,
+            LARGEST_CORRECTION,
+        )
+        g = np.exp(np.asarray(log_g))
     return Candidates(source, g, np.zeros(len(g), int))
 
 
@@ -105,28 +120,6 @@ def _promising(problem, g, draws, num):
     likeliest = np.argsort(-chance, kind="stable")
     best = log_g[likeliest[: int(POLISHED_PER_CANDIDATE * num)]]
     return best[least_crowded(best, num)]
-
-
-def _corrected(key, problem, state):
-    born = corrected_children(
-        key,
-        state.known.padded(),
-        problem.bounds,
-        jnp.asarray(state.spread, jnp.float32),
-        CANDIDATES_PER_ROUND,
-        LARGEST_CORRECTION,
-    )
-    return np.exp(np.asarray(born))
-
-
-def _refined(problem, state):
-    """Near misses a step nearer, and how often each was refined."""
-    missed = rows(state.near_misses, slice(CANDIDATES_PER_ROUND))
-    limits = np.asarray(problem.target.limits(missed.errors))
-    trust = 0.5**missed.num_refined
-    new = refined_by_ensemble(state.known, missed.log_g, missed.errors, limits, trust)
-    g = np.exp(np.clip(new, *np.asarray(problem.bounds)))
-    return g, missed.num_refined + 1
 
 
 def least_crowded(

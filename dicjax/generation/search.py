@@ -183,12 +183,14 @@ def _with_nearest(
     problem, nearest: Missed, candidates: Candidates, run: Run, verdict: Verdict
 ) -> Missed:
     """The invalid members that miss by least, as many as are wanted."""
-    missed = np.isfinite(verdict.score) & ~verdict.valid
-    distance = np.abs(verdict.errors).max(axis=1)
+    missed, num = np.flatnonzero(~verdict.valid), problem.num_wanted
+    has_pattern = np.isfinite(verdict.score)
+    distance = np.where(has_pattern, np.abs(verdict.errors).max(axis=1), np.inf)
+    missed = missed[np.argsort(distance[missed])[:num]]
     new = rows(Missed(distance, candidates.g, run.spike_times), missed)
-    both = joined(nearest, new)
+    both = joined(nearest, rows(new, np.isfinite(new.distance)))
     # By indices, whose rows are copies: views would keep the whole round in memory.
-    return rows(both, np.argsort(both.distance, kind="stable")[: problem.num_wanted])
+    return rows(both, np.argsort(both.distance, kind="stable")[:num])
 
 
 def _next_spread(state: SearchState, source, share: float) -> float:

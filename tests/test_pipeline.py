@@ -180,6 +180,7 @@ def test_delivered_members_are_tried_from_another_start(folder):
 def test_by_default_certification_is_one_simulation(outcome):
     (run,) = outcome.certified
     assert run.num_spikes.shape == (1, NUM)
+    assert outcome.result.certificate is not None
     assert outcome.result.certificate.valid.shape == (NUM, 1)
     assert "From another start, " in outcome.result.report()
     last = [args for args in outcome.reported if args[0] == "certifying"]
@@ -199,17 +200,26 @@ def test_members_are_perturbed_when_asked(example):
     # What it says is about the members that are delivered, in their order.
     changed = result.g.copy()
     changed[:, neuron.index("Na")[0]] *= 0.8
-    window = {"duration": result.duration, "discard": result.discard}
-    run = dj.simulate(neuron, changed, **window, dt=neuron.required_recipe.dt)
+    duration, discard = result.duration, result.discard
+    dt = neuron.required_recipe.dt
+    run = dj.simulate(neuron, changed, duration, discard=discard, dt=dt)
     valid = dj.is_valid(dj.spike_features(run.spike_times), result.target, 0.1)
     np.testing.assert_array_equal(
         certificate.valid[:, certificate.names.index("Na -20 %")], valid
     )
     assert "With one conductance 20 % lower or higher" in result.report()
-    key = jr.fold_in(KEY, FOLD_OF_CERTIFICATES)
-    again = dj.certify(neuron, result.g, example, axes=("noise",), key=key, **window)
-    assert again.perturbations == certificate.along("noise").perturbations
-    np.testing.assert_array_equal(certificate.along("noise").valid, again.valid)
+    again = dj.certify(
+        neuron,
+        result.g,
+        example,
+        axes=("noise",),
+        key=jr.fold_in(KEY, FOLD_OF_CERTIFICATES),
+        duration=duration,
+        discard=discard,
+    )
+    noisy = certificate.along("noise")
+    assert noisy is not None and noisy.perturbations == again.perturbations
+    np.testing.assert_array_equal(noisy.valid, again.valid)
 
 
 @pytest.mark.usefixtures("searched")

@@ -137,7 +137,7 @@ def identifiability(
     """
     names = tuple(channel_names), tuple(feature_names)
     spread = np.ones(len(names[0])) if spread is None else spread
-    defined = np.isfinite(slopes).all(axis=-1)
+    defined = np.asarray(np.isfinite(slopes).all(axis=-1))
     _check(slopes, defined, names, spread, tolerance)
     some = defined.any(axis=1)
     slopes = slopes[some].astype(np.float64) / np.log1p(tolerance)

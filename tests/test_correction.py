@@ -3,7 +3,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from dicjax.populations.correction import children, Known
+from dicjax.populations.correction import corrected_children, Known
 
 
 NUM, CHANNELS = 1000, 8
@@ -17,7 +17,7 @@ def _population(seed=0):
 def _born(log_g, misses, usable=None, spread=0.7, num=256, stride=np.inf):
     usable = np.ones(len(log_g), bool) if usable is None else usable
     return np.asarray(
-        children(
+        corrected_children(
             jr.key(0),
             Known(jnp.asarray(log_g), jnp.asarray(misses), jnp.asarray(usable)),
             BOUNDS,

@@ -168,7 +168,7 @@ def test_small_populations_are_covered_as_far_as_that_is_defined():
 
 
 def test_populations_of_different_models_are_not_compared():
-    with pytest.raises(ValueError, match="has 6 channels, but .* has 5"):
+    with pytest.raises(ValueError, match="6 .* 5"):
         coverage(population(0), population(0)[:, :5])
-    with pytest.raises(ValueError, match="`num_neighbours` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`num_neighbours`.*0"):
         coverage(population(0), population(0), 0)

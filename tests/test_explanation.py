@@ -8,13 +8,13 @@ import pytest
 import dicjax as dj
 from dicjax.dics.sampling import Population
 from dicjax.neurons.models import MODELS
-from dicjax.populations.explanation import (
+from dicjax.populations import (
     attribute,
     identifiability,
     reachability,
     ReachabilityMap,
 )
-from dicjax.populations.explanation.maps import by_point
+from dicjax.populations.maps import by_point
 from dicjax.spikes.patterns import BURSTING, LABELS, PATTERNS, TONIC
 from dicjax.spikes.trains import pad_trains
 
@@ -126,13 +126,13 @@ def test_members_without_a_threshold_are_left_out_of_what_is_said():
     assert np.isnan(attribution.shares[1]).all()
     whole = attribute(STG, g[[0, 2]], -51.0)
     np.testing.assert_allclose(attribution.quantiles(0.5), whole.quantiles(0.5))
-    with pytest.raises(ValueError, match="No member has finite shares"):
+    with pytest.raises(ValueError, match="V_ref"):
         str(attribute(STG, g, np.full(3, np.nan)))
 
 
 @pytest.mark.parametrize(
     ("V", "message"),
-    ((np.zeros(5), "one for each of 3 members"), (np.nan, "finite"), (np.inf, "inf")),
+    ((np.zeros(5), r"`V`.*\(5,\)"), (np.nan, "`V`.*nan"), (np.inf, "`V`.*inf")),
 )
 def test_potentials_that_make_no_sense_are_refused(V, message):
     with pytest.raises(ValueError, match=message):
@@ -306,19 +306,19 @@ def test_a_map_without_a_reachable_point_says_so():
     assert not nowhere.is_reached.any()
     assert np.all(nowhere.commonest == -1)
     assert "no other point of the map is reachable" in nowhere.describe(0.0, -1e6)
-    with pytest.raises(ValueError, match="No point of the map of stg"):
+    with pytest.raises(ValueError, match="stg"):
         nowhere.nearest(0.0, 0.0)
 
 
 def test_bad_questions_to_a_map_are_refused():
     key = jax.random.key(0)
-    with pytest.raises(ValueError, match="increasing"):
+    with pytest.raises(ValueError, match="`g_[su]`"):
         reachability(key, STG, g_s=np.array([1.0, 1.0]))
-    with pytest.raises(ValueError, match="at least 1 member"):
+    with pytest.raises(ValueError, match="`num`.*0"):
         reachability(key, STG, num=0)
-    with pytest.raises(ValueError, match="no recipe"):
+    with pytest.raises(ValueError, match="recipe"):
         reachability(key, dj.hodgkin_huxley())
-    with pytest.raises(ValueError, match="must be finite"):
+    with pytest.raises(ValueError, match="nan"):
         _drawn_map().describe(np.nan, 0.0)
 
 
@@ -429,11 +429,11 @@ def test_directions_are_named_by_their_channels():
 
 def test_bad_slopes_are_refused():
     slopes = np.ones((2, 3, 8))
-    with pytest.raises(ValueError, match="a row for each of"):
+    with pytest.raises(ValueError, match="`slopes`"):
         identifiability(slopes, CHANNELS, ("period",))
-    with pytest.raises(ValueError, match="got 0"):
+    with pytest.raises(ValueError, match="`tolerance`.*0"):
         identifiability(slopes, CHANNELS, FEATURES, tolerance=0.0)
-    with pytest.raises(ValueError, match="not negative"):
+    with pytest.raises(ValueError, match="`spread`.*-1"):
         identifiability(slopes, CHANNELS, FEATURES, np.full(8, -1.0))
-    with pytest.raises(ValueError, match="No slope of burst period"):
+    with pytest.raises(ValueError, match="burst period"):
         identifiability(slopes * np.nan, CHANNELS, FEATURES)

@@ -21,7 +21,7 @@ from dicjax.inference.posterior import NUM_DRAWS
 from dicjax.output import plots
 from dicjax.output.plots import activity, explanation, population, style
 from dicjax.output.report import write_report
-from dicjax.populations.explanation import Attribution, identifiability, ReachabilityMap
+from dicjax.populations import Attribution, identifiability, ReachabilityMap
 from dicjax.spikes.features import Features, spike_features
 from dicjax.spikes.patterns import BURSTING, TONIC
 from dicjax.spikes.trains import pad_trains, SpikeTrain

@@ -1,3 +1,5 @@
+import functools
+
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -21,20 +23,27 @@ def train_of(g):
     return run.spike_times[0, : run.num_spikes[0]].astype(float)
 
 
+@functools.cache
 def population(label, num=60, seed=0):
     return compensate(jr.key(seed), STG, TARGETS[label], num=num, dtype=FLOAT).g
 
 
-@pytest.fixture(scope="module", params=TARGETS)
-def case(request):
-    own = compensate(jr.key(7), STG, TARGETS[request.param], num=1, dtype=FLOAT).g[0]
-    return request.param, train_of(own), population(request.param)
+@functools.cache
+def example(label):
+    return train_of(population(label, 1, seed=7)[0])
+
+
+@functools.cache
+def refined_in_two_rounds(label, keep_dics):
+    g = population(label)
+    return refine(STG, g, example(label), keep_dics=keep_dics, max_rounds=2)
 
 
 @pytest.mark.parametrize("keep_dics", [False, True])
-def test_equal_input_conductances_become_equal_firing_in_two_rounds(case, keep_dics):
-    label, train, g = case
-    refined = refine(STG, g, train, keep_dics=keep_dics, max_rounds=2)
+@pytest.mark.parametrize("label", TARGETS)
+def test_equal_input_conductances_become_equal_firing_in_two_rounds(label, keep_dics):
+    train, g = example(label), population(label)
+    refined = refined_in_two_rounds(label, keep_dics)
     assert refined.valid_before.mean() < 0.8
     assert refined.valid.mean() >= {"tonic": 0.97, "bursting": 0.85}[label]
     again = dj.simulate(
@@ -48,19 +57,23 @@ def test_equal_input_conductances_become_equal_firing_in_two_rounds(case, keep_d
     assert moved.max() < 5e-3 if keep_dics else moved.max() > 0.05
 
 
-def test_no_member_gets_worse_and_valid_ones_are_left_alone(case):
-    _, train, g = case
-    refined = refine(STG, g, train, max_rounds=1)
+@pytest.mark.parametrize("label", TARGETS)
+def test_no_member_gets_worse_and_valid_ones_are_left_alone(label):
+    g, refined = population(label), refined_in_two_rounds(label, False)
     assert np.all(refined.score <= refined.score_before)
     assert np.all(refined.valid >= refined.valid_before)
     same = refined.valid_before
     np.testing.assert_array_equal(refined.g[same], g[same])
-    assert refined.shares[0] == pytest.approx(same.mean())
-    assert refined.num_simulated == len(g) + (~same).sum()
+    before, between, after = refined.shares
+    assert before == pytest.approx(same.mean())
+    assert after == pytest.approx(refined.valid.mean())
+    # As given, and in each round all that are still invalid.
+    num_simulated = len(g) * (1 + (1 - before) + (1 - between))
+    assert refined.num_simulated == pytest.approx(num_simulated)
 
 
 def test_a_single_member_is_refined_by_its_own_derivatives():
-    train = train_of(population("tonic", 1, seed=7)[0])
+    train = example("tonic")
     mine = population("tonic", 1, seed=3) * np.float32(1.0)
     mine[:, STG.index("CaS")[0]] *= 1.5
     refined = refine(STG, mine, train, estimator="autodiff")
@@ -70,9 +83,8 @@ def test_a_single_member_is_refined_by_its_own_derivatives():
 
 
 def test_members_of_another_pattern_find_it():
-    train = train_of(population("tonic", 1, seed=7)[0])
     g = np.concatenate([population("tonic", 40), population("bursting", 8)])
-    refined = refine(STG, g, train, max_rounds=6)
+    refined = refine(STG, g, example("tonic"), max_rounds=4)
     assert np.isinf(refined.score_before[40:]).all()
     assert np.isfinite(refined.score[40:]).mean() > 0.5
 
@@ -80,51 +92,52 @@ def test_members_of_another_pattern_find_it():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"estimator": "adam"}, "`estimator` must be one of .* got 'adam'"),
-        ({"tolerance": 0.0}, "`tolerance` must lie between 0 and 1"),
-        ({"g": np.full((2, 8), np.nan, np.float32)}, "finite and non-negative"),
-        ({"g": population("bursting", 4)}, "needs 20 members .* only 0 do"),
+        ({"estimator": "adam"}, "`estimator`.*'adam'"),
+        ({"tolerance": 0.0}, "`tolerance`.*0.0"),
+        ({"g": np.full((2, 8), np.nan, np.float32)}, "nan"),
+        ({"g": np.ones((4, 8), np.float32)}, "20 .*autodiff"),
     ],
 )
 def test_bad_requests_are_refused_with_the_remedy(change, message):
     train = np.arange(1, 60) * 80.0
-    settings = {"g": population("tonic", 2), **change}
+    settings = {"g": np.ones((2, 8), np.float32), **change}
     with pytest.raises(ValueError, match=message):
         refine(STG, settings.pop("g"), train, **settings)
 
 
 def test_a_silent_target_is_refused():
     silent = dj.spike_features(np.array([5.0]))
-    with pytest.raises(ValueError, match="The target is silent"):
-        refine(STG, population("tonic", 2), silent)
+    with pytest.raises(ValueError, match="silent"):
+        refine(STG, np.ones((2, 8), np.float32), silent)
 
 
 # Paths
 
 
 def test_a_population_is_led_from_tonic_firing_to_bursting():
-    start = compensate(jr.key(0), STG, (5.0, 4.0), num=40, dtype=FLOAT)
+    start = compensate(jr.key(0), STG, (5.0, 4.0), num=30, dtype=FLOAT)
     targets = [(5.0, 4.0), (-2.0, 4.0), (-8.0, 4.0)]
     free = ("CaS", "A")
     found = path(STG, start, targets, through=free, correct=False)
     assert [dj.LABELS[i] for i in found.pattern] == ["tonic", "bursting", "bursting"]
-    assert (found.status == 0).all() and found.g.shape == (3, 40, 8)
+    assert (found.status == 0).all() and found.g.shape == (3, 30, 8)
     for g, target in zip(found.g, targets, strict=True):
         dics = dynamic_input_conductances(STG, np.float64(g), -51.0)[:, 1:]
-        np.testing.assert_allclose(dics, np.tile(target, (40, 1)), atol=5e-3)
+        np.testing.assert_allclose(dics, np.tile(target, (30, 1)), atol=5e-3)
     fixed = [i for i in range(8) if i not in STG.index(*free)]
     np.testing.assert_array_equal(found.g[:, :, fixed], found.g[:1, :, fixed][[0] * 3])
     corrected = path(STG, start, targets, through=free)
     assert corrected.valid.mean() > 0.95 > found.valid.mean()
     assert np.all(corrected.valid >= corrected.valid_before)
     dics = dynamic_input_conductances(STG, np.float64(corrected.g[2]), -51.0)[:, 1:]
-    np.testing.assert_allclose(dics, np.tile((-8.0, 4.0), (40, 1)), atol=5e-3)
-    assert "are valid all the way" in str(corrected)
+    np.testing.assert_allclose(dics, np.tile((-8.0, 4.0), (30, 1)), atol=5e-3)
+    num = (corrected.valid & (corrected.status == 0)).all(axis=0).sum()
+    assert str(corrected).splitlines()[-1].startswith(f"{num} ")
 
 
 def test_waypoints_out_of_reach_and_other_mistakes_say_so():
     start = compensate(jr.key(0), STG, (5.0, 4.0), num=8, dtype=FLOAT)
-    with pytest.raises(ValueError, match=r"Waypoint 1, \(500, 4\), is out of reach"):
+    with pytest.raises(ValueError, match=r"Waypoint 1, \(500, 4\)"):
         path(STG, start, [(500.0, 4.0)], through=("CaS", "H"))
-    with pytest.raises(ValueError, match="1 waypoints but 2 expectations"):
+    with pytest.raises(ValueError, match="1 .* 2 "):
         path(STG, start, [(5.0, 4.0)], expected=[np.arange(1, 50) * 9.0] * 2)

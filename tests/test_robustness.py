@@ -1,4 +1,5 @@
 import dataclasses
+import re
 from typing import get_args
 
 import jax
@@ -6,6 +7,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
+import dicjax as dj
 from dicjax.cli.certifying import Axis
 from dicjax.dics.sampling import compensate
 from dicjax.neurons.models import MODELS
@@ -30,7 +32,7 @@ from dicjax.spikes.validity import is_valid
 
 
 STG = MODELS["stg"]()
-NUM, DURATION, DISCARD, DT = 24, 4000.0, 2000.0, 0.1
+NUM, DURATION, DISCARD, DT = 16, 4000.0, 2000.0, 0.1
 PLACES = {"bursting": (-8.0, 4.0), "tonic": (5.0, 4.0)}
 
 
@@ -88,20 +90,20 @@ def test_whoever_is_valid_has_the_pattern(everything):
     assert np.all(everything.same_pattern[everything.valid])
 
 
-def test_members_stand_half_the_step_and_another_start_as_their_own_target(population):
+def test_members_match_themselves_at_half_the_step_and_from_another_start(population):
     g, _, _, features = population
-    stood = [
+    valid = [
         ask(g[i : i + 1], one_of(features, i), "step", "start").valid[0]
-        for i in range(6)
+        for i in range(4)
     ]
-    assert np.mean(stood) > 0.9
+    assert np.mean(valid) > 0.9
 
 
 def test_nothing_changed_is_plain_validity(population):
     g, target, plain, _ = population
     axes = ("conductances", "current", "temperature")
-    none = ask(g, target, *axes, change=0.0, current=0.0, q10=1.0)
-    np.testing.assert_array_equal(none.valid, np.repeat(plain[:, None], 19, axis=1))
+    none = ask(g[:6], target, *axes, change=0.0, current=0.0, q10=1.0)
+    np.testing.assert_array_equal(none.valid, np.repeat(plain[:6, None], 19, axis=1))
     assert none.names[:2] == ("Na -0 %", "Na +0 %")
 
 
@@ -130,8 +132,8 @@ def test_conductances_differ_in_how_much_they_matter(everything):
 
 def test_a_check_does_not_depend_on_how_many_members_there_are(population, everything):
     g, target, *_ = population
-    twice = ask(np.tile(g, (2, 1)), target, "conductances", "current")
-    wanted = np.tile(everything.valid[:, 2:20], (2, 1))
+    twice = ask(np.tile(g[:4], (2, 1)), target, "conductances", "current")
+    wanted = np.tile(everything.valid[:4, 2:20], (2, 1))
     np.testing.assert_array_equal(twice.valid, wanted)
     few = ask(g[:3], target, "noise", key=jr.key(1))
     np.testing.assert_array_equal(few.valid[:, 0], everything.valid[:3, 20])
@@ -230,7 +232,7 @@ def test_a_perturbation_has_a_name_that_can_be_read_back(perturbation, words):
 
 @pytest.mark.parametrize("words", ("", "Na", "Na 20 %", "noise of 3 mV", "20 K"))
 def test_other_words_name_no_perturbation(words):
-    with pytest.raises(ValueError, match="No check is called"):
+    with pytest.raises(ValueError, match=re.escape(repr(words))):
         Perturbation.from_words(words)
 
 
@@ -320,26 +322,26 @@ def test_a_target_may_be_a_train_and_sets_how_long_is_simulated(population):
         discard=discard,
     )
     np.testing.assert_array_equal(ours.valid, theirs.valid)
-    with pytest.raises(ValueError, match="at least 10 spikes"):
+    with pytest.raises(ValueError, match="10"):
         certify(STG, g, np.arange(1.0, 5.0))
 
 
 @pytest.mark.parametrize(
     "options, message",
     (
-        ({"axes": ("step", "pressure")}, "must be some of .*'step'.*got 'pressure'"),
-        ({"axes": ()}, r"must be some of .*got \(\)"),
-        ({"axes": ("noise",)}, "Noise needs a `key`.*jax.random.key"),
-        ({"change": 1.5}, "`change` must lie between 0 and 1, got 1.5"),
-        ({"current": -1.0}, "`current` must be non-negative.*got -1.0"),
-        ({"noise": np.inf}, "`noise` must be non-negative and finite.*got inf"),
-        ({"q10": 0.0}, "`q10` must be positive and finite, got 0.0"),
-        ({"tolerance": -0.1}, "`tolerance` must lie between 0 and 1, got -0.1"),
-        ({"duration": 100.0}, "`discard` must lie between 0 and .*100.0 ms"),
-        ({"g": np.full((2, 8), -1.0)}, "Na is -1.0 mS/cm² in cell"),
-        ({"g": np.ones((2, 7))}, "must have a last axis of 8 conductances"),
-        ({"g": np.ones((0, 8))}, "must hold at least one cell"),
-        ({"target": one_of(features_of(np.ones((1, 8))), 0)}, "target is silent"),
+        ({"axes": ("step", "pressure")}, "`axes`.*'pressure'"),
+        ({"axes": ()}, r"`axes`.*\(\)"),
+        ({"axes": ("noise",)}, "`key`"),
+        ({"change": 1.5}, "`change`.*1.5"),
+        ({"current": -1.0}, "`current`.*-1.0"),
+        ({"noise": np.inf}, "`noise`.*inf"),
+        ({"q10": 0.0}, "`q10`.*0.0"),
+        ({"tolerance": -0.1}, "`tolerance`.*-0.1"),
+        ({"duration": 100.0}, "`discard`.*100.0 ms"),
+        ({"g": np.full((2, 8), -1.0)}, "Na.*-1.0 mS/cm²"),
+        ({"g": np.ones((2, 7))}, r"`g`.*8.*\(2, 7\)"),
+        ({"g": np.ones((0, 8))}, r"`g`.*\(0, 8\)"),
+        ({"target": dj.spike_features(np.full(3, np.inf))}, "silent"),
     ),
 )
 def test_bad_questions_are_refused_with_the_remedy(options, message):
@@ -350,9 +352,9 @@ def test_bad_questions_are_refused_with_the_remedy(options, message):
 
 
 def test_targets_of_several_trains_and_models_without_recipe_are_refused():
-    several = features_of(np.ones((3, 8)))
-    with pytest.raises(ValueError, match=r"one train, got features of shape \(3,\)"):
+    several = dj.spike_features(np.tile(np.arange(1.0, 50.0) * 100.0, (3, 1)))
+    with pytest.raises(ValueError, match=r"`target`.*\(3,\)"):
         certify(STG, np.ones((2, 8)), several)
     bare = dataclasses.replace(STG, recipe=None)
-    with pytest.raises(ValueError, match="stg has no recipe"):
+    with pytest.raises(ValueError, match="stg"):
         certify(bare, np.ones((2, 8)), one_of(several, 0))

@@ -1,3 +1,6 @@
+import dataclasses
+import functools
+
 import jax
 import jax.random as jr
 import numpy as np
@@ -16,7 +19,7 @@ from dicjax.generation.search import certify_found, remember, wants_more
 from dicjax.generation.state import initial_state, NearMisses, Problem
 from dicjax.inference.checkpoint import load_checkpoint, shipped_checkpoint
 from dicjax.populations.diversity import participation_ratio
-from dicjax.populations.evaluation import judge, simulate_by_recipe, window_for
+from dicjax.populations.evaluation import evaluate, window_for
 from dicjax.spikes.target import as_target
 
 
@@ -43,11 +46,17 @@ def _problem(times, num):
 
 def _example(num, label="tonic"):
     """A search for members that fire like one, and its conductances."""
+    problem, own = _example_of(label)
+    return dataclasses.replace(problem, num_wanted=num), own.copy()
+
+
+@functools.cache
+def _example_of(label):
     neuron = dj.stg()
     own = dj.compensate(jr.key(4), neuron, TARGETS[label], num=1)
     run = dj.simulate(neuron, own.g, 6000.0, discard=3000.0, dt=0.05)
     times = run.spike_times[0, : run.num_spikes[0]].astype(float)
-    return _problem(times, num), own.g.astype(np.float32)
+    return _problem(times, 1), own.g.astype(np.float32)
 
 
 def quiet(stage, done, total):
@@ -109,9 +118,9 @@ def test_members_that_are_invalid_at_half_the_step_are_replaced():
 
 def _tried(problem, state, g):
     """The state after these candidates were simulated."""
-    run = simulate_by_recipe(problem.neuron, g, **problem.window._asdict())
+    run, verdict = evaluate(problem.neuron, g, problem.target, problem.window)
     candidates = Candidates("correction", g, np.zeros(len(g), int))
-    return remember(problem, state, candidates, run, judge(run, problem.target))
+    return remember(problem, state, candidates, run, verdict)
 
 
 def test_only_the_nearest_of_what_missed_stay_in_memory():
@@ -121,10 +130,10 @@ def test_only_the_nearest_of_what_missed_stay_in_memory():
         g = np.repeat(own, 8, axis=0)
         g[:, A] *= np.exp(0.1 * np.arange(number, 16, 2))
         state = _tried(problem, state, g)
-    distance, g, times = zip(*state.nearest, strict=True)
+    distance, g, times = state.nearest
     assert len(distance) == 3 and list(distance) == sorted(distance)
-    assert all(x.base is None for x in times)
-    changes = np.log(np.stack(g)[:, A] / own[0, A])
+    assert times.base is None and g.base is None
+    changes = np.log(g[:, A] / own[0, A])
     np.testing.assert_allclose(changes, 0.1 * (len(state.found) + np.arange(3)), 1e-4)
 
 

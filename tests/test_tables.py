@@ -227,7 +227,7 @@ def test_the_manifest_holds_shares_by_check(generated, folder):
         assert shares[name] == written
 
 
-def test_a_report_says_what_members_stand(generated):
+def test_a_report_says_what_members_stay_valid_under(generated):
     num = len(NEURON.channels)
     valid = np.ones((4, 1 + 2 * num + 4), bool)
     same = valid.copy()
@@ -241,14 +241,14 @@ def test_a_report_says_what_members_stand(generated):
     )
     said = dataclasses.replace(generated, certificate=certificate).report()
     assert said.splitlines()[-5:] == [
-        "From another start, 75% (30% to 95%) of the accepted members fire so too; the "
-        "others have a second state, in which they rest or fire otherwise.",
-        "With one conductance 20% lower or higher, 89% do on average, fewest with that "
-        "of CaS (50%); 100% keep the pattern.",
-        "With the applied current 1.5 µA/cm² lower or higher, 88% do on average; 100% "
-        "keep the pattern.",
-        "Under noise of 3 µA/cm², 0% do; 75% keep the pattern.",
-        "At +10 °C, 100% do at the higher pace that comes with it; 100% keep the "
+        "From another start, 75% (30% to 95%) of the accepted members still match; the "
+        "others have another state, in which they rest or fire otherwise.",
+        "With one conductance 20 % lower or higher, 89% stay valid on average, fewest "
+        "when CaS changes (50%); 100% keep the pattern.",
+        "With the applied current 1.5 µA/cm² lower or higher, 88% stay valid on "
+        "average; 100% keep the pattern.",
+        "Under noise of 3 µA/cm², 0% stay valid; 75% keep the pattern.",
+        "At +10 °C and the higher pace that follows, 100% stay valid; 100% keep the "
         "pattern.",
     ]
     silent = dataclasses.replace(generated, certificate=None).report()

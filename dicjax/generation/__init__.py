@@ -1,8 +1,6 @@
 """The errand that uses every room below: a recording in, a validated population out."""
 
-from dicjax.generation.config import (
-    GenerateConfig as GenerateConfig,
-)
+from dicjax.generation.config import GenerateConfig as GenerateConfig
 from dicjax.generation.generate import (
     AUTO as AUTO,
     generate as generate,
@@ -20,6 +18,4 @@ from dicjax.generation.result import (
     grouped as grouped,
     Round as Round,
 )
-from dicjax.generation.search import (
-    Cancelled as Cancelled,
-)
+from dicjax.generation.search import Cancelled as Cancelled

@@ -11,9 +11,9 @@ from scipy.spatial import KDTree
 
 from dicjax._core import padded
 from dicjax.dics import impose, OK, sample
-from dicjax.generation.state import Problem, SearchState, Source
+from dicjax.generation.state import Problem, rows, SearchState, Source
 from dicjax.inference import contexts, log_features, polish, sample_density
-from dicjax.populations import children, LONGEST, MEMORY, slopes_of_ensemble, stepped
+from dicjax.populations import corrected_children, refined_by_ensemble
 
 
 CANDIDATES_PER_ROUND = 512
@@ -26,10 +26,7 @@ NUM_NEIGHBOURS = 6  # whose distance says how crowded a member's surroundings ar
 
 
 class Candidates(NamedTuple):
-    """Members to be simulated.
-
-    - `num_refined`: how often each was refined, this time included.
-    """
+    """Members to be simulated, and how often each was refined, this time included."""
 
     source: Source
     g: Float[np.ndarray, "cells channels"]
@@ -40,20 +37,32 @@ def propose(key: Key[Array, ""], problem: Problem, state: SearchState) -> Candid
     """The candidates of the next round, from the source that promises most."""
     source = choose_source(state)
     if source == "refinement":
-        return Candidates(source, *_refined(problem, state))
+        missed = rows(state.near_misses, slice(CANDIDATES_PER_ROUND))
+        limits = np.asarray(problem.target.limits(missed.errors))
+        trust = 0.5**missed.num_refined
+        log_g = refined_by_ensemble(
+            state.known, missed.log_g, missed.errors, limits, trust
+        )
+        g = np.exp(np.clip(log_g, *np.asarray(problem.bounds)))
+        return Candidates(source, g, missed.num_refined + 1)
     if source == "posterior":
         g = first_candidates(key, problem)
     else:
-        g = _corrected(key, problem, state)
+        log_g = corrected_children(
+            key,
+            state.known.padded(),
+            problem.bounds,
+            jnp.asarray(state.spread, jnp.float32),
+            CANDIDATES_PER_ROUND,
+            LARGEST_CORRECTION,
+        )
+        g = np.exp(np.asarray(log_g))
     return Candidates(source, g, np.zeros(len(g), int))
 
 
 def choose_source(state: SearchState) -> Source:
-    """The source that candidates are taken from next.
-
-    These are fresh draws where many of them are valid, else refined near misses. Where
-    neither helps, they are new children of the nearest members.
-    """
+    """Fresh draws where many are valid, else refined near misses; where neither helps,
+    new children of the nearest members."""
     drawn, refined = state.share("posterior"), state.share("refinement")
     corrected = state.share("correction")
     if drawn >= max(HIGH_SHARE, corrected):
@@ -67,18 +76,23 @@ def choose_source(state: SearchState) -> Source:
 def first_candidates(
     key: Key[Array, ""], problem: Problem
 ) -> Float[np.ndarray, "cells channels"]:
-    """Members whose DICs are draws of the posterior, for nothing simulated yet.
+    """Members whose DICs are draws of the posterior.
 
-    The conductances that DICs leave free are drawn from the learned density, given
-    what the recording looks like, and, for more diversity, from the Monte-Carlo box.
-    The emulator corrects what they probably miss. Of both kinds, the most promising
-    are taken.
+    The conductances that DICs leave free are drawn from the learned density, given the
+    recording's features, and, for more diversity, from the Monte-Carlo box. The
+    emulator corrects what they probably miss, and picks the most promising of both.
     """
     draw_key, free_key, box_key = jr.split(key, 3)
     draws = np.asarray(problem.posterior.sample(draw_key, 2 * NUM_DRAWN))[0]
     likely, wide = np.split(draws, 2)
-    density = problem.checkpoint.density
-    g = sample_density(density, free_key, _contexts(problem, likely))
+    target = problem.target
+    features = log_features(jax.tree.map(lambda x: x[None], target.features))[0]
+    of_target = [
+        np.repeat(np.asarray(x)[None], NUM_DRAWN, axis=0)
+        for x in (problem.latent, features, target.label)
+    ]
+    given = jnp.asarray(contexts(*of_target, likely))
+    g = sample_density(problem.checkpoint.density, free_key, given)
     box = sample(box_key, problem.neuron, NUM_DRAWN, dtype=jnp.dtype("float32"))
     num_diverse = CANDIDATES_PER_ROUND // 2
     diverse = _promising(problem, np.asarray(box), wide, num_diverse)
@@ -88,10 +102,8 @@ def first_candidates(
 
 
 def _promising(problem, g, draws, num):
-    """Members made to have these DICs, corrected, as logarithms of conductances.
-
-    Of those that are as likely valid as any, the `num` that are least alike.
-    """
+    """Logarithms of conductances of members that have these DICs before the emulator
+    corrects them: of the likeliest to be valid, the `num` that are least alike."""
     neuron = problem.neuron
     population = impose(neuron, g, draws, through=neuron.required_recipe.solved_pair)
     solved = np.flatnonzero(population.status == OK)
@@ -108,46 +120,6 @@ def _promising(problem, g, draws, num):
     likeliest = np.argsort(-chance, kind="stable")
     best = log_g[likeliest[: int(POLISHED_PER_CANDIDATE * num)]]
     return best[least_crowded(best, num)]
-
-
-def _contexts(problem, draws):
-    target = problem.target
-    repeat = lambda x: np.repeat(np.asarray(x)[None], len(draws), axis=0)
-    features = log_features(jax.tree.map(lambda x: x[None], target.features))
-    label = repeat(target.label)
-    rows = contexts(repeat(problem.latent), repeat(features[0]), label, draws)
-    return jnp.asarray(rows)
-
-
-def _corrected(key, problem, state):
-    """Children of the members that are nearest to the target."""
-    spread = jnp.asarray(state.spread, jnp.float32)
-    born = children(
-        key,
-        state.known.padded(MEMORY),
-        problem.bounds,
-        spread,
-        CANDIDATES_PER_ROUND,
-        LARGEST_CORRECTION,
-    )
-    return np.exp(np.asarray(born))
-
-
-def _refined(problem, state):
-    """Near misses a step nearer, and how often each was refined."""
-    missed = state.near_misses.first(CANDIDATES_PER_ROUND)
-    slopes, scale = slopes_of_ensemble(state.known, missed.log_g)
-    new = stepped(
-        missed.log_g,
-        slopes,
-        scale,
-        missed.errors,
-        np.asarray(problem.target.limits(missed.errors)),
-        0.5**missed.num_refined,
-        LONGEST["ensemble"],
-    )
-    g = np.exp(np.clip(new, *np.asarray(problem.bounds)))
-    return g, missed.num_refined + 1
 
 
 def least_crowded(

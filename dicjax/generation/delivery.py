@@ -6,16 +6,16 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Key
 
-from dicjax._core import Advice, Progress, Remedy, stacked, Stage
+from dicjax._core import Advice, Progress, Remedy, Stage
 from dicjax.dics import dynamic_input_conductances, threshold
 from dicjax.generation.candidates import least_crowded
 from dicjax.generation.result import Generated
-from dicjax.generation.state import Members, Problem, SearchState
+from dicjax.generation.state import joined, Members, Problem, rows, SearchState
 from dicjax.populations import (
     Certificate,
     certify,
     participation_ratio,
-    PERTURBATIONS,
+    PERTURBING_AXES,
 )
 from dicjax.spikes import spike_features
 
@@ -25,9 +25,8 @@ FOLD_OF_CERTIFICATES = 2**32 - 1  # into the key, like the numbers of rounds
 
 def most_diverse(problem: Problem, state: SearchState) -> Members:
     """As many valid members as are wanted: those in the least crowded places."""
-    g, times = state.certified
-    keep = least_crowded(problem.log_g(g), problem.num_wanted)
-    return Members(g[keep], times[keep])
+    log_g = problem.log_g(state.certified.g)
+    return rows(state.certified, least_crowded(log_g, problem.num_wanted))
 
 
 def certificate_of(
@@ -37,17 +36,16 @@ def certificate_of(
     if not len(members.g):
         return None
     num = problem.num_wanted
-    on_progress(Stage("certifying"), 0, num)
+    report = lambda stage, done, total: on_progress(stage, num * done // total, num)
+    report(Stage("certifying"), 0, 1)
     return certify(
         problem.neuron,
         members.g,
         problem.target,
-        axes=("start", *(PERTURBATIONS if problem.config.robustness else ())),
+        axes=("start", *(PERTURBING_AXES if problem.config.robustness else ())),
         key=jr.fold_in(key, FOLD_OF_CERTIFICATES),
         **problem.window._asdict(),
-        on_progress=lambda stage, done, total: on_progress(
-            stage, num * done // total, num
-        ),
+        on_progress=report,
     )
 
 
@@ -60,13 +58,10 @@ def delivered(
     seconds: float,
     settings: dict[str, Any],
 ) -> Generated:
-    """Valid members and, where they are too few, the nearest of the others.
-
-    **Raises:**
-
-    - `ValueError`: if there are none of either.
-    """
-    if not len(members.g) and not state.nearest:
+    """Valid members and, if they are too few, the nearest others; an error if none."""
+    neuron, target, num = problem.neuron, problem.target, problem.num_wanted
+    g, spike_times = rows(joined(members, Members(*state.nearest[1:])), slice(num))
+    if not len(g):
         raise ValueError(
             Advice(
                 f"None of {state.num_simulated} candidates fired in the recording's "
@@ -75,11 +70,6 @@ def delivered(
                 ".",
             )
         )
-    neuron, target, num = problem.neuron, problem.target, problem.num_wanted
-    g = np.concatenate([members.g, *(x.g[None] for x in state.nearest)])[:num]
-    spike_times = stacked(
-        [members.spike_times, *(x.spike_times[None] for x in state.nearest)]
-    )[:num]
     accepted = np.arange(len(g)) < len(members.g)
     features = spike_features(spike_times)
     errors = np.abs(np.asarray(target.errors(features)))

@@ -9,15 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from dicjax._core import (
-    Advice,
-    is_checkpoint,
-    Progress,
-    Remedy,
-    short,
-    Stage,
-    versions,
-)
+from dicjax._core import Advice, is_checkpoint, Progress, Remedy, short, Stage, versions
 from dicjax.generation.config import GenerateConfig
 from dicjax.generation.delivery import certificate_of, delivered, most_diverse
 from dicjax.generation.result import Generated
@@ -37,9 +29,9 @@ from dicjax.neurons import MODELS
 from dicjax.recordings import examine
 from dicjax.spikes import (
     as_target,
-    as_train as as_train,
+    as_train,
     Features,
-    features_of as features_of,
+    features_of,
     pattern_of,
     SpikeTrain,
 )
@@ -71,16 +63,16 @@ def infer(
     **Arguments:**
 
     - `trains`: spike times, in ms, of one neuron each.
-    - `model`: the model that the conductances are those of.
-    - `prior`: which neurons the posterior is over: "recipe", those that the model's
-        recipe draws, uniform in (g_s, g_u) for most models; "box", those with uniform
+    - `model`: the model of these neurons.
+    - `prior`: which neurons the posterior is over: "recipe", draws of the model's
+        recipe, uniform in (g_s, g_u) for most models; "box", neurons with uniform
         conductances; "any", both and more of what is rare among them.
     - `checkpoint`: a trained encoder; the shipped one by default.
 
     **Returns:**
 
-    A [`dicjax.Posterior`][] with a row per train; `in_distribution` says
-    which trains resemble what the encoder was trained on.
+    A [`dicjax.Posterior`][] with a row per train. Its `in_distribution` shows which
+    trains resemble those that the encoder was trained on.
 
     **Raises:**
 
@@ -101,18 +93,15 @@ def _read(
     """Posteriors, and the encoder's summaries of the trains."""
     if prior == "recipe" and loaded.neuron.required_recipe.bounded:
         prior = "box"  # which is what the recipe draws from
-    times = [train.times for train in trains]
-    reading = read_trains(loaded.encoder, times, prior)
+    reading = read_trains(loaded.encoder, [train.times for train in trains], prior)
     targets = [features_of(train) for train in trains]
     labels = np.array([int(target.label) for target in targets])
-    calibration = loaded.calibration
-    ranks = calibration.ranks_of(prior, labels)
-    posterior = posterior_of(loaded.encoder, reading, ranks)
+    ranks = loaded.calibration.ranks_of(prior, labels)
     posterior = dataclasses.replace(
-        posterior,
+        posterior_of(loaded.encoder, reading, ranks),
         distance=np.array([loaded.library.distance(target) for target in targets]),
         max_distance=MAX_DISTANCE,
-        max_anomaly=float(calibration.max_anomaly[PRIORS.index(prior)]),
+        max_anomaly=float(loaded.calibration.max_anomaly[PRIORS.index(prior)]),
     )
     return posterior, np.asarray(reading.latent)
 
@@ -135,14 +124,13 @@ def generate(
 ) -> Generated:
     """Generates a population that provably fires like a recording.
 
-    The recording's DICs are inferred, members with those DICs are built and simulated,
-    and each is compared with the recording. Members that miss teach the next round how
+    It infers the recording's DICs, builds and simulates members with those DICs, and
+    compares each with the recording. Members that miss teach the next round how
     conductances move features, until `num` are valid or the budget is spent. A valid
-    member is simulated again at half the time step, and counts only if it still is.
-    Those that are delivered are also tried from another start and, with
-    `config.robustness`, under changes of their conductances and surroundings.
-    Interrupted (by Ctrl-C, or by [`dicjax.Cancelled`][] from `on_progress`), it returns
-    what the rounds before found.
+    member counts only if it is still valid at half the time step. Delivered members
+    are also tried from another start and, with `config.robustness`, under changes of
+    their conductances and surroundings. If it is interrupted (by Ctrl-C, or by
+    [`dicjax.Cancelled`][] from `on_progress`), it returns what earlier rounds found.
 
     **Arguments:**
 
@@ -155,10 +143,6 @@ def generate(
     - `config`: the budget and other choices.
     - `checkpoint`: a trained encoder; the shipped one by default.
     - `on_progress`: called with (stage, valid members, `num`), often.
-
-    **Returns:**
-
-    A [`dicjax.Generated`][].
 
     **Raises:**
 
@@ -185,14 +169,12 @@ def generate(
             certificate = certificate_of(key, problem, members, report)
         except INTERRUPTIONS:
             is_interrupted = True
+    identity = ("config_hash", "encoder_hash", "date")
     settings = {
         "model_asked": model,
         "config": dataclasses.asdict(config),
         "distance_to_simulated_members": distances,
-        "encoder": {
-            name: loaded.header[name]
-            for name in ("config_hash", "encoder_hash", "date")
-        },
+        "encoder": {name: loaded.header[name] for name in identity},
         "interrupted": is_interrupted,
         # Of the spikes that are delivered.
         "dt_ms": loaded.neuron.required_recipe.dt / 2,
@@ -211,14 +193,12 @@ def generate(
 
 def warnings_about(train: SpikeTrain, posterior: Posterior) -> list[str]:
     """What a user should know about a recording before trusting what follows."""
-    warnings = []
-    if not posterior.in_distribution[0]:
-        warnings.append(UNKNOWN)
+    warnings = [] if posterior.in_distribution[0] else [UNKNOWN]
     warnings += [finding.message for finding in examine(train)]
     if train.num_spikes < FEW_SPIKES:
         warnings.append(
-            f"{train.num_spikes} spikes are few to tell a firing pattern by: short "
-            "random trains can pass for bursts."
+            f"{train.num_spikes} spikes are few for a firing pattern: short random "
+            "trains can pass for bursts."
         )
     return warnings
 
@@ -227,9 +207,9 @@ def checkpoint_for(model: str, checkpoint: pathlib.Path | None = None) -> Checkp
     """The checkpoint of a model, by its name or by its own folder."""
     if checkpoint is not None:
         return load_checkpoint(checkpoint, model)
-    if model not in MODELS and is_checkpoint(model):
-        return load_checkpoint(model)
     if model not in MODELS:
+        if is_checkpoint(model):
+            return load_checkpoint(model)
         raise ValueError(
             f"There is no model {model!r}; choose one of {', '.join(shipped_models())}"
             ", or the folder of a checkpoint that `dicjax adapt` made."
@@ -248,44 +228,37 @@ def _kept(folder: pathlib.Path, model: str, written: int) -> Checkpoint:
 def _load(model, checkpoint, target) -> tuple[Checkpoint, dict[str, float]]:
     if model == "auto" and checkpoint is not None:
         raise ValueError("Name the model that the checkpoint is for.")
-    first = [] if model == "auto" else [checkpoint_for(model, checkpoint)]
-    # The others are looked at to say which model suits a recording better.
-    rest = (
-        [] if checkpoint is not None else [checkpoint_for(x) for x in shipped_models()]
-    )
-    every = {x.model: x for x in [*first, *rest]} | {x.model: x for x in first}
-    distances = {name: x.library.distance(target) for name, x in every.items()}
+    every = {}
     if model != "auto":
-        return first[0], distances
-    return every[min(AUTO, key=lambda name: distances[name])], distances
+        named = checkpoint_for(model, checkpoint)
+        model, every = named.model, {named.model: named}
+    # The others are looked at to say which model suits a recording better.
+    for name in shipped_models() if checkpoint is None else ():
+        every.setdefault(name, checkpoint_for(name))
+    distances = {name: x.library.distance(target) for name, x in every.items()}
+    if model == "auto":
+        model = min(AUTO, key=lambda name: distances[name])
+    return every[model], distances
 
 
 def _out_of_range(train, target: Features, loaded, distances) -> Advice:
     others = [name for name, x in distances.items() if x <= MAX_DISTANCE]
-    remedy = (
-        ("try ", Remedy("model", others[0]), ", which can")
-        if others
-        else (
-            "no model that ships can; to search all the same, use ",
-            Remedy("out_of_range", "try"),
-        )
-    )
+    if others:
+        remedy = "try ", Remedy("model", others[0]), ", which can"
+    else:
+        anyway = Remedy("out_of_range", "try")
+        remedy = "no model that ships can; to search all the same, use ", anyway
     miss = loaded.library.miss(target)
+    name, compared = pattern_of(target)
+    values = [
+        f"{x.words} {short(float(x.read(target)))} {x.unit}".rstrip() for x in compared
+    ]
     return Advice(
-        f"The recording lies outside what {loaded.model} can do: it is "
-        f"{describe(target)}, while {loaded.library.span(target)}"
+        f"The recording lies outside what {loaded.model} can do: it is {name} "
+        f"({', '.join(values)}), while {loaded.library.span(target)}"
         f"{miss and f', and {miss}'}; ",
         *remedy,
         ".",
         # A pause or a drift may be why.
         *(Advice(" ", finding.message) for finding in examine(train)),
     )
-
-
-def describe(target: Features) -> str:
-    """A train's pattern and the features it is compared by, in words."""
-    name, compared = pattern_of(target)
-    values = [
-        f"{x.words} {short(float(x.read(target)))} {x.unit}".rstrip() for x in compared
-    ]
-    return f"{name} ({', '.join(values)})"

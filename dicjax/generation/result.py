@@ -1,6 +1,7 @@
 """What a search for a population ends with."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from jaxtyping import Bool, Float
 
 from dicjax.inference import Posterior
 from dicjax.neurons import Neuron
-from dicjax.populations import Certificate, Verdict, wilson
+from dicjax.populations import Certificate, PERTURBING_AXES, Verdict, wilson
 from dicjax.spikes import COMPARED, Features, SILENT, SpikeTrain, Target
 
 
@@ -24,12 +25,11 @@ FAILURES = {
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """One batch of candidates: how many were simulated and what came of them.
+    """One batch of candidates, and what came of them.
 
-    - `name`: where they came from.
-    - `num`: how many were simulated.
-    - `num_label`: how many of them fired in the recording's pattern.
-    - `num_valid`: how many of them were valid.
+    - `name`: where they came from; `num`: how many were simulated.
+    - `num_label`: how many fired in the recording's pattern.
+    - `num_valid`: how many were valid.
     - `failures`: how many failed, by the first reason in `FAILURES` that applies.
     """
 
@@ -52,15 +52,12 @@ def grouped(rounds: Sequence[Round], most: int = 8) -> list[Round]:
 
 def _together(rounds: Sequence[Round], first: int) -> Round:
     last = first + len(rounds) - 1
-    failures = {why: 0 for of in rounds for why in of.failures}
-    for why in failures:
-        failures[why] = sum(of.failures.get(why, 0) for of in rounds)
     return Round(
         name=f"rounds {first} to {last}" if last > first else rounds[0].name,
         num=sum(of.num for of in rounds),
         num_label=sum(of.num_label for of in rounds),
         num_valid=sum(of.num_valid for of in rounds),
-        failures=failures,
+        failures=dict(sum((Counter(of.failures) for of in rounds), Counter())),
     )
 
 
@@ -68,8 +65,8 @@ def _together(rounds: Sequence[Round], first: int) -> Round:
 class Generated:
     """A population generated to fire like a recording.
 
-    Rows are members: first the accepted ones, as many as were asked for or found; where
-    fewer were found, the nearest of the others follow, with `accepted` false.
+    Rows are members: first the accepted ones, as many as were asked for or found. If
+    too few were found, the nearest of the others follow.
 
     - `train`, `target`: the recording (or the window of it) and its features.
     - `posterior`: over its (g_s, g_u), one row.
@@ -78,12 +75,11 @@ class Generated:
     - `spike_times`: in ms, padded with inf; simulated for `duration`, of which the
         first `discard` ms are left out.
     - `features`: of the members; `distance`: the largest |ln(feature / target)|.
-    - `accepted`: valid within `tolerance`, and still so at half the time step;
+    - `accepted`: valid within `tolerance`, at half the time step too;
         `num_uncertified`: how many were valid only at the whole step.
-    - `certificate`: what else the accepted members stand, a row for each of them; none
-        where nothing was accepted or the run was interrupted.
-    - `num_asked`: how many members were asked for.
-    - `rounds`: what was simulated, in order.
+    - `certificate`: what else the accepted members stay valid under, a row for each of
+        them; `None` where nothing was accepted or the run was interrupted.
+    - `num_asked`: how many members were asked for; `rounds`: what was simulated.
     - `participation_ratio`: effective number of directions in which the logarithms of
         the accepted members' conductances vary.
     - `settings`: everything else that the run depended on (seed, versions, ...).
@@ -124,32 +120,28 @@ class Generated:
     def report(self) -> str:
         """The outcome in a few sentences."""
         first, *later = self.rounds
-        before = wilson(first.num_valid, first.num)
         lines = [
             f"{self.num_accepted} of {self.num_asked} members asked for fire like the "
             f"recording within {self.tolerance:.0%} ({self.neuron.name}).",
             f"{self.num_simulated} candidates were simulated. Of the first "
             f"{first.num}, chosen before any simulation, {first.num_valid} were valid "
-            f"({before[0]:.1%} to {before[1]:.1%}).",
+            f"({_interval_in_words(first)}).",
         ]
         if later:
-            num, valid = (
-                sum(x) for x in zip(*((r.num, r.num_valid) for r in later), strict=True)
-            )
-            low, high = wilson(valid, num)
+            rest = _together(later, 2)
             lines.append(
-                f"Of {num} in later rounds, {valid} were ({low:.1%} to {high:.1%})."
+                f"Of {rest.num} in later rounds, {rest.num_valid} were "
+                f"({_interval_in_words(rest)})."
             )
         if self.num_accepted:
             lines.append(
                 "All of them remain valid at half the time step "
                 f"({self.num_uncertified} that did not were left out)."
             )
-        num_found = sum(r.num_valid for r in self.rounds) - self.num_uncertified
+        num_found = sum(of.num_valid for of in self.rounds) - self.num_uncertified
         if num_found > self.num_accepted:
             lines.append(
-                f"They are those of {num_found} valid candidates that lie in the least "
-                "crowded places."
+                f"Of {num_found} valid candidates, these are the least crowded."
             )
         if np.isfinite(self.participation_ratio):
             lines.append(
@@ -168,47 +160,40 @@ class Generated:
         return ", ".join(f"{FAILURES[why]} ({count})" for why, count in failures[:num])
 
 
+def _interval_in_words(of: Round) -> str:
+    low, high = wilson(of.num_valid, of.num)
+    return f"{low:.1%} to {high:.1%}"
+
+
 def _robustness_in_words(certificate: Certificate) -> list[str]:
-    """What accepted members stay valid under, a sentence for each kind of change."""
+    """A sentence for each kind of change that members were tried under."""
     lines = []
-    along = certificate.along
-    share = lambda of: f"{of.valid.mean():.0%}"
-    kept = lambda of: f"{of.same_pattern.mean():.0%} keep the pattern."
-    if start := along("start"):
+    if start := certificate.along("start"):
         ((_, valid, low, high, _),) = start.shares()
+        others = "; the others have another state, in which they rest or fire otherwise"
         lines.append(
             f"From another start, {valid:.0%} ({low:.0%} to {high:.0%}) of the "
-            "accepted members fire so too"
-            + (
-                "."
-                if valid == 1
-                else "; the others have a second state, in which they rest or fire "
-                "otherwise."
+            f"accepted members still match{others if valid < 1 else ''}."
+        )
+    for axis in PERTURBING_AXES:
+        if of := certificate.along(axis):
+            first, fewest = of.perturbations[0], ""
+            average = " on average" if len(of.names) > 1 else ""
+            if axis == "conductances":
+                channels = np.array([check.channel for check in of.perturbations])
+                share = {x: of.valid[:, channels == x].mean() for x in channels}
+                least = min(share, key=lambda x: share[x])
+                fewest = f", fewest when {least} changes ({share[least]:.0%})"
+            when = {
+                "conductances": f"With one conductance {first.amount} lower or higher",
+                "current": f"With the applied current {first.amount} lower or higher",
+                "noise": f"Under {first.words}",
+                "temperature": f"At {first.words} and the higher pace that follows",
+            }
+            lines.append(
+                f"{when[axis]}, {of.valid.mean():.0%} stay valid{average}{fewest}; "
+                f"{of.same_pattern.mean():.0%} keep the pattern."
             )
-        )
-    if of := along("conductances"):
-        columns: dict[str | None, list[int]] = {}
-        for i, check in enumerate(of.perturbations):
-            columns.setdefault(check.channel, []).append(i)
-        per_channel = {x: of.valid[:, columns[x]].mean() for x in columns}
-        least = min(per_channel, key=lambda x: per_channel[x])
-        lines.append(
-            f"With one conductance {100 * abs(of.perturbations[0].change):g}% lower or "
-            f"higher, {share(of)} do on average, fewest with that of {least} "
-            f"({per_channel[least]:.0%}); {kept(of)}"
-        )
-    if of := along("current"):
-        lines.append(
-            f"With the applied current {of.perturbations[0].amount} lower or higher, "
-            f"{share(of)} do on average; {kept(of)}"
-        )
-    if of := along("noise"):
-        lines.append(f"Under {of.names[0]}, {share(of)} do; {kept(of)}")
-    if of := along("temperature"):
-        lines.append(
-            f"At {of.names[0]}, {share(of)} do at the higher pace that comes with it; "
-            f"{kept(of)}"
-        )
     return lines
 
 

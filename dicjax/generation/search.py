@@ -8,7 +8,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Key
 
-from dicjax._core import Progress, stacked, Stage
+from dicjax._core import Progress, Stage
 from dicjax.generation.candidates import (
     Candidates,
     CANDIDATES_PER_ROUND,
@@ -18,13 +18,16 @@ from dicjax.generation.candidates import (
 from dicjax.generation.result import count_failures, Round
 from dicjax.generation.state import (
     initial_state,
+    joined,
+    MAX_NEAR_MISSES,
     Members,
-    Miss,
+    Missed,
     NearMisses,
     Problem,
+    rows,
     SearchState,
 )
-from dicjax.populations import judge, Known, MEMORY, simulate_by_recipe, Verdict
+from dicjax.populations import evaluate, update_known, Verdict
 from dicjax.simulation import Run
 
 
@@ -49,25 +52,13 @@ def search(
 ) -> tuple[SearchState, bool]:
     """Simulates round after round until enough members are valid.
 
-    **Arguments:**
-
-    - `key`: everything random follows from it.
-    - `on_progress`: called with (stage, valid members, members wanted),
-        also while candidates are simulated.
-
-    **Returns:**
-
-    What was found, and whether the search was interrupted (by Ctrl-C or by
-    [`dicjax.Cancelled`][] from `on_progress`), which ends it with what the rounds
-    before found.
-
-    **Raises:**
-
-    - The interruption, if it came before the end of the first round.
+    It returns what was found, and whether Ctrl-C or [`dicjax.Cancelled`][] from
+    `on_progress` ended it. Before the end of the first round, it raises these.
     """
     state = initial_state(problem)
     try:
-        while not state.rounds or has_budget(problem, state):
+        most = problem.config.budget - CANDIDATES_PER_ROUND
+        while not state.rounds or state.num_simulated <= most:
             if state.rounds and not wants_more(problem, state):
                 state = certify_found(problem, state, on_progress)
                 if state.num_certified >= problem.num_wanted:
@@ -76,8 +67,7 @@ def search(
             report = functools.partial(on_progress, *_stage(problem, state))
             report()
             candidates = propose(round_key, problem, state)
-            run = _simulated(problem, candidates.g, report)
-            verdict = judge(run, problem.target)
+            run, verdict = _evaluated(problem, candidates.g, report)
             state = remember(problem, state, candidates, run, verdict)
         return certify_found(problem, state, on_progress), False
     except INTERRUPTIONS:
@@ -89,11 +79,6 @@ def search(
             on_progress(*how_far)
 
     return certify_found(problem, state, uninterrupted), True
-
-
-def has_budget(problem: Problem, state: SearchState) -> bool:
-    """Whether another round may be simulated."""
-    return problem.config.budget - state.num_simulated >= CANDIDATES_PER_ROUND
 
 
 def wants_more(problem: Problem, state: SearchState) -> bool:
@@ -111,25 +96,25 @@ def remember(
     verdict: Verdict,
 ) -> SearchState:
     """Keeps what is valid, and what later rounds learn from."""
-    share = float(verdict.valid.mean())
-    log_g = problem.log_g(candidates.g)
-    has_pattern = np.asarray(verdict.features.label) == problem.target.label
+    source, log_g = candidates.source, problem.log_g(candidates.g)
+    labels = np.asarray(verdict.features.label)
+    last = Round(
+        name=f"{source} {len(state.rounds) + 1}",
+        num=len(log_g),
+        num_label=int((labels == problem.target.label).sum()),
+        num_valid=int(verdict.valid.sum()),
+        failures=count_failures(verdict, problem.target),
+    )
+    share = last.num_valid / last.num
     state = state._replace(
-        rounds=(*state.rounds, _round(problem, state, candidates, verdict)),
-        known=_with_known(
-            state.known,
-            Known(
-                log_g,
-                verdict.errors,
-                has_pattern & np.isfinite(verdict.errors).all(axis=1),
-            ),
-        ),
+        rounds=(*state.rounds, last),
+        known=update_known(state.known, log_g, verdict),
         near_misses=_with_near_misses(state.near_misses, candidates, log_g, verdict),
         found=np.concatenate([state.found, candidates.g[verdict.valid]]),
         nearest=_with_nearest(problem, state.nearest, candidates, run, verdict),
-        shares={**state.shares, candidates.source: share},
+        shares={**state.shares, source: share},
     )
-    return state._replace(spread=_next_spread(state, candidates.source, share))
+    return state._replace(spread=_next_spread(state, source, share))
 
 
 def certify_found(
@@ -145,19 +130,15 @@ def certify_found(
         most = math.ceil(CERTIFIED_PER_MEMBER * lacking / state.survival)
         tried = least_crowded(problem.log_g(state.found), most)
         g = state.found[tried]
-        done = min(state.num_expected, num)
-        report = functools.partial(
-            on_progress, Stage("halving_the_time_step"), done, num
-        )
+        stage, done = Stage("halving_the_time_step"), min(state.num_expected, num)
+        report = functools.partial(on_progress, stage, done, num)
         report()
-        run = _simulated(problem, g, report, dt=problem.neuron.required_recipe.dt / 2)
-        valid = judge(run, problem.target).valid
-        before, times = state.certified, run.spike_times
+        run, verdict = _evaluated(problem, g, report, halved=True)
+        valid = verdict.valid
         state = state._replace(
             found=np.delete(state.found, tried, axis=0),
-            certified=Members(
-                np.concatenate([before.g, g[valid]]),
-                stacked([before.spike_times, times[valid]]),
+            certified=joined(
+                state.certified, Members(g[valid], run.spike_times[valid])
             ),
             num_uncertified=state.num_uncertified + int((~valid).sum()),
         )
@@ -168,44 +149,21 @@ def _stage(problem, state) -> tuple[Stage, int, int]:
     """What the next round does, the members found so far, and those wanted."""
     num, number = problem.num_wanted, len(state.rounds)
     done = min(state.num_expected, num)
-    if not number:
-        return Stage("simulating_the_posterior"), done, num
     aim = "widening" if done == num else "correcting"
-    return Stage(aim, f"round {number}"), done, num
+    stage = Stage(aim, f"round {number}")
+    return stage if number else Stage("simulating_the_posterior"), done, num
 
 
-def _simulated(problem, g, report, dt=None) -> Run:
+def _evaluated(problem, g, report, halved=False) -> tuple[Run, Verdict]:
     # Reported anew now and then, for a caller who may want to end a long simulation.
-    return simulate_by_recipe(
+    return evaluate(
         problem.neuron,
         g,
-        **problem.window._asdict(),
-        dt=dt,
+        problem.target,
+        problem.window,
+        halved=halved,
         on_progress=lambda *_: report(),
     )
-
-
-def _round(problem, state, candidates, verdict) -> Round:
-    label = np.asarray(verdict.features.label)
-    return Round(
-        name=f"{candidates.source} {len(state.rounds) + 1}",
-        num=len(candidates.g),
-        num_label=int((label == problem.target.label).sum()),
-        num_valid=int(verdict.valid.sum()),
-        failures=count_failures(verdict, problem.target),
-    )
-
-
-def _with_known(known: Known, new: Known) -> Known:
-    """The members nearest to the target, of both."""
-    both = [
-        np.concatenate([getattr(x, name) for x in (new, known)])
-        for name in ("log_g", "misses", "usable")
-    ]
-    _, misses, usable = both
-    distance = np.where(usable, np.abs(misses).max(axis=1), np.inf)
-    nearest = np.argsort(distance, kind="stable")[:MEMORY]
-    return Known(*(x[nearest] for x in both))
 
 
 def _with_near_misses(
@@ -213,37 +171,31 @@ def _with_near_misses(
 ) -> NearMisses:
     """Without those that were refined, with those that missed and may be."""
     if candidates.source == "refinement":
-        near_misses = near_misses.after(len(candidates.g))
+        near_misses = rows(near_misses, slice(len(candidates.g), None))
     missed = np.isfinite(verdict.score) & ~verdict.valid
     missed &= candidates.num_refined < MAX_REFINED
-    rows = (log_g, verdict.errors, verdict.score, candidates.num_refined)
-    return near_misses.joined(NearMisses(*(x[missed] for x in rows)))
+    new = NearMisses(log_g, verdict.errors, verdict.score, candidates.num_refined)
+    both = joined(near_misses, rows(new, missed))
+    return rows(both, np.argsort(both.score, kind="stable")[:MAX_NEAR_MISSES])
 
 
 def _with_nearest(
-    problem, nearest: tuple[Miss, ...], candidates: Candidates, run, verdict: Verdict
-) -> tuple[Miss, ...]:
+    problem, nearest: Missed, candidates: Candidates, run: Run, verdict: Verdict
+) -> Missed:
     """The invalid members that miss by least, as many as are wanted."""
-    num = problem.num_wanted
-    missed = np.flatnonzero(~verdict.valid)
-    errors = np.where(np.isfinite(verdict.errors), np.abs(verdict.errors), np.inf)
-    has_pattern = np.asarray(verdict.features.label) == problem.target.label
-    distance = np.where(has_pattern, errors.max(axis=1), np.inf)[missed]
-    order = [i for i in np.argsort(distance)[:num] if np.isfinite(distance[i])]
-    new = [
-        # Rows of its own: views would keep the whole round in memory.
-        Miss(float(distance[i]), candidates.g[row].copy(), run.spike_times[row].copy())
-        for i, row in zip(order, missed[order], strict=True)
-    ]
-    return tuple(sorted([*nearest, *new], key=lambda miss: miss.distance)[:num])
+    missed, num = np.flatnonzero(~verdict.valid), problem.num_wanted
+    has_pattern = np.isfinite(verdict.score)
+    distance = np.where(has_pattern, np.abs(verdict.errors).max(axis=1), np.inf)
+    missed = missed[np.argsort(distance[missed])[:num]]
+    new = rows(Missed(distance, candidates.g, run.spike_times), missed)
+    both = joined(nearest, rows(new, np.isfinite(new.distance)))
+    # By indices, whose rows are copies: views would keep the whole round in memory.
+    return rows(both, np.argsort(both.distance, kind="stable")[:num])
 
 
 def _next_spread(state: SearchState, source, share: float) -> float:
-    """How far corrected candidates stray in the next round.
-
-    Wide where that works, for diversity; narrower where little is valid, and at once
-    where children do not even fire like their parents.
-    """
+    """How far corrected candidates stray next: far, for diversity, where that works;
+    less where little is valid, or where children do not fire like their parents."""
     spread, last = state.spread, state.rounds[-1]
     if source != "correction":
         return spread / 3 if len(state.rounds) == 1 and share < LOW_SHARE else spread

@@ -3,23 +3,28 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from dicjax._core import stacked
 from dicjax.generation.config import GenerateConfig
 from dicjax.generation.result import Round
 from dicjax.inference import Checkpoint, FLOOR, Goal, goal, log_conductances, Posterior
 from dicjax.neurons import Neuron
-from dicjax.populations import Known, MEMORY, Window, window_for
+from dicjax.populations import Known, Window, window_for
 from dicjax.spikes import NUM_COMPARED, Target
 
 
 Source = Literal["posterior", "refinement", "correction"]
 """Where candidates come from: draws of the posterior, near misses refined one by one,
 or corrected children of the nearest members."""
+
+NUM_OF_LIBRARY = 2048  # members whose activity is known before any is simulated
+MAX_NEAR_MISSES = 4096  # that are remembered
 
 # How many candidates are thought to be valid until a source is tried, as a share.
 ASSUMED_SHARES: Mapping[Source, float] = {
@@ -34,7 +39,6 @@ class Problem:
     """What a search looks for and what it may use. Nothing of it changes.
 
     - `checkpoint`: of the model whose members are searched.
-    - `target`: what they should fire like.
     - `posterior`: over the target's (g_s, g_u), one row.
     - `latent`: the encoder's summary of the target's train.
     - `num_wanted`: how many members are to be found.
@@ -82,12 +86,12 @@ class Members(NamedTuple):
     spike_times: Float[np.ndarray, "cells spikes"]
 
 
-class Miss(NamedTuple):
-    """An invalid member, and by how much it misses: the largest |ln| of a ratio."""
+class Missed(NamedTuple):
+    """Invalid members, and by how much they miss: the largest |ln| of a ratio."""
 
-    distance: float
-    g: Float[np.ndarray, " channels"]
-    spike_times: Float[np.ndarray, " spikes"]
+    distance: Float[np.ndarray, " cells"]
+    g: Float[np.ndarray, "cells channels"]
+    spike_times: Float[np.ndarray, "cells spikes"]
 
 
 class NearMisses(NamedTuple):
@@ -102,34 +106,32 @@ class NearMisses(NamedTuple):
     score: Float[np.ndarray, " cells"]
     num_refined: Int[np.ndarray, " cells"]
 
-    def first(self, num: int) -> "NearMisses":
-        """The nearest `num`."""
-        return NearMisses(*(x[:num] for x in self))
 
-    def after(self, num: int) -> "NearMisses":
-        """All but the nearest `num`."""
-        return NearMisses(*(x[num:] for x in self))
+Table = TypeVar("Table", Members, Missed, NearMisses)
 
-    def joined(self, new: "NearMisses") -> "NearMisses":
-        """These and others, of which only the nearest are remembered."""
-        both = [np.concatenate(x) for x in zip(self, new, strict=True)]
-        order = np.argsort(both[2], kind="stable")[:MEMORY]
-        return NearMisses(*(x[order] for x in both))
+
+def rows(table: Table, taken: slice | np.ndarray) -> Table:
+    """Some members of a table."""
+    return jax.tree.map(lambda x: x[taken], table)
+
+
+def joined(table: Table, new: Table) -> Table:
+    """The members of two tables, those of the first before the others."""
+    join = lambda *x: stacked([*x]) if x[0].ndim == 2 else np.concatenate(x)
+    return jax.tree.map(join, table, new)
 
 
 class SearchState(NamedTuple):
     """What a search has found and learned so far. Each step returns a new one.
 
     - `rounds`: what was simulated, in order.
-    - `known`: members that corrections learn from.
-    - `near_misses`: members to be refined.
-    - `found`: conductances of members that are valid at the whole time step only, until
-        they are tried at half of it.
-    - `certified`: members that are valid at half the time step.
-    - `num_uncertified`: how many were valid at the whole time step only.
+    - `known`: members that corrections learn from; `near_misses`: those to be refined.
+    - `found`: conductances of valid members that are not yet tried at half the step.
+    - `certified`: members that are valid at half of it too.
+    - `num_uncertified`: how many were not.
     - `nearest`: the invalid members that miss by least, as many as are wanted.
     - `spread`: how far corrected candidates stray, in standard deviations.
-    - `shares`: of the candidates from each source, how many were valid the last time.
+    - `shares`: of the last candidates from each source that were valid.
     """
 
     rounds: tuple[Round, ...]
@@ -138,7 +140,7 @@ class SearchState(NamedTuple):
     found: Float[np.ndarray, "cells channels"]
     certified: Members
     num_uncertified: int
-    nearest: tuple[Miss, ...]
+    nearest: Missed
     spread: float
     shares: Mapping[Source, float]
 
@@ -172,19 +174,17 @@ def initial_state(problem: Problem) -> SearchState:
     """Nothing found; of the library, the members nearest to the target are known."""
     num_channels = len(problem.neuron.channels)
     none = np.zeros((0, num_channels), np.float32)
+    no_spikes = np.zeros((0, 1), np.float32)
     return SearchState(
         rounds=(),
         known=_library(problem),
         near_misses=NearMisses(
-            none,
-            np.zeros((0, NUM_COMPARED), np.float32),
-            np.zeros(0),
-            np.zeros(0, int),
+            none, np.zeros((0, NUM_COMPARED), np.float32), np.zeros(0), np.zeros(0, int)
         ),
         found=none,
-        certified=Members(none, np.zeros((0, 1), np.float32)),
+        certified=Members(none, no_spikes),
         num_uncertified=0,
-        nearest=(),
+        nearest=Missed(np.zeros(0), none, no_spikes),
         spread=problem.config.spread,
         shares={},
     )
@@ -192,7 +192,7 @@ def initial_state(problem: Problem) -> SearchState:
 
 def _library(problem: Problem) -> Known:
     target, library = problem.target, problem.checkpoint.library
-    nearest = np.argsort(library.errors(target.features))[: MEMORY // 2]
+    nearest = np.argsort(library.errors(target.features))[:NUM_OF_LIBRARY]
     misses = library.log_ratios(target.features)[nearest]
     usable = library.labels[nearest] == target.label
     usable &= np.isfinite(misses).all(axis=1)

@@ -172,7 +172,7 @@ def _failures(result: Generated) -> list[tuple[str, list[int]]]:
 
 
 def _start(result: Generated) -> dict[str, str] | None:
-    """How many accepted members fire so from another start too, if that was tried."""
+    """How many accepted members still match from another start, if that was tried."""
     start = result.certificate and result.certificate.along("start")
     if start is None:
         return None

@@ -1,17 +1,21 @@
 """Members judged, corrected, refined, certified, moved and explained."""
 
+from dicjax.populations.attribution import (
+    attribute as attribute,
+    Attribution as Attribution,
+)
 from dicjax.populations.certification import (
     Certificate as Certificate,
     certify as certify,
     OTHER_START as OTHER_START,
     Perturbation as Perturbation,
-    PERTURBATIONS as PERTURBATIONS,
+    PERTURBING_AXES as PERTURBING_AXES,
     START_MORE_CA as START_MORE_CA,
 )
 from dicjax.populations.correction import (
-    children as children,
+    corrected_children as corrected_children,
     Known as Known,
-    MEMORY as MEMORY,
+    update_known as update_known,
 )
 from dicjax.populations.diversity import (
     coverage as coverage,
@@ -19,37 +23,30 @@ from dicjax.populations.diversity import (
     participation_ratio as participation_ratio,
 )
 from dicjax.populations.evaluation import (
-    judge as judge,
+    evaluate as evaluate,
     simulate_by_recipe as simulate_by_recipe,
     Verdict as Verdict,
     wilson as wilson,
     Window as Window,
     window_for as window_for,
 )
-from dicjax.populations.explanation import (
-    attribute as attribute,
-    Attribution as Attribution,
-    Identifiability as Identifiability,
-    identifiability as identifiability,
+from dicjax.populations.maps import (
     reachability as reachability,
     ReachabilityMap as ReachabilityMap,
 )
-from dicjax.populations.explanation.sloppiness import (
-    reach as reach,
-)
-from dicjax.populations.neuromodulation import (
-    Path as Path,
-    path as path,
-)
+from dicjax.populations.neuromodulation import Path as Path, path as path
 from dicjax.populations.refinement import (
-    LONGEST as LONGEST,
     refine as refine,
     Refined as Refined,
-    slopes_of_ensemble as slopes_of_ensemble,
-    stepped as stepped,
+    refined_by_ensemble as refined_by_ensemble,
 )
 from dicjax.populations.sensitivities import (
     Autodiff as Autodiff,
     Differences as Differences,
     feature_slopes as feature_slopes,
+)
+from dicjax.populations.sloppiness import (
+    Identifiability as Identifiability,
+    identifiability as identifiability,
+    reach as reach,
 )

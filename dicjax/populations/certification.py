@@ -11,14 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
-from dicjax._core import (
-    as_progress,
-    check_simulation,
-    conductances_of,
-    HasConductances,
-    Progress,
-    Stage,
-)
+from dicjax._core import as_progress, conductances_of, HasConductances, Progress, Stage
 from dicjax.neurons import Neuron, Temperature
 from dicjax.populations.evaluation import judge, wilson, Window, window_for
 from dicjax.simulation import AbstractStimulus, applied, NoisyCurrent, simulate, Step
@@ -28,7 +21,7 @@ from dicjax.spikes import as_target, Features, SpikeTrain, Target
 Axis = Literal["step", "start", "conductances", "current", "noise", "temperature"]
 
 AXES: tuple[Axis, ...] = get_args(Axis)
-PERTURBATIONS = AXES[2:]  # the axes that change the neuron itself or its input
+PERTURBING_AXES = AXES[2:]  # the axes that change the neuron itself or its input
 START_HIGHER = 25.0  # mV that another start lies above the neuron's own
 START_MORE_CA = 10.0  # times the calcium of the neuron's own start
 UNITS: dict[Axis, str] = {
@@ -43,13 +36,9 @@ class Perturbation(NamedTuple):
     """What one check changes.
 
     - `axis`: the kind of change, as [`dicjax.certify`][] names it.
-    - `change`: by how much, by axis:
-        - "step": the factor of the time step;
-        - "start": the difference of the initial potential, in mV;
-        - "conductances": the difference as a share of the conductance;
-        - "current": the difference of the applied current, in µA/cm²;
-        - "noise": its standard deviation, in µA/cm²;
-        - "temperature": the difference, in °C.
+    - `change`: by how much: the factor of the time step; the difference of the initial
+        potential (mV), of a conductance (as a share of it), of the applied current
+        (µA/cm²) or of the temperature (°C); the standard deviation of noise (µA/cm²).
     - `channel`: whose conductance changes, if one does.
     """
 
@@ -92,19 +81,16 @@ class Perturbation(NamedTuple):
 
         - `ValueError`: if no perturbation has this name.
         """
-        for known in (HALF_STEP, OTHER_START):
-            if words == known.words:
-                return known
+        candidates = [HALF_STEP, OTHER_START]
         for axis, unit in UNITS.items():
             found = re.fullmatch(rf"(.*?) ?([-+]?[\d.e+-]+) {re.escape(unit)}", words)
-            if not found:
-                continue
-            subject, change = found[1], float(found[2])
-            scale = 100 if axis == "conductances" else 1
-            channel = subject if axis == "conductances" else None
-            perturbation = cls(axis, change / scale, channel)
-            if perturbation.words == words:
-                return perturbation
+            if found and axis == "conductances":
+                candidates.append(cls(axis, float(found[2]) / 100, found[1]))
+            elif found:
+                candidates.append(cls(axis, float(found[2])))
+        for candidate in candidates:
+            if candidate.words == words:
+                return candidate
         raise ValueError(f"No check is called {words!r}.")
 
 
@@ -134,22 +120,21 @@ class Certificate(eqx.Module):
         """What each check changes, of the axes of [`dicjax.certify`][]."""
         return tuple(of.axis for of in self.perturbations)
 
-    def along(self, axis: str) -> "Certificate | None":
-        """The checks of one axis alone; `None` where it was not tried."""
-        checks = [i for i, of in enumerate(self.axes) if of == axis]
+    def along(self, *axes: str) -> "Certificate | None":
+        """The checks of some axes alone; `None` where these were not tried."""
+        checks = [i for i, axis in enumerate(self.axes) if axis in axes]
         if not checks:
             return None
+        perturbations = tuple(self.perturbations[i] for i in checks)
         return Certificate(
-            tuple(self.perturbations[i] for i in checks),
-            self.valid[:, checks],
-            self.same_pattern[:, checks],
+            perturbations, self.valid[:, checks], self.same_pattern[:, checks]
         )
 
     def shares(self) -> tuple[tuple[str, float, float, float, float], ...]:
         """Of every check: its name, the share of members that are valid under it with
         its 95 % Wilson interval, and the share that keep the pattern."""
         num = len(self.valid)
-        counts = self.valid.sum(axis=0).tolist(), self.same_pattern.sum(axis=0).tolist()
+        counts = (x.sum(axis=0).tolist() for x in (self.valid, self.same_pattern))
         return tuple(
             (name, valid / num, *wilson(valid, num), same / num)
             for name, valid, same in zip(self.names, *counts, strict=True)
@@ -159,13 +144,13 @@ class Certificate(eqx.Module):
     def robustness(self) -> Float[np.ndarray, " cells"]:
         """Share of the perturbations under which each member stays valid.
 
-        Half the step and another start do not count, since they leave the neuron as it
-        is; nan where nothing else was tried.
+        Half the step and another start leave the neuron as it is and do not count; nan
+        where nothing else was tried.
         """
-        perturbs = np.isin(self.axes, PERTURBATIONS)
-        if not perturbs.any():
+        perturbed = self.along(*PERTURBING_AXES)
+        if perturbed is None:
             return np.full(len(self.valid), np.nan)
-        return self.valid[:, perturbs].mean(axis=1)
+        return perturbed.valid.mean(axis=1)
 
     def __str__(self) -> str:
         width = max(len("check"), *map(len, self.names))
@@ -215,7 +200,7 @@ def certify(
     q10: float = 2.5,
     on_progress: Progress | None = None,
 ) -> Certificate:
-    """Asks of every member whether it still fires like the target if something changes.
+    """Tests whether every member still fires like the target if something changes.
 
     **Arguments:**
 
@@ -230,9 +215,9 @@ def certify(
         - "conductances": each alone, down and up by `change`;
         - "current": another applied current, down and up by `current`;
         - "noise": a noisy current of standard deviation `noise`;
-        - "temperature": all kinetics as at `warming` degrees more. A preparation that
-          keeps its pattern and its phases when warmed does all at a higher pace, so the
-          target's times are divided by as much as kinetics speed up.
+        - "temperature": all kinetics as at `warming` degrees more. A warm preparation
+          that keeps its pattern and phases fires at a higher pace, so the target's
+          times are divided by the speed-up of kinetics.
     - `key`: of the noise.
     - `duration`, `discard`: simulated time, and how much of its start is left out, in
         ms; by default as long as the target needs.
@@ -240,42 +225,43 @@ def certify(
     - `current`, `noise`: in µA/cm²; by default half of, and all of, the weaker noise of
         the recipe.
     - `warming`: in °C.
-    - `q10`: how much faster kinetics are for every 10 °C, if the neuron's own
-        temperature does not say.
+    - `q10`: how much faster kinetics are for every 10 °C, if the neuron has no
+        temperature of its own.
     - `on_progress`: called with (stage, done, total), in units of work; whatever it
         raises stops the simulation.
 
     **Returns:**
 
-    A [`dicjax.Certificate`][] with one column per check, in the order above;
-    printed, it is a table.
+    A [`dicjax.Certificate`][] with one column per check, in the order above.
 
     **Raises:**
 
-    - `ValueError`: if `axes` has others than these or none, if noise is asked for
-        without a `key`, if `g` does not match the channels of `neuron`, if the target
-        is silent, or if numbers make no sense.
+    - `ValueError`: if `axes` has others than these or none, noise has no `key`, `g`
+        does not match the channels of `neuron`, the target is silent, or numbers make
+        no sense.
     """
     plain = unperturbed(neuron, g, target, tolerance)
     recipe = neuron.required_recipe
     window = window_for(neuron, plain.target, duration=duration, discard=discard)
-    duration, discard = window
-    check_simulation(duration, discard, recipe.dt, "spikes", duration, None)
     current = recipe.noise[0] / 2 if current is None else current
     noise = recipe.noise[0] if noise is None else noise
-    _check_axes(axes, key)
-    _check_numbers(change, current, noise, q10)
-    change_along = {
-        "step": lambda: _half_step(plain),
+    _check(axes, key, change, current, noise, q10)
+    condition_along = {
+        "step": lambda: plain._replace(
+            perturbations=(HALF_STEP,), dt=plain.dt * HALF_STEP.change
+        ),
         "start": lambda: _other_start(plain),
         "conductances": lambda: _other_conductances(plain, change),
         "current": lambda: _other_current(plain, current),
-        "noise": lambda: _noisy(plain, noise, key),
+        "noise": lambda: plain._replace(
+            perturbations=(Perturbation("noise", noise),),
+            stimulus=NoisyCurrent(key, noise, recipe.current),
+        ),
         "temperature": lambda: warmer(plain, warming, q10),
     }
-    conditions = [change_along[axis]() for axis in AXES if axis in axes]
+    conditions = [condition_along[axis]() for axis in AXES if axis in axes]
     perturbations = tuple(of for each in conditions for of in each.perturbations)
-    work = plain.g.shape[1] * math.ceil(duration)
+    work = plain.g.shape[1] * math.ceil(window.duration)
     on_progress = as_progress(on_progress)
     outcomes, done = [], 0
     for condition in conditions:
@@ -304,7 +290,7 @@ def unperturbed(neuron: Neuron, g, target, tolerance: float) -> Condition:
     return Condition((), neuron, g[None], wanted, recipe.dt, stimulus)
 
 
-def _check_axes(axes, key):
+def _check(axes, key, change, current, noise, q10):
     unknown = [axis for axis in axes if axis not in AXES]
     if unknown or not axes:
         raise ValueError(
@@ -315,9 +301,6 @@ def _check_axes(axes, key):
             "Noise needs a `key`, such as `jax.random.key(0)`: give one, or leave "
             '"noise" out of `axes`.'
         )
-
-
-def _check_numbers(change, current, noise, q10):
     if not 0 <= change <= 1:
         raise ValueError(f"`change` must lie between 0 and 1, got {change}.")
     for name, value in (("current", current), ("noise", noise)):
@@ -329,33 +312,26 @@ def _check_numbers(change, current, noise, q10):
         raise ValueError(f"`q10` must be positive and finite, got {q10}.")
 
 
-def _half_step(plain: Condition) -> Condition:
-    return plain._replace(perturbations=(HALF_STEP,), dt=plain.dt * HALF_STEP.change)
-
-
 def _other_start(plain: Condition) -> Condition:
-    neuron = plain.neuron
     neuron = dataclasses.replace(
-        neuron,
-        initial_V=neuron.initial_V + OTHER_START.change,
-        initial_Ca=neuron.initial_Ca * START_MORE_CA,
+        plain.neuron,
+        initial_V=plain.neuron.initial_V + OTHER_START.change,
+        initial_Ca=plain.neuron.initial_Ca * START_MORE_CA,
     )
     return plain._replace(perturbations=(OTHER_START,), neuron=neuron)
 
 
 def _other_conductances(plain: Condition, change: float) -> Condition:
-    channels = plain.neuron.channel_names
-    num = len(channels)
+    perturbations = tuple(
+        Perturbation("conductances", by, channel)
+        for channel in plain.neuron.channel_names
+        for by in (-change, change)
+    )
+    num = len(plain.neuron.channel_names)
     factors = np.ones((num, 2, num), plain.g.dtype)
     factors[np.arange(num), :, np.arange(num)] = 1 - change, 1 + change
-    return plain._replace(
-        perturbations=tuple(
-            Perturbation("conductances", by, channel)
-            for channel in channels
-            for by in (-change, change)
-        ),
-        g=plain.g * factors.reshape(-1, 1, num),
-    )
+    g = plain.g * factors.reshape(-1, 1, num)
+    return plain._replace(perturbations=perturbations, g=g)
 
 
 def _other_current(plain: Condition, by: float) -> Condition:
@@ -368,17 +344,10 @@ def _other_current(plain: Condition, by: float) -> Condition:
     )
 
 
-def _noisy(plain: Condition, sigma: float, key) -> Condition:
-    stimulus = NoisyCurrent(key, sigma, plain.neuron.required_recipe.current)
-    perturbations = (Perturbation("noise", sigma),)
-    return plain._replace(perturbations=perturbations, stimulus=stimulus)
-
-
 def warmer(plain: Condition, warming: float, q10: float) -> Condition:
     """The condition in which all kinetics are those at `warming` °C more."""
     neuron = plain.neuron
-    own = neuron.temperature
-    own = Temperature(0.0, 0.0, q10) if own is None else own
+    own = neuron.temperature or Temperature(0.0, 0.0, q10)
     warm = dataclasses.replace(own, celsius=own.celsius + warming)
     faster = float(warm.speed / own.speed)
     return plain._replace(
@@ -390,16 +359,13 @@ def warmer(plain: Condition, warming: float, q10: float) -> Condition:
 
 
 def compare_under(
-    condition: Condition,
-    window: Window,
-    on_progress: Progress | None = None,
+    condition: Condition, window: Window, on_progress: Progress | None = None
 ) -> tuple[Bool[np.ndarray, "checks cells"], Bool[np.ndarray, "checks cells"]]:
     """Whether members are valid in a condition, and whether they keep the pattern."""
     run = simulate(
         condition.neuron,
         condition.g,
-        window.duration,
-        discard=window.discard,
+        **window._asdict(),
         dt=condition.dt,
         stimulus=condition.stimulus,
         on_progress=on_progress,

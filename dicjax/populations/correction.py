@@ -11,6 +11,8 @@ where $r$ is what the parent misses. To first order it hits the target, and it d
 from its parent along everything that the features do not feel.
 """
 
+from typing import NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -19,11 +21,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
 from dicjax._core import padded, solve
+from dicjax.populations.evaluation import Verdict
 
 
 NUM_PARENTS = 192  # nearest to the target, from which children descend
 NUM_LOCAL = 150  # members that shape each Jacobian
-MEMORY = 4096  # members that corrections learn from
+MAX_KNOWN = 4096  # members that corrections learn from
+BATCH = 256  # rows of members whose slopes are compiled for
 RIDGE = 1e-2
 FURTHEST = 3.0  # standard deviations a child may be from its parent, per channel
 
@@ -40,13 +44,38 @@ class Known(eqx.Module):
     misses: Float[Array | np.ndarray, "cells features"]
     usable: Bool[Array | np.ndarray, " cells"]
 
-    def padded(self, num: int) -> "Known":
-        """With unusable members up to `num`, so that one program serves any number."""
-        return jax.tree.map(lambda x: jnp.asarray(padded(x, num, 0.0)), self)
+    def padded(self) -> "Known":
+        """With unusable members up to `MAX_KNOWN`: one program serves any number."""
+        return jax.tree.map(lambda x: jnp.asarray(padded(x, MAX_KNOWN, 0.0)), self)
+
+
+class Slopes(NamedTuple):
+    """Slopes of features by logarithms of conductances in units of `scale`.
+
+    - `longest`: step of any channel, in units of `scale`, for which they hold.
+    """
+
+    values: Float[np.ndarray, "cells 4 channels"]
+    scale: Float[np.ndarray, " channels"]
+    longest: float
+
+
+def update_known(
+    known: Known | None, log_g: Float[np.ndarray, "cells channels"], verdict: Verdict
+) -> Known:
+    """Adds members that were judged, and keeps those nearest to the target."""
+    usable = np.isfinite(verdict.score)
+    misses = np.where(usable[:, None], verdict.errors, 0).astype(log_g.dtype)
+    new = Known(log_g, misses, usable)
+    if known is not None:
+        new = jax.tree.map(lambda *x: np.concatenate(x), new, known)
+    distance = np.where(new.usable, np.abs(new.misses).max(axis=1), np.inf)
+    nearest = np.argsort(distance, kind="stable")[:MAX_KNOWN]
+    return jax.tree.map(lambda x: x[nearest], new)
 
 
 @eqx.filter_jit
-def children(
+def corrected_children(
     key: Key[Array, ""],
     known: Known,
     bounds: Float[Array, "2 channels"],
@@ -54,7 +83,7 @@ def children(
     num: int,
     stride: float = float("inf"),
 ) -> Float[Array, "{num} channels"]:
-    """Draws `num` corrected children of the members nearest to the target.
+    """Logarithms of conductances of children of the members nearest to the target.
 
     **Arguments:**
 
@@ -64,46 +93,12 @@ def children(
         nearest to the target.
     - `stride`: how much of a miss is corrected at once, as ln(feature / target): far
         from the target a Jacobian holds for part of the way only.
-
-    **Returns:**
-
-    Logarithms of the children's conductances.
     """
     nearest, is_parent, scale = _nearest(known)
     pick, draw = jr.split(key)
     weights = is_parent.astype(scale.dtype)
     parents = jr.choice(pick, nearest, (num,), p=weights / jnp.sum(weights))
     noise = spread * jr.normal(draw, (num, len(scale)), scale.dtype)
-    return _corrected(known, bounds, scale, parents, noise, stride)
-
-
-@eqx.filter_jit
-def local_slopes(
-    known: Known, log_g: Float[Array, "some channels"]
-) -> tuple[Float[Array, "some features channels"], Float[Array, " channels"]]:
-    """Slopes of features by log conductances, estimated from similar members.
-
-    Returns them in units of a scale, and the scale: one standard deviation of the known
-    members that are nearest to the target.
-    """
-    _, _, scale = _nearest(known)
-    misses = jnp.where(known.usable[:, None], known.misses, 0)
-
-    def one(at):
-        away = (known.log_g - at[None]) / scale[None]
-        return _local_jacobian(away, misses, known.usable)
-
-    return jax.lax.map(one, log_g, batch_size=64), scale
-
-
-def _nearest(known):
-    error = jnp.max(jnp.abs(known.misses), axis=1)
-    nearest = jnp.argsort(jnp.where(known.usable, error, jnp.inf))[:NUM_PARENTS]
-    is_parent = known.usable[nearest]
-    return nearest, is_parent, _spread_of(known.log_g[nearest], is_parent)
-
-
-def _corrected(known, bounds, scale, parents, noise, stride):
     log_g, usable = known.log_g, known.usable
     misses = jnp.where(usable[:, None], known.misses, 0)
 
@@ -122,12 +117,39 @@ def _corrected(known, bounds, scale, parents, noise, stride):
     return jnp.clip(born, bounds[:1], bounds[1:])
 
 
-def _spread_of(log_g, of):
-    count = jnp.maximum(jnp.sum(of), 2).astype(log_g.dtype)
-    mean = jnp.sum(jnp.where(of[:, None], log_g, 0), axis=0) / count
-    square = jnp.where(of[:, None], (log_g - mean[None]) ** 2, 0)
+def local_slopes(known: Known, log_g: Float[np.ndarray, "cells channels"]) -> Slopes:
+    """Slopes around members, estimated from similar ones that are known.
+
+    Their scale is one standard deviation of those that are nearest to the target.
+    """
+    num_rows = -(-len(log_g) // BATCH) * BATCH
+    slopes, scale = _local_slopes(known.padded(), jnp.asarray(padded(log_g, num_rows)))
+    return Slopes(np.array(slopes)[: len(log_g)], np.asarray(scale), longest=3.0)
+
+
+@eqx.filter_jit
+def _local_slopes(known, log_g):
+    _, _, scale = _nearest(known)
+    misses = jnp.where(known.usable[:, None], known.misses, 0)
+
+    def one(at):
+        away = (known.log_g - at[None]) / scale[None]
+        return _local_jacobian(away, misses, known.usable)
+
+    return jax.lax.map(one, log_g, batch_size=64), scale
+
+
+def _nearest(known):
+    """Members nearest to the target, which of them are usable, and their spread."""
+    error = jnp.max(jnp.abs(known.misses), axis=1)
+    nearest = jnp.argsort(jnp.where(known.usable, error, jnp.inf))[:NUM_PARENTS]
+    is_parent, log_g = known.usable[nearest], known.log_g[nearest]
+    count = jnp.maximum(jnp.sum(is_parent), 2).astype(log_g.dtype)
+    mean = jnp.sum(jnp.where(is_parent[:, None], log_g, 0), axis=0) / count
+    square = jnp.where(is_parent[:, None], (log_g - mean[None]) ** 2, 0)
     # Never so small that nothing could move.
-    return jnp.maximum(jnp.sqrt(jnp.sum(square, axis=0) / count), 0.05)
+    scale = jnp.maximum(jnp.sqrt(jnp.sum(square, axis=0) / count), 0.05)
+    return nearest, is_parent, scale
 
 
 def _local_jacobian(away, change, usable):

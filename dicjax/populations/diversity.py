@@ -24,20 +24,13 @@ def participation_ratio(
 
     $(\sum \lambda)^2 / \sum \lambda^2$ over the eigenvalues $\lambda$ of their
     correlation matrix: 1 where all lie on a line, the number of channels where all are
-    independent.
+    independent; 0 where no conductance varies, nan for fewer than 3 members.
 
     **Arguments:**
 
     - `g`: maximal conductances, in mS/cm² or any other unit, or a
         [`dicjax.Population`][], of which members that are not "ok" are left out.
-
-    **Returns:**
-
-    The number; 0 where no conductance varies, nan for fewer than 3 members.
     """
-    g = np.asarray(members_of(g))
-    if len(g) < MIN_MEMBERS:
-        return float("nan")
     share = _shares_of_variance(g)
     return float(1 / (share**2).sum()) if share.size else 0.0
 
@@ -47,28 +40,15 @@ def entropy_dimension(
 ) -> float:
     r"""Effective number of directions of variation, by the entropy of their shares.
 
-    $e^H$ with $H = -\sum p \ln p$ and $p = \lambda / \sum \lambda$ over the eigenvalues
-    of the correlation matrix of log conductances. It has the limits of
-    [`dicjax.participation_ratio`][] and lies above it in between, since it
-    takes more notice of directions in which little varies.
-
-    **Arguments:**
-
-    - `g`: maximal conductances, in mS/cm² or any other unit, or a
-        [`dicjax.Population`][], of which members that are not "ok" are left out.
-
-    **Returns:**
-
-    The number; 0 where no conductance varies, nan for fewer than 3 members.
+    $e^H$ with $H = -\sum p \ln p$ and $p = \lambda / \sum \lambda$, where `g`,
+    $\lambda$ and the limits are those of [`dicjax.participation_ratio`][]. It is larger
+    in between, since directions in which little varies count more.
 
     ??? cite "Reference"
 
         Roy & Vetterli (2007). *The effective rank: a measure of effective
         dimensionality.* EUSIPCO.
     """
-    g = np.asarray(members_of(g))
-    if len(g) < MIN_MEMBERS:
-        return float("nan")
     share = _shares_of_variance(g)
     return float(np.exp(-(share * np.log(share)).sum())) if share.size else 0.0
 
@@ -85,18 +65,14 @@ def coverage(
     the reference, in log conductances scaled by their spread over the reference.
     Channels that are constant in the reference are left out. A population drawn like
     the reference and as large covers 97 % of it; with the arguments exchanged, the
-    result is the share of generated members that lie within the reference.
+    result is the share of generated members that lie within the reference. It is nan
+    for fewer than 3 reference members or if none of their conductances varies.
 
     **Arguments:**
 
     - `reference`, `generated`: maximal conductances, in mS/cm² or any other unit, or
         [`dicjax.Population`][]s, of which members that are not "ok" are left out.
     - `num_neighbours`: which neighbour's distance counts as near.
-
-    **Returns:**
-
-    The share; nan for fewer than 3 reference members or if none of their conductances
-    varies.
 
     **Raises:**
 
@@ -116,10 +92,12 @@ def coverage(
         )
     if num_neighbours < 1:
         raise ValueError(f"`num_neighbours` must be at least 1, got {num_neighbours}.")
-    largest = reference.max(axis=0, initial=0)
+    if len(reference) < MIN_MEMBERS:
+        return float("nan")
+    largest = reference.max(axis=0)
     log_g = _floored_logarithms(reference, largest)
-    varies = _varies(log_g)
-    if len(reference) < MIN_MEMBERS or not varies.any():
+    varies = np.ptp(log_g, axis=0) > CONSTANT
+    if not varies.any():
         return float("nan")
     if not len(generated):
         return 0.0
@@ -133,10 +111,13 @@ def coverage(
     return float((nearest <= (1 + SLACK) * radius).mean())
 
 
-def _shares_of_variance(g) -> Float[np.ndarray, " _"]:
+def _shares_of_variance(members) -> Float[np.ndarray, " _"]:
     """Positive eigenvalues of the correlation matrix, divided by their sum."""
+    g = np.asarray(members_of(members))
+    if len(g) < MIN_MEMBERS:
+        return np.full(1, np.nan)
     log_g = _floored_logarithms(g, g.max(axis=0))
-    log_g = log_g[:, _varies(log_g)]
+    log_g = log_g[:, np.ptp(log_g, axis=0) > CONSTANT]
     if not log_g.size:
         return np.zeros(0)
     values = np.linalg.eigvalsh(np.atleast_2d(np.corrcoef(log_g.T)))
@@ -148,9 +129,3 @@ def _floored_logarithms(g, largest) -> Float[np.ndarray, "cells channels"]:
     # A channel that nobody has is constant, whatever its floor.
     floor = np.where(largest > 0, FLOOR * largest.astype(np.float64), 1.0)
     return np.log(np.maximum(g.astype(np.float64), floor))
-
-
-def _varies(log_g):
-    if not len(log_g):
-        return np.zeros(log_g.shape[1], bool)
-    return np.ptp(log_g, axis=0) > CONSTANT

@@ -32,40 +32,38 @@ def window_for(
 ) -> Window:
     """How long members are simulated to be compared with a target.
 
-    That is twelve bursts, twenty intervals of a regular train or forty of an irregular
-    one, from 2 to 60 s, unless a `duration` (ms) is given. The recipe says how much of
-    the start is left out, unless `discard` (ms) does.
+    By default that is twelve bursts, twenty intervals of a regular train or forty of an
+    irregular one, from 2 to 60 s, after as long a start as the recipe leaves out.
     """
-    features = target.features
-    if target.label == BURSTING:
-        span = 12 * float(features.period)
-    else:
-        span = (20 if target.label == TONIC else 40) * float(features.mean_isi)
     start = neuron.required_recipe.discard
-    wanted = start + float(np.clip(span, 2000.0, 60_000.0))
-    return Window(
-        duration=wanted if duration is None else duration,
-        discard=start if discard is None else discard,
-    )
+    if duration is None:
+        features = target.features
+        if target.label == BURSTING:
+            span = 12 * float(features.period)
+        else:
+            span = (20 if target.label == TONIC else 40) * float(features.mean_isi)
+        duration = start + float(np.clip(span, 2000.0, 60_000.0))
+    return Window(duration, start if discard is None else discard)
 
 
 def simulate_by_recipe(
     neuron: Neuron,
     g: Float[np.ndarray, "cells channels"],
+    window: Window | None = None,
     *,
-    duration: float | None = None,
-    discard: float | None = None,
-    dt: float | None = None,
+    halved: bool = False,
     on_progress: Progress | None = None,
 ) -> Run:
-    """Simulates members under the current, and else for the times, of their recipe."""
+    """Simulates members under the current of their recipe, and with its time step or
+    half of it; also for its times, unless there is a `window`."""
     recipe = neuron.required_recipe
+    duration, discard = window or (recipe.duration, recipe.discard)
     return simulate(
         neuron,
         g,
-        recipe.duration if duration is None else duration,
-        discard=recipe.discard if discard is None else discard,
-        dt=recipe.dt if dt is None else dt,
+        duration,
+        discard=discard,
+        dt=recipe.dt / (2 if halved else 1),
         stimulus=applied(recipe.current),
         on_progress=on_progress,
     )
@@ -109,15 +107,22 @@ def judge(run: Run, target: Target) -> Verdict:
     )
 
 
+def evaluate(
+    neuron: Neuron,
+    g: Float[np.ndarray, "cells channels"],
+    target: Target,
+    window: Window,
+    *,
+    halved: bool = False,
+    on_progress: Progress | None = None,
+) -> tuple[Run, Verdict]:
+    """Simulates members by their recipe, and judges them."""
+    run = simulate_by_recipe(neuron, g, window, halved=halved, on_progress=on_progress)
+    return run, judge(run, target)
+
+
 def with_rows(tree: PyTree, rows: np.ndarray, new: PyTree) -> Any:
-    """Copies of arrays in which some rows are replaced.
-
-    **Arguments:**
-
-    - `tree`: arrays that have a row per member.
-    - `rows`: which are replaced, as indices or as a mask.
-    - `new`: arrays in the same structure, with a row for each that is replaced.
-    """
+    """Copies of arrays in which some rows (indices or a mask) are replaced."""
 
     def one(x, new):
         x = np.array(x)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,9 +18,8 @@ from dicjax._core import (
 from dicjax.dics import impose, OK, Population, Potentials
 from dicjax.neurons import Neuron
 from dicjax.populations.evaluation import (
-    judge,
+    evaluate,
     simulate_by_recipe,
-    Verdict,
     wilson,
     window_for,
     with_rows,
@@ -50,12 +50,11 @@ class Path:
     - `g`: maximal conductances, in mS/cm², of every member at every waypoint.
     - `status`: index into `dicjax.dics.sampling.STATUS`; a member that could not follow
         stays where it was, and tries again at the next waypoint.
-    - `labels`: index into `dicjax.LABELS` of what it fires.
+    - `labels`: index into `dicjax.LABELS` of each member's pattern.
     - `pattern`: of each waypoint: the pattern of `expected`, or the commonest one.
-    - `valid`: whether a member fires like its waypoint within the tolerance, and
-        `valid_before` whether it did before it was corrected.
-    - `features`: of members, by waypoint.
-    - `expected`: what members were compared with.
+    - `valid`: whether a member fires like its waypoint within the tolerance;
+        `valid_before`: whether it did before it was corrected.
+    - `features`: of members, by waypoint; `expected`: those they were compared with.
     """
 
     neuron: Neuron
@@ -75,17 +74,17 @@ class Path:
         lines = [
             f"{num} members of {self.neuron.name} led through {len(self.g)} waypoints:"
         ]
+        follows = self.status == OK
         for i, (g_s, g_u) in enumerate(self.targets):
-            ok, valid = (int(x[i].sum()) for x in (self.status == OK, self.valid))
+            valid = int(self.valid[i].sum())
             low, high = wilson(valid, num)
             lines.append(
-                f"  (g_s, g_u) = ({g_s:.4g}, {g_u:.4g}): {ok} follow; "
-                f"{_firing_in_words(self.expected[i])}; {valid} fire so within "
+                f"  (g_s, g_u) = ({g_s:.4g}, {g_u:.4g}): {follows[i].sum()} follow; "
+                f"{_firing_in_words(self.expected[i])}; {valid} match within "
                 f"{self.tolerance:.0%} ({low:.0%} to {high:.0%}; "
-                f"{int(self.valid_before[i].sum())} before correction)"
+                f"{self.valid_before[i].sum()} before correction)"
             )
-        followed = int(((self.status == OK) & self.valid).all(axis=0).sum())
-        lines.append(f"{followed} are valid all the way.")
+        lines.append(f"{(follows & self.valid).all(axis=0).sum()} match all the way.")
         return "\n".join(lines)
 
 
@@ -104,10 +103,10 @@ def path(
 ) -> Path:
     """Leads a population along a path of input conductances.
 
-    At every waypoint each member is brought to its (g_s, g_u) from where it was at the
-    one before, simulated, and compared with what the waypoint should fire like. Members
-    that do not are corrected at unchanged (g_s, g_u). So a modulator is imitated whose
-    effect on every member is known, although no two of them are built alike.
+    At every waypoint each member is brought to its (g_s, g_u) from where it was,
+    simulated, and compared with the activity that is expected there. Members that miss
+    are corrected at unchanged (g_s, g_u). This imitates a modulator whose effect on
+    every member is known, although no two of them are built alike.
 
     **Arguments:**
 
@@ -122,10 +121,6 @@ def path(
     - `correct`: whether members that fire otherwise are refined.
     - `tolerance`: how far each feature may be off, as a share.
     - `on_progress`: called with (stage, waypoints done, waypoints).
-
-    **Returns:**
-
-    A [`dicjax.Path`][].
 
     **Raises:**
 
@@ -143,9 +138,6 @@ def path(
     steps = []
     for i, target in enumerate(rows):
         report(Stage("moving", f"waypoint {i + 1}"), i, len(rows))
-        wanted = None
-        if expected is not None:
-            wanted = as_target(expected[i], tolerance)
         moved = impose(neuron, g, np.tile(target, (len(g), 1)), through=through, V=V)
         ok = moved.status == OK
         if ok.sum() < MIN_MEMBERS:
@@ -154,60 +146,39 @@ def path(
                 f"{moved}. Choose a nearer one, or other channels to modulate."
             )
         g = np.where(ok[:, None], moved.g, g)
-        step = _at_waypoint(neuron, g, ok, wanted, correct, tolerance, target)
-        g = step["g"]
-        steps.append({"status": moved.status, **step})
+        if expected is None:
+            wanted = Target(_in_the_middle(neuron, g[ok], target), tolerance)
+        else:
+            wanted = as_target(expected[i], tolerance)
+        steps.append(_at_waypoint(neuron, g, moved.status, wanted, correct))
+        g = steps[-1]["g"]
     report(Stage("moving"), len(rows), len(rows))
-    stacked = {
-        name: np.stack([step[name] for step in steps])
-        for name in ("g", "status", "labels", "pattern", "valid", "valid_before")
-    }
-    return Path(
-        neuron=neuron,
-        targets=rows,
-        features=tuple(step["features"] for step in steps),
-        expected=tuple(step["expected"] for step in steps),
-        tolerance=tolerance,
-        **stacked,
-    )
+    columns = {name: tuple(step[name] for step in steps) for name in steps[0]}
+    features = {name: columns.pop(name) for name in ("features", "expected")}
+    stacked = {name: np.stack(x) for name, x in columns.items()}
+    return Path(neuron=neuron, targets=rows, tolerance=tolerance, **features, **stacked)
 
 
-def _at_waypoint(neuron, g, ok, wanted, correct, tolerance, target) -> dict:
-    """What members fire like at a waypoint, corrected where they may be."""
-    if wanted is None:
-        wanted = Target(_in_the_middle(neuron, g[ok], target), tolerance)
-    window = window_for(neuron, wanted)
-    dt = neuron.required_recipe.dt / 2
-    found = judge(simulate_by_recipe(neuron, g, **window._asdict(), dt=dt), wanted)
-    before = found.valid & ok
-    if correct and not before[ok].all() and _can_be_refined(found, ok):
-        refined = refine(
-            neuron,
-            g[ok],
-            wanted,
-            keep_dics=True,
-            max_rounds=NUM_ROUNDS,
-        )
-        g = g.copy()
-        g[ok] = refined.g
-        found = dataclasses.replace(
-            found,
-            features=with_rows(found.features, ok, refined.features),
-            valid=with_rows(found.valid, ok, refined.valid),
-        )
+def _at_waypoint(neuron, g, status, wanted: Target, correct: bool) -> dict[str, Any]:
+    """A waypoint's entries of a `Path`, with members corrected if they can be."""
+    ok = status == OK
+    _, found = evaluate(neuron, g, wanted, window_for(neuron, wanted), halved=True)
+    features, valid = found.features, found.valid
+    can_learn = (np.isfinite(found.score) & ok).sum() >= MIN_KNOWN
+    if correct and can_learn and not valid[ok].all():
+        refined = refine(neuron, g[ok], wanted, keep_dics=True, max_rounds=NUM_ROUNDS)
+        new = (refined.g, refined.features, refined.valid)
+        g, features, valid = with_rows((g, features, valid), ok, new)
     return {
         "g": g,
-        "labels": found.features.label,
+        "status": status,
+        "labels": features.label,
         "pattern": np.asarray(wanted.features.label),
-        "valid": found.valid & ok,
-        "valid_before": before,
-        "features": found.features,
+        "valid": valid & ok,
+        "valid_before": found.valid & ok,
+        "features": features,
         "expected": wanted.features,
     }
-
-
-def _can_be_refined(found: Verdict, ok) -> bool:
-    return int((np.isfinite(found.score) & ok).sum()) >= MIN_KNOWN
 
 
 def _in_the_middle(neuron, g, target) -> Features:
@@ -229,10 +200,8 @@ def _in_the_middle(neuron, g, target) -> Features:
 
 
 def _firing_in_words(expected: Features) -> str:
-    label = LABELS[int(expected.label)]
-    if int(expected.label) == BURSTING:
-        return (
-            f"{label} every {float(expected.period):.0f} ms with "
-            f"{float(expected.spikes_per_burst):.1f} spikes"
-        )
-    return f"{label} every {float(expected.mean_isi):.0f} ms"
+    label = LABELS[expected.label]
+    if expected.label == BURSTING:
+        spikes = f"with {expected.spikes_per_burst:.1f} spikes"
+        return f"{label} every {expected.period:.0f} ms {spikes}"
+    return f"{label} every {expected.mean_isi:.0f} ms"

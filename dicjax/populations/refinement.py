@@ -8,7 +8,7 @@ member (*autodiff*). Where input conductances have to stay, steps are projected 
 directions that leave them alone to first order; then they are imposed exactly.
 
 In every round, members `propose` a step and are simulated there; they `accept` it only
-if they miss by less; and slopes `learn` from all of these simulations.
+if they miss by less; and slopes are learned from all of these simulations.
 """
 
 import dataclasses
@@ -25,7 +25,6 @@ from dicjax._core import (
     conductances_of,
     HasConductances,
     in_batches,
-    padded,
     Progress,
     solve,
     Stage,
@@ -33,17 +32,16 @@ from dicjax._core import (
 )
 from dicjax.dics import dics_of_one_cell, dynamic_input_conductances, impose, OK
 from dicjax.neurons import Neuron
-from dicjax.populations.correction import Known, local_slopes, MEMORY
+from dicjax.populations.correction import Known, local_slopes, Slopes, update_known
 from dicjax.populations.evaluation import (
-    judge,
-    simulate_by_recipe,
+    evaluate,
     Verdict,
     Window,
     window_for,
     with_rows,
 )
-from dicjax.populations.sensitivities import Autodiff, feature_slopes
-from dicjax.spikes import as_target, Features, NUM_COMPARED, SpikeTrain, Target
+from dicjax.populations.sensitivities import rhythm_slopes
+from dicjax.spikes import as_target, Features, SpikeTrain, Target
 
 
 ESTIMATORS = ("ensemble", "autodiff")
@@ -51,7 +49,7 @@ BATCH = 256  # members whose steps are computed at once
 MIN_KNOWN = 20  # members of the right pattern that an ensemble's slopes take
 RIDGE = 1e-2
 MAX_STRIDE = 0.3  # of ln(feature / target) that one step takes at most
-LONGEST = {"ensemble": 3.0, "autodiff": 0.5}  # step, in units of each estimator
+LONGEST_BY_CYCLES = 0.5  # step, in log conductance, that derivatives are good for
 FLOOR = 1e-3  # of a channel's bound: what counts as none of it
 MIN_SHARE = 0.5  # of the way to the nearest member of the right pattern
 
@@ -101,7 +99,7 @@ class Refined:
         moved = np.where(self.g_before > 0, moved, 0).max(axis=1)
         if (moved > 0).any():
             lines.append(
-                "The conductance that changed most did so by "
+                "The conductance that changed most changed by "
                 f"{np.expm1(np.median(moved[moved > 0])):.0%} (median of those moved)."
             )
         if self.keep_dics:
@@ -130,14 +128,12 @@ def refine(
     - `g`: maximal conductances, in mS/cm², thousands of members at once; or a
         [`dicjax.Population`][], of which members that are not "ok" are left out.
     - `target`: a spike train (ms), or its features.
-    - `estimator`: where slopes come from: "ensemble", the members themselves, which
-        takes at least twenty of the target's firing pattern; or "autodiff",
-        derivatives of each member's cycle, which does for a single one.
+    - `estimator`: where slopes come from: "ensemble", at least twenty members of the
+        target's firing pattern; or "autodiff", derivatives of each member's own cycle.
     - `keep_dics`: leave (g_s, g_u) at `neuron.V_ref` as they are.
     - `tolerance`: how far each feature may be off, as a share.
-    - `max_rounds`: of steps; it ends before where all members are valid.
-    - `duration`, `discard`: of simulations, in ms; by default as long as the target
-        needs.
+    - `max_rounds`: of steps, unless all members are valid before.
+    - `duration`, `discard`: of simulations, in ms; by default what the target needs.
     - `on_progress`: called with (stage, valid members, members).
 
     **Returns:**
@@ -151,20 +147,25 @@ def refine(
     """
     if estimator not in ESTIMATORS:
         raise ValueError(f"`estimator` must be one of {ESTIMATORS}, got {estimator!r}.")
-    neuron.required_recipe  # noqa: B018 - a model without a recipe is refused at once
     g = conductances_of(neuron, g)
     wanted = as_target(target, tolerance)
     window = window_for(neuron, wanted, duration=duration, discard=discard)
     problem, before = _start(neuron, wanted, window, g, estimator, keep_dics)
-    state = before
+    state, num_simulated, num_slopes = before, len(g), 0
+    shares = [float(before.verdict.valid.mean())]
     for number in range(max_rounds):
         num_valid = int(state.verdict.valid.sum())
         if on_progress is not None:
-            stage = Stage("refining", f"round {number + 1}")
-            on_progress(stage, num_valid, len(g))
+            on_progress(Stage("refining", f"round {number + 1}"), num_valid, len(g))
         if num_valid == len(g):
             break
-        state = _one_round(problem, state)
+        if estimator == "autodiff":
+            num_slopes += len(g) - num_valid
+        members, proposed = propose(problem, state)
+        if len(members):
+            state = accept(problem, state, members, proposed)
+            num_simulated += len(members)
+        shares.append(float(state.verdict.valid.mean()))
     return Refined(
         neuron=neuron,
         target=wanted.features,
@@ -180,16 +181,16 @@ def refine(
         features=state.verdict.features,
         spike_times=state.spike_times,
         duration=window.duration,
-        shares=state.shares,
-        num_simulated=state.num_simulated,
-        num_slopes=state.num_slopes,
+        shares=tuple(shares),
+        num_simulated=num_simulated,
+        num_slopes=num_slopes,
     )
 
 
 class Problem(NamedTuple):
     """What members are refined for: it is the same in every round.
 
-    - `window`, `dt`: of simulations, in ms.
+    - `window`: of simulations.
     - `log_bounds`: lowest and highest logarithms of conductances.
     - `dics`: input conductances (g_s, g_u) of the members as given, in mS/cm².
     """
@@ -197,7 +198,6 @@ class Problem(NamedTuple):
     neuron: Neuron
     target: Target
     window: Window
-    dt: float
     estimator: str
     keep_dics: bool
     log_bounds: Float[np.ndarray, "2 channels"]
@@ -213,7 +213,6 @@ class State(NamedTuple):
 
     - `trust`: the part of its Gauss-Newton step that each member takes.
     - `known`: simulated members that slopes are estimated from.
-    - `shares`: of valid members, before and after every round.
     """
 
     g: Float[np.ndarray, "cells channels"]
@@ -221,88 +220,41 @@ class State(NamedTuple):
     spike_times: Float[np.ndarray, "cells spikes"]
     trust: Float[np.ndarray, " cells"]
     known: Known
-    shares: tuple[float, ...]
-    num_simulated: int
-    num_slopes: int
 
 
 def _start(neuron, target, window, g, estimator, keep_dics) -> tuple[Problem, State]:
-    """The problem, and the state in which the members are as given."""
     bounds = np.maximum(neuron.bounds.astype(g.dtype), g.max(axis=0))
-    dics = np.asarray(dynamic_input_conductances(neuron, g, float(neuron.V_ref)))
-    problem = Problem(
-        neuron=neuron,
-        target=target,
-        window=window,
-        dt=neuron.required_recipe.dt / 2,
-        estimator=estimator,
-        keep_dics=keep_dics,
-        log_bounds=np.log(np.stack([FLOOR * bounds, bounds])),
-        dics=dics[:, 1:],
-    )
-    spike_times, verdict = _evaluate(problem, g)
-    nothing = Known(
-        np.zeros((0, g.shape[1]), g.dtype),
-        np.zeros((0, NUM_COMPARED), g.dtype),
-        np.zeros(0, bool),
-    )
+    log_bounds = np.log(np.stack([FLOOR * bounds, bounds]))
+    dics = np.asarray(dynamic_input_conductances(neuron, g, float(neuron.V_ref)))[:, 1:]
+    problem = Problem(neuron, target, window, estimator, keep_dics, log_bounds, dics)
+    run, verdict = evaluate(neuron, g, target, window, halved=True)
     state = State(
         g=g.copy(),
         verdict=verdict,
-        spike_times=spike_times,
+        spike_times=run.spike_times,
         trust=np.ones(len(g), g.dtype),
-        known=learn(nothing, problem.log_of(g), verdict),
-        shares=(float(verdict.valid.mean()),),
-        num_simulated=len(g),
-        num_slopes=0,
+        known=update_known(None, problem.log_of(g), verdict),
     )
     return problem, state
 
 
-def _evaluate(problem: Problem, g):
-    """Spike times of members, and how they compare with the target."""
-    run = simulate_by_recipe(
-        problem.neuron, g, **problem.window._asdict(), dt=problem.dt
-    )
-    return run.spike_times, judge(run, problem.target)
-
-
-def _one_round(problem: Problem, state: State) -> State:
-    """Proposes, simulates, and accepts what comes nearer to the target."""
-    members, proposed, num_slopes = propose(problem, state)
-    state = state._replace(num_slopes=state.num_slopes + num_slopes)
-    if len(members):
-        spike_times, verdict = _evaluate(problem, proposed)
-        state = accept(state, members, proposed, spike_times, verdict)
-        state = state._replace(
-            known=learn(state.known, problem.log_of(proposed), verdict),
-            num_simulated=state.num_simulated + len(members),
-        )
-    share = float(state.verdict.valid.mean())
-    return state._replace(shares=(*state.shares, share))
-
-
 def propose(
     problem: Problem, state: State
-) -> tuple[Int[np.ndarray, " some"], Float[np.ndarray, "some channels"], int]:
-    """Members that can take a step, where it leads (mS/cm²), and the number of cycles
-    that were differentiated for it."""
+) -> tuple[Int[np.ndarray, " some"], Float[np.ndarray, "some channels"]]:
+    """Members that can take a step, and where it leads (mS/cm²)."""
     todo = np.flatnonzero(~state.verdict.valid)
     verdict, trust = state.verdict[todo], state.trust[todo]
     log_g = problem.log_of(state.g[todo])
-    slopes, scale, num_slopes = _slopes(problem, state, todo, log_g)
-    new = stepped(
-        log_g,
-        slopes,
-        scale,
-        np.nan_to_num(verdict.errors),
-        verdict.limits,
-        trust,
-        LONGEST[problem.estimator],
-        _dic_slopes(problem, state.g[todo]) if problem.keep_dics else None,
-    )
+    slopes = _slopes(problem, state, todo, log_g)
+    dic_slopes = None
+    if problem.keep_dics:
+        neuron = problem.neuron.with_dtype(log_g.dtype)
+        of_dics = functools.partial(_slopes_of_dics, neuron)
+        dic_slopes = in_batches(of_dics, state.g[todo], size=BATCH)
+    errors = np.nan_to_num(verdict.errors)
+    new = _stepped(log_g, slopes, errors, verdict.limits, trust, dic_slopes)
     has_pattern = np.isfinite(verdict.score)
-    can_move = np.isfinite(slopes).all(axis=(1, 2)) & has_pattern
+    can_move = np.isfinite(slopes.values).all(axis=(1, 2)) & has_pattern
     if problem.estimator == "ensemble" and not has_pattern.all():
         astray = ~has_pattern
         new[astray] = _towards_the_pattern(state.known, log_g[astray], trust[astray])
@@ -310,61 +262,47 @@ def propose(
     new = np.clip(new, *problem.log_bounds)
     members, g = todo[can_move], np.exp(new[can_move]).astype(state.g.dtype)
     if problem.keep_dics:
-        members, g = _with_dics_kept(problem, members, g)
-    return members, g, num_slopes
+        dics = problem.dics[members].astype(float)
+        imposed = impose(problem.neuron, g, dics, through="best")
+        ok = (imposed.g <= np.exp(problem.log_bounds[1])).all(axis=1)
+        ok &= imposed.status == OK
+        members, g = members[ok], imposed.g[ok]
+    return members, g
 
 
 def accept(
+    problem: Problem,
     state: State,
     members: Int[np.ndarray, " some"],
     proposed: Float[np.ndarray, "some channels"],
-    spike_times: Float[np.ndarray, "some spikes"],
-    verdict: Verdict,
 ) -> State:
-    """Moves those of `members` whose proposal is nearer to the target."""
+    """Simulates proposals, and moves those members that they bring nearer."""
+    run, verdict = evaluate(
+        problem.neuron, proposed, problem.target, problem.window, halved=True
+    )
     is_better = verdict.score < state.verdict.score[members]
-    better = members[is_better]
-    width = max(spike_times.shape[1], state.spike_times.shape[1])
+    width = max(run.spike_times.shape[1], state.spike_times.shape[1])
+    old = state.g, state.verdict, widened(state.spike_times, width)
+    new = proposed, verdict, widened(run.spike_times, width)
+    new = jax.tree.map(lambda x: x[is_better], new)
+    g, moved, spike_times = with_rows(old, members[is_better], new)
     # A member that overshot tries a shorter step next time.
     trust = state.trust[members]
     trust = np.where(is_better, np.minimum(1, 2 * trust), trust / 2)
-    return state._replace(
-        g=with_rows(state.g, better, proposed[is_better]),
-        verdict=with_rows(state.verdict, better, verdict[is_better]),
-        spike_times=with_rows(
-            widened(state.spike_times, width),
-            better,
-            widened(spike_times[is_better], width),
-        ),
+    return State(
+        g=g,
+        verdict=moved,
+        spike_times=spike_times,
         trust=with_rows(state.trust, members, trust),
+        known=update_known(state.known, problem.log_of(proposed), verdict),
     )
 
 
-def learn(
-    known: Known, log_g: Float[np.ndarray, "cells channels"], verdict: Verdict
-) -> Known:
-    """Adds simulated members, and keeps the `MEMORY` that are nearest to the target."""
-    usable = np.isfinite(verdict.score)
-    misses = np.where(usable[:, None], verdict.errors, 0).astype(log_g.dtype)
-    join = lambda a, b: np.concatenate([a, b])
-    known = jax.tree.map(join, Known(log_g, misses, usable), known)
-    size = np.where(known.usable, np.abs(known.misses).max(axis=1), np.inf)
-    nearest = np.argsort(size, kind="stable")[:MEMORY]
-    return jax.tree.map(lambda x: x[nearest], known)
-
-
-def _slopes(problem: Problem, state: State, todo, log_g):
-    """Slopes of features by log conductances in units of a scale, the scale, and the
-    number of cycles that were differentiated."""
+def _slopes(problem: Problem, state: State, todo, log_g) -> Slopes:
     if problem.estimator == "autodiff":
-        slopes = feature_slopes(
-            problem.neuron,
-            state.g[todo],
-            problem.target.features,
-            estimator=Autodiff(),
-            **problem.window._asdict(),
-        )
-        return slopes, np.ones(log_g.shape[1], log_g.dtype), len(todo)
+        own, settle = state.verdict[todo].features, problem.window.discard
+        slopes = rhythm_slopes(problem.neuron, state.g[todo], own, settle)
+        return Slopes(slopes, np.ones_like(log_g[0]), LONGEST_BY_CYCLES)
     num = int(state.known.usable.sum())
     if num < MIN_KNOWN:
         raise ValueError(
@@ -372,7 +310,7 @@ def _slopes(problem: Problem, state: State, todo, log_g):
             f"to learn from, but only {num} do: give more members, or choose "
             'estimator="autodiff".'
         )
-    return *slopes_of_ensemble(state.known, log_g), 0
+    return local_slopes(state.known, log_g)
 
 
 def _towards_the_pattern(known: Known, log_g, trust):
@@ -387,68 +325,41 @@ def _towards_the_pattern(known: Known, log_g, trust):
     return log_g + share[:, None] * (nearest - log_g)
 
 
-def _dic_slopes(problem: Problem, g):
-    neuron = problem.neuron.with_dtype(g.dtype)
-    return in_batches(functools.partial(_slopes_of_dics, neuron), g, size=BATCH)
-
-
-def _with_dics_kept(problem: Problem, members, g):
-    """Members with the input conductances they were given with; others are left out."""
-    imposed = impose(
-        problem.neuron, g, problem.dics[members].astype(float), through="best"
-    )
-    inside = (imposed.g <= np.exp(problem.log_bounds[1])).all(axis=1)
-    ok = (imposed.status == OK) & inside
-    return members[ok], imposed.g[ok]
-
-
-def slopes_of_ensemble(
-    known: Known, log_g: Float[np.ndarray, "cells channels"]
-) -> tuple[Float[np.ndarray, "cells 4 channels"], Float[np.ndarray, " channels"]]:
-    """Slopes around members, estimated from at most `MEMORY` known ones.
-
-    They are by log conductances in units of a scale, which is returned too.
-    """
-    num_rows = -(-len(log_g) // BATCH) * BATCH
-    rows = jnp.asarray(padded(log_g, num_rows))
-    slopes, scale = local_slopes(known.padded(MEMORY), rows)
-    return np.array(slopes)[: len(log_g)], np.asarray(scale)
-
-
-def stepped(
+def refined_by_ensemble(
+    known: Known,
     log_g: Float[np.ndarray, "cells channels"],
-    slopes: Float[np.ndarray, "cells 4 channels"],
-    scale: Float[np.ndarray, " channels"],
     errors: Float[np.ndarray, "cells 4"],
     limits: Float[np.ndarray, "cells 4"],
     trust: Float[np.ndarray, " cells"],
-    longest: float,
-    dic_slopes: Float[np.ndarray, "cells 2 channels"] | None = None,
 ) -> Float[np.ndarray, "cells channels"]:
-    """Members, as logarithms of conductances, after a Gauss-Newton step each.
+    """Near misses a Gauss-Newton step nearer, as logarithms of conductances.
 
     **Arguments:**
 
-    - `slopes`: of features, by log conductances in units of `scale`.
+    - `known`: members that slopes are estimated from.
+    - `log_g`: logarithms of conductances of the near misses.
     - `errors`: logarithms of features over the target's; `limits`: how much of them is
         allowed.
     - `trust`: the part of the step that is taken.
-    - `longest`: step of any channel, in units of `scale`.
-    - `dic_slopes`: of input conductances that are to stay, by log conductances.
     """
+    return _stepped(log_g, local_slopes(known, log_g), errors, limits, trust)
+
+
+def _stepped(log_g, slopes: Slopes, errors, limits, trust, dic_slopes=None):
+    """Members after a step that leaves input conductances of these slopes alone."""
     dtype = log_g.dtype
     if dic_slopes is None:
         dic_slopes = np.zeros((len(log_g), 2, log_g.shape[1]), dtype)
     steps = in_batches(
-        functools.partial(_step, jnp.asarray(longest, dtype)),
-        np.nan_to_num(slopes / limits[:, :, None]).astype(dtype),
+        functools.partial(_step, jnp.asarray(slopes.longest, dtype)),
+        np.nan_to_num(slopes.values / limits[:, :, None]).astype(dtype),
         (errors / limits).astype(dtype),
-        (dic_slopes * scale).astype(dtype),
+        (dic_slopes * slopes.scale).astype(dtype),
         trust.astype(dtype),
         (MAX_STRIDE / limits).astype(dtype),
         size=BATCH,
     )
-    return log_g + steps * scale
+    return log_g + steps * slopes.scale
 
 
 @jax.jit

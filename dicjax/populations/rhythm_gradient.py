@@ -17,13 +17,15 @@ The number of spikes in a cycle has no derivative. Its dependence on conductance
 be estimated from models with different numbers of spikes.
 """
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from dicjax._core import solve
+from dicjax._core import in_batches, solve
 from dicjax.neurons import Neuron, State
 from dicjax.simulation import (
     detect_spike,
@@ -96,69 +98,48 @@ def cycles(
 
     **Arguments:**
 
-    - `neuron`: the model.
     - `g`: maximal conductances, in mS/cm². The computation has their dtype.
     - `rhythm`: the rhythm of each cell.
     - `settle`: how long cells are simulated before their cycle, in ms.
     - `dt`: the time step, in ms, as [`dicjax.simulate`][] takes it.
     - `current`: a constant applied current, in µA/cm².
-
-    **Returns:**
-
-    A `Cycle`, with a row per cell.
     """
-    dtype = g.dtype
-    neuron = neuron.with_dtype(dtype)
-    as_float = lambda x: jnp.asarray(x, dtype)
-    parts = []
-    largest = BATCHES[-1]
-    for start in range(0, len(g), largest):
-        num = min(largest, len(g) - start)
-        size = next(size for size in BATCHES if size >= num)
-        take = np.minimum(np.arange(start, start + size), len(g) - 1)
-        found = _cycles(
-            neuron,
-            as_float(g[take]),
-            jnp.asarray(np.asarray(rhythm.num_spikes)[take], jnp.int32),
-            as_float(np.asarray(rhythm.period)[take]),
-            as_float(np.asarray(rhythm.onset_isi)[take]),
-            as_float(settle),
-            as_float(dt),
-            as_float(current),
-        )
-        parts.append([np.asarray(x)[:num] for x in found])
-    return Cycle(*map(np.concatenate, zip(*parts, strict=True)))
+    settings = (np.asarray(x, g.dtype) for x in (settle, dt, current))
+    differentiate = functools.partial(_cycles, neuron.with_dtype(g.dtype), *settings)
+    rhythm = Rhythm(
+        num_spikes=np.asarray(rhythm.num_spikes, np.int32),
+        period=np.asarray(rhythm.period, g.dtype),
+        onset_isi=np.asarray(rhythm.onset_isi, g.dtype),
+    )
+    size = next((x for x in BATCHES if x >= len(g)), BATCHES[-1])
+    return Cycle(*in_batches(differentiate, g, rhythm, size=size))
 
 
 @eqx.filter_jit
-def _cycles(neuron, g, num_spikes, period, onset_isi, settle, dt, current):
-    def one(g, num_spikes, period, onset_isi):
+def _cycles(neuron, settle, dt, current, g, rhythm):
+    def one(g, rhythm):
+        period, onset_isi = rhythm.period, rhythm.onset_isi
         start = state_at_onset(neuron, g, settle, period, onset_isi, dt, current)
-        return _differentiated(neuron, g, start, num_spikes, period, dt, current)
+        return _differentiated(neuron, g, start, rhythm.num_spikes, period, dt, current)
 
-    return jax.vmap(one)(g, num_spikes, period, onset_isi)
+    return jax.vmap(one)(g, rhythm)
 
 
 def _differentiated(neuron, g, start, num_spikes, period, dt, current):
     """Times of one cycle from the spike `start` on, their slopes, and whether the cycle
     closed."""
     z, rebuild = as_vector(neuron, start)
-    log_g = jnp.log(jnp.maximum(g, jnp.finfo(g.dtype).tiny))
+    log_g, num = jnp.log(jnp.maximum(g, jnp.finfo(g.dtype).tiny)), len(z)
 
     def cycle(inputs):
-        z, log_g = inputs[: len(z_start)], inputs[len(z_start) :]
-        end = simulate_cycle(
-            neuron, jnp.exp(log_g), rebuild(z), num_spikes, 3 * period, dt, current
-        )
+        own_g, own = jnp.exp(inputs[num:]), rebuild(inputs[:num])
+        end = simulate_cycle(neuron, own_g, own, num_spikes, 3 * period, dt, current)
         within = jnp.where(num_spikes > 1, end.before, end.spike)
         intervals = jnp.maximum(num_spikes - 1, 1).astype(z.dtype)
         times = jnp.stack([end.spike, within / intervals])
         return jnp.concatenate([as_vector(neuron, end.at)[0], times]), (times, end)
 
-    z_start = z
-    inputs = jnp.concatenate([z, log_g])
-    J, (times, end) = jax.jacfwd(cycle, has_aux=True)(inputs)
-    num = len(z)
+    J, (times, end) = jax.jacfwd(cycle, has_aux=True)(jnp.concatenate([z, log_g]))
     P_z, P_g = J[:num, :num], J[:num, num:]
     T_z, T_g = J[num:, :num], J[num:, num:]
     along = solve(jnp.eye(num, dtype=z.dtype) - P_z, P_g)

@@ -2,9 +2,9 @@ r"""How a member's spikes depend on its conductances: $\partial \ln f / \partial
 
 Two estimators of the same slopes. *Differences* simulate every member twice per
 channel, a little above and below; they hold for any firing pattern. *Autodiff*
-differentiates one cycle of a regular rhythm ([`dicjax.cycle`][]), which is exact, at
-the price of a few simulations whatever the number of channels, but sees neither
-irregular firing nor the number of spikes in a burst.
+differentiates one cycle of a regular rhythm (`rhythm_gradient`). That is exact and
+costs a few simulations whatever the number of channels, but sees neither irregular
+firing nor the number of spikes in a burst.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from dicjax._core import (
     renamed,
 )
 from dicjax.neurons import Neuron
-from dicjax.populations.evaluation import simulate_by_recipe
+from dicjax.populations.evaluation import simulate_by_recipe, Window
 from dicjax.populations.rhythm_gradient import cycles, Rhythm
 from dicjax.spikes import (
     burst_gap,
@@ -93,69 +93,69 @@ def feature_slopes(
     on_progress = renamed(as_progress(on_progress), "measuring_slopes")
     recipe = neuron.required_recipe
     discard = recipe.discard if discard is None else discard
-    times = (duration or recipe.duration, discard)
+    window = Window(duration or recipe.duration, discard)
     g = conductances_of(neuron, g)
     if isinstance(estimator, Differences):
-        slopes, label = _differences(neuron, g, estimator.step, times, on_progress)
+        slopes, label = _differences(neuron, g, estimator.step, window, on_progress)
     else:
-        slopes, label = _autodiff(neuron, g, times, on_progress)
+        own = _simulated(neuron, g, window, on_progress)
+        slopes, label = rhythm_slopes(neuron, g, own, window.discard), own.label
     if target is not None:
         slopes[label != int(target.label)] = np.nan
     return slopes
 
 
-def _simulated(neuron, g, times, on_progress=None) -> Features:
-    run = simulate_by_recipe(
-        neuron,
-        g,
-        duration=times[0],
-        discard=times[1],
-        dt=neuron.required_recipe.dt / 2,
-        on_progress=on_progress,
-    )
+def _simulated(neuron, g, window, on_progress) -> Features:
+    run = simulate_by_recipe(neuron, g, window, halved=True, on_progress=on_progress)
     return jax.tree.map(np.asarray, spike_features(run.spike_times))
 
 
-def _differences(neuron, g, step, times, on_progress):
+def _differences(neuron, g, step, window, on_progress):
     num, channels = g.shape
     each = step * np.eye(channels, dtype=g.dtype)
     factors = np.exp(np.concatenate([np.zeros((1, channels), g.dtype), each, -each]))
     every = (g[:, None] * factors[None]).reshape(-1, channels)
-    features = _simulated(neuron, every, times, on_progress)
+    features = _simulated(neuron, every, window, on_progress)
     features = jax.tree.map(lambda x: x.reshape(num, -1, *x.shape[1:]), features)
-    own = jax.tree.map(lambda x: x[:, :1], features)
-    errors = np.array(feature_errors(features, _repeated(own, 2 * channels + 1)))
+    own = jax.tree.map(
+        lambda x: np.repeat(x[:, :1], 2 * channels + 1, axis=1), features
+    )
+    errors = np.array(feature_errors(features, own))
     errors[features.label != own.label] = np.nan
     above, below = errors[:, 1 : channels + 1], errors[:, channels + 1 :]
     slopes = np.swapaxes((above - below) / (2 * step), 1, 2)
     return slopes, own.label[:, 0]
 
 
-def _repeated(features: Features, num: int) -> Features:
-    return jax.tree.map(lambda x: np.repeat(x, num, axis=1), features)
+def rhythm_slopes(
+    neuron: Neuron, g: Float[np.ndarray, "cells channels"], own: Features, settle: float
+) -> Float[np.ndarray, "cells 4 channels"]:
+    """Exact slopes at members with a rhythm, nan of the others.
 
+    **Arguments:**
 
-def _autodiff(neuron, g, times, on_progress):
+    - `g`: maximal conductances, in mS/cm²; `own`: the features of each member.
+    - `settle`: how long members are simulated before their cycle, in ms.
+    """
     recipe = neuron.required_recipe
-    own = _simulated(neuron, g, times, on_progress)
-    slopes = np.full((*g.shape[:1], NUM_COMPARED, g.shape[1]), np.nan, g.dtype)
+    slopes = np.full((len(g), NUM_COMPARED, g.shape[1]), np.nan, g.dtype)
     bursts = own.label == BURSTING
     regular = np.flatnonzero(bursts | (own.label == TONIC))
     if not len(regular):
-        return slopes, own.label
+        return slopes
     found = cycles(
         neuron,
         g[regular],
         rhythm_of(jax.tree.map(lambda x: x[regular], own)),
-        settle=times[1],
+        settle=settle,
         dt=recipe.dt / 2,
         current=recipe.current,
     )
     well = regular[found.succeeded]
     slopes[well] = 0
-    slopes[well, 0] = found.slopes[found.succeeded, 0]
-    slopes[well, 1] = found.slopes[found.succeeded, 1] * bursts[well, None]
-    return slopes, own.label
+    slopes[well, :2] = found.slopes[found.succeeded]
+    slopes[well, 1] *= bursts[well, None]
+    return slopes
 
 
 def rhythm_of(features: Features) -> Rhythm:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 import dicjax as dj
-from dicjax.populations import judge, simulate_by_recipe, window_for
+from dicjax.populations import evaluate, window_for
 from dicjax.spikes import as_target
 from scripts.bench.generate.targets import Kind, Targets, with_dics
 from scripts.bench.results import Benchmark, Measurement, row
@@ -124,9 +124,8 @@ def oracle(targets: Targets, i: int, target: dj.Features) -> tuple[float, float]
         refined = dj.refine(neuron, g, target, max_rounds=2)
     except ValueError:  # too few of the target's pattern to learn from
         wanted = as_target(target)
-        window = window_for(neuron, wanted)
-        run = simulate_by_recipe(neuron, g, **window._asdict())
-        share = float(judge(run, wanted).valid.sum() / NUM_ORACLE)
+        _, verdict = evaluate(neuron, g, wanted, window_for(neuron, wanted))
+        share = float(verdict.valid.sum() / NUM_ORACLE)
         return share, share
     before, after = (x.sum() for x in (refined.valid_before, refined.valid))
     return float(before / NUM_ORACLE), float(after / NUM_ORACLE)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from dicjax._core import as_progress, listed, Progress, renamed, short
 from dicjax.dics import compensate, OK, Population
 from dicjax.neurons import Neuron
-from dicjax.populations.evaluation import simulate_by_recipe
+from dicjax.populations.evaluation import simulate_by_recipe, Window
 from dicjax.spikes import AnyArray, BURSTING, Features, LABELS, SILENT, spike_features
 
 
@@ -33,17 +33,15 @@ class ReachabilityMap:
 
     A point is reached if [`dicjax.compensate`][] could build at least one member there.
 
-    - `model`, `V_ref`: the model, and the potential of its DICs, in mV.
-    - `channel_names`: its channels.
-    - `g_s`, `g_u`: the axes of the grid.
-    - `spans`: how wide the recipe's ranges of the two are.
+    - `model`, `channel_names`: the model and its channels.
+    - `V_ref`: the potential of its DICs, in mV.
+    - `g_s`, `g_u`: the axes of the grid; `spans`: the widths of the recipe's ranges.
     - `num`: how many members were tried at every point.
     - `status`: how many of them ended as each of `names`, as in a
         [`dicjax.Population`][].
-    - `limiting`: how many of them failed for want of more, or less, of each channel
-        than its bounds allow.
-    - `labels`: how many members that are ok fire as each of `dicjax.LABELS`;
-        what could not be simulated is in none.
+    - `limiting`: how many of them failed by leaving the bounds of each channel.
+    - `labels`: how many members that could be simulated fire as each of
+        `dicjax.LABELS`.
     - `mean_isi`, `period` (ms), `spikes_per_burst`: medians over the members of the
         commonest label, nan where there are none or they are silent.
     """
@@ -86,14 +84,11 @@ class ReachabilityMap:
                 f"No point of the map of {self.model} could be reached: map others, or "
                 "widen the ranges of its recipe."
             )
-        slow, ultraslow = np.nonzero(self.is_reached)
-        away = np.hypot(
-            (self.g_s[slow] - g_s) / self.spans[0],
-            (self.g_u[ultraslow] - g_u) / self.spans[1],
-        )
-        first = int(np.argmin(away))
-        i, j = slow[first], ultraslow[first]
-        return Nearest(float(self.g_s[i]), float(self.g_u[j]), float(away[first]))
+        slow, ultraslow = self.spans
+        away = np.hypot.outer((self.g_s - g_s) / slow, (self.g_u - g_u) / ultraslow)
+        away = np.where(self.is_reached, away, np.inf)
+        i, j = np.unravel_index(np.argmin(away), away.shape)
+        return Nearest(float(self.g_s[i]), float(self.g_u[j]), float(away[i, j]))
 
     def describe(self, g_s: float, g_u: float) -> str:
         """Whether a point can be reached, and what members fire like there or near.
@@ -119,12 +114,11 @@ class ReachabilityMap:
         )
 
     def _members_at(self, i: int, j: int) -> str:
-        fired = [
-            f"{self.labels[i, j, label]} {LABELS[label]}"
-            for label in np.argsort(-self.labels[i, j], kind="stable")
-            if self.labels[i, j, label]
-        ]
-        what = listed(fired) if fired else "none of which could be simulated"
+        counts = self.labels[i, j]
+        order = [x for x in np.argsort(-counts, kind="stable") if counts[x]]
+        what = "none of which could be simulated"
+        if order:
+            what = listed([f"{counts[label]} {LABELS[label]}" for label in order])
         isi = self.mean_isi[i, j]
         if self.commonest[i, j] == BURSTING:
             what += f" (bursts every {short(self.period[i, j])} ms, "
@@ -137,17 +131,12 @@ class ReachabilityMap:
         )
 
     def _failures_at(self, i: int, j: int) -> str:
-        failures = listed(
-            [
-                f"{count} of {self.num} members {name}"
-                for count, name in zip(self.status[i, j], self.names, strict=True)
-                if count
-            ]
-        )
+        counts = zip(self.status[i, j], self.names, strict=True)
+        text = listed([f"{n} of {self.num} members {name}" for n, name in counts if n])
         if not self.limiting[i, j].any():
-            return failures
+            return text
         channel = self.channel_names[int(self.limiting[i, j].argmax())]
-        return f"{failures}, mostly with {channel} beyond its bounds"
+        return f"{text}, mostly with {channel} beyond its bounds"
 
     def __str__(self) -> str:
         num_reached, size = int(self.is_reached.sum()), self.is_reached.size
@@ -172,9 +161,8 @@ def reachability(
 ) -> ReachabilityMap:
     """Maps which (g_s, g_u) a model can have, and what it then fires like.
 
-    At every point of a grid members are built by [`dicjax.compensate`][]; those that
-    hit the point with admissible conductances are simulated, all at once, under the
-    recipe's current, and their patterns named.
+    At every point of a grid, [`dicjax.compensate`][] builds members. Those that hit the
+    point with admissible conductances are simulated under the recipe's current.
 
     **Arguments:**
 
@@ -184,15 +172,10 @@ def reachability(
         ranges of the recipe.
     - `num`: members at every point.
     - `bounds`: (lowest, highest) conductance by channel, in mS/cm²; by default from
-        zero to `neuron.bounds`, as far as a search for members goes. Without bounds,
-        most models reach most points, if only absurdly.
+        zero to `neuron.bounds`.
     - `duration`, `discard`: time simulated, and left out at its start, in ms; by
         default the recipe's, and at most half of a duration that is given.
     - `on_progress`: called with (stage, done, total), in units of simulation.
-
-    **Returns:**
-
-    A [`dicjax.ReachabilityMap`][].
 
     **Raises:**
 
@@ -208,12 +191,11 @@ def reachability(
     if bounds is None:
         highest = zip(neuron.channel_names, neuron.bounds, strict=True)
         bounds = {name: (0.0, float(most)) for name, most in highest}
-    targets = np.repeat(points, num, axis=0)
-    population = compensate(key, neuron, targets, bounds=bounds)
+    population = compensate(key, neuron, np.repeat(points, num, axis=0), bounds=bounds)
     duration = recipe.duration if duration is None else duration
     discard = min(recipe.discard, duration / 2) if discard is None else discard
     on_progress = renamed(as_progress(on_progress), "mapping")
-    features, ran = _fired(neuron, population, duration, discard, on_progress)
+    features, ran = _fired(neuron, population, Window(duration, discard), on_progress)
     return ReachabilityMap(
         model=neuron.name,
         V_ref=float(neuron.V_ref),
@@ -248,14 +230,13 @@ def by_point(
     if population.limiting is not None:
         limiting = np.where(status != OK, population.limiting.reshape(shape), -1)
     num_channels = population.g.shape[1]
+    shown_features = ("mean_isi", "period", "spikes_per_burst")
     return {
         # The last column counts members that no channel limits.
         "limiting": count(limiting, num_channels + 1).sum(axis=2)[..., :-1],
         "status": count(status, len(population.names)).sum(axis=2),
         "labels": labels,
-        "mean_isi": median(features.mean_isi),
-        "period": median(features.period),
-        "spikes_per_burst": median(features.spikes_per_burst),
+        **{name: median(getattr(features, name)) for name in shown_features},
     }
 
 
@@ -265,12 +246,8 @@ def _axis(
     if values is None:
         return np.linspace(of_recipe[0], of_recipe[1], size)
     axis = np.asarray(values, np.float64)
-    if not (
-        axis.ndim == 1
-        and axis.size
-        and np.isfinite(axis).all()
-        and (np.diff(axis) > 0).all()
-    ):
+    is_finite = axis.ndim == 1 and axis.size and np.isfinite(axis).all()
+    if not is_finite or (np.diff(axis) <= 0).any():
         raise ValueError(
             f"`{name}` must be finite and increasing, as the axis of a map, got "
             f"{axis.tolist()[:6]}."
@@ -295,23 +272,17 @@ def _is_outside(axis: Float[np.ndarray, " points"], value: float) -> bool:
 
 
 def _fired(
-    neuron: Neuron, population: Population, duration, discard, on_progress
+    neuron: Neuron, population: Population, window: Window, on_progress
 ) -> tuple[Features, Bool[np.ndarray, " cells"]]:
     """Features of all members, and which of them were simulated; the rest is silent."""
     ran = population.status == OK
-    if not ran.any():
-        silent = spike_features(np.full((len(ran), 3), np.inf, population.g.dtype))
-        return jax.tree.map(np.asarray, silent), ran
-    run = simulate_by_recipe(
-        neuron,
-        population.g[ran],
-        duration=duration,
-        discard=discard,
-        on_progress=on_progress,
-    )
-    spike_times = np.full(
-        (len(ran), run.spike_times.shape[1]), np.inf, run.spike_times.dtype
-    )
-    spike_times[ran] = run.spike_times
-    ran[ran] = run.succeeded
+    spike_times = np.full((len(ran), 3), np.inf, population.g.dtype)
+    if ran.any():
+        g = population.g[ran]
+        run = simulate_by_recipe(neuron, g, window, on_progress=on_progress)
+        spike_times = np.full_like(
+            run.spike_times, np.inf, shape=(len(ran), run.spike_times.shape[1])
+        )
+        spike_times[ran] = run.spike_times
+        ran[ran] = run.succeeded
     return jax.tree.map(np.asarray, spike_features(spike_times)), ran

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from dicjax._core import listed
 
@@ -20,11 +20,11 @@ class Identifiability:
     r"""How far log conductances may move along each direction before spikes change.
 
     A move of length $d$ along the unit vector $v$ multiplies conductance $i$ by
-    $e^{d v_i}$. With $F = \langle J^\top J \rangle$, the mean over members of products
-    of slopes, each feature in units of its tolerance, such a move changes features by
-    $d\sqrt\lambda$ tolerances along an eigenvector of eigenvalue $\lambda$: root mean
-    square over members of the root of the sum of squares over features. It reaches one
-    tolerance at $d = 1/\sqrt\lambda$. All this is to first order.
+    $e^{d v_i}$. $F = \langle J^\top J \rangle$ is the mean over members of products of
+    slopes, with features in units of their tolerance. Along an eigenvector of $F$ of
+    eigenvalue $\lambda$, the move changes features by $d\sqrt\lambda$ tolerances (root
+    mean square over members of the norm over features), to first order. It reaches one
+    tolerance at $d = 1/\sqrt\lambda$.
 
     - `channel_names`, `feature_names`: what slopes were given of.
     - `tolerance`: relative change of a feature that counts as seen.
@@ -33,9 +33,9 @@ class Identifiability:
     - `directions`: its unit eigenvectors, one a row; the largest entry is positive.
     - `num_constrained`: in how many directions features leave tolerance before
         conductances leave their spread.
-    - `spectra`, `num_alone`: the same of every member by itself. No more of its
-        eigenvalues than it has features differ from zero, so each member has sloppy
-        directions of its own even where none is common to all.
+    - `spectra`, `num_alone`: `eigenvalues` and `num_constrained` of every member alone.
+        A member has at most as many constrained directions as features, so each has
+        sloppy directions of its own even where none is common to all.
     """
 
     channel_names: tuple[str, ...]
@@ -76,14 +76,11 @@ class Identifiability:
         v, factors = self.directions[direction], self.factors[direction]
         order = np.argsort(-np.abs(v), kind="stable")[:NUM_NAMED]
         named = [int(i) for i in order if abs(v[i]) >= NAMED * abs(v[order[0]])]
-        names = [self.channel_names[i] for i in named]
-        signs = ", ".join(
-            f"{name} {'+' if v[i] > 0 else '-'}"
-            for name, i in zip(names, named, strict=True)
-        )
+        first, names = named[0], self.channel_names
+        signs = ", ".join(f"{names[i]} {'+' if v[i] > 0 else '-'}" for i in named)
         together = " together" if len(named) > 1 else ""
-        if not factors[named[0]] <= LARGEST:
-            by = f"{names[0]} by more than a factor of {LARGEST:g}"
+        if not factors[first] <= LARGEST:
+            by = f"{names[first]} by more than a factor of {LARGEST:g}"
         else:
             by = f"by {'factors' if together else 'a factor'} of "
             by += listed([_factor(factors[i]) for i in named])
@@ -92,9 +89,8 @@ class Identifiability:
     def __str__(self) -> str:
         num, alone = len(self.channel_names), float(np.median(self.num_alone))
         last = range(num - 1, max(num - 1 - NUM_SLOPPY, NUM_STIFF - 1), -1)
-        until = "change by a factor of e"
-        if np.any(self.spread != 1):
-            until = "leave their spread"
+        is_given = np.any(self.spread != 1)
+        until = "leave their spread" if is_given else "change by a factor of e"
         return "\n".join(
             [
                 f"Of {num} directions of log conductance, {listed(self.feature_names)} "
@@ -120,19 +116,14 @@ def identifiability(
     **Arguments:**
 
     - `slopes`: $\partial \ln \text{feature} / \partial \ln \text{conductance}$ of every
-        member. A feature of a member with a slope that is nan is left out. A spike
-        that comes or goes in a burst is a step, and slopes across it are the steeper
-        the smaller a change they are taken over: take 10 or 20 % of a conductance.
+        member. Features of members with a slope that is nan are left out. The number
+        of spikes per burst jumps, so that small differences of conductances make its
+        slopes too steep: take 10 or 20 %.
     - `channel_names`, `feature_names`: names of the last two axes of `slopes`.
-    - `spread`: how far conductances spread, as standard deviations of their logarithms:
-        a direction counts as constrained where features change sooner. By default 1, a
-        factor of e, for all of them.
+    - `spread`: standard deviations of log conductances: a direction counts as
+        constrained where features change sooner. By default 1, a factor of e.
     - `tolerance`: relative change $t$ of a feature that counts as seen: features are
         in units of $\ln(1 + t)$.
-
-    **Returns:**
-
-    An [`dicjax.Identifiability`][].
 
     **Raises:**
 
@@ -146,9 +137,9 @@ def identifiability(
     """
     names = tuple(channel_names), tuple(feature_names)
     spread = np.ones(len(names[0])) if spread is None else spread
-    _check(slopes, names, spread, tolerance)
-    defined = _defined(slopes)
-    some = defined.sum(axis=1) > 0
+    defined = np.asarray(np.isfinite(slopes).all(axis=-1))
+    _check(slopes, defined, names, spread, tolerance)
+    some = defined.any(axis=1)
     slopes = slopes[some].astype(np.float64) / np.log1p(tolerance)
     defined = defined[some]
     slopes = np.where(defined[..., None], slopes, 0)
@@ -158,9 +149,8 @@ def identifiability(
     rows = np.pad(rows, ((0, max(len(spread) - len(rows), 0)), (0, 0)))
     # Singular values: small eigenvalues of F itself would drown in rounding.
     _, values, directions = np.linalg.svd(rows, full_matrices=False)
-    largest = np.take_along_axis(
-        directions, np.abs(directions).argmax(axis=1)[:, None], axis=1
-    )
+    at = np.abs(directions).argmax(axis=1)[:, None]
+    largest = np.take_along_axis(directions, at, axis=1)
     return Identifiability(
         channel_names=names[0],
         feature_names=names[1],
@@ -194,19 +184,13 @@ def _spectra(
     return np.pad(_squares(values), [(0, 0)] * (rows.ndim - 2) + [(0, missing)])
 
 
-def _defined(
-    slopes: Float[np.ndarray, "cells features channels"],
-) -> Bool[np.ndarray, "cells features"]:
-    return np.asarray(np.isfinite(slopes).all(axis=2))
-
-
 def _squares(values: Float[np.ndarray, "*cells _"]) -> Float[np.ndarray, "*cells _"]:
     # What is lost in the rounding of the largest is zero.
     noise = 1e-12 * values.max(axis=-1, keepdims=True, initial=0)
     return np.where(values > noise, values**2, 0)
 
 
-def _check(slopes, names, spread, tolerance) -> None:
+def _check(slopes, defined, names, spread, tolerance) -> None:
     sizes = tuple(len(x) for x in names)
     if slopes.shape[1:] != sizes[::-1] or spread.shape != sizes[:1]:
         raise ValueError(
@@ -220,7 +204,7 @@ def _check(slopes, names, spread, tolerance) -> None:
             "`spread` must be finite and not negative, as standard deviations of log "
             f"conductances, got {spread.tolist()}."
         )
-    if not _defined(slopes).any():
+    if not defined.any():
         raise ValueError(
             f"No slope of {listed(names[1])} is defined for any of {len(slopes)} "
             "members: give members that fire, and in one pattern."

@@ -13,7 +13,7 @@ from dicjax.dics import DICS, normaliser, sensitivity
 from dicjax.neurons import Neuron
 
 
-TIMESCALES = ("fast", "slow", "ultraslow")
+TIMESCALES = ("Fast", "Slow", "Ultraslow")
 NEGLIGIBLE = 0.01  # of all that channels add and take away: not worth a word
 NUM_NAMED = 3  # channels that a sentence names at most
 
@@ -57,10 +57,9 @@ class Attribution:
         low, high = known.min(), known.max()
         at = f"{low:g} mV" if low == high else f"{low:.1f} to {high:.1f} mV"
         lines = [f"Input conductances at {at}: medians (5 to 95 % of members)."]
-        for timescale, name, of_dic in zip(
-            TIMESCALES, DICS, np.moveaxis(quantiles, 1, 0), strict=True
-        ):
-            lines.append(_dic_in_words(timescale, name, self.channel_names, of_dic.T))
+        names = [f"{x}, {dic}" for x, dic in zip(TIMESCALES, DICS, strict=True)]
+        for name, of_dic in zip(names, np.moveaxis(quantiles, 1, 0), strict=True):
+            lines.append(_dic_in_words(name, self.channel_names, of_dic.T))
         return "\n".join(lines)
 
 
@@ -69,11 +68,11 @@ def attribute(
     g: Float[ArrayLike, "cells channels"] | HasConductances,
     V: Float[ArrayLike, "..."] | float | None = None,
 ) -> Attribution:
-    r"""Says which channels make the input conductances of every member what they are.
+    r"""Divides the input conductances of every member among its channels.
 
     The share of channel $i$ in input conductance $k$ is $S_{ki}(V; g)\, g_i$ over the
-    model's normaliser, with the sensitivity $S$ of the theory. What acts through
-    calcium counts for the channel that calcium opens, not for the one that carries it.
+    model's normaliser, with the sensitivity $S$ of the theory. Effects of calcium count
+    for the channel that calcium opens, not for the one that carries it.
 
     **Arguments:**
 
@@ -83,10 +82,6 @@ def attribute(
     - `V`: potential, in mV: one for all or one per member, such as
         [`dicjax.threshold`][]`(neuron, g).V`, with nan where there is none. By default
         `neuron.V_ref`.
-
-    **Returns:**
-
-    An [`dicjax.Attribution`][].
 
     **Raises:**
 
@@ -116,11 +111,11 @@ def _shares(neuron, g, V) -> Float[Array, "cells 3 channels"]:
     return jax.vmap(one_cell)(g, V)
 
 
-def _dic_in_words(timescale, name, channels, quantiles) -> str:
+def _dic_in_words(name, channels, quantiles) -> str:
     """A sentence about one DIC; rows are (median, 5 %, 95 %) of shares and the sum."""
     *shares, total = quantiles
     medians = np.array([share[0] for share in shares])
-    sentence = f"{timescale.capitalize()}, {name} = {spread(*total)}"
+    sentence = f"{name} = {spread(*total)}"
     if not np.any(medians):
         return f"{sentence}: no channel contributes."
     most = int(np.argmax(np.abs(medians)))

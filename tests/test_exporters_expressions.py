@@ -17,12 +17,9 @@ from dicjax.output.exporters.expressions import (
     affine,
     apply,
     assignments,
-    COMPARISONS,
     constant,
     FUNCTIONS,
-    PRODUCT,
     substitute,
-    SUM,
     Syntax,
     variable,
     variables,
@@ -31,7 +28,6 @@ from dicjax.output.exporters.tracing import trace, UnsupportedOperation
 
 
 PYTHON = Syntax(
-    infix=({"or": " or "}, {"and": " and "}, COMPARISONS, SUM, PRODUCT, {"pow": "**"}),
     functions={
         **FUNCTIONS,
         "abs": "abs",

@@ -63,17 +63,27 @@ class Equation:
     @property
     def parts(self) -> dict[str, Expression]:
         """Parts of the rate by name: its `inf` and `tau`, or the `rate` itself."""
-        if self.relaxation is None:
-            return {self._part("rate"): self.rate}
-        inf, tau = self.relaxation
-        return {self._part("inf"): inf, self._part("tau"): tau}
+        return {self._part(what): x for what, x in self._terms.items()}
+
+    def written(self, relaxing: str, other: str) -> str:
+        """A format for states that relax or for others, with the names of its parts.
+
+        Its own name is `x`.
+        """
+        names = {what: self._part(what) for what in self._terms}
+        return (relaxing if self.relaxation else other).format(x=self.name, **names)
 
     @property
     def meaning(self) -> str:
-        """A description of the state."""
         if self.name == CALCIUM:
             return "calcium, in uM"
         return f"a state of {self.owner or 'the cell'}"
+
+    @property
+    def _terms(self) -> dict[str, Expression]:
+        if self.relaxation is None:
+            return {"rate": self.rate}
+        return dict(zip(("inf", "tau"), self.relaxation, strict=True))
 
     def _part(self, what: str) -> str:
         is_calcium = self.name == CALCIUM
@@ -96,6 +106,23 @@ class Equations:
     states: tuple[Equation, ...]
 
     @property
+    def gates(self) -> dict[str, Expression]:
+        """Initial values of all states but calcium."""
+        return {x.name: x.initial for x in self.states if x.name != CALCIUM}
+
+    @property
+    def parts(self) -> dict[str, Expression]:
+        """The parts of all rates, by name."""
+        return {k: part for state in self.states for k, part in state.parts.items()}
+
+    def currents_of(self, current: str, conductance: str) -> dict[str, Expression]:
+        """The current of each channel, for variables with these prefixes."""
+        return {
+            f"{current}_{c}": variable(f"{conductance}_{c}") * self.currents[name]
+            for name, c in self.channels.items()
+        }
+
+    @property
     def expressions(self) -> list[Expression]:
         """All expressions to write."""
         moving = (x for state in self.states for x in (state.rate, state.initial))
@@ -109,12 +136,7 @@ class Equations:
 
 
 def equations(neuron: Neuron, language: str) -> Equations:
-    """The equations of a neuron.
-
-    **Arguments:**
-
-    - `neuron`: any model.
-    - `language`: language of the export, for messages.
+    """The equations of any neuron; errors name the `language` of the export.
 
     **Raises:**
 
@@ -202,7 +224,7 @@ def _currents(
     if not is_constant(total, 0) or involved & {f"g_{x}" for x in channels.values()}:
         raise ValueError(
             f"The current of the model {neuron.name!r} is not a sum of conductances "
-            "times currents, so its channels cannot be told apart."
+            "times currents, so an export cannot separate its channels."
         )
     return currents
 

@@ -7,9 +7,13 @@ import dataclasses
 import itertools
 import weakref
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 
 import numpy as np
+
+
+def operation(op: str) -> Callable[..., "Expression"]:
+    return lambda *args, **_: apply(op, *args)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,41 +28,22 @@ class Expression:
     args: tuple["Expression", ...] = ()
     value: float | str = ""
 
-    def __add__(self, other: "Expression") -> "Expression":
-        return apply("add", self, other)
-
-    def __sub__(self, other: "Expression") -> "Expression":
-        return apply("sub", self, other)
-
-    def __mul__(self, other: "Expression") -> "Expression":
-        return apply("mul", self, other)
-
-    def __truediv__(self, other: "Expression") -> "Expression":
-        return apply("div", self, other)
-
-    def __neg__(self) -> "Expression":
-        return apply("neg", self)
+    __add__, __sub__ = operation("add"), operation("sub")
+    __mul__, __truediv__ = operation("mul"), operation("div")
+    __neg__ = operation("neg")
 
 
 _known: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
 
+NAMED = ("exp", "log", "expm1", "log1p", "tanh", "sinh", "cosh", "sin", "cos", "sqrt")
 FOLD: dict[str, Callable[..., float]] = {
+    **{name: getattr(np, name) for name in NAMED},
     "neg": np.negative,
     "add": np.add,
     "sub": np.subtract,
     "mul": np.multiply,
     "div": np.divide,
     "pow": np.power,
-    "exp": np.exp,
-    "log": np.log,
-    "expm1": np.expm1,
-    "log1p": np.log1p,
-    "tanh": np.tanh,
-    "sinh": np.sinh,
-    "cosh": np.cosh,
-    "sin": np.sin,
-    "cos": np.cos,
-    "sqrt": np.sqrt,
     "abs": np.abs,
     "max": np.maximum,
     "min": np.minimum,
@@ -106,13 +91,18 @@ def variables(x: Expression) -> frozenset[str]:
     return frozenset(str(node.value) for node in walk([x]) if node.op == "variable")
 
 
-def walk(roots: Iterable[Expression]) -> list[Expression]:
-    """All expressions in `roots`, each once and after its arguments."""
+def walk(
+    roots: Iterable[Expression], known: Container[Expression] = ()
+) -> list[Expression]:
+    """All expressions in `roots`, each once and after its arguments.
+
+    What those in `known` consist of is left out.
+    """
     seen: dict[Expression, None] = {}
 
     def visit(x: Expression) -> None:
         if x not in seen:
-            for arg in x.args:
+            for arg in () if x in known else x.args:
                 visit(arg)
             seen[x] = None
 
@@ -158,28 +148,30 @@ def affine(x: Expression, name: str) -> tuple[Expression, Expression]:
 
 # Writing
 
+COMPARISONS = {"lt": " < ", "le": " <= ", "gt": " > ", "ge": " >= "}
+COMPARISONS = {**COMPARISONS, "eq": " == ", "ne": " != "}
+SUM, PRODUCT = {"add": " + ", "sub": " - "}, {"mul": "*", "div": "/"}
+INFIX = ({"or": " or "}, {"and": " and "}, COMPARISONS, SUM, PRODUCT, {"pow": "**"})
+FUNCTIONS = {name: name for name in NAMED}
+DEFINED = {"max": "larger", "min": "smaller", "select": "choose"}
+"""Functions that an export defines where its language lacks them."""
+
+WIDTH = 66  # characters beyond which an expression is split
+ATOM = 100  # binds more strongly than every operator
+
 
 @dataclasses.dataclass(frozen=True)
 class Syntax:
     """How a language writes expressions.
 
-    - `infix`: operators, by operation, from the weakest to the strongest binding.
     - `functions`: names of functions, by operation.
+    - `infix`: other operators, by operation, from the weakest to the strongest binding.
     - `nameless`: operations whose results no variable can hold.
-    - `width`: characters beyond which an expression is split.
     """
 
-    infix: tuple[Mapping[str, str], ...]
     functions: Mapping[str, str]
+    infix: tuple[Mapping[str, str], ...] = INFIX
     nameless: Collection[str] = ()
-    width: int = 66
-
-
-COMPARISONS = {"lt": " < ", "le": " <= ", "gt": " > ", "ge": " >= "}
-COMPARISONS = {**COMPARISONS, "eq": " == ", "ne": " != "}
-SUM, PRODUCT = {"add": " + ", "sub": " - "}, {"mul": "*", "div": "/"}
-NAMED = ("exp", "log", "expm1", "log1p", "tanh", "sinh", "cosh", "sin", "cos", "sqrt")
-FUNCTIONS = {name: name for name in NAMED}
 
 
 def assignments(
@@ -195,7 +187,8 @@ def assignments(
     """
     names = dict(known or {})
     statements: list[tuple[str, str]] = []
-    uses = _count_uses(outputs.values(), names)
+    computed = [x for x in walk(outputs.values(), names) if x not in names]
+    uses = Counter([*outputs.values(), *(arg for x in computed for arg in x.args)])
     numbers = itertools.count(1)
 
     def text(x: Expression) -> tuple[str, int]:
@@ -204,7 +197,7 @@ def assignments(
         written, strength = _written(x, syntax, [text(arg) for arg in x.args])
         is_worth_it = uses[x] > 1 and any(arg.args for arg in x.args)
         can_be_named = x.op not in syntax.nameless
-        if can_be_named and (is_worth_it or len(written) > syntax.width):
+        if can_be_named and (is_worth_it or len(written) > WIDTH):
             names[x] = f"{temporary}{next(numbers)}"
             statements.append((names[x], written))
             return names[x], ATOM
@@ -218,9 +211,6 @@ def assignments(
         statements.append((name, written))
         names[x] = name
     return statements
-
-
-ATOM = 100  # binds more strongly than every operator
 
 
 def _written(
@@ -253,22 +243,6 @@ def _number(value: float) -> str:
     if not np.isfinite(value):
         raise ValueError(f"A model holds the constant {value}, which has no text.")
     return repr(int(value)) if value == int(value) < 1e6 else repr(value)
-
-
-def _count_uses(
-    outputs: Iterable[Expression], known: Mapping[Expression, str]
-) -> Counter[Expression]:
-    uses: Counter[Expression] = Counter()
-
-    def visit(x: Expression) -> None:
-        uses[x] += 1
-        if uses[x] == 1 and x not in known:
-            for arg in x.args:
-                visit(arg)
-
-    for x in outputs:
-        visit(x)
-    return uses
 
 
 # Simplifying

@@ -9,9 +9,8 @@ import h5py
 import numpy as np
 import pyarrow as pa
 
-from dicjax._core import replacing
 from dicjax.generation import Generated
-from dicjax.output.exporters.files import check_suffix, load
+from dicjax.output.files import check_suffix, load, writing
 from dicjax.output.saved_population import field_text, stored, StoredPopulation
 
 
@@ -59,9 +58,8 @@ def export_nwb(
         f"{population.since or 'from the start of the simulation'}.",
     )
     _add_units(file, population)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with (
-        replacing(path) as partial,
+        writing(path) as partial,
         h5py.File(partial, "w") as h5,
         pynwb.NWBHDF5IO(file=h5, mode="w") as io,
     ):
@@ -80,35 +78,22 @@ def _description(population: StoredPopulation) -> str:
 
 
 def _add_units(file: Any, population: StoredPopulation) -> None:
-    times = population.spike_times or ()
-    columns = {
-        name: _values(population.models[name])
-        for name in population.models.column_names
-        if name != "member"
-    }
-    for name in columns:
-        unit, meaning = (
-            field_text(population.models, name, what) for what in ("unit", "meaning")
-        )
+    models, about = population.models.drop_columns("member"), population.about
+    for name in models.column_names:
+        unit, meaning = (field_text(models, name, what) for what in ("unit", "meaning"))
         described = meaning or name
         file.add_unit_column(name, f"{described}, in {unit}" if unit else described)
-    span = _span(population.about)
-    for row, member in enumerate(population.members):
-        file.add_unit(
-            id=int(member),
-            spike_times=times[row] / 1e3,
-            **({"obs_intervals": span} if span is not None else {}),
-            **{name: values[row] for name, values in columns.items()},
-        )
+    # The interval in which spikes were counted, if the manifest states it.
+    ends = [about.get("discard"), about.get("duration")]
+    span = {} if None in ends else {"obs_intervals": np.array([ends], float) / 1e3}
+    columns = [_values(column) for column in models.columns]
+    rows = zip(population.members, population.spike_times or (), *columns, strict=True)
+    for member, times, *values in rows:
+        own = dict(zip(models.column_names, values, strict=True))
+        file.add_unit(id=int(member), spike_times=times / 1e3, **span, **own)
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
     """Values that NWB can hold; undefined numbers become nan."""
     empty = "" if pa.types.is_string(column.type) else np.nan
     return [empty if x is None else x for x in column.to_pylist()]
-
-
-def _span(about: dict[str, Any]) -> np.ndarray | None:
-    """The interval in which spikes were counted, in s, if the manifest states it."""
-    ends = [about.get("discard"), about.get("duration")]
-    return None if None in ends else np.array([ends], float) / 1e3

@@ -11,7 +11,14 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.typing import DTypeLike
 from jaxtyping import PyTree
 
-from dicjax.output.exporters.expressions import apply, constant, Expression, variable
+from dicjax.output.exporters.expressions import (
+    apply,
+    constant,
+    Expression,
+    FOLD,
+    operation,
+    variable,
+)
 
 
 CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2")
@@ -33,39 +40,20 @@ MOVES: dict[str, range] = {
 }
 
 
-def _plain(op: str) -> Callable[..., Expression]:
-    return lambda *args, **_: apply(op, *args)
-
-
-def _power(x: Expression, y: int, **_: Any) -> Expression:
-    return apply("pow", x, constant(y))
-
-
 def _select(which: Expression, no: Expression, yes: Expression) -> Expression:
     return apply("select", which, yes, no)
 
 
-def _logistic(x: Expression, **_: Any) -> Expression:
-    return constant(1.0) / (constant(1.0) + apply("exp", -x))
-
-
-def _clamp(low: Expression, x: Expression, high: Expression) -> Expression:
-    return apply("min", apply("max", x, low), high)
-
-
-ALIKE = ("neg", "add", "sub", "mul", "div", "pow", "exp", "log", "expm1", "log1p")
-ALIKE = (*ALIKE, "tanh", "sinh", "cosh", "sin", "cos", "sqrt", "abs", "max", "min")
-ALIKE = (*ALIKE, "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not")
 SCALARS: dict[str, Callable[..., Expression]] = {
-    **{name: _plain(name) for name in ALIKE},
-    "add_any": _plain("add"),
-    "integer_pow": _power,
-    "square": lambda x: _power(x, 2),
+    **{op: operation(op) for op in FOLD if op != "select"},
+    "add_any": operation("add"),
+    "integer_pow": lambda x, y, **_: apply("pow", x, constant(y)),
+    "square": lambda x: apply("pow", x, constant(2)),
     "exp2": lambda x, **_: apply("pow", constant(2.0), x),
     "rsqrt": lambda x, **_: constant(1.0) / apply("sqrt", x),
-    "logistic": _logistic,
+    "logistic": lambda x, **_: constant(1.0) / (constant(1.0) + apply("exp", -x)),
     "select_n": _select,
-    "clamp": _clamp,
+    "clamp": lambda low, x, high: apply("min", apply("max", x, low), high),
     "copy": lambda x: x,
     "stop_gradient": lambda x: x,
 }
@@ -93,13 +81,11 @@ def trace(
 
     **Returns:**
 
-    The result of `function`, with an object array of expressions for every array, and
-    a bare expression for every scalar.
+    A bare expression for every scalar, and an object array of them for every array.
 
     **Raises:**
 
-    - `UnsupportedOperation`: if something in `function` has no scalar form, such as a
-        loop.
+    - `UnsupportedOperation`: if something has no scalar form, such as a loop.
     """
     leaves, structure = jax.tree.flatten(args)
     scalars = structure.unflatten([jnp.zeros((), dtype)] * len(leaves))
@@ -196,17 +182,13 @@ def _kind(x: Any) -> str:
 
 
 def _elementwise(rule: Callable[..., Expression], *args: np.ndarray) -> np.ndarray:
-    together = np.broadcast_arrays(*args)
-    out = np.empty(together[0].shape, object)
-    for at in np.ndindex(out.shape):
-        out[at] = rule(*(x[at] for x in together))
-    return out
+    return np.asarray(np.frompyfunc(rule, len(args), 1)(*args), object)
 
 
 def _reduced(op: str, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     for axis in sorted(axes, reverse=True):
         x = functools.reduce(
-            functools.partial(_elementwise, _plain(op)),
+            functools.partial(_elementwise, operation(op)),
             [_array(part) for part in np.moveaxis(x, axis, 0)],
         )
     return x
@@ -223,11 +205,8 @@ def _moved(eqn: JaxprEqn, args: list[np.ndarray]) -> np.ndarray:
             shown.append(jnp.asarray(places, jnp.float32))
             elements.extend(arg.flat)
     places = np.asarray(eqn.primitive.bind(*shown, **eqn.params))
-    out = np.empty(places.shape, object)
-    for at in np.ndindex(out.shape):
-        missing = np.isnan(places[at])
-        out[at] = constant(np.nan) if missing else elements[int(places[at])]
-    return out
+    at = lambda place: constant(np.nan) if np.isnan(place) else elements[int(place)]
+    return _elementwise(at, places)
 
 
 def _computed(eqn: JaxprEqn, args: list[np.ndarray]) -> list[np.ndarray]:

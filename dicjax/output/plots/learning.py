@@ -18,8 +18,7 @@ def plot_training(
     - `losses`: of every step; shown as means over 200 steps.
     - `validation`: rows of (step, loss).
     """
-    figure = style.new_figure(2.6)
-    ax = style.new_axes(figure)
+    figure, (ax,) = style.new_panels(2.6)
     size = max(1, min(SMOOTHED, len(losses) // 10))
     means = losses[: len(losses) // size * size].reshape(-1, size).mean(axis=1)
     steps = (np.arange(len(means)) + 0.5) * size
@@ -31,7 +30,6 @@ def plot_training(
     ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     ax.set_xlabel("step")
     ax.set_ylabel("loss (nats)")
-    style.color_key(
-        ax, ("while learning", style.MUTED), ("on members kept apart", style.MEMBERS)
-    )
+    key = ("while learning", style.MUTED), ("on members kept apart", style.MEMBERS)
+    style.color_key(ax, *key)
     return figure

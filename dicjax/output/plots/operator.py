@@ -23,25 +23,19 @@ def plot_responses(
     every: float,
 ) -> Figure:
     """Potentials that neurons answer (mV), over the currents they receive (µA/cm²)."""
-    figure = style.new_figure(3.6)
-    grid = figure.add_gridspec(2, 1, height_ratios=(3, 1))
+    figure, (above, below) = style.new_panels(
+        3.6, rows=2, sharex=True, height_ratios=(3, 1)
+    )
     ts = every * np.arange(V.shape[-1]) / 1e3
-    ax = style.style_axes(figure.add_subplot(grid[0]))
-    for row in V[:MOST_TRACES]:
-        ax.plot(ts, row, color=style.MEMBERS, lw=0.7, alpha=_opacity(len(V)))
-    ax.set_ylabel("potential (mV)")
-    ax.tick_params(labelbottom=False)
-    below = style.style_axes(figure.add_subplot(grid[1], sharex=ax))
-    different = np.unique(current, axis=0)
-    for row in different[:MOST_TRACES]:
-        below.plot(ts, row, color=style.INK, lw=0.8, alpha=_opacity(len(different)))
-    below.set_ylabel("current\n(µA/cm²)")
+    for ax, rows, color, label in (
+        (above, V, style.MEMBERS, "potential (mV)"),
+        (below, np.unique(current, axis=0), style.INK, "current\n(µA/cm²)"),
+    ):
+        opacity = float(np.clip(2 / np.sqrt(len(rows)), 0.15, 1))
+        ax.plot(ts, rows[:MOST_TRACES].T, color=color, lw=0.8, alpha=opacity)
+        ax.set_ylabel(label)
     below.set_xlabel("time (s)")
     return figure
-
-
-def _opacity(num: int) -> float:
-    return float(np.clip(2 / np.sqrt(num), 0.15, 1))
 
 
 def plot_comparison(comparison: Comparison, sweeps: Sweeps, steps: Steps) -> Figure:
@@ -61,11 +55,8 @@ def plot_comparison(comparison: Comparison, sweeps: Sweeps, steps: Steps) -> Fig
         _feature(style.style_axes(ax), comparison, name)
     for ax in above[-1]:
         ax.set_xlabel("current (pA)")
-    style.color_key(
-        axes[0],
-        ("recorded", style.RECORDING),
-        ("ensemble", style.MEMBERS),
-    )
+    key = ("recorded", style.RECORDING), ("ensemble", style.MEMBERS)
+    style.color_key(axes[0], *key)
     order = np.argsort(comparison.amplitude)
     shown = order[np.unique(np.linspace(0, len(order) - 1, SHOWN).round().astype(int))]
     below = lower.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
@@ -86,15 +77,8 @@ def _feature(ax: Axes, comparison: Comparison, name: str) -> None:
     recorded = np.asarray(getattr(comparison.recorded, name), float)[order]
     used = comparison.is_used[order]
     for which, fill in ((used, style.RECORDING), (~used, style.PAPER)):
-        ax.plot(
-            x[which],
-            recorded[which],
-            "o",
-            ms=4.5,
-            color=style.RECORDING,
-            markerfacecolor=fill,
-            mew=1.1,
-        )
+        dots = {"color": style.RECORDING, "markerfacecolor": fill, "mew": 1.1}
+        ax.plot(x[which], recorded[which], "o", ms=4.5, **dots)
     ax.set_ylabel(COMPARED[name])
     ax.margins(y=0.15)
 
@@ -110,10 +94,5 @@ def _potentials(
     ax.plot(comparison.ts / 1e3, V, color=style.MEMBERS, lw=0.8)
     ax.plot(t[near] / 1e3, sweeps.V[sweep, near], color=style.RECORDING, lw=0.8)
     ax.set_ylabel("mV")
-    ax.set_title(
-        f"{comparison.amplitude[sweep]:.0f} pA",
-        loc="left",
-        fontsize=8,
-        color=style.MUTED,
-        pad=2,
-    )
+    title = {"loc": "left", "fontsize": 8, "color": style.MUTED, "pad": 2}
+    ax.set_title(f"{comparison.amplitude[sweep]:.0f} pA", **title)

@@ -24,7 +24,7 @@ from dicjax.dics import (
 )
 from dicjax.generation import Generated
 from dicjax.neurons import MODELS, Neuron
-from dicjax.output.files import write_text, writing
+from dicjax.output.files import render, write_text, writing
 from dicjax.simulation import Run
 from dicjax.spikes import spike_features
 
@@ -32,6 +32,7 @@ from dicjax.spikes import spike_features
 FORMAT = "dicjax-population"
 VERSION = 1
 MANIFEST = "manifest.json"
+COUNTS = ("num_asked", "num_accepted", "num_simulated", "num_uncertified")
 
 DISTANCE = "largest |ln(member / recording)| of the features that decide"
 ACCEPTED = "fires like the recording within tolerance, at half the time step too"
@@ -108,7 +109,8 @@ def read_models(
     table = read_table(path)
     neuron = neuron if neuron is not None else _neuron_of(path, table)
     wanted = [f"g_{name}" for name in neuron.channel_names]
-    found = [c for c in table.column_names if c.startswith("g_") and c not in DICS]
+    found = [c for c in table.column_names if c.startswith("g_")]
+    found = [c for c in found if c in wanted or c not in DICS]
     if sorted(found) != sorted(wanted):
         problem = "lacks" if set(wanted) - set(found) else "must not have"
         wrong = Counter(wanted) - Counter(found) or Counter(found) - Counter(wanted)
@@ -141,9 +143,7 @@ def check_folder(folder: pathlib.Path | str, overwrite: bool) -> pathlib.Path:
 
 
 def write_folder(
-    folder: pathlib.Path | str,
-    overwrite: bool,
-    write: Callable[[pathlib.Path], None],
+    folder: pathlib.Path | str, overwrite: bool, write: Callable[[pathlib.Path], None]
 ) -> None:
     """Makes a folder whole or not at all.
 
@@ -158,13 +158,9 @@ def write_folder(
 
 
 def _manifest(result: Generated) -> dict[str, Any]:
-    """How a population came about."""
     of = lambda *names: {name: getattr(result, name) for name in names}
-    settings, train, certificate = (
-        dict(result.settings),
-        result.train,
-        result.certificate,
-    )
+    settings, train = dict(result.settings), result.train
+    certificate = result.certificate
     shares = certificate and {
         name: {"valid": valid, "interval": interval, "same_pattern": same}
         for name, valid, *interval, same in certificate.shares()
@@ -183,8 +179,7 @@ def _manifest(result: Generated) -> dict[str, Any]:
             "t_stop": train.t_stop,
             "features": {name: x.tolist()[0] for name, (x, *_) in features},
         },
-        **of("tolerance", "num_asked", "num_accepted", "num_simulated"),
-        **of("num_uncertified"),
+        **of("tolerance", *COUNTS),
         "certificate": shares,
         "rounds": [vars(x) for x in result.rounds],
         **of("participation_ratio", "duration", "discard", "seconds"),
@@ -220,15 +215,20 @@ def _write(
     about: dict[str, Any],
 ) -> None:
     metadata = {name: str(about[name]) for name in ("format", "version", "model")}
-    models, spikes = table_of(columns, metadata), _spikes(spike_times, clock, metadata)
-    write_text(folder / "README.txt", _readme(title, clock, columns))
+    numbers = np.arange(len(spike_times), dtype=np.int32)
+    spikes: dict[str, Column] = {
+        "member": (numbers, "", "as in models.parquet"),
+        "spike_times": (spike_lists(spike_times), "ms", clock),
+    }
+    texts = {"title": title, "clock": clock, "columns": columns}
+    write_text(folder / "README.txt", render("population.readme.jinja", texts))
     for name, write, table in (
-        ("models.parquet", parquet.write_table, models),
-        ("models.csv", csv.write_csv, models),
+        ("models.parquet", parquet.write_table, columns),
+        ("models.csv", csv.write_csv, columns),
         ("spikes.parquet", parquet.write_table, spikes),
     ):
         with writing(folder / name) as path:
-            write(table, path)
+            write(table_of(table, metadata), path)
     text = json.dumps(_plain(about), indent=2, ensure_ascii=False)
     write_text(folder / MANIFEST, text + "\n")
 
@@ -259,49 +259,16 @@ def _robustness_columns(result: Generated) -> dict[str, Column]:
     return columns
 
 
-def _spikes(times: np.ndarray, clock: str, about: dict[str, str]) -> pa.Table:
-    rows = spike_lists(times)
-    member = pa.array(np.arange(len(times), dtype=np.int32))
-    fields = [
-        pa.field("member", member.type, metadata={"meaning": "as in models.parquet"}),
-        pa.field("spike_times", rows.type, metadata={"unit": "ms", "meaning": clock}),
-    ]
-    schema = pa.schema(fields, metadata=about)
-    return pa.Table.from_arrays([member, rows], schema=schema)
-
-
-def _readme(title: str, clock: str, columns: dict[str, Column]) -> str:
-    width = max(len(name) for name in columns)
-    lines = [
-        title,
-        "",
-        "models.parquet, models.csv  a row per member, whose columns are below",
-        "spikes.parquet              spike times of each member, in ms",
-        "manifest.json               how it was made: settings, versions, yield",
-        "",
-        f"Spike times count {clock}.",
-        "",
-        *(
-            f"{name:<{width}}  {f'({unit}) ' if unit not in ('', '1') else ''}{meaning}"
-            for name, (_, unit, meaning) in columns.items()
-        ),
-    ]
-    return "\n".join(lines) + "\n"
-
-
 def models_file(path: pathlib.Path) -> pathlib.Path:
     """The table of models in a folder, or at `path` itself, or a `ValueError`."""
-    if not path.is_dir():
-        if path.exists() and path.suffix in (".parquet", ".csv"):
-            return path
-        raise ValueError(
-            f"{path} is no table of models: give a folder that dicjax wrote, or "
-            "its models.parquet or models.csv."
-        )
-    for name in ("models.parquet", "models.csv"):
-        if (path / name).exists():
-            return path / name
-    raise ValueError(f"{path} holds neither models.parquet nor models.csv.")
+    tables = [path / "models.parquet", path / "models.csv"] if path.is_dir() else [path]
+    for table in tables:
+        if table.suffix in (".parquet", ".csv") and table.exists():
+            return table
+    raise ValueError(
+        f"{path} holds no table of models: give a folder that dicjax wrote, or its "
+        "models.parquet or models.csv."
+    )
 
 
 def read_table(path: pathlib.Path) -> pa.Table:

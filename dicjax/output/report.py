@@ -45,8 +45,8 @@ TERMS = (
     "certification",
 )
 """What the page explains, by the anchors of the glossary."""
-COLORS = ("paper", "ink", "muted", "grid", "other", "recording", "members")
-COLORS = dict(zip((*COLORS, "highlight-1", "highlight-2"), style.DARK, strict=True))
+NAMES = ("paper", "ink", "muted", "grid", "other", "recording", "members")
+COLORS = dict(zip((*NAMES, "highlight-1", "highlight-2"), style.DARK, strict=True))
 """Variables of the page that hold the colours of its figures."""
 NONE = "\u2013"  # where there is no number
 
@@ -93,13 +93,13 @@ def shown(result: Generated) -> Int[np.ndarray, " _"]:
 
 
 def _alerts(result: Generated) -> list[str]:
-    alerts = [str(warning) for warning in result.settings.get("warnings", ())]
+    alerts = []
     if result.num_accepted < result.num_asked:
-        alerts.insert(
-            0,
+        alerts.append(
             f"Only {result.num_accepted} of the {result.num_asked} members asked for "
-            f"were found. Most candidates failed because: {result.main_failures()}.",
+            f"were found. Most candidates failed because: {result.main_failures()}."
         )
+    alerts += map(str, result.settings.get("warnings", ()))
     posterior = result.posterior
     far = posterior.distance is not None and posterior.distance[0]
     if far and far > posterior.max_distance:
@@ -139,7 +139,6 @@ def feature_rows(
 
 
 def _tolerances(result: Generated) -> str:
-    """The rule by which members are valid, in words."""
     target = Target(result.target, result.tolerance)
     compared = target.pattern.compared
     share = f"{100 * result.tolerance:.3g}\u202f%"
@@ -238,8 +237,7 @@ def potentials(
         save="traces",
         save_every=0.1 if cycle < 2000 else 0.5,
     )
-    assert run.ts is not None
-    assert run.V is not None
+    assert run.ts is not None and run.V is not None
     return run.ts, run.V
 
 
@@ -249,7 +247,6 @@ def _time_step(result: Generated) -> float:
 
 
 def _facts(result: Generated) -> dict[str, dict[str, str]]:
-    """How the population came about, as tables of names and values."""
     neuron, train, normaliser = result.neuron, result.train, result.neuron.normaliser
     settings = dict(result.settings)
     settings.pop("warnings", None)
@@ -324,8 +321,8 @@ def _svg(name: str, figure: Figure) -> str:
     svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     rounded = lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path.group())
     svg = re.sub(r' d="[^"]*"', rounded, svg)
-    for name, color in COLORS.items():
-        svg = svg.replace(color, f"var(--{name})")
+    for variable, color in COLORS.items():
+        svg = svg.replace(color, f"var(--{variable})")
     width, height = PIXELS * figure.get_size_inches()
     size = f'<svg role="img" width="{width:.0f}" height="{height:.0f}"'
     svg = re.sub(r'<svg width="[^"]*" height="[^"]*"', size, svg, count=1)

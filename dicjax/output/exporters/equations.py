@@ -66,10 +66,7 @@ class Equation:
         return {self._part(what): x for what, x in self._terms.items()}
 
     def written(self, relaxing: str, other: str) -> str:
-        """A format for states that relax or for others, with the names of its parts.
-
-        Its own name is `x`.
-        """
+        """A format with names put in: of the state, `x`, and of its parts."""
         names = {what: self._part(what) for what in self._terms}
         return (relaxing if self.relaxation else other).format(x=self.name, **names)
 
@@ -86,8 +83,7 @@ class Equation:
         return dict(zip(("inf", "tau"), self.relaxation, strict=True))
 
     def _part(self, what: str) -> str:
-        is_calcium = self.name == CALCIUM
-        return f"{self.name}_{what}" if is_calcium else what + self.name[1:]
+        return f"Ca_{what}" if self.name == CALCIUM else what + self.name[1:]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +108,6 @@ class Equations:
 
     @property
     def parts(self) -> dict[str, Expression]:
-        """The parts of all rates, by name."""
         return {k: part for state in self.states for k, part in state.parts.items()}
 
     def currents_of(self, current: str, conductance: str) -> dict[str, Expression]:
@@ -124,7 +119,6 @@ class Equations:
 
     @property
     def expressions(self) -> list[Expression]:
-        """All expressions to write."""
         moving = (x for state in self.states for x in (state.rate, state.initial))
         return [*self.currents.values(), *moving]
 
@@ -136,15 +130,14 @@ class Equations:
 
 
 def equations(neuron: Neuron, language: str) -> Equations:
-    """The equations of any neuron; errors name the `language` of the export.
+    """The equations of any neuron.
 
-    **Raises:**
-
-    - `ValueError`: if something in the model cannot be written as scalar expressions.
+    A `ValueError` names the `language` of the export and what in the model cannot be
+    written as scalar expressions.
     """
     names = identifiers(neuron.channel_names)
     channels = dict(zip(neuron.channel_names, names, strict=True))
-    starts, initial_Ca = _starts(neuron)
+    starts = _starts(neuron)
     gates = [f"x[{i}]" for i in range(len(starts))]
     try:
         total, rates, calcium = _rates(neuron, channels, gates)
@@ -160,7 +153,7 @@ def equations(neuron: Neuron, language: str) -> Equations:
     ]
     if neuron.calcium is not None:
         rate = substitute(calcium, renamed)
-        states.append(Equation(CALCIUM, "", rate, initial_Ca))
+        states.append(Equation(CALCIUM, "", rate, number(neuron.initial_state().Ca)))
     return Equations(
         channels=channels,
         currents={name: substitute(x, renamed) for name, x in currents.items()},
@@ -169,7 +162,7 @@ def equations(neuron: Neuron, language: str) -> Equations:
 
 
 def identifiers(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Names that are valid identifiers after a prefix, all different."""
+    """Different names that are valid identifiers after a prefix."""
     found: list[str] = []
     for name in names:
         plain = re.sub(r"[^A-Za-z0-9_]", "_", name)
@@ -193,19 +186,17 @@ def _rates(
     return trace(field, V, tuple(gates), CALCIUM, g, dtype=neuron.initial_V.dtype)
 
 
-def _starts(neuron: Neuron) -> tuple[tuple[Expression, ...], Expression]:
-    """Initial values of gates (if possible functions of `v` and `Ca`) and calcium."""
+def _starts(neuron: Neuron) -> tuple[Expression, ...]:
+    """Initial values of gates, if possible as functions of `v` and `Ca`."""
 
     def gates(V, Ca):
         at = lambda n: (n.initial_V, n.initial_Ca)
         return eqx.tree_at(at, neuron, (V, Ca)).initial_state().gates
 
-    numbers = neuron.initial_state()
-    Ca = number(numbers.Ca)
     try:
-        return trace(gates, V, CALCIUM, dtype=neuron.initial_V.dtype), Ca
+        return trace(gates, V, CALCIUM, dtype=neuron.initial_V.dtype)
     except UnsupportedOperation:
-        return tuple(number(x) for x in numbers.gates), Ca
+        return tuple(map(number, neuron.initial_state().gates))
 
 
 def number(x: Float[Array, ""]) -> Expression:
@@ -253,7 +244,6 @@ def _gate_names(owners: dict[str, str], channels: dict[str, str]) -> dict[str, s
 
 
 def _complaint(neuron: Neuron, error: UnsupportedOperation, language: str) -> str:
-    """The error message for an operation that cannot be written, with its place."""
     is_curve = lambda x: isinstance(x, AbstractCurve)
     leaves, _ = jax.tree_util.tree_flatten_with_path(neuron, is_leaf=is_curve)
     where = "its vector field"

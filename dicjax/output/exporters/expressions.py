@@ -8,6 +8,7 @@ import itertools
 import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -59,6 +60,8 @@ FOLD: dict[str, Callable[..., float]] = {
     "select": lambda is_true, yes, no: yes if is_true else no,
 }
 """Every operation there is, on numbers."""
+NEUTRAL = {"add": 0, "sub": 0, "mul": 1, "div": 1, "pow": 1}
+"""What changes nothing on the right of an operation."""
 
 
 def constant(value: int | float | np.generic) -> Expression:
@@ -68,7 +71,6 @@ def constant(value: int | float | np.generic) -> Expression:
 
 
 def variable(name: str) -> Expression:
-    """A named scalar."""
     return _unique("variable", (), name)
 
 
@@ -77,27 +79,26 @@ def apply(op: str, *args: Expression) -> Expression:
     if all(arg.op == "constant" for arg in args):
         with np.errstate(all="ignore"):
             return constant(float(FOLD[op](*(arg.value for arg in args))))
+    if op in NEUTRAL and is_constant(args[1], NEUTRAL[op]):
+        return args[0]
+    if op in ("add", "mul") and is_constant(args[0], NEUTRAL[op]):
+        return args[1]
     simpler = _SIMPLER[op](*args) if op in _SIMPLER else None
     return _unique(op, args) if simpler is None else simpler
 
 
 def is_constant(x: Expression, value: int | float) -> bool:
-    """Whether `x` is the number `value`."""
     return x.op == "constant" and x.value == value
 
 
 def variables(x: Expression) -> frozenset[str]:
-    """Names of all variables in `x`."""
     return frozenset(str(node.value) for node in walk([x]) if node.op == "variable")
 
 
 def walk(
     roots: Iterable[Expression], known: Container[Expression] = ()
 ) -> list[Expression]:
-    """All expressions in `roots`, each once and after its arguments.
-
-    What those in `known` consist of is left out.
-    """
+    """All expressions in `roots`, each after its arguments; none within `known`."""
     seen: dict[Expression, None] = {}
 
     def visit(x: Expression) -> None:
@@ -115,11 +116,10 @@ def substitute(x: Expression, values: Mapping[str, Expression]) -> Expression:
     """`x` with other expressions in place of some of its variables."""
     done: dict[Expression, Expression] = {}
     for node in walk([x]):
-        if node.op == "variable":
-            done[node] = values.get(str(node.value), node)
-        else:
-            args = [done[arg] for arg in node.args]
-            done[node] = apply(node.op, *args) if args else node
+        args = [done[arg] for arg in node.args]
+        is_variable = node.op == "variable"
+        leaf = values.get(str(node.value), node) if is_variable else node
+        done[node] = apply(node.op, *args) if args else leaf
     return done[x]
 
 
@@ -160,8 +160,7 @@ WIDTH = 66  # characters beyond which an expression is split
 ATOM = 100  # binds more strongly than every operator
 
 
-@dataclasses.dataclass(frozen=True)
-class Syntax:
+class Syntax(NamedTuple):
     """How a language writes expressions.
 
     - `functions`: names of functions, by operation.
@@ -178,12 +177,11 @@ def assignments(
     outputs: Mapping[str, Expression],
     syntax: Syntax,
     known: Mapping[Expression, str] | None = None,
-    temporary: str = "u",
 ) -> list[tuple[str, str]]:
     """Statements `name = text` that compute `outputs`, in order.
 
-    Shared or long parts get separate names, `temporary` and a number. These must be
-    declared as local. Expressions in `known` are read from the variable there.
+    Shared or long parts get separate names, `u` and a number. These must be declared
+    as local. Expressions in `known` are read from the variable there.
     """
     names = dict(known or {})
     statements: list[tuple[str, str]] = []
@@ -196,9 +194,8 @@ def assignments(
             return names.get(x, str(x.value)), ATOM
         written, strength = _written(x, syntax, [text(arg) for arg in x.args])
         is_worth_it = uses[x] > 1 and any(arg.args for arg in x.args)
-        can_be_named = x.op not in syntax.nameless
-        if can_be_named and (is_worth_it or len(written) > WIDTH):
-            names[x] = f"{temporary}{next(numbers)}"
+        if x.op not in syntax.nameless and (is_worth_it or len(written) > WIDTH):
+            names[x] = f"u{next(numbers)}"
             statements.append((names[x], written))
             return names[x], ATOM
         return written, strength
@@ -255,19 +252,9 @@ def _unique(
     return _known.setdefault((op, args, value), x)
 
 
-def _add(x: Expression, y: Expression) -> Expression | None:
-    if is_constant(x, 0):
-        return y
-    if is_constant(y, 0):
-        return x
-    return x - -y if _is_negative(y) else None
-
-
 def _sub(x: Expression, y: Expression) -> Expression | None:
     if is_constant(x, 0):
         return -y
-    if is_constant(y, 0):
-        return x
     return x + -y if _is_negative(y) else None
 
 
@@ -279,10 +266,14 @@ def _is_negative(x: Expression) -> bool:
     return x.op == "neg" or (is_led and _is_negative(x.args[0]))
 
 
+def _is_infinite(x: Expression) -> bool:
+    return x.op == "constant" and np.isinf(float(x.value))  # which no model computes
+
+
 def _mul(x: Expression, y: Expression) -> Expression | None:
-    if is_constant(x, 0) or is_constant(y, 1):
+    if is_constant(x, 0):
         return x
-    if is_constant(y, 0) or is_constant(x, 1):
+    if is_constant(y, 0):
         return y
     if is_constant(x, -1):
         return -y
@@ -298,7 +289,7 @@ def _mul(x: Expression, y: Expression) -> Expression | None:
 
 
 def _div(x: Expression, y: Expression) -> Expression | None:
-    if is_constant(x, 0) or is_constant(y, 1):
+    if is_constant(x, 0):
         return x
     if x.op == "neg" and y.op == "constant":
         return x.args[0] / -y
@@ -315,25 +306,14 @@ def _neg(x: Expression) -> Expression | None:
     return None
 
 
-def _eq(x: Expression, y: Expression) -> Expression | None:
-    # Models compute finite values.
-    infinite = is_constant(y, float("inf")) or is_constant(y, float("-inf"))
-    return constant(False) if infinite else None
-
-
-def _select(which: Expression, yes: Expression, no: Expression) -> Expression | None:
-    if which.op == "constant":
-        return yes if which.value else no
-    return None
-
-
 _SIMPLER: dict[str, Callable[..., Expression | None]] = {
-    "add": _add,
+    "add": lambda x, y: x - -y if _is_negative(y) else None,
     "sub": _sub,
     "mul": _mul,
     "div": _div,
     "neg": _neg,
-    "pow": lambda x, y: x if is_constant(y, 1) else None,
-    "eq": _eq,
-    "select": _select,
+    "eq": lambda _, y: constant(False) if _is_infinite(y) else None,
+    "select": lambda which, yes, no: (
+        (yes if which.value else no) if which.op == "constant" else None
+    ),
 }

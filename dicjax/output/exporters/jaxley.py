@@ -1,13 +1,8 @@
-"""Exports neurons to Jaxley: a channel, and a script that runs cells with it."""
+"""How Jaxley states a neuron: a channel."""
 
-import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from jaxtyping import ArrayLike, Float
-
-from dicjax._core import HasConductances
-from dicjax.neurons import Neuron
 from dicjax.output.exporters.equations import Equations
 from dicjax.output.exporters.expressions import (
     assignments,
@@ -16,7 +11,6 @@ from dicjax.output.exporters.expressions import (
     Syntax,
     variables,
 )
-from dicjax.output.exporters.scripts import export_scripts, Simulator
 
 
 SYNTAX = Syntax(
@@ -35,25 +29,7 @@ RELAXED = 'exponential_euler(start["{x}"], dt, {inf}, {tau})'
 MOVED = 'start["{x}"] + dt * {rate}'
 
 
-def export_jaxley(
-    neuron: Neuron,
-    g: Float[ArrayLike, "*cells channels"] | HasConductances,
-    folder: pathlib.Path | str,
-    *,
-    members: Sequence[int] | None = None,
-) -> None:
-    """Writes a model for Jaxley, with cells that differ in their conductances.
-
-    The folder gets the table `conductances.csv`, the script `run.py`, which holds a
-    `Channel` for the whole membrane, and `README.txt`. In a step, states first
-    relax exponentially at a fixed potential, with the midpoint rule if one depends on
-    another. The potential then takes a Crank-Nicolson step. `neuron`, `g` (mS/cm²),
-    `folder`, `members` and errors are as in [`dicjax.export_neuron`][].
-    """
-    export_scripts(JAXLEY, neuron, g, folder, members)
-
-
-def _values_of(model: Equations) -> dict[str, Any]:
+def values_of(model: Equations) -> dict[str, Any]:
     currents = model.currents_of("I", "g")
     return {
         "following": {x.name: x.written(RELAXED, MOVED) for x in model.states},
@@ -75,6 +51,3 @@ def _lines(model: Equations, outputs: Mapping[str, Expression]) -> list[str]:
         for name in sorted(used - {"v"})
     ]
     return found + [f"{name} = {text}" for name, text in assignments(outputs, SYNTAX)]
-
-
-JAXLEY = Simulator("jaxley", "Jaxley", _values_of)

@@ -1,16 +1,11 @@
-"""Exports neurons to NEURON: a mechanism in NMODL, and a script that runs it."""
+"""How NEURON states a neuron: a mechanism in NMODL."""
 
 import functools
-import pathlib
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxtyping import ArrayLike, Float
-
-from dicjax._core import HasConductances
-from dicjax.neurons import Neuron
 from dicjax.output.exporters.equations import CALCIUM, Equation, Equations
 from dicjax.output.exporters.expressions import (
     assignments,
@@ -23,7 +18,6 @@ from dicjax.output.exporters.expressions import (
     Syntax,
     variable,
 )
-from dicjax.output.exporters.scripts import export_scripts, Simulator
 
 
 TEMPORARY = re.compile(r"u\d+")
@@ -41,39 +35,7 @@ SYNTAX = Syntax(
 )
 
 
-def export_neuron(
-    neuron: Neuron,
-    g: Float[ArrayLike, "*cells channels"] | HasConductances,
-    folder: pathlib.Path | str,
-    *,
-    members: Sequence[int] | None = None,
-) -> None:
-    """Writes a model for NEURON, with cells that differ in their conductances.
-
-    The folder gets a mechanism in `mod`, the table `conductances.csv`, the script
-    `run.py` (`nrnivmodl mod && python run.py`) and `README.txt`. The equations are
-    traced from `neuron.vector_field`, for any channels. Gates and calcium have the form
-    `x' = (inf - x)/tau`, for both fixed and adaptive steps. By default the script
-    applies the current of the model's recipe.
-
-    **Arguments:**
-
-    - `neuron`: any model, also with your own curves.
-    - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`, or a
-        [`dicjax.Population`][], whose members that are not "ok" are left out.
-    - `folder`: folder to write to; created if needed. Each file is written whole or
-        not at all.
-    - `members`: numbers of the cells in tables; from 0 by default.
-
-    **Raises:**
-
-    - `ValueError`: if `g` cannot be conductances of `neuron`, `members` does not number
-        them, or one of the model's curves uses an operation that NMODL lacks.
-    """
-    export_scripts(NEURON, neuron, g, folder, members)
-
-
-def _values_of(model: Equations) -> dict[str, Any]:
+def values_of(model: Equations) -> dict[str, Any]:
     gbar = {
         f"g_{c}": constant(1000.0) * variable(f"gbar_{c}")  # mS/cm², from S/cm²
         for c in model.channels.values()
@@ -124,8 +86,3 @@ def _block(
     local = [name for name, _ in statements if TEMPORARY.fullmatch(name)]
     declared = textwrap.wrap(f"LOCAL {', '.join(local)}", 80) if local else []
     return [*declared, *first, *(f"{name} = {text}" for name, text in statements)]
-
-
-NEURON = Simulator(
-    "neuron", "NMODL", _values_of, {"mod/{suffix}.mod": "neuron.mod.jinja"}
-)

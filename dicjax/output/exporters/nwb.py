@@ -11,7 +11,11 @@ import pyarrow as pa
 
 from dicjax.generation import Generated
 from dicjax.output.files import check_suffix, load, writing
-from dicjax.output.saved_population import field_text, stored, StoredPopulation
+from dicjax.output.saved_population import (
+    stored,
+    StoredPopulation,
+    unit_and_meaning,
+)
 
 
 def export_nwb(
@@ -45,12 +49,19 @@ def export_nwb(
             f"{population.source} has no spike times: give the folder that dicjax "
             "wrote, with its spikes.parquet."
         )
+    about = population.about
+    source = (about.get("source") or {}).get("file")
+    like = f", made to fire like those in {source}" if source else ""
     file = pynwb.NWBFile(
-        session_description=_description(population),
+        session_description=(
+            f"{population.models.num_rows} {about.get('model', 'model')} neurons "
+            f"simulated by dicjax {about.get('dicjax', '')}{like}. Nothing here was "
+            "recorded: the session starts when the population was written to disk."
+        ),
         identifier=str(uuid.uuid4()),
         session_start_time=population.written,
         keywords=["simulation", "conductance-based model"],
-        notes=json.dumps(population.about, ensure_ascii=False),
+        notes=json.dumps(about, ensure_ascii=False),
     )
     file.units = load("pynwb.misc", "nwb").Units(
         name="units",
@@ -66,21 +77,10 @@ def export_nwb(
         io.write(file)
 
 
-def _description(population: StoredPopulation) -> str:
-    about = population.about
-    source = (about.get("source") or {}).get("file")
-    like = f", made to fire like those in {source}" if source else ""
-    return (
-        f"{population.models.num_rows} {about.get('model', 'model')} neurons simulated "
-        f"by dicjax {about.get('dicjax', '')}{like}. Nothing here was recorded: the "
-        "session starts when the population was written to disk."
-    )
-
-
 def _add_units(file: Any, population: StoredPopulation) -> None:
     models, about = population.models.drop_columns("member"), population.about
     for name in models.column_names:
-        unit, meaning = (field_text(models, name, what) for what in ("unit", "meaning"))
+        unit, meaning = unit_and_meaning(models, name)
         described = meaning or name
         file.add_unit_column(name, f"{described}, in {unit}" if unit else described)
     # The interval in which spikes were counted, if the manifest states it.

@@ -1,4 +1,4 @@
-"""Common parts of scripts for all simulators: the table of cells, templates, files."""
+"""Exports neurons to other simulators: equations, a table of cells, a script."""
 
 import csv
 import importlib.metadata
@@ -11,6 +11,7 @@ from jaxtyping import ArrayLike, Float
 
 from dicjax._core import conductances_of, HasConductances
 from dicjax.neurons import Neuron
+from dicjax.output.exporters import brian2, jaxley, neuron as nmodl
 from dicjax.output.exporters.equations import (
     CALCIUM,
     Equations,
@@ -22,6 +23,73 @@ from dicjax.output.exporters.equations import (
 from dicjax.output.exporters.expressions import substitute, walk
 from dicjax.output.files import render, write_text
 from dicjax.spikes import SPIKE_DOWN, SPIKE_UP
+
+
+def export_neuron(
+    neuron: Neuron,
+    g: Float[ArrayLike, "*cells channels"] | HasConductances,
+    folder: pathlib.Path | str,
+    *,
+    members: Sequence[int] | None = None,
+) -> None:
+    """Writes a model for NEURON, with cells that differ in their conductances.
+
+    The folder gets a mechanism in `mod`, the table `conductances.csv`, the script
+    `run.py` (`nrnivmodl mod && python run.py`) and `README.txt`. The equations are
+    traced from `neuron.vector_field`, for any channels. Gates and calcium have the form
+    `x' = (inf - x)/tau`, for both fixed and adaptive steps. By default the script
+    applies the current of the model's recipe.
+
+    **Arguments:**
+
+    - `neuron`: any model, also with your own curves.
+    - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`, or a
+        [`dicjax.Population`][], whose members that are not "ok" are left out.
+    - `folder`: folder to write to; created if needed. Each file is written whole or
+        not at all.
+    - `members`: numbers of the cells in tables; from 0 by default.
+
+    **Raises:**
+
+    - `ValueError`: if `g` cannot be conductances of `neuron`, `members` does not number
+        them, or one of the model's curves uses an operation that NMODL lacks.
+    """
+    _export(NEURON, neuron, g, folder, members)
+
+
+def export_brian2(
+    neuron: Neuron,
+    g: Float[ArrayLike, "*cells channels"] | HasConductances,
+    folder: pathlib.Path | str,
+    *,
+    members: Sequence[int] | None = None,
+) -> None:
+    """Writes a model for Brian2, with cells that differ in their conductances.
+
+    The folder gets the table `conductances.csv`, the script `run.py`, which holds the
+    equations, and `README.txt`. Cells run side by side with the Runge-Kutta method
+    of fourth order. `neuron`, `g` (mS/cm²), `folder`, `members` and errors are as in
+    [`dicjax.export_neuron`][].
+    """
+    _export(BRIAN2, neuron, g, folder, members)
+
+
+def export_jaxley(
+    neuron: Neuron,
+    g: Float[ArrayLike, "*cells channels"] | HasConductances,
+    folder: pathlib.Path | str,
+    *,
+    members: Sequence[int] | None = None,
+) -> None:
+    """Writes a model for Jaxley, with cells that differ in their conductances.
+
+    The folder gets the table `conductances.csv`, the script `run.py`, which holds a
+    `Channel` for the whole membrane, and `README.txt`. In a step, states first
+    relax exponentially at a fixed potential, with the midpoint rule if one depends on
+    another. The potential then takes a Crank-Nicolson step. `neuron`, `g` (mS/cm²),
+    `folder`, `members` and errors are as in [`dicjax.export_neuron`][].
+    """
+    _export(JAXLEY, neuron, g, folder, members)
 
 
 class Simulator(NamedTuple):
@@ -39,14 +107,20 @@ class Simulator(NamedTuple):
     others: Mapping[str, str] = {}
 
 
-def export_scripts(
+NEURON = Simulator(
+    "neuron", "NMODL", nmodl.values_of, {"mod/{suffix}.mod": "neuron.mod.jinja"}
+)
+BRIAN2 = Simulator("brian2", "Brian2", brian2.values_of)
+JAXLEY = Simulator("jaxley", "Jaxley", jaxley.values_of)
+
+
+def _export(
     simulator: Simulator,
     neuron: Neuron,
     g: Float[ArrayLike, "*cells channels"] | HasConductances,
     folder: pathlib.Path | str,
     members: Sequence[int] | None,
 ) -> None:
-    """Writes what a simulator needs to run cells, as [`dicjax.export_neuron`][]."""
     g = conductances_of(neuron, g)
     g = g.reshape(-1, g.shape[-1])
     members = range(len(g)) if members is None else members
@@ -78,6 +152,7 @@ def export_scripts(
 
 def _values_of(neuron: Neuron, model: Equations) -> dict[str, Any]:
     (title,) = identifiers((neuron.name,))
+    at = {V: number(neuron.initial_V), CALCIUM: number(neuron.initial_Ca)}
     return {
         "model": neuron.name,
         "version": importlib.metadata.version("dicjax"),
@@ -87,17 +162,11 @@ def _values_of(neuron: Neuron, model: Equations) -> dict[str, Any]:
         "threshold": SPIKE_UP,
         "rearm": SPIKE_DOWN,
         "current": float(neuron.recipe.current) if neuron.recipe else 0.0,
-        "initial_V": number(neuron.initial_V).value,
-        "initial_Ca": number(neuron.initial_Ca).value,
-        "start": _start(neuron, model),
+        "initial_V": at[V].value,
+        "initial_Ca": at[CALCIUM].value,
+        "start": {x.name: substitute(x.initial, at).value for x in model.states},
         "calcium_is_fixed": model.calcium_is_fixed,
         "channels": list(model.channels.items()),
         "meanings": {x.name: x.meaning for x in model.states},
         "operations": {x.op for x in walk(model.expressions)},
     }
-
-
-def _start(neuron: Neuron, model: Equations) -> dict[str, float | str]:
-    """Initial values of states, by name."""
-    at = {V: number(neuron.initial_V), CALCIUM: number(neuron.initial_Ca)}
-    return {x.name: substitute(x.initial, at).value for x in model.states}

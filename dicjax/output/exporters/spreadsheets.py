@@ -12,7 +12,11 @@ from pyarrow import csv
 
 from dicjax.generation import Generated
 from dicjax.output.files import check_suffix, load, writing
-from dicjax.output.saved_population import field_text, stored, StoredPopulation
+from dicjax.output.saved_population import (
+    stored,
+    StoredPopulation,
+    unit_and_meaning,
+)
 
 
 MAX_COLUMNS = 16_384  # of a sheet
@@ -58,15 +62,7 @@ def export_csv(
 ) -> None:
     """Writes the models of a population as a table of CSV.
 
-    **Arguments:**
-
-    - `population`: a generated population, or one read by
-        [`dicjax.read_population`][].
-    - `path`: the `.csv` file, which is written whole or not at all.
-
-    **Raises:**
-
-    - `ValueError`: if `path` has another suffix.
+    `population` and `path`, which ends in `.csv`, are as in [`dicjax.export_xlsx`][].
     """
     with writing(check_suffix(path, ".csv")) as partial:
         csv.write_csv(stored(population).models, partial)
@@ -76,8 +72,7 @@ def _sheets(population: StoredPopulation) -> dict[str, Sheet]:
     models, times = population.models, population.spike_times
     names, about = models.column_names, population.about.items()
     columns = [_values(models[name]) for name in names]
-    texts = lambda what: [field_text(models, name, what) for name in names]
-    described = zip(names, texts("unit"), texts("meaning"), strict=True)
+    described = [(name, *unit_and_meaning(models, name)) for name in names]
     sheets: dict[str, Sheet] = {
         "models": (names, zip(*columns, strict=True)),
         "columns": (("column", "unit", "meaning"), described),

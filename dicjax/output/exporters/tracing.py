@@ -1,7 +1,7 @@
 """Converts functions of JAX to scalar expressions, through their jaxprs."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -72,33 +72,26 @@ def trace(
 ) -> PyTree:
     """A function of scalars, as expressions.
 
-    **Arguments:**
-
     - `function`: maps pytrees of floating-point scalars to one, without effects.
     - `args`: pytrees whose leaves are expressions, or names of variables.
     - `dtype`: precision of `function`; single-precision constants are read as the
         shortest decimals that they print as.
 
-    **Returns:**
-
-    A bare expression for every scalar, and an object array of them for every array.
-
-    **Raises:**
-
-    - `UnsupportedOperation`: if something has no scalar form, such as a loop.
+    The result has a bare expression for every scalar, and an object array of them for
+    every array. Raises `UnsupportedOperation` if something has no scalar form, such as
+    a loop.
     """
     leaves, structure = jax.tree.flatten(args)
     scalars = structure.unflatten([jnp.zeros((), dtype)] * len(leaves))
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*scalars)
     given = [variable(x) if isinstance(x, str) else x for x in leaves]
-    outputs = _evaluated(closed.jaxpr, closed.consts, [_array(x) for x in given])
+    outputs = _inlined(closed, [_array(x) for x in given])
     return jax.tree.unflatten(
         jax.tree.structure(shape), [x.item() if x.ndim == 0 else x for x in outputs]
     )
 
 
 def _array(x: Any) -> np.ndarray:
-    """Any value as an array of expressions."""
     x = np.asarray(x)
     out = np.empty(x.shape, object)
     for at in np.ndindex(x.shape):
@@ -106,7 +99,10 @@ def _array(x: Any) -> np.ndarray:
     return out
 
 
-def _evaluated(jaxpr: Jaxpr, consts: list[Any], args: list[np.ndarray]) -> list:
+def _inlined(jaxpr: ClosedJaxpr | Jaxpr, args: list[np.ndarray]) -> list[np.ndarray]:
+    consts: Sequence[Any] = ()
+    if isinstance(jaxpr, ClosedJaxpr):
+        jaxpr, consts = jaxpr.jaxpr, jaxpr.consts
     values: dict[Any, np.ndarray] = {}
     values.update(zip(jaxpr.constvars, map(_array, consts), strict=True))
     values.update(zip(jaxpr.invars, args, strict=True))
@@ -130,9 +126,11 @@ def _equation(eqn: JaxprEqn, args: list[np.ndarray]) -> list[np.ndarray]:
         return [_elementwise(_select, args[0], *x) for x in zip(*cases, strict=True)]
     if name == "scan":
         return _unrolled(eqn, args)
-    if name == "convert_element_type" and _is_harmless(eqn):
-        return args
-    if any(_kind(x) in "iu" for x in (*eqn.invars[:1], *eqn.outvars)):
+    ends: list[Any] = [*eqn.invars[:1], *eqn.outvars]
+    kinds = [np.dtype(x.aval.dtype).kind for x in ends]
+    if name == "convert_element_type" and (kinds[0] == "b" or kinds[1] == "f"):
+        return args  # changes no number, up to rounding
+    if {*kinds} & {*"iu"}:
         return _computed(eqn, args)
     if name in MOVES:
         return [_moved(eqn, args)]
@@ -143,12 +141,6 @@ def _equation(eqn: JaxprEqn, args: list[np.ndarray]) -> list[np.ndarray]:
     if name in SCALARS:
         return [_elementwise(lambda *x: SCALARS[name](*x, **params), *args)]
     return _computed(eqn, args)
-
-
-def _inlined(jaxpr: ClosedJaxpr | Jaxpr, args: list[np.ndarray]) -> list[np.ndarray]:
-    if isinstance(jaxpr, ClosedJaxpr):
-        return _evaluated(jaxpr.jaxpr, jaxpr.consts, args)
-    return _evaluated(jaxpr, [], args)
 
 
 def _unrolled(eqn: JaxprEqn, args: list[np.ndarray]) -> list[np.ndarray]:
@@ -170,15 +162,6 @@ def _unrolled(eqn: JaxprEqn, args: list[np.ndarray]) -> list[np.ndarray]:
 
 def _same_rank(outside: Any, inside: Any) -> bool:
     return outside.aval.ndim == inside.ndim
-
-
-def _is_harmless(eqn: JaxprEqn) -> bool:
-    """Whether a conversion changes no number, up to rounding."""
-    return _kind(eqn.outvars[0]) == "f" or _kind(eqn.invars[0]) == "b"
-
-
-def _kind(x: Any) -> str:
-    return np.dtype(x.aval.dtype).kind
 
 
 def _elementwise(rule: Callable[..., Expression], *args: np.ndarray) -> np.ndarray:
@@ -210,7 +193,6 @@ def _moved(eqn: JaxprEqn, args: list[np.ndarray]) -> np.ndarray:
 
 
 def _computed(eqn: JaxprEqn, args: list[np.ndarray]) -> list[np.ndarray]:
-    """The result of an operation on constants."""
     outputs = eqn.primitive.bind(
         *(_numbers(eqn, i, arg) for i, arg in enumerate(args)), **eqn.params
     )

@@ -23,7 +23,7 @@ from dicjax.spikes import (
 )
 
 
-Trains = Float[ArrayLike, "cells spikes"]
+Trains = Float[ArrayLike, "cells spikes"]  # ms, padded with inf
 
 
 def plot_raster(
@@ -38,9 +38,7 @@ def plot_raster(
     A member's phase is arbitrary, so all rows start where a burst does, or else a
     spike. They show some eight bursts or 25 ISIs.
 
-    - `train`: the recording.
-    - `spike_times`: of members, in ms, padded with inf.
-    - `accepted`: which of them are valid; these come first, the others are grey.
+    - `accepted`: which members are valid; these come first, the others are grey.
     - `num`: how many members to show.
     """
     times, valid = np.asarray(spike_times), np.asarray(accepted)
@@ -69,16 +67,13 @@ def plot_isis(train: SpikeTrain, spike_times: Trains) -> Figure:
     On the left, histograms of the recording and of the average member; on the right,
     the share of intervals up to each duration, of the recording and the median member;
     bands hold 90 % of members.
-
-    - `train`: the recording.
-    - `spike_times`: of members, in ms, padded with inf.
     """
     recorded = np.diff(train.times)
     members = [intervals_of(row) for row in np.asarray(spike_times)]
     members = [isi for isi in members if len(isi)]
     edges = log_bins([recorded, *members])
     fine = np.geomspace(edges[0], edges[-1], 400)
-    figure, (left, right) = style.new_panels(2.6, columns=2)
+    figure, (left, right) = style.new_panels(2.6, ncols=2)
     shares = lambda isi: np.repeat(shares_of(isi, edges), 2)
     up_to = lambda isi: 100 * np.searchsorted(np.sort(isi), fine) / max(len(isi), 1)
     for ax, x, curve, middle in (
@@ -110,19 +105,14 @@ def plot_traces(
     """Simulated potentials of a few members below the spikes of the recording.
 
     Like a raster, all start at their first whole burst or spike. They show some four
-    bursts or 12 ISIs.
-
-    - `train`: the recording.
-    - `ts`: times, in ms.
-    - `V`: potentials, in mV, one row per member.
-    - `names`: of the members.
+    bursts or 12 ISIs. Times `ts` are in ms, potentials `V` in mV.
     """
     ts, V = np.asarray(ts, np.float64), np.asarray(V)
     spikes, onsets, span = aligned(train, ts, V)
     lead = 0.03 * span
     figure, (top, *below) = style.new_panels(
         0.75 + 0.95 * len(V),
-        rows=1 + len(V),
+        nrows=1 + len(V),
         sides=("left",),
         sharex=True,
         height_ratios=(0.3, *np.ones(len(V))),
@@ -158,11 +148,6 @@ def plot_features(
     """What makes members valid: their features, relative to the recording's.
 
     Shaded is what counts as the same. Members far out are drawn at the edge.
-
-    - `target`: of the recording.
-    - `features`: of members.
-    - `tolerance`: largest relative difference of a valid member.
-    - `accepted`: which members are valid.
     """
     valid = np.asarray(accepted)
     rows = compared(target, features, tolerance)

@@ -31,7 +31,7 @@ def plot_attribution(attribution: Attribution) -> Figure:
     """
     names = (*attribution.channel_names, "sum")
     x = np.append(np.arange(len(names) - 1), len(names) - 0.5)
-    figure, panels = style.new_panels(4.6, rows=3, sides=("left",), sharex=True)
+    figure, panels = style.new_panels(4.6, nrows=3, sides=("left",), sharex=True)
     kinds = ("fast", "f"), ("slow", "s"), ("ultraslow", "u")
     quantiles = zip(*attribution.quantiles(0.05, 0.5, 0.95), strict=True)
     for ax, (kind, letter), of in zip(panels, kinds, quantiles, strict=True):
@@ -68,11 +68,8 @@ def plot_reachability(
     """What neurons with given slow and ultraslow input conductances fire like.
 
     Colours are the commonest pattern, the paler, the fewer members could be built;
-    hatched is what none could reach.
-
-    - `mapped`: the map.
-    - `dics`: of members to draw on top; their last two columns are (g_s, g_u) at the
-        map's potential.
+    hatched is what none could reach. Members are drawn on top: the last two columns of
+    `dics` are their (g_s, g_u) at the map's potential.
     """
     x, y = _edges(mapped.g_s), _edges(mapped.g_u)
     figure, (ax,) = style.new_panels(3.9, 0.8 * style.WIDTH)
@@ -113,7 +110,7 @@ def plot_identifiability(identifiability: Identifiability) -> Figure:
     """
     figure, (left, right) = style.new_panels(
         0.9 + 0.3 * len(identifiability.channel_names),
-        columns=2,
+        ncols=2,
         sides=("bottom",),
         width_ratios=(1, 1.15),
         gridspec_kw={"wspace": 0.03},
@@ -123,11 +120,12 @@ def plot_identifiability(identifiability: Identifiability) -> Figure:
     return figure
 
 
-def _edges(axis: np.ndarray) -> np.ndarray:
+def _edges(axis: np.ndarray) -> list[float]:
     if len(axis) == 1:
-        return axis[0] + np.array([-0.5, 0.5])
+        return [float(axis[0]) - 0.5, float(axis[0]) + 0.5]
     middle = (axis[1:] + axis[:-1]) / 2
-    return np.array([2 * axis[0] - middle[0], *middle, 2 * axis[-1] - middle[-1]])
+    ends = 2 * axis[0] - middle[0], 2 * axis[-1] - middle[-1]
+    return [float(x) for x in (ends[0], *middle, ends[1])]
 
 
 def _draw_reach(ax: Axes, of: Identifiability) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import jax.random as jr
@@ -20,7 +21,7 @@ from dicjax.populations import wilson
 MAX_LINES = 300  # members drawn one by one
 SMALLEST = 1e-3  # of the largest conductance: what a logarithm takes for zero
 
-Conductances = Float[ArrayLike, "cells channels"]
+Conductances = Float[ArrayLike, "cells channels"]  # mS/cm²
 
 
 def plot_posterior(
@@ -32,16 +33,16 @@ def plot_posterior(
     this was tried.
 
     - `posterior`: its first row is shown.
-    - `dics`: of members; their last two columns are (g_s, g_u).
-    - `V_ref`: the potential they are taken at, in mV.
+    - `dics`: of members, at the potential `V_ref` (mV); their last two columns are
+        (g_s, g_u).
     """
     points = np.asarray(dics)[:, -2:]
     x, y, density = density_of(posterior, points)
     figure, (above, corner, ax, beside) = style.new_panels(
         4.2,
         0.66 * style.WIDTH,
-        rows=2,
-        columns=2,
+        nrows=2,
+        ncols=2,
         width_ratios=(4, 1),
         height_ratios=(1, 4),
         gridspec_kw={"wspace": 0.02, "hspace": 0.02},
@@ -59,23 +60,17 @@ def plot_posterior(
     ax.scatter(*points.T, s=9, color=style.MEMBERS, alpha=0.6, lw=0, rasterized=many)
     ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
     style.name_dics(ax)
+    outline: dict[str, Any] = {"histtype": "step", "color": style.MEMBERS, "lw": 1.2}
+    outline |= {"bins": 12, "density": True}
     probability = np.exp(density)
-    sides = (above, "vertical", x, 0), (beside, "horizontal", y, 1)
-    for side, orientation, value, axis in sides:
+    for side, value, axis in ((above, x, 0), (beside, y, 1)):
         marginal = probability.sum(axis=axis)
         marginal /= marginal.sum() * (value[1] - value[0])
         fill = side.fill_between if axis == 0 else side.fill_betweenx
         fill(value, marginal, color=style.RECORDING, alpha=0.3, lw=0)
         if len(points) > 1:
-            side.hist(
-                points[:, axis],
-                bins=12,
-                density=True,
-                histtype="step",
-                orientation=orientation,
-                color=style.MEMBERS,
-                lw=1.2,
-            )
+            outline["orientation"] = "horizontal" if axis else "vertical"
+            side.hist(points[:, axis], **outline)
         side.set_axis_off()
     above.set_xlim(ax.get_xlim())
     beside.set_ylim(ax.get_ylim())
@@ -92,9 +87,7 @@ def plot_conductances(
     Conductances are relative to their median, on a logarithmic axis that all channels
     share; the numbers say where 5 % and 95 % of members lie, in mS/cm².
 
-    - `neuron`: whose channels they are.
-    - `g`: maximal conductances, in mS/cm².
-    - `highlight`: at most three members to draw in colours of their own.
+    `highlight` names at most three members to draw in colours of their own.
     """
     g = np.asarray(g, np.float64)
     log_g = logarithms_of(g)
@@ -112,12 +105,9 @@ def plot_conductances(
     extreme = fold[np.array(highlight, int)]
     bottom = min(0.45, low.min(), extreme.min(initial=1.0)) / 1.5
     top = max(2.2, high.max(), extreme.max(initial=1.0)) * 1.5
-    for values, y, va in zip(
-        np.quantile(g, (0.05, 0.95), axis=0),
-        (bottom, top),
-        ("bottom", "top"),
-        strict=True,
-    ):
+    ends = (bottom, "bottom"), (top, "top")
+    quantiles = np.quantile(g, (0.05, 0.95), axis=0)
+    for values, (y, va) in zip(quantiles, ends, strict=True):
         for i, value in enumerate(values):
             text = {"color": style.INK, "size": 8, "ha": "center", "va": va}
             ax.text(i, y, style.short(value), **text)
@@ -135,9 +125,6 @@ def plot_correlations(neuron: Neuron, g: Conductances) -> Figure:
     """Correlations over members between the logarithms of their conductances.
 
     Orange is positive, blue negative.
-
-    - `neuron`: whose channels they are.
-    - `g`: maximal conductances, in mS/cm².
     """
     r, names = correlations_of(g), neuron.channel_names
     num = len(r)

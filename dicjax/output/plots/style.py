@@ -47,15 +47,12 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
 def new_panels(
     height: float,
     width: float = WIDTH,
-    *,
-    rows: int = 1,
-    columns: int = 1,
     sides: Sequence[str] = ("left", "bottom"),
     **options: Any,
 ) -> tuple[Figure, list[Axes]]:
     """A figure and its axes, row by row; `options` are those of `Figure.subplots`."""
     figure = new_figure(height, width)
-    grid = figure.subplots(rows, columns, squeeze=False, **options)
+    grid = figure.subplots(squeeze=False, **options)
     return figure, [style_axes(ax, sides) for ax in grid.flat]
 
 
@@ -123,7 +120,6 @@ def name_ticks(
 
 
 def name_rows(ax: Axes, names: Sequence[str]) -> None:
-    """Makes a row for each name, from the top."""
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_yticks(range(len(names)), names)
     ax.tick_params(axis="y", length=0, labelcolor=INK, labelsize=9)

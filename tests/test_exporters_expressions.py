@@ -1,3 +1,4 @@
+import functools
 import inspect
 
 import jax
@@ -17,12 +18,9 @@ from dicjax.output.exporters.expressions import (
     affine,
     apply,
     assignments,
-    COMPARISONS,
     constant,
     FUNCTIONS,
-    PRODUCT,
     substitute,
-    SUM,
     Syntax,
     variable,
     variables,
@@ -31,7 +29,6 @@ from dicjax.output.exporters.tracing import trace, UnsupportedOperation
 
 
 PYTHON = Syntax(
-    infix=({"or": " or "}, {"and": " and "}, COMPARISONS, SUM, PRODUCT, {"pow": "**"}),
     functions={
         **FUNCTIONS,
         "abs": "abs",
@@ -95,13 +92,20 @@ def test_every_curve_that_ships_is_tried():
     assert shipped <= {type(curve) for curve in CURVES}
 
 
-@pytest.mark.parametrize("curve", CURVES, ids=lambda x: type(x).__name__)
+@functools.cache
+def traced(index):
+    return trace(CURVES[index], "V", "Ca")
+
+
+@pytest.mark.parametrize(
+    "index", range(len(CURVES)), ids=[type(x).__name__ for x in CURVES]
+)
 @given(V=st.floats(-150, 100), Ca=st.floats(0, 1000))
 @example(V=-40.0, Ca=0.0)
 @example(V=0.0, Ca=0.05)
-def test_written_curves_have_the_values_of_the_curve(curve, V, Ca):
-    (actual,) = run_python({"y": trace(curve, "V", "Ca")}, V=V, Ca=Ca)
-    expected = float(curve(jnp.asarray(V), jnp.asarray(Ca)))
+def test_written_curves_have_the_values_of_the_curve(index, V, Ca):
+    (actual,) = run_python({"y": traced(index)}, V=V, Ca=Ca)
+    expected = float(CURVES[index](jnp.asarray(V), jnp.asarray(Ca)))
     assert actual == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
@@ -112,9 +116,9 @@ def test_equations_of_every_model_are_its_vector_field(model):
     names = [x.name for x in written.states if x.name != "Ca"]
     currents = {f"I_{c}": x for c, x in written.currents.items()}
     rates = {f"d_{x.name}": x.rate for x in written.states}
-    field = jax.jit(lambda y, g: neuron.vector_field(jnp.zeros(()), y, g, None))
+    field = lambda y, g: neuron.vector_field(jnp.zeros(()), y, g, None)
     rng = np.random.default_rng(0)
-    for _ in range(20):
+    for _ in range(5):
         V, Ca = rng.uniform(-90, 40), rng.uniform(0, 90)
         gates, g = rng.uniform(0, 1, len(names)), rng.uniform(0, 9, len(currents))
         expected = field(
@@ -180,7 +184,7 @@ def test_nothing_is_infinite():
 
 
 def test_numbers_that_are_none_are_refused():
-    with pytest.raises(ValueError, match="constant inf"):
+    with pytest.raises(ValueError, match="inf"):
         assignments({"y": trace(lambda x: jnp.where(x > 0, x, jnp.inf), "x")}, PYTHON)
 
 
@@ -248,5 +252,5 @@ def test_currents_that_are_not_shares_of_conductances_are_refused():
 
     leak, scales = GatedChannel("leak", reversal=-60.0), (Constant(0.5), Constant(3.0))
     neuron = Saturating("odd", (leak,), (*scales, None), -50.0)
-    with pytest.raises(ValueError, match="not a sum of conductances"):
+    with pytest.raises(ValueError, match="'odd'"):
         equations(neuron, "NMODL")

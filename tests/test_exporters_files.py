@@ -77,7 +77,7 @@ def test_members_are_taken_by_number_or_mask(population):
     np.testing.assert_array_equal(some.spike_times[0], population.spike_times[5])
     # Their numbers stay those of the folder.
     assert some.take(some.rows([2])).members.tolist() == [2]
-    with pytest.raises(ValueError, match="no member 3: its 2 members are numbered 2"):
+    with pytest.raises(ValueError, match=r"\b3\b"):
         some.rows([3])
     with pytest.raises(ValueError, match="named twice"):
         some.rows([2, 2])
@@ -174,7 +174,7 @@ def test_a_sheet_that_excel_would_not_hold_is_refused(
 ):
     needs("xlsx")
     monkeypatch.setattr("dicjax.output.exporters.spreadsheets.MAX_COLUMNS", 15)
-    with pytest.raises(ValueError, match="15 members, not 16: choose fewer"):
+    with pytest.raises(ValueError, match="16"):
         export_xlsx(population, tmp_path / "population.xlsx")
     assert not list(tmp_path.iterdir())
 
@@ -197,7 +197,7 @@ def test_files_are_written_whole_or_not_at_all(kind, population, tmp_path, monke
 
 @pytest.mark.parametrize("kind", FILES)
 def test_files_need_their_ending(kind, population, tmp_path):
-    with pytest.raises(ValueError, match=rf"must end in \.{kind}"):
+    with pytest.raises(ValueError, match=rf"\.{kind}"):
         FILES[kind](population, tmp_path / "population.txt")
 
 
@@ -214,7 +214,7 @@ def test_a_missing_library_is_named_with_the_remedy(
 
 def test_spikes_are_not_made_up(folder, tmp_path):
     needs("nwb")
-    with pytest.raises(ValueError, match="has no spike times"):
+    with pytest.raises(ValueError, match=r"spikes\.parquet"):
         export_nwb(read_population(folder / "models.csv"), tmp_path / "x.nwb")
 
 

@@ -10,7 +10,7 @@ from dicjax.spikes import FEATURES, Features, LABELS
 
 DICS = ("g_f", "g_s", "g_u")
 
-Column = tuple[np.ndarray, str, str]  # values, unit, meaning
+Column = tuple[np.ndarray | pa.Array, str, str]  # values, unit, meaning
 
 
 def conductance_columns(neuron: Neuron, g: np.ndarray) -> dict[str, Column]:

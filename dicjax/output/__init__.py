@@ -31,9 +31,7 @@ from dicjax.output.plots.population import (
     density_of as density_of,
     logarithms_of as logarithms_of,
 )
-from dicjax.output.plots.style import (
-    short as short,
-)
+from dicjax.output.plots.style import short as short
 from dicjax.output.population_files import (
     check_folder as check_folder,
     file_name as file_name,

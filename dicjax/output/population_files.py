@@ -1,9 +1,9 @@
 """A population on disk: tables, spike times and what they mean, in one folder."""
 
-import datetime
 import json
 import pathlib
 import platform
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from jaxtyping import Float
 from pyarrow import csv, parquet
 
-from dicjax._core import replacing, replacing_folder, versions
+from dicjax._core import replacing_folder, versions
 from dicjax.dics import (
     Column,
     conductance_columns,
@@ -24,7 +24,7 @@ from dicjax.dics import (
 )
 from dicjax.generation import Generated
 from dicjax.neurons import MODELS, Neuron
-from dicjax.populations import Certificate
+from dicjax.output.files import render, write_text, writing
 from dicjax.simulation import Run
 from dicjax.spikes import spike_features
 
@@ -32,6 +32,15 @@ from dicjax.spikes import spike_features
 FORMAT = "dicjax-population"
 VERSION = 1
 MANIFEST = "manifest.json"
+COUNTS = ("num_asked", "num_accepted", "num_simulated", "num_uncertified")
+
+DISTANCE = "largest |ln(member / recording)| of the features that decide"
+ACCEPTED = "fires like the recording within tolerance, at half the time step too"
+OTHER_START = "accepted, and still fires like the recording from another start"
+ROBUSTNESS = (
+    "share of other conductances, currents, noise and temperature under which it still "
+    "fires like the recording; empty if not accepted"
+)
 
 
 def write_population(result: Generated, folder: pathlib.Path) -> None:
@@ -49,7 +58,7 @@ def write_population(result: Generated, folder: pathlib.Path) -> None:
         f"{file_name(result.train.source) or 'the recording'} within "
         f"{result.tolerance:.0%} (made with dicjax)."
     )
-    _write(folder, title, columns, result.spike_times, clock, manifest(result))
+    _write(folder, title, columns, result.spike_times, clock, _manifest(result))
 
 
 def write_simulation(
@@ -60,14 +69,10 @@ def write_simulation(
 ) -> None:
     """Writes simulated cells in the form of a population.
 
-    **Arguments:**
-
-    - `model`: name of the model that ships.
-    - `g`: maximal conductances, in mS/cm².
-    - `run`: what came of simulating them.
-    - `folder`: to write into; it exists.
+    `model` is the name of one that ships, `g` holds maximal conductances (mS/cm²), and
+    `folder` exists.
     """
-    columns: dict[str, Column] = {
+    columns = {
         **conductance_columns(MODELS[model](), g),
         **feature_columns(spike_features(run.spike_times)),
         "num_spikes": (run.num_spikes, "1", "number of spikes"),
@@ -77,7 +82,7 @@ def write_simulation(
     about = {**_about(model), "num_simulated": len(g)}
     title = f"{len(g)} simulated {model} neurons (made with dicjax)."
     clock = "since the start of the simulation"
-    _write(folder, title, columns, run.spike_times, clock, _as_json(about))
+    _write(folder, title, columns, run.spike_times, clock, about)
 
 
 def read_models(
@@ -105,17 +110,14 @@ def read_models(
     neuron = neuron if neuron is not None else _neuron_of(path, table)
     wanted = [f"g_{name}" for name in neuron.channel_names]
     found = [c for c in table.column_names if c.startswith("g_")]
-    extra = [c for c in found if c not in (*wanted, *DICS)]
-    for problem, names in (
-        ("lacks", [c for c in wanted if c not in found]),
-        ("has, beyond the channels of the model,", extra),
-        ("has more than once", [c for c in wanted if found.count(c) > 1]),
-    ):
-        if names:
-            raise ValueError(
-                f"{path} {problem} {', '.join(names)}: give one column for each of "
-                f"{', '.join(wanted)} ({neuron.name})."
-            )
+    found = [c for c in found if c in wanted or c not in DICS]
+    if sorted(found) != sorted(wanted):
+        problem = "lacks" if set(wanted) - set(found) else "must not have"
+        wrong = Counter(wanted) - Counter(found) or Counter(found) - Counter(wanted)
+        raise ValueError(
+            f"{path} {problem} {', '.join(wrong)}: give one column for each of "
+            f"{', '.join(wanted)} ({neuron.name})."
+        )
     g = [_numbers(path, name, table.column(name)) for name in wanted]
     return neuron.name, np.stack(g, axis=1)
 
@@ -123,13 +125,11 @@ def read_models(
 def check_folder(folder: pathlib.Path | str, overwrite: bool) -> pathlib.Path:
     """The absolute path of `folder`, or a `ValueError` if it may not be written."""
     path = pathlib.Path(folder).resolve()
-    if not path.exists():
-        return path
-    if not path.is_dir():
+    if path.is_file():
         raise ValueError(f"{folder} is a file: choose another folder to write to.")
-    if not any(path.iterdir()):
+    if not path.exists() or not any(path.iterdir()):
         return path
-    if not _is_ours(path):
+    if read_manifest(path).get("format") != FORMAT:
         raise ValueError(
             f"{folder} holds files that are not a population of dicjax, which would be "
             "lost: choose a folder that is empty or new."
@@ -143,25 +143,13 @@ def check_folder(folder: pathlib.Path | str, overwrite: bool) -> pathlib.Path:
 
 
 def write_folder(
-    folder: pathlib.Path | str,
-    overwrite: bool,
-    write: Callable[[pathlib.Path], None],
+    folder: pathlib.Path | str, overwrite: bool, write: Callable[[pathlib.Path], None]
 ) -> None:
     """Makes a folder whole or not at all.
 
-    `write` fills a temporary folder beside it, which takes its place once complete. An
-    older population is replaced only with `overwrite`, and only then.
-
-    **Arguments:**
-
-    - `folder`: the folder to make; parents are made as needed.
-    - `overwrite`: whether a population that is there may be replaced. Folders with
-        anything else in them never are.
-    - `write`: what writes the files, given the temporary folder.
-
-    **Raises:**
-
-    - `ValueError`: if `folder` may not be written.
+    `write` fills a temporary folder beside it, which takes its place once complete.
+    With `overwrite` it may replace a population, but no folder with anything else; a
+    `ValueError` refuses. Parents are made as needed.
     """
     path = check_folder(folder, overwrite)
     with replacing_folder(path) as partial:
@@ -169,11 +157,16 @@ def write_folder(
         check_folder(folder, overwrite)  # writing took time
 
 
-def manifest(result: Generated) -> dict[str, Any]:
-    """How a population came about, as JSON can say it."""
-    settings = dict(result.settings)
-    train, target = result.train, result.target
-    about = {
+def _manifest(result: Generated) -> dict[str, Any]:
+    of = lambda *names: {name: getattr(result, name) for name in names}
+    settings, train = dict(result.settings), result.train
+    certificate = result.certificate
+    shares = certificate and {
+        name: {"valid": valid, "interval": interval, "same_pattern": same}
+        for name, valid, *interval, same in certificate.shares()
+    }
+    features = feature_columns(result.target).items()
+    return {
         **_about(result.neuron.name),
         "channels": result.neuron.channel_names,
         "V_ref": float(result.neuron.V_ref),
@@ -184,34 +177,15 @@ def manifest(result: Generated) -> dict[str, Any]:
             "num_spikes": train.num_spikes,
             "t_start": train.t_start,
             "t_stop": train.t_stop,
-            "features": {
-                name: x.tolist()[0] for name, (x, *_) in feature_columns(target).items()
-            },
+            "features": {name: x.tolist()[0] for name, (x, *_) in features},
         },
-        "tolerance": result.tolerance,
-        "num_asked": result.num_asked,
-        "num_accepted": result.num_accepted,
-        "num_simulated": result.num_simulated,
-        "num_uncertified": result.num_uncertified,
-        "certificate": _shares_by_check(result.certificate),
+        **of("tolerance", *COUNTS),
+        "certificate": shares,
         "rounds": [vars(x) for x in result.rounds],
-        "participation_ratio": result.participation_ratio,
-        "duration": result.duration,
-        "discard": result.discard,
-        "seconds": result.seconds,
+        **of("participation_ratio", "duration", "discard", "seconds"),
         "started": settings.pop("started", None),
         "finished": settings.pop("finished", None),
         "settings": settings,
-    }
-    return _as_json(about)
-
-
-def _shares_by_check(certificate: Certificate | None) -> dict[str, Any] | None:
-    if certificate is None:
-        return None
-    return {
-        name: {"valid": valid, "interval": interval, "same_pattern": same}
-        for name, valid, *interval, same in certificate.shares()
     }
 
 
@@ -241,18 +215,22 @@ def _write(
     about: dict[str, Any],
 ) -> None:
     metadata = {name: str(about[name]) for name in ("format", "version", "model")}
-    models, spikes = table_of(columns, metadata), _spikes(spike_times, clock, metadata)
-    with replacing(folder / "models.parquet") as path:
-        parquet.write_table(models, path)
-    with replacing(folder / "models.csv") as path:
-        csv.write_csv(models, path)
-    with replacing(folder / "spikes.parquet") as path:
-        parquet.write_table(spikes, path)
-    with replacing(folder / "README.txt") as path:
-        path.write_text(_readme(title, clock, columns), encoding="utf-8")
-    with replacing(folder / MANIFEST) as path:
-        text = json.dumps(about, indent=2, ensure_ascii=False)
-        path.write_text(text + "\n", encoding="utf-8")
+    numbers = np.arange(len(spike_times), dtype=np.int32)
+    spikes: dict[str, Column] = {
+        "member": (numbers, "", "as in models.parquet"),
+        "spike_times": (spike_lists(spike_times), "ms", clock),
+    }
+    texts = {"title": title, "clock": clock, "columns": columns}
+    write_text(folder / "README.txt", render("population.readme.jinja", texts))
+    for name, write, table in (
+        ("models.parquet", parquet.write_table, columns),
+        ("models.csv", csv.write_csv, columns),
+        ("spikes.parquet", parquet.write_table, spikes),
+    ):
+        with writing(folder / name) as path:
+            write(table_of(table, metadata), path)
+    text = json.dumps(_plain(about), indent=2, ensure_ascii=False)
+    write_text(folder / MANIFEST, text + "\n")
 
 
 def _columns(result: Generated) -> dict[str, Column]:
@@ -260,16 +238,8 @@ def _columns(result: Generated) -> dict[str, Column]:
         **conductance_columns(result.neuron, result.g),
         **dic_columns(result.dics, result.V_th),
         **feature_columns(result.features),
-        "distance": (
-            result.distance,
-            "1",
-            "largest |ln(member / recording)| of the features that decide",
-        ),
-        "accepted": (
-            result.accepted,
-            "",
-            "fires like the recording within tolerance, at half the time step too",
-        ),
+        "distance": (result.distance, "1", DISTANCE),
+        "accepted": (result.accepted, "", ACCEPTED),
         **_robustness_columns(result),
     }
 
@@ -278,85 +248,42 @@ def _robustness_columns(result: Generated) -> dict[str, Column]:
     """What accepted members stay valid under, as far as it was tried."""
     certificate, accepted = result.certificate, result.accepted
     columns: dict[str, Column] = {}
-    if certificate is None:
-        return columns
-    if start := certificate.along("start"):
+    if certificate and (start := certificate.along("start")):
         from_there = np.zeros(len(accepted), bool)
         from_there[accepted] = start.valid[:, 0]
-        meaning = "accepted, and fires like the recording from another start too"
-        columns["from_another_start"] = (from_there, "", meaning)
-    if np.isfinite(certificate.robustness).all():
+        columns["from_another_start"] = (from_there, "", OTHER_START)
+    if certificate and np.isfinite(certificate.robustness).all():
         share = np.full(len(accepted), np.nan)
         share[accepted] = certificate.robustness
-        meaning = (
-            "share of other conductances, currents, noise and temperature under which "
-            "it still fires like the recording; empty if not accepted"
-        )
-        columns["robustness"] = (share, "1", meaning)
+        columns["robustness"] = (share, "1", ROBUSTNESS)
     return columns
-
-
-def _spikes(times: np.ndarray, clock: str, about: dict[str, str]) -> pa.Table:
-    rows = spike_lists(times)
-    member = pa.array(np.arange(len(times), dtype=np.int32))
-    fields = [
-        pa.field("member", member.type, metadata={"meaning": "as in models.parquet"}),
-        pa.field("spike_times", rows.type, metadata={"unit": "ms", "meaning": clock}),
-    ]
-    schema = pa.schema(fields, metadata=about)
-    return pa.Table.from_arrays([member, rows], schema=schema)
-
-
-def _readme(title: str, clock: str, columns: dict[str, Column]) -> str:
-    width = max(len(name) for name in columns)
-    lines = [
-        title,
-        "",
-        "models.parquet, models.csv  a row per member, whose columns are below",
-        "spikes.parquet              spike times of each member, in ms",
-        "manifest.json               how it was made: settings, versions, yield",
-        "",
-        f"Spike times count {clock}.",
-        "",
-        *(
-            f"{name:<{width}}  {f'({unit}) ' if unit not in ('', '1') else ''}{meaning}"
-            for name, (_, unit, meaning) in columns.items()
-        ),
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def models_file(path: pathlib.Path) -> pathlib.Path:
     """The table of models in a folder, or at `path` itself, or a `ValueError`."""
-    if not path.is_dir():
-        if not path.exists() or path.suffix not in (".parquet", ".csv"):
-            raise ValueError(
-                f"{path} is no table of models: give a folder that dicjax wrote, or "
-                "its models.parquet or models.csv."
-            )
-        return path
-    for name in ("models.parquet", "models.csv"):
-        if (path / name).exists():
-            return path / name
-    raise ValueError(f"{path} holds neither models.parquet nor models.csv.")
+    tables = [path / "models.parquet", path / "models.csv"] if path.is_dir() else [path]
+    for table in tables:
+        if table.suffix in (".parquet", ".csv") and table.exists():
+            return table
+    raise ValueError(
+        f"{path} holds no table of models: give a folder that dicjax wrote, or its "
+        "models.parquet or models.csv."
+    )
 
 
 def read_table(path: pathlib.Path) -> pa.Table:
     """A table of CSV or Parquet, or a `ValueError` if it cannot be read."""
     try:
-        if path.suffix == ".csv":
-            return csv.read_csv(path)
-        return parquet.read_table(path)
+        read = csv.read_csv if path.suffix == ".csv" else parquet.read_table
+        return read(path)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} cannot be read as a table: {reason}") from error
 
 
 def _neuron_of(path: pathlib.Path, table: pa.Table) -> Neuron:
-    metadata = table.schema.metadata or {}
-    name = metadata.get(b"model", b"").decode() or read_manifest(path.parent).get(
-        "model"
-    )
+    name = (table.schema.metadata or {}).get(b"model", b"").decode()
+    name = name or read_manifest(path.parent).get("model")
     if name not in MODELS:
         problem = f"is of the model {name!r}" if name else "does not say of which model"
         raise ValueError(
@@ -376,7 +303,7 @@ def _numbers(path: pathlib.Path, name: str, column: pa.ChunkedArray) -> np.ndarr
             f"{name} is {column[row].as_py()} in row {row} of {path}, but conductances "
             "must be finite, non-negative numbers of mS/cm²."
         )
-    return values.astype(values.dtype if values.dtype.kind == "f" else np.float64)
+    return values if values.dtype.kind == "f" else values.astype(np.float64)
 
 
 def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
@@ -388,19 +315,7 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
     return about if isinstance(about, dict) else {}
 
 
-def _is_ours(folder: pathlib.Path) -> bool:
-    return read_manifest(folder).get("format") == FORMAT
-
-
-def _as_json(x: Any) -> Any:
-    if isinstance(x, dict):
-        return {str(key): _as_json(value) for key, value in x.items()}
-    if isinstance(x, (list, tuple)):
-        return [_as_json(value) for value in x]
-    if hasattr(x, "tolist"):
-        return _as_json(x.tolist())
-    if isinstance(x, float):
-        return x if np.isfinite(x) else None
-    if isinstance(x, datetime.datetime | pathlib.PurePath):
-        return str(x)
-    return x if x is None or isinstance(x, (str, int, bool)) else repr(x)
+def _plain(x: Any) -> Any:
+    """As JSON holds it, which knows neither arrays nor numbers that are not finite."""
+    to_text = lambda x: x.tolist() if hasattr(x, "tolist") else str(x)
+    return json.loads(json.dumps(x, default=to_text), parse_constant=lambda _: None)

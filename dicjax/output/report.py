@@ -5,7 +5,6 @@ and sent like a document.
 """
 
 import base64
-import importlib.resources
 import io
 import json
 import pathlib
@@ -13,15 +12,15 @@ import platform
 import re
 from typing import Any
 
-import jinja2
 import numpy as np
 from jaxtyping import Float, Int
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from dicjax._core import listed, replacing, versions
+from dicjax._core import listed, versions
 from dicjax.generation import FAILURES, Generated, grouped
 from dicjax.output import plots
+from dicjax.output.files import render, write_text
 from dicjax.output.glossary import glossary
 from dicjax.output.plots import style
 from dicjax.output.population_files import file_name
@@ -33,6 +32,7 @@ from dicjax.spikes import BURSTING, FEATURES, Features, LABELS, pattern_of, Targ
 PIXELS = 120  # per inch of a figure, where the page is wide enough
 DPI = 200  # of figures that are smaller as pixels
 MAX_SIZE = 300_000  # characters of a figure, beyond which pixels may be smaller
+UNNEEDED = r'<!--.*?-->|<metadata>.*?</metadata>| xmlns[:\w]*="[^"]*"'
 NUM_TRACES = 3
 TERMS = (
     "model-neuron",
@@ -45,7 +45,10 @@ TERMS = (
     "certification",
 )
 """What the page explains, by the anchors of the glossary."""
-THEMED = ("PAPER", "INK", "MUTED", "GRID", "OTHER", "RECORDING", "MEMBERS")
+NAMES = ("paper", "ink", "muted", "grid", "other", "recording", "members")
+COLORS = dict(zip((*NAMES, "highlight-1", "highlight-2"), style.DARK, strict=True))
+"""Variables of the page that hold the colours of its figures."""
+NONE = "\u2013"  # where there is no number
 
 
 def write_report(result: Generated, path: pathlib.Path) -> None:
@@ -53,20 +56,10 @@ def write_report(result: Generated, path: pathlib.Path) -> None:
 
     Three members are simulated again for it, to show their potentials.
     """
-    template = importlib.resources.files("dicjax.output") / "report.html.jinja"
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.from_string(template.read_text(encoding="utf-8"))
-    html = page.render(**_context(result))
-    with replacing(path) as partial:
-        partial.write_text(html, encoding="utf-8")
+    write_text(path, render("report.html.jinja", _values(result)))
 
 
-def _context(result: Generated) -> dict[str, Any]:
+def _values(result: Generated) -> dict[str, Any]:
     members = shown(result)
     first = result.rounds[0]
     low, high = wilson(first.num_valid, first.num)
@@ -86,10 +79,7 @@ def _context(result: Generated) -> dict[str, Any]:
         "perturbations": _perturbations(result),
         "num_channels": len(result.neuron.channels),
         "figures": _figures(result, members),
-        "colors": {
-            **{name.lower(): getattr(style, name) for name in THEMED},
-            **{f"highlight-{i}": x for i, x in enumerate(style.HIGHLIGHTS[1:], 1)},
-        },
+        "colors": COLORS,
         "dark": style.DARK,
         "facts": _facts(result),
         "terms": {x: glossary()[x] for x in TERMS if x in glossary()},
@@ -103,21 +93,20 @@ def shown(result: Generated) -> Int[np.ndarray, " _"]:
 
 
 def _alerts(result: Generated) -> list[str]:
-    alerts = [str(warning) for warning in result.settings.get("warnings", ())]
+    alerts = []
     if result.num_accepted < result.num_asked:
-        alerts.insert(
-            0,
+        alerts.append(
             f"Only {result.num_accepted} of the {result.num_asked} members asked for "
-            f"were found. Most candidates failed because: {result.main_failures()}.",
+            f"were found. Most candidates failed because: {result.main_failures()}."
         )
+    alerts += map(str, result.settings.get("warnings", ()))
     posterior = result.posterior
     far = posterior.distance is not None and posterior.distance[0]
     if far and far > posterior.max_distance:
         alerts.append(
             "The recording lies outside what the encoder was trained on: the nearest "
-            "simulated neurons miss some feature by a factor of "
-            f"{float(far):.2g}. Do not rely on the "
-            "inferred input conductances."
+            f"simulated neurons miss some feature by a factor of {float(far):.2g}. Do "
+            "not rely on the inferred input conductances."
         )
     return alerts
 
@@ -139,8 +128,8 @@ def feature_rows(
             "value": recorded,
             "recorded": _number(recorded),
             "decides": feature in pattern_of(target).compared,
-            "median": "\u2013",
-            "range": "\u2013",
+            "median": NONE,
+            "range": NONE,
         }
         if len(values):
             row["median"] = _number(float(np.median(values)))
@@ -150,7 +139,6 @@ def feature_rows(
 
 
 def _tolerances(result: Generated) -> str:
-    """The rule by which members are valid, in words."""
     target = Target(result.target, result.tolerance)
     compared = target.pattern.compared
     share = f"{100 * result.tolerance:.3g}\u202f%"
@@ -172,7 +160,7 @@ def _failures(result: Generated) -> list[tuple[str, list[int]]]:
 
 
 def _start(result: Generated) -> dict[str, str] | None:
-    """How many accepted members still match from another start, if that was tried."""
+    """How many accepted members stay valid from another start, if that was tried."""
     start = result.certificate and result.certificate.along("start")
     if start is None:
         return None
@@ -197,14 +185,10 @@ def _perturbations(result: Generated) -> list[dict[str, str]]:
     for pair in pairs.values():
         of, (name, *_) = pair[0]
         valid = {of.is_lower: _percent(valid) for of, (_, valid, *_) in pair}
-        rows.append(
-            {
-                "name": of.with_sign("± ") if len(pair) > 1 else name,
-                "lower": valid.get(True, "\u2013"),
-                "higher": valid.get(False, "\u2013"),
-                "same": _percent(float(np.mean([share[-1] for _, share in pair]))),
-            }
-        )
+        row = {"name": of.with_sign("± ") if len(pair) > 1 else name}
+        row |= {"lower": valid.get(True, NONE), "higher": valid.get(False, NONE)}
+        row["same"] = _percent(float(np.mean([share[-1] for _, share in pair])))
+        rows.append(row)
     return rows
 
 
@@ -213,35 +197,27 @@ def _percent(share: float) -> str:
 
 
 def _figures(result: Generated, members: Int[np.ndarray, " _"]) -> dict[str, Markup]:
-    neuron, g = result.neuron, result.g[members]
+    neuron, train, accepted = result.neuron, result.train, result.accepted
+    g, times, target = result.g[members], result.spike_times, result.target
+    dics, V_ref = result.dics[members], float(neuron.V_ref)
     figures = {
-        "raster": plots.plot_raster(
-            result.train, result.spike_times, accepted=result.accepted
-        ),
-        "isis": plots.plot_isis(result.train, result.spike_times[members]),
+        "raster": plots.plot_raster(train, times, accepted),
+        "isis": plots.plot_isis(train, times[members]),
         "features": plots.plot_features(
-            result.target, result.features, result.tolerance, result.accepted
+            target, result.features, result.tolerance, accepted
         ),
-        "posterior": plots.plot_posterior(
-            result.posterior, result.dics[members], float(neuron.V_ref)
-        ),
+        "posterior": plots.plot_posterior(result.posterior, dics, V_ref),
         "yield": plots.plot_yield(grouped(result.rounds)),
     }
     if len(g):
         different = plots.most_different(g, NUM_TRACES)
-        figures["traces"] = _traces(result, members[different])
-        figures["conductances"] = plots.plot_conductances(
-            neuron, g, highlight=different
-        )
+        names = [f"member {i}" for i in members[different]]
+        ts, V = potentials(result, members[different])
+        figures["traces"] = plots.plot_traces(train, ts, V, names)
+        figures["conductances"] = plots.plot_conductances(neuron, g, different)
     if len(g) > 2:
         figures["correlations"] = plots.plot_correlations(neuron, g)
     return {name: _inline(name, figure) for name, figure in figures.items()}
-
-
-def _traces(result: Generated, members: Int[np.ndarray, " _"]) -> Figure:
-    ts, V = potentials(result, members)
-    names = [f"member {i}" for i in members]
-    return plots.plot_traces(result.train, ts, V, names=names)
 
 
 def potentials(
@@ -261,8 +237,7 @@ def potentials(
         save="traces",
         save_every=0.1 if cycle < 2000 else 0.5,
     )
-    assert run.ts is not None
-    assert run.V is not None
+    assert run.ts is not None and run.V is not None
     return run.ts, run.V
 
 
@@ -272,11 +247,7 @@ def _time_step(result: Generated) -> float:
 
 
 def _facts(result: Generated) -> dict[str, dict[str, str]]:
-    """How the population came about, as tables of names and values."""
-    neuron, train = result.neuron, result.train
-    normaliser = neuron.normaliser
-    if isinstance(normaliser, str):
-        normaliser = f"g_{normaliser}"
+    neuron, train, normaliser = result.neuron, result.train, result.neuron.normaliser
     settings = dict(result.settings)
     settings.pop("warnings", None)
     made_with = versions("matplotlib") | settings.pop("versions", {})
@@ -285,7 +256,9 @@ def _facts(result: Generated) -> dict[str, dict[str, str]]:
             "name": neuron.name,
             "channels": ", ".join(neuron.channel_names),
             "reference potential V_ref": f"{float(neuron.V_ref):g} mV",
-            "input conductances are divided by": str(normaliser),
+            "input conductances are divided by": (
+                f"g_{normaliser}" if isinstance(normaliser, str) else str(normaliser)
+            ),
             "time step": f"{_time_step(result):g} ms",
             "simulated": f"{result.duration:g} ms, the first {result.discard:g} ms of "
             "which are left out",
@@ -343,25 +316,14 @@ def _svg(name: str, figure: Figure) -> str:
     figure.savefig(buffer, format="svg", transparent=True, dpi=DPI)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
-    for unneeded in (
-        r"<!--.*?-->",
-        r"<metadata>.*?</metadata>",
-        r' xmlns[:\w]*="[^"]*"',
-    ):
-        svg = re.sub(unneeded, "", svg, flags=re.DOTALL)
+    svg = re.sub(UNNEEDED, "", svg, flags=re.DOTALL)
     # Identifiers are the page's, so no two figures may share one.
     svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r' d="[^"]*"', _rounded, svg)
-    for color in THEMED:
-        variable = f"var(--{color.lower()})"
-        svg = svg.replace(getattr(style, color), variable)
-    for i, color in enumerate(style.HIGHLIGHTS[1:], 1):
-        svg = svg.replace(color, f"var(--highlight-{i})")
+    rounded = lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path.group())
+    svg = re.sub(r' d="[^"]*"', rounded, svg)
+    for variable, color in COLORS.items():
+        svg = svg.replace(color, f"var(--{variable})")
     width, height = PIXELS * figure.get_size_inches()
     size = f'<svg role="img" width="{width:.0f}" height="{height:.0f}"'
     svg = re.sub(r'<svg width="[^"]*" height="[^"]*"', size, svg, count=1)
     return re.sub(r"\s+", " ", svg).replace("> <", "><")
-
-
-def _rounded(match: re.Match[str]) -> str:
-    return re.sub(r"(\.\d\d)\d+", r"\1", match.group())

@@ -58,12 +58,11 @@ class StoredPopulation:
     def rows(self, members: Sequence[int]) -> Int[np.ndarray, " some"]:
         """Rows of the members with these numbers, or a `ValueError`."""
         known = {int(member): row for row, member in enumerate(self.members)}
-        for member in members:
-            if member not in known:
-                raise ValueError(
-                    f"{self.source} has no member {member}: its {len(known)} members "
-                    f"are numbered {min(known)} to {max(known)}."
-                )
+        if unknown := {*members} - {*known}:
+            raise ValueError(
+                f"{self.source} has no member {min(unknown)}: its {len(known)} members "
+                f"are numbered {min(known)} to {max(known)}."
+            )
         if len(set(members)) < len(members):
             raise ValueError("A member is named twice: name each once.")
         return np.array([known[member] for member in members], np.int64)
@@ -84,14 +83,8 @@ class StoredPopulation:
 def read_population(path: pathlib.Path | str) -> StoredPopulation:
     """Reads a population back.
 
-    **Arguments:**
-
-    - `path`: the folder that `dicjax generate` or `simulate` wrote, or a table of
-        models.
-
-    **Returns:**
-
-    A [`dicjax.StoredPopulation`][].
+    `path` is the folder that `dicjax generate` or `simulate` wrote, or a table of
+    models.
 
     **Raises:**
 
@@ -102,7 +95,7 @@ def read_population(path: pathlib.Path | str) -> StoredPopulation:
     spikes, times, since = table.parent / "spikes.parquet", None, ""
     if path.is_dir() and spikes.exists():
         found = read_table(spikes)
-        since = field_text(found, "spike_times", "meaning")
+        _, since = unit_and_meaning(found, "spike_times")
         times = tuple(np.asarray(x, float) for x in found["spike_times"].to_pylist())
     models = read_table(table)
     if "member" not in models.column_names:
@@ -117,9 +110,10 @@ def read_population(path: pathlib.Path | str) -> StoredPopulation:
     )
 
 
-def field_text(table: pa.Table, column: str, what: str) -> str:
-    """The `unit` or `meaning` of a column, empty where the table does not say."""
-    return (table.field(column).metadata or {}).get(what.encode(), b"").decode()
+def unit_and_meaning(table: pa.Table, column: str) -> tuple[str, str]:
+    """Of a column, each empty where the table does not say."""
+    known = table.field(column).metadata or {}
+    return known.get(b"unit", b"").decode(), known.get(b"meaning", b"").decode()
 
 
 def stored(population: StoredPopulation | Generated) -> StoredPopulation:
@@ -128,5 +122,4 @@ def stored(population: StoredPopulation | Generated) -> StoredPopulation:
         return population
     with tempfile.TemporaryDirectory() as folder:
         write_population(population, pathlib.Path(folder))
-        found = read_population(folder)
-    return dataclasses.replace(found, source="the population")
+        return dataclasses.replace(read_population(folder), source="the population")

@@ -25,8 +25,8 @@ from dicjax.output.plots.style import (
     INK,
     MEMBERS,
     MUTED,
-    new_axes,
     new_figure,
+    new_panels,
     OTHER,
     RECORDING,
     spike_ticks,
@@ -55,8 +55,7 @@ def timescales() -> Figure:
     dics = dj.dynamic_input_conductances(neuron, jnp.tile(g, (len(V), 1)), V)
     V_th = float(dj.threshold(neuron, g).V)
 
-    figure = new_figure(2.9)
-    left, right = (new_axes(figure, 1, 2, i) for i in (1, 2))
+    figure, (left, right) = new_panels(2.9, ncols=2)
     left.semilogy(V, constants(V), color=OTHER, lw=0.9)
     for k, tau in enumerate(np.asarray(references(V)).T):
         left.plot(V, tau, color=HIGHLIGHTS[k], lw=2)
@@ -91,8 +90,7 @@ def threshold() -> Figure:
     V = np.linspace(-66.0, -44.0, 200)
     run = dj.simulate(neuron, g, 3000 + SHOWN, discard=3000, save="traces")
 
-    figure = new_figure(2.7)
-    left, right = (new_axes(figure, 1, 2, i) for i in (1, 2))
+    figure, (left, right) = new_panels(2.7, ncols=2)
     left.plot(V, jax.vmap(steady_current)(V), color=INK, lw=1.8)
     left.plot(V_th, steady_current(jnp.asarray(V_th)), "o", color=RECORDING, ms=6)
     said = f"threshold, −{-V_th:.1f} mV:\nthe slope is zero"
@@ -118,8 +116,7 @@ def compensation() -> Figure:
         for g in (shuffled, members)
     )
 
-    figure = new_figure(2.9)
-    left, right = (new_axes(figure, 1, 2, i) for i in (1, 2))
+    figure, (left, right) = new_panels(2.9, ncols=2)
     left.plot(before[:, 1], before[:, 2], ".", color=OTHER, ms=3)
     left.plot(after[:, 1], after[:, 2], "o", color=MEMBERS, ms=6)
     left.set(xlabel="slow $g_\\mathrm{s}$", ylabel="ultraslow $g_\\mathrm{u}$")
@@ -178,8 +175,7 @@ def equal_dics() -> Figure:
     train = run.spike_times[middle, : run.num_spikes[middle]]
     refined = dj.refine(neuron, members, train, keep_dics=True)
 
-    figure = new_figure(3.0)
-    left, right = (new_axes(figure, 1, 2, i) for i in (1, 2))
+    figure, (left, right) = new_panels(3.0, ncols=2)
     order = np.argsort(features.spikes_per_burst)
     for row, member in enumerate(order[:: len(order) // 14][:14]):
         times = run.spike_times[member]

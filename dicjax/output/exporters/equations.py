@@ -63,21 +63,27 @@ class Equation:
     @property
     def parts(self) -> dict[str, Expression]:
         """Parts of the rate by name: its `inf` and `tau`, or the `rate` itself."""
-        if self.relaxation is None:
-            return {self._part("rate"): self.rate}
-        inf, tau = self.relaxation
-        return {self._part("inf"): inf, self._part("tau"): tau}
+        return {self._part(what): x for what, x in self._terms.items()}
+
+    def written(self, relaxing: str, other: str) -> str:
+        """A format with names put in: of the state, `x`, and of its parts."""
+        names = {what: self._part(what) for what in self._terms}
+        return (relaxing if self.relaxation else other).format(x=self.name, **names)
 
     @property
     def meaning(self) -> str:
-        """A description of the state."""
         if self.name == CALCIUM:
             return "calcium, in uM"
         return f"a state of {self.owner or 'the cell'}"
 
+    @property
+    def _terms(self) -> dict[str, Expression]:
+        if self.relaxation is None:
+            return {"rate": self.rate}
+        return dict(zip(("inf", "tau"), self.relaxation, strict=True))
+
     def _part(self, what: str) -> str:
-        is_calcium = self.name == CALCIUM
-        return f"{self.name}_{what}" if is_calcium else what + self.name[1:]
+        return f"Ca_{what}" if self.name == CALCIUM else what + self.name[1:]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +102,23 @@ class Equations:
     states: tuple[Equation, ...]
 
     @property
+    def gates(self) -> dict[str, Expression]:
+        """Initial values of all states but calcium."""
+        return {x.name: x.initial for x in self.states if x.name != CALCIUM}
+
+    @property
+    def parts(self) -> dict[str, Expression]:
+        return {k: part for state in self.states for k, part in state.parts.items()}
+
+    def currents_of(self, current: str, conductance: str) -> dict[str, Expression]:
+        """The current of each channel, for variables with these prefixes."""
+        return {
+            f"{current}_{c}": variable(f"{conductance}_{c}") * self.currents[name]
+            for name, c in self.channels.items()
+        }
+
+    @property
     def expressions(self) -> list[Expression]:
-        """All expressions to write."""
         moving = (x for state in self.states for x in (state.rate, state.initial))
         return [*self.currents.values(), *moving]
 
@@ -109,20 +130,14 @@ class Equations:
 
 
 def equations(neuron: Neuron, language: str) -> Equations:
-    """The equations of a neuron.
+    """The equations of any neuron.
 
-    **Arguments:**
-
-    - `neuron`: any model.
-    - `language`: language of the export, for messages.
-
-    **Raises:**
-
-    - `ValueError`: if something in the model cannot be written as scalar expressions.
+    A `ValueError` names the `language` of the export and what in the model cannot be
+    written as scalar expressions.
     """
     names = identifiers(neuron.channel_names)
     channels = dict(zip(neuron.channel_names, names, strict=True))
-    starts, initial_Ca = _starts(neuron)
+    starts = _starts(neuron)
     gates = [f"x[{i}]" for i in range(len(starts))]
     try:
         total, rates, calcium = _rates(neuron, channels, gates)
@@ -138,7 +153,7 @@ def equations(neuron: Neuron, language: str) -> Equations:
     ]
     if neuron.calcium is not None:
         rate = substitute(calcium, renamed)
-        states.append(Equation(CALCIUM, "", rate, initial_Ca))
+        states.append(Equation(CALCIUM, "", rate, number(neuron.initial_state().Ca)))
     return Equations(
         channels=channels,
         currents={name: substitute(x, renamed) for name, x in currents.items()},
@@ -147,7 +162,7 @@ def equations(neuron: Neuron, language: str) -> Equations:
 
 
 def identifiers(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Names that are valid identifiers after a prefix, all different."""
+    """Different names that are valid identifiers after a prefix."""
     found: list[str] = []
     for name in names:
         plain = re.sub(r"[^A-Za-z0-9_]", "_", name)
@@ -171,19 +186,17 @@ def _rates(
     return trace(field, V, tuple(gates), CALCIUM, g, dtype=neuron.initial_V.dtype)
 
 
-def _starts(neuron: Neuron) -> tuple[tuple[Expression, ...], Expression]:
-    """Initial values of gates (if possible functions of `v` and `Ca`) and calcium."""
+def _starts(neuron: Neuron) -> tuple[Expression, ...]:
+    """Initial values of gates, if possible as functions of `v` and `Ca`."""
 
     def gates(V, Ca):
         at = lambda n: (n.initial_V, n.initial_Ca)
         return eqx.tree_at(at, neuron, (V, Ca)).initial_state().gates
 
-    numbers = neuron.initial_state()
-    Ca = number(numbers.Ca)
     try:
-        return trace(gates, V, CALCIUM, dtype=neuron.initial_V.dtype), Ca
+        return trace(gates, V, CALCIUM, dtype=neuron.initial_V.dtype)
     except UnsupportedOperation:
-        return tuple(number(x) for x in numbers.gates), Ca
+        return tuple(map(number, neuron.initial_state().gates))
 
 
 def number(x: Float[Array, ""]) -> Expression:
@@ -202,7 +215,7 @@ def _currents(
     if not is_constant(total, 0) or involved & {f"g_{x}" for x in channels.values()}:
         raise ValueError(
             f"The current of the model {neuron.name!r} is not a sum of conductances "
-            "times currents, so its channels cannot be told apart."
+            "times currents, so an export cannot separate its channels."
         )
     return currents
 
@@ -231,7 +244,6 @@ def _gate_names(owners: dict[str, str], channels: dict[str, str]) -> dict[str, s
 
 
 def _complaint(neuron: Neuron, error: UnsupportedOperation, language: str) -> str:
-    """The error message for an operation that cannot be written, with its place."""
     is_curve = lambda x: isinstance(x, AbstractCurve)
     leaves, _ = jax.tree_util.tree_flatten_with_path(neuron, is_leaf=is_curve)
     where = "its vector field"

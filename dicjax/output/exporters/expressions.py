@@ -7,9 +7,14 @@ import dataclasses
 import itertools
 import weakref
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
+
+
+def operation(op: str) -> Callable[..., "Expression"]:
+    return lambda *args, **_: apply(op, *args)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,41 +29,22 @@ class Expression:
     args: tuple["Expression", ...] = ()
     value: float | str = ""
 
-    def __add__(self, other: "Expression") -> "Expression":
-        return apply("add", self, other)
-
-    def __sub__(self, other: "Expression") -> "Expression":
-        return apply("sub", self, other)
-
-    def __mul__(self, other: "Expression") -> "Expression":
-        return apply("mul", self, other)
-
-    def __truediv__(self, other: "Expression") -> "Expression":
-        return apply("div", self, other)
-
-    def __neg__(self) -> "Expression":
-        return apply("neg", self)
+    __add__, __sub__ = operation("add"), operation("sub")
+    __mul__, __truediv__ = operation("mul"), operation("div")
+    __neg__ = operation("neg")
 
 
 _known: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
 
+NAMED = ("exp", "log", "expm1", "log1p", "tanh", "sinh", "cosh", "sin", "cos", "sqrt")
 FOLD: dict[str, Callable[..., float]] = {
+    **{name: getattr(np, name) for name in NAMED},
     "neg": np.negative,
     "add": np.add,
     "sub": np.subtract,
     "mul": np.multiply,
     "div": np.divide,
     "pow": np.power,
-    "exp": np.exp,
-    "log": np.log,
-    "expm1": np.expm1,
-    "log1p": np.log1p,
-    "tanh": np.tanh,
-    "sinh": np.sinh,
-    "cosh": np.cosh,
-    "sin": np.sin,
-    "cos": np.cos,
-    "sqrt": np.sqrt,
     "abs": np.abs,
     "max": np.maximum,
     "min": np.minimum,
@@ -74,6 +60,8 @@ FOLD: dict[str, Callable[..., float]] = {
     "select": lambda is_true, yes, no: yes if is_true else no,
 }
 """Every operation there is, on numbers."""
+NEUTRAL = {"add": 0, "sub": 0, "mul": 1, "div": 1, "pow": 1}
+"""What changes nothing on the right of an operation."""
 
 
 def constant(value: int | float | np.generic) -> Expression:
@@ -83,7 +71,6 @@ def constant(value: int | float | np.generic) -> Expression:
 
 
 def variable(name: str) -> Expression:
-    """A named scalar."""
     return _unique("variable", (), name)
 
 
@@ -92,27 +79,31 @@ def apply(op: str, *args: Expression) -> Expression:
     if all(arg.op == "constant" for arg in args):
         with np.errstate(all="ignore"):
             return constant(float(FOLD[op](*(arg.value for arg in args))))
+    if op in NEUTRAL and is_constant(args[1], NEUTRAL[op]):
+        return args[0]
+    if op in ("add", "mul") and is_constant(args[0], NEUTRAL[op]):
+        return args[1]
     simpler = _SIMPLER[op](*args) if op in _SIMPLER else None
     return _unique(op, args) if simpler is None else simpler
 
 
 def is_constant(x: Expression, value: int | float) -> bool:
-    """Whether `x` is the number `value`."""
     return x.op == "constant" and x.value == value
 
 
 def variables(x: Expression) -> frozenset[str]:
-    """Names of all variables in `x`."""
     return frozenset(str(node.value) for node in walk([x]) if node.op == "variable")
 
 
-def walk(roots: Iterable[Expression]) -> list[Expression]:
-    """All expressions in `roots`, each once and after its arguments."""
+def walk(
+    roots: Iterable[Expression], known: Container[Expression] = ()
+) -> list[Expression]:
+    """All expressions in `roots`, each after its arguments; none within `known`."""
     seen: dict[Expression, None] = {}
 
     def visit(x: Expression) -> None:
         if x not in seen:
-            for arg in x.args:
+            for arg in () if x in known else x.args:
                 visit(arg)
             seen[x] = None
 
@@ -125,11 +116,10 @@ def substitute(x: Expression, values: Mapping[str, Expression]) -> Expression:
     """`x` with other expressions in place of some of its variables."""
     done: dict[Expression, Expression] = {}
     for node in walk([x]):
-        if node.op == "variable":
-            done[node] = values.get(str(node.value), node)
-        else:
-            args = [done[arg] for arg in node.args]
-            done[node] = apply(node.op, *args) if args else node
+        args = [done[arg] for arg in node.args]
+        is_variable = node.op == "variable"
+        leaf = values.get(str(node.value), node) if is_variable else node
+        done[node] = apply(node.op, *args) if args else leaf
     return done[x]
 
 
@@ -158,44 +148,45 @@ def affine(x: Expression, name: str) -> tuple[Expression, Expression]:
 
 # Writing
 
-
-@dataclasses.dataclass(frozen=True)
-class Syntax:
-    """How a language writes expressions.
-
-    - `infix`: operators, by operation, from the weakest to the strongest binding.
-    - `functions`: names of functions, by operation.
-    - `nameless`: operations whose results no variable can hold.
-    - `width`: characters beyond which an expression is split.
-    """
-
-    infix: tuple[Mapping[str, str], ...]
-    functions: Mapping[str, str]
-    nameless: Collection[str] = ()
-    width: int = 66
-
-
 COMPARISONS = {"lt": " < ", "le": " <= ", "gt": " > ", "ge": " >= "}
 COMPARISONS = {**COMPARISONS, "eq": " == ", "ne": " != "}
 SUM, PRODUCT = {"add": " + ", "sub": " - "}, {"mul": "*", "div": "/"}
-NAMED = ("exp", "log", "expm1", "log1p", "tanh", "sinh", "cosh", "sin", "cos", "sqrt")
+INFIX = ({"or": " or "}, {"and": " and "}, COMPARISONS, SUM, PRODUCT, {"pow": "**"})
 FUNCTIONS = {name: name for name in NAMED}
+DEFINED = {"max": "larger", "min": "smaller", "select": "choose"}
+"""Functions that an export defines where its language lacks them."""
+
+WIDTH = 66  # characters beyond which an expression is split
+ATOM = 100  # binds more strongly than every operator
+
+
+class Syntax(NamedTuple):
+    """How a language writes expressions.
+
+    - `functions`: names of functions, by operation.
+    - `infix`: other operators, by operation, from the weakest to the strongest binding.
+    - `nameless`: operations whose results no variable can hold.
+    """
+
+    functions: Mapping[str, str]
+    infix: tuple[Mapping[str, str], ...] = INFIX
+    nameless: Collection[str] = ()
 
 
 def assignments(
     outputs: Mapping[str, Expression],
     syntax: Syntax,
     known: Mapping[Expression, str] | None = None,
-    temporary: str = "u",
 ) -> list[tuple[str, str]]:
     """Statements `name = text` that compute `outputs`, in order.
 
-    Shared or long parts get separate names, `temporary` and a number. These must be
-    declared as local. Expressions in `known` are read from the variable there.
+    Shared or long parts get separate names, `u` and a number. These must be declared
+    as local. Expressions in `known` are read from the variable there.
     """
     names = dict(known or {})
     statements: list[tuple[str, str]] = []
-    uses = _count_uses(outputs.values(), names)
+    computed = [x for x in walk(outputs.values(), names) if x not in names]
+    uses = Counter([*outputs.values(), *(arg for x in computed for arg in x.args)])
     numbers = itertools.count(1)
 
     def text(x: Expression) -> tuple[str, int]:
@@ -203,9 +194,8 @@ def assignments(
             return names.get(x, str(x.value)), ATOM
         written, strength = _written(x, syntax, [text(arg) for arg in x.args])
         is_worth_it = uses[x] > 1 and any(arg.args for arg in x.args)
-        can_be_named = x.op not in syntax.nameless
-        if can_be_named and (is_worth_it or len(written) > syntax.width):
-            names[x] = f"{temporary}{next(numbers)}"
+        if x.op not in syntax.nameless and (is_worth_it or len(written) > WIDTH):
+            names[x] = f"u{next(numbers)}"
             statements.append((names[x], written))
             return names[x], ATOM
         return written, strength
@@ -218,9 +208,6 @@ def assignments(
         statements.append((name, written))
         names[x] = name
     return statements
-
-
-ATOM = 100  # binds more strongly than every operator
 
 
 def _written(
@@ -255,22 +242,6 @@ def _number(value: float) -> str:
     return repr(int(value)) if value == int(value) < 1e6 else repr(value)
 
 
-def _count_uses(
-    outputs: Iterable[Expression], known: Mapping[Expression, str]
-) -> Counter[Expression]:
-    uses: Counter[Expression] = Counter()
-
-    def visit(x: Expression) -> None:
-        uses[x] += 1
-        if uses[x] == 1 and x not in known:
-            for arg in x.args:
-                visit(arg)
-
-    for x in outputs:
-        visit(x)
-    return uses
-
-
 # Simplifying
 
 
@@ -281,19 +252,9 @@ def _unique(
     return _known.setdefault((op, args, value), x)
 
 
-def _add(x: Expression, y: Expression) -> Expression | None:
-    if is_constant(x, 0):
-        return y
-    if is_constant(y, 0):
-        return x
-    return x - -y if _is_negative(y) else None
-
-
 def _sub(x: Expression, y: Expression) -> Expression | None:
     if is_constant(x, 0):
         return -y
-    if is_constant(y, 0):
-        return x
     return x + -y if _is_negative(y) else None
 
 
@@ -305,10 +266,14 @@ def _is_negative(x: Expression) -> bool:
     return x.op == "neg" or (is_led and _is_negative(x.args[0]))
 
 
+def _is_infinite(x: Expression) -> bool:
+    return x.op == "constant" and np.isinf(float(x.value))  # which no model computes
+
+
 def _mul(x: Expression, y: Expression) -> Expression | None:
-    if is_constant(x, 0) or is_constant(y, 1):
+    if is_constant(x, 0):
         return x
-    if is_constant(y, 0) or is_constant(x, 1):
+    if is_constant(y, 0):
         return y
     if is_constant(x, -1):
         return -y
@@ -324,7 +289,7 @@ def _mul(x: Expression, y: Expression) -> Expression | None:
 
 
 def _div(x: Expression, y: Expression) -> Expression | None:
-    if is_constant(x, 0) or is_constant(y, 1):
+    if is_constant(x, 0):
         return x
     if x.op == "neg" and y.op == "constant":
         return x.args[0] / -y
@@ -341,25 +306,14 @@ def _neg(x: Expression) -> Expression | None:
     return None
 
 
-def _eq(x: Expression, y: Expression) -> Expression | None:
-    # Models compute finite values.
-    infinite = is_constant(y, float("inf")) or is_constant(y, float("-inf"))
-    return constant(False) if infinite else None
-
-
-def _select(which: Expression, yes: Expression, no: Expression) -> Expression | None:
-    if which.op == "constant":
-        return yes if which.value else no
-    return None
-
-
 _SIMPLER: dict[str, Callable[..., Expression | None]] = {
-    "add": _add,
+    "add": lambda x, y: x - -y if _is_negative(y) else None,
     "sub": _sub,
     "mul": _mul,
     "div": _div,
     "neg": _neg,
-    "pow": lambda x, y: x if is_constant(y, 1) else None,
-    "eq": _eq,
-    "select": _select,
+    "eq": lambda _, y: constant(False) if _is_infinite(y) else None,
+    "select": lambda which, yes, no: (
+        (yes if which.value else no) if which.op == "constant" else None
+    ),
 }

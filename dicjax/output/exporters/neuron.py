@@ -1,134 +1,72 @@
-"""Exports neurons to NEURON: a mechanism in NMODL, and a script that runs it."""
+"""How NEURON states a neuron: a mechanism in NMODL."""
 
 import functools
-import pathlib
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxtyping import ArrayLike, Float
-
-from dicjax._core import HasConductances
-from dicjax.neurons import Neuron
-from dicjax.output.exporters.equations import CALCIUM, Equation, Equations, equations
+from dicjax.output.exporters.equations import CALCIUM, Equation, Equations
 from dicjax.output.exporters.expressions import (
     assignments,
-    COMPARISONS,
     constant,
+    DEFINED,
     Expression,
     FUNCTIONS,
-    PRODUCT,
+    INFIX,
     substitute,
-    SUM,
     Syntax,
     variable,
 )
-from dicjax.output.exporters.scripts import context_of, rows_of, write_script
 
 
 TEMPORARY = re.compile(r"u\d+")
-NMODL = Syntax(
-    infix=({"or": " || "}, {"and": " && "}, COMPARISONS, SUM, PRODUCT, {"pow": "^"}),
+SYNTAX = Syntax(
     functions={
         **FUNCTIONS,
+        **DEFINED,
         "abs": "fabs",
         "not": "!",
-        # Functions that the mechanism defines, since NMODL lacks them.
-        "max": "larger",
-        "min": "smaller",
-        "select": "choose",
+        # Functions that the mechanism defines as well.
         "expm1": "exp_minus_one",
         "log1p": "log_one_plus",
     },
+    infix=({"or": " || "}, {"and": " && "}, *INFIX[2:-1], {"pow": "^"}),
 )
 
 
-def export_neuron(
-    neuron: Neuron,
-    g: Float[ArrayLike, "*cells channels"] | HasConductances,
-    folder: pathlib.Path | str,
-    *,
-    members: Sequence[int] | None = None,
-) -> None:
-    """Writes a model for NEURON, with cells that differ in their conductances.
-
-    The folder gets a mechanism in `mod`, the table `conductances.csv`, the script
-    `run.py` (`nrnivmodl mod && python run.py`) and `README.txt`. The equations are
-    traced from `neuron.vector_field`, for any channels. Gates and calcium have the form
-    `x' = (inf - x)/tau`, for both fixed and adaptive steps. By default the script
-    applies the current of the model's recipe.
-
-    **Arguments:**
-
-    - `neuron`: any model, also with your own curves.
-    - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`, or a
-        [`dicjax.Population`][], whose members that are not "ok" are left out.
-    - `folder`: folder to write to; created if needed. Each file is written whole or
-        not at all.
-    - `members`: numbers of the cells in tables; from 0 by default.
-
-    **Raises:**
-
-    - `ValueError`: if `g` cannot be conductances of `neuron`, `members` does not number
-        them, or one of the model's curves uses an operation that NMODL lacks.
-    """
-    rows = rows_of(neuron, g, members)
-    context = _context(neuron)
-    mechanism = {f"mod/{context['suffix']}.mod": "neuron.mod.jinja"}
-    write_script(folder, "neuron", rows, context, mechanism)
-
-
-def _context(neuron: Neuron) -> dict[str, Any]:
-    """Values for the templates."""
-    model = equations(neuron, "NMODL")
+def values_of(model: Equations) -> dict[str, Any]:
     gbar = {
         f"g_{c}": constant(1000.0) * variable(f"gbar_{c}")  # mS/cm², from S/cm²
         for c in model.channels.values()
     }
-    parts = {
-        state.name: {name: substitute(x, gbar) for name, x in state.parts.items()}
-        for state in model.states
-    }
-    everything = {k: v for part in parts.values() for k, v in part.items()}
+    parts = {name: substitute(x, gbar) for name, x in model.parts.items()}
     return {
-        **context_of(neuron, model),
         "states": [_state(x) for x in model.states],
-        "start": _start(model, everything),
+        "start": _start(model, parts),
         "currents": _breakpoint(model),
-        "rates": _block(assignments(everything, NMODL)),
+        "rates": _block(assignments(parts, SYNTAX)),
     }
 
 
 def _state(x: Equation) -> dict[str, Any]:
     unit = "uM" if x.name == CALCIUM else ""
-    first, *rest = x.parts
+    units = (unit, "ms") if x.relaxation else (f"{unit or 1}/ms",)
     return {
         "name": x.name,
         "unit": unit,
-        "derivative": f"({first} - {x.name})/{rest[0]}" if rest else first,
-        "parts": {
-            name: "ms" if name in rest else unit if rest else f"{unit or 1}/ms"
-            for name in x.parts
-        },
+        "derivative": x.written("({inf} - {x})/{tau}", "{rate}"),
+        "parts": dict(zip(x.parts, units, strict=True)),
     }
-
-
-def _currents(model: Equations) -> dict[str, Expression]:
-    """Currents in mA/cm² (mV times S/cm²)."""
-    currents = {
-        f"i_{c}": variable(f"gbar_{c}") * model.currents[name]
-        for name, c in model.channels.items()
-    }
-    total = functools.reduce(Expression.__add__, map(variable, currents))
-    return {**currents, "i": total}
 
 
 def _breakpoint(model: Equations) -> list[str]:
+    currents = model.currents_of("i", "gbar")  # mA/cm², from mV times S/cm²
+    total = functools.reduce(Expression.__add__, map(variable, currents))
     # States without a linear form need Newton's method.
     is_linear = all(x.relaxation for x in model.states)
     solve = f"SOLVE states METHOD {'cnexp' if is_linear else 'derivimplicit'}"
-    statements = assignments(_currents(model), NMODL)
+    statements = assignments({**currents, "i": total}, SYNTAX)
     return _block(statements, [solve] if model.states else [])
 
 
@@ -136,10 +74,9 @@ def _start(model: Equations, parts: Mapping[str, Expression]) -> list[str]:
     """Initial values: calcium first, since gates may depend on it."""
     known = {x: name for name, x in parts.items() if x.args}
     calcium = {x.name: x.initial for x in model.states if x.name == CALCIUM}
-    gates = {x.name: x.initial for x in model.states if x.name != CALCIUM}
     rates = ["rates(v)"] if model.states else []
-    first = [*_block(assignments(calcium, NMODL)), *rates]
-    return _block(assignments(gates, NMODL, known), first)
+    first = [*_block(assignments(calcium, SYNTAX)), *rates]
+    return _block(assignments(model.gates, SYNTAX, known), first)
 
 
 def _block(

@@ -9,10 +9,13 @@ import h5py
 import numpy as np
 import pyarrow as pa
 
-from dicjax._core import replacing
 from dicjax.generation import Generated
-from dicjax.output.exporters.files import check_suffix, load
-from dicjax.output.saved_population import field_text, stored, StoredPopulation
+from dicjax.output.files import check_suffix, load, writing
+from dicjax.output.saved_population import (
+    stored,
+    StoredPopulation,
+    unit_and_meaning,
+)
 
 
 def export_nwb(
@@ -46,12 +49,19 @@ def export_nwb(
             f"{population.source} has no spike times: give the folder that dicjax "
             "wrote, with its spikes.parquet."
         )
+    about = population.about
+    source = (about.get("source") or {}).get("file")
+    like = f", made to fire like those in {source}" if source else ""
     file = pynwb.NWBFile(
-        session_description=_description(population),
+        session_description=(
+            f"{population.models.num_rows} {about.get('model', 'model')} neurons "
+            f"simulated by dicjax {about.get('dicjax', '')}{like}. Nothing here was "
+            "recorded: the session starts when the population was written to disk."
+        ),
         identifier=str(uuid.uuid4()),
         session_start_time=population.written,
         keywords=["simulation", "conductance-based model"],
-        notes=json.dumps(population.about, ensure_ascii=False),
+        notes=json.dumps(about, ensure_ascii=False),
     )
     file.units = load("pynwb.misc", "nwb").Units(
         name="units",
@@ -59,56 +69,31 @@ def export_nwb(
         f"{population.since or 'from the start of the simulation'}.",
     )
     _add_units(file, population)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with (
-        replacing(path) as partial,
+        writing(path) as partial,
         h5py.File(partial, "w") as h5,
         pynwb.NWBHDF5IO(file=h5, mode="w") as io,
     ):
         io.write(file)
 
 
-def _description(population: StoredPopulation) -> str:
-    about = population.about
-    source = (about.get("source") or {}).get("file")
-    like = f", made to fire like those in {source}" if source else ""
-    return (
-        f"{population.models.num_rows} {about.get('model', 'model')} neurons simulated "
-        f"by dicjax {about.get('dicjax', '')}{like}. Nothing here was recorded: the "
-        "session starts when the population was written to disk."
-    )
-
-
 def _add_units(file: Any, population: StoredPopulation) -> None:
-    times = population.spike_times or ()
-    columns = {
-        name: _values(population.models[name])
-        for name in population.models.column_names
-        if name != "member"
-    }
-    for name in columns:
-        unit, meaning = (
-            field_text(population.models, name, what) for what in ("unit", "meaning")
-        )
+    models, about = population.models.drop_columns("member"), population.about
+    for name in models.column_names:
+        unit, meaning = unit_and_meaning(models, name)
         described = meaning or name
         file.add_unit_column(name, f"{described}, in {unit}" if unit else described)
-    span = _span(population.about)
-    for row, member in enumerate(population.members):
-        file.add_unit(
-            id=int(member),
-            spike_times=times[row] / 1e3,
-            **({"obs_intervals": span} if span is not None else {}),
-            **{name: values[row] for name, values in columns.items()},
-        )
+    # The interval in which spikes were counted, if the manifest states it.
+    ends = [about.get("discard"), about.get("duration")]
+    span = {} if None in ends else {"obs_intervals": np.array([ends], float) / 1e3}
+    columns = [_values(column) for column in models.columns]
+    rows = zip(population.members, population.spike_times or (), *columns, strict=True)
+    for member, times, *values in rows:
+        own = dict(zip(models.column_names, values, strict=True))
+        file.add_unit(id=int(member), spike_times=times / 1e3, **span, **own)
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
     """Values that NWB can hold; undefined numbers become nan."""
     empty = "" if pa.types.is_string(column.type) else np.nan
     return [empty if x is None else x for x in column.to_pylist()]
-
-
-def _span(about: dict[str, Any]) -> np.ndarray | None:
-    """The interval in which spikes were counted, in s, if the manifest states it."""
-    ends = [about.get("discard"), about.get("duration")]
-    return None if None in ends else np.array([ends], float) / 1e3

@@ -1,32 +1,126 @@
-"""Common parts of scripts for all simulators: the table of cells, templates, files."""
+"""Exports neurons to other simulators: equations, a table of cells, a script."""
 
 import csv
 import importlib.metadata
-import importlib.resources
 import io
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-import jinja2
 from jaxtyping import ArrayLike, Float
 
-from dicjax._core import conductances_of, HasConductances, replacing
+from dicjax._core import conductances_of, HasConductances
 from dicjax.neurons import Neuron
-from dicjax.output.exporters.equations import CALCIUM, Equations, identifiers, number, V
+from dicjax.output.exporters import brian2, jaxley, neuron as nmodl
+from dicjax.output.exporters.equations import (
+    CALCIUM,
+    Equations,
+    equations,
+    identifiers,
+    number,
+    V,
+)
 from dicjax.output.exporters.expressions import substitute, walk
+from dicjax.output.files import render, write_text
 from dicjax.spikes import SPIKE_DOWN, SPIKE_UP
 
 
-Rows = list[list[str]]
-
-
-def rows_of(
+def export_neuron(
     neuron: Neuron,
     g: Float[ArrayLike, "*cells channels"] | HasConductances,
+    folder: pathlib.Path | str,
+    *,
+    members: Sequence[int] | None = None,
+) -> None:
+    """Writes a model for NEURON, with cells that differ in their conductances.
+
+    The folder gets a mechanism in `mod`, the table `conductances.csv`, the script
+    `run.py` (`nrnivmodl mod && python run.py`) and `README.txt`. The equations are
+    traced from `neuron.vector_field`, for any channels. Gates and calcium have the form
+    `x' = (inf - x)/tau`, for both fixed and adaptive steps. By default the script
+    applies the current of the model's recipe.
+
+    **Arguments:**
+
+    - `neuron`: any model, also with your own curves.
+    - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`, or a
+        [`dicjax.Population`][], whose members that are not "ok" are left out.
+    - `folder`: folder to write to; created if needed. Each file is written whole or
+        not at all.
+    - `members`: numbers of the cells in tables; from 0 by default.
+
+    **Raises:**
+
+    - `ValueError`: if `g` cannot be conductances of `neuron`, `members` does not number
+        them, or one of the model's curves uses an operation that NMODL lacks.
+    """
+    _export(NEURON, neuron, g, folder, members)
+
+
+def export_brian2(
+    neuron: Neuron,
+    g: Float[ArrayLike, "*cells channels"] | HasConductances,
+    folder: pathlib.Path | str,
+    *,
+    members: Sequence[int] | None = None,
+) -> None:
+    """Writes a model for Brian2, with cells that differ in their conductances.
+
+    The folder gets the table `conductances.csv`, the script `run.py`, which holds the
+    equations, and `README.txt`. Cells run side by side with the Runge-Kutta method
+    of fourth order. `neuron`, `g` (mS/cm²), `folder`, `members` and errors are as in
+    [`dicjax.export_neuron`][].
+    """
+    _export(BRIAN2, neuron, g, folder, members)
+
+
+def export_jaxley(
+    neuron: Neuron,
+    g: Float[ArrayLike, "*cells channels"] | HasConductances,
+    folder: pathlib.Path | str,
+    *,
+    members: Sequence[int] | None = None,
+) -> None:
+    """Writes a model for Jaxley, with cells that differ in their conductances.
+
+    The folder gets the table `conductances.csv`, the script `run.py`, which holds a
+    `Channel` for the whole membrane, and `README.txt`. In a step, states first
+    relax exponentially at a fixed potential, with the midpoint rule if one depends on
+    another. The potential then takes a Crank-Nicolson step. `neuron`, `g` (mS/cm²),
+    `folder`, `members` and errors are as in [`dicjax.export_neuron`][].
+    """
+    _export(JAXLEY, neuron, g, folder, members)
+
+
+class Simulator(NamedTuple):
+    """A program that exported models run in.
+
+    - `name`: of its templates.
+    - `language`: in which it states equations, for messages.
+    - `values_of`: what its templates alone hold, by name.
+    - `others`: templates of files beside the script and the README, by file name.
+    """
+
+    name: str
+    language: str
+    values_of: Callable[[Equations], dict[str, Any]]
+    others: Mapping[str, str] = {}
+
+
+NEURON = Simulator(
+    "neuron", "NMODL", nmodl.values_of, {"mod/{suffix}.mod": "neuron.mod.jinja"}
+)
+BRIAN2 = Simulator("brian2", "Brian2", brian2.values_of)
+JAXLEY = Simulator("jaxley", "Jaxley", jaxley.values_of)
+
+
+def _export(
+    simulator: Simulator,
+    neuron: Neuron,
+    g: Float[ArrayLike, "*cells channels"] | HasConductances,
+    folder: pathlib.Path | str,
     members: Sequence[int] | None,
-) -> Rows:
-    """The number and the conductances of every cell, or a `ValueError`."""
+) -> None:
     g = conductances_of(neuron, g)
     g = g.reshape(-1, g.shape[-1])
     members = range(len(g)) if members is None else members
@@ -35,14 +129,30 @@ def rows_of(
             f"`members` must be {len(g)} different numbers, one for each cell of `g`, "
             f"got {list(members)}."
         )
-    return [
-        [str(member), *map(str, row)] for member, row in zip(members, g, strict=True)
-    ]
+    model = equations(neuron, simulator.language)
+    values = {**_values_of(neuron, model), **simulator.values_of(model)}
+    values["num_cells"] = len(g)
+    templates = {
+        "run.py": f"{simulator.name}.run.jinja",
+        "README.txt": f"{simulator.name}.readme.jinja",
+        **simulator.others,
+    }
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(["member", *(f"g_{name}" for name in neuron.channel_names)])
+    rows.writerows(
+        [member, *map(str, row)] for member, row in zip(members, g, strict=True)
+    )
+    texts = {"conductances.csv": table.getvalue()}
+    for name, template in templates.items():
+        texts[name.format(**values)] = render(f"exporters/{template}", values)
+    for name, text in texts.items():
+        write_text(pathlib.Path(folder) / name, text)
 
 
-def context_of(neuron: Neuron, model: Equations) -> dict[str, Any]:
-    """Values for the templates of all simulators."""
+def _values_of(neuron: Neuron, model: Equations) -> dict[str, Any]:
     (title,) = identifiers((neuron.name,))
+    at = {V: number(neuron.initial_V), CALCIUM: number(neuron.initial_Ca)}
     return {
         "model": neuron.name,
         "version": importlib.metadata.version("dicjax"),
@@ -52,73 +162,11 @@ def context_of(neuron: Neuron, model: Equations) -> dict[str, Any]:
         "threshold": SPIKE_UP,
         "rearm": SPIKE_DOWN,
         "current": float(neuron.recipe.current) if neuron.recipe else 0.0,
-        "initial_V": number(neuron.initial_V).value,
-        "initial_Ca": number(neuron.initial_Ca).value,
-        "start": _start(neuron, model),
+        "initial_V": at[V].value,
+        "initial_Ca": at[CALCIUM].value,
+        "start": {x.name: substitute(x.initial, at).value for x in model.states},
         "calcium_is_fixed": model.calcium_is_fixed,
         "channels": list(model.channels.items()),
         "meanings": {x.name: x.meaning for x in model.states},
         "operations": {x.op for x in walk(model.expressions)},
     }
-
-
-def _start(neuron: Neuron, model: Equations) -> dict[str, float | str]:
-    """Initial values of states, by name."""
-    at = {V: number(neuron.initial_V), CALCIUM: number(neuron.initial_Ca)}
-    return {x.name: substitute(x.initial, at).value for x in model.states}
-
-
-def write_script(
-    folder: pathlib.Path | str,
-    simulator: str,
-    rows: Rows,
-    context: Mapping[str, Any],
-    others: Mapping[str, str] | None = None,
-) -> None:
-    """Writes the files that a simulator needs, each whole or not at all.
-
-    **Arguments:**
-
-    - `folder`: folder to write to; created if needed.
-    - `simulator`: name of its templates.
-    - `rows`: the cells.
-    - `context`: values for the templates.
-    - `others`: templates of further files, by file name. The script, its README and
-        the table are always written.
-    """
-    templates = {
-        **(others or {}),
-        "run.py": f"{simulator}.run.jinja",
-        "README.txt": f"{simulator}.readme.jinja",
-    }
-    values = {**context, "num_cells": len(rows)}
-    texts = {name: _render(template, values) for name, template in templates.items()}
-    texts["conductances.csv"] = _table(rows, [c for c, _ in context["channels"]])
-    for name, text in texts.items():
-        path = pathlib.Path(folder) / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
-            partial.write_text(text, encoding="utf-8")
-
-
-def _render(template: str, context: Mapping[str, Any]) -> str:
-    folder = importlib.resources.files("dicjax.output.exporters")
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(
-            lambda name: (folder / name).read_text(encoding="utf-8")
-        ),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(template).render(**context)
-
-
-def _table(rows: Rows, channels: Sequence[str]) -> str:
-    """Conductances as a table with the same columns as populations."""
-    file = io.StringIO()
-    table = csv.writer(file, lineterminator="\n")
-    table.writerow(["member", *(f"g_{name}" for name in channels)])
-    table.writerows(rows)
-    return file.getvalue()

@@ -1,5 +1,6 @@
 """Exports populations as tables for spreadsheets."""
 
+import itertools
 import json
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -9,13 +10,18 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
-from dicjax._core import replacing
 from dicjax.generation import Generated
-from dicjax.output.exporters.files import check_suffix, load
-from dicjax.output.saved_population import field_text, stored, StoredPopulation
+from dicjax.output.files import check_suffix, load, writing
+from dicjax.output.saved_population import (
+    stored,
+    StoredPopulation,
+    unit_and_meaning,
+)
 
 
 MAX_COLUMNS = 16_384  # of a sheet
+
+Sheet = tuple[Sequence[str], Iterable[Sequence[Any]]]  # header, rows
 
 
 def export_xlsx(
@@ -41,16 +47,13 @@ def export_xlsx(
     """
     path = check_suffix(path, ".xlsx")
     openpyxl = load("openpyxl", "xlsx")
-    population = stored(population)
     book = openpyxl.Workbook(write_only=True)
-    for title, header, rows in _sheets(population):
+    for title, (header, rows) in _sheets(stored(population)).items():
         sheet = book.create_sheet(title)
         sheet.freeze_panes = "A2"
-        sheet.append(header)
-        for row in rows:
+        for row in itertools.chain([header], rows):
             sheet.append(row)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
+    with writing(path) as partial:
         book.save(partial)
 
 
@@ -59,57 +62,34 @@ def export_csv(
 ) -> None:
     """Writes the models of a population as a table of CSV.
 
-    **Arguments:**
-
-    - `population`: a generated population, or one read by
-        [`dicjax.read_population`][].
-    - `path`: the `.csv` file, which is written whole or not at all.
-
-    **Raises:**
-
-    - `ValueError`: if `path` has another suffix.
+    `population` and `path`, which ends in `.csv`, are as in [`dicjax.export_xlsx`][].
     """
-    path = check_suffix(path, ".csv")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
+    with writing(check_suffix(path, ".csv")) as partial:
         csv.write_csv(stored(population).models, partial)
 
 
-def _sheets(
-    population: StoredPopulation,
-) -> Iterable[tuple[str, Sequence[str], Iterable[Sequence[Any]]]]:
-    """Titles, headers and rows of all sheets."""
-    models = population.models
-    names = models.column_names
+def _sheets(population: StoredPopulation) -> dict[str, Sheet]:
+    models, times = population.models, population.spike_times
+    names, about = models.column_names, population.about.items()
     columns = [_values(models[name]) for name in names]
-    yield "models", names, zip(*columns, strict=True)
-    described = (
-        (name, *(field_text(models, name, what) for what in ("unit", "meaning")))
-        for name in names
-    )
-    yield "columns", ("column", "unit", "meaning"), described
-    if population.spike_times is not None:
-        yield _spikes(population)
-    about = population.about.items()
-    yield "about", ("what", "value"), ((key, _text(value)) for key, value in about)
-
-
-def _spikes(
-    population: StoredPopulation,
-) -> tuple[str, Sequence[str], Iterable[Sequence[Any]]]:
-    times = population.spike_times or ()
-    if len(times) > MAX_COLUMNS:
-        raise ValueError(
-            f"A sheet of Excel holds the spikes of {MAX_COLUMNS} members, not "
-            f"{len(times)}: choose fewer."
+    described = [(name, *unit_and_meaning(models, name)) for name in names]
+    sheets: dict[str, Sheet] = {
+        "models": (names, zip(*columns, strict=True)),
+        "columns": (("column", "unit", "meaning"), described),
+    }
+    if times is not None:
+        if len(times) > MAX_COLUMNS:
+            raise ValueError(
+                f"A sheet of Excel holds the spikes of {MAX_COLUMNS} members, not "
+                f"{len(times)}: choose fewer."
+            )
+        header = [f"member {member} (ms)" for member in population.members]
+        sheets["spikes"] = (
+            header,
+            itertools.zip_longest(*(map(_short, x) for x in times)),
         )
-    header = [f"member {member} (ms)" for member in population.members]
-    most = max(map(len, times), default=0)
-    rows = (
-        [_short(train[i]) if i < len(train) else None for train in times]
-        for i in range(most)
-    )
-    return "spikes", header, rows
+    sheets["about"] = ("what", "value"), [(key, _text(value)) for key, value in about]
+    return sheets
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:

@@ -1,7 +1,7 @@
 """Converts functions of JAX to scalar expressions, through their jaxprs."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,14 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.typing import DTypeLike
 from jaxtyping import PyTree
 
-from dicjax.output.exporters.expressions import apply, constant, Expression, variable
+from dicjax.output.exporters.expressions import (
+    apply,
+    constant,
+    Expression,
+    FOLD,
+    operation,
+    variable,
+)
 
 
 CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2")
@@ -33,39 +40,20 @@ MOVES: dict[str, range] = {
 }
 
 
-def _plain(op: str) -> Callable[..., Expression]:
-    return lambda *args, **_: apply(op, *args)
-
-
-def _power(x: Expression, y: int, **_: Any) -> Expression:
-    return apply("pow", x, constant(y))
-
-
 def _select(which: Expression, no: Expression, yes: Expression) -> Expression:
     return apply("select", which, yes, no)
 
 
-def _logistic(x: Expression, **_: Any) -> Expression:
-    return constant(1.0) / (constant(1.0) + apply("exp", -x))
-
-
-def _clamp(low: Expression, x: Expression, high: Expression) -> Expression:
-    return apply("min", apply("max", x, low), high)
-
-
-ALIKE = ("neg", "add", "sub", "mul", "div", "pow", "exp", "log", "expm1", "log1p")
-ALIKE = (*ALIKE, "tanh", "sinh", "cosh", "sin", "cos", "sqrt", "abs", "max", "min")
-ALIKE = (*ALIKE, "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not")
 SCALARS: dict[str, Callable[..., Expression]] = {
-    **{name: _plain(name) for name in ALIKE},
-    "add_any": _plain("add"),
-    "integer_pow": _power,
-    "square": lambda x: _power(x, 2),
+    **{op: operation(op) for op in FOLD if op != "select"},
+    "add_any": operation("add"),
+    "integer_pow": lambda x, y, **_: apply("pow", x, constant(y)),
+    "square": lambda x: apply("pow", x, constant(2)),
     "exp2": lambda x, **_: apply("pow", constant(2.0), x),
     "rsqrt": lambda x, **_: constant(1.0) / apply("sqrt", x),
-    "logistic": _logistic,
+    "logistic": lambda x, **_: constant(1.0) / (constant(1.0) + apply("exp", -x)),
     "select_n": _select,
-    "clamp": _clamp,
+    "clamp": lambda low, x, high: apply("min", apply("max", x, low), high),
     "copy": lambda x: x,
     "stop_gradient": lambda x: x,
 }
@@ -84,35 +72,26 @@ def trace(
 ) -> PyTree:
     """A function of scalars, as expressions.
 
-    **Arguments:**
-
     - `function`: maps pytrees of floating-point scalars to one, without effects.
     - `args`: pytrees whose leaves are expressions, or names of variables.
     - `dtype`: precision of `function`; single-precision constants are read as the
         shortest decimals that they print as.
 
-    **Returns:**
-
-    The result of `function`, with an object array of expressions for every array, and
-    a bare expression for every scalar.
-
-    **Raises:**
-
-    - `UnsupportedOperation`: if something in `function` has no scalar form, such as a
-        loop.
+    The result has a bare expression for every scalar, and an object array of them for
+    every array. Raises `UnsupportedOperation` if something has no scalar form, such as
+    a loop.
     """
     leaves, structure = jax.tree.flatten(args)
     scalars = structure.unflatten([jnp.zeros((), dtype)] * len(leaves))
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*scalars)
     given = [variable(x) if isinstance(x, str) else x for x in leaves]
-    outputs = _evaluated(closed.jaxpr, closed.consts, [_array(x) for x in given])
+    outputs = _inlined(closed, [_array(x) for x in given])
     return jax.tree.unflatten(
         jax.tree.structure(shape), [x.item() if x.ndim == 0 else x for x in outputs]
     )
 
 
 def _array(x: Any) -> np.ndarray:
-    """Any value as an array of expressions."""
     x = np.asarray(x)
     out = np.empty(x.shape, object)
     for at in np.ndindex(x.shape):
@@ -120,7 +99,10 @@ def _array(x: Any) -> np.ndarray:
     return out
 
 
-def _evaluated(jaxpr: Jaxpr, consts: list[Any], args: list[np.ndarray]) -> list:
+def _inlined(jaxpr: ClosedJaxpr | Jaxpr, args: list[np.ndarray]) -> list[np.ndarray]:
+    consts: Sequence[Any] = ()
+    if isinstance(jaxpr, ClosedJaxpr):
+        jaxpr, consts = jaxpr.jaxpr, jaxpr.consts
     values: dict[Any, np.ndarray] = {}
     values.update(zip(jaxpr.constvars, map(_array, consts), strict=True))
     values.update(zip(jaxpr.invars, args, strict=True))
@@ -144,9 +126,11 @@ def _equation(eqn: JaxprEqn, args: list[np.ndarray]) -> list[np.ndarray]:
         return [_elementwise(_select, args[0], *x) for x in zip(*cases, strict=True)]
     if name == "scan":
         return _unrolled(eqn, args)
-    if name == "convert_element_type" and _is_harmless(eqn):
-        return args
-    if any(_kind(x) in "iu" for x in (*eqn.invars[:1], *eqn.outvars)):
+    ends: list[Any] = [*eqn.invars[:1], *eqn.outvars]
+    kinds = [np.dtype(x.aval.dtype).kind for x in ends]
+    if name == "convert_element_type" and (kinds[0] == "b" or kinds[1] == "f"):
+        return args  # changes no number, up to rounding
+    if {*kinds} & {*"iu"}:
         return _computed(eqn, args)
     if name in MOVES:
         return [_moved(eqn, args)]
@@ -157,12 +141,6 @@ def _equation(eqn: JaxprEqn, args: list[np.ndarray]) -> list[np.ndarray]:
     if name in SCALARS:
         return [_elementwise(lambda *x: SCALARS[name](*x, **params), *args)]
     return _computed(eqn, args)
-
-
-def _inlined(jaxpr: ClosedJaxpr | Jaxpr, args: list[np.ndarray]) -> list[np.ndarray]:
-    if isinstance(jaxpr, ClosedJaxpr):
-        return _evaluated(jaxpr.jaxpr, jaxpr.consts, args)
-    return _evaluated(jaxpr, [], args)
 
 
 def _unrolled(eqn: JaxprEqn, args: list[np.ndarray]) -> list[np.ndarray]:
@@ -186,27 +164,14 @@ def _same_rank(outside: Any, inside: Any) -> bool:
     return outside.aval.ndim == inside.ndim
 
 
-def _is_harmless(eqn: JaxprEqn) -> bool:
-    """Whether a conversion changes no number, up to rounding."""
-    return _kind(eqn.outvars[0]) == "f" or _kind(eqn.invars[0]) == "b"
-
-
-def _kind(x: Any) -> str:
-    return np.dtype(x.aval.dtype).kind
-
-
 def _elementwise(rule: Callable[..., Expression], *args: np.ndarray) -> np.ndarray:
-    together = np.broadcast_arrays(*args)
-    out = np.empty(together[0].shape, object)
-    for at in np.ndindex(out.shape):
-        out[at] = rule(*(x[at] for x in together))
-    return out
+    return np.asarray(np.frompyfunc(rule, len(args), 1)(*args), object)
 
 
 def _reduced(op: str, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     for axis in sorted(axes, reverse=True):
         x = functools.reduce(
-            functools.partial(_elementwise, _plain(op)),
+            functools.partial(_elementwise, operation(op)),
             [_array(part) for part in np.moveaxis(x, axis, 0)],
         )
     return x
@@ -223,15 +188,11 @@ def _moved(eqn: JaxprEqn, args: list[np.ndarray]) -> np.ndarray:
             shown.append(jnp.asarray(places, jnp.float32))
             elements.extend(arg.flat)
     places = np.asarray(eqn.primitive.bind(*shown, **eqn.params))
-    out = np.empty(places.shape, object)
-    for at in np.ndindex(out.shape):
-        missing = np.isnan(places[at])
-        out[at] = constant(np.nan) if missing else elements[int(places[at])]
-    return out
+    at = lambda place: constant(np.nan) if np.isnan(place) else elements[int(place)]
+    return _elementwise(at, places)
 
 
 def _computed(eqn: JaxprEqn, args: list[np.ndarray]) -> list[np.ndarray]:
-    """The result of an operation on constants."""
     outputs = eqn.primitive.bind(
         *(_numbers(eqn, i, arg) for i, arg in enumerate(args)), **eqn.params
     )

@@ -16,10 +16,10 @@ from dicjax.output.plots.explanation import (
     plot_identifiability as plot_identifiability,
     plot_reachability as plot_reachability,
 )
-from dicjax.output.plots.learning import plot_training as plot_training
-from dicjax.output.plots.operator import (
+from dicjax.output.plots.networks import (
     plot_comparison as plot_comparison,
     plot_responses as plot_responses,
+    plot_training as plot_training,
 )
 from dicjax.output.plots.population import (
     most_different as most_different,

@@ -1,30 +1,15 @@
 """What the recording and the members do: spikes, intervals, potentials, features."""
 
+import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Float
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from dicjax._core import compiled_size
-from dicjax.output.plots.style import (
-    color_key,
-    GRID,
-    HIGHLIGHTS,
-    INK,
-    log_ticks,
-    MAX_VECTOR,
-    MEMBERS,
-    MUTED,
-    new_axes,
-    new_figure,
-    OTHER,
-    RECORDING,
-    short,
-    spike_ticks,
-    style_axes,
-)
+from dicjax.output.plots import style
 from dicjax.spikes import (
     burst_gap,
     BURSTING,
@@ -38,51 +23,41 @@ from dicjax.spikes import (
 )
 
 
-Trains = Float[ArrayLike, "cells spikes"]
+Trains = Float[ArrayLike, "cells spikes"]  # ms, padded with inf
 
 
 def plot_raster(
     train: SpikeTrain,
     spike_times: Trains,
+    accepted: Bool[ArrayLike, " cells"],
     *,
-    accepted: Bool[ArrayLike, " cells"] | None = None,
     num: int = 12,
-    span: float | None = None,
 ) -> Figure:
     """Spikes of the recording above members' spikes, each from its first whole burst.
 
     A member's phase is arbitrary, so all rows start where a burst does, or else a
-    spike.
+    spike. They show some eight bursts or 25 ISIs.
 
-    **Arguments:**
-
-    - `train`: the recording.
-    - `spike_times`: of members, in ms, padded with inf.
-    - `accepted`: which of them are valid; these come first, the others are grey.
+    - `accepted`: which members are valid; these come first, the others are grey.
     - `num`: how many members to show.
-    - `span`: how much time to show, in ms; by default some eight bursts or 25 ISIs.
     """
-    times = np.asarray(spike_times)
-    valid = np.ones(len(times), bool) if accepted is None else np.asarray(accepted)
+    times, valid = np.asarray(spike_times), np.asarray(accepted)
     shown = np.argsort(~valid, kind="stable")[:num]
     cycle, gap = rhythm(train)
     rows = [from_onset(row, gap) for row in (train.times, *times[shown])]
-    span = span_of(rows, cycle) if span is None else span
-    figure = new_figure(0.75 + 0.19 * len(rows))
-    ax = new_axes(figure, sides=("bottom",))
+    span = span_of(rows, cycle)
+    figure, (ax,) = style.new_panels(0.75 + 0.19 * len(rows), sides=("bottom",))
     lead = 0.015 * span
-    for i, row in enumerate(rows):
+    members = [style.MEMBERS if valid[i] else style.OTHER for i in shown]
+    ys = [0.5, *(-i for i in range(1, len(rows)))]
+    for row, y, color in zip(rows, ys, (style.RECORDING, *members), strict=True):
         row = row[(row >= -lead) & (row <= span)]
-        color = RECORDING if i == 0 else MEMBERS if valid[shown[i - 1]] else OTHER
-        height, y = (0.62, 0.5) if i == 0 else (0.38, -i)
-        spike_ticks(ax, row, y, height, color)
+        style.spike_ticks(ax, row, y, 0.62 if y > 0 else 0.38, color)
     ax.set(xlim=(-lead / 1e3, span / 1e3), ylim=(-len(rows) + 0.4, 1.25))
     ax.set_xlabel("time (s)")
-    ax.set_yticks([0.5, *(-i for i in range(1, len(rows)))])
-    ax.set_yticklabels(["recording", *(f"member {i}" for i in shown)])
-    ax.tick_params(axis="y", length=0)
-    for i, label in enumerate(ax.get_yticklabels()):
-        label.set(color=RECORDING if i == 0 else MUTED, size=9 if i == 0 else 7.5)
+    ax.set_yticks(ys, ["recording", *(f"member {i}" for i in shown)])
+    ax.tick_params(axis="y", length=0, labelcolor=style.MUTED, labelsize=7.5)
+    ax.get_yticklabels()[0].set(color=style.RECORDING, size=9)
     return figure
 
 
@@ -92,19 +67,13 @@ def plot_isis(train: SpikeTrain, spike_times: Trains) -> Figure:
     On the left, histograms of the recording and of the average member; on the right,
     the share of intervals up to each duration, of the recording and the median member;
     bands hold 90 % of members.
-
-    **Arguments:**
-
-    - `train`: the recording.
-    - `spike_times`: of members, in ms, padded with inf.
     """
     recorded = np.diff(train.times)
     members = [intervals_of(row) for row in np.asarray(spike_times)]
     members = [isi for isi in members if len(isi)]
     edges = log_bins([recorded, *members])
     fine = np.geomspace(edges[0], edges[-1], 400)
-    figure = new_figure(2.6)
-    left, right = (new_axes(figure, 1, 2, i) for i in (1, 2))
+    figure, (left, right) = style.new_panels(2.6, ncols=2)
     shares = lambda isi: np.repeat(shares_of(isi, edges), 2)
     up_to = lambda isi: 100 * np.searchsorted(np.sort(isi), fine) / max(len(isi), 1)
     for ax, x, curve, middle in (
@@ -112,17 +81,18 @@ def plot_isis(train: SpikeTrain, spike_times: Trains) -> Figure:
         (right, fine, up_to, np.median),
     ):
         ax.set(xscale="log", xlim=(edges[0], edges[-1]), xlabel="ISI (ms)")
-        log_ticks(ax.xaxis, edges[0], edges[-1])
+        style.log_ticks(ax.xaxis, edges[0], edges[-1])
         if members:
             y = np.stack([curve(isi) for isi in members])
             low, high = np.quantile(y, (0.05, 0.95), axis=0)
-            ax.fill_between(x, low, high, color=MEMBERS, alpha=0.2, lw=0)
-            ax.plot(x, middle(y, axis=0), color=MEMBERS, lw=1.5)
-        ax.plot(x, curve(recorded), color=RECORDING, lw=1.5)
+            ax.fill_between(x, low, high, color=style.MEMBERS, alpha=0.2, lw=0)
+            ax.plot(x, middle(y, axis=0), color=style.MEMBERS, lw=1.5)
+        ax.plot(x, curve(recorded), color=style.RECORDING, lw=1.5)
         ax.set_ylim(bottom=0)
     left.set_ylabel("share of ISIs (%)")
     right.set_ylabel("ISIs up to this long (%)")
-    color_key(left, ("recording", RECORDING), ("members (band: 90 %)", MEMBERS))
+    key = ("recording", style.RECORDING), ("members (band: 90 %)", style.MEMBERS)
+    style.color_key(left, *key)
     return figure
 
 
@@ -130,52 +100,42 @@ def plot_traces(
     train: SpikeTrain,
     ts: Float[ArrayLike, " times"],
     V: Float[ArrayLike, "cells times"],
-    *,
-    names: Sequence[str] = (),
-    span: float | None = None,
+    names: Sequence[str],
 ) -> Figure:
     """Simulated potentials of a few members below the spikes of the recording.
 
-    Like a raster, all start at their first whole burst or spike.
-
-    **Arguments:**
-
-    - `train`: the recording.
-    - `ts`: times, in ms.
-    - `V`: potentials, in mV, one row per member.
-    - `names`: what to call the members.
-    - `span`: how much time to show, in ms; by default some four bursts or 12 ISIs.
+    Like a raster, all start at their first whole burst or spike. They show some four
+    bursts or 12 ISIs. Times `ts` are in ms, potentials `V` in mV.
     """
     ts, V = np.asarray(ts, np.float64), np.asarray(V)
-    spikes, onsets, fitting = aligned(train, ts, V)
-    span = fitting if span is None else span
+    spikes, onsets, span = aligned(train, ts, V)
     lead = 0.03 * span
-    figure = new_figure(0.75 + 0.95 * len(V))
-    ratios = (0.3, *np.ones(len(V)))
-    grid = figure.add_gridspec(1 + len(V), 1, height_ratios=ratios, hspace=0.04)
-    top = style_axes(figure.add_subplot(grid[0]), sides=())
+    figure, (top, *below) = style.new_panels(
+        0.75 + 0.95 * len(V),
+        nrows=1 + len(V),
+        sides=("left",),
+        sharex=True,
+        height_ratios=(0.3, *np.ones(len(V))),
+        gridspec_kw={"hspace": 0.04},
+    )
     ticks = spikes[(spikes >= -lead) & (spikes <= span)]
-    spike_ticks(top, ticks, 0, 0.8, RECORDING)
+    style.spike_ticks(top, ticks, 0, 0.8, style.RECORDING)
+    top.spines["left"].set_visible(False)
     top.set(ylim=(-0.5, 0.5), xlim=(-lead / 1e3, span / 1e3))
-    top.set_yticks([0], ["recording"], color=RECORDING, size=9)
-    top.tick_params(length=0, labelbottom=False)
-    ax = top
-    for i, v in enumerate(V):
-        last = i == len(V) - 1
-        sides = ("left", "bottom") if last else ("left",)
-        ax = style_axes(figure.add_subplot(grid[i + 1], sharex=top), sides=sides)
-        onset = onsets[i]
+    top.set_yticks([0], ["recording"], color=style.RECORDING, size=9)
+    for ax in (top, *below[:-1]):
+        ax.tick_params(axis="x", length=0)
+    top.tick_params(axis="y", length=0)
+    colors = itertools.cycle(style.HIGHLIGHTS)
+    for ax, v, onset, name, color in zip(below, V, onsets, names, colors, strict=False):
         keep = (ts >= onset - lead) & (ts <= onset + span)
-        color = HIGHLIGHTS[i % len(HIGHLIGHTS)]
         ax.plot((ts[keep] - onset) / 1e3, v[keep], color=color, lw=0.9)
         ax.set(ylim=(-90, 60), yticks=(-80, -40, 0, 40))
-        ax.tick_params(axis="x", bottom=last, labelbottom=last)
-        if i < len(names):
-            ax.set_title(
-                f" {names[i]}", color=color, size=9, weight="bold", loc="left", y=0.88
-            )
-    figure.supylabel("membrane potential (mV)", color=INK, size=9)
-    ax.set_xlabel("time (s)")
+        title = {"size": 9, "weight": "bold", "loc": "left", "y": 0.88}
+        ax.set_title(f" {name}", color=color, **title)
+    figure.supylabel("membrane potential (mV)", color=style.INK, size=9)
+    below[-1].spines["bottom"].set_visible(True)
+    below[-1].set_xlabel("time (s)")
     return figure
 
 
@@ -188,48 +148,31 @@ def plot_features(
     """What makes members valid: their features, relative to the recording's.
 
     Shaded is what counts as the same. Members far out are drawn at the edge.
-
-    **Arguments:**
-
-    - `target`: of the recording.
-    - `features`: of members.
-    - `tolerance`: largest relative difference of a valid member.
-    - `accepted`: which members are valid.
     """
     valid = np.asarray(accepted)
     rows = compared(target, features, tolerance)
-    figure = new_figure(0.95 + 0.55 * len(rows))
-    ax = new_axes(figure, sides=("bottom",))
+    figure, (ax,) = style.new_panels(0.95 + 0.55 * len(rows), sides=("bottom",))
     edge = max(high for *_, (_, high) in rows) ** 2.2
     jitter = 0.27 * np.sin(2.4 * np.arange(len(valid)) ** 2)  # the same every time
+    dots: dict[str, Any] = {"s": 9, "alpha": 0.7, "lw": 0, "clip_on": False}
+    dots["rasterized"] = len(valid) > style.MAX_VECTOR
     for row, (_, ratio, band) in enumerate(rows):
-        ax.fill_betweenx((row - 0.4, row + 0.4), *band, color=GRID, lw=0)
-        known = np.isfinite(ratio)
-        for keep, color in ((known & ~valid, OTHER), (known & valid, MEMBERS)):
-            ax.scatter(
-                np.clip(ratio[keep], 1 / edge, edge),
-                row + jitter[keep],
-                s=9,
-                color=color,
-                alpha=0.7,
-                lw=0,
-                clip_on=False,
-                rasterized=len(valid) > MAX_VECTOR,
-            )
-    ax.axvline(1, color=RECORDING, lw=1.6, zorder=0.5)
-    ax.set(xscale="log", xlim=(1 / edge, edge), ylim=(len(rows) - 0.5, -0.5))
+        ax.fill_betweenx((row - 0.4, row + 0.4), *band, color=style.GRID, lw=0)
+        x, known = np.clip(ratio, 1 / edge, edge), np.isfinite(ratio)
+        for which, color in ((~valid, style.OTHER), (valid, style.MEMBERS)):
+            keep = which & known
+            ax.scatter(x[keep], row + jitter[keep], color=color, **dots)
+    ax.axvline(1, color=style.RECORDING, lw=1.6, zorder=0.5)
+    ax.set(xscale="log", xlim=(1 / edge, edge))
+    style.name_rows(ax, [name for name, *_ in rows])
     ticks = [1 / (1 + 2 * tolerance), 1 / (1 + tolerance), 1, 1 + tolerance]
     ticks = [x for x in (*ticks, 1 + 2 * tolerance) if 1 / edge < x < edge]
-    ax.xaxis.set_major_locator(FixedLocator(ticks))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.2f}"))
-    ax.xaxis.set_minor_locator(NullLocator())
+    style.name_ticks(ax.xaxis, ticks, lambda x: f"{x:.2f}")
     ax.set_xlabel("member / recording")
-    ax.set_yticks(range(len(rows)), [name for name, *_ in rows])
-    ax.tick_params(axis="y", length=0, labelcolor=INK, labelsize=9)
-    key = [("recording", RECORDING), ("accepted members", MEMBERS)]
-    if (~valid).any():
-        key.append(("others", MUTED))
-    color_key(ax, *key)
+    key = [("recording", style.RECORDING), ("accepted members", style.MEMBERS)]
+    if not valid.all():
+        key.append(("others", style.MUTED))
+    style.color_key(ax, *key)
     return figure
 
 
@@ -298,7 +241,7 @@ def compared(target: Features, features: Features, tolerance: float):
     for feature, band in zip(wanted.pattern.compared, bands.T, strict=False):
         recorded = float(feature.read(target))
         ratio = np.asarray(feature.read(features), np.float64) / recorded
-        name = f"{feature.words}\n{short(recorded)} {feature.unit}".rstrip()
+        name = f"{feature.words}\n{style.short(recorded)} {feature.unit}".rstrip()
         rows.append((name, ratio, tuple(band)))
     if not rows:
         raise ValueError(

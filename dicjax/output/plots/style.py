@@ -1,6 +1,7 @@
 """How every figure looks: colours, axes, ticks, words in place of legends."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -8,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.patches import Rectangle
 
 
 # After Okabe & Ito, distinct for every kind of colour vision. Whoever embeds figures
@@ -43,8 +44,16 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), layout="constrained", facecolor=PAPER)
 
 
-def new_axes(figure: Figure, *place: int, sides=("left", "bottom")) -> Axes:
-    return style_axes(figure.add_subplot(*place), sides=sides)
+def new_panels(
+    height: float,
+    width: float = WIDTH,
+    sides: Sequence[str] = ("left", "bottom"),
+    **options: Any,
+) -> tuple[Figure, list[Axes]]:
+    """A figure and its axes, row by row; `options` are those of `Figure.subplots`."""
+    figure = new_figure(height, width)
+    grid = figure.subplots(squeeze=False, **options)
+    return figure, [style_axes(ax, sides) for ax in grid.flat]
 
 
 def style_axes(ax: Axes, sides: Sequence[str] = ("left", "bottom")) -> Axes:
@@ -91,18 +100,61 @@ def log_ticks(axis: Axis, low: float, high: float) -> None:
         ticks = ticks[(ticks >= low) & (ticks <= high)]
         if len(ticks) >= 4:
             break
-    axis.set_major_locator(FixedLocator(list(ticks)))
-    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    axis.set_minor_locator(NullLocator())
+    name_ticks(axis, ticks, lambda x: f"{x:g}")
 
 
 def fold_ticks(axis: Axis, low: float, high: float) -> None:
     base = 2 if high / low < 40 else 10
     powers = np.arange(np.ceil(np.log(low) / np.log(base)), np.log(high) / np.log(base))
-    name: Callable = lambda x, _: f"\u00d7{x:g}" if x >= 1 else f"\u00d71/{1 / x:g}"
-    axis.set_major_locator(FixedLocator(list(float(base) ** powers)))
-    axis.set_major_formatter(FuncFormatter(name))
-    axis.set_minor_locator(NullLocator())
+    name = lambda x: f"\u00d7{x:g}" if x >= 1 else f"\u00d71/{1 / x:g}"
+    name_ticks(axis, float(base) ** powers, name)
+
+
+def name_ticks(
+    axis: Axis, ticks: Iterable[float], name: Callable[[float], str]
+) -> None:
+    """Puts ticks at given numbers and nowhere else."""
+    ticks = list(ticks)
+    axis.set_ticks(ticks, [name(x) for x in ticks])
+    axis.set_ticks([], minor=True)
+
+
+def name_rows(ax: Axes, names: Sequence[str]) -> None:
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_yticks(range(len(names)), names)
+    ax.tick_params(axis="y", length=0, labelcolor=INK, labelsize=9)
+
+
+def name_columns(ax: Axes, x: np.ndarray, names: Sequence[str]) -> None:
+    """Names the channels that stand side by side at `x`."""
+    ax.set_xticks(x, names, size=10)
+    ax.tick_params(axis="x", length=0)
+    ax.grid(axis="x", color=GRID, lw=0.8)
+    ax.set_axisbelow(True)
+
+
+def name_dics(ax: Axes, where: str = "") -> None:
+    ax.set_xlabel(f"slow input conductance $g_\\mathrm{{s}}$ {where}(dimensionless)")
+    ax.set_ylabel("ultraslow input conductance $g_\\mathrm{u}$")
+
+
+def signed_square(ax: Axes, x: int, y: int, value: float, text: str) -> None:
+    """A square at (x, y), the darker, the further a value is from 0 towards 1 or -1."""
+    face = (RECORDING if value > 0 else MEMBERS, min(abs(np.nan_to_num(value)), 1.0))
+    ax.add_patch(Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, facecolor=face))
+    ink = PAPER if abs(value) > 0.72 else INK
+    ax.text(x, y, text, color=ink, size=8, ha="center", va="center")
+
+
+def signed(value: float, digits: int) -> str:
+    """A number between -1 and 1 with its sign, such as +.25."""
+    if not np.isfinite(value):
+        return "\u2013"
+    return with_minus(f"{value:+.{digits}f}").replace("0.", ".")
+
+
+def with_minus(text: str) -> str:
+    return text.replace("-", "\u2212")
 
 
 def short(value: float) -> str:

@@ -35,6 +35,9 @@ from dicjax.operator.prediction import (
     respond as respond,
     Response as Response,
 )
+from dicjax.operator.scores import (
+    Scores as Scores,
+)
 from dicjax.operator.tables import (
     describe_features as describe_features,
     read_current as read_current,

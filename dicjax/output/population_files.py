@@ -15,6 +15,7 @@ from pyarrow import csv, parquet
 from dicjax._core import replacing, replacing_folder, versions
 from dicjax.dics import (
     Column,
+    column_lines,
     conductance_columns,
     dic_columns,
     DICS,
@@ -70,14 +71,21 @@ def write_simulation(
     columns: dict[str, Column] = {
         **conductance_columns(MODELS[model](), g),
         **feature_columns(spike_features(run.spike_times)),
-        "num_spikes": (run.num_spikes, "1", "number of spikes"),
-        "succeeded": (run.succeeded, "", "stayed finite, and no spike was lost"),
-        "overflowed": (run.overflowed, "", "fired more often than could be recorded"),
+        **run_columns(run),
     }
     about = {**_about(model), "num_simulated": len(g)}
     title = f"{len(g)} simulated {model} neurons (made with dicjax)."
     clock = "since the start of the simulation"
     _write(folder, title, columns, run.spike_times, clock, _as_json(about))
+
+
+def run_columns(run: Run) -> dict[str, Column]:
+    """The columns of how often cells fired, and whether their simulation failed."""
+    return {
+        "num_spikes": (run.num_spikes, "1", "number of spikes"),
+        "succeeded": (run.succeeded, "", "stayed finite, and no spike was lost"),
+        "overflowed": (run.overflowed, "", "fired more often than could be recorded"),
+    }
 
 
 def read_models(
@@ -308,7 +316,6 @@ def _spikes(times: np.ndarray, clock: str, about: dict[str, str]) -> pa.Table:
 
 
 def _readme(title: str, clock: str, columns: dict[str, Column]) -> str:
-    width = max(len(name) for name in columns)
     lines = [
         title,
         "",
@@ -318,10 +325,7 @@ def _readme(title: str, clock: str, columns: dict[str, Column]) -> str:
         "",
         f"Spike times count {clock}.",
         "",
-        *(
-            f"{name:<{width}}  {f'({unit}) ' if unit not in ('', '1') else ''}{meaning}"
-            for name, (_, unit, meaning) in columns.items()
-        ),
+        *column_lines(columns),
     ]
     return "\n".join(lines) + "\n"
 

@@ -1,6 +1,8 @@
 """Members judged, corrected, refined, certified, moved and explained."""
 
 from dicjax.populations.certification import (
+    AXES as AXES,
+    Axis as Axis,
     Certificate as Certificate,
     certify as certify,
     OTHER_START as OTHER_START,

@@ -21,7 +21,6 @@ def begin_worker(slots: str, num: int) -> None:
     A place is a lock on a file in the folder `slots`. The system frees it when the
     process ends, however it ends. The process that replaces it takes the place.
     """
-    os.environ.setdefault("EQX_ON_ERROR", "nan")
     place = _take(pathlib.Path(slots), num)
     devices = os.environ.get("CUDA_VISIBLE_DEVICES", _all_gpus())
     gpus = [x for x in devices.split(",") if x]

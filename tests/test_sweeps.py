@@ -138,7 +138,7 @@ def test_what_is_done_is_left_alone_and_what_is_missing_comes_back(swept, tmp_pa
     assert (out / "parts/part-000000.parquet").stat().st_mtime_ns == kept
 
 
-@pytest.mark.parametrize("damage", ["cut", "bit", "foreign", "other", "empty"])
+@pytest.mark.parametrize("damage", ["cut", "bit", "foreign", "other", "empty", "lines"])
 def test_a_damaged_part_is_made_again(swept, tmp_path, damage):
     out = tmp_path / "out"
     shutil.copytree(swept, out)
@@ -153,6 +153,9 @@ def test_a_damaged_part_is_made_again(swept, tmp_path, damage):
         pq.write_table(pa.table({"member": [1, 2, 3]}), path)
     elif damage == "other":
         path.write_bytes(before["part-000000.parquet"])
+    elif damage == "lines":
+        (lines,) = (out / "manifest").iterdir()
+        lines.write_bytes(lines.read_bytes()[:-99])
     else:
         path.write_bytes(b"")
     assert not standing(out, check=True).is_complete

@@ -32,11 +32,11 @@ from dicjax.cli.operating import Operator
 from dicjax.cli.recording import Recording
 from dicjax.cli.serving import App
 from dicjax.cli.sweeping import Sweep
-from dicjax.dics import DICS, dynamic_input_conductances, threshold
+from dicjax.dics import DICS, dynamic_input_conductances, feature_columns, threshold
 from dicjax.generation import generate, GenerateConfig, infer, suit, UNLIKE
 from dicjax.recordings import checksum, listing
 from dicjax.simulation import NoisyCurrent, simulate, Step
-from dicjax.spikes import FEATURES, features_of, LABELS
+from dicjax.spikes import features_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -158,16 +158,13 @@ class Features(Command):
 
     def run(self) -> int:
         trains = self.source.read()
-        measured = [features_of(train) for train in trains]
-        columns: dict[str, list] = {
-            "unit": [train.name for train in trains],
-            "label": [LABELS[int(f.label)] for f in measured],
-        }
+        measured = jax.tree.map(lambda *x: np.stack(x), *map(features_of, trains))
+        columns = {name: x for name, (x, *_) in feature_columns(measured).items()}
+        names = [train.name for train in trains]
+        first = {"unit": names, "label": columns.pop("label")}
         for name in ("num_spikes", "num_bursts", "cv2", "lv"):
-            columns[name] = [getattr(f, name).item() for f in measured]
-        for name, feature in FEATURES.items():
-            columns[name] = [float(feature.read(f)) for f in measured]
-        write_table(columns, self.out)
+            first[name] = getattr(measured, name)
+        write_table(first | columns, self.out)
         return 0
 
 

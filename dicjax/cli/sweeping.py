@@ -84,21 +84,24 @@ class Run(Command):
             raise ValueError("There must be at least one worker.")
         if self.timeout is not None and not named:
             raise ValueError("--timeout needs workers that can be replaced: --workers.")
-        if named:  # leave the GPUs to the workers
-            jax.config.update("jax_platforms", "cpu")
+        if not named:
+            return Here()
         if self.dask is not None:
+            executor = Dask(self.dask, self.timeout)
             # Our own error reports lost connections.
             logging.getLogger("distributed").setLevel(logging.CRITICAL)
-            return Dask(self.dask, self.timeout)
-        if self.submitit is not None:
-            return Submitit(
+        elif self.submitit is not None:
+            executor = Submitit(
                 self.submitit,
                 self.out / "jobs",
                 cluster=self.cluster,
                 timeout=self.timeout,
                 parameters=_parameters(self.slurm),
             )
-        return Processes(self.workers, self.timeout) if named else Here()
+        else:
+            executor = Processes(self.workers, self.timeout)
+        jax.config.update("jax_platforms", "cpu")  # workers use the GPUs
+        return executor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from dicjax.sweeps.tasks import (
     work,
     work_through,
 )
-from dicjax.sweeps.worker_main import begin_worker, watch_parent
+from dicjax.sweeps.worker_main import begin_worker
 
 
 EVERY = 2.0  # seconds between checks of remote results
@@ -81,7 +81,7 @@ class Processes:
             pool = ProcessPool(
                 min(self.num_workers, len(groups)),
                 context=multiprocessing.get_context("spawn"),  # JAX cannot be forked
-                initializer=_begin_process,
+                initializer=begin_worker,
                 initargs=(slots, self.num_workers),
             )
             stack.callback(pool.join)
@@ -105,8 +105,8 @@ class Dask:
 
     def __init__(self, address: str, timeout: float | None = None):
         kind, _, num = address.partition(":")
-        self.local = int(num) if kind == "local" and num.isdigit() else None
-        if self.local == 0 or (kind == "local" and self.local is None):
+        self.local = int(num) if kind == "local" and num.isdigit() else 0
+        if kind == "local" and not self.local:
             raise ValueError(
                 f"{address!r} names no workers: give local:4 for four processes, or "
                 "the address of a scheduler, as tcp://host:8786."
@@ -123,7 +123,7 @@ class Dask:
         del on_progress
         with contextlib.ExitStack() as stack:
             address, slots = self.address, ""
-            if self.local is not None:
+            if self.local:
                 slots = stack.enter_context(tempfile.TemporaryDirectory())
                 cluster = stack.enter_context(_local_cluster(self.local))
                 address = cluster.scheduler_address
@@ -134,7 +134,7 @@ class Dask:
                     f"No scheduler of Dask answers at {address}: start one with `dask "
                     "scheduler`, and workers with `dask worker`."
                 ) from e
-            if self.local is not None:
+            if self.local:
                 client.register_plugin(_plugin(slots, self.local))
             else:
                 self.num_workers = max(1, len(client.scheduler_info()["workers"]))
@@ -194,7 +194,7 @@ class Submitit:
         num = min(self.num_workers, len(groups))
         shares = [groups[i::num] for i in range(num)]
         same = [str(folder.resolve())] * num, shares, [self.timeout] * num
-        jobs = {
+        jobs: dict[Any, Sequence[int]] = {
             job: list(itertools.chain(*share))
             for job, share in zip(executor.map_array(work, *same), shares, strict=True)
         }
@@ -227,11 +227,6 @@ def _outcomes(
     except Exception as error:
         reason = f"its worker was lost ({error_line(error)})"
         return [(shard, reason) for shard in group]
-
-
-def _begin_process(slots: str, num: int) -> None:
-    watch_parent()
-    begin_worker(slots, num)
 
 
 def _local_cluster(num: int) -> Any:

@@ -1,6 +1,6 @@
 """The inputs of a sweep: recordings and tables of members, copied into its folder.
 
-Workers read the copies alone. A sweep therefore goes on as it began even if the
+Workers read only the copies. A sweep therefore continues as it began even if the
 original files change.
 """
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
+from collections import Counter
 from collections.abc import Sequence
 
 import pyarrow.dataset as pd
@@ -210,10 +211,9 @@ def standing(folder: pathlib.Path | str, *, check: bool = False) -> Standing:
     """
     plan = read_plan(pathlib.Path(folder))
     done = plan.store.done(range(len(plan.spans)), check=check)
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for row in done.values():
-        for name, count in row["counts"].items():
-            counts[name] = counts.get(name, 0) + count
+        counts.update(row["counts"])
     errors = {row["shard"]: row["error"] for row in plan.store.rows() if "error" in row}
     return Standing(
         folder=plan.folder,
@@ -223,7 +223,7 @@ def standing(folder: pathlib.Path | str, *, check: bool = False) -> Standing:
         done_units=sum(row["units"] for row in done.values()),
         num_units=plan.num_units,
         failed={x: error for x, error in sorted(errors.items()) if x not in done},
-        counts=counts,
+        counts=dict(counts),
         num_bytes=sum(row["bytes"] for row in done.values()),
         units_per_second=_pace(list(done.values())),
     )

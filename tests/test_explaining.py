@@ -136,16 +136,6 @@ def test_models_are_never_replaced_by_their_explanation(models, explained, capsy
     assert "--overwrite" in capsys.readouterr().err
 
 
-def test_an_explanation_is_replaced_when_asked(models, tmp_path, monkeypatch):
-    monkeypatch.setattr("dicjax.cli.explaining.identify", lambda *_: None)
-    out = tmp_path / "out"
-    assert _run("explain", models, "--out", out) == 1
-    (out / "old").touch()
-    assert _run("explain", models, "--out", out, "--overwrite", "--V", -45) == 1
-    assert not (out / "old").exists()
-    assert _rows(out / "attribution.csv")[0]["V"] == "-45"
-
-
 def test_silent_models_have_no_slopes_and_are_explained_without(tmp_path, capsys):
     g = np.asarray(STG.default_g)[None].astype(np.float32)
     g[:, 0] = 0  # without sodium nothing fires
@@ -159,10 +149,27 @@ def test_silent_models_have_no_slopes_and_are_explained_without(tmp_path, capsys
     assert not {"identifiability.csv", "reachability.csv"} & names
 
 
-def test_models_without_a_recipe_are_explained_as_far_as_can_be(tmp_path, capsys):
-    squid = dj.hodgkin_huxley()
-    g = np.asarray(squid.default_g)[None].astype(np.float32)
-    folder, out = _write(tmp_path / "models", squid, g), tmp_path / "out"
+@pytest.fixture
+def squid(tmp_path) -> pathlib.Path:
+    """A table of a model without a recipe, which is explained in no time."""
+    neuron = dj.hodgkin_huxley()
+    g = np.asarray(neuron.default_g)[None].astype(np.float32)
+    return _write(tmp_path / "squid", neuron, g)
+
+
+def test_an_explanation_is_replaced_when_asked(squid, tmp_path):
+    out = tmp_path / "out"
+    assert _run("explain", squid, "--out", out) == 1
+    (out / "old").touch()
+    assert _run("explain", squid, "--out", out, "--overwrite", "--V", -45) == 1
+    assert not (out / "old").exists()
+    assert _rows(out / "attribution.csv")[0]["V"] == "-45"
+
+
+def test_models_without_a_recipe_are_explained_as_far_as_can_be(
+    squid, tmp_path, capsys
+):
+    folder, out = squid, tmp_path / "out"
     assert _run("explain", folder, "--out", out) == 1
     said = capsys.readouterr()
     assert "has no recipe" in said.err
@@ -177,7 +184,7 @@ def test_slopes_are_those_of_the_commonest_pattern(models, tmp_path, capsys):
     mixed = _write(tmp_path / "models", STG, np.concatenate([tonic, g]))
     assert _run("explain", mixed, "--out", tmp_path / "out") == 0
     said = capsys.readouterr()
-    assert f"slopes are those of {NUM} bursting models; 2 others" in said.err
+    assert f"{NUM} bursting models; 2 other" in said.err
     assert f"in all {NUM} at once" in said.out
 
 

@@ -234,7 +234,7 @@ def test_members_are_exported_to_simulators_by_number(tool, folder, tmp_path, ca
     np.testing.assert_array_equal(g.astype(np.float32), make_generated().g[[5, 2]])
     before = (out / "run.py").read_bytes()
     assert run(*args) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "--overwrite" in capsys.readouterr().err
     assert run(*args, "--overwrite") == 0
     assert (out / "run.py").read_bytes() == before
 

@@ -1,6 +1,5 @@
 import dataclasses
 import re
-from typing import get_args
 
 import jax
 import jax.random as jr
@@ -8,7 +7,6 @@ import numpy as np
 import pytest
 
 import dicjax as dj
-from dicjax.cli.certifying import Axis
 from dicjax.dics.sampling import compensate
 from dicjax.neurons.models import MODELS
 from dicjax.neurons.neuron import Temperature
@@ -234,10 +232,6 @@ def test_a_perturbation_has_a_name_that_can_be_read_back(perturbation, words):
 def test_other_words_name_no_perturbation(words):
     with pytest.raises(ValueError, match=re.escape(repr(words))):
         Perturbation.from_words(words)
-
-
-def test_the_command_offers_the_same_axes():
-    assert get_args(Axis) == AXES
 
 
 def test_shares_come_with_wilson_intervals():

@@ -1,5 +1,6 @@
-import dataclasses
+import itertools
 import json
+import os
 import pathlib
 import shutil
 
@@ -12,13 +13,13 @@ from hypothesis import given, settings, strategies as st
 
 import dicjax as dj
 from dicjax._core.store import Busy
+from dicjax.inference import find_neuron
 from dicjax.inference.dataset import COLUMNS, default_sources, make_dataset
 from dicjax.inference.dataset_store import to_table
 from dicjax.operator.characteristics import characterise
 from dicjax.operator.families import find_family
 from dicjax.operator.train import characterise_members
 from dicjax.sweeps import (
-    batches,
     read_config,
     read_sweep,
     run_sweep,
@@ -26,9 +27,10 @@ from dicjax.sweeps import (
     swept_dataset,
     swept_library,
 )
+from dicjax.sweeps.batches import Batches
 from dicjax.sweeps.config import SimulateJob
-from dicjax.sweeps.plan import read_plan
-from dicjax.sweeps.simulating import members_per_part
+from dicjax.sweeps.plan import make_plan, read_plan
+from dicjax.sweeps.simulating import members_per_part, Simulating
 from dicjax.sweeps.tasks import work_through
 
 
@@ -103,17 +105,25 @@ def test_a_sweep_holds_what_simulate_gives(swept):
     np.testing.assert_allclose(table["g_s"].to_numpy(), dics[:, 1], rtol=1e-4)
 
 
-def test_neither_parts_nor_batches_nor_shares_change_a_member(
-    swept, write, monkeypatch
-):
-    text = SIMULATE.replace("shard = 24", "shard = 7")
+def test_neither_parts_nor_shares_change_a_member(swept, write):
+    text = SIMULATE.replace("shard = 24", "shard = 30")
     config = read_config(write(text))
     other = write(text).parent / "other"
-    monkeypatch.setattr(batches, "free_bytes", lambda: 40_000)  # a few members at once
     for i in (1, 0):
         found = run_sweep(config, other, share=(i, 2))
         assert found.is_complete == (i == 0)
     assert rows(other).equals(rows(swept))
+
+
+def test_neither_batches_nor_company_change_a_part(swept):
+    plan = read_plan(swept)
+    assert isinstance(plan.job, Simulating)
+    plan.job.batches.largest = 16  # parts are computed together, in batches across them
+    finishes = plan.job.compute(plan.spans, None)
+    for i, finish in enumerate(finishes):
+        table, counts = finish()
+        assert table.equals(pq.read_table(plan.store.path(i)))
+        assert counts["members"] == len(table)
 
 
 def test_what_is_done_is_left_alone_and_what_is_missing_comes_back(swept, tmp_path):
@@ -128,7 +138,7 @@ def test_what_is_done_is_left_alone_and_what_is_missing_comes_back(swept, tmp_pa
     assert (out / "parts/part-000000.parquet").stat().st_mtime_ns == kept
 
 
-@pytest.mark.parametrize("damage", ["cut", "bit", "foreign", "other", "empty"])
+@pytest.mark.parametrize("damage", ["cut", "bit", "foreign", "other", "empty", "lines"])
 def test_a_damaged_part_is_made_again(swept, tmp_path, damage):
     out = tmp_path / "out"
     shutil.copytree(swept, out)
@@ -143,6 +153,9 @@ def test_a_damaged_part_is_made_again(swept, tmp_path, damage):
         pq.write_table(pa.table({"member": [1, 2, 3]}), path)
     elif damage == "other":
         path.write_bytes(before["part-000000.parquet"])
+    elif damage == "lines":
+        (lines,) = (out / "manifest").iterdir()
+        lines.write_bytes(lines.read_bytes()[:-99])
     else:
         path.write_bytes(b"")
     assert not standing(out, check=True).is_complete
@@ -150,86 +163,94 @@ def test_a_damaged_part_is_made_again(swept, tmp_path, damage):
     assert contents(out) == before
 
 
-def test_memory_that_runs_out_halves_the_batch(swept, write, monkeypatch):
-    simulate, sizes = dj.simulate, []
+def test_memory_that_runs_out_halves_the_batch():
+    sizes = []
 
-    def short(neuron, g, *args, **kwargs):
-        sizes.append(len(g))
-        if len(g) > 5:
+    def short(first, num):
+        sizes.append(num)
+        if num > 5:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
-        return simulate(neuron, g, *args, **kwargs)
+        return list(range(first, first + num))
 
-    monkeypatch.setattr("dicjax.sweeps.simulating.simulate", short)
-    config = read_config(write(SIMULATE))
-    out = write(SIMULATE).parent / "out"
-    assert run_sweep(config, out).is_complete
+    assert sum(Batches(24).run(short, 50), []) == list(range(50))
     assert sizes[:4] == [24, 12, 6, 3] and max(sizes[4:]) <= 3
-    assert contents(out) == contents(swept)
 
 
-def test_parts_that_fail_together_are_computed_alone(swept, write, monkeypatch):
-    simulate, calls = dj.simulate, []
+@pytest.mark.parametrize("error", (ValueError, MemoryError))
+def test_what_smaller_batches_cannot_mend_is_raised(error):
+    def failing(first, num):
+        raise error
 
-    def failing(neuron, g, *args, **kwargs):
-        calls.append(len(g))
-        if len(calls) == 1 or len(g) == 12:
-            raise RuntimeError("no")
-        return simulate(neuron, g, *args, **kwargs)
-
-    config = read_config(write(SIMULATE.replace("shard = 24", "")))
-    out = write(SIMULATE).parent / "out"
-    monkeypatch.setattr("dicjax.sweeps.simulating.members_per_part", lambda num: 24)
-    with monkeypatch.context() as patch:
-        patch.setattr("dicjax.sweeps.simulating.simulate", failing)
-        assert list(run_sweep(config, out, retries=0).failed) == [2]
-    assert calls == [60, 24, 24, 12]
-    shutil.rmtree(out)
-    assert run_sweep(config, out).done == 3
-    assert rows(out).equals(rows(swept))
+    with pytest.raises(error):
+        Batches(4).run(failing, 8)
 
 
-def test_other_errors_are_tried_again_then_told_and_the_rest_is_done(
-    write, monkeypatch
-):
-    simulate, calls = dj.simulate, []
+class Failing:
+    """A job that fails for several parts together, and for the last part alone."""
 
-    def failing(neuron, g, *args, **kwargs):
-        calls.append(len(g))
-        if len(g) == 12:  # the last part
+    at_once = 3
+
+    def __init__(self, job):
+        self.job, self.stages, self.shard = job, job.stages, job.shard
+        self.calls = []
+
+    def compute(self, spans, on_progress):
+        self.calls.append(len(spans))
+        if len(spans) > 1 or spans[0].first == 48:
             raise RuntimeError("a device fell off the bus\nand more")
-        return simulate(neuron, g, *args, **kwargs)
-
-    monkeypatch.setattr("dicjax.sweeps.simulating.simulate", failing)
-    path = write(SIMULATE)
-    found = run_sweep(read_config(path), path.parent / "out", retries=1)
-    assert calls == [24, 24, 12, 12]
-    assert (found.done, found.num_parts) == (2, 3)
-    assert found.failed == {2: "RuntimeError: a device fell off the bus"}
-    assert "part 2 failed: RuntimeError: a device fell off the bus" in str(found)
+        return self.job.compute(spans, on_progress)
 
 
-def test_a_sweep_that_only_fails_gives_up(write, monkeypatch):
-    calls = []
+def test_parts_that_fail_together_are_computed_alone(swept, tmp_path):
+    plan = make_plan(read_plan(swept).config, tmp_path / "out")
+    job = Failing(plan.job)
+    outcomes = dict(work_through(plan, job, [range(3)]))
+    assert job.calls == [3, 1, 1, 1]
+    assert outcomes[2] == "RuntimeError: a device fell off the bus"
+    assert contents(plan.folder).items() < contents(swept).items()
+    assert run_sweep(plan.config, plan.folder).is_complete
+    assert contents(plan.folder) == contents(swept)
 
-    def failing(*args, **kwargs):
-        calls.append(1)
-        raise RuntimeError("no")
 
-    monkeypatch.setattr("dicjax.sweeps.simulating.simulate", failing)
+def test_parts_that_fail_are_tried_again_and_reported_and_the_rest_is_done(
+    swept, tmp_path
+):
+    out = tmp_path / "out"
+    plan = make_plan(read_plan(swept).config, out)
+    plan.store.path(2).mkdir(parents=True)  # where a file should be
+    found = run_sweep(plan.config, out, retries=1)
+    assert [row["shard"] for row in plan.store.rows() if "error" in row] == [2, 2]
+    assert (found.done, found.num_parts, list(found.failed)) == (2, 3, [2])
+    assert f"part 2 failed: {found.failed[2]}" in str(found)
+
+
+class Lost:
+    """Workers that die one after the other."""
+
+    num_workers = 1
+    num_lost = 0
+
+    def run(self, folder, groups, on_progress):
+        for shard in itertools.chain(*groups):
+            self.num_lost += 1
+            yield shard, "its worker was lost"
+
+
+def test_a_sweep_that_only_fails_gives_up(write):
     path = write(SIMULATE.replace("shard = 24", "shard = 1"))
-    found = run_sweep(read_config(path), path.parent / "out")
-    assert len(calls) == 10 and found.done == 0
+    workers = Lost()
+    found = run_sweep(read_config(path), path.parent / "out", executor=workers)
+    assert workers.num_lost == 10 and found.done == 0
 
 
 def test_two_at_once_are_refused_but_for_other_shares(write):
     path = write(SIMULATE)
     out = path.parent / "out"
     config = read_config(path)
-    list(work_through_none(config, out))
-    store = read_plan(out).store
+    store = make_plan(config, out).store
     with store.locked():
         for share in (None, (0, 2)):
-            with pytest.raises(Busy, match="worked on by process"):
+            with pytest.raises(Busy, match=str(os.getpid())):
                 run_sweep(config, out, share=share)
     with store.locked((0, 2)):
         for share in (None, (0, 2)):
@@ -239,32 +260,25 @@ def test_two_at_once_are_refused_but_for_other_shares(write):
     assert run_sweep(config, out).is_complete
 
 
-def work_through_none(config, out):
-    from dicjax.sweeps.plan import make_plan
-
-    make_plan(config, out)
-    return work_through(out, [])
-
-
 def test_a_folder_of_another_sweep_or_of_something_else_is_refused(
     swept, write, tmp_path
 ):
     out = tmp_path / "out"
     shutil.copytree(swept, out)
     config = read_config(write(SIMULATE.replace("num = 60", "num = 61")))
-    with pytest.raises(ValueError, match="another sweep: members.num differ"):
+    with pytest.raises(ValueError, match=r"members\.num"):
         run_sweep(config, out)
     plan = json.loads((out / "sweep.json").read_text())
     plan["versions"]["jax"] = "0.0.1"
     (out / "sweep.json").write_text(json.dumps(plan))
     config = read_plan(out).config
-    with pytest.raises(ValueError, match=r"begun with jax 0.0.1 \(now"):
+    with pytest.raises(ValueError, match=r"jax 0\.0\.1"):
         run_sweep(config, out)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/a.png").write_bytes(b"")
-    with pytest.raises(ValueError, match="not of a sweep"):
+    with pytest.raises(ValueError, match="photos"):
         run_sweep(config, tmp_path / "photos")
-    with pytest.raises(ValueError, match="not the folder of a sweep"):
+    with pytest.raises(ValueError, match=r"sweep\.json"):
         standing(tmp_path)
 
 
@@ -272,7 +286,7 @@ def test_a_stranger_among_the_parts_is_named(swept, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(swept, out)
     pq.write_table(pa.table({"member": [1]}), out / "parts/part-000099.parquet")
-    with pytest.raises(ValueError, match="part-000099.parquet is no part"):
+    with pytest.raises(ValueError, match=r"part-000099\.parquet"):
         run_sweep(read_plan(out).config, out)
 
 
@@ -287,7 +301,8 @@ def test_members_of_a_table_are_simulated_as_they_are(swept, write, tmp_path):
     assert rows(tmp_path / "out").equals(table)
     (tmp_path / "models.parquet").unlink()
     shutil.rmtree(tmp_path / "out/parts")  # the sweep has a copy
-    list(work_through(tmp_path / "out", [range(3)]))
+    plan = read_plan(tmp_path / "out")
+    list(work_through(plan, plan.job, [range(3)]))
     assert rows(tmp_path / "out").equals(table)
 
 
@@ -303,14 +318,19 @@ def test_drawn_by_the_recipe_members_have_the_input_conductances_it_asks_for(wri
         assert (values > low - 0.01).all() and (values < high + 0.01).all()
 
 
-def test_a_dataset_is_that_of_the_function(tmp_path, write, monkeypatch):
-    neuron = dj.stg()
-    recipe = dataclasses.replace(neuron.required_recipe, duration=600.0, discard=200.0)
-    short = dataclasses.replace(neuron, recipe=recipe)
-    for module in ("kinds", "plan"):
-        name = f"dicjax.sweeps.{module}.find_neuron"
-        monkeypatch.setattr(name, lambda name: (short, None))
-    path = write('job = "dataset"\nmodel = "stg"\nnum = 120\nseed = 5\nshard = 16\n')
+SHORT = """
+import dataclasses
+import dicjax as dj
+
+base = dj.stg()
+recipe = dataclasses.replace(base.required_recipe, duration=600.0, discard=200.0)
+neuron = dataclasses.replace(base, recipe=recipe)
+"""
+
+
+def test_a_dataset_is_that_of_the_function(tmp_path, write):
+    short, _ = find_neuron(str(write(SHORT, "short.py")))
+    path = write('job = "dataset"\nmodel = "short.py"\nnum = 120\nseed = 5\nshard = 16')
     found = run_sweep(read_config(path), tmp_path / "out")
     assert found.is_complete
     sources = default_sources(short, 120)
@@ -330,39 +350,36 @@ def test_a_dataset_is_that_of_the_function(tmp_path, write, monkeypatch):
     padded = np.pad(read.spike_times, ((0, 0), (0, padding)), constant_values=np.inf)
     np.testing.assert_array_equal(padded, made.spike_times)
     assert read.num_left_out == made.num_left_out
-    with pytest.raises(
-        ValueError, match="holds members of stg as it was declared when"
-    ):
-        swept_dataset(tmp_path / "out", neuron)
-    with pytest.raises(ValueError, match="this learns from one of job 'operator'"):
+    with pytest.raises(ValueError, match="short.py"):
+        swept_dataset(tmp_path / "out", dj.stg())
+    with pytest.raises(ValueError, match="'dataset'.*'operator'"):
         swept_library(tmp_path / "out", find_family("cortical"))
     path = tmp_path / "out/parts/part-000002.parquet"
     content = path.read_bytes()
     path.write_bytes(content[:99] + bytes([content[99] ^ 1]) + content[100:])
-    with pytest.raises(ValueError, match="1 of .* are missing or damaged"):
+    with pytest.raises(ValueError, match="^1 of"):
         learned.read()
     path.unlink()
-    with pytest.raises(ValueError, match="1 of .* are missing or damaged"):
+    with pytest.raises(ValueError, match="^1 of"):
         swept_dataset(tmp_path / "out", short)
 
 
-def test_characterised_members_are_those_of_the_family(tmp_path, write, monkeypatch):
-    monkeypatch.setattr("dicjax.sweeps.kinds.CHUNK", 16)
-    path = write('job = "operator"\nfamily = "cortical"\nnum = 24\nseed = 2\n')
-    run_sweep(read_config(path), tmp_path / "out")
+def test_characterised_members_are_those_of_the_family(tmp_path, write):
+    head = 'job = "operator"\nfamily = "cortical"\nseed = 2\n'
+    run_sweep(read_config(write(head + "num = 24\nshard = 16")), tmp_path / "out")
     table = rows(tmp_path / "out")
     family = find_family("cortical")
-    g = family.sample(jax.random.fold_in(jax.random.key(2), 1), 8)
+    g = family.sample(jax.random.fold_in(jax.random.key(2), 0), 24)
     found = characterise(family, g)
-    np.testing.assert_array_equal(table["g_Na"].to_numpy()[16:], g[:, 0])
-    assert table["is_complete"].to_pylist()[16:] == found.is_complete.tolist()
-    library = characterise_members(family, 24, 2, at_once=16)
+    np.testing.assert_array_equal(table["g_Na"].to_numpy(), g[:, 0])
+    assert table["is_complete"].to_pylist() == found.is_complete.tolist()
+    library = characterise_members(family, 24, 2)
     learned = swept_library(tmp_path / "out", family)
     read = learned.read()
     assert (learned.num, learned.seed, read.measured.names) == (24, 2, found.names)
     np.testing.assert_array_equal(read.g, library.g)
     np.testing.assert_array_equal(read.measured.values, library.measured.values)
-    with pytest.raises(ValueError, match="holds members of cortical as it was"):
+    with pytest.raises(ValueError, match="cortical"):
         swept_library(tmp_path / "out", find_family("stg"))
 
 
@@ -375,41 +392,41 @@ def test_parts_are_neither_few_nor_many(num):
 
 
 BAD = [
-    ('job = "simulat"', "line 2: job is 'simulat', but must be one of simulate"),
-    ('model = "stgg"', "line 3: model = 'stgg': there is no model 'stgg'"),
-    ("num = 0", "line 10: members.num = 0: input should be greater than or equal"),
-    ("nmu = 5", "line 10: members.nmu is unknown.*did you mean num"),
-    ("duration = 6", "line 13: simulation.duration = 6.*times are in ms"),
-    ("discard = 400", "line 12: simulation: discard, 400 ms, leaves nothing"),
-    ('noise = "0.5 nA"', "line 15: simulation.noise = '0.5 nA'"),
-    ("shard = 2.5", "line 5: shard = 2.5"),
+    ('job = "simulat"', "line 2: .*'simulat'.*simulate"),
+    ('model = "stgg"', "line 3: model = 'stgg'"),
+    ("num = 0", r"line 10: members\.num = 0"),
+    ("nmu = 5", r"line 10: members\.nmu .*did you mean num"),
+    ("duration = 6", r"line 13: simulation\.duration = 6"),
+    ("discard = 400", "line 12: simulation: discard, 400 ms"),
+    ('noise = "0.5 nA"', r"line 15: simulation\.noise = '0.5 nA'"),
+    ("shard = 2.5", r"line 5: shard = 2\.5"),
     ('save = ["traces"]', "line 6: save = 'traces'"),
-    ('sampler = "latin"', "line 9: members.sampler = 'latin'"),
+    ('sampler = "latin"', r"line 9: members\.sampler = 'latin'"),
 ]
 
 
 @pytest.mark.parametrize(("line", "message"), BAD, ids=[x for x, _ in BAD])
-def test_what_is_wrong_is_told_with_its_line(write, line, message):
+def test_what_is_wrong_is_reported_with_its_line(write, line, message):
     key = line.split(" = ")[0].replace("nmu", "num")
     lines = [line if x.split(" = ")[0] == key else x for x in SIMULATE.splitlines()]
     with pytest.raises(ValueError, match=message):
         read_config(write("\n".join(lines)))
 
 
-def test_files_that_are_missing_are_told_before_anything_is_done(write, tmp_path):
+def test_files_that_are_missing_are_reported_before_anything_is_done(write, tmp_path):
     text = 'job = "generate"\n[targets]\nrecordings = ["nowhere/*.csv"]\n'
-    with pytest.raises(ValueError, match="line 3: targets.recordings: nothing is"):
+    with pytest.raises(ValueError, match=r"line 3: targets\.recordings: .*nowhere"):
         read_config(write(text))
     (tmp_path / "cell.csv").write_text("spike_time_ms\n1\n")
     text = text.replace("nowhere/*", "cell") + 'models = ["auto", "squid"]\n'
-    with pytest.raises(ValueError, match="line 4: targets.models: 'squid' has"):
+    with pytest.raises(ValueError, match=r"line 4: targets\.models = 'squid'"):
         read_config(write(text))
     text = SIMULATE.replace('sampler = "box"\nnum = 60', 'table = "no.parquet"')
-    with pytest.raises(ValueError, match=r"line 9: members.table.*there is no"):
+    with pytest.raises(ValueError, match=r"line 9: members\.table.*no\.parquet"):
         read_config(write(text))
-    with pytest.raises(ValueError, match="is not TOML"):
+    with pytest.raises(ValueError, match=r"sweep\.toml"):
         read_config(write("job = simulate"))
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match=r"none\.toml"):
         read_config(tmp_path / "none.toml")
 
 
@@ -425,7 +442,7 @@ def generated(tmp_path_factory):
         'job = "generate"\nseed = 1\n[targets]\nrecordings = ["*.csv"]\nunit = "ms"\n'
         'tolerances = [0.2]\nmodels = ["stg-prinz"]\n[search]\nmembers = 25\n'
     )
-    with pytest.warns(UserWarning, match="Left out: short.csv"):
+    with pytest.warns(UserWarning, match=r"short\.csv"):
         found = run_sweep(read_config(folder / "sweep.toml"), folder / "out")
     return folder, found
 

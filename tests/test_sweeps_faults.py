@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
+from dicjax.cli import main
+from dicjax.sweeps import read_config
+from dicjax.sweeps.plan import make_plan
 from scripts.bench import faults
-
-
-QUICK = ("damaged-parts",)
 
 
 @pytest.fixture(scope="module")
@@ -18,21 +18,11 @@ def bench(tmp_path_factory):
     return faults.Bench(tmp_path_factory.mktemp("faults"), random.Random(0), num=256)
 
 
-def needs(fault):
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", faults.FAULTS)
+def test_nothing_is_lost(bench, fault):
     if fault == "full-disk" and (os.name != "posix" or os.geteuid() != 0):
         pytest.skip("only root can mount a small disk")
-
-
-@pytest.mark.parametrize("fault", QUICK)
-def test_nothing_is_lost(bench, fault):
-    needs(fault)
-    faults.FAULTS[fault](bench)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fault", [x for x in faults.FAULTS if x not in QUICK])
-def test_nothing_is_lost_in_other_ways(bench, fault):
-    needs(fault)
     faults.FAULTS[fault](bench)
 
 
@@ -43,25 +33,30 @@ def test_jobs_of_submitit_make_the_same_parts(bench):
     bench.compare(out)
 
 
-def test_a_worker_that_gets_nowhere_ends_itself(bench):
+def test_a_worker_that_gets_nowhere_ends_itself(tmp_path):
+    path = tmp_path / "sweep.toml"
+    path.write_text('job = "simulate"\nmodel = "stg"\nmembers = {num = 8}\n')
+    make_plan(read_config(path), tmp_path / "out")
     call = "from dicjax.sweeps.tasks import work; work({!r}, [[0]], 0.01)"
-    code = call.format(str(bench.folder / "whole"))
+    code = call.format(str(tmp_path / "out"))
     assert subprocess.run([sys.executable, "-c", code]).returncode == 124
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--shard", "4/3"], "--shard takes I/N"),
-        (["--workers", "2", "--dask", "local:2"], "Choose one of"),
-        (["--dask", "local:none"], "names no workers"),
-        (["--timeout", "5"], "--timeout needs workers"),
-        (["--submitit", "2", "--slurm", "gpu"], "NAME=VALUE"),
+        (["--shard", "4/3"], "4/3"),
+        (["--workers", "2", "--dask", "local:2"], "--workers and --dask"),
+        (["--workers", "0"], "at least one"),
+        (["--dask", "local:none"], "local:none"),
+        (["--timeout", "5"], "--timeout"),
+        (["--submitit", "2", "--slurm", "gpu"], "'gpu'"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(tmp_path, options, message):
-    (tmp_path / "sweep.toml").write_text('job = "operator"\n')
-    command = [*faults.SWEEP, "run", tmp_path / "sweep.toml", "--out", tmp_path / "o"]
-    run = subprocess.run([*command, *options], capture_output=True, text=True)
-    assert run.returncode == 2 and message in run.stderr
-    assert not (tmp_path / "o").exists()
+def test_options_that_make_no_sense_are_refused(tmp_path, capsys, options, message):
+    path, out = tmp_path / "sweep.toml", tmp_path / "out"
+    path.write_text('job = "operator"\n')
+    with pytest.raises(SystemExit) as stopped:
+        main(["sweep", "run", str(path), "--out", str(out), *options])
+    assert stopped.value.code == 2 and message in capsys.readouterr().err
+    assert not out.exists()

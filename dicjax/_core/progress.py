@@ -106,7 +106,9 @@ def duration(seconds: int | float) -> str:
         return f"{max(seconds, 0):.0f} s"
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+    if seconds < 172_800:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86_400:.1f} days"
 
 
 @dataclasses.dataclass

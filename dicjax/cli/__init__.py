@@ -6,26 +6,53 @@ import os
 import pathlib
 import sys
 import warnings
-from typing import Annotated, Literal
+from typing import Literal
 
+import jax
+import numpy as np
 import tyro
 
 from dicjax._core import advice_of, as_option, in_words, Stage
 from dicjax.cli.certifying import Certify
-from dicjax.cli.common import File, Flat, models_of, Progress, say, write_table
+from dicjax.cli.common import (
+    Command,
+    Flat,
+    FolderCommand,
+    ModelsCommand,
+    note,
+    Progress,
+    say,
+    Table,
+    write_table,
+)
 from dicjax.cli.explaining import Explain
 from dicjax.cli.exporting import Export
 from dicjax.cli.learning import Adapt, Train
-from dicjax.cli.operating import OperatorCommand
+from dicjax.cli.operating import Operator
 from dicjax.cli.recording import Recording
 from dicjax.cli.serving import App
-from dicjax.cli.sweeping import SweepCommand
-from dicjax.generation import GenerateConfig
+from dicjax.cli.sweeping import Sweep
+from dicjax.dics import DICS, dynamic_input_conductances, feature_columns, threshold
+from dicjax.generation import generate, GenerateConfig, infer, suit, UNLIKE
 from dicjax.recordings import checksum, listing
+from dicjax.simulation import NoisyCurrent, simulate, Step
+from dicjax.spikes import features_of
 
 
-@dataclasses.dataclass(frozen=True)
-class Generate:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncoderCommand(Command):
+    """A command that reads recordings with an encoder."""
+
+    source: Flat[Recording]
+    model: str = "auto"
+    """stg, stg-prinz, da, a folder that `dicjax adapt` wrote, or auto for the
+    stomatogastric model that suits the first spike train."""
+    checkpoint: pathlib.Path | None = None
+    """A trained encoder, instead of the encoder that ships with dicjax."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Generate(FolderCommand, EncoderCommand):
     """Generate a population of models that fire like RECORDING.
 
     Writes a folder with models.parquet and models.csv (a row per model),
@@ -33,38 +60,24 @@ class Generate:
     with fewer valid models than `--members`; 2: bad input.
     """
 
-    recording: File
-    """Spike times of one neuron: text, Excel, NumPy, MATLAB, NWB, a Kilosort folder, or
-    a format that neo reads."""
-    out: pathlib.Path
-    """Folder to write; it must not exist yet."""
-    model: str = "auto"
-    """stg, stg-prinz, da, a folder that `dicjax adapt` wrote, or auto for the
-    stomatogastric model that suits the recording."""
     members: int = 100
     """Number of valid models to find."""
     tolerance: float = 0.10
     """Largest relative error of each feature."""
     seed: int = 0
     """The same seed gives the same population."""
-    overwrite: bool = False
-    """Replace a run that the folder already holds."""
-    checkpoint: pathlib.Path | None = None
-    """A trained encoder, instead of the encoder that ships with dicjax."""
-    source: Flat[Recording] = dataclasses.field(default_factory=Recording)
-    search: Flat[GenerateConfig] = dataclasses.field(default_factory=GenerateConfig)
+    search: Flat[GenerateConfig] = GenerateConfig()
 
     def run(self) -> int:
-        """Generates and writes; returns the exit status."""
-        from dicjax.output import check_folder, write_folder
+        from dicjax.output import write_population, write_report
 
-        check_folder(self.out, self.overwrite)
-        train = self.source.read_one(self.recording)
+        def fill(folder: pathlib.Path) -> None:
+            write_population(result, folder)
+            write_report(result, folder / "report.html")
+
+        self.check_out()
+        train = self.source.read_one()
         with Progress() as progress:
-            import jax
-
-            from dicjax.generation import generate
-
             result = generate(
                 jax.random.key(self.seed),
                 train,
@@ -80,29 +93,22 @@ class Generate:
             settings = result.settings | {
                 "warnings": [x.said(in_words) for x in warned],
                 "seed": self.seed,
-                "source_sha256": checksum(self.recording),
+                "source_sha256": checksum(self.source.recording),
                 "window_ms": self.source.window,
             }
             result = dataclasses.replace(result, settings=settings)
-            write_folder(self.out, self.overwrite, lambda path: _write(result, path))
+            self.write(fill)
         for warning in warned:
-            say(f"Note: {warning.said(as_option)}")
+            note(warning.said(as_option))
         if result.settings["interrupted"]:
-            say("Stopped: what was found until then is written.")
+            say("Stopped: the models found so far are written.")
         print(result.report())
         print(f"Look at {self.out / 'report.html'}.")
         return 0 if result.num_accepted >= self.members else 1
 
 
-def _write(result, folder: pathlib.Path) -> None:
-    from dicjax.output import write_population, write_report
-
-    write_population(result, folder)
-    write_report(result, folder / "report.html")
-
-
-@dataclasses.dataclass(frozen=True)
-class Infer:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Infer(EncoderCommand):
     """Infer the dynamic input conductances of every neuron in RECORDING.
 
     Writes a CSV with a row per neuron: medians and 90 % intervals of the slow,
@@ -110,29 +116,16 @@ class Infer:
     recording resembles the encoder's training data.
     """
 
-    recording: File
-    """Spike times: text, Excel, NumPy, MATLAB, NWB, a Kilosort folder, or a format that
-    neo reads."""
-    out: pathlib.Path | None = None
-    """CSV to write; the terminal if not given."""
-    model: str = "auto"
-    """stg, stg-prinz, da, a folder that `dicjax adapt` wrote, or auto for the
-    stomatogastric model that suits the first train."""
+    out: Table = None
     prior: Literal["recipe", "box", "any"] = "any"
     """Prior over neurons: neurons that the model's recipe draws (recipe), neurons with
     uniform conductances (box), or both with more rare neurons (any)."""
-    checkpoint: pathlib.Path | None = None
-    """A trained encoder, instead of the encoder that ships with dicjax."""
-    source: Flat[Recording] = dataclasses.field(default_factory=Recording)
 
     def run(self) -> int:
-        """Infers and writes; returns the exit status."""
-        from dicjax.generation import infer, suit, UNLIKE
-
-        trains = self.source.read(self.recording)
+        trains = self.source.read()
         model = suit(trains[0]) if self.model == "auto" else self.model
         posterior = infer(trains, model, prior=self.prior, checkpoint=self.checkpoint)
-        columns: dict[str, list] = {
+        columns: dict = {
             "unit": [train.name for train in trains],
             "num_spikes": [train.num_spikes for train in trains],
             "model": [model] * len(trains),
@@ -145,62 +138,44 @@ class Infer:
                 continue
             median, interval = one.median, one.interval(0.9)
             for i, name in enumerate(names):
-                columns[name] = median[:, i].tolist()
-                columns[f"{name}_5"] = interval[:, i, 0].tolist()
-                columns[f"{name}_95"] = interval[:, i, 1].tolist()
-        columns["in_distribution"] = posterior.in_distribution.tolist()
+                columns[name] = median[:, i]
+                columns[f"{name}_5"] = interval[:, i, 0]
+                columns[f"{name}_95"] = interval[:, i, 1]
+        known = columns["in_distribution"] = posterior.in_distribution
         write_table(columns, self.out)
-        known = posterior.in_distribution
         strange = [x.name for x, ok in zip(trains, known, strict=True) if not ok]
         if strange:
-            say(f"Note: {listing(strange)} {UNLIKE}.")
+            note(f"{listing(strange)} {UNLIKE}.")
         return 0
 
 
-@dataclasses.dataclass(frozen=True)
-class Features:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Features(Command):
     """Measure every spike train in RECORDING and name its firing pattern."""
 
-    recording: File
-    """Spike times: text, Excel, NumPy, MATLAB, NWB, a Kilosort folder, or a format that
-    neo reads."""
-    out: pathlib.Path | None = None
-    """CSV to write; the terminal if not given."""
-    source: Flat[Recording] = dataclasses.field(default_factory=Recording)
+    source: Flat[Recording]
+    out: Table = None
 
     def run(self) -> int:
-        """Measures and writes; returns the exit status."""
-        from dicjax.spikes import FEATURES, features_of, LABELS
-
-        trains = self.source.read(self.recording)
-        measured = [features_of(train) for train in trains]
-        columns: dict[str, list] = {
-            "unit": [train.name for train in trains],
-            "label": [LABELS[int(f.label)] for f in measured],
-        }
+        trains = self.source.read()
+        measured = jax.tree.map(lambda *x: np.stack(x), *map(features_of, trains))
+        columns = {name: x for name, (x, *_) in feature_columns(measured).items()}
+        names = [train.name for train in trains]
+        first = {"unit": names, "label": columns.pop("label")}
         for name in ("num_spikes", "num_bursts", "cv2", "lv"):
-            columns[name] = [getattr(f, name).item() for f in measured]
-        for name, feature in FEATURES.items():
-            columns[name] = [float(feature.read(f)) for f in measured]
-        write_table(columns, self.out)
+            first[name] = getattr(measured, name)
+        write_table(first | columns, self.out)
         return 0
 
 
-@dataclasses.dataclass(frozen=True)
-class Simulate:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Simulate(FolderCommand, ModelsCommand):
     """Simulate every model of a table, and write spike times and features.
 
     MODELS has a column g_<channel> (mS/cm²) per channel. It may also be a folder that
     `generate` wrote.
     """
 
-    models: File
-    """models.parquet, models.csv, or their folder."""
-    out: pathlib.Path
-    """Folder to write; it must not exist yet."""
-    model: str | None = None
-    """stg, da, hodgkin-huxley or another model, a Python file that declares a neuron,
-    or a checkpoint's folder; needed if the table does not name its model."""
     duration: float = 6000.0
     """Simulated time, in ms."""
     discard: float = 3000.0
@@ -218,25 +193,18 @@ class Simulate:
     """Standard deviation of an applied noise current, in µA/cm²."""
     seed: int = 0
     """Seed of the noise."""
-    overwrite: bool = False
-    """Replace the content of the folder."""
 
     def run(self) -> int:
-        """Simulates and writes; returns the exit status."""
-        import jax
-        import numpy as np
+        from dicjax.output import write_simulation
 
-        from dicjax.output import check_folder, write_folder, write_simulation
-        from dicjax.simulation import NoisyCurrent, simulate, Step
-
-        models = pathlib.Path(self.models).resolve()
+        models = self.models.resolve()
         if self.out.resolve() in (models, models.parent):
             raise ValueError(
                 f"{self.out} holds the models to simulate, which the result would "
                 "replace: choose another folder."
             )
-        check_folder(self.out, self.overwrite)
-        neuron, g = models_of(self.models, self.model)
+        self.check_out()
+        neuron, g = self.read_models()
         current = self.current
         if current is None:
             current = neuron.recipe.current if neuron.recipe is not None else 0.0
@@ -254,55 +222,39 @@ class Simulate:
                 stimulus=stimulus,
                 on_progress=progress,
             )
-        write_folder(
-            self.out,
-            self.overwrite,
-            lambda path: write_simulation(neuron.name, g, run, path),
-        )
+        self.write(lambda folder: write_simulation(neuron.name, g, run, folder))
         failed = int((~run.succeeded).sum())
         print(f"{len(g)} models simulated, {failed} failed -> {self.out}")
         return 1 if failed else 0
 
 
-@dataclasses.dataclass(frozen=True)
-class Dic:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dic(ModelsCommand):
     """Compute the dynamic input conductances and the threshold of every model."""
 
-    models: File
-    """models.parquet, models.csv, or their folder."""
-    out: pathlib.Path | None = None
-    """CSV to write; the terminal if not given."""
-    model: str | None = None
-    """A model's name, a Python file that declares a neuron, or a checkpoint's folder;
-    needed if the table does not name its model."""
+    out: Table = None
     V: float | None = None
     """Potential, in mV; the model's reference potential if not given."""
 
     def run(self) -> int:
-        """Computes and writes; returns the exit status."""
-        import numpy as np
-
-        from dicjax.dics import dynamic_input_conductances, threshold
-
-        neuron, g = models_of(self.models, self.model)
+        neuron, g = self.read_models()
         g = np.asarray(g, np.float32)
         V = float(neuron.V_ref) if self.V is None else self.V
         dics = np.asarray(dynamic_input_conductances(neuron, g, V))
         own = threshold(neuron, g)
-        columns = {"member": list(range(len(g))), "V": [V] * len(g)}
-        for i, column in enumerate(("g_f", "g_s", "g_u")):
-            columns[column] = dics[:, i].tolist()
-        columns["V_th"] = np.asarray(own.V).tolist()
-        columns["threshold"] = [own.names[i] for i in np.asarray(own.status)]
+        columns = {
+            "member": range(len(g)),
+            "V": [V] * len(g),
+            **dict(zip(DICS, dics.T, strict=True)),
+            "V_th": own.V,
+            "threshold": np.array(own.names)[np.asarray(own.status)],
+        }
         write_table(columns, self.out)
         return 0
 
 
 def configure_jax() -> None:
-    """Sets options of JAX before it computes, unless the user has set them."""
-    os.environ.setdefault("EQX_ON_ERROR", "nan")
-    import jax
-
+    """Keeps compiled programs between processes, unless the user has said where."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         home = os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")
         cache = pathlib.Path(home) / "dicjax"
@@ -314,27 +266,15 @@ def _as_typed(message: object) -> str:
     return advice_of(message).said(as_option)
 
 
-Command = (
-    Annotated[App, tyro.conf.subcommand("app")]
-    | Annotated[Generate, tyro.conf.subcommand("generate")]
-    | Annotated[Infer, tyro.conf.subcommand("infer")]
-    | Annotated[Features, tyro.conf.subcommand("features")]
-    | Annotated[Simulate, tyro.conf.subcommand("simulate")]
-    | Annotated[Dic, tyro.conf.subcommand("dic")]
-    | Annotated[Certify, tyro.conf.subcommand("certify")]
-    | Annotated[Explain, tyro.conf.subcommand("explain")]
-    | Annotated[Export, tyro.conf.subcommand("export")]
-    | Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Adapt, tyro.conf.subcommand("adapt")]
-    | Annotated[OperatorCommand, tyro.conf.subcommand("operator")]
-    | Annotated[SweepCommand, tyro.conf.subcommand("sweep")]
-)
+# Each class gives its command its name.
+Populations = Generate | Infer | Features | Simulate | Dic | Certify | Explain | Export
+Commands = App | Populations | Train | Adapt | Operator | Sweep
 
 
 def main(args: list[str] | None = None) -> None:
     """Runs `dicjax`; exits with 0 (done), 1 (done in part) or 2 (bad input)."""
     command = tyro.cli(
-        Command,
+        Commands,
         args=args,
         prog="dicjax",
         description="Spike times in, validated populations of neuron models out.",
@@ -352,5 +292,5 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(130)
     for warning in caught:
         if warning.category is UserWarning:
-            say(f"Note: {_as_typed(warning.message)}")
+            note(_as_typed(warning.message))
     sys.exit(status)

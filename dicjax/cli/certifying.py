@@ -2,19 +2,17 @@
 
 import dataclasses
 import pathlib
-from typing import Annotated, Literal
 
-import tyro
+import jax
+import numpy as np
 
-from dicjax.cli.common import File, Flat, models_of, Progress, write_table
+from dicjax.cli.common import Flat, ModelsCommand, Progress, write_table
 from dicjax.cli.recording import Recording
+from dicjax.populations import AXES, Axis, certify
 
 
-Axis = Literal["step", "start", "conductances", "current", "noise", "temperature"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Certify:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Certify(ModelsCommand):
     """Test whether MODELS still match RECORDING when something changes.
 
     Prints the number of matching models at half the time step, from another start, with
@@ -22,40 +20,19 @@ class Certify:
     warmer. Exit status 0: done; 2: bad input.
     """
 
-    models: Annotated[File, tyro.conf.arg(metavar="MODELS")]
-    """models.parquet, models.csv, or their folder."""
-    recording: Annotated[File, tyro.conf.arg(metavar="RECORDING")]
-    """Spike times of one neuron: text, Excel, NumPy, MATLAB, NWB, a Kilosort folder, or
-    a format that neo reads."""
+    source: Flat[Recording]
     out: pathlib.Path | None = None
     """CSV to write, with a row per model and a column per check; none if not given."""
-    model: str | None = None
-    """A model's name, a Python file that declares a neuron, or a checkpoint's folder;
-    needed if the table does not name its model."""
     tolerance: float = 0.10
     """Largest relative error of each feature."""
-    axes: tuple[Axis, ...] = (
-        "step",
-        "start",
-        "conductances",
-        "current",
-        "noise",
-        "temperature",
-    )
+    axes: tuple[Axis, ...] = AXES
     """What to change."""
     seed: int = 0
     """Seed of the noise."""
-    source: Flat[Recording] = dataclasses.field(default_factory=Recording)
 
     def run(self) -> int:
-        """Tests and writes; returns the exit status."""
-        import jax
-        import numpy as np
-
-        from dicjax.populations import certify
-
-        neuron, g = models_of(self.models, self.model)
-        train = self.source.read_one(self.recording)
+        neuron, g = self.read_models()
+        train = self.source.read_one()
         with Progress() as progress:
             certificate = certify(
                 neuron,
@@ -67,12 +44,10 @@ class Certify:
                 on_progress=progress,
             )
         if self.out is not None:
-            columns = {"member": list(range(len(g)))}
-            columns |= dict(
-                zip(certificate.names, certificate.valid.T.tolist(), strict=True)
-            )
+            checks = dict(zip(certificate.names, certificate.valid.T, strict=True))
+            columns = {"member": range(len(g)), **checks}
             if np.isfinite(certificate.robustness).all():
-                columns["robustness"] = certificate.robustness.tolist()
+                columns["robustness"] = certificate.robustness
             write_table(columns, self.out)
         print(certificate)
         return 0

@@ -1,21 +1,98 @@
 """Common parts of commands."""
 
+import abc
+import dataclasses
+import json
 import pathlib
 import shutil
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
-import tyro
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv
+from tyro.conf import arg, OmitArgPrefixes, Positional
 
-from dicjax._core import duration, FIRST_RUN, is_first_run, Pace, Stage, stage_words
+from dicjax._core import (
+    duration,
+    FIRST_RUN,
+    is_first_run,
+    Pace,
+    replacing,
+    Stage,
+    stage_words,
+)
+from dicjax.inference import find_neuron
+from dicjax.neurons import Neuron
 
 
-File = tyro.conf.Positional[pathlib.Path]
-Flat = tyro.conf.OmitArgPrefixes
-
-
+Flat = OmitArgPrefixes
+Table = Annotated[
+    pathlib.Path | None, arg(help="CSV to write; the terminal if not given.")
+]
 LIVE, QUIET = 1.0, 10.0  # s between lines on a terminal, and in a log
+
+
+class Command(abc.ABC):
+    """A command; its fields are its options."""
+
+    @abc.abstractmethod
+    def run(self) -> int:
+        """Runs the command; returns the exit status: 0, or 1 if done in part."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FolderCommand(Command):
+    """A command that writes a folder, whole or not at all."""
+
+    out: pathlib.Path
+    """Folder to write; it must not exist yet."""
+    overwrite: bool = False
+    """Replace the content of the folder."""
+
+    def check_out(self) -> None:
+        """Raises `ValueError` if the folder may not be written."""
+        from dicjax.output import check_folder
+
+        check_folder(self.out, self.overwrite)
+
+    def write(self, fill: Callable[[pathlib.Path], None]) -> None:
+        """Makes the folder; `fill` writes its files."""
+        from dicjax.output import write_folder
+
+        write_folder(self.out, self.overwrite, fill)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelsCommand(Command):
+    """A command that reads a table of models."""
+
+    models: Annotated[Positional[pathlib.Path], arg(metavar="MODELS")]
+    """models.parquet, models.csv, or their folder."""
+    model: str | None = None
+    """A model's name, a Python file that declares a neuron, or a checkpoint's folder;
+    needed if the table does not name its model."""
+
+    def read_models(self) -> tuple[Neuron, np.ndarray]:
+        """The neuron of the table, and conductances."""
+        from dicjax.output import read_models
+
+        if self.model is not None:
+            neuron, _ = find_neuron(self.model)
+            return neuron, read_models(self.models, neuron)[1]
+        name, g = read_models(self.models)
+        return find_neuron(name)[0], g
+
+
+def write_manifest(folder: pathlib.Path, about: Mapping[str, Any]) -> None:
+    """Writes what a folder holds, in the format that marks it as written by dicjax."""
+    from dicjax.output import FORMAT
+
+    text = json.dumps({"format": FORMAT, **about}, indent=2)
+    (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
 
 
 class Progress:
@@ -62,12 +139,11 @@ class Progress:
         with self._one_at_a_time:
             if self._over.is_set():
                 return
-            if not self.is_live:
-                print(self.line(time.time()), file=sys.stderr, flush=True)
-                return
-            width = shutil.get_terminal_size().columns - 1
-            line = self.line(time.time())[:width]
-            print(f"\r{line}\x1b[K", end="", file=sys.stderr, flush=True)
+            line, end = self.line(time.time()), "\n"
+            if self.is_live:
+                width = shutil.get_terminal_size().columns - 1
+                line, end = f"\r{line[:width]}", "\x1b[K"
+            print(line, end=end, file=sys.stderr, flush=True)
 
     def _tick(self) -> None:
         while not self._over.wait(LIVE):
@@ -79,25 +155,20 @@ def say(message: str) -> None:
     print(message, file=sys.stderr)
 
 
-def models_of(path: pathlib.Path, model: str | None):
-    """The neuron of a table of models, and their conductances."""
-    from dicjax.inference import find_neuron
-    from dicjax.output import read_models
-
-    if model is not None:
-        neuron, _ = find_neuron(model)
-        return neuron, read_models(path, neuron)[1]
-    name, g = read_models(path)
-    return find_neuron(name)[0], g
+def note(message: str) -> None:
+    """Prints what the user should know about a result."""
+    say(f"Note: {message}")
 
 
-def write_table(columns: dict[str, list], out: pathlib.Path | None) -> None:
+def check_new(out: pathlib.Path) -> None:
+    """Raises `ValueError` if a checkpoint's folder exists."""
+    if out.exists():
+        raise ValueError(f"{out} exists already; name another folder.")
+
+
+def write_table(columns: Mapping[str, Any], out: pathlib.Path | None) -> None:
     """Writes columns as CSV, or as readable lines on a terminal if `out` is None."""
-    import pyarrow as pa
-    from pyarrow import csv
-
-    from dicjax._core import replacing
-
+    columns = {name: np.asarray(x).tolist() for name, x in columns.items()}
     if out is None and sys.stdout.isatty():
         print(as_lines(columns, shutil.get_terminal_size().columns))
         return

@@ -4,17 +4,18 @@ import dataclasses
 import pathlib
 from typing import Annotated, Literal
 
-import tyro
+import numpy as np
+from tyro.conf import arg, Positional
 
-from dicjax.cli.common import File, models_of
+from dicjax.cli.common import ModelsCommand
 
 
 Tool = Literal["neuron", "brian2", "jaxley", "nwb", "xlsx", "csv"]
 SIMULATORS = ("neuron", "brian2", "jaxley")
 
 
-@dataclasses.dataclass(frozen=True)
-class Export:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Export(ModelsCommand):
     """Export the models of RESULTS to other simulators, to NWB or to a spreadsheet.
 
     neuron, brian2 and jaxley write a folder with a script that runs the models and
@@ -26,7 +27,7 @@ class Export:
     For example: dicjax export results --to neuron --member 0 3 --out for_neuron
     """
 
-    models: Annotated[File, tyro.conf.arg(metavar="RESULTS")]
+    models: Annotated[Positional[pathlib.Path], arg(metavar="RESULTS")]
     """The folder that `generate` or `simulate` wrote; except for nwb, also a table
     of models."""
     to: Tool
@@ -37,16 +38,10 @@ class Export:
     """Numbers of the members to export, as in the column `member` of models.csv."""
     accepted: bool = False
     """Export only members that match the recording."""
-    model: str | None = None
-    """A model's name, a Python file that declares a neuron, or a checkpoint's folder;
-    needed for neuron, brian2 and jaxley if the table does not name its model."""
     overwrite: bool = False
     """Replace an export that is already there."""
 
     def run(self) -> int:
-        """Writes the export; returns the exit status."""
-        import numpy as np
-
         from dicjax.output import exporters, read_population
 
         self._check_out()
@@ -57,12 +52,10 @@ class Export:
         if self.accepted:
             rows = rows[population.accepted[rows]]
         if not len(rows):
-            raise ValueError(
-                f"None of the models chosen from {self.models} is accepted."
-            )
+            raise ValueError(f"No model chosen from {self.models} is accepted.")
         chosen, export = population.take(rows), getattr(exporters, f"export_{self.to}")
         if self.to in SIMULATORS:
-            neuron, g = models_of(self.models, self.model)
+            neuron, g = self.read_models()
             export(neuron, g[rows], self.out, members=chosen.members.tolist())
             place = f"{self.out / 'README.txt'} says how to run them"
         else:
@@ -75,18 +68,19 @@ class Export:
         out, models = self.out.resolve(), self.models.resolve()
         if out in (models, models.parent) or (out.parent == models and out.exists()):
             raise ValueError(
-                f"{self.out} is where the models are, which an export would replace: "
-                "choose another place."
+                f"{self.out} holds the models, which an export would replace: choose "
+                "another place."
             )
         if not out.exists() or (out.is_dir() and not any(out.iterdir())):
             return
         if not self.overwrite:
             raise ValueError(
-                f"{self.out} is there already: choose another place, or pass "
+                f"{self.out} exists already: choose another place, or pass "
                 "`--overwrite` to replace it."
             )
         is_folder = self.to in SIMULATORS
         if out.is_dir() != is_folder or (is_folder and not (out / "run.py").exists()):
             raise ValueError(
-                f"{self.out} is no earlier export to {self.to}: choose another place."
+                f"{self.out} is not an earlier export to {self.to}: choose another "
+                "place."
             )

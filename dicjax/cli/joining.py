@@ -1,17 +1,56 @@
 """Processes of one or several machines that train together."""
 
-import contextlib
+import abc
+import dataclasses
+import pathlib
 import re
-from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
-import tyro
+import jax
+from tyro.conf import arg
 
-from dicjax.cli.common import Progress, say
+from dicjax._core import from_first, is_first
+from dicjax.cli.common import check_new, Command, Progress, say
 
 
 PLACE = re.compile(r"(\d+)/(\d+)@(.+:\d+)")
-Distributed = Annotated[str | None, tyro.conf.arg(metavar="auto|I/N@HOST:PORT")]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training(Command):
+    """A command that trains networks, alone or together with other processes."""
+
+    out: pathlib.Path
+    """Folder of the checkpoint; it must not exist yet."""
+    sweep: pathlib.Path | None = None
+    """Folder of a sweep that has simulated the members: of job "dataset" for an
+    encoder, of job "operator" for an operator. Their number and seed are then the
+    sweep's."""
+    data: pathlib.Path | None = None
+    """Folder of simulated data and the state of training. With it, the same command
+    continues where it was stopped."""
+    distributed: Annotated[str | None, arg(metavar="auto|I/N@HOST:PORT")] = None
+    """Train in several processes that all run this command: auto under Slurm or MPI;
+    elsewhere process I of N, from 0. Process 0 listens at HOST:PORT."""
+
+    def run(self) -> int:
+        join(self.distributed)
+        from_first(lambda: check_new(self.out))
+        if not is_first():
+            self.train(None)
+            return 0
+        with Progress() as progress:
+            trained = self.train(progress)
+        self.report(trained)
+        return 0
+
+    @abc.abstractmethod
+    def train(self, on_progress: Progress | None) -> Any:
+        """Trains in every process; the first one writes, and reports progress."""
+
+    @abc.abstractmethod
+    def report(self, trained: Any) -> None:
+        """Prints how good the networks are."""
 
 
 def join(place: str | None) -> None:
@@ -24,8 +63,6 @@ def join(place: str | None) -> None:
     """
     if place is None:
         return
-    import jax
-
     known = {} if place == "auto" else _named(place)
     # Otherwise JAX catches the signal by which a scheduler ends a process.
     if "jax_enable_preemption_service" in jax.config.values:
@@ -37,23 +74,11 @@ def join(place: str | None) -> None:
         if known:
             raise
         raise ValueError(
-            "`--distributed auto` finds no other processes: start the command by srun "
-            "or mpirun, or say `--distributed I/N@HOST:PORT` to each."
+            "`--distributed auto` finds no other processes: start the command with "
+            "srun or mpirun, or give `--distributed I/N@HOST:PORT` to each process."
         ) from e
     except RuntimeError as e:
         raise ValueError(f"The processes could not be joined: {e}") from e
-
-
-@contextlib.contextmanager
-def progress_of_first() -> Iterator[Progress | None]:
-    """The progress line of the first process; None in the others."""
-    from dicjax._core import is_first
-
-    if not is_first():
-        yield None
-        return
-    with Progress() as progress:
-        yield progress
 
 
 def _named(place: str) -> dict:

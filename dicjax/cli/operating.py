@@ -5,15 +5,55 @@ import math
 import pathlib
 from typing import Annotated, Literal
 
-import tyro
+import jax
+import numpy as np
+from tyro.conf import arg, FlagCreatePairsOff, OmitSubcommandPrefixes, Positional
 
-from dicjax.cli.common import File, Progress, say, write_table
-from dicjax.cli.joining import Distributed, join, progress_of_first
-from dicjax.operator import OperatorConfig, OperatorTraining
+from dicjax._core import from_first
+from dicjax.cli.common import (
+    check_new,
+    Command,
+    FolderCommand,
+    Progress,
+    say,
+    Table,
+    write_manifest,
+    write_table,
+)
+from dicjax.cli.joining import Training
+from dicjax.operator import (
+    compare,
+    describe_features,
+    draw_ensemble,
+    EVERY,
+    find_family,
+    fit_operator,
+    load_operator,
+    OperatorConfig,
+    OperatorTraining,
+    read_current,
+    read_features,
+    respond,
+    sampled_step,
+    Scores,
+    tune_to_feature,
+)
+from dicjax.recordings import (
+    find_steps,
+    passive_membrane,
+    read_sweeps,
+    Steps,
+    Sweeps,
+)
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainOperator:
+OperatorName = Annotated[
+    str, arg(help="A family whose operator ships with dicjax, or an operator's folder.")
+]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train(Training):
     """Simulate members of a family of neurons and train an operator on them.
 
     Characterises members of the family, corrects the curves of the operator for its
@@ -23,60 +63,48 @@ class TrainOperator:
     --training.num-corrections 60` trains a rough operator in two minutes.
     """
 
-    family: tyro.conf.Positional[str]
+    family: Positional[str]
     """The family: cortical."""
-    out: pathlib.Path
-    """Folder of the checkpoint; it must not exist yet."""
-    sweep: pathlib.Path | None = None
-    """Folder of a sweep of job "operator" that has characterised members. Their number
-    and seed are then the sweep's."""
-    data: pathlib.Path | None = None
-    """Folder of members and the state of training. With it, the same command continues
-    where it was stopped."""
-    distributed: Distributed = None
-    """Train in several processes that all run this command: auto under Slurm or MPI;
-    elsewhere process I of N, from 0. Process 0 listens at HOST:PORT."""
-    operator: OperatorConfig = dataclasses.field(default_factory=OperatorConfig)
-    training: OperatorTraining = dataclasses.field(default_factory=OperatorTraining)
+    operator: OperatorConfig = OperatorConfig()
+    training: OperatorTraining = OperatorTraining()
 
-    def run(self) -> int:
-        """Trains and writes; returns the exit status."""
-        from dicjax._core import from_first, is_first
-        from dicjax.operator import find_family, fit_operator
-
-        join(self.distributed)
-        from_first(lambda: _check_new(self.out))
+    def train(self, on_progress: Progress | None) -> dict[str, Scores]:
         family, swept = find_family(self.family), None
         if (folder := self.sweep) is not None:
             from dicjax.sweeps import swept_library
 
             swept = from_first(lambda: swept_library(folder, family))
-        with progress_of_first() as progress:
-            scores = fit_operator(
-                family,
-                self.out,
-                config=self.operator,
-                training=self.training,
-                data=self.data,
-                characterised=swept,
-                on_progress=progress,
+        return fit_operator(
+            family,
+            self.out,
+            config=self.operator,
+            training=self.training,
+            data=self.data,
+            characterised=swept,
+            on_progress=on_progress,
+        )
+
+    def report(self, trained: dict[str, Scores]) -> None:
+        for name, one in trained.items():
+            print(
+                f"{name} members ({one.num} traces): spike counts "
+                f"{one.spike_count:.1%} off, firing missed in {one.missed:.1%} and "
+                f"false in {one.false:.1%}; "
+                f"centred relative L2 {one.centred_l2:.1%} (median); widths "
+                f"{one.width:.1%}, heights {one.height:.1%} off"
             )
-        if is_first():
-            _print_scores(scores)
-            print(f"Use it with `dicjax operator predict --operator {self.out}`.")
-        return 0
+        print(f"Use it with `dicjax operator predict --operator {self.out}`.")
 
 
-@dataclasses.dataclass(frozen=True)
-class TuneOperator:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tune(Command):
     """Fine-tune an operator to predict one feature better."""
 
-    feature: tyro.conf.Positional[Literal["sag", "width", "height"]]
+    feature: Positional[Literal["sag", "width", "height"]]
     """The feature: of a hyperpolarised cell, or of spikes."""
     out: pathlib.Path
     """Folder of the new checkpoint; it must not exist yet."""
-    operator: str = "cortical"
-    """A family whose operator ships with dicjax, or an operator's folder."""
+    operator: OperatorName = "cortical"
     members: int = 2048
     """Number of neurons of the family to learn from."""
     num_steps: int = 300
@@ -87,10 +115,7 @@ class TuneOperator:
     """Folder of characterised members."""
 
     def run(self) -> int:
-        """Tunes and writes; returns the exit status."""
-        from dicjax.operator import tune_to_feature
-
-        _check_new(self.out)
+        check_new(self.out)
         with Progress() as progress:
             before, after = tune_to_feature(
                 self.operator,
@@ -103,25 +128,23 @@ class TuneOperator:
                 on_progress=progress,
             )
         print(
-            f"Median error of {self.feature} on members apart: {before:.3g} before, "
+            f"Median error of {self.feature} on test members: {before:.3g} before, "
             f"{after:.3g} after -> {self.out}"
         )
         return 0
 
 
-@dataclasses.dataclass(frozen=True)
-class Predict:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Predict(FolderCommand):
     """Predict the potential of neurons that receive a current.
 
     Writes a folder with traces.npz (time_ms, current_uA_cm2, voltage_mV), traces.png
     and manifest.json.
     """
 
-    features: File
+    features: Positional[pathlib.Path]
     """CSV with a row per neuron and a column per feature, as `dicjax operator ensemble`
     writes it."""
-    out: pathlib.Path
-    """Folder to write; it must not exist yet."""
     current: pathlib.Path | None = None
     """CSV with columns time_ms and current (µA/cm²), evenly sampled; by default a
     step."""
@@ -133,29 +156,22 @@ class Predict:
     """End of the step, in ms."""
     duration: float = 600.0
     """Predicted time, in ms."""
-    operator: str = "cortical"
-    """A family whose operator ships with dicjax, or an operator's folder."""
-    overwrite: bool = False
-    """Replace the content of the folder."""
+    operator: OperatorName = "cortical"
 
     def run(self) -> int:
-        """Predicts and writes; returns the exit status."""
-        import numpy as np
+        from dicjax.output import plot_responses
 
-        from dicjax.operator import load_operator, read_current, read_features, respond
-        from dicjax.output import check_folder, plot_responses, write_folder
-
-        check_folder(self.out, self.overwrite)
+        self.check_out()
         operator = load_operator(self.operator)
         features = read_features(self.features, operator)
         if self.current is not None:
             current, every = read_current(self.current)
         else:
-            current, every = self._step()
+            current, every = self._step(), EVERY
         V = np.asarray(respond(operator, current, features, every=every).V)
         current = np.broadcast_to(current, V.shape)
 
-        def write(folder: pathlib.Path) -> None:
+        def fill(folder: pathlib.Path) -> None:
             np.savez_compressed(
                 folder / "traces.npz",
                 time_ms=every * np.arange(V.shape[1]),
@@ -163,34 +179,31 @@ class Predict:
                 voltage_mV=V,
             )
             plot_responses(current, V, every).savefig(folder / "traces.png", dpi=150)
-            _write_manifest(folder, {"operator": self.operator, "every_ms": every})
+            write_manifest(folder, {"operator": self.operator, "every_ms": every})
 
-        write_folder(self.out, self.overwrite, write)
+        self.write(fill)
         print(f"{len(V)} neurons, {V.shape[1] * every:g} ms -> {self.out}")
         return 0
 
-    def _step(self):
-        from dicjax.operator import EVERY, sampled_step
-
+    def _step(self) -> np.ndarray:
         if not 0 <= self.start < self.stop <= self.duration < math.inf:
             raise ValueError(
                 f"A step from {self.start} to {self.stop} ms does not lie within "
                 f"{self.duration} ms: change `--start`, `--stop` or `--duration`."
             )
         num = round(self.duration / EVERY)
-        return sampled_step(self.step, self.start, self.stop, num, EVERY), EVERY
+        return sampled_step(self.step, self.start, self.stop, num, EVERY)
 
 
-@dataclasses.dataclass(frozen=True)
-class EnsembleOf:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ensemble(Command):
     """Draw neurons that resemble a cell in its measured features.
 
     Writes a CSV with a row per neuron and a column per feature. Without measured
     features it draws from the whole family.
     """
 
-    out: pathlib.Path | None = None
-    """CSV to write; the terminal if not given."""
+    out: Table = None
     measured: tuple[str, ...] = ()
     """Measured features, as name=value, in the units that `dicjax operator ensemble
     --list` shows: `--measured rest=-70 threshold=1.2 gain=10`."""
@@ -199,19 +212,13 @@ class EnsembleOf:
     spread: float = 0.0
     """Spread of the neurons around the measured features, relative to the variation in
     the family."""
-    operator: str = "cortical"
-    """A family whose operator ships with dicjax, or an operator's folder."""
+    operator: OperatorName = "cortical"
     seed: int = 0
     """The same seed gives the same neurons."""
-    list: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    list: Annotated[bool, FlagCreatePairsOff] = False
     """Only show the features, their units and their ranges."""
 
     def run(self) -> int:
-        """Draws and writes; returns the exit status."""
-        import jax
-
-        from dicjax.operator import describe_features, draw_ensemble, load_operator
-
         operator = load_operator(self.operator)
         if self.list:
             print(describe_features(operator))
@@ -223,15 +230,14 @@ class EnsembleOf:
             self.neurons,
             spread=self.spread,
         )
-        columns = {name: drawn[:, i].tolist() for i, name in enumerate(operator.names)}
-        write_table(columns, self.out)
+        write_table(dict(zip(operator.names, drawn.T, strict=True)), self.out)
         if self.out is not None:
             print(f"{self.neurons} neurons -> {self.out}")
         return 0
 
 
-@dataclasses.dataclass(frozen=True)
-class Compare:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compare(FolderCommand):
     """Compare a recorded cell with an ensemble conditioned on some of its steps.
 
     RECORDING has a step of current per sweep. Writes a folder with comparison.csv (a
@@ -239,11 +245,9 @@ class Compare:
     row per neuron), comparison.png and manifest.json (what was measured, settings).
     """
 
-    recording: File
+    recording: Annotated[Positional[pathlib.Path], arg(metavar="RECORDING")]
     """Sweeps of current (pA) and potential (mV): npz, CSV, ABF or another format
     that neo reads."""
-    out: pathlib.Path
-    """Folder to write; it must not exist yet."""
     membrane: pathlib.Path | None = None
     """A recording of the cell with a small step, for resistance and capacitance."""
     capacitance: float | None = None
@@ -256,22 +260,14 @@ class Compare:
     spread: float = 0.3
     """Spread of candidates around the cell's F-I curve, relative to the variation in
     the family."""
-    operator: str = "cortical"
-    """A family whose operator ships with dicjax, or an operator's folder."""
+    operator: OperatorName = "cortical"
     seed: int = 0
     """The same seed gives the same ensemble."""
-    overwrite: bool = False
-    """Replace the content of the folder."""
 
     def run(self) -> int:
-        """Compares and writes; returns the exit status."""
-        import jax
+        from dicjax.output import plot_comparison
 
-        from dicjax.operator import compare, load_operator
-        from dicjax.output import check_folder, plot_comparison, write_folder
-        from dicjax.recordings import find_steps, read_sweeps
-
-        check_folder(self.out, self.overwrite)
+        self.check_out()
         operator = load_operator(self.operator)
         sweeps = read_sweeps(self.recording)
         steps = find_steps(sweeps)
@@ -289,12 +285,10 @@ class Compare:
             spread=self.spread,
         )
 
-        def write(folder: pathlib.Path) -> None:
+        def fill(folder: pathlib.Path) -> None:
             write_table(compared.table(), folder / "comparison.csv")
-            columns = dict(
-                zip(operator.names, compared.features.T.tolist(), strict=True)
-            )
-            write_table(columns, folder / "features.csv")
+            features = dict(zip(operator.names, compared.features.T, strict=True))
+            write_table(features, folder / "features.csv")
             about = {
                 "capacitance_pF": capacitance,
                 "resistance_MOhm": resistance,
@@ -303,41 +297,31 @@ class Compare:
                 "operator": self.operator,
                 "seed": self.seed,
             }
-            _write_manifest(folder, about)
+            write_manifest(folder, about)
             figure = plot_comparison(compared, sweeps, steps)
             figure.savefig(folder / "comparison.png", dpi=150)
 
-        write_folder(self.out, self.overwrite, write)
+        self.write(fill)
         print(compared.summary())
         print(f"Look at {self.out / 'comparison.png'}.")
         return 0
 
-    def _membrane(self, sweeps, steps) -> tuple[float, float | None]:
-        from dicjax.recordings import find_steps, passive_membrane, read_sweeps
-
-        if self.membrane is not None:
-            small = read_sweeps(self.membrane)
-            passive = passive_membrane(small, find_steps(small))
-            return self.capacitance or passive.capacitance, passive.resistance
-        if self.capacitance is not None:
+    def _membrane(self, sweeps: Sweeps, steps: Steps) -> tuple[float, float | None]:
+        if self.membrane is None and self.capacitance is not None:
             return self.capacitance, None
+        if self.membrane is not None:
+            sweeps = read_sweeps(self.membrane)
+            steps = find_steps(sweeps)
         try:
             passive = passive_membrane(sweeps, steps)
         except ValueError as e:
+            if self.membrane is not None:
+                raise
             raise ValueError(
-                f"{e} Give it as `--capacitance`, in pF, or a recording of a small "
-                "step as `--membrane`."
+                f"{e} Give the capacitance in pF as `--capacitance`, or a recording of "
+                "a small step as `--membrane`."
             ) from e
-        return passive.capacitance, passive.resistance
-
-
-def _write_manifest(folder: pathlib.Path, about: dict) -> None:
-    import json
-
-    from dicjax.output import FORMAT
-
-    text = json.dumps({"format": FORMAT, **about}, indent=2)
-    (folder / "manifest.json").write_text(text + "\n")
+        return self.capacitance or passive.capacitance, passive.resistance
 
 
 def _named(text: str) -> tuple[str, float]:
@@ -350,36 +334,11 @@ def _named(text: str) -> tuple[str, float]:
         ) from e
 
 
-def _check_new(out: pathlib.Path) -> None:
-    if out.exists():
-        raise ValueError(f"{out} exists already; name another folder.")
-
-
-def _print_scores(scores) -> None:
-    for name, one in scores.items():
-        print(
-            f"{name} members ({one.num} traces): spike counts {one.spike_count:.1%} "
-            f"off, firing missed in {one.missed:.1%} and false in {one.false:.1%}; "
-            f"centred relative L2 {one.centred_l2:.1%} (median); widths "
-            f"{one.width:.1%}, heights {one.height:.1%} off"
-        )
-
-
-Operator = (
-    Annotated[TrainOperator, tyro.conf.subcommand("train")]
-    | Annotated[TuneOperator, tyro.conf.subcommand("tune")]
-    | Annotated[Predict, tyro.conf.subcommand("predict")]
-    | Annotated[EnsembleOf, tyro.conf.subcommand("ensemble")]
-    | Annotated[Compare, tyro.conf.subcommand("compare")]
-)
-
-
 @dataclasses.dataclass(frozen=True)
-class OperatorCommand:
+class Operator(Command):
     """The neural operator: currents and features of neurons in, potentials out."""
 
-    command: tyro.conf.OmitSubcommandPrefixes[Operator]
+    command: OmitSubcommandPrefixes[Train | Tune | Predict | Ensemble | Compare]
 
     def run(self) -> int:
-        """Runs the command; returns the exit status."""
         return self.command.run()

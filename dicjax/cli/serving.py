@@ -5,12 +5,14 @@ import importlib.util
 import os
 import pathlib
 
+from dicjax.cli.common import Command
+
 
 NEEDED = ("nicegui", "plotly")
 
 
-@dataclasses.dataclass(frozen=True)
-class App:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class App(Command):
     """Open dicjax in the browser: recordings in, pictures and models out.
 
     Only this computer can reach it. It does not use the internet and writes only into
@@ -25,7 +27,6 @@ class App:
     """Open a browser."""
 
     def run(self) -> int:
-        """Serves until it is interrupted; returns the exit status."""
         missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
         if missing:
             raise ValueError(

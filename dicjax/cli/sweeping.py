@@ -7,13 +7,14 @@ import pathlib
 import re
 from typing import Annotated
 
-import tyro
+import jax
+from tyro.conf import arg, OmitSubcommandPrefixes, Positional
 
-from dicjax.cli.common import File, Progress, say
+from dicjax.cli.common import Command, Progress, say
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run(Command):
     """Run the sweep that CONFIG describes, or its missing parts.
 
     The files in OUT/parts form one Parquet dataset. If the sweep is stopped, the same
@@ -21,7 +22,7 @@ class Run:
     on them. Exit status 0: complete; 1: parts are missing; 2: bad input.
     """
 
-    config: Annotated[File, tyro.conf.arg(metavar="CONFIG")]
+    config: Annotated[Positional[pathlib.Path], arg(metavar="CONFIG")]
     """TOML file of the sweep's settings; see docs/sweeps.md."""
     out: pathlib.Path
     """Folder of the sweep: a new one, or one that already holds this sweep."""
@@ -47,7 +48,6 @@ class Run:
     """Continue a sweep that other versions of packages began."""
 
     def run(self) -> int:
-        """Runs the sweep; returns the exit status."""
         share = _share(self.shard)
         _share_cache()
         from dicjax.sweeps import read_config, run_sweep
@@ -66,7 +66,7 @@ class Run:
             )
         print(standing)
         if not standing.is_complete:
-            say("Not complete: the same command goes on from here.")
+            say("The sweep is not complete: the same command continues it.")
         return 0 if standing.is_complete else 1
 
     def _executor(self):
@@ -84,37 +84,39 @@ class Run:
             raise ValueError("There must be at least one worker.")
         if self.timeout is not None and not named:
             raise ValueError("--timeout needs workers that can be replaced: --workers.")
-        if named:
-            _leave_devices()
+        if not named:
+            return Here()
         if self.dask is not None:
+            executor = Dask(self.dask, self.timeout)
             # Our own error reports lost connections.
             logging.getLogger("distributed").setLevel(logging.CRITICAL)
-            return Dask(self.dask, self.timeout)
-        if self.submitit is not None:
-            return Submitit(
+        elif self.submitit is not None:
+            executor = Submitit(
                 self.submitit,
                 self.out / "jobs",
                 cluster=self.cluster,
                 timeout=self.timeout,
                 parameters=_parameters(self.slurm),
             )
-        return Processes(self.workers, self.timeout) if named else Here()
+        else:
+            executor = Processes(self.workers, self.timeout)
+        jax.config.update("jax_platforms", "cpu")  # workers use the GPUs
+        return executor
 
 
-@dataclasses.dataclass(frozen=True)
-class Status:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Status(Command):
     """Print the progress of the sweep in OUT, its failures, pace and remaining time.
 
     Exit status 0: complete; 1: not yet; 2: no sweep.
     """
 
-    out: tyro.conf.Positional[pathlib.Path]
+    out: Positional[pathlib.Path]
     """Folder of the sweep."""
     check: bool = False
     """Read every part and compare its checksum."""
 
     def run(self) -> int:
-        """Prints the state; returns the exit status."""
         from dicjax.sweeps import standing
 
         state = standing(self.out, check=self.check)
@@ -146,33 +148,17 @@ def _parameters(pairs: tuple[str, ...]) -> dict:
 
 def _share_cache() -> None:
     """Lets workers use this process's cache of compiled programs."""
-    import jax
-
     cache = jax.config.jax_compilation_cache_dir  # pyright: ignore
     if cache:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 
-def _leave_devices() -> None:
-    """Keeps this process off the GPUs, which its workers use."""
-    import jax
-
-    jax.config.update("jax_platforms", "cpu")
-
-
-Sweep = (
-    Annotated[Run, tyro.conf.subcommand("run")]
-    | Annotated[Status, tyro.conf.subcommand("status")]
-)
-
-
 @dataclasses.dataclass(frozen=True)
-class SweepCommand:
+class Sweep(Command):
     """Massive sweeps: seeded, resumable, on one machine or many."""
 
-    command: tyro.conf.OmitSubcommandPrefixes[Sweep]
+    command: OmitSubcommandPrefixes[Run | Status]
 
     def run(self) -> int:
-        """Runs the command; returns the exit status."""
         return self.command.run()

@@ -20,6 +20,7 @@ from dicjax.dics.sampling import (
 )
 from dicjax.dics.table_columns import (
     Column as Column,
+    column_lines as column_lines,
     conductance_columns as conductance_columns,
     dic_columns as dic_columns,
     DICS as DICS,

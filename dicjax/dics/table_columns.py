@@ -13,10 +13,14 @@ DICS = ("g_f", "g_s", "g_u")
 Column = tuple[np.ndarray | pa.Array, str, str]  # values, unit, meaning
 
 
-def conductance_columns(neuron: Neuron, g: np.ndarray) -> dict[str, Column]:
-    """The columns of members and their conductances (mS/cm²)."""
+def conductance_columns(
+    neuron: Neuron, g: np.ndarray, members: np.ndarray | None = None
+) -> dict[str, Column]:
+    """The columns of members, numbered from 0 by default, and conductances (mS/cm²)."""
+    if members is None:
+        members = np.arange(len(g), dtype=np.int32)
     return {
-        "member": (np.arange(len(g), dtype=np.int32), "", "number of the member"),
+        "member": (members, "", "number of the member"),
         **{
             f"g_{name}": (g[:, i], "mS/cm2", f"maximal conductance of {name}")
             for i, name in enumerate(neuron.channel_names)
@@ -66,6 +70,15 @@ def table_of(columns: dict[str, Column], about: dict[str, str]) -> pa.Table:
         )
     ]
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=about))
+
+
+def column_lines(columns: dict[str, Column]) -> list[str]:
+    """A line per column: its name, unit and meaning."""
+    width = max(len(name) for name in columns)
+    return [
+        f"{name:<{width}}  {f'({unit}) ' if unit not in ('', '1') else ''}{meaning}"
+        for name, (_, unit, meaning) in columns.items()
+    ]
 
 
 def spike_lists(times: Float[np.ndarray, "cells spikes"]) -> pa.ListArray:

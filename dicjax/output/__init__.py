@@ -38,6 +38,7 @@ from dicjax.output.population_files import (
     FORMAT as FORMAT,
     read_manifest as read_manifest,
     read_models as read_models,
+    run_columns as run_columns,
     VERSION as VERSION,
     write_folder as write_folder,
     write_population as write_population,

@@ -75,14 +75,21 @@ def write_simulation(
     columns = {
         **conductance_columns(MODELS[model](), g),
         **feature_columns(spike_features(run.spike_times)),
-        "num_spikes": (run.num_spikes, "1", "number of spikes"),
-        "succeeded": (run.succeeded, "", "stayed finite, and no spike was lost"),
-        "overflowed": (run.overflowed, "", "fired more often than could be recorded"),
+        **run_columns(run),
     }
     about = {**_about(model), "num_simulated": len(g)}
     title = f"{len(g)} simulated {model} neurons (made with dicjax)."
     clock = "since the start of the simulation"
     _write(folder, title, columns, run.spike_times, clock, about)
+
+
+def run_columns(run: Run) -> dict[str, Column]:
+    """The columns of how often cells fired, and whether their simulation failed."""
+    return {
+        "num_spikes": (run.num_spikes, "1", "number of spikes"),
+        "succeeded": (run.succeeded, "", "stayed finite, and no spike was lost"),
+        "overflowed": (run.overflowed, "", "fired more often than could be recorded"),
+    }
 
 
 def read_models(

@@ -5,6 +5,8 @@ from dicjax.populations.attribution import (
     Attribution as Attribution,
 )
 from dicjax.populations.certification import (
+    AXES as AXES,
+    Axis as Axis,
     Certificate as Certificate,
     certify as certify,
     OTHER_START as OTHER_START,

@@ -1,5 +1,6 @@
 """The size of batches: enough for all devices, and no more than memory holds."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -18,28 +19,20 @@ CORE_MEMBERS, GPU_MEMBERS = 32_768, 524_288
 T = TypeVar("T")
 
 
+@dataclasses.dataclass
 class Batches:
     """Calls a function on batches of members, and halves them if memory runs out.
 
-    - `bytes_each`: estimated memory that a member needs.
     - `largest`: size of the largest batch that is tried next.
     """
 
-    def __init__(self, bytes_each: int):
-        self.bytes_each = bytes_each
-        self.largest: int | None = None
-
-    def max_size(self) -> int:
-        """The largest number of members in a batch."""
-        if self.largest is None:
-            self.largest = max(1, free_bytes() // self.bytes_each)
-        return self.largest
+    largest: int
 
     def run(self, run: Callable[[int, int], T], num: int) -> list[T]:
         """Returns the results of `run(first, num)` for one batch after the other."""
         done, results = 0, []
         while done < num:
-            size = min(self.max_size(), num - done)
+            size = min(self.largest, num - done)
             try:
                 results.append(run(done, size))
             except Exception as error:

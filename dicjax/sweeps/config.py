@@ -4,17 +4,18 @@ import difflib
 import glob
 import pathlib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, get_args, Literal
 
 import pydantic
 from pydantic import AfterValidator, Field
 
 from dicjax._core import is_checkpoint, shipped
-from dicjax.generation import GenerateConfig
+from dicjax.generation import AUTO, GenerateConfig
 from dicjax.inference import find_neuron
 from dicjax.neurons import MODELS
 from dicjax.operator import FAMILIES
+from dicjax.populations import AXES, Axis
 from dicjax.recordings import milliseconds_per
 
 
@@ -26,30 +27,53 @@ class _Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
 
-# Files are looked up once, in the folder that paths are relative to. Workers read
-# copies and have no such folder, so that they take paths as they are.
+def _in_folder(check: Callable[[Any, pathlib.Path], Any]) -> AfterValidator:
+    """Checks a value once, in the folder that paths in it are relative to.
+
+    Workers read copies and have no such folder, so that they take values as they are.
+    """
+
+    def checked(value: Any, info: Any) -> Any:
+        return value if info.context is None else check(value, info.context)
+
+    return AfterValidator(checked)
 
 
-def _found(path: pathlib.Path, info: Any) -> pathlib.Path:
-    if info.context is None:
-        return path
-    path = info.context / path.expanduser()
+def _found(path: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+    path = folder / path.expanduser()
     if not path.exists():
         raise ValueError(f"there is no {path}")
     return path.resolve()
 
 
-def _globbed(patterns: Sequence[str], info: Any) -> tuple[str, ...]:
-    if info.context is None:
-        return tuple(patterns)
+def _globbed(patterns: Sequence[str], folder: pathlib.Path) -> tuple[str, ...]:
     found = []
     for pattern in patterns:
-        path = info.context / pathlib.Path(pattern).expanduser()
+        path = folder / pathlib.Path(pattern).expanduser()
         paths = sorted(glob.glob(str(path), recursive=True))
         if not paths:
-            raise ValueError(f"nothing is named {path}")
+            raise ValueError(f"there is no {path}")
         found += [str(pathlib.Path(path).resolve()) for path in paths]
     return tuple(dict.fromkeys(found))
+
+
+def _known_model(name: str, folder: pathlib.Path) -> str:
+    path = folder / name
+    name = str(path.resolve()) if name not in MODELS and path.exists() else name
+    find_neuron(name)
+    return name
+
+
+def _with_encoder(name: str, folder: pathlib.Path) -> str:
+    if name == "auto" or (name in MODELS and shipped(name)):
+        return name
+    path = folder / pathlib.Path(name).expanduser()
+    if not is_checkpoint(path):
+        raise ValueError(
+            f"{name!r} has no encoder: give auto, a model that ships with dicjax, or "
+            "the folder that `dicjax adapt` made"
+        )
+    return str(path.resolve())
 
 
 def _in_ms(time: float) -> float:
@@ -63,38 +87,12 @@ def _known_unit(unit: str) -> str:
     return unit
 
 
-def _known_model(name: str, info: Any) -> str:
-    if info.context is None:
-        return name
-    path = info.context / name
-    name = str(path.resolve()) if name not in MODELS and path.exists() else name
-    find_neuron(name)
-    return name
-
-
-def _with_encoders(names: Sequence[str], info: Any) -> tuple[str, ...]:
-    found = list(names)
-    for i, name in enumerate(names):
-        if info.context is None or name == "auto" or name in MODELS and shipped(name):
-            continue
-        path = info.context / pathlib.Path(name).expanduser()
-        if not is_checkpoint(path):
-            raise ValueError(
-                f"{name!r} has no encoder: give auto, a model that ships, or the "
-                "folder that `dicjax adapt` made"
-            )
-        found[i] = str(path.resolve())
-    return tuple(found)
-
-
-File = Annotated[pathlib.Path, AfterValidator(_found)]
-Files = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_globbed)]
+File = Annotated[pathlib.Path, _in_folder(_found)]
+Files = Annotated[tuple[str, ...], Field(min_length=1), _in_folder(_globbed)]
 Time = Annotated[float, AfterValidator(_in_ms)]
 Unit = Annotated[str, AfterValidator(_known_unit)]
-Model = Annotated[str, AfterValidator(_known_model)]
-Trained = Annotated[
-    tuple[str, ...], Field(min_length=1), AfterValidator(_with_encoders)
-]
+Model = Annotated[str, _in_folder(_known_model)]
+Trained = Annotated[str, _in_folder(_with_encoder)]
 Window = Annotated[tuple[float, float], Field(description="ms")]
 
 
@@ -162,7 +160,14 @@ class Targets(_Section):
     unit: Unit | None = None
     window: Window | None = None
     tolerances: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.10,)
-    models: Trained = ("auto",)
+    models: Annotated[tuple[Trained, ...], Field(min_length=1)] = ("auto",)
+
+    @property
+    def all_models(self) -> tuple[str, ...]:
+        """All models, with those that "auto" chooses from."""
+        of = {"auto": AUTO}
+        names = [name for x in self.models for name in of.get(x, (x,))]
+        return tuple(dict.fromkeys(names))
 
 
 class Search(_Section):
@@ -215,26 +220,26 @@ class GenerateJob(_Job):
     save: tuple[Literal["spikes"], ...] = ()
 
 
-class RefineJob(_Job):
+class TabledJob(_Job):
+    """What refers to members of a table and to a recording."""
+
+    model: Model
+    members: Tabled
+    target: Target
+
+
+class RefineJob(TabledJob):
     """Refine members until they match a recording."""
 
     job: Literal["refine"]
-    model: Model
-    members: Tabled
-    target: Target
     refinement: Refinement = Refinement()
 
 
-class RobustnessJob(_Job):
+class RobustnessJob(TabledJob):
     """Test whether members still match a recording when something changes."""
 
     job: Literal["robustness"]
-    model: Model
-    members: Tabled
-    target: Target
-    axes: tuple[
-        Literal["step", "start", "conductances", "current", "noise", "temperature"], ...
-    ] = ("step", "start", "conductances", "current", "noise", "temperature")
+    axes: tuple[Axis, ...] = AXES
 
 
 class OperatorJob(_Job):
@@ -245,17 +250,10 @@ class OperatorJob(_Job):
     num: int = Field(ge=1)
 
 
-JOBS = {
-    "simulate": SimulateJob,
-    "dataset": DatasetJob,
-    "generate": GenerateJob,
-    "refine": RefineJob,
-    "robustness": RobustnessJob,
-    "operator": OperatorJob,
-}
 Config = (
     SimulateJob | DatasetJob | GenerateJob | RefineJob | RobustnessJob | OperatorJob
 )
+JOBS = {get_args(x.model_fields["job"].annotation)[0]: x for x in get_args(Config)}
 
 
 def read_config(path: pathlib.Path) -> Config:

@@ -12,8 +12,15 @@ from concurrent.futures import as_completed, CancelledError
 from typing import Any, Protocol, runtime_checkable
 
 from dicjax._core import Progress
-from dicjax.sweeps.tasks import Outcome, work, work_through
-from dicjax.sweeps.worker_main import begin_worker, watch_parent
+from dicjax.sweeps.tasks import (
+    error_line,
+    Groups,
+    open_plan,
+    Outcome,
+    work,
+    work_through,
+)
+from dicjax.sweeps.worker_main import begin_worker
 
 
 EVERY = 2.0  # seconds between checks of remote results
@@ -29,10 +36,7 @@ class Executor(Protocol):
     num_workers: int
 
     def run(
-        self,
-        folder: pathlib.Path,
-        groups: Sequence[Sequence[int]],
-        on_progress: Progress | None,
+        self, folder: pathlib.Path, groups: Groups, on_progress: Progress | None
     ) -> Generator[Outcome]:
         """Yields each part when it is written, or the reason why it is not.
 
@@ -49,13 +53,11 @@ class Here:
     num_workers = 1
 
     def run(
-        self,
-        folder: pathlib.Path,
-        groups: Sequence[Sequence[int]],
-        on_progress: Progress | None,
+        self, folder: pathlib.Path, groups: Groups, on_progress: Progress | None
     ) -> Generator[Outcome]:
         """Computes parts, and writes some while it computes the next."""
-        yield from work_through(folder, groups, on_progress)
+        plan = open_plan(folder)
+        yield from work_through(plan, plan.job, groups, on_progress)
 
 
 class Processes:
@@ -68,10 +70,7 @@ class Processes:
         self.num_workers, self.timeout = num, timeout
 
     def run(
-        self,
-        folder: pathlib.Path,
-        groups: Sequence[Sequence[int]],
-        on_progress: Progress | None,
+        self, folder: pathlib.Path, groups: Groups, on_progress: Progress | None
     ) -> Generator[Outcome]:
         """Gives groups to processes, and replaces processes that die."""
         from pebble import ProcessPool
@@ -82,7 +81,7 @@ class Processes:
             pool = ProcessPool(
                 min(self.num_workers, len(groups)),
                 context=multiprocessing.get_context("spawn"),  # JAX cannot be forked
-                initializer=_begin_process,
+                initializer=begin_worker,
                 initargs=(slots, self.num_workers),
             )
             stack.callback(pool.join)
@@ -106,8 +105,8 @@ class Dask:
 
     def __init__(self, address: str, timeout: float | None = None):
         kind, _, num = address.partition(":")
-        self.local = int(num) if kind == "local" and num.isdigit() else None
-        if self.local == 0 or (kind == "local" and self.local is None):
+        self.local = int(num) if kind == "local" and num.isdigit() else 0
+        if kind == "local" and not self.local:
             raise ValueError(
                 f"{address!r} names no workers: give local:4 for four processes, or "
                 "the address of a scheduler, as tcp://host:8786."
@@ -116,10 +115,7 @@ class Dask:
         self.num_workers = self.local or 1
 
     def run(
-        self,
-        folder: pathlib.Path,
-        groups: Sequence[Sequence[int]],
-        on_progress: Progress | None,
+        self, folder: pathlib.Path, groups: Groups, on_progress: Progress | None
     ) -> Generator[Outcome]:
         """Submits groups; Dask itself gives the groups of dead workers to others."""
         import distributed
@@ -127,7 +123,7 @@ class Dask:
         del on_progress
         with contextlib.ExitStack() as stack:
             address, slots = self.address, ""
-            if self.local is not None:
+            if self.local:
                 slots = stack.enter_context(tempfile.TemporaryDirectory())
                 cluster = stack.enter_context(_local_cluster(self.local))
                 address = cluster.scheduler_address
@@ -138,35 +134,28 @@ class Dask:
                     f"No scheduler of Dask answers at {address}: start one with `dask "
                     "scheduler`, and workers with `dask worker`."
                 ) from e
-            if self.local is not None:
+            if self.local:
                 client.register_plugin(_plugin(slots, self.local))
             else:
                 self.num_workers = max(1, len(client.scheduler_info()["workers"]))
-            futures = {
-                client.submit(
-                    work, str(folder), [list(group)], self.timeout, pure=False
-                ): group
-                for group in groups
-            }
-            yield from self._collect(client, futures)
+            submit = lambda group: client.submit(
+                work, str(folder), [list(group)], self.timeout, pure=False
+            )
+            futures = {submit(group): group for group in groups}
+            yield from _collected(futures, lambda: self._wait(client, futures))
 
-    def _collect(self, client, futures) -> Generator[Outcome]:
+    def _wait(self, client, futures) -> None:
         import distributed
 
-        left = set(futures)
-        while left:
-            # If the scheduler dies, all futures are lost.
-            with contextlib.suppress(TimeoutError, CancelledError):
-                distributed.wait(left, timeout=EVERY, return_when="FIRST_COMPLETED")
-            if client.status != "running" or all(x.cancelled() for x in left):
-                raise ConnectionError(
-                    f"The scheduler of Dask at {self.address} is gone: start it again, "
-                    "and then the same sweep, which goes on from where it was."
-                )
-            for future in [x for x in left if x.done()]:
-                left.discard(future)
-                yield from _outcomes(futures[future], future.result)
-                future.release()
+        # If the scheduler dies, all futures are lost.
+        with contextlib.suppress(TimeoutError, CancelledError):
+            left = list(futures)
+            distributed.wait(left, timeout=EVERY, return_when="FIRST_COMPLETED")
+        if client.status != "running" or all(x.cancelled() for x in futures):
+            raise ConnectionError(
+                f"The scheduler of Dask at {self.address} is gone: start it again, "
+                "and then the same sweep, which continues where it was."
+            )
 
 
 class Submitit:
@@ -191,14 +180,10 @@ class Submitit:
         parameters: dict[str, Any] | None = None,
     ):
         self.num_workers, self.folder, self.cluster = num, folder, cluster
-        self.timeout = timeout
-        self.parameters = parameters or {}
+        self.timeout, self.parameters = timeout, parameters or {}
 
     def run(
-        self,
-        folder: pathlib.Path,
-        groups: Sequence[Sequence[int]],
-        on_progress: Progress | None,
+        self, folder: pathlib.Path, groups: Groups, on_progress: Progress | None
     ) -> Generator[Outcome]:
         """Submits a job for every share of the groups, and collects the results."""
         import submitit
@@ -206,27 +191,31 @@ class Submitit:
         del on_progress
         executor = submitit.AutoExecutor(self.folder, cluster=self.cluster)
         executor.update_parameters(**self.parameters)
-        shares = [groups[i :: self.num_workers] for i in range(self.num_workers)]
-        shares = [share for share in shares if share]
-        args = str(folder.resolve()), shares, [self.timeout] * len(shares)
-        jobs = dict(
-            zip(
-                executor.map_array(work, [args[0]] * len(shares), *args[1:]),
-                [list(itertools.chain(*share)) for share in shares],
-                strict=True,
-            )
-        )
-        left = set(jobs)
+        num = min(self.num_workers, len(groups))
+        shares = [groups[i::num] for i in range(num)]
+        same = [str(folder.resolve())] * num, shares, [self.timeout] * num
+        jobs: dict[Any, Sequence[int]] = {
+            job: list(itertools.chain(*share))
+            for job, share in zip(executor.map_array(work, *same), shares, strict=True)
+        }
         try:
-            while left:
-                for job in [x for x in left if x.done()]:
-                    left.discard(job)
-                    yield from _outcomes(jobs[job], job.result)
-                if left:
-                    time.sleep(EVERY)
+            yield from _collected(jobs, lambda: time.sleep(EVERY))
         finally:
-            for job in left:
+            for job in jobs:
                 job.cancel()
+
+
+def _collected(
+    jobs: dict[Any, Sequence[int]], wait: Callable[[], None]
+) -> Generator[Outcome]:
+    """Takes jobs that are done out of `jobs`, and yields the outcomes of their parts.
+
+    `wait` waits for some time, or until one of the jobs is done.
+    """
+    while jobs:
+        wait()
+        for job in [x for x in jobs if x.done()]:
+            yield from _outcomes(jobs.pop(job), job.result)
 
 
 def _outcomes(
@@ -236,14 +225,8 @@ def _outcomes(
     try:
         return result()
     except Exception as error:
-        text = str(error).strip().splitlines()
-        reason = f"{type(error).__name__}: {text[0] if text else 'no more is known'}"
-        return [(shard, f"its worker was lost ({reason})") for shard in group]
-
-
-def _begin_process(slots: str, num: int) -> None:
-    watch_parent()
-    begin_worker(slots, num)
+        reason = f"its worker was lost ({error_line(error)})"
+        return [(shard, reason) for shard in group]
 
 
 def _local_cluster(num: int) -> Any:
@@ -258,8 +241,8 @@ def _local_cluster(num: int) -> Any:
         )
     except RuntimeError as e:  # the workers were killed before they answered
         raise ConnectionError(
-            f"A cluster of Dask with local:{num} did not start ({e}): is there memory "
-            "for so many workers? Run the sweep again, with fewer if need be."
+            f"A cluster of Dask with local:{num} did not start ({e}). Its workers may "
+            "lack memory: run the sweep again, with fewer workers if need be."
         ) from e
 
 

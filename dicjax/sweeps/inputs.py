@@ -1,9 +1,10 @@
 """The inputs of a sweep: recordings and tables of members, copied into its folder.
 
-Workers read the copies alone. A sweep therefore goes on as it began even if the
+Workers read only the copies. A sweep therefore continues as it began even if the
 original files change.
 """
 
+import itertools
 import os
 import pathlib
 import warnings
@@ -15,7 +16,14 @@ from dicjax.inference import find_neuron
 from dicjax.output import read_models
 from dicjax.recordings import read_spike_trains
 from dicjax.spikes import as_train, SpikeTrain
-from dicjax.sweeps.config import Config, GenerateJob, Tabled, Target, Targets
+from dicjax.sweeps.config import (
+    Config,
+    GenerateJob,
+    SimulateJob,
+    Tabled,
+    TabledJob,
+    Targets,
+)
 
 
 TRAIN = pa.schema(
@@ -41,21 +49,19 @@ def read_inputs(config: Config) -> dict[str, pa.Table]:
     tables = {}
     if isinstance(config, GenerateJob):
         tables["targets"] = _targets(config.targets)
-        return tables
-    members = getattr(config, "members", None)
-    if isinstance(members, Tabled):
-        neuron, _ = find_neuron(config.model)  # pyright: ignore
-        _, g = read_models(members.table, neuron)
-        columns = dict(zip(neuron.channel_names, g.astype(np.float32).T, strict=True))
-        tables["members"] = pa.table(
-            {f"g_{k}": pa.array(x) for k, x in columns.items()}
-        )
-    target = getattr(config, "target", None)
-    if isinstance(target, Target):
+    if isinstance(config, SimulateJob | TabledJob) and isinstance(
+        config.members, Tabled
+    ):
+        neuron, _ = find_neuron(config.model)
+        _, g = read_models(config.members.table, neuron)
+        names = [f"g_{name}" for name in neuron.channel_names]
+        tables["members"] = pa.table(list(g.astype(np.float32).T), names)
+    if isinstance(config, TabledJob):
+        target = config.target
         rows = _trains(
             str(target.recording), target.unit, target.window, target.unit_id
         )
-        if rows[0]["refused"] is not None:
+        if "refused" in rows[0]:
             raise ValueError(rows[0]["refused"])
         if len(rows) > 1:
             names = ", ".join(repr(row["unit_id"]) for row in rows[:8])
@@ -85,41 +91,42 @@ def _targets(targets: Targets) -> pa.Table:
         for path in targets.recordings
         for row in _trains(path, targets.unit, targets.window, None)
     ]
-    refused = [row["refused"] for row in trains if row["refused"] is not None]
+    refused = [row["refused"] for row in trains if "refused" in row]
     if len(refused) == len(trains):
         raise ValueError(f"None of {len(trains)} recordings can be read: {refused[0]}")
     for reason in refused:
         warnings.warn(f"Left out: {reason}", stacklevel=2)
-    rows = [
-        {**train, "tolerance": tolerance, "model_asked": model}
-        for train in trains
-        for model in targets.models
-        for tolerance in targets.tolerances
-    ]
+    ways = itertools.product(trains, targets.models, targets.tolerances)
+    rows = [x | {"model_asked": model, "tolerance": limit} for x, model, limit in ways]
     return pa.Table.from_pylist(rows, TARGETS)
 
 
 def _trains(path: str, unit, window, unit_id) -> list[dict]:
     """The trains of a file as rows; or one row with the reason if it cannot be read."""
     name = pathlib.Path(path).name
-    nothing = {"recording": name, "unit_id": None, "t_start": None, "t_stop": None}
+
+    def refused(error: ValueError, unit_id: str | None = None) -> dict:
+        reason = str(error) if name in str(error) else f"{name}: {error}"
+        return {"recording": name, "unit_id": unit_id, "refused": reason}
+
     try:
         trains = read_spike_trains(path, unit=unit, unit_id=unit_id)
     except ValueError as e:
-        return [nothing | {"spike_times": None, "refused": _naming(name, str(e))}]
+        return [refused(e)]
     rows = []
     for train in trains:
-        row = nothing | {"unit_id": train.name}
         try:
             cut = as_train(train if window is None else train.window(*window))
         except ValueError as e:
-            reason = _naming(name, str(e))
-            rows.append(row | {"spike_times": None, "refused": reason})
+            rows.append(refused(e, train.name))
             continue
-        times = {"t_start": cut.t_start, "t_stop": cut.t_stop}
-        rows.append(row | times | {"spike_times": cut.times, "refused": None})
+        rows.append(
+            {
+                "recording": name,
+                "unit_id": train.name,
+                "t_start": cut.t_start,
+                "t_stop": cut.t_stop,
+                "spike_times": cut.times,
+            }
+        )
     return rows
-
-
-def _naming(name: str, message: str) -> str:
-    return message if name in message else f"{name}: {message}"

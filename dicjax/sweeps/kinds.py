@@ -15,11 +15,12 @@ from dicjax.dics import (
     Column,
     conductance_columns,
     dic_columns,
+    DICS,
     feature_columns,
     spike_lists,
     table_of,
 )
-from dicjax.generation import AUTO, generate, GenerateConfig, Generated
+from dicjax.generation import generate, GenerateConfig, Generated
 from dicjax.inference import (
     begin_source,
     Dataset,
@@ -30,8 +31,8 @@ from dicjax.inference import (
     to_table,
 )
 from dicjax.operator import characterise, CHUNK, find_family
-from dicjax.populations import certify, refine
-from dicjax.spikes import features_of_all
+from dicjax.populations import Certificate, certify, refine, Refined
+from dicjax.spikes import FEATURES
 from dicjax.sweeps.config import (
     Config,
     DatasetJob,
@@ -43,22 +44,30 @@ from dicjax.sweeps.config import (
 )
 from dicjax.sweeps.inputs import TARGETS, train_of
 from dicjax.sweeps.simulating import dics_of, FEWEST_MEMBERS, Simulating
-from dicjax.sweeps.unit import Finish, Inputs, Job, OneByOne, ReadStage
+from dicjax.sweeps.unit import (
+    Finish,
+    Inputs,
+    Job,
+    OneByOne,
+    Part,
+    ReadStage,
+    Span,
+)
 
 
 def begin(config: Config, inputs: Inputs, read_stage: ReadStage) -> Job:
     """The job of a configuration; `read_stage` reads the parts of an earlier stage."""
-    if isinstance(config, SimulateJob):
-        return Simulating(config, inputs)
-    if isinstance(config, GenerateJob):
-        return Generating(config, inputs)
-    if isinstance(config, RefineJob):
-        return Refining(config, inputs)
-    if isinstance(config, RobustnessJob):
-        return Certifying(config, inputs)
-    if isinstance(config, DatasetJob):
-        return Learning(config, read_stage)
-    return Characterising(config)
+    match config:
+        case SimulateJob():
+            return Simulating(config, inputs)
+        case GenerateJob():
+            return Generating(config, inputs)
+        case RefineJob() | RobustnessJob():
+            return OfTable(config, inputs)
+        case DatasetJob():
+            return Learning(config, read_stage)
+        case OperatorJob():
+            return Characterising(config)
 
 
 class Generating(OneByOne):
@@ -69,35 +78,25 @@ class Generating(OneByOne):
         self.targets = inputs["targets"]
         self.stages = (self.targets.num_rows,)
         self.shard = config.shard or 1
-        channels = {
-            name: None
-            for model in config.targets.models
-            for of in (AUTO if model == "auto" else (model,))
-            for name in find_neuron(of)[0].channel_names
-        }
-        self.schema = _generated_schema(list(channels), "spikes" in config.save)
-        search = config.search
-        self.search = GenerateConfig(
-            budget=search.budget,
-            spread=search.spread,
-            out_of_range=search.out_of_range,
-            robustness=search.robustness,
-        )
+        names = [find_neuron(x)[0].channel_names for x in config.targets.all_models]
+        channels = list(dict.fromkeys(x for some in names for x in some))
+        self.schema = _generated_schema(channels, "spikes" in config.save)
+        settings = config.search.model_dump(exclude={"members"})
+        self.search = GenerateConfig(**settings)
 
-    def part(
-        self, stage: int, first: int, num: int, on_progress: Progress | None
-    ) -> Finish:
+    def part(self, span: Span, on_progress: Progress | None) -> Finish:
         """Generates a population for each of the targets."""
-        del stage
-        pieces, counts = [], {"targets": num, "complete": 0, "refused": 0, "valid": 0}
-        for i, row in enumerate(self.targets.slice(first, num).to_pylist(), first):
-            about = {name: row[name] for name in self.targets.column_names}
+        rows = self.targets.slice(span.first, span.num).to_pylist()
+        pieces = []
+        counts = {"targets": span.num, "complete": 0, "refused": 0, "valid": 0}
+        for i, row in enumerate(rows, span.first):
             generated = row["refused"] or self._generate(i, row, on_progress)
-            counts["refused"] += isinstance(generated, str)
-            if isinstance(generated, Generated):
+            if isinstance(generated, str):
+                counts["refused"] += 1
+            else:
                 counts["valid"] += generated.num_accepted
                 counts["complete"] += generated.num_accepted >= generated.num_asked
-            pieces.append(self._table(i, about, generated))
+            pieces.append(self._table({"target": i, **row}, generated))
         return lambda: (pa.concat_tables(pieces), counts)
 
     def _generate(
@@ -119,162 +118,98 @@ class Generating(OneByOne):
             raise KeyboardInterrupt
         return generated
 
-    def _table(self, i: int, about: dict, generated: Generated | str) -> pa.Table:
+    def _table(self, about: dict, generated: Generated | str) -> pa.Table:
         """Members of a target, or one row with the reason why there are none."""
-        columns: dict = {"target": i, **about}
-        num = 1
         if isinstance(generated, str):
-            columns["refused"] = generated
-        else:
-            num = len(generated.g)
-            columns |= {
-                "model": generated.neuron.name,
-                "inferred_g_s": float(generated.posterior.median[0, 0]),
-                "inferred_g_u": float(generated.posterior.median[0, 1]),
-            }
-        arrays = {
-            name: pa.repeat(
-                pa.scalar(columns.get(name), self.schema.field(name).type), num
-            )
-            for name in self.schema.names
+            row = about | {"refused": generated, "spike_times": None}
+            return pa.Table.from_pylist([row], self.schema)
+        median = generated.posterior.median
+        about["model"] = generated.neuron.name
+        about["inferred_g_s"], about["inferred_g_u"] = median[0, :2].tolist()
+        columns: dict[str, Column] = {
+            **conductance_columns(generated.neuron, generated.g),
+            **dic_columns(generated.dics, generated.V_th),
+            **feature_columns(generated.features),
+            "distance": (generated.distance, "", ""),
+            "accepted": (generated.accepted, "", ""),
         }
-        if isinstance(generated, Generated):
-            members = {
-                **conductance_columns(generated.neuron, generated.g),
-                **dic_columns(generated.dics, generated.V_th),
-                **feature_columns(generated.features),
-                "distance": (generated.distance,),
-                "accepted": (generated.accepted,),
-            }
-            arrays |= {
-                k: pa.array(x, from_pandas=True) for k, (x, *_) in members.items()
-            }
-            if "spikes" in self.config.save:
-                arrays["spike_times"] = spike_lists(generated.spike_times)
-        ordered = [arrays[field.name].cast(field.type) for field in self.schema]
-        return pa.Table.from_arrays(ordered, schema=self.schema)
-
-
-ABOUT = ("recording", "unit_id", "t_start", "t_stop", "tolerance", "model_asked")
+        own = dict(zip(columns, table_of(columns, {}).columns, strict=True))
+        own["spike_times"] = spike_lists(generated.spike_times)
+        same = lambda name: [about.get(name)] * len(generated.g)
+        arrays = {x: own[x] if x in own else same(x) for x in self.schema.names}
+        return pa.Table.from_pydict(arrays, self.schema)
 
 
 def _generated_schema(channels: Sequence[str], with_spikes: bool) -> pa.Schema:
-    number = pa.float32()
-    silent = features_of_all(np.full((1, 32), np.inf, np.float32))
+    numbers = lambda *names: [(name, pa.float32()) for name in names]
     return pa.schema(
         [
             ("target", pa.int64()),
-            *[TARGETS.field(name) for name in ABOUT],
+            *[x for x in TARGETS if x.name not in ("spike_times", "refused")],
             ("model", pa.string()),
             ("refused", pa.string()),
-            ("inferred_g_s", number),
-            ("inferred_g_u", number),
+            *numbers("inferred_g_s", "inferred_g_u"),
             ("member", pa.int32()),
-            *[(f"g_{name}", number) for name in channels],
-            *[(name, number) for name in ("g_f", "g_s", "g_u", "V_th")],
-            *[
-                (name, pa.string() if name == "label" else number)
-                for name in feature_columns(silent)
-            ],
-            ("distance", number),
+            *numbers(*[f"g_{name}" for name in channels], *DICS, "V_th"),
+            ("label", pa.string()),
+            *numbers(*FEATURES, "distance"),
             ("accepted", pa.bool_()),
-            *([("spike_times", pa.list_(number))] if with_spikes else []),
+            *([("spike_times", pa.list_(pa.float32()))] if with_spikes else []),
         ]
     )
 
 
-class _Tabled:
+class OfTable(OneByOne):
     """Members of a table, and the spike train that they are compared with."""
 
     def __init__(self, config: RefineJob | RobustnessJob, inputs: Inputs):
+        self.config = config
         self.neuron, _ = find_neuron(config.model)
         self.g = np.stack([x.to_numpy() for x in inputs["members"].columns], axis=1)
         self.train = train_of(inputs["targets"].to_pylist()[0])
         self.stages = (len(self.g),)
         self.shard = config.shard or FEWEST_MEMBERS
 
-    def columns(self, first: int, g: np.ndarray) -> dict[str, Column]:
-        """Numbers and conductances of members from `first` on."""
-        columns = conductance_columns(self.neuron, g)
-        numbers = np.arange(first, first + len(g))
-        columns["member"] = (numbers, *columns["member"][1:])
-        return columns
+    def part(self, span: Span, on_progress: Progress | None) -> Finish:
+        """Refines or tests members."""
+        g = self.g[span.units]
+        common = {
+            "tolerance": self.config.target.tolerance,
+            "on_progress": on_progress,
+        }
+        if isinstance(self.config, RefineJob):
+            settings = self.config.refinement.model_dump()
+            refined = refine(self.neuron, g, self.train, **common, **settings)
+            return lambda: self._refined(span, refined)
+        # The noise depends on a member's number within its part.
+        key = jr.fold_in(jr.key(self.config.seed), span.first)
+        axes = self.config.axes
+        tested = certify(self.neuron, g, self.train, axes=axes, key=key, **common)
+        return lambda: self._tested(span, g, tested)
 
+    def _refined(self, span: Span, refined: Refined) -> Part:
+        columns: dict[str, Column] = {
+            **conductance_columns(self.neuron, refined.g, span.units),
+            **dics_of(self.neuron, refined.g),
+            **feature_columns(refined.features),
+            "score": (refined.score, "1", "largest miss; 1 is what is allowed"),
+            "valid": (refined.valid, "", "fires like the recording"),
+            "valid_before": (refined.valid_before, "", "the same before refinement"),
+        }
+        counts = {"members": span.num, "valid": int(refined.valid.sum())}
+        return table_of(columns, {}), counts
 
-class Refining(OneByOne):
-    """Refines the members of a table; all members of a part together."""
-
-    def __init__(self, config: RefineJob, inputs: Inputs):
-        self.config, self.given = config, _Tabled(config, inputs)
-        self.stages, self.shard = self.given.stages, self.given.shard
-
-    def part(
-        self, stage: int, first: int, num: int, on_progress: Progress | None
-    ) -> Finish:
-        """Refines members."""
-        del stage
-        refinement = self.config.refinement
-        refined = refine(
-            self.given.neuron,
-            self.given.g[first : first + num],
-            self.given.train,
-            estimator=refinement.estimator,
-            keep_dics=refinement.keep_dics,
-            tolerance=self.config.target.tolerance,
-            max_rounds=refinement.max_rounds,
-            on_progress=on_progress,
-        )
-
-        def finish():
-            columns: dict[str, Column] = {
-                **self.given.columns(first, refined.g),
-                **dics_of(self.given.neuron, refined.g),
-                **feature_columns(refined.features),
-                "score": (refined.score, "1", "largest miss; 1 is what is allowed"),
-                "valid": (refined.valid, "", "fires like the recording"),
-                "valid_before": (refined.valid_before, "", "did so as it was given"),
-            }
-            counts = {"members": num, "valid": int(refined.valid.sum())}
-            return table_of(columns, {}), counts
-
-        return finish
-
-
-class Certifying(OneByOne):
-    """Tests whether the members of a table stay valid when something changes."""
-
-    def __init__(self, config: RobustnessJob, inputs: Inputs):
-        self.config, self.given = config, _Tabled(config, inputs)
-        self.stages, self.shard = self.given.stages, self.given.shard
-
-    def part(
-        self, stage: int, first: int, num: int, on_progress: Progress | None
-    ) -> Finish:
-        """Tests members; the noise depends on a member's number within its part."""
-        del stage
-        g = self.given.g[first : first + num]
-        certificate = certify(
-            self.given.neuron,
-            g,
-            self.given.train,
-            tolerance=self.config.target.tolerance,
-            axes=self.config.axes,
-            key=jr.fold_in(jr.key(self.config.seed), first),
-            on_progress=on_progress,
-        )
-
-        def finish():
-            meaning = "fires like the recording all the same"
-            columns: dict[str, Column] = self.given.columns(first, g) | {
-                name: (certificate.valid[:, i], "", meaning)
-                for i, name in enumerate(certificate.names)
-            }
-            share = certificate.robustness.astype(np.float32)
-            columns["robustness"] = (share, "1", "share of changes that it stands")
-            num_robust = int(certificate.valid.all(axis=1).sum())
-            return table_of(columns, {}), {"members": num, "stand all": num_robust}
-
-        return finish
+    def _tested(self, span: Span, g: np.ndarray, tested: Certificate) -> Part:
+        checks = zip(tested.names, tested.valid.T, strict=True)
+        share = "share of changes under which it stays valid"
+        columns: dict[str, Column] = {
+            **conductance_columns(self.neuron, g, span.units),
+            **{name: (x, "", "still fires like the recording") for name, x in checks},
+            "robustness": (tested.robustness.astype(np.float32), "1", share),
+        }
+        num_robust = int(tested.valid.all(axis=1).sum())
+        counts = {"members": span.num, "valid under all changes": num_robust}
+        return table_of(columns, {}), counts
 
 
 class Learning(OneByOne):
@@ -284,7 +219,6 @@ class Learning(OneByOne):
 
     def __init__(self, config: DatasetJob, read_stage: ReadStage):
         self.neuron, _ = find_neuron(config.model)
-        self.key = jr.key(config.seed)
         self.sources = default_sources(self.neuron, config.num)
         self.stages = tuple(source.num for source in self.sources)
         if not sum(self.stages):
@@ -292,26 +226,30 @@ class Learning(OneByOne):
                 f"num = {config.num} leaves no member to any source: ask for more."
             )
         self.shard = config.shard or SHARD_SIZE
-        self._read_earlier = functools.cache(
-            lambda stage: [self._read(*part) for part in read_stage(stage)]
+        names = self.neuron.channel_names
+        read = functools.cache(
+            lambda stage: [dataset_of(part, names) for part in read_stage(stage)]
         )
-        self._source = functools.cache(self._begin)
 
-    def part(
-        self, stage: int, first: int, num: int, on_progress: Progress | None
-    ) -> Finish:
+        def source_of(stage: int):
+            before = [part for i in range(stage) for part in read(i)]
+            key, source = jr.key(config.seed), self.sources[stage]
+            return begin_source(key, self.neuron, source, stage, before)
+
+        self._source = functools.cache(source_of)
+
+    def part(self, span: Span, on_progress: Progress | None) -> Finish:
         """Simulates members of a source."""
-        dataset = self._source(stage)(first, num, on_progress)
+        dataset = self._source(span.stage)(span.first, span.num, on_progress)
         counts = {"members": len(dataset), **dataset.num_left_out}
         return lambda: (to_table(dataset, self.neuron.channel_names), counts)
 
-    def _begin(self, stage: int):
-        before = [part for i in range(stage) for part in self._read_earlier(i)]
-        return begin_source(self.key, self.neuron, self.sources[stage], stage, before)
 
-    def _read(self, table: pa.Table, counts: dict[str, int]) -> Dataset:
-        left_out = {name: num for name, num in counts.items() if name != "members"}
-        return from_table(table, self.neuron.channel_names, left_out)
+def dataset_of(part: Part, channels: Sequence[str]) -> Dataset:
+    """The data of a part that [`dicjax.sweeps.kinds.Learning`][] has computed."""
+    table, counts = part
+    left_out = {name: num for name, num in counts.items() if name != "members"}
+    return from_table(table, channels, left_out)
 
 
 class Characterising(OneByOne):
@@ -321,25 +259,28 @@ class Characterising(OneByOne):
         self.family = find_family(config.family)
         self.key = jr.key(config.seed)
         self.stages = (config.num,)
-        self.shard = CHUNK  # the random numbers depend on this size
+        self.shard = config.shard or CHUNK
 
-    def part(
-        self, stage: int, first: int, num: int, on_progress: Progress | None
-    ) -> Finish:
+    def part(self, span: Span, on_progress: Progress | None) -> Finish:
         """Draws and measures members."""
-        del stage
-        g = self.family.sample(jr.fold_in(self.key, first // CHUNK), num)
+        g = self._draw(span)
         found = characterise(self.family, g, on_progress=on_progress)
+        values = dict(zip(found.names, found.values.T, strict=True))
+        meaning = "all of its features could be measured"
+        columns: dict[str, Column] = {
+            **conductance_columns(self.family.neuron, g, span.units),
+            **{k: (x, "", "see operators in the docs") for k, x in values.items()},
+            "is_complete": (found.is_complete, "", meaning),
+        }
+        counts = {"members": span.num, "complete": int(found.is_complete.sum())}
+        return lambda: (table_of(columns, {}), counts)
 
-        def finish():
-            columns: dict[str, Column] = conductance_columns(self.family.neuron, g)
-            numbers = np.arange(first, first + num)
-            columns["member"] = (numbers, *columns["member"][1:])
-            for i, name in enumerate(found.names):
-                columns[name] = (found.values[:, i], "", "see operators in the docs")
-            meaning = "all of its features could be measured"
-            columns["is_complete"] = (found.is_complete, "", meaning)
-            counts = {"members": num, "complete": int(found.is_complete.sum())}
-            return table_of(columns, {}), counts
-
-        return finish
+    def _draw(self, span: Span) -> np.ndarray:
+        # As training draws them: random numbers depend on this size.
+        (num,) = self.stages
+        chunks = range(span.first // CHUNK, span.units[-1] // CHUNK + 1)
+        drawn = [
+            self.family.sample(jr.fold_in(self.key, i), min(CHUNK, num - i * CHUNK))
+            for i in chunks
+        ]
+        return np.concatenate(drawn)[span.units - chunks[0] * CHUNK]

@@ -1,15 +1,14 @@
 """Data from sweeps that encoders and operators learn from."""
 
 import pathlib
-from collections.abc import Iterator
 from functools import partial
+from typing import get_args, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from dicjax._core import Row, Swept
-from dicjax.inference import Dataset, default_sources, from_table, joined, neuron_hash
+from dicjax._core import Swept
+from dicjax.inference import Dataset, default_sources, joined, neuron_hash
 from dicjax.neurons import Neuron
 from dicjax.operator import (
     CharacterisedMembers,
@@ -19,7 +18,11 @@ from dicjax.operator import (
     FEATURES,
 )
 from dicjax.sweeps.config import DatasetJob, OperatorJob
+from dicjax.sweeps.kinds import dataset_of
 from dicjax.sweeps.plan import Plan, read_plan
+
+
+T = TypeVar("T", DatasetJob, OperatorJob)
 
 
 def swept_dataset(folder: pathlib.Path | str, neuron: Neuron) -> Swept[Dataset]:
@@ -35,18 +38,15 @@ def swept_dataset(folder: pathlib.Path | str, neuron: Neuron) -> Swept[Dataset]:
     - `ValueError`: if the folder holds no such sweep, the sweep is not complete, or its
         members belong to another neuron; on reading, if a part is damaged.
     """
-    plan = read_plan(pathlib.Path(folder))
-    if not isinstance(plan.config, DatasetJob):
-        raise ValueError(_other_job(plan, "dataset"))
-    _check(plan, neuron)
-    sources = default_sources(neuron, plan.config.num)
+    plan, config = _complete(folder, DatasetJob, neuron)
+    sources = default_sources(neuron, config.num)
     if tuple(source.num for source in sources) != plan.stages:
         raise ValueError(
             f"{plan.folder} was drawn from other sources, by another version of "
             "dicjax: simulate it anew."
         )
-    read = partial(_dataset, plan.folder, neuron.channel_names)
-    return Swept(plan.config.num, plan.config.seed, read)
+    read = partial(_dataset, plan, neuron.channel_names)
+    return Swept(config.num, config.seed, read)
 
 
 def swept_library(
@@ -64,64 +64,46 @@ def swept_library(
     - `ValueError`: if the folder holds no such sweep, the sweep is not complete, or its
         members belong to another family; on reading, if a part is damaged.
     """
+    plan, config = _complete(folder, OperatorJob, family.neuron)
+    read = partial(_library, plan, family.neuron.channel_names)
+    return Swept(config.num, config.seed, read)
+
+
+def _complete(
+    folder: pathlib.Path | str, kind: type[T], neuron: Neuron
+) -> tuple[Plan, T]:
+    """The plan of a complete sweep of this kind, which used this neuron."""
     plan = read_plan(pathlib.Path(folder))
-    if not isinstance(plan.config, OperatorJob):
-        raise ValueError(_other_job(plan, "operator"))
-    _check(plan, family.neuron)
-    read = partial(_library, plan.folder, family.neuron.channel_names)
-    return Swept(plan.config.num, plan.config.seed, read)
+    if not isinstance(plan.config, kind):
+        (job,) = get_args(kind.model_fields["job"].annotation)
+        raise ValueError(
+            f"{plan.folder} is a sweep of job {plan.config.job!r}, but this learns "
+            f"from a sweep of job {job!r}."
+        )
+    ((name, digest),) = plan.models.items()
+    if digest != neuron_hash(neuron):
+        raise ValueError(
+            f"{plan.folder} holds members of {name} as it was declared when the sweep "
+            f"began, but {neuron.name} is declared differently now."
+        )
+    plan.rows(range(len(plan.spans)))
+    return plan, plan.config
 
 
-def _dataset(folder: pathlib.Path, channels: tuple[str, ...]) -> Dataset:
-    parts = []
-    for table, counts in _parts(read_plan(folder)):
-        left_out = {name: num for name, num in counts.items() if name != "members"}
-        parts.append(from_table(table, channels, left_out))
-    return joined(parts)
+# `partial` of these can be sent to other processes.
 
 
-def _library(folder: pathlib.Path, channels: tuple[str, ...]) -> CharacterisedMembers:
-    table = pa.concat_tables([table for table, _ in _parts(read_plan(folder))])
+def _dataset(plan: Plan, channels: tuple[str, ...]) -> Dataset:
+    parts = plan.read(range(len(plan.spans)), check=True)
+    return joined([dataset_of(part, channels) for part in parts])
+
+
+def _library(plan: Plan, channels: tuple[str, ...]) -> CharacterisedMembers:
+    parts = plan.read(range(len(plan.spans)), check=True)
+    table = pa.concat_tables([table for table, _ in parts])
     known = [feature.name for feature in (*FEATURES, *DICS)]
     names = tuple(name for name in known if name in table.column_names)
     columns = lambda some: np.stack([table[name].to_numpy() for name in some], axis=1)
     measured = Characteristics(columns(names), table["is_complete"].to_numpy(), names)
     cells = CharacterisedMembers(columns([f"g_{name}" for name in channels]), measured)
     return cells[measured.is_complete]
-
-
-def _check(plan: Plan, neuron: Neuron) -> None:
-    """Checks that a sweep is complete and used this neuron."""
-    ((whose, digest),) = plan.models.items()
-    if digest != neuron_hash(neuron):
-        raise ValueError(
-            f"{plan.folder} holds members of {whose} as it was declared when the sweep "
-            f"began, not of {neuron.name} as it is declared now."
-        )
-    _done(plan, check=False)
-
-
-def _other_job(plan: Plan, job: str) -> str:
-    return (
-        f"{plan.folder} is a sweep of job {plan.config.job!r}: this learns from one "
-        f"of job {job!r}."
-    )
-
-
-def _parts(plan: Plan) -> Iterator[tuple[pa.Table, dict[str, int]]]:
-    """Tables and counts of all parts, in order."""
-    done = _done(plan, check=True)
-    return (
-        (pq.read_table(plan.store.path(i)), done[i]["counts"]) for i in sorted(done)
-    )
-
-
-def _done(plan: Plan, *, check: bool) -> dict[int, Row]:
-    shards = range(len(plan.spans))
-    done = plan.store.done(shards, check=check)
-    if missing := len(shards) - len(done):
-        raise ValueError(
-            f"{missing} of {len(shards)} parts of the sweep in {plan.folder} are "
-            "missing or damaged: run it to its end first."
-        )
-    return done

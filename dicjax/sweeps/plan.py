@@ -4,38 +4,26 @@ import dataclasses
 import functools
 import json
 import pathlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dicjax._core import digest, replacing, sha256, shipped, Store, versions
-from dicjax.generation import AUTO
+from dicjax._core import digest, replacing, Row, sha256, shipped, Store, versions
 from dicjax.inference import find_neuron, neuron_hash
 from dicjax.operator import find_family
 from dicjax.sweeps.config import Config, GenerateJob, OperatorJob, parse_config
 from dicjax.sweeps.inputs import read_inputs
 from dicjax.sweeps.kinds import begin
-from dicjax.sweeps.unit import Job
+from dicjax.sweeps.unit import Job, Part, Span
 
 
 PLAN = "sweep.json"
 FORMAT, VERSION = "dicjax-sweep", 1
 INPUTS = ("members", "targets")
-PATHS = (
-    "recordings",
-    "recording",
-    "table",
-)  # files whose content matters, not their location
-
-
-@dataclasses.dataclass(frozen=True)
-class Span:
-    """The units of a part: `num` units of a stage, from `first` on."""
-
-    stage: int
-    first: int
-    num: int
+# Files whose content matters, not their location.
+PATHS = ("recordings", "recording", "table")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,16 +65,34 @@ class Plan:
         """Where parts are kept."""
         return Store(self.folder, self.identity)
 
-    def begin(self) -> Job:
+    @functools.cached_property
+    def job(self) -> Job:
         """The job, ready to compute."""
-        inputs = {name: _table(self.folder, name) for name in INPUTS}
-        inputs = {name: table for name, table in inputs.items() if table is not None}
-        return begin(self.config, inputs, self._read_stage)
+        paths = {name: self.folder / f"{name}.parquet" for name in INPUTS}
+        inputs = {k: pq.read_table(path) for k, path in paths.items() if path.exists()}
+        return begin(self.config, inputs, lambda stage: self.read(self.of_stage(stage)))
 
-    def _read_stage(self, stage: int) -> list[tuple[pa.Table, dict[str, int]]]:
-        shards = self.of_stage(stage)
-        rows = self.store.done(shards, check=False)
-        return [(pq.read_table(self.store.path(i)), rows[i]["counts"]) for i in shards]
+    def rows(self, shards: Sequence[int], *, check: bool = False) -> dict[int, Row]:
+        """The manifest's lines of parts.
+
+        With `check`, checksums are compared instead of sizes.
+
+        **Raises:**
+
+        - `ValueError`: if any of the parts is missing or damaged.
+        """
+        rows = self.store.done(shards, check=check)
+        if missing := len(shards) - len(rows):
+            raise ValueError(
+                f"{missing} of {len(shards)} parts of the sweep in {self.folder} are "
+                "missing or damaged: run it to its end first."
+            )
+        return rows
+
+    def read(self, shards: Sequence[int], *, check: bool = False) -> Iterator[Part]:
+        """Reads parts one after the other, once all are known to be complete."""
+        rows = self.rows(shards, check=check)
+        return ((pq.read_table(self.store.path(i)), rows[i]["counts"]) for i in shards)
 
 
 def make_plan(
@@ -107,9 +113,11 @@ def make_plan(
     """
     path = folder / PLAN
     old = _read(path) if path.exists() else None
-    if old is None and folder.exists() and any(_others(folder)):
+    # Locks may be written before the plan.
+    others = [x for x in folder.glob("*") if not x.name.startswith("lock")]
+    if old is None and others:
         raise ValueError(
-            f"{folder} holds files that are not of a sweep: choose a folder that is "
+            f"{folder} holds files that belong to no sweep: choose a folder that is "
             "empty or new."
         )
     tables = read_inputs(config)
@@ -118,7 +126,7 @@ def make_plan(
     if old is not None:
         _check_same(folder, old, about, any_version)
         return read_plan(folder)
-    job = begin(config, tables, lambda stage: [])
+    job = begin(config, tables, lambda stage: iter(()))
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in inputs.items():
         with replacing(folder / f"{name}.parquet") as partial:
@@ -136,8 +144,8 @@ def read_plan(folder: pathlib.Path) -> Plan:
         path = folder / f"{name}.parquet"
         if not path.exists() or sha256(path)[:16] != expected:
             raise ValueError(
-                f"{path} is damaged or another's: remove {folder / PLAN} and run the "
-                "sweep again, which makes it anew."
+                f"{path} is damaged or belongs to another sweep: remove "
+                f"{folder / PLAN} and run the sweep again, which makes it anew."
             )
     return Plan(
         folder=folder,
@@ -166,16 +174,8 @@ def _models(config: Config) -> dict[str, str]:
         return {config.family: neuron_hash(find_family(config.family).neuron)}
     if not isinstance(config, GenerateJob):
         return {config.model: neuron_hash(find_neuron(config.model)[0])}
-    names = [
-        name
-        for model in config.targets.models
-        for name in (AUTO if model == "auto" else (model,))
-    ]
-    hashes = {}
-    for name in dict.fromkeys(names):
-        checkpoint = shipped(name) or pathlib.Path(name)
-        hashes[name] = sha256(checkpoint / "header.json")[:12]
-    return hashes
+    folders = {x: shipped(x) or pathlib.Path(x) for x in config.targets.all_models}
+    return {name: sha256(x / "header.json")[:12] for name, x in folders.items()}
 
 
 def _identity(about: dict[str, Any]) -> str:
@@ -195,8 +195,8 @@ def _check_same(folder, old, new, any_version) -> None:
     differs += [name for name in ("models", "inputs") if old[name] != new[name]]
     if differs:
         raise ValueError(
-            f"{folder} holds another sweep: {', '.join(differs)} differ. Go on with "
-            "that one as it was, or name another folder."
+            f"{folder} holds another sweep: {', '.join(differs)} differ. Continue "
+            "that sweep with its own file, or name another folder."
         )
     changed = [
         f"{name} {old['versions'].get(name)} (now {version})"
@@ -232,23 +232,13 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
         ) from e
     if about.get("format") != FORMAT or about.get("version") != VERSION:
         raise ValueError(
-            f"{path} is of {about.get('format')} {about.get('version')}, where this "
-            f"dicjax reads {FORMAT} {VERSION}."
+            f"{path} has the format {about.get('format')} {about.get('version')}, but "
+            f"this dicjax reads {FORMAT} {VERSION}."
         )
     return about
-
-
-def _table(folder: pathlib.Path, name: str) -> pa.Table | None:
-    path = folder / f"{name}.parquet"
-    return pq.read_table(path) if path.exists() else None
 
 
 def _packed(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     return sink.getvalue().to_pybytes()
-
-
-def _others(folder: pathlib.Path):
-    # Locks may be written before the plan.
-    return (x for x in folder.iterdir() if not x.name.startswith("lock"))

@@ -3,11 +3,12 @@
 import contextlib
 import dataclasses
 import pathlib
+from collections import Counter
 from collections.abc import Sequence
 
 import pyarrow.dataset as pd
 
-from dicjax._core import Progress, Row, Stage
+from dicjax._core import duration, Progress, Row, Stage
 from dicjax.sweeps.config import Config
 from dicjax.sweeps.executors import Executor, Here
 from dicjax.sweeps.plan import make_plan, Plan, read_plan
@@ -69,7 +70,7 @@ class Standing:
         if self.done and not self.is_complete:
             lines.append(
                 f"{self.units_per_second:,.4g} units per second lately: "
-                f"{_span(self.seconds_left)} left at that pace"
+                f"{duration(self.seconds_left)} left at that pace"
             )
         for shard, error in list(self.failed.items())[:IN_A_ROW]:
             lines.append(f"part {shard} failed: {error}")
@@ -123,83 +124,76 @@ def run_sweep(
     with plan.store.locked(share):
         if strangers := plan.store.strangers(len(plan.spans)):
             raise ValueError(
-                f"{strangers[0]} is no part of this sweep, but would be read as one: "
-                "move it away."
+                f"{strangers[0]} is not a part of this sweep, but would be read as "
+                "one: move it away."
             )
-        _Run(plan, executor or Here(), share or (0, 1), report).run(retries)
+        report(Stage("checking"), 0, plan.num_units)
+        done = set(plan.store.done(range(len(plan.spans))))
+        run = _Run(plan, executor or Here(), share or (0, 1), report, done)
+        run.run(retries)
         if share is None:
             plan.store.tidy()  # remove leftovers of workers that died
     return standing(folder)
 
 
+@dataclasses.dataclass
 class _Run:
     """A running sweep."""
 
-    def __init__(self, plan: Plan, executor: Executor, share: tuple[int, int], report):
-        self.plan, self.executor, self.report = plan, executor, report
-        self.share = share
-        report(Stage("checking"), 0, plan.num_units)
-        self.done = set(plan.store.done(range(len(plan.spans))))
-        self.reported = 0  # units
+    plan: Plan
+    executor: Executor
+    share: tuple[int, int]
+    report: Progress
+    done: set[int]
+    reported: int = 0  # units
 
     def run(self, retries: int) -> None:
         """Computes missing parts, each stage when all earlier stages are complete."""
+        own, num = self.share
         for stage in range(len(self.plan.stages)):
             shards = self.plan.of_stage(stage)
             for attempt in range(1 + retries):
-                missing = self._missing(shards)
+                missing = [x for x in shards if x not in self.done and x % num == own]
                 if not missing or not self._attempt(missing, attempt):
                     break
-            if any(shard not in self.done for shard in shards):
+            if not self.done.issuperset(shards):
                 return  # another run computes the rest, or it failed
-
-    def _missing(self, shards: Sequence[int]) -> list[int]:
-        i, num = self.share
-        return [x for x in shards if x not in self.done and x % num == i]
 
     def _attempt(self, missing: Sequence[int], attempt: int) -> bool:
         """Computes parts once, and returns whether another attempt makes sense."""
         failures = 0
-        computed = self.executor.run(
-            self.plan.folder, self._groups(missing, attempt), self._report_within
-        )
-        try:
+        groups = self._groups(missing, attempt)
+        computed = self.executor.run(self.plan.folder, groups, self._report)
+        with contextlib.closing(computed):
             for shard, outcome in computed:
                 if isinstance(outcome, str):
                     failures += 1
-                    self._note(shard, outcome)
+                    with contextlib.suppress(OSError):  # the disk may be full
+                        self.plan.store.note({"shard": shard, "error": outcome})
                     if failures == IN_A_ROW:
                         return False
                 else:
                     failures = 0
                     self.done.add(shard)
-                    self._report(0, 1)
-        finally:
-            computed.close()
+                    self._report(Stage("writing"), 0, 1)
         return True
 
-    def _groups(self, missing: Sequence[int], attempt: int) -> list[list[int]]:
+    def _groups(self, missing: Sequence[int], attempt: int) -> list[Sequence[int]]:
         # A part that failed is tried alone, so that no other part is lost with it.
         least = self.executor.num_workers * PER_WORKER
         size = 1 if attempt else max(1, min(LARGEST_GROUP, len(missing) // least))
         if isinstance(self.executor, Here) and not attempt:
             size = len(missing)  # there are no other workers
-        return [list(missing[i : i + size]) for i in range(0, len(missing), size)]
+        return [missing[i : i + size] for i in range(0, len(missing), size)]
 
-    def _note(self, shard: int, error: str) -> None:
-        with contextlib.suppress(OSError):  # the disk may be full
-            self.plan.store.note({"shard": shard, "error": error})
-
-    def _report_within(self, stage: Stage, done: int, total: int) -> None:
+    def _report(self, stage: Stage, done: int, total: int) -> None:
         del stage  # the stage of one part; users see the progress of the sweep
-        self._report(done, total)
-
-    def _report(self, done: int, total: int) -> None:
-        units = sum(self.plan.spans[shard].num for shard in self.done)
-        within = self.plan.shard * done // max(total, 1)
+        plan = self.plan
+        units = sum(plan.spans[shard].num for shard in self.done)
+        units = min(units + plan.shard * done // max(total, 1), plan.num_units)
         # The last part may be shorter than `shard`: reported progress must not go back.
-        self.reported = max(self.reported, min(units + within, self.plan.num_units))
-        self.report(Stage(self.plan.config.job), self.reported, self.plan.num_units)
+        self.reported = max(self.reported, units)
+        self.report(Stage(plan.config.job), self.reported, plan.num_units)
 
 
 def standing(folder: pathlib.Path | str, *, check: bool = False) -> Standing:
@@ -217,10 +211,9 @@ def standing(folder: pathlib.Path | str, *, check: bool = False) -> Standing:
     """
     plan = read_plan(pathlib.Path(folder))
     done = plan.store.done(range(len(plan.spans)), check=check)
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for row in done.values():
-        for name, count in row["counts"].items():
-            counts[name] = counts.get(name, 0) + count
+        counts.update(row["counts"])
     errors = {row["shard"]: row["error"] for row in plan.store.rows() if "error" in row}
     return Standing(
         folder=plan.folder,
@@ -230,7 +223,7 @@ def standing(folder: pathlib.Path | str, *, check: bool = False) -> Standing:
         done_units=sum(row["units"] for row in done.values()),
         num_units=plan.num_units,
         failed={x: error for x, error in sorted(errors.items()) if x not in done},
-        counts=counts,
+        counts=dict(counts),
         num_bytes=sum(row["bytes"] for row in done.values()),
         units_per_second=_pace(list(done.values())),
     )
@@ -246,7 +239,7 @@ def read_sweep(folder: pathlib.Path | str) -> pd.Dataset:
     plan = read_plan(pathlib.Path(folder))
     done = plan.store.done(range(len(plan.spans)), check=False)
     if not done:
-        raise ValueError(f"Nothing of the sweep in {folder} is done yet.")
+        raise ValueError(f"No part of the sweep in {folder} is complete yet.")
     return pd.dataset([str(plan.store.path(i)) for i in sorted(done)])
 
 
@@ -257,10 +250,3 @@ def _pace(rows: list[Row]) -> float:
         return float("nan")
     began = min(row["began"] for row in rows)
     return sum(row["units"] for row in rows) / max(rows[-1]["time"] - began, 1e-3)
-
-
-def _span(seconds: float) -> str:
-    for size, name in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {name}"
-    return f"{seconds:.0f} seconds"

@@ -1,15 +1,12 @@
 """Simulates members that are drawn or read from a table."""
 
 import functools
-import itertools
 import math
-import operator
 from collections.abc import Sequence
 
 import jax
 import jax.random as jr
 import numpy as np
-import pyarrow as pa
 
 from dicjax._core import compiled_size, Progress, Stage
 from dicjax.dics import (
@@ -28,11 +25,12 @@ from dicjax.inference import (
     stimulus_of,
 )
 from dicjax.neurons import Neuron
+from dicjax.output import run_columns
 from dicjax.simulation import Run, simulate
 from dicjax.spikes import features_of_all
-from dicjax.sweeps.batches import Batches, num_at_once
+from dicjax.sweeps.batches import Batches, free_bytes, num_at_once
 from dicjax.sweeps.config import Drawn, SimulateJob
-from dicjax.sweeps.unit import Finish, Inputs, Stretch
+from dicjax.sweeps.unit import Finish, Inputs, Part, Span
 
 
 MEMBERS = 65_536  # of a part at most
@@ -65,21 +63,20 @@ class Simulating:
                 f"{self.neuron.name} has no recipe to draw members by: give a table of "
                 "members, and simulation.duration (ms)."
             )
-        pick = lambda given, name, other: (
-            given if given is not None else getattr(recipe, name, other)
-        )
-        self.duration = pick(settings.duration, "duration", None)
-        self.discard = pick(settings.discard, "discard", 0.0)
+        usual = {"discard": 0.0, "dt": 0.05, "current": 0.0}
+        if recipe is not None:
+            usual = {name: getattr(recipe, name) for name in ("duration", *usual)}
+        given = usual | settings.model_dump(exclude_none=True)
+        self.duration, self.discard = given["duration"], given["discard"]
         if self.discard >= self.duration:
             raise ValueError(
                 f"simulation.discard, {self.discard:g} ms, leaves nothing of the "
                 f"duration of {self.duration:g} ms: give a smaller one."
             )
-        self.dt = pick(settings.dt, "dt", 0.05)
-        self.current = pick(settings.current, "current", 0.0)
+        self.dt, self.current = given["dt"], given["current"]
         self.room = settings.max_spikes or _room(self.duration - self.discard)
         each = 4 * len(self.neuron.channels) + SPIKE_BYTES * self.room
-        self.batches = Batches(each)
+        self.batches = Batches(max(1, free_bytes() // each))
         self.key, self.noise_key = jr.split(jr.key(config.seed))
 
     @property
@@ -87,14 +84,13 @@ class Simulating:
         """Parts that keep all devices busy; one if the config sets their size."""
         if self.config.shard:
             return 1
-        return max(1, min(num_at_once(), self.batches.max_size()) // self.shard)
+        return max(1, min(num_at_once(), self.batches.largest) // self.shard)
 
     def compute(
-        self, stage: int, parts: Sequence[Stretch], on_progress: Progress | None
+        self, spans: Sequence[Span], on_progress: Progress | None
     ) -> Sequence[Finish]:
         """Simulates members of all parts together."""
-        del stage
-        drawn = [self._draw(*part) for part in parts]
+        drawn = [self._draw(span) for span in spans]
         numbers, g = (np.concatenate(x) for x in zip(*drawn, strict=True))
 
         def run(first: int, num: int) -> Run:
@@ -106,80 +102,59 @@ class Simulating:
             return self._simulate(numbers[some], g[some], report)
 
         runs = self.batches.run(run, len(g))
-        ends = list(itertools.accumulate(len(x) for x, _ in drawn))
+        no = lambda dtype, *shape: np.zeros((0, *shape), dtype)
+        empty = Run(no(np.float32, self.room), no(np.int32), no(bool), no(bool))
+        whole = jax.tree.map(lambda *x: np.concatenate(x), empty, *runs)
+        ends = np.cumsum([len(x) for x, _ in drawn])
         return [
-            functools.partial(
-                self._finish, *of, _rows(runs, end - len(of[0]), end), num
-            )
-            for of, end, (_, num) in zip(drawn, ends, parts, strict=True)
+            functools.partial(self._finish, *of, whole, int(end), span)
+            for of, end, span in zip(drawn, ends, spans, strict=True)
         ]
 
-    def _draw(self, first: int, num: int) -> tuple[np.ndarray, np.ndarray]:
+    def _draw(self, span: Span) -> tuple[np.ndarray, np.ndarray]:
         """Numbers and conductances of members; impossible members are left out."""
-        numbers = np.arange(first, first + num)
+        _, first, num = span
         if self.given is not None:
             rows = self.given.slice(first, num)
-            return numbers, np.stack([x.to_numpy() for x in rows.columns], axis=1)
-        sampler = getattr(self.config.members, "sampler", "box")
-        if sampler == "box":
-            g = np.asarray(sample(self.key, self.neuron, num, first=first), np.float32)
-            return numbers, g
+            return span.units, np.stack([x.to_numpy() for x in rows.columns], axis=1)
+        assert isinstance(self.config.members, Drawn)
+        if self.config.members.sampler == "box":
+            g = sample(self.key, self.neuron, num, first=first)
+            return span.units, np.asarray(g, np.float32)
         g, kept, _ = draw_by_recipe(self.key, self.neuron, first, num)
         return first + kept, g.astype(np.float32)
 
     def _simulate(
         self, numbers: np.ndarray, g: np.ndarray, on_progress: Progress | None
     ) -> Run:
+        noise = self.config.simulation.noise
         return simulate(
             self.neuron,
             g,
             self.duration,
             discard=self.discard,
             dt=self.dt,
-            stimulus=stimulus_of(
-                self.noise_key, self.config.simulation.noise, self.current, numbers
-            ),
+            stimulus=stimulus_of(self.noise_key, noise, self.current, numbers),
             max_spikes=self.room,
             on_progress=on_progress,
         )
 
     def _finish(
-        self, numbers: np.ndarray, g: np.ndarray, runs: list[Run], num: int
-    ) -> tuple[pa.Table, dict[str, int]]:
-        join = lambda name, empty: np.concatenate(
-            [empty, *[getattr(run, name) for run in runs]]
-        )
-        times = join("spike_times", np.zeros((0, self.room), np.float32))
-        num_spikes = join("num_spikes", np.zeros(0, np.int32))
-        succeeded = join("succeeded", np.zeros(0, bool))
-        overflowed = join("overflowed", np.zeros(0, bool))
+        self, numbers: np.ndarray, g: np.ndarray, whole: Run, end: int, span: Span
+    ) -> Part:
+        run = jax.tree.map(lambda x: x[end - len(g) : end], whole)
         columns: dict[str, Column] = {
-            **conductance_columns(self.neuron, g),
+            **conductance_columns(self.neuron, g, numbers.astype(np.int64)),
             **(dics_of(self.neuron, g) if "dics" in self.config.save else {}),
-            **feature_columns(features_of_all(times)),
-            "num_spikes": (num_spikes, "1", "number of spikes"),
-            "succeeded": (succeeded, "", "stayed finite, and no spike was lost"),
-            "overflowed": (overflowed, "", "fired more often than could be recorded"),
+            **feature_columns(features_of_all(run.spike_times)),
+            **run_columns(run),
         }
-        columns["member"] = (numbers.astype(np.int64), *columns["member"][1:])
         table = table_of(columns, {})
         if "spikes" in self.config.save:
-            table = table.append_column("spike_times", spike_lists(times))
-        counts = {"members": len(g), "failed": int((~succeeded).sum())}
-        return table, counts | {"not drawn": num - len(g)}
-
-
-def _rows(runs: Sequence[Run], first: int, end: int) -> list[Run]:
-    """The rows of members `first` to `end` in consecutive runs."""
-    found, begin = [], 0
-    for run in runs:
-        num = len(run.num_spikes)
-        low, high = max(first - begin, 0), min(end - begin, num)
-        if low < high:
-            rows = slice(low, high)
-            found.append(jax.tree.map(operator.itemgetter(rows), run))
-        begin += num
-    return found
+            table = table.append_column("spike_times", spike_lists(run.spike_times))
+        failed = int((~run.succeeded).sum())
+        counts = {"members": len(g), "failed": failed, "not drawn": span.num - len(g)}
+        return table, counts
 
 
 def _room(time: float) -> int:

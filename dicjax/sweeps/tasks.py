@@ -1,6 +1,6 @@
 """The work of a worker: it computes parts, and writes some while it computes others."""
 
-import dataclasses
+import contextlib
 import functools
 import itertools
 import os
@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import NamedTuple
 
 import jax
 
@@ -21,22 +21,34 @@ from dicjax.sweeps.unit import Finish, Job
 TIMED_OUT = 124  # exit status of a worker that ended itself
 
 Outcome = tuple[int, Row | str]  # a part's line of the manifest, or an error
+Groups = Sequence[Sequence[int]]  # numbers of parts
 
 
-def work(
-    folder: str, groups: Sequence[Sequence[int]], timeout: float | None
-) -> list[Outcome]:
+def work(folder: str, groups: Groups, timeout: float | None) -> list[Outcome]:
     """Computes parts of the sweep in `folder`, in a separate process.
 
     `timeout` is in seconds for each part. If a part takes longer, the process ends
     itself, so that another process takes over.
     """
-    return list(work_through(folder, groups, None, timeout))
+    plan = open_plan(pathlib.Path(folder))
+    return list(work_through(plan, plan.job, groups, timeout=timeout))
+
+
+def open_plan(folder: pathlib.Path) -> Plan:
+    """The plan of a sweep, read once per process unless it was written again."""
+    return _open_plan(folder, (folder / PLAN).stat().st_mtime_ns)
+
+
+@functools.lru_cache(1)
+def _open_plan(folder: pathlib.Path, written: int) -> Plan:
+    del written
+    return read_plan(folder)
 
 
 def work_through(
-    folder: str | pathlib.Path,
-    groups: Sequence[Sequence[int]],
+    plan: Plan,
+    job: Job,
+    groups: Groups,
     on_progress: Progress | None = None,
     timeout: float | None = None,
 ) -> Iterator[Outcome]:
@@ -44,9 +56,6 @@ def work_through(
 
     Parts of a group may be computed together, unless there is a `timeout` for each.
     """
-    plan, job = _plan_and_job(
-        str(folder), (pathlib.Path(folder) / PLAN).stat().st_mtime_ns
-    )
     with ThreadPoolExecutor(1) as writer:
         pending: list[tuple[int, Future[Row]]] = []
 
@@ -62,17 +71,14 @@ def work_through(
                 if isinstance(batch.finishes, str):
                     yield from ((shard, batch.finishes) for shard in batch.shards)
                     continue
-                about = {"began": batch.began, "seconds": batch.seconds}
                 pending = [
-                    (shard, writer.submit(_write, plan, shard, finish, about))
+                    (shard, writer.submit(_write, plan, shard, finish, batch))
                     for shard, finish in zip(batch.shards, batch.finishes, strict=True)
                 ]
         yield from itertools.starmap(_outcome, pending)
 
 
-def _together(
-    plan: Plan, groups: Sequence[Sequence[int]], most: int
-) -> Iterator[list[int]]:
+def _together(plan: Plan, groups: Groups, most: int) -> Iterator[list[int]]:
     """Parts that are computed together: at most `most`, of one group and stage."""
     for group in groups:
         for _, of_stage in itertools.groupby(group, lambda i: plan.spans[i].stage):
@@ -80,8 +86,7 @@ def _together(
                 yield some
 
 
-@dataclasses.dataclass(frozen=True)
-class _Batch:
+class _Batch(NamedTuple):
     """Parts that were computed together, or the error of one part.
 
     - `began`: start, in seconds since the epoch.
@@ -103,15 +108,12 @@ def _computed(
 ) -> Iterator[_Batch]:
     """Computes parts together; if that fails, computes each alone."""
     num, spans = len(shards), [plan.spans[shard] for shard in shards]
-    parts = [(span.first, span.num) for span in spans]
     began, start = time.time(), time.perf_counter()
-    finishes: Sequence[Finish] | str
     try:
-        with _watched(timeout):
-            on_progress = functools.partial(report, num)
-            finishes = job.compute(spans[0].stage, parts, on_progress)
+        with _ended_after(timeout):
+            finishes = job.compute(spans, functools.partial(report, num))
     except Exception as error:
-        finishes = _error_line(error)
+        finishes = error_line(error)
     # Outside the except block, where the error no longer holds on to failed arrays.
     if isinstance(finishes, str) and num > 1:
         for shard in shards:
@@ -120,24 +122,15 @@ def _computed(
         yield _Batch(shards, finishes, began, (time.perf_counter() - start) / num)
 
 
-@functools.lru_cache(1)
-def _plan_and_job(folder: str, planned: int) -> tuple[Plan, Job]:
-    # Read once per process, unless the plan was written again at another time.
-    del planned
-    plan = read_plan(pathlib.Path(folder))
-    return plan, plan.begin()
-
-
-def _write(plan: Plan, shard: int, finish: Finish, computed: dict[str, float]) -> Row:
+def _write(plan: Plan, shard: int, finish: Finish, batch: _Batch) -> Row:
     start = time.perf_counter()
     table, counts = finish()
-    device = jax.local_devices()[0]
-    about: dict[str, Any] = {
+    about = {
         "units": plan.spans[shard].num,
         "counts": counts,
-        "device": device.device_kind,
-        "began": computed["began"],
-        "seconds": round(computed["seconds"] + time.perf_counter() - start, 3),
+        "device": jax.local_devices()[0].device_kind,
+        "began": batch.began,
+        "seconds": round(batch.seconds + time.perf_counter() - start, 3),
     }
     return plan.store.write(shard, table, about)
 
@@ -146,28 +139,26 @@ def _outcome(shard: int, written: "Future[Row]") -> Outcome:
     try:
         return shard, written.result()
     except Exception as error:
-        return shard, _error_line(error)
+        return shard, error_line(error)
 
 
-def _error_line(error: Exception) -> str:
+def error_line(error: Exception) -> str:
+    """The class and the first line of an error."""
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0][:500] if text else 'no more is known'}"
 
 
-class _watched:
+@contextlib.contextmanager
+def _ended_after(timeout: float | None) -> Iterator[None]:
     """Ends the process if its block takes longer than `timeout` seconds."""
-
-    def __init__(self, timeout: float | None):
-        self.timer = None
-        if timeout is not None:
-            # Compiled code cannot be interrupted in another way.
-            self.timer = threading.Timer(timeout, os._exit, (TIMED_OUT,))
-            self.timer.daemon = True
-
-    def __enter__(self):
-        if self.timer is not None:
-            self.timer.start()
-
-    def __exit__(self, *_):
-        if self.timer is not None:
-            self.timer.cancel()
+    if timeout is None:
+        yield
+        return
+    # Compiled code cannot be interrupted in another way.
+    timer = threading.Timer(timeout, os._exit, (TIMED_OUT,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

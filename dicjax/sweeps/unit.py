@@ -1,18 +1,32 @@
 """The interface of a sweep's jobs."""
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import pyarrow as pa
 
 from dicjax._core import Progress
 
 
-Finish = Callable[[], tuple[pa.Table, dict[str, int]]]
-Stretch = tuple[int, int]  # number of the first unit of a part, and number of units
+Part = tuple[pa.Table, dict[str, int]]  # the table of a part, and its counts
+Finish = Callable[[], Part]
 Inputs = Mapping[str, pa.Table]
-ReadStage = Callable[[int], list[tuple[pa.Table, dict[str, int]]]]
+ReadStage = Callable[[int], Iterator[Part]]
+
+
+class Span(NamedTuple):
+    """The units of a part: `num` units of a stage, from `first` on."""
+
+    stage: int
+    first: int
+    num: int
+
+    @property
+    def units(self) -> np.ndarray:
+        """Numbers of the units."""
+        return np.arange(self.first, self.first + self.num)
 
 
 @runtime_checkable
@@ -33,28 +47,23 @@ class Job(Protocol):
         ...
 
     def compute(
-        self, stage: int, parts: Sequence[Stretch], on_progress: Progress | None
+        self, spans: Sequence[Span], on_progress: Progress | None
     ) -> Sequence[Finish]:
-        """Computes parts; returns functions that make their tables and counts."""
+        """Computes parts of a stage; returns functions that make their tables."""
         ...
 
 
 class OneByOne(abc.ABC):
     """A job whose parts are computed one after the other."""
 
-    @property
-    def at_once(self) -> int:
-        """One part."""
-        return 1
+    at_once = 1
 
     def compute(
-        self, stage: int, parts: Sequence[Stretch], on_progress: Progress | None
+        self, spans: Sequence[Span], on_progress: Progress | None
     ) -> Sequence[Finish]:
         """Computes one part after the other."""
-        return [self.part(stage, first, num, on_progress) for first, num in parts]
+        return [self.part(span, on_progress) for span in spans]
 
     @abc.abstractmethod
-    def part(
-        self, stage: int, first: int, num: int, on_progress: Progress | None
-    ) -> Finish:
-        """Computes the part of `num` units from `first` on."""
+    def part(self, span: Span, on_progress: Progress | None) -> Finish:
+        """Computes a part."""

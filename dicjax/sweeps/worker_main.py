@@ -21,7 +21,7 @@ def begin_worker(slots: str, num: int) -> None:
     A place is a lock on a file in the folder `slots`. The system frees it when the
     process ends, however it ends. The process that replaces it takes the place.
     """
-    os.environ.setdefault("EQX_ON_ERROR", "nan")
+    _watch_parent()
     place = _take(pathlib.Path(slots), num)
     devices = os.environ.get("CUDA_VISIBLE_DEVICES", _all_gpus())
     gpus = [x for x in devices.split(",") if x]
@@ -36,7 +36,7 @@ def begin_worker(slots: str, num: int) -> None:
         os.sched_setaffinity(0, own)
 
 
-def watch_parent() -> None:
+def _watch_parent() -> None:
     """Ends this process when its parent dies, so that no process is left over."""
     parent = multiprocessing.parent_process()
     if parent is None:

@@ -17,6 +17,7 @@ from dicjax._core import sha256
 from dicjax.sweeps import read_config, read_sweep, standing
 from dicjax.sweeps.plan import make_plan, Plan
 from dicjax.sweeps.run import LARGEST_GROUP, PER_WORKER
+from dicjax.sweeps.unit import Span
 from scripts.bench.processes import cores
 from scripts.bench.results import Benchmark, Measurement, row
 from scripts.bench.sweep.config import write_config
@@ -102,8 +103,7 @@ def dask(title: str) -> Iterator[Measurement]:
 
 def write_parts(plan: Plan) -> float:
     """Writes as many parts as planned, with no rows; seconds that one takes."""
-    job = plan.begin()
-    table, counts = job.compute(0, [(0, 1)], None)[0]()
+    table, counts = plan.job.compute([Span(0, 0, 1)], None)[0]()
     about = {"counts": counts, "began": time.time(), "seconds": 1.0, "device": "none"}
     write = lambda shard: plan.store.write(
         shard, table.slice(0, 0), about | {"units": plan.spans[shard].num}

@@ -1,5 +1,6 @@
 """The server of the app, which only this computer can reach."""
 
+import functools
 import logging
 import pathlib
 import signal
@@ -8,6 +9,7 @@ import tempfile
 import threading
 import webbrowser
 from collections.abc import Callable
+from typing import Any
 
 import fastapi
 import uvicorn
@@ -28,6 +30,12 @@ from dicjax.app.theme import ICON
 LOG = logging.getLogger("dicjax.app")
 HOST = "127.0.0.1"
 LAST_WORK = 120.0  # s that a running job has to save its result
+PAGES: dict[str, Callable[..., Any]] = {
+    "/": home,
+    "/recording/{number}": recording_page,
+    "/run/{name}": run_page,
+    "/glossary": glossary_page,
+}
 
 
 def serve(
@@ -103,21 +111,8 @@ def _application(state: ServerState) -> fastapi.FastAPI:
     # Other sites cannot reach this server under another host name.
     server.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
 
-    @ui.page("/")
-    async def start() -> None:
-        await home(state)
-
-    @ui.page("/recording/{number}")
-    async def recording(number: int) -> None:
-        await recording_page(state, number)
-
-    @ui.page("/run/{name}")
-    async def run(name: str) -> None:
-        await run_page(state, name)
-
-    @ui.page("/glossary")
-    def terms() -> None:
-        glossary_page(state)
+    for path, draw in PAGES.items():
+        ui.page(path)(functools.partial(draw, state))
 
     @server.get("/report/{name}", response_model=None)
     def report(name: str) -> fastapi.Response:
@@ -149,13 +144,9 @@ def _usable(folder: pathlib.Path) -> pathlib.Path:
 
 
 def _socket(port: int) -> socket.socket:
-    listening = socket.socket()
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((HOST, port))
+        return socket.create_server((HOST, port))
     except (OSError, OverflowError) as error:
-        listening.close()
         raise ValueError(
-            f"Nothing can listen at port {port} ({error}): choose another with --port."
+            f"The app cannot use port {port} ({error}): choose another with --port."
         ) from error
-    return listening

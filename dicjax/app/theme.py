@@ -1,6 +1,8 @@
 """How pages look, on light and on dark screens."""
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 from nicegui import ui
 
@@ -78,7 +80,6 @@ table.words th, table.words td { text-align: left; }
 table.numeric td:not(:first-child) { white-space: nowrap; }
 table.plain td a { color: var(--members); font-weight: 600; }
 table.plain tr.decides td:first-child { font-weight: 600; }
-.recorded { color: var(--recording); font-weight: 600; }
 .scroll { overflow-x: auto; }
 .q-uploader { width: 100%; max-height: none; border-radius: .75rem; color: var(--ink);
   background: var(--paper); border: 2px dashed var(--other); box-shadow: none; }
@@ -126,11 +127,10 @@ def css() -> str:
 
 
 def _variables(colors: Palette) -> str:
-    named = {
-        name: value for name, value in colors._asdict().items() if name != "highlights"
-    }
-    named |= {f"highlight-{i}": x for i, x in enumerate(colors.highlights)}
-    return " ".join(f"--{x}: {y};" for x, y in (named | _SURFACES[colors]).items())
+    named = colors._asdict()
+    highlights = enumerate(named.pop("highlights"))
+    named |= {f"highlight-{i}": x for i, x in highlights} | _SURFACES[colors]
+    return " ".join(f"--{name}: {x};" for name, x in named.items())
 
 
 class Look:
@@ -139,7 +139,7 @@ class Look:
     def __init__(self):
         self.mode = ui.dark_mode(None)
         self.is_dark = False
-        self._drawn: list[tuple[ui.plotly, Callable[[Palette], Plot]]] = []
+        self._drawn: dict[ui.plotly, Callable[[Palette], Plot]] = {}
 
     @property
     def colors(self) -> Palette:
@@ -155,23 +155,22 @@ class Look:
         self._set(not self.is_dark)
         kept = "true" if self.is_dark else "false"
         ui.run_javascript(f'localStorage.setItem("dicjax-dark", "{kept}")')
-        for plot, build in self._drawn:
+        for plot, build in self._drawn.items():
             if not plot.is_deleted:
                 plot.update_figure(build(self.colors))
 
-    def draw(self, build: Callable[[Palette], Plot], label: str) -> ui.plotly:
-        """Shows a figure; `label` describes it for screen readers."""
-        plot = ui.plotly(build(self.colors)).props(f'role="img" aria-label="{label}"')
-        self._drawn.append((plot, build))
+    def draw(self, label: str, figure: Callable[..., Plot], *shown: Any) -> ui.plotly:
+        """Shows a figure, a function of what it shows and of the colours.
+
+        `label` describes it for screen readers.
+        """
+        plot = ui.plotly({}).props(f'role="img" aria-label="{label}"')
+        self.redraw(plot, figure, *shown)
         return plot
 
-    def redraw(self, plot: ui.plotly, build: Callable[[Palette], Plot]) -> None:
+    def redraw(self, plot: ui.plotly, figure: Callable[..., Plot], *shown: Any) -> None:
         """Shows another figure in the same place."""
-        self._drawn = [
-            (x, build if x is plot else old)
-            for x, old in self._drawn
-            if not x.is_deleted
-        ]
+        build = self._drawn[plot] = functools.partial(figure, *shown)
         plot.update_figure(build(self.colors))
 
     def _set(self, is_dark: bool) -> None:

@@ -19,20 +19,25 @@ from dicjax.output.plots import (
 from dicjax.output.plots.activity import (
     aligned as aligned,
     compared as compared,
-    from_onset as from_onset,
     intervals_of as intervals_of,
+    jitter_of as jitter_of,
     log_bins as log_bins,
+    raster_of as raster_of,
+    ratio_axis as ratio_axis,
     rhythm as rhythm,
     shares_of as shares_of,
-    span_of as span_of,
 )
 from dicjax.output.plots.population import (
+    correlation_words as correlation_words,
     correlations_of as correlations_of,
     density_of as density_of,
-    logarithms_of as logarithms_of,
+    folds_of as folds_of,
 )
 from dicjax.output.plots.style import (
+    fold_ticks as fold_ticks,
+    round_ticks as round_ticks,
     short as short,
+    spike_path as spike_path,
 )
 from dicjax.output.population_files import (
     check_folder as check_folder,

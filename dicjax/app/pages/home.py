@@ -1,5 +1,7 @@
 """The first page: opens a recording, and lists all runs."""
 
+import importlib.resources
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -7,13 +9,12 @@ from nicegui import events, ui
 
 from dicjax.app.jobs import Job, State
 from dicjax.app.labels import model_name
-from dicjax.app.pages.folders import folders
 from dicjax.app.pages.parts import card, cells, Notice, page, table, text
 from dicjax.app.recordings import open_recording
 from dicjax.app.runs import summaries, Summary
 from dicjax.app.server_state import example, ServerState
 from dicjax.app.uploads import accepted, MAX_BYTES, safe_name, Upload
-from dicjax.recordings import TIMES
+from dicjax.recordings import PARTS, TIMES
 
 
 STEPS = (
@@ -112,7 +113,10 @@ def _drop_zone(state: ServerState) -> None:
     )
     uploader.add_slot("header", _DROP)
     uploader.props('data-testid="upload"')
-    ui.add_body_html(f"<script>{folders(uploader.id)}</script>")
+    script = (importlib.resources.files("dicjax.app.pages") / "folders.js").read_text()
+    values = ", ".join(map(json.dumps, (PARTS, TIMES, uploader.id)))
+    script += f"window.dicjaxFolders = foldersOf({values});"
+    ui.add_body_html(f"<script>{script}</script>")
     ui.on("folder", receive_folder)
     notice = Notice()
     text(FORMATS, "note")

@@ -89,7 +89,7 @@ def test_bad_files_are_refused_by_name(content, named):
 def test_a_glance_follows_the_window():
     recording = open_recording(_accepted(_text(STEADY, "time_ms\n")))
     whole = glance(recording)
-    assert whole.pattern == "tonic"
+    assert dict(whole.facts)["firing pattern"] == "tonic"
     assert dict(whole.facts)["spikes"] == "98"
     assert not whole.findings
     recording.window = (0.0, 5000.0)

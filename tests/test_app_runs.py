@@ -9,7 +9,7 @@ import pytest
 
 import dicjax as dj
 from dicjax.app import figures
-from dicjax.app.canvas import DARK, LIGHT, log_axis, new_plot
+from dicjax.app.canvas import DARK, interval_axes, LIGHT, new_plot
 from dicjax.app.downloads import DOWNLOADS
 from dicjax.app.jobs import Job, State
 from dicjax.app.recordings import open_recording
@@ -155,7 +155,7 @@ def test_figures_are_drawn_in_the_colours_of_the_report(outcome, colors):
 )
 def test_intervals_have_a_few_round_ticks(low, high, ticks):
     plot = new_plot(LIGHT, 200)
-    log_axis(plot, np.geomspace(low, high, 40), "interval")
+    interval_axes(plot, np.geomspace(low, high, 40))
     assert list(plot.layout.xaxis.ticktext) == ticks
 
 

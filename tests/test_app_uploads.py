@@ -9,8 +9,8 @@ from test_readers_kilosort import GROUPS, kilosort
 
 from dicjax.app.recordings import open_recording
 from dicjax.app.scratch import scratch
-from dicjax.app.uploads import accepted, check_size, MAX_BYTES, PARTS, safe_name
-from dicjax.recordings import checksum
+from dicjax.app.uploads import accepted, check_size, safe_name
+from dicjax.recordings import checksum, MAX_BYTES, PARTS
 
 
 @pytest.mark.parametrize(

@@ -83,10 +83,11 @@ def points(figure, x, y, color, name, **more) -> None:
     figure.add_scatter(x=x, y=y, mode="markers", marker=marker, name=name, **more)
 
 
-def log_axis(figure: go.Figure, edges: np.ndarray, title: str) -> None:
+def interval_axes(figure: go.Figure, edges: np.ndarray) -> None:
     low, high = float(edges[0]), float(edges[-1])
-    ticks = {x: f"{x:g}" for x in round_ticks(low, high)}
-    figure.update_xaxes(**log_ticks(low, high, ticks), tickangle=0, title=title)
+    ticks = log_ticks(low, high, {x: f"{x:g}" for x in round_ticks(low, high)})
+    figure.update_xaxes(**ticks, tickangle=0, title="interval between spikes (ms)")
+    figure.update_yaxes(title="share of intervals (%)", rangemode="tozero")
 
 
 def log_ticks(low: float, high: float, names: dict[float, str]) -> dict[str, Any]:

@@ -31,10 +31,6 @@ def _table(export: Callable[..., None], suffix: str, outcome: Outcome) -> bytes:
         return path.read_bytes()
 
 
-def _folder(outcome: Outcome) -> bytes:
-    return _zipped(outcome.folder, outcome.folder.name)
-
-
 def _neuron(outcome: Outcome) -> bytes:
     neuron, _ = find_neuron(str(outcome.about.get("model")))
     rows = outcome.shown
@@ -61,10 +57,11 @@ def _zipped(folder: pathlib.Path, top: str) -> bytes:
 
 
 _csv, _xlsx = partial(_table, export_csv, ".csv"), partial(_table, export_xlsx, ".xlsx")
+_all = lambda outcome: _zipped(outcome.folder, outcome.folder.name)
 DOWNLOADS = {
     "xlsx": Download("Excel", "all tables, with spikes", ".xlsx", _xlsx),
     "csv": Download("CSV", "a row for each model", ".csv", _csv),
     "report": Download("Report", "a page with all figures", ".html", _report),
     "neuron": Download("NEURON", "models to run, as a zip", "_neuron.zip", _neuron),
-    "parquet": Download("All files", "the run's folder, as a zip", ".zip", _folder),
+    "parquet": Download("All files", "the run's folder, as a zip", ".zip", _all),
 }

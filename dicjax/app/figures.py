@@ -13,7 +13,7 @@ from dicjax.app.canvas import (
     distinguishable,
     end_of,
     faint,
-    log_axis,
+    interval_axes,
     log_ticks,
     MAX_TICKS,
     name_rows,
@@ -87,8 +87,7 @@ def intervals(train: SpikeTrain, colors: Palette) -> Plot:
     edges = log_bins([isi])
     figure = new_plot(colors, 210, left=76)
     step_line(figure, edges, shares_of(isi, edges), colors.recording, "recording", 0.35)
-    figure.update_yaxes(title="share (%)", rangemode="tozero")
-    log_axis(figure, edges, "interval between spikes (ms)")
+    interval_axes(figure, edges)
     return as_plot(figure)
 
 
@@ -97,7 +96,7 @@ def rasters(outcome: Outcome, colors: Palette, num: int = 12) -> Plot:
     accepted, numbers = outcome.accepted, outcome.population.members
     first = np.argsort(~accepted, kind="stable")[:num]
     times = [outcome.spike_times[i] for i in first]
-    names = ["recording", *(f"member {numbers[i]}" for i in first)]
+    names = ["recording", *(f"model {numbers[i]}" for i in first)]
     paint = [colors.members if x else colors.other for x in accepted[first]]
     paint = [colors.recording, *paint]
     rows, (start, stop) = raster_of(outcome.train or SpikeTrain(times[0]), times)
@@ -129,13 +128,12 @@ def interval_bands(outcome: Outcome, colors: Palette) -> Plot:
             fillcolor=faint(colors.members, 0.22),
             line={"width": 0},
             hoverinfo="skip",
-            name="90 % of members",
+            name="90 % of models",
         )
-        step_line(figure, edges, shares.mean(axis=0), colors.members, "members, mean")
+        step_line(figure, edges, shares.mean(axis=0), colors.members, "models, mean")
     for isi in recorded:
         step_line(figure, edges, shares_of(isi, edges), colors.recording, "recording")
-    figure.update_yaxes(title="share of intervals (%)", rangemode="tozero")
-    log_axis(figure, edges, "interval between spikes (ms)")
+    interval_axes(figure, edges)
     add_legend(figure)
     return as_plot(figure)
 
@@ -160,7 +158,7 @@ def potentials(outcome: Outcome, colors: Palette) -> Plot:
     name_rows(figure, ["recording"], **top)
     for i, (member, (x, y)) in enumerate(zip(traces.members, lines, strict=True)):
         color = colors.highlights[i % len(colors.highlights)]
-        name, place = f"member {member}", {"row": 2 + i, "col": 1}
+        name, row = f"model {member}", 2 + i
         x, y = thinned(x / 1e3, y)
         figure.add_scatter(
             x=x,
@@ -169,12 +167,12 @@ def potentials(outcome: Outcome, colors: Palette) -> Plot:
             line={"color": color, "width": 1.2},
             name=name,
             hovertemplate="%{y:.0f} mV at %{x:.3f} s",
-            **place,
+            row=row,
+            col=1,
         )
+        axis = {"range": [-92, 65], "tickvals": [-80, -40, 0, 40]}
         title = {"text": name, "font_color": color}
-        figure.update_yaxes(
-            range=[-92, 65], tickvals=[-80, -40, 0, 40], title=title, **place
-        )
+        figure.update_yaxes(axis, title=title, row=row, col=1)
     figure.update_yaxes(fixedrange=True)
     figure.update_xaxes(range=[start / 1e3, stop / 1e3], showline=False, ticks="")
     bottom = {"title": "time (s); potentials in mV", "row": 1 + num, "col": 1}
@@ -196,8 +194,8 @@ def feature_bands(outcome: Outcome, colors: Palette) -> Plot:
         figure.add_shape(**box, fillcolor=colors.grid, line_width=0, layer="below")
         known = np.isfinite(ratio)
         for keep, color, name in (
-            (known & ~accepted, colors.other, "others"),
-            (known & accepted, colors.members, "accepted members"),
+            (known & ~accepted, colors.other, "other models"),
+            (known & accepted, colors.members, "accepted models"),
         ):
             if not keep.any():
                 continue
@@ -209,12 +207,12 @@ def feature_bands(outcome: Outcome, colors: Palette) -> Plot:
                 name,
                 legendgroup=name,
                 showlegend=name not in drawn,
-                text=[f"member {i}" for i in numbers[keep]],
+                text=[f"model {i}" for i in numbers[keep]],
                 hovertemplate="%{text}: %{x:.3f}",
             )
             drawn.add(name)
     figure.add_vline(1, line={"color": colors.recording, "width": 2}, layer="below")
-    figure.update_xaxes(**log_ticks(1 / edge, edge, ticks), title="member / recording")
+    figure.update_xaxes(**log_ticks(1 / edge, edge, ticks), title="model / recording")
     name_rows(figure, [name.replace("\n", "<br>") for name, *_ in rows])
     add_legend(figure)
     return as_plot(figure)
@@ -242,7 +240,7 @@ def posterior(outcome: Outcome, colors: Palette) -> Plot:
         )
     _, x, y = outcome.dics[outcome.shown].T
     hover = {"hovertemplate": "g<sub>s</sub> %{x:.2f}, g<sub>u</sub> %{y:.2f}"}
-    points(figure, x, y, colors.members, "members", **hover)
+    points(figure, x, y, colors.members, "models", **hover)
     at = f"{inference.V_ref:g}".replace("-", "\u2212")
     slow = f"slow input conductance g<sub>s</sub> at {at} mV"
     figure.update_xaxes(title=slow, range=inference.g_s[[0, -1]].tolist())
@@ -267,7 +265,7 @@ def conductances(outcome: Outcome, colors: Palette) -> Plot:
         y=np.concatenate([fold[drawn], gap], axis=1).ravel(),
         mode="lines",
         line={"color": faint(colors.members, min(0.5, 12 / len(drawn))), "width": 1},
-        name="all members",
+        name="all models",
         hoverinfo="skip",
     )
     highlight = most_different(g, len(colors.highlights))
@@ -277,7 +275,7 @@ def conductances(outcome: Outcome, colors: Palette) -> Plot:
             y=fold[row],
             mode="lines+markers",
             line={"color": color, "width": 2},
-            name=f"member {numbers[row]}",
+            name=f"model {numbers[row]}",
             text=[f"{value:.3g} mS/cm²" for value in g[row]],
             hovertemplate="%{text}",
         )
@@ -341,7 +339,7 @@ def yields(outcome: Outcome, colors: Palette) -> Plot:
     for name, counts, color, ink in (
         ("valid", num_valid, colors.members, colors.paper),
         ("right pattern only", num_label - num_valid, pale, colors.ink),
-        ("else", num - num_label, colors.grid, colors.ink),
+        ("other", num - num_label, colors.grid, colors.ink),
     ):
         figure.add_bar(
             y=rows,

@@ -1,5 +1,6 @@
 """Jobs of the app: one runs at a time, the others wait."""
 
+import dataclasses
 import enum
 import itertools
 import logging
@@ -32,22 +33,22 @@ class State(enum.Enum):
         return self not in (State.WAITING, State.RUNNING)
 
 
+@dataclasses.dataclass(eq=False)
 class Job:
     """One run of the pipeline, with its progress and its outcome."""
 
-    def __init__(self, name: str, title: str, order: Any = None):
-        self.name = name  # also of its folder
-        self.title = title
-        self.order = order
-        self.state = State.WAITING
-        self.message = ""
-        self.remedies: tuple[Remedy, ...] = ()  # what may help if it was refused
-        self.notes: list[str] = []
-        self.unsaved: Any = None  # a result that could not be written yet
-        self.pace = Pace()
-        self.started: float | None = None
-        self.finished: float | None = None
-        self._stop = threading.Event()
+    name: str  # also of its folder
+    title: str
+    order: Any = None
+    state: State = State.WAITING
+    message: str = ""
+    remedies: tuple[Remedy, ...] = ()  # what may help if it was refused
+    notes: list[str] = dataclasses.field(default_factory=list)
+    unsaved: Any = None  # a result that could not be written yet
+    pace: Pace = dataclasses.field(default_factory=Pace)
+    started: float | None = None
+    finished: float | None = None
+    _stop: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     def report(self, stage: Stage, done: int, total: int) -> None:
         """Records the pipeline's progress; raises `Cancelled` after a stop."""

@@ -166,10 +166,9 @@ def _number(x: float, digits: int) -> str:
 
 
 class Glance(NamedTuple):
-    """A summary of a train: its pattern, facts and findings."""
+    """A summary of a train: its facts, the pattern among them, and findings."""
 
     train: SpikeTrain
-    pattern: str = ""
     facts: tuple[tuple[str, str], ...] = ()
     findings: tuple[Finding, ...] = ()
     obstacle: str = ""  # why nothing can be generated from it, if so
@@ -185,9 +184,10 @@ def glance(recording: Recording) -> Glance:
     facts = [("spikes", f"{num:,}"), ("length", length)]
     if num < MIN_SPIKES:
         few = f"The window has only {num} spikes: widen it."
-        return Glance(train, facts=tuple(facts), obstacle=few)
+        return Glance(train, tuple(facts), obstacle=few)
     features = features_of(train)
     label = int(features.label)
+    facts.insert(0, ("firing pattern", LABELS[label]))
     facts.append(("firing rate", hertz(float(features.rate))))
     regular = FEATURES["mean_isi"], FEATURES["cv"]
     for x in pattern_of(features).compared if label == BURSTING else regular:
@@ -197,7 +197,7 @@ def glance(recording: Recording) -> Glance:
         few = f"{num} spikes are few to recognise a firing pattern: widen the window."
         findings.append(Finding("few", few))
     silent = "The neuron is silent here." if label == SILENT else ""
-    return Glance(train, LABELS[label], tuple(facts), tuple(findings), silent)
+    return Glance(train, tuple(facts), tuple(findings), silent)
 
 
 def _plain(message: object) -> str:

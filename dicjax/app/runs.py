@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import functools
 import logging
 import pathlib
 import re
@@ -77,12 +76,11 @@ def job_for(order: Order, folder: pathlib.Path, taken: Container[str]) -> Job:
     if train.name != stem:
         stem += f"_{train.name}"
     stem = re.sub(r"[^\w\-]+", "_", stem).strip("_")[:40] or "recording"
-    now = datetime.datetime.now()
-    name = f"{now:%Y-%m-%d_%H%M%S}_{stem}"
-    number = 2
+    now, number = f"{datetime.datetime.now():%Y-%m-%d_%H%M%S}", 1
+    name = f"{now}_{stem}"
     while name in taken or (folder / name).exists():
-        name = f"{now:%Y-%m-%d_%H%M%S}_{number}_{stem}"
         number += 1
+        name = f"{now}_{number}_{stem}"
     return Job(name, title_of(train.source, train.name), order)
 
 
@@ -101,8 +99,7 @@ def make(job: Job, folder: pathlib.Path) -> None:
         job.unsaved = _generate(job)
     result: Generated = job.unsaved
     job.report(Stage("writing"), result.num_accepted, result.num_asked)
-    write = functools.partial(_write, result, notes=job.notes)
-    write_folder(folder / job.name, False, write)
+    write_folder(folder / job.name, False, lambda path: _write(result, path, job.notes))
     job.unsaved = None
 
 
@@ -141,7 +138,7 @@ def _write(result: Generated, folder: pathlib.Path, notes: list[str]) -> None:
             write()
         except Exception:
             LOG.exception("The %s of %s could not be written", name, folder)
-            notes.append(f"The {name} could not be written; the tables are complete.")
+            notes.append(f"The {name} could not be written. The tables are complete.")
 
 
 def _write_view(result: Generated, path: pathlib.Path) -> None:
@@ -310,10 +307,10 @@ def _read_view(path: pathlib.Path, about: dict[str, Any]):
     if not path.exists():
         return None, None, None  # a run of the command line
     source = about.get("source") or {}
-    with np.load(path, allow_pickle=False) as file:
-        found = dict(file)
-    names = (str(source.get(x) or "") for x in ("unit", "file"))
-    train = SpikeTrain(found["times"], *names, *found["span"].tolist())
+    with np.load(path, allow_pickle=False) as stored:
+        found = dict(stored)
+    unit, file = (str(source.get(x) or "") for x in ("unit", "file"))
+    train = SpikeTrain(found["times"], unit, file, *found["span"].tolist())
     found["V"] = found["V"].astype(np.float32)
     part = lambda kind: kind(*(found[name] for name in kind._fields))
     return train, part(Inference), part(Traces)

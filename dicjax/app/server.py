@@ -58,7 +58,10 @@ def serve(
 
     - `ValueError`: if the folder is a file, or another program listens at the port.
     """
-    folder = _usable(folder)
+    folder = folder.expanduser().resolve()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: choose a folder for results.")
+    folder.mkdir(parents=True, exist_ok=True)
     listening = _socket(port)
     with scratch(folder) as temporary:
         before, tempfile.tempdir = tempfile.tempdir, str(temporary)
@@ -86,13 +89,10 @@ def _serve(
         if open_browser:
             webbrowser.open(address)
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
     app.on_startup(ready)
     if threading.current_thread() is threading.main_thread():
         # The server raises the signal again after closing; a job must be saved then.
-        signal.signal(signal.SIGTERM, interrupt)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     config = uvicorn.Config(
         _application(state),
         log_config=None,
@@ -133,14 +133,6 @@ def _application(state: ServerState) -> fastapi.FastAPI:
         reconnect_timeout=30.0,
     )
     return server
-
-
-def _usable(folder: pathlib.Path) -> pathlib.Path:
-    folder = folder.expanduser().resolve()
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: choose a folder for results.")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _socket(port: int) -> socket.socket:

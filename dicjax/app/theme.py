@@ -48,22 +48,22 @@ class Look:
 
     def __init__(self):
         self.mode = ui.dark_mode(None)
-        self.is_dark = False
         self._drawn: dict[ui.plotly, Callable[[Palette], Plot]] = {}
 
     @property
     def colors(self) -> Palette:
-        return DARK if self.is_dark else LIGHT
+        return DARK if self.mode.value else LIGHT
 
     async def settle(self) -> None:
         """Waits for the browser and reads whether its user wants a dark page."""
         await ui.context.client.connected()
-        self._set(bool(await ui.run_javascript(_IS_DARK_SCRIPT, timeout=20)))
+        is_dark = await ui.run_javascript(_IS_DARK_SCRIPT, timeout=20)
+        self.mode.set_value(bool(is_dark))
 
     def toggle(self) -> None:
         """Switches between dark and light, now and for later visits."""
-        self._set(not self.is_dark)
-        kept = "true" if self.is_dark else "false"
+        self.mode.set_value(not self.mode.value)
+        kept = "true" if self.mode.value else "false"
         ui.run_javascript(f'localStorage.setItem("dicjax-dark", "{kept}")')
         for plot, build in self._drawn.items():
             if not plot.is_deleted:
@@ -82,7 +82,3 @@ class Look:
         """Shows another figure in the same place."""
         build = self._drawn[plot] = functools.partial(figure, *shown)
         plot.update_figure(build(self.colors))
-
-    def _set(self, is_dark: bool) -> None:
-        self.is_dark = is_dark
-        self.mode.set_value(is_dark)

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping
 
 from dicjax.recordings import (
     checksum,
-    MAX_BYTES as MAX_BYTES,
-    PARTS as PARTS,
+    MAX_BYTES,
+    PARTS,
     readers,
     reading,
     TIMES,
@@ -136,13 +136,10 @@ def _unzipped(name: str, content: bytes) -> Upload:
     kinds = [path for path in paths if path.suffix.lower() in SUFFIXES]
     recordings = [path for path in kinds if not path.name.startswith(".")]
     if folders or len(recordings) != 1:
-        num, what = (
-            (len(folders), "folders of Kilosort")
-            if folders
-            else (len(recordings) or "no", "recordings")
-        )
+        found = f"{len(recordings) or 'no'} recordings"
+        found = f"{len(folders)} folders of Kilosort" if folders else found
         raise ValueError(
-            f"{name} holds {num} {what}: zip one folder of Kilosort, or one recording."
+            f"{name} holds {found}: zip one folder of Kilosort, or one recording."
         )
     ((inner, own),) = _contents(name, archive, recordings).items()
     return _file(safe_name(inner), own)

@@ -54,9 +54,8 @@ class Choices:
             self.model = ui.select(model_options(), value="auto", label="Model neuron")
             self.model.props('outlined dense data-testid="model"')
             note = text(model_note("auto"), "note")
-            self.model.on_value_change(
-                lambda event: note.set_content(model_note(event.value))
-            )
+            explain = lambda event: note.set_content(model_note(event.value))
+            self.model.on_value_change(explain)
             self.fields = {number: number.field() for number in MAIN}
             more = ui.expansion("More choices")
             with more.props('dense dense-toggle data-testid="more"'):

@@ -27,8 +27,7 @@ class Findings:
         """Shows facts and warnings of a window, and allows to generate or not."""
         self.facts.clear()
         with self.facts:
-            pattern = (("firing pattern", seen.pattern),) if seen.pattern else ()
-            numbers((*pattern, *seen.facts), "small")
+            numbers(seen.facts, "small")
         self.warnings.clear()
         with self.warnings:
             for note in self.recording.notes:
@@ -45,10 +44,11 @@ class Findings:
         choices.allow(not seen.obstacle)
 
     def _warn(self, finding: Finding) -> None:
+        window = finding.window
         with ui.element("div").classes("alert").props('role="note"'):
             text(finding.message)
-            if finding.window is not None:
-                use = lambda: self.use_window(finding.window)
+            if window is not None:
+                use = lambda: self.use_window(window)
                 ui.button("Use this window", on_click=use).props("flat dense")
 
     async def _compare(self, seen: Glance, choices: Choices, verdict: ui.html) -> None:

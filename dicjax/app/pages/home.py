@@ -13,8 +13,8 @@ from dicjax.app.pages.parts import card, cells, Notice, page, table, text
 from dicjax.app.recordings import open_recording
 from dicjax.app.runs import summaries, Summary
 from dicjax.app.server_state import example, ServerState
-from dicjax.app.uploads import accepted, MAX_BYTES, safe_name, Upload
-from dicjax.recordings import PARTS, TIMES
+from dicjax.app.uploads import accepted, safe_name, Upload
+from dicjax.recordings import MAX_BYTES, PARTS, TIMES
 
 
 STEPS = (
@@ -67,7 +67,7 @@ async def home(state: ServerState) -> None:
         with card("Runs"):
             rows = ui.element("div").props('data-testid="runs"')
         await look.settle()
-        _Runs(state, rows)
+        _list_runs(state, rows)
 
 
 def _drop_zone(state: ServerState) -> None:
@@ -126,35 +126,32 @@ def _drop_zone(state: ServerState) -> None:
         text("One minute of a slowly bursting crab neuron.", "note")
 
 
-class _Runs:
-    """The list of runs, kept up to date."""
+def _list_runs(state: ServerState, box: ui.element) -> None:
+    """Lists all runs, and lists them again when something changes."""
+    known, shown = state.jobs.known, []
 
-    def __init__(self, state: ServerState, box: ui.element):
-        self.state, self.box, self.shown = state, box, None
-        self.update()
-        ui.timer(1.0, self.update)
-
-    def update(self) -> None:
-        """Draws the list again if something changed."""
-        jobs = self.state.jobs
+    def update() -> None:
         rows = [
-            _row(x, model_name(x.order.model), jobs.status(x), "now")
-            for x in reversed(jobs.known.values())
+            _row(x, model_name(x.order.model), state.jobs.status(x), "now")
+            for x in reversed(known.values())
             if x.state is not State.DONE
         ]
-        for run in summaries(self.state.folder):
+        for run in summaries(state.folder):
             result = f"{run.num_accepted} of {run.num_asked} models"
             when = f"{run.written:%d %b %Y, %H:%M}"
             rows.append(_row(run, model_name(run.model), result, when))
-        if rows == self.shown:
+        if shown == [rows]:
             return
-        self.shown = rows
-        self.box.clear()
-        with self.box:
+        shown[:] = [rows]
+        box.clear()
+        with box:
             if rows:
                 table(("recording", "model", "result", "when"), rows, "words")
             else:
                 text("None yet. Runs stay here when you close the tab.", "note")
+
+    update()
+    ui.timer(1.0, update)
 
 
 def _row(run: Job | Summary, *rest: str) -> str:

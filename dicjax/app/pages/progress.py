@@ -27,10 +27,9 @@ class Progress:
     ):
         self.state, self.job, self.then = state, job, then
         order = job.order
-        is_open = order.model == "auto"
-        model = "model chosen for you" if is_open else model_name(order.model)
         within = f"within {100 * order.tolerance:g} %"
         with card() as self.box:
+            model = model_name(order.model)
             text(f"{order.members} models, {model}, {within}", "note")
             self.stage = text("", tag="h2").props('data-testid="stage"')
             self.compiling = text(FIRST_RUN, "note")

@@ -150,7 +150,7 @@ class _Preview:
                 max=self.high,
                 step=max(round((self.high - self.low) / 1000, 3), 1e-3),
                 value={"min": start, "max": stop},
-                on_change=lambda x: self._move(x.value["min"], x.value["max"]),
+                on_change=self._slid,
             ).props('aria-label="Window of the recording to use"')
         with (
             ui.element("div").classes("line").style(f"padding-left: {SIDES['left']}px")
@@ -180,6 +180,9 @@ class _Preview:
     def _choose(self, event: events.ValueChangeEventArguments) -> None:
         self.recording.chosen, self.recording.window = event.value, None
         ui.navigate.reload()
+
+    async def _slid(self, event) -> None:
+        await self._move(event.value["min"], event.value["max"])
 
     async def _typed(self) -> None:
         start, stop = self.start.value, self.stop.value

@@ -28,7 +28,7 @@ async def run_page(state: ServerState, name: str) -> None:
                     show(outcome, look, job.notes if job else ())
 
         await look.settle()
-        if folder is not None and (job is None or job.state.is_over):
+        if job is None or (job.state.is_over and folder is not None):
             notice.say("Reading the run …", "good")
             await results()
         else:

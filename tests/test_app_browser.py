@@ -397,11 +397,14 @@ def test_a_refused_run_offers_what_may_help(browser, app):
 
 def test_a_run_of_the_command_line_shows_what_it_holds(browser, app):
     with _tab(browser, app) as tab:
-        _open_example(tab)
-        _generate(tab, "4")
-        tab.get_by_test_id("headline").wait_for(timeout=PATIENCE)
-        (app.folder / tab.url.rpartition("/")[2] / "recording.npz").unlink()
-        tab.reload()
+        if not [*app.folder.glob("*/recording.npz")]:
+            _open_example(tab)
+            _generate(tab, "4")
+            tab.get_by_test_id("headline").wait_for(timeout=PATIENCE)
+        run = next(app.folder.glob("*/recording.npz")).parent
+        other = app.folder / "command_line"
+        shutil.copytree(run, other, ignore=shutil.ignore_patterns("recording.npz"))
+        tab.goto(f"{app.url}/run/{other.name}")
         sync_api.expect(tab.get_by_text("made on the command line")).to_be_visible()
         sync_api.expect(tab.get_by_test_id("features")).to_contain_text("725")
         lead = tab.get_by_text(re.compile("444 spikes in 59.55"))

@@ -27,11 +27,10 @@ from dicjax.app.canvas import (
 )
 from dicjax.app.runs import Outcome
 from dicjax.output import (
-    aligned,
     compared,
     correlation_words,
     correlations_of,
-    fold_ticks,
+    fold_names,
     folds_of,
     intervals_of,
     jitter_of,
@@ -42,6 +41,7 @@ from dicjax.output import (
     rhythm,
     shares_of,
     short,
+    traces_of,
 )
 from dicjax.populations import wilson
 from dicjax.spikes import SpikeTrain
@@ -144,7 +144,7 @@ def potentials(outcome: Outcome, colors: Palette) -> Plot:
     assert train is not None
     assert traces is not None
     ts = traces.ts.astype(np.float64)
-    spikes, lines, (start, stop) = aligned(train, ts, traces.V)
+    spikes, lines, (start, stop) = traces_of(train, ts, traces.V)
     num = len(lines)
     figure = make_subplots(
         rows=1 + num,
@@ -294,7 +294,7 @@ def conductances(outcome: Outcome, colors: Palette) -> Plot:
     )
     extreme = np.append(np.quantile(fold, (0.005, 0.995)), fold[highlight])
     ends = min(0.45, extreme.min()) / 1.2, max(2.2, extreme.max()) * 1.2
-    axis = log_ticks(*ends, fold_ticks(*ends))
+    axis = log_ticks(*ends, fold_names(*ends))
     figure.update_yaxes(**axis, title="conductance / median")
     add_legend(figure)
     return as_plot(figure)

@@ -1,10 +1,11 @@
 """What the recording and the members do: spikes, intervals, potentials, features."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Float
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from dicjax._core import compiled_size
 from dicjax.output.plots.style import (
@@ -16,7 +17,6 @@ from dicjax.output.plots.style import (
     MAX_VECTOR,
     MEMBERS,
     MUTED,
-    name_ticks,
     new_axes,
     new_figure,
     OTHER,
@@ -65,14 +65,18 @@ def plot_raster(
     times = np.asarray(spike_times)
     valid = np.ones(len(times), bool) if accepted is None else np.asarray(accepted)
     shown = np.argsort(~valid, kind="stable")[:num]
-    rows, (start, stop) = raster_of(train, times[shown], span)
+    cycle, gap = rhythm(train)
+    rows = [from_onset(row, gap) for row in (train.times, *times[shown])]
+    span = span_of(rows, cycle) if span is None else span
     figure = new_figure(0.75 + 0.19 * len(rows))
     ax = new_axes(figure, sides=("bottom",))
+    lead = 0.015 * span
     for i, row in enumerate(rows):
+        row = row[(row >= -lead) & (row <= span)]
         color = RECORDING if i == 0 else MEMBERS if valid[shown[i - 1]] else OTHER
         height, y = (0.62, 0.5) if i == 0 else (0.38, -i)
         spike_ticks(ax, row, y, height, color)
-    ax.set(xlim=(start / 1e3, stop / 1e3), ylim=(-len(rows) + 0.4, 1.25))
+    ax.set(xlim=(-lead / 1e3, span / 1e3), ylim=(-len(rows) + 0.4, 1.25))
     ax.set_xlabel("time (s)")
     ax.set_yticks([0.5, *(-i for i in range(1, len(rows)))])
     ax.set_yticklabels(["recording", *(f"member {i}" for i in shown)])
@@ -143,22 +147,27 @@ def plot_traces(
     - `span`: how much time to show, in ms; by default some four bursts or 12 ISIs.
     """
     ts, V = np.asarray(ts, np.float64), np.asarray(V)
-    spikes, lines, (start, stop) = aligned(train, ts, V, span)
+    spikes, onsets, fitting = aligned(train, ts, V)
+    span = fitting if span is None else span
+    lead = 0.03 * span
     figure = new_figure(0.75 + 0.95 * len(V))
     ratios = (0.3, *np.ones(len(V)))
     grid = figure.add_gridspec(1 + len(V), 1, height_ratios=ratios, hspace=0.04)
     top = style_axes(figure.add_subplot(grid[0]), sides=())
-    spike_ticks(top, spikes, 0, 0.8, RECORDING)
-    top.set(ylim=(-0.5, 0.5), xlim=(start / 1e3, stop / 1e3))
+    ticks = spikes[(spikes >= -lead) & (spikes <= span)]
+    spike_ticks(top, ticks, 0, 0.8, RECORDING)
+    top.set(ylim=(-0.5, 0.5), xlim=(-lead / 1e3, span / 1e3))
     top.set_yticks([0], ["recording"], color=RECORDING, size=9)
     top.tick_params(length=0, labelbottom=False)
     ax = top
-    for i, (x, y) in enumerate(lines):
+    for i, v in enumerate(V):
         last = i == len(V) - 1
         sides = ("left", "bottom") if last else ("left",)
         ax = style_axes(figure.add_subplot(grid[i + 1], sharex=top), sides=sides)
+        onset = onsets[i]
+        keep = (ts >= onset - lead) & (ts <= onset + span)
         color = HIGHLIGHTS[i % len(HIGHLIGHTS)]
-        ax.plot(x / 1e3, y, color=color, lw=0.9)
+        ax.plot((ts[keep] - onset) / 1e3, v[keep], color=color, lw=0.9)
         ax.set(ylim=(-90, 60), yticks=(-80, -40, 0, 40))
         ax.tick_params(axis="x", bottom=last, labelbottom=last)
         if i < len(names):
@@ -191,8 +200,8 @@ def plot_features(
     rows = compared(target, features, tolerance)
     figure = new_figure(0.95 + 0.55 * len(rows))
     ax = new_axes(figure, sides=("bottom",))
-    edge, ticks = ratio_axis(rows, tolerance)
-    jitter = jitter_of(len(valid))
+    edge = max(high for *_, (_, high) in rows) ** 2.2
+    jitter = 0.27 * np.sin(2.4 * np.arange(len(valid)) ** 2)  # the same every time
     for row, (_, ratio, band) in enumerate(rows):
         ax.fill_betweenx((row - 0.4, row + 0.4), *band, color=GRID, lw=0)
         known = np.isfinite(ratio)
@@ -209,7 +218,11 @@ def plot_features(
             )
     ax.axvline(1, color=RECORDING, lw=1.6, zorder=0.5)
     ax.set(xscale="log", xlim=(1 / edge, edge), ylim=(len(rows) - 0.5, -0.5))
-    name_ticks(ax.xaxis, ticks)
+    ticks = [1 / (1 + 2 * tolerance), 1 / (1 + tolerance), 1, 1 + tolerance]
+    ticks = [x for x in (*ticks, 1 + 2 * tolerance) if 1 / edge < x < edge]
+    ax.xaxis.set_major_locator(FixedLocator(ticks))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.2f}"))
+    ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("member / recording")
     ax.set_yticks(range(len(rows)), [name for name, *_ in rows])
     ax.tick_params(axis="y", length=0, labelcolor=INK, labelsize=9)
@@ -229,18 +242,6 @@ def rhythm(train: SpikeTrain) -> tuple[float, float]:
     return 7.8 * float(features.period[0]), float(burst_gap(features)[0])
 
 
-def raster_of(
-    train: SpikeTrain, spike_times: Iterable[np.ndarray], span: float | None = None
-) -> tuple[list[np.ndarray], tuple[float, float]]:
-    """Spikes of a recording and of members since their first whole burst, and from when
-    to when they are shown, all in ms."""
-    cycle, gap = rhythm(train)
-    rows = [from_onset(row, gap) for row in (train.times, *spike_times)]
-    stop = span_of(rows, cycle) if span is None else span
-    start = -0.015 * stop
-    return [row[(row >= start) & (row <= stop)] for row in rows], (start, stop)
-
-
 def from_onset(times: np.ndarray, gap: float) -> np.ndarray:
     """Times (ms) since the first whole burst, or else the first spike."""
     times = np.asarray(times[np.isfinite(times)], np.float64)
@@ -249,24 +250,18 @@ def from_onset(times: np.ndarray, gap: float) -> np.ndarray:
 
 
 def aligned(
-    train: SpikeTrain,
-    ts: Float[np.ndarray, " times"],
-    V: np.ndarray,
-    span: float | None = None,
-) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]], tuple[float, float]]:
-    """The recording's spikes since its first whole burst, times and potentials of every
-    member since its own, and from when to when they are shown; times in ms."""
+    train: SpikeTrain, ts: Float[np.ndarray, " times"], V: np.ndarray
+) -> tuple[np.ndarray, list[float], float]:
+    """The recording's spikes since its first whole burst, the time at which the first
+    whole burst of each potential begins, and how much time to show, all in ms."""
     cycle, gap = rhythm(train)
     trains = spike_trains(ts, V)
-    spikes, *rows = [from_onset(x, gap) for x in (train.times, *trains)]
-    stop = span_of([spikes, *rows], 0.5 * cycle) if span is None else span
-    start = -0.03 * stop
-    lines = []
-    for times, row, v in zip(trains, rows, V, strict=True):
-        x = ts - float(times[0] - row[0] if len(times) else ts[0])
-        keep = (x >= start) & (x <= stop)
-        lines.append((x[keep], v[keep]))
-    return spikes[(spikes >= start) & (spikes <= stop)], lines, (start, stop)
+    rows = [from_onset(x, gap) for x in (train.times, *trains)]
+    onsets = [
+        float(x[0] - row[0] if len(x) else ts[0])
+        for x, row in zip(trains, rows[1:], strict=True)
+    ]
+    return rows[0], onsets, span_of(rows, 0.5 * cycle)
 
 
 def span_of(rows: list[np.ndarray], wanted: float) -> float:
@@ -311,15 +306,3 @@ def compared(target: Features, features: Features, tolerance: float):
             "with at least 3 spikes."
         )
     return rows
-
-
-def ratio_axis(rows, tolerance: float) -> tuple[float, dict[float, str]]:
-    """Where an axis of such ratios ends, and its ticks with their names."""
-    edge = max(high for *_, (_, high) in rows) ** 2.2
-    ends = [1 + 2 * tolerance, 1 + tolerance]
-    ticks = [*(1 / x for x in ends), 1.0, *reversed(ends)]
-    return edge, {x: f"{x:.2f}" for x in ticks if 1 / edge < x < edge}
-
-
-def jitter_of(num: int) -> np.ndarray:
-    return 0.27 * np.sin(2.4 * np.arange(num) ** 2)  # the same every time

@@ -25,7 +25,6 @@ from dicjax.output.plots.style import (
     MAX_VECTOR,
     MEMBERS,
     MUTED,
-    name_ticks,
     new_axes,
     new_figure,
     PAPER,
@@ -105,10 +104,12 @@ def plot_conductances(
     - `highlight`: at most three members to draw in colours of their own.
     """
     g = np.asarray(g, np.float64)
-    fold, shown = folds_of(g)
+    log_g = logarithms_of(g)
+    fold = np.exp(log_g - np.median(log_g, axis=0))
     figure = new_figure(3.3)
     ax = new_axes(figure)
     x = np.arange(g.shape[1])
+    shown = np.unique(np.linspace(0, len(g) - 1, min(len(g), MAX_LINES)).astype(int))
     lines = np.stack([np.broadcast_to(x, fold[shown].shape), fold[shown]], axis=-1)
     faint = min(0.5, 12 / len(shown))
     ax.add_collection(
@@ -132,7 +133,7 @@ def plot_conductances(
             ax.text(i, y, short(value), color=INK, size=8, ha="center", va=va)
     ax.axhline(1, color=MUTED, lw=0.8, ls=(0, (4, 3)), zorder=0)
     ax.set(yscale="log", ylim=(bottom, top), xlim=(-0.5, len(x) - 0.5))
-    name_ticks(ax.yaxis, fold_ticks(bottom, top))
+    fold_ticks(ax.yaxis, bottom, top)
     ax.set_xticks(x, neuron.channel_names, size=10)
     ax.tick_params(axis="x", length=0)
     ax.set_ylabel("conductance / median")
@@ -163,7 +164,7 @@ def plot_correlations(neuron: Neuron, g: Conductances) -> Figure:
         ax.add_patch(Rectangle(square, 0.94, 0.94, facecolor=face))
         ink = PAPER if abs(value) > 0.72 else INK
         text = {"color": ink, "size": 8, "ha": "center", "va": "center"}
-        ax.text(column, row, correlation_words(value), **text)
+        ax.text(column, row, _signed(value), **text)
     ax.set(xlim=(-0.5, num - 1.5), ylim=(num - 0.5, 0.5), aspect="equal")
     ax.set_xticks(range(num - 1), names[:-1])
     ax.set_yticks(range(1, num), names[1:])
@@ -216,6 +217,12 @@ def plot_yield(rounds: Sequence[Round]) -> Figure:
     return figure
 
 
+def _signed(value: float) -> str:
+    if not np.isfinite(value):
+        return "\u2013"
+    return f"{value:+.2f}".replace("-", "\u2212").replace("0.", ".")
+
+
 def most_different(g: Conductances, num: int = 3) -> list[int]:
     """Members whose conductances differ most: the two furthest apart, and so on.
 
@@ -240,20 +247,6 @@ def correlations_of(g: Conductances) -> Float[np.ndarray, "channels channels"]:
     if len(log_g) > 2 and len(varies) > 1:
         r[np.ix_(varies, varies)] = np.corrcoef(log_g[:, varies].T)
     return r
-
-
-def correlation_words(value: float) -> str:
-    if not np.isfinite(value):
-        return "\u2013"
-    return f"{value:+.2f}".replace("-", "\u2212").replace("0.", ".")
-
-
-def folds_of(g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Conductances over their medians, and rows to draw: all, or some evenly spaced."""
-    log_g = logarithms_of(g)
-    fold = np.exp(log_g - np.median(log_g, axis=0))
-    rows = np.linspace(0, len(g) - 1, min(len(g), MAX_LINES))
-    return fold, np.unique(rows.astype(int))
 
 
 def logarithms_of(g: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """How every figure looks: colours, axes, ticks, words in place of legends."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea
-from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 
 # After Okabe & Ito, distinct for every kind of colour vision. Whoever embeds figures
@@ -76,40 +76,32 @@ def color_key(ax: Axes, *entries: tuple[str, Color]) -> None:
 def spike_ticks(
     ax: Axes, times: np.ndarray, y: float | int, height: float, color: str
 ) -> None:
-    path = spike_path(times, y, height)
-    ax.plot(*path, color=color, lw=1.1, solid_capstyle="butt")
-
-
-def spike_path(times: np.ndarray, y: float, height: float):
-    """Spikes (ms) as one line with gaps, which takes far less than a line for each."""
+    # One path with gaps: a fraction of the size of a path per spike.
     x = np.stack([times, times, np.full_like(times, np.nan)], axis=1).ravel() / 1e3
-    return x, np.tile([y - height, y + height, np.nan], len(times))
+    heights = np.tile([y - height, y + height, np.nan], len(times))
+    ax.plot(x, heights, color=color, lw=1.1, solid_capstyle="butt")
 
 
 def log_ticks(axis: Axis, low: float, high: float) -> None:
-    name_ticks(axis, {x: f"{x:g}" for x in round_ticks(low, high)})
-
-
-def round_ticks(low: float, high: float) -> list[float]:
     """Four ticks or more at round numbers, on however short a logarithmic axis."""
     decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    choices = [np.outer(decades, x).ravel() for x in ((1,), (1, 3), (1, 2, 3, 5))]
-    choices.append(np.asarray(MaxNLocator(5).tick_values(low, high)))
-    inside = [x[(x >= low) & (x <= high)].tolist() for x in choices]
-    return next((x for x in inside if len(x) > 3), inside[-1])
+    ticks = np.empty(0)
+    for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), range(1, 10)):
+        ticks = np.outer(decades, digits).ravel()
+        ticks = ticks[(ticks >= low) & (ticks <= high)]
+        if len(ticks) >= 4:
+            break
+    axis.set_major_locator(FixedLocator(list(ticks)))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
-def fold_ticks(low: float, high: float) -> dict[float, str]:
-    """Ticks at ratios between two, and their names."""
-    base = 2.0 if high / low < 40 else 10.0
+def fold_ticks(axis: Axis, low: float, high: float) -> None:
+    base = 2 if high / low < 40 else 10
     powers = np.arange(np.ceil(np.log(low) / np.log(base)), np.log(high) / np.log(base))
-    folds = [base**x for x in powers.tolist()]
-    return {x: f"\u00d7{x:g}" if x >= 1 else f"\u00d71/{1 / x:g}" for x in folds}
-
-
-def name_ticks(axis: Axis, names: dict[float, str]) -> None:
-    axis.set_major_locator(FixedLocator(list(names)))
-    axis.set_major_formatter(FixedFormatter(list(names.values())))
+    name: Callable = lambda x, _: f"\u00d7{x:g}" if x >= 1 else f"\u00d71/{1 / x:g}"
+    axis.set_major_locator(FixedLocator(list(float(base) ** powers)))
+    axis.set_major_formatter(FuncFormatter(name))
     axis.set_minor_locator(NullLocator())
 
 

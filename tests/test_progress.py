@@ -62,7 +62,7 @@ def test_time_left_is_that_of_one_piece_of_work():
 
 def test_stages_and_times_are_said_as_people_say_them():
     correcting = Stage("correcting", "round 2")
-    assert stage_words(correcting) == "Correcting those that missed (round 2)"
+    assert stage_words(correcting) == "Correcting candidates that missed (round 2)"
     assert stage_words(Stage("measuring_slopes")) == "Measuring slopes"
     assert [duration(x) for x in (5.2, 200, 7200)] == ["5 s", "3 min", "2.0 h"]
 
@@ -179,7 +179,7 @@ def test_a_log_gets_a_line_per_stage(monkeypatch):
     lines = _followed(io.StringIO(), monkeypatch).splitlines()
     lines = [line for line in lines if not line.startswith("This is the first run")]
     assert [re.sub(r"\d+ s\)$", "0 s)", line) for line in lines] == [
-        "Correcting those that missed (round 1) (0 s)",
+        "Correcting candidates that missed (round 1) (0 s)",
         "Writing tables, figures and the report (0 s)",
     ]
 

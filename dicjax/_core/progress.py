@@ -38,14 +38,15 @@ Progress = Callable[[Stage, int, int], None]
 WORDS = {
     "reading_the_encoder": "Reading the recording",
     "simulating_the_posterior": "Simulating the first candidates",
-    "correcting": "Correcting those that missed",
-    "widening": "Looking for more different ones",
-    "halving_the_time_step": "Checking them at half the time step",
-    "certifying": "Trying them under other conditions",
+    "correcting": "Correcting candidates that missed",
+    "widening": "Looking for models that differ more",
+    "halving_the_time_step": "Checking models at half the time step",
+    "certifying": "Testing models under other conditions",
     "writing": "Writing tables, figures and the report",
 }
 FIRST_RUN = (
-    "This is the first run here: programs are compiled, for a minute or two, and kept."
+    "This is the first run here. It compiles programs for a minute or two and keeps "
+    "them."
 )
 
 

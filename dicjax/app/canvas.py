@@ -1,19 +1,22 @@
 """Common parts of the app's figures: colours, axes, ticks of spikes."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
-from matplotlib.ticker import MaxNLocator
 
-from dicjax.output import style
+from dicjax.output import round_ticks, spike_path, style
 from dicjax.spikes import SpikeTrain
 
 
 CONFIG = {"displayModeBar": False, "responsive": True, "doubleClick": "reset"}
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial'
 MAX_TICKS = 1500  # spikes that a screen can show separately
-SIDES = {"l": 76, "r": 16}  # pixels beside rasters; the window's slider has the same
+SIDES = {
+    "left": 76,
+    "right": 16,
+}  # pixels beside rasters, as beside the window's slider
 
 
 class Palette(NamedTuple):
@@ -28,21 +31,15 @@ class Palette(NamedTuple):
     members: str
     highlights: tuple[str, ...]
 
+    @classmethod
+    def of(cls, screen: Callable[[str], str]) -> "Palette":
+        """The colours of the report, as a kind of screen shows them."""
+        *names, _ = cls._fields
+        colors = {name: screen(getattr(style, name.upper())) for name in names}
+        return cls(**colors, highlights=tuple(map(screen, style.HIGHLIGHTS)))
 
-LIGHT = Palette(
-    style.PAPER,
-    style.INK,
-    style.MUTED,
-    style.GRID,
-    style.OTHER,
-    style.RECORDING,
-    style.MEMBERS,
-    style.HIGHLIGHTS,
-)
-DARK = LIGHT._replace(
-    **{name: style.DARK[x] for name, x in LIGHT._asdict().items() if x in style.DARK},
-    highlights=tuple(style.DARK[x] for x in LIGHT.highlights),
-)
+
+LIGHT, DARK = Palette.of(str), Palette.of(style.DARK.__getitem__)
 
 Plot = dict[str, Any]
 
@@ -59,15 +56,12 @@ def end_of(train: SpikeTrain) -> float:
     return max(train.t_stop, train.t_start + 1.0)
 
 
-def spike_ticks(figure, times, y, height, color, width=1.0) -> None:
-    x = np.stack([times, times, np.full_like(times, np.nan)], axis=1).ravel() / 1e3
+def spike_ticks(figure, times, at, height, color, width=1.4, **place) -> None:
+    x, y = spike_path(times, at, height)
+    line = {"color": color, "width": width}
+    unnamed = {"hoverinfo": "skip", "showlegend": False}
     figure.add_scatter(
-        x=np.round(x, 5),
-        y=np.tile([y - height, y + height, np.nan], len(times)),
-        mode="lines",
-        line={"color": color, "width": width},
-        hoverinfo="skip",
-        showlegend=False,
+        x=np.round(x, 5), y=y, mode="lines", line=line, **unnamed, **place
     )
 
 
@@ -84,27 +78,52 @@ def step_line(figure, edges, shares, color, name, opacity=0.0) -> None:
     )
 
 
-def log_axis(figure: go.Figure, edges: np.ndarray, title: str) -> None:
-    ends = np.log10(edges[[0, -1]])
-    decades = 10.0 ** np.arange(np.floor(ends[0]), np.ceil(ends[1]) + 1)
-    choices = [np.outer(decades, of).ravel() for of in ((1,), (1, 3), (1, 2, 3, 5))]
-    choices.append(np.asarray(MaxNLocator(5).tick_values(edges[0], edges[-1])))
-    shown = [x[(x >= edges[0]) & (x <= edges[-1])] for x in choices]
-    ticks = next((x for x in shown if len(x) > 3), shown[-1])
-    figure.update_xaxes(
-        type="log",
-        range=list(ends),
-        tickvals=ticks,
-        ticktext=[f"{x:g}" for x in ticks],
-        tickangle=0,
-        title=title,
-    )
+def points(figure, x, y, color, name, **more) -> None:
+    marker = {"color": color, "size": 5, "opacity": 0.75}
+    figure.add_scatter(x=x, y=y, mode="markers", marker=marker, name=name, **more)
 
 
-def new_plot(colors: Palette, height, *, left=64, right=16, bottom=46, top=10):
+def interval_axes(figure: go.Figure, edges: np.ndarray) -> None:
+    low, high = float(edges[0]), float(edges[-1])
+    ticks = log_ticks(low, high, {x: f"{x:g}" for x in round_ticks(low, high)})
+    figure.update_xaxes(**ticks, tickangle=0, title="interval between spikes (ms)")
+    figure.update_yaxes(title="share of intervals (%)", rangemode="tozero")
+
+
+def log_ticks(low: float, high: float, names: dict[float, str]) -> dict[str, Any]:
+    """A logarithmic axis from `low` to `high` that shows names at their values."""
+    ends = np.log10([low, high]).tolist()
+    return {"type": "log", "range": ends, **_ticks(names)}
+
+
+def name_rows(figure: go.Figure, names: Sequence[str], **place) -> None:
+    """Names the rows of a figure, at 0, 1, 2 ... from its top."""
+    ends = [len(names) - 0.4, -0.6]
+    names_at = _ticks(dict(enumerate(names)))
+    figure.update_yaxes(range=ends, fixedrange=True, ticks="", **names_at, **place)
+
+
+def _ticks(names: dict[Any, str]) -> dict[str, list]:
+    return {"tickvals": [*names], "ticktext": [*names.values()]}
+
+
+def new_plot(
+    colors: Palette, height: int, *, left=64, right=16, bottom=46, top=10
+) -> go.Figure:
+    axis = {
+        "showgrid": False,
+        "zeroline": False,
+        "showline": True,
+        "linecolor": colors.grid,
+        "tickcolor": colors.grid,
+        "ticks": "outside",
+        "ticklen": 4,
+        "title": {"font": {"size": 12, "color": colors.muted}, "standoff": 8},
+        "automargin": False,
+    }
     figure = go.Figure()
     figure.update_layout(
-        template="none",
+        template={"layout": {"xaxis": axis, "yaxis": axis}},
         height=height,
         margin={"l": left, "r": right, "b": bottom, "t": top},
         paper_bgcolor="rgba(0,0,0,0)",
@@ -119,33 +138,14 @@ def new_plot(colors: Palette, height, *, left=64, right=16, bottom=46, top=10):
         dragmode=False,
         uirevision="kept",
     )
-    figure.update_xaxes(**axis_style(colors))
-    figure.update_yaxes(**axis_style(colors))
     return figure
-
-
-def axis_style(colors: Palette) -> dict[str, Any]:
-    return {
-        "showgrid": False,
-        "zeroline": False,
-        "showline": True,
-        "linecolor": colors.grid,
-        "tickcolor": colors.grid,
-        "ticks": "outside",
-        "ticklen": 4,
-        "title_font": {"size": 12, "color": colors.muted},
-        "title_standoff": 8,
-        "automargin": False,
-    }
 
 
 def add_legend(figure: go.Figure) -> None:
     place = {"orientation": "h", "xref": "container", "x": 0.02, "y": 1.0}
     place |= {"yref": "container", "yanchor": "top", "traceorder": "normal"}
-    figure.update_layout(
-        showlegend=True, legend={**place, "bgcolor": "rgba(0,0,0,0)", "font_size": 11}
-    )
-    figure.update_layout(margin_t=32)
+    legend = {**place, "bgcolor": "rgba(0,0,0,0)", "font_size": 11}
+    figure.update_layout(showlegend=True, legend=legend, margin_t=32)
 
 
 def faint(color: str, opacity: float) -> str:

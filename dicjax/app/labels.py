@@ -27,8 +27,7 @@ MODELS = {
 
 def model_options() -> dict[str, str]:
     """Labels of the models to choose from, by the names that the pipeline knows."""
-    names = ("auto", *shipped_models())
-    return {name: MODELS.get(name, (name, ""))[0] for name in names}
+    return {x: MODELS.get(x, (x, ""))[0] for x in ("auto", *shipped_models())}
 
 
 def model_note(name: str) -> str:
@@ -47,4 +46,6 @@ def button_for(remedy: Remedy) -> str:
 
 def model_name(name: str) -> str:
     """A model's label and name."""
+    if name == "auto":
+        return "model chosen for you"
     return f"{MODELS[name][0]} ({name})" if name in MODELS else name

@@ -23,6 +23,7 @@ from dicjax.recordings import (
 )
 from dicjax.spikes import (
     BURSTING,
+    FEATURES,
     features_of,
     LABELS,
     MIN_SPIKES,
@@ -71,6 +72,11 @@ class Recording:
     chosen: int = 0
     window: tuple[float, float] | None = None
     number: int = dataclasses.field(default_factory=lambda: next(_numbers))
+
+    @property
+    def address(self) -> str:
+        """The address of its page."""
+        return f"/recording/{self.number}"
 
     @property
     def train(self) -> SpikeTrain:
@@ -145,59 +151,53 @@ def question(recording: Recording) -> str:
 
 def hertz(rate: float) -> str:
     """A firing rate with its unit."""
-    if rate >= 1000:
-        return f"{rate:,.0f}\u202fHz".replace(",", "\u202f")
-    return f"{rate:.3g}\u202fHz"
+    return f"{_number(rate, 3)}\u202fHz"
 
 
 def seconds(ms: float) -> str:
-    """A time in seconds, with as many digits as it needs."""
-    number = f"{ms / 1e3:,.0f}" if ms >= 1e6 else f"{ms / 1e3:.4g}"
-    return f"{number}\u202fs".replace(",", "\u202f")
+    """A time in seconds, with its unit."""
+    return f"{_number(ms / 1e3, 4)}\u202fs"
+
+
+def _number(x: float, digits: int) -> str:
+    if x >= 1000:  # never in powers of ten
+        return f"{x:,.0f}".replace(",", "\u202f")
+    return f"{x:.{digits}g}"
 
 
 class Glance(NamedTuple):
-    """A summary of a train: its pattern, facts and findings."""
+    """A summary of a train: its facts, the pattern among them, and findings."""
 
     train: SpikeTrain
-    pattern: str
-    facts: tuple[tuple[str, str], ...]
-    findings: tuple[Finding, ...]
-    obstacle: str  # why nothing can be generated from it, if so
+    facts: tuple[tuple[str, str], ...] = ()
+    findings: tuple[Finding, ...] = ()
+    obstacle: str = ""  # why nothing can be generated from it, if so
 
 
 def glance(recording: Recording) -> Glance:
     """Summarises the chosen neuron within the chosen window."""
-    whole = recording.trains[recording.chosen]
     try:
         train = recording.train
     except ValueError as error:
-        return Glance(whole, "", (), (), _plain(error))
-    if train.num_spikes < MIN_SPIKES:
-        few = f"The window holds {train.num_spikes} spikes, too few: widen it."
-        return Glance(train, "", _counts(train), (), few)
+        return Glance(recording.trains[recording.chosen], obstacle=_plain(error))
+    num, length = train.num_spikes, seconds(train.t_stop - train.t_start)
+    facts = [("spikes", f"{num:,}"), ("length", length)]
+    if num < MIN_SPIKES:
+        few = f"The window has only {num} spikes: widen it."
+        return Glance(train, tuple(facts), obstacle=few)
     features = features_of(train)
     label = int(features.label)
-    facts = [*_counts(train), ("firing rate", hertz(float(features.rate)))]
-    if label == BURSTING:
-        facts += [
-            (x.words, f"{float(x.read(features)):.3g} {x.unit}".rstrip())
-            for x in pattern_of(features).compared
-        ]
-    else:
-        facts += [
-            ("mean interval", f"{float(features.mean_isi):.4g} ms"),
-            ("variation (CV)", f"{float(features.cv):.2f}"),
-        ]
+    facts.insert(0, ("firing pattern", LABELS[label]))
+    facts.append(("firing rate", hertz(float(features.rate))))
+    regular = FEATURES["mean_isi"], FEATURES["cv"]
+    for x in pattern_of(features).compared if label == BURSTING else regular:
+        facts.append((x.words, f"{float(x.read(features)):.4g} {x.unit}".rstrip()))
     findings = [x._replace(message=_plain(x.message)) for x in examine(train)]
-    if train.num_spikes < FEW_SPIKES:
-        text = (
-            f"{train.num_spikes} spikes are few to tell a firing pattern by: widen the "
-            "window if you can."
-        )
-        findings.append(Finding("few", text))
+    if num < FEW_SPIKES:
+        few = f"{num} spikes are few to recognise a firing pattern: widen the window."
+        findings.append(Finding("few", few))
     silent = "The neuron is silent here." if label == SILENT else ""
-    return Glance(train, LABELS[label], tuple(facts), tuple(findings), silent)
+    return Glance(train, tuple(facts), tuple(findings), silent)
 
 
 def _plain(message: object) -> str:
@@ -208,11 +208,6 @@ def is_known(train: SpikeTrain, model: str) -> bool:
     """Whether a train resembles what the encoder of a model was trained on."""
     name = suit(train) if model == "auto" else model
     return bool(infer([train], name).in_distribution[0])
-
-
-def _counts(train: SpikeTrain) -> tuple[tuple[str, str], ...]:
-    length = seconds(train.t_stop - train.t_start)
-    return (("spikes", f"{train.num_spikes:,}"), ("length", length))
 
 
 def _caught() -> warnings.catch_warnings:

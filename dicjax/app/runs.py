@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import functools
 import logging
 import pathlib
 import re
@@ -14,7 +13,7 @@ import numpy as np
 
 from dicjax._core import advice_of, compiled_size, in_words, Remedy, Stage
 from dicjax.app.jobs import Job
-from dicjax.generation import generate, GenerateConfig, Generated
+from dicjax.generation import generate, GenerateConfig, Generated, grouped, Round
 from dicjax.output import (
     density_of,
     most_different,
@@ -77,12 +76,11 @@ def job_for(order: Order, folder: pathlib.Path, taken: Container[str]) -> Job:
     if train.name != stem:
         stem += f"_{train.name}"
     stem = re.sub(r"[^\w\-]+", "_", stem).strip("_")[:40] or "recording"
-    now = datetime.datetime.now()
-    name = f"{now:%Y-%m-%d_%H%M%S}_{stem}"
-    number = 2
+    now, number = f"{datetime.datetime.now():%Y-%m-%d_%H%M%S}", 1
+    name = f"{now}_{stem}"
     while name in taken or (folder / name).exists():
-        name = f"{now:%Y-%m-%d_%H%M%S}_{number}_{stem}"
         number += 1
+        name = f"{now}_{number}_{stem}"
     return Job(name, title_of(train.source, train.name), order)
 
 
@@ -101,8 +99,7 @@ def make(job: Job, folder: pathlib.Path) -> None:
         job.unsaved = _generate(job)
     result: Generated = job.unsaved
     job.report(Stage("writing"), result.num_accepted, result.num_asked)
-    write = functools.partial(_write, result, notes=job.notes)
-    write_folder(folder / job.name, False, write)
+    write_folder(folder / job.name, False, lambda path: _write(result, path, job.notes))
     job.unsaved = None
 
 
@@ -141,7 +138,7 @@ def _write(result: Generated, folder: pathlib.Path, notes: list[str]) -> None:
             write()
         except Exception:
             LOG.exception("The %s of %s could not be written", name, folder)
-            notes.append(f"The {name} could not be written; the tables are complete.")
+            notes.append(f"The {name} could not be written. The tables are complete.")
 
 
 def _write_view(result: Generated, path: pathlib.Path) -> None:
@@ -149,23 +146,14 @@ def _write_view(result: Generated, path: pathlib.Path) -> None:
     different = members[most_different(result.g[members], NUM_TRACES)]
     ts, V = potentials(result, different)
     x, y, density = density_of(result.posterior, result.dics[members][:, -2:])
-    floors = [
-        np.asarray(result.posterior.region(level).floor)[0] for level in (0.9, 0.5)
-    ]
+    regions = (result.posterior.region(level) for level in (0.9, 0.5))
+    floors = np.array([np.asarray(region.floor)[0] for region in regions])
+    inference = Inference(x, y, density, floors, float(result.neuron.V_ref))
+    traces = Traces(different, ts.astype(np.float32), V.astype(np.float16))
     train = result.train
-    np.savez_compressed(
-        path,
-        times=train.times,
-        span=np.array([train.t_start, train.t_stop]),
-        members=different,
-        ts=ts.astype(np.float32),
-        V=V.astype(np.float16),
-        g_s=x,
-        g_u=y,
-        density=density,
-        floors=np.array(floors),
-        V_ref=float(result.neuron.V_ref),
-    )
+    span = np.array([train.t_start, train.t_stop])
+    parts = inference._asdict() | traces._asdict()
+    np.savez_compressed(path, times=train.times, span=span, **parts)
 
 
 class Summary(NamedTuple):
@@ -178,6 +166,11 @@ class Summary(NamedTuple):
     num_asked: int
     written: datetime.datetime
 
+    @property
+    def address(self) -> str:
+        """The address of its page."""
+        return f"/run/{self.name}"
+
 
 def summaries(folder: pathlib.Path) -> list[Summary]:
     """All runs that the folder holds, the newest first."""
@@ -187,17 +180,15 @@ def summaries(folder: pathlib.Path) -> list[Summary]:
         if path.name.startswith(".") or "num_asked" not in about:
             continue
         when = datetime.datetime.fromtimestamp((path / "manifest.json").stat().st_mtime)
-        found.append(Summary(path.name, *_in_short(about), when))
+        model, num = str(about.get("model")), int(about.get("num_accepted") or 0)
+        title, num_asked = _title(about), int(about["num_asked"] or 0)
+        found.append(Summary(path.name, title, model, num, num_asked, when))
     return sorted(found, key=lambda run: run.written, reverse=True)
 
 
-def _in_short(about: dict[str, Any]) -> tuple[str, str, int, int]:
+def _title(about: dict[str, Any]) -> str:
     source = about.get("source") or {}
-    title = title_of(source.get("file") or "recording", source.get("unit") or "")
-    num_accepted, num_asked = (
-        int(about.get(x) or 0) for x in ("num_accepted", "num_asked")
-    )
-    return title, str(about.get("model")), num_accepted, num_asked
+    return title_of(source.get("file") or "recording", source.get("unit") or "")
 
 
 def run_folder(folder: pathlib.Path, name: str) -> pathlib.Path | None:
@@ -209,19 +200,20 @@ def run_folder(folder: pathlib.Path, name: str) -> pathlib.Path | None:
 
 
 class Inference(NamedTuple):
-    """The posterior over (g_s, g_u) on a grid: log-densities, also of its levels."""
+    """The log density of the posterior over (g_s, g_u) on a grid, and the least in the
+    regions of 90 % and 50 %."""
 
     g_s: np.ndarray
     g_u: np.ndarray
     density: np.ndarray
-    floors: tuple[float, float]
+    floors: np.ndarray
     V_ref: float
 
 
 class Traces(NamedTuple):
     """Potentials (mV) of some members, at times in ms."""
 
-    members: list[int]
+    members: np.ndarray
     ts: np.ndarray
     V: np.ndarray
 
@@ -248,6 +240,19 @@ class Outcome:
         return self.population.about
 
     @property
+    def num_accepted(self) -> int:
+        return int(self.accepted.sum())
+
+    @property
+    def tolerance(self) -> float:
+        return float(self.about["tolerance"])
+
+    @property
+    def rounds(self) -> list[Round]:
+        """What was simulated, in order, in few rounds."""
+        return grouped([Round(**x) for x in self.about["rounds"]])
+
+    @property
     def spike_times(self) -> tuple[np.ndarray, ...]:
         """Spike times of each member, in ms."""
         return self.population.spike_times or ()
@@ -263,15 +268,15 @@ def read_run(folder: pathlib.Path) -> Outcome:
     """Reads a run back; fields are None if the folder lacks their data."""
     population = read_population(folder)
     about, models = population.about, population.models
-    channels = tuple(str(x) for x in about.get("channels") or ())
+    channels = tuple(about.get("channels") or ())
     column = lambda name: models[name].to_numpy().astype(np.float64)
-    rows = [train for train in population.spike_times or ()]
+    rows = list(population.spike_times or ())
     width = compiled_size(max(map(len, rows), default=0), 128)
     features = spike_features(pad_trains(rows, width))
     train, inference, traces = _read_view(folder / RECORDING, about)
     return Outcome(
         folder=folder,
-        title=_in_short(about)[0],
+        title=_title(about),
         population=population,
         channels=channels,
         g=np.stack([column(f"g_{name}") for name in channels], axis=1),
@@ -287,43 +292,25 @@ def read_run(folder: pathlib.Path) -> Outcome:
 
 def _features_in(about: dict[str, Any]) -> Features | None:
     """The recording's features, as far as a manifest holds them."""
-    recorded = (about.get("source") or {}).get("features") or {}
+    source = about.get("source") or {}
+    recorded = source.get("features") or {}
     if recorded.get("label") not in LABELS:
         return None
-    value = lambda name: np.asarray(
-        np.nan if recorded.get(name) is None else recorded[name]
-    )
-    num = np.asarray(int(about["source"].get("num_spikes") or 0))
-    names = {field.name for field in dataclasses.fields(Features)}
-    names -= {"label", "num_spikes", "num_bursts", "isi_quartiles"}
-    return Features(
-        label=np.asarray(LABELS.index(recorded["label"])),
-        num_spikes=num,
-        num_bursts=np.asarray(0),
-        isi_quartiles=np.full(3, np.nan),
-        **{name: value(name) for name in names},
-    )
+    known = {x.name: recorded.get(x.name) for x in dataclasses.fields(Features)}
+    known = {name: np.nan if x is None else x for name, x in known.items()}
+    known |= {"label": LABELS.index(recorded["label"]), "isi_quartiles": 3 * [np.nan]}
+    known |= {"num_spikes": int(source.get("num_spikes") or 0), "num_bursts": 0}
+    return Features(**{name: np.asarray(x) for name, x in known.items()})
 
 
 def _read_view(path: pathlib.Path, about: dict[str, Any]):
     if not path.exists():
         return None, None, None  # a run of the command line
     source = about.get("source") or {}
-    with np.load(path, allow_pickle=False) as file:
-        found = dict(file)
-    train = SpikeTrain(
-        found["times"],
-        str(source.get("unit") or ""),
-        str(source.get("file") or ""),
-        *found["span"].tolist(),
-    )
-    low, middle = found["floors"].tolist()
-    inference = Inference(
-        found["g_s"],
-        found["g_u"],
-        found["density"],
-        (low, middle),
-        float(found["V_ref"]),
-    )
-    V = found["V"].astype(np.float32)
-    return train, inference, Traces(found["members"].tolist(), found["ts"], V)
+    with np.load(path, allow_pickle=False) as stored:
+        found = dict(stored)
+    unit, file = (str(source.get(x) or "") for x in ("unit", "file"))
+    train = SpikeTrain(found["times"], unit, file, *found["span"].tolist())
+    found["V"] = found["V"].astype(np.float32)
+    part = lambda kind: kind(*(found[name] for name in kind._fields))
+    return train, part(Inference), part(Traces)

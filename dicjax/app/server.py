@@ -1,5 +1,6 @@
 """The server of the app, which only this computer can reach."""
 
+import functools
 import logging
 import pathlib
 import signal
@@ -8,6 +9,7 @@ import tempfile
 import threading
 import webbrowser
 from collections.abc import Callable
+from typing import Any
 
 import fastapi
 import uvicorn
@@ -28,6 +30,12 @@ from dicjax.app.theme import ICON
 LOG = logging.getLogger("dicjax.app")
 HOST = "127.0.0.1"
 LAST_WORK = 120.0  # s that a running job has to save its result
+PAGES: dict[str, Callable[..., Any]] = {
+    "/": home,
+    "/recording/{number}": recording_page,
+    "/run/{name}": run_page,
+    "/glossary": glossary_page,
+}
 
 
 def serve(
@@ -50,7 +58,10 @@ def serve(
 
     - `ValueError`: if the folder is a file, or another program listens at the port.
     """
-    folder = _usable(folder)
+    folder = folder.expanduser().resolve()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: choose a folder for results.")
+    folder.mkdir(parents=True, exist_ok=True)
     listening = _socket(port)
     with scratch(folder) as temporary:
         before, tempfile.tempdir = tempfile.tempdir, str(temporary)
@@ -78,13 +89,10 @@ def _serve(
         if open_browser:
             webbrowser.open(address)
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
     app.on_startup(ready)
     if threading.current_thread() is threading.main_thread():
         # The server raises the signal again after closing; a job must be saved then.
-        signal.signal(signal.SIGTERM, interrupt)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     config = uvicorn.Config(
         _application(state),
         log_config=None,
@@ -103,21 +111,8 @@ def _application(state: ServerState) -> fastapi.FastAPI:
     # Other sites cannot reach this server under another host name.
     server.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
 
-    @ui.page("/")
-    async def start() -> None:
-        await home(state)
-
-    @ui.page("/recording/{number}")
-    async def recording(number: int) -> None:
-        await recording_page(state, number)
-
-    @ui.page("/run/{name}")
-    async def run(name: str) -> None:
-        await run_page(state, name)
-
-    @ui.page("/glossary")
-    def terms() -> None:
-        glossary_page(state)
+    for path, draw in PAGES.items():
+        ui.page(path)(functools.partial(draw, state))
 
     @server.get("/report/{name}", response_model=None)
     def report(name: str) -> fastapi.Response:
@@ -140,22 +135,10 @@ def _application(state: ServerState) -> fastapi.FastAPI:
     return server
 
 
-def _usable(folder: pathlib.Path) -> pathlib.Path:
-    folder = folder.expanduser().resolve()
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: choose a folder for results.")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def _socket(port: int) -> socket.socket:
-    listening = socket.socket()
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((HOST, port))
+        return socket.create_server((HOST, port))
     except (OSError, OverflowError) as error:
-        listening.close()
         raise ValueError(
-            f"Nothing can listen at port {port} ({error}): choose another with --port."
+            f"The app cannot use port {port} ({error}): choose another with --port."
         ) from error
-    return listening

@@ -1,20 +1,18 @@
 """The state of the server: open recordings, jobs, and the folder of runs."""
 
-import collections
 import functools
 import pathlib
 
 from dicjax._core import is_first_run, shipped_path
-from dicjax.app.jobs import Jobs
+from dicjax.app.jobs import Job, Jobs, LOG_FILE
 from dicjax.app.recordings import open_recording, Recording
-from dicjax.app.runs import make
+from dicjax.app.runs import job_for, make, Order
 from dicjax.app.uploads import accepted, Upload
 from dicjax.generation import infer, suit
 
 
 MAX_OPEN = 8  # recordings kept in memory
 EXAMPLE = "slow_burster.csv"
-LOG_FILE = "dicjax-app.log"
 
 
 class ServerState:
@@ -23,18 +21,21 @@ class ServerState:
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
         self.log = folder / LOG_FILE
-        self.recordings: collections.OrderedDict[int, Recording] = (
-            collections.OrderedDict()
-        )
+        self.recordings: dict[int, Recording] = {}
         self.is_first_run = is_first_run()
-        work = functools.partial(make, folder=folder)
-        self.jobs = Jobs(work, str(self.log), warm_up)
+        self.jobs = Jobs(functools.partial(make, folder=folder), warm_up)
 
     def keep(self, recording: Recording) -> None:
         """Keeps a recording in memory, and drops the oldest if there are too many."""
         self.recordings[recording.number] = recording
-        while len(self.recordings) > MAX_OPEN:
-            self.recordings.popitem(last=False)
+        for oldest in [*self.recordings][:-MAX_OPEN]:
+            del self.recordings[oldest]
+
+    def start(self, order: Order) -> Job:
+        """Queues a run with these settings."""
+        job = job_for(order, self.folder, self.jobs.known)
+        self.jobs.submit(job)
+        return job
 
 
 def warm_up() -> None:

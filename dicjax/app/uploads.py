@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping
 
 from dicjax.recordings import (
     checksum,
-    MAX_BYTES as MAX_BYTES,
-    PARTS as PARTS,
+    MAX_BYTES,
+    PARTS,
     readers,
     reading,
     TIMES,
@@ -78,8 +78,8 @@ def check_size(name: str, num_bytes: int) -> None:
     """Raises `ValueError` if a file is too large to keep in memory."""
     if num_bytes > MAX_BYTES:
         raise ValueError(
-            f"{safe_name(name)} has {num_bytes / 2**20:.0f} MB, more than the "
-            f"{MAX_BYTES / 2**20:.0f} MB that are read: export only spike times."
+            f"{safe_name(name)} has {num_bytes / 2**20:.0f} MB. The app reads at most "
+            f"{MAX_BYTES / 2**20:.0f} MB: export only spike times."
         )
 
 
@@ -111,8 +111,8 @@ def _file(name: str, content: bytes) -> Upload:
 def _sorting(name: str, parts: Mapping[str, bytes]) -> Upload:
     if TIMES not in parts:
         raise ValueError(
-            f"Several files are taken only if they are those of Kilosort, of which "
-            f"{TIMES} is missing: give them all, or one recording at a time."
+            f"{TIMES} is missing. Several files together must be the files of "
+            "Kilosort: give all of them, or one recording."
         )
     # A folder must not have the name of a file in it.
     return Upload(pathlib.PurePosixPath(safe_name(name)).stem, parts)
@@ -122,7 +122,7 @@ def _unzipped(name: str, content: bytes) -> Upload:
     """What a zip holds: the folder of Kilosort, or else one recording."""
     if content.count(ENTRY) > MAX_ENTRIES:
         raise ValueError(
-            f"{name} holds over {MAX_ENTRIES:,} files: zip those of one recording."
+            f"{name} holds over {MAX_ENTRIES:,} files: zip one recording alone."
         )
     with reading(pathlib.Path(name), "a zip"):
         archive = zipfile.ZipFile(io.BytesIO(content))
@@ -130,21 +130,18 @@ def _unzipped(name: str, content: bytes) -> Upload:
     folders = [path.parent for path in paths if path.name == TIMES]
     if len(folders) == 1:
         (folder,) = folders
-        wanted = [path for path in paths if path.parent == folder]
-        wanted = [path for path in wanted if path.name in PARTS]
-        files = _contents(name, archive, wanted)
+        wanted = [x for x in paths if x.parent == folder and x.name in PARTS]
         own = folder.name.strip(".") or pathlib.PurePosixPath(name).stem
-        return _sorting(own, files)
+        return _sorting(own, _contents(name, archive, wanted))
     kinds = [path for path in paths if path.suffix.lower() in SUFFIXES]
-    alone = [path for path in kinds if not path.name.startswith((".", "._"))]
-    if folders or len(alone) != 1:
-        holdings = (
-            f"{len(folders)} folders of Kilosort" if folders else "no one recording"
-        )
+    recordings = [path for path in kinds if not path.name.startswith(".")]
+    if folders or len(recordings) != 1:
+        found = f"{len(recordings) or 'no'} recordings"
+        found = f"{len(folders)} folders of Kilosort" if folders else found
         raise ValueError(
-            f"{name} holds {holdings}: zip one folder of Kilosort, or one recording."
+            f"{name} holds {found}: zip one folder of Kilosort, or one recording."
         )
-    ((inner, own),) = _contents(name, archive, alone).items()
+    ((inner, own),) = _contents(name, archive, recordings).items()
     return _file(safe_name(inner), own)
 
 
@@ -161,7 +158,7 @@ def _contents(
             room -= len(found[path.name])
             if room < 0:
                 raise TooLarge(
-                    f"{name} unpacks to more than the {MAX_BYTES / 2**20:.0f} MB that "
-                    "are read: leave out all but spike times."
+                    f"{name} unpacks to more than {MAX_BYTES / 2**20:.0f} MB, which "
+                    "the app does not read: leave out all but spike times."
                 )
     return found

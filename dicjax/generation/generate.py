@@ -44,7 +44,7 @@ UNLIKE = (
     "is unlike anything the encoder knows: merged cells, or intervals more random than "
     "the model's. Do not rely on the dynamic input conductances read from it"
 )
-UNKNOWN = f"The recording {UNLIKE}; members are judged by simulation all the same."
+UNKNOWN = f"The recording {UNLIKE}. Models are still judged by simulation."
 
 
 class OutOfRange(ValueError):

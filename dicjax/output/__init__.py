@@ -17,19 +17,26 @@ from dicjax.output.plots import (
     style as style,
 )
 from dicjax.output.plots.activity import (
-    aligned as aligned,
     compared as compared,
-    from_onset as from_onset,
     intervals_of as intervals_of,
     log_bins as log_bins,
     rhythm as rhythm,
     shares_of as shares_of,
-    span_of as span_of,
+)
+from dicjax.output.plots.layouts import (
+    correlation_words as correlation_words,
+    fold_names as fold_names,
+    folds_of as folds_of,
+    jitter_of as jitter_of,
+    raster_of as raster_of,
+    ratio_axis as ratio_axis,
+    round_ticks as round_ticks,
+    spike_path as spike_path,
+    traces_of as traces_of,
 )
 from dicjax.output.plots.population import (
     correlations_of as correlations_of,
     density_of as density_of,
-    logarithms_of as logarithms_of,
 )
 from dicjax.output.plots.style import short as short
 from dicjax.output.population_files import (

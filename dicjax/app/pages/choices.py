@@ -1,16 +1,48 @@
-"""The settings of a run: the model, the number of members, the tolerance."""
+"""The settings of a run: the model, the number of models, the tolerance."""
+
+from typing import NamedTuple
 
 from nicegui import ui
 
 from dicjax.app.labels import model_note, model_options
 from dicjax.app.pages.parts import card, Notice, text
 from dicjax.app.recordings import Recording
-from dicjax.app.runs import job_for, Order
+from dicjax.app.runs import Order
 from dicjax.app.server_state import ServerState
 from dicjax.generation import GenerateConfig
 
 
-MAX_MEMBERS = 10_000
+class Number(NamedTuple):
+    """A number to choose, and its limits."""
+
+    name: str
+    label: str
+    usual: float
+    low: float
+    high: float
+
+    def field(self) -> ui.number:
+        made = ui.number(self.label, value=self.usual, min=self.low, max=self.high)
+        return made.props(f'outlined dense data-testid="{self.name}"')
+
+    def value(self, field: ui.number) -> float:
+        """The number in the field, or a `ValueError` if it is outside the limits."""
+        if field.value is None or not self.low <= field.value <= self.high:
+            limits = f"{self.low:g} to {self.high:g}"
+            raise ValueError(f"“{self.label}” must be a number from {limits}.")
+        return float(field.value)
+
+
+USUAL = GenerateConfig()
+MAIN = (
+    Number("members", "How many models", 100, 1, 10_000),
+    Number("tolerance", "Each feature within (%)", 10, 1, 50),
+)
+MORE = (
+    Number("seed", "Seed (same seed, same models)", 0, 0, 2**31),
+    Number("budget", "Candidates at most", USUAL.budget, 512, 10**6),
+    Number("spread", "Variety of candidates (0.05 to 2)", USUAL.spread, 0.05, 2),
+)
 
 
 class Choices:
@@ -18,53 +50,36 @@ class Choices:
 
     def __init__(self, state: ServerState, recording: Recording):
         self.state, self.recording = state, recording
-        usual = GenerateConfig()
         with card("What to make"):
-            self.model = ui.select(
-                model_options(), value="auto", label="Model neuron"
-            ).props("outlined dense")
-            self.model.props('data-testid="model"')
+            self.model = ui.select(model_options(), value="auto", label="Model neuron")
+            self.model.props('outlined dense data-testid="model"')
             note = text(model_note("auto"), "note")
-            self.model.on_value_change(
-                lambda event: note.set_content(model_note(event.value))
-            )
-            self.members = _number("How many members", 100, 1, MAX_MEMBERS)
-            self.members.props('data-testid="members"')
-            self.tolerance = _number("Each feature within (%)", 10, 1, 50)
-            self.tolerance.props('data-testid="tolerance"')
-            with (
-                ui.expansion("More choices")
-                .props("dense dense-toggle")
-                .props('data-testid="more"')
-            ):
-                self.seed = _number("Seed (same seed, same members)", 0, 0, 2**31)
-                self.budget = _number(
-                    "Candidates at most", usual.budget, 512, 10**6
-                ).props('data-testid="budget"')
-                self.spread = _number(
-                    "Variety of candidates (0.05 to 2)", usual.spread, 0.05, 2
-                )
+            explain = lambda event: note.set_content(model_note(event.value))
+            self.model.on_value_change(explain)
+            self.fields = {number: number.field() for number in MAIN}
+            more = ui.expansion("More choices")
+            with more.props('dense dense-toggle data-testid="more"'):
+                self.fields |= {number: number.field() for number in MORE}
                 self.out_of_range = ui.checkbox(
-                    "Try all the same if no model fires remotely like it"
+                    "Try all the same if no model can fire like the recording"
                 )
                 self.robustness = ui.checkbox(
-                    "Also try members with other conductances, currents, noise and "
-                    "warmth (slower)"
+                    "Also test models under other conductances, currents, noise and "
+                    "temperature (slower)"
                 )
             self.notice = Notice()
             self.button = ui.button("Generate", icon="play_arrow", on_click=self._go)
-            self.button.props("size=lg unelevated").classes("generate").props(
-                'data-testid="generate"'
-            )
+            self.button.props('size=lg unelevated data-testid="generate"')
 
     def allow(self, is_allowed: bool) -> None:
         """Enables or disables the button."""
         self.button.set_enabled(is_allowed)
 
     def _order(self) -> Order:
+        value = {x.name: x.value(field) for x, field in self.fields.items()}
         config = GenerateConfig(
-            budget=int(_value(self.budget)),
-            spread=_value(self.spread),
+            budget=int(value["budget"]),
+            spread=value["spread"],
             out_of_range="try" if self.out_of_range.value else "refuse",
             robustness=bool(self.robustness.value),
         )
@@ -73,9 +88,9 @@ class Choices:
             self.recording.upload.sha256,
             self.recording.window,
             model=str(self.model.value),
-            members=int(_value(self.members)),
-            tolerance=_value(self.tolerance) / 100,
-            seed=int(_value(self.seed)),
+            members=int(value["members"]),
+            tolerance=value["tolerance"] / 100,
+            seed=int(value["seed"]),
             config=config,
         )
 
@@ -84,21 +99,5 @@ class Choices:
             order = self._order()
         except ValueError as error:
             self.notice.say(str(error))
-            return
-        job = job_for(order, self.state.folder, self.state.jobs.known)
-        self.state.jobs.submit(job)
-        ui.navigate.to(f"/run/{job.name}")
-
-
-def _number(label: str, value: float, low: float, high: float) -> ui.number:
-    number = ui.number(label, value=value, min=low, max=high)
-    number.props("outlined dense")
-    return number
-
-
-def _value(field: ui.number) -> float:
-    low, high, value = field.min, field.max, field.value
-    if value is None or not low <= value <= high:
-        label = field.props["label"]
-        raise ValueError(f"“{label}” must be a number from {low:g} to {high:g}.")
-    return float(value)
+        else:
+            ui.navigate.to(self.state.start(order).address)

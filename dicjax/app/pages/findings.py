@@ -8,6 +8,7 @@ from dicjax.app.pages.choices import Choices
 from dicjax.app.pages.parts import card, numbers, text
 from dicjax.app.recordings import Glance, is_known, Recording
 from dicjax.generation import UNKNOWN
+from dicjax.recordings import Finding
 
 
 UseWindow = Callable[[tuple[float, float]], Awaitable[None]]
@@ -21,14 +22,12 @@ class Findings:
         with card("What was recorded"):
             self.facts = ui.element("div").props('data-testid="facts"')
             self.warnings = ui.element("div").classes("stack")
-            self.warnings.props('data-testid="warnings"')
 
     def show(self, seen: Glance, choices: Choices) -> None:
         """Shows facts and warnings of a window, and allows to generate or not."""
         self.facts.clear()
         with self.facts:
-            pattern = (("firing pattern", seen.pattern),) if seen.pattern else ()
-            numbers((*pattern, *seen.facts), "small")
+            numbers(seen.facts, "small")
         self.warnings.clear()
         with self.warnings:
             for note in self.recording.notes:
@@ -38,17 +37,18 @@ class Findings:
             if seen.obstacle:
                 text(seen.obstacle, "alert bad")
             else:
-                verdict = text("Comparing it with what is known …", "note")
+                verdict = text("Comparing it with the training data …", "note")
                 verdict.props('data-testid="verdict"')
                 compare = lambda: self._compare(seen, choices, verdict)
                 ui.timer(0, compare, once=True)
         choices.allow(not seen.obstacle)
 
-    def _warn(self, finding) -> None:
+    def _warn(self, finding: Finding) -> None:
+        window = finding.window
         with ui.element("div").classes("alert").props('role="note"'):
             text(finding.message)
-            if finding.window is not None:
-                use = lambda: self.use_window(finding.window)
+            if window is not None:
+                use = lambda: self.use_window(window)
                 ui.button("Use this window", on_click=use).props("flat dense")
 
     async def _compare(self, seen: Glance, choices: Choices, verdict: ui.html) -> None:
@@ -59,7 +59,7 @@ class Findings:
             return
         if known:
             odd = seen.findings or self.recording.notes
-            verdict.set_content("" if odd else "Nothing odd was found in it.")
+            verdict.set_content("" if odd else "The app found nothing odd in it.")
             verdict.set_visibility(not odd)
         else:
             verdict.set_content(UNKNOWN)

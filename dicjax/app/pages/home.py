@@ -1,31 +1,33 @@
 """The first page: opens a recording, and lists all runs."""
 
-import html
+import importlib.resources
+import json
+from collections.abc import Callable
+from typing import Any
 
 from nicegui import events, ui
 
-from dicjax._core import stage_words
 from dicjax.app.jobs import Job, State
 from dicjax.app.labels import model_name
-from dicjax.app.pages.folders import folders
-from dicjax.app.pages.parts import card, Notice, page, table, text
+from dicjax.app.pages.parts import card, cells, Notice, page, table, text
 from dicjax.app.recordings import open_recording
-from dicjax.app.runs import summaries
+from dicjax.app.runs import summaries, Summary
 from dicjax.app.server_state import example, ServerState
-from dicjax.app.uploads import accepted, MAX_BYTES, safe_name, Upload
-from dicjax.recordings import TIMES
+from dicjax.app.uploads import accepted, safe_name, Upload
+from dicjax.recordings import MAX_BYTES, PARTS, TIMES
 
 
 STEPS = (
-    "Drop a file with spike times; answer in which unit they are, if it does not say.",
+    "Drop a file with spike times. If it does not state their unit, the app asks you.",
     "Look at the spikes and choose a steady stretch of them.",
-    "Press Generate: models of the neuron are built, simulated and compared with it.",
-    "See how they fire and what they are made of; take them to Excel or NEURON.",
+    "Press Generate. The app builds models of the neuron, simulates them and compares "
+    "them with the recording.",
+    "See how the models fire and what they are made of. Take them to Excel or NEURON.",
 )
 FORMATS = (
-    "Text, CSV and Excel, MATLAB, NumPy and pynapple, NWB, what neo reads (.nex, .plx, "
-    ".nev, .smr, .nix and others), and the folder of Kilosort or phy: itself, its "
-    "files together, or as a zip."
+    "Text, CSV and Excel; MATLAB, NumPy, pynapple and NWB; files that neo reads (.nex, "
+    ".plx, .nev, .smr, .nix and others); and Kilosort or phy, as a folder, as its "
+    "files, or as a zip."
 )
 _DROP = """
 <div class="drop">
@@ -52,61 +54,54 @@ async def home(state: ServerState) -> None:
             text("Spike times in, model neurons out", tag="h1")
             text(
                 "From the spikes of one neuron, dicjax finds many model neurons that "
-                "fire like it, each with other ion channels, and says how sure it is.",
+                "fire like it. They differ in their ion channels. dicjax also reports "
+                "how sure it is.",
                 "lead",
             )
         with ui.element("div").classes("split"):
             with ui.element("div").classes("stack"):
                 _drop_zone(state)
-            with card("How it goes"):
-                steps = "".join(f"<li>{html.escape(x)}</li>" for x in STEPS)
-                ui.html(steps, tag="ol", sanitize=False).classes("steps")
+            with card("How it works"), ui.element("ol").classes("steps"):
+                for step in STEPS:
+                    text(step, tag="li")
         with card("Runs"):
             rows = ui.element("div").props('data-testid="runs"')
         await look.settle()
-        _Runs(state, rows)
+        _list_runs(state, rows)
 
 
 def _drop_zone(state: ServerState) -> None:
     folder = [""]  # name of the folder of the next files
 
-    async def open_upload(upload: Upload) -> None:
+    async def read(load: Callable[..., Upload], *args: Any) -> None:
+        upload = await notice.attempt(load, *args)
+        if upload is None:
+            return
+        notice.say(f"Reading {upload.name} …", "good")
         recording = await notice.attempt(open_recording, upload)
         if recording is not None:
             state.keep(recording)
-            ui.navigate.to(f"/recording/{recording.number}")
+            ui.navigate.to(recording.address)
 
     async def receive(event: events.MultiUploadEventArguments) -> None:
         uploader.reset()
         name, folder[0] = folder[0], ""
-        size = sum(file.size() for file in event.files)
-        if size > MAX_BYTES:
+        if sum(file.size() for file in event.files) > MAX_BYTES:
             too_large()
             return
-        files = {file.name: await file.read() for file in event.files}
-        upload = await notice.attempt(accepted, files, name)
-        if upload is not None:
-            notice.say(f"Reading {upload.name} …", "good")
-            await open_upload(upload)
+        await read(
+            accepted, {file.name: await file.read() for file in event.files}, name
+        )
 
     def receive_folder(event: events.GenericEventArguments) -> None:
-        folder[0] = str(event.args["name"])
+        folder[0] = name = safe_name(str(event.args["name"]))
         if not event.args["num"]:
-            notice.say(
-                f"{safe_name(folder[0])} is no folder of Kilosort, as it holds no "
-                f"{TIMES}: choose a file instead."
-            )
-
-    async def open_example() -> None:
-        upload = await notice.attempt(example)
-        if upload is not None:
-            await open_upload(upload)
+            why = f"{name} is no folder of Kilosort. It has no {TIMES}"
+            notice.say(f"{why}: choose a file instead.")
 
     def too_large() -> None:
-        notice.say(
-            f"There are more than the {MAX_BYTES / 2**20:.0f} MB that are read: "
-            "export only spike times."
-        )
+        limit = f"{MAX_BYTES / 2**20:.0f} MB"
+        notice.say(f"The app reads at most {limit}: export only spike times.")
 
     uploader = ui.upload(
         multiple=True,
@@ -118,66 +113,46 @@ def _drop_zone(state: ServerState) -> None:
     )
     uploader.add_slot("header", _DROP)
     uploader.props('data-testid="upload"')
-    ui.add_body_html(f"<script>{folders(uploader.id)}</script>")
+    script = (importlib.resources.files("dicjax.app.pages") / "folders.js").read_text()
+    values = ", ".join(map(json.dumps, (PARTS, TIMES, uploader.id)))
+    script += f"window.dicjaxFolders = foldersOf({values});"
+    ui.add_body_html(f"<script>{script}</script>")
     ui.on("folder", receive_folder)
     notice = Notice()
     text(FORMATS, "note")
     with ui.element("div").classes("line"):
-        button = ui.button(
-            "Try it with an example", icon="science", on_click=open_example
-        )
-        button.props("outline").props('data-testid="example"')
-        text("A slowly bursting crab neuron, one minute.", "note")
+        button = ui.button("Try it with an example", icon="science")
+        button.on_click(lambda: read(example)).props("outline")
+        text("One minute of a slowly bursting crab neuron.", "note")
 
 
-class _Runs:
-    """The list of runs, kept up to date."""
+def _list_runs(state: ServerState, box: ui.element) -> None:
+    """Lists all runs, and lists them again when something changes."""
+    known, shown = state.jobs.known, []
 
-    def __init__(self, state: ServerState, box: ui.element):
-        self.state, self.box, self.shown = state, box, None
-        self.update()
-        ui.timer(1.0, self.update)
-
-    def update(self) -> None:
-        """Draws the list again if something changed."""
-        known = self.state.jobs.known.values()
-        jobs = [x for x in known if x.state is not State.DONE]
-        rows = [_job_row(self.state, job) for job in reversed(jobs)]
-        for run in summaries(self.state.folder):
-            rows.append(
-                _row(
-                    run.name,
-                    run.title,
-                    model_name(run.model),
-                    f"{run.num_accepted} of {run.num_asked} members",
-                    f"{run.written:%d %b %Y, %H:%M}",
-                )
-            )
-        if rows == self.shown:
+    def update() -> None:
+        rows = [
+            _row(x, model_name(x.order.model), state.jobs.status(x), "now")
+            for x in reversed(known.values())
+            if x.state is not State.DONE
+        ]
+        for run in summaries(state.folder):
+            result = f"{run.num_accepted} of {run.num_asked} models"
+            when = f"{run.written:%d %b %Y, %H:%M}"
+            rows.append(_row(run, model_name(run.model), result, when))
+        if shown == [rows]:
             return
-        self.shown = rows
-        self.box.clear()
-        with self.box:
+        shown[:] = [rows]
+        box.clear()
+        with box:
             if rows:
                 table(("recording", "model", "result", "when"), rows, "words")
             else:
-                text("None yet. They stay here, also when you close the tab.", "note")
+                text("None yet. Runs stay here when you close the tab.", "note")
+
+    update()
+    ui.timer(1.0, update)
 
 
-def _job_row(state: ServerState, job: Job) -> str:
-    model = model_name(job.order.model)
-    if job.state is State.WAITING:
-        ahead = state.jobs.num_ahead(job)
-        status = f"waiting behind {ahead}" if ahead else "getting ready"
-    elif job.state is State.RUNNING:
-        status = stage_words(job.pace.stage)
-    else:
-        status = job.state.value
-    return _row(job.name, job.title, model, status, "now")
-
-
-def _row(name: str, title: str, *rest: str) -> str:
-    link = f'<a href="/run/{html.escape(name)}">{html.escape(title)}</a>'
-    return (
-        f"<tr><td>{link}</td>{''.join(f'<td>{html.escape(x)}</td>' for x in rest)}</tr>"
-    )
+def _row(run: Job | Summary, *rest: str) -> str:
+    return cells((run.title, *rest), link=run.address)

@@ -9,6 +9,7 @@ from typing import Any
 from nicegui import run, ui
 
 from dicjax._core import advice_of, in_words
+from dicjax.app.jobs import fault_words
 from dicjax.app.server_state import ServerState
 from dicjax.app.theme import css, ICON, Look
 from dicjax.output import glossary
@@ -24,22 +25,24 @@ def page(state: ServerState, title: str) -> Iterator[Look]:
     ui.add_css(css())
     look = Look()
     with ui.element("header").classes("top"):
-        with (
-            ui.element("a").props('href="/" aria-label="dicjax, start"').classes("home")
-        ):
+        start = ui.element("a").props('href="/" aria-label="dicjax, start"')
+        with start.classes("home"):
             ui.html(ICON, sanitize=False)
-            ui.html("dicjax", sanitize=False)
+            text("dicjax", tag="span")
         text("Nothing leaves this computer.", "note")
         ui.link("Glossary", "/glossary").classes("note")
-        text(f"Results are kept in {state.folder}", "place").props(
-            'data-testid="folder"'
-        )
+        text(f"Results are kept in {state.folder}", "place")
         button = ui.button(icon="contrast", on_click=look.toggle)
-        button.props('flat round dense aria-label="Dark or light"').props(
-            'data-testid="dark"'
-        )
+        button.props('flat round dense aria-label="Dark or light" data-testid="dark"')
     with ui.element("main").classes("main"):
         yield look
+
+
+def missing(title: str, why: str) -> None:
+    """What a page shows instead of something that is not there."""
+    text(title, tag="h1")
+    text(why)
+    ui.link("Back to the start", "/")
 
 
 def text(words: str, classes: str = "", tag: str = "p") -> ui.html:
@@ -58,19 +61,15 @@ def card(
         if note:
             text(note, "note")
         if linked := [_link(anchor) for anchor in terms if anchor in glossary()]:
-            ui.html(f"What is: {', '.join(linked)}?", tag="p", sanitize=False).classes(
-                "note"
-            )
+            what = ui.html(f"What is: {', '.join(linked)}?", tag="p", sanitize=False)
+            what.classes("note")
         yield box
 
 
 def _link(anchor: str) -> str:
     """A link to a term, with its meaning as a tooltip."""
-    name, meaning = glossary()[anchor]
-    return (
-        f'<a href="/glossary#{anchor}" title="{html.escape(meaning)}">'
-        f"{html.escape(name.lower())}</a>"
-    )
+    name, meaning = map(html.escape, glossary()[anchor])
+    return f'<a href="/glossary#{anchor}" title="{meaning}">{name.lower()}</a>'
 
 
 def numbers(pairs: Iterable[tuple[str, str]], classes: str = "") -> ui.html:
@@ -90,22 +89,20 @@ def table(header: Sequence[str], rows: Iterable[str], kind: str = "numeric") -> 
     return ui.html(inner, sanitize=False).classes("scroll")
 
 
-def cells(values: Iterable[str], classes: str = "") -> str:
-    """A row of a table, of plain text."""
-    return (
-        f'<tr class="{classes}">'
-        + "".join(f"<td>{html.escape(x)}</td>" for x in values)
-        + "</tr>"
-    )
+def cells(values: Iterable[str], classes: str = "", link: str = "") -> str:
+    """A row of a table, of plain text; its first cell may be a link."""
+    first, *others = map(html.escape, values)
+    if link:
+        first = f'<a href="{html.escape(link)}">{first}</a>'
+    row = "".join(f"<td>{x}</td>" for x in (first, *others))
+    return f'<tr class="{classes}">{row}</tr>'
 
 
 class Notice:
     """A place for one message."""
 
     def __init__(self):
-        self._box = (
-            ui.element("div").props('role="alert"').props('data-testid="notice"')
-        )
+        self._box = ui.element("div").props('role="alert" data-testid="notice"')
         self._box.set_visibility(False)
 
     def say(self, words: str, kind: str = "bad") -> None:
@@ -115,29 +112,18 @@ class Notice:
             text(words, f"alert {kind}")
         self._box.set_visibility(True)
 
-    def clear(self) -> None:
-        """Hides the message."""
-        self._box.set_visibility(False)
-
     async def attempt(self, work: Callable[..., Any], *args: Any) -> Any:
-        """Runs `work` in a thread and returns its result.
+        """Runs `work` in a thread, hides the message and returns the result.
 
         If it fails, shows the reason here and returns None.
         """
-        self.clear()
         try:
-            return await run.io_bound(work, *args)
+            result = await run.io_bound(work, *args)
+            self._box.set_visibility(False)
+            return result
         except (ValueError, OSError) as error:
             self.say(advice_of(error).said(in_words))
         except Exception as error:
             LOG.exception("%s failed", getattr(work, "__name__", work))
-            self.say(bug(error))
+            self.say(fault_words(error))
         return None
-
-
-def bug(error: BaseException) -> str:
-    """A sentence about an error of dicjax."""
-    return (
-        f"This is a fault of dicjax, not of your file ({error!r:.160}). What happened "
-        "is written in dicjax-app.log, in the folder of results; the app goes on."
-    )

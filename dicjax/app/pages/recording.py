@@ -3,13 +3,15 @@
 import asyncio
 import math
 
-from nicegui import run, ui
+from nicegui import events, run, ui
 
 from dicjax.app import figures
+from dicjax.app.canvas import SIDES
 from dicjax.app.pages.choices import Choices
 from dicjax.app.pages.findings import Findings
-from dicjax.app.pages.parts import card, Notice, page, text
+from dicjax.app.pages.parts import card, missing, Notice, page, text
 from dicjax.app.recordings import (
+    Candidate,
     COMMON_RATE,
     Glance,
     glance,
@@ -30,34 +32,22 @@ async def recording_page(state: ServerState, number: int) -> None:
     recording = state.recordings.get(number)
     with page(state, recording.upload.name if recording else "Recording") as look:
         if recording is None:
-            text("This recording is no longer open", tag="h1")
-            text("Recordings are not kept when the app ends. Open the file again.")
-            ui.link("Back to the start", "/")
+            why = "Recordings are not kept when the app ends. Open the file again."
+            missing("This recording is no longer open", why)
             return
+        has_unit = bool(recording.trains)
         with ui.element("div"):
             text(recording.upload.name, "over")
-            title = text("", tag="h1")
+            which = "Which part of the recording should the models match?"
+            text(which if has_unit else "In which unit are the times?", tag="h1")
         body = ui.element("div").classes("stack")
         await look.settle()
-        await _draw(state, look, recording, title, body)
-
-
-async def _draw(
-    state: ServerState,
-    look: Look,
-    recording: Recording,
-    title: ui.html,
-    body: ui.element,
-) -> None:
-    is_known = bool(recording.trains)
-    first = await run.io_bound(glance, recording) if is_known else None
-    with body:
-        if first is None:
-            title.set_content("In which unit are the times?")
-            _Question(recording)
-        else:
-            title.set_content("Which stretch should the models fire like?")
-            _Preview(state, look, recording, first)
+        seen = await run.io_bound(glance, recording) if has_unit else None
+        with body:
+            if seen is None:
+                _Question(recording)
+            else:
+                _Preview(state, look, recording, seen)
 
 
 class _Question:
@@ -65,34 +55,28 @@ class _Question:
 
     def __init__(self, recording: Recording):
         self.recording = recording
-        options = {
-            x.unit: self._option(x) for x in recording.candidates if x.is_possible
-        }
-        likely = [x.unit for x in recording.candidates if x.is_credible]
-        text("The file does not say, and it makes all the difference:", "note")
+        candidates = recording.candidates
+        options = {x.unit: self._option(x) for x in candidates if x.is_possible}
+        likely = [x.unit for x in candidates if x.is_credible]
+        text("The file does not state it. Choose the right firing rate:", "note")
         with card(question(recording)):
-            chosen = likely[0] if len(likely) == 1 else None
-            self.unit = (
-                ui.radio(options, value=chosen)
-                .classes("units")
-                .props('data-testid="unit"')
-            )
+            self.unit = ui.radio(options, value=likely[0] if len(likely) == 1 else None)
+            self.unit.classes("units").props('data-testid="unit"')
             self.rate = None
             if any(unit.startswith("samples") for unit in options):
                 self.rate = ui.number("sampling rate (Hz)", value=COMMON_RATE, min=1)
-                self.rate.classes("rate").style("max-width: 14rem")
+                self.rate.style("max-width: 14rem")
             self.notice = Notice()
             with ui.element("div").classes("line"):
-                ui.button("Continue", on_click=self._answer).props(
-                    'data-testid="continue"'
-                )
+                button = ui.button("Continue", on_click=self._answer)
+                button.props('data-testid="continue"')
                 ui.link("Open another file", "/")
         if not options:
-            self.notice.say("In no unit could a neuron fire so: are these spike times?")
+            self.notice.say("No unit is possible: check that these are spike times.")
 
-    def _option(self, candidate) -> str:
+    def _option(self, candidate: Candidate) -> str:
         doubt = "" if candidate.is_credible else ", which is hardly possible"
-        return f"{candidate.name}: it fires at {hertz(candidate.rate)}{doubt}"
+        return f"{candidate.name}: the neuron fires at {hertz(candidate.rate)}{doubt}"
 
     async def _answer(self) -> None:
         unit = self.unit.value
@@ -113,106 +97,89 @@ class _Preview:
     """Spikes, intervals and warnings of a window that the user can move."""
 
     def __init__(
-        self, state: ServerState, look: Look, recording: Recording, first: Glance
+        self, state: ServerState, look: Look, recording: Recording, seen: Glance
     ):
-        self.look, self.recording = look, recording
-        self.version = 0
-        self.seen = first
+        self.look, self.recording, self.seen = look, recording, seen
+        self.train = recording.trains[recording.chosen]
+        # In whole milliseconds, so that the page shows exactly the times that are used.
+        self.low = math.floor(self.train.t_start) / 1e3
+        self.high = math.ceil(self.train.t_stop) / 1e3
         with ui.element("div").classes("split"):
             with ui.element("div").classes("stack"):
-                self._spikes(first)
+                with card():
+                    self._header()
+                    self._spikes()
                 with ui.element("div").classes("pair"):
                     with card("Intervals between spikes"):
                         self.histogram = look.draw(
-                            self._of(figures.intervals, first), "Histogram of intervals"
+                            "Histogram of intervals", figures.intervals, seen.train
                         )
-                    self.findings = Findings(recording, self.use)
+                    self.findings = Findings(recording, self._use)
             self.choices = Choices(state, recording)
         show = lambda: self.findings.show(self.seen, self.choices)
         self.choices.model.on_value_change(show)
         show()
 
-    def _spikes(self, first: Glance) -> None:
-        recording = self.recording
-        whole = recording.trains[recording.chosen]
-        # In whole milliseconds, so that the page shows exactly the times that are used.
-        self.low = math.floor(whole.t_start) / 1e3
-        self.high = math.ceil(whole.t_stop) / 1e3
-        with card():
-            with ui.element("div").classes("line"):
-                if len(recording.trains) > 1:
-                    self._neurons()
-                if recording.candidates:
-                    text(f"times in {recording.unit}", "note")
-                    again = ui.button("Change unit", on_click=self._ask_again)
-                    again.props("flat dense").props('data-testid="change-unit"')
-            self.whole = self.look.draw(self._overview, "All spikes of the recording")
-            start, stop = (x / 1e3 for x in self._window)
-            step = max(round((self.high - self.low) / 1000, 3), 1e-3)
-            with ui.element("div").classes("window"):
-                self.range = ui.range(
-                    min=self.low,
-                    max=self.high,
-                    step=step,
-                    value={"min": start, "max": stop},
-                    on_change=self._slid,
-                ).props('data-testid="window"')
-                self.range.props('aria-label="Window of the recording to use"')
-            with ui.element("div").classes("line").style("padding-left: 76px"):
-                text("Use from", "note")
-                self.start = self._number("start (s)", start)
-                text("to", "note")
-                self.stop = self._number("end (s)", stop)
-                ui.button("All of it", on_click=self._all).props("flat dense")
-            self.near = self.look.draw(
-                self._of(figures.closeup, first), "Spikes of the window, close up"
-            ).classes("draggable")
+    def _header(self) -> None:
+        trains = self.recording.trains
+        with ui.element("div").classes("line"):
+            if len(trains) > 1:
+                select = ui.select(
+                    dict(
+                        enumerate(f"{x.name}: {x.num_spikes:,} spikes" for x in trains)
+                    ),
+                    value=self.recording.chosen,
+                    label=f"Neuron ({len(trains)} in the file)",
+                    with_input=len(trains) > 8,
+                    on_change=self._choose,
+                )
+                select.props("outlined dense").style("min-width: 20rem")
+            if self.recording.candidates:
+                text(f"times in {self.recording.unit}", "note")
+                again = ui.button("Change unit", on_click=self._ask_again)
+                again.props('flat dense data-testid="change-unit"')
 
-    def _neurons(self) -> None:
-        names = {
-            i: f"{x.name}: {x.num_spikes:,} spikes"
-            for i, x in enumerate(self.recording.trains)
-        }
-        select = ui.select(
-            names,
-            value=self.recording.chosen,
-            label=f"Neuron ({len(names)} in the file)",
-            with_input=len(names) > 8,
-            on_change=self._choose,
-        )
-        select.props("outlined dense").style("min-width: 20rem").props(
-            'data-testid="neuron"'
-        )
+    def _spikes(self) -> None:
+        draw, window = self.look.draw, self._window
+        start, stop = (x / 1e3 for x in window)
+        label = "All spikes of the recording"
+        self.whole = draw(label, figures.overview, self.train, window)
+        with ui.element("div").classes("window"):
+            self.range = ui.range(
+                min=self.low,
+                max=self.high,
+                step=max(round((self.high - self.low) / 1000, 3), 1e-3),
+                value={"min": start, "max": stop},
+                on_change=self._slid,
+            ).props('aria-label="Window of the recording to use"')
+        with (
+            ui.element("div").classes("line").style(f"padding-left: {SIDES['left']}px")
+        ):
+            text("Use from", "note")
+            self.start = self._number("start (s)", start)
+            text("to", "note")
+            self.stop = self._number("end (s)", stop)
+            everything = lambda: self._move(self.low, self.high)
+            ui.button("All of it", on_click=everything).props("flat dense")
+        label = "Spikes of the window, close up"
+        self.near = draw(label, figures.closeup, self.seen.train).classes("draggable")
 
     def _number(self, label: str, value: float) -> ui.number:
-        number = ui.number(value=value, format="%.3f", on_change=self._typed).props(
-            f'outlined dense aria-label="{label}"'
-        )
-        number.style("width: 7.5rem")
+        number = ui.number(value=value, format="%.3f", on_change=self._typed)
+        number.style("width: 7.5rem").props(f'outlined dense aria-label="{label}"')
         return number
 
     @property
     def _window(self) -> tuple[float, float]:
         return self.recording.window or (self.low * 1e3, self.high * 1e3)
 
-    def _overview(self, colors):
-        train = self.recording.trains[self.recording.chosen]
-        return figures.overview(train, self._window, colors)
-
-    @staticmethod
-    def _of(draw, seen: Glance):
-        return lambda colors: draw(seen.train, colors)
-
     def _ask_again(self) -> None:
         self.recording.trains, self.recording.window = (), None
         ui.navigate.reload()
 
-    def _choose(self, event) -> None:
+    def _choose(self, event: events.ValueChangeEventArguments) -> None:
         self.recording.chosen, self.recording.window = event.value, None
         ui.navigate.reload()
-
-    async def _all(self) -> None:
-        await self._move(self.low, self.high)
 
     async def _slid(self, event) -> None:
         await self._move(event.value["min"], event.value["max"])
@@ -222,8 +189,7 @@ class _Preview:
         if start is not None and stop is not None and start < stop:
             await self._move(start, stop)
 
-    async def use(self, window: tuple[float, float]) -> None:
-        """Sets the window that a warning suggests."""
+    async def _use(self, window: tuple[float, float]) -> None:
         await self._move(window[0] / 1e3, window[1] / 1e3)
 
     async def _move(self, start: float, stop: float) -> None:
@@ -237,19 +203,18 @@ class _Preview:
         self.range.set_value({"min": start, "max": stop})
         self.start.set_value(start)
         self.stop.set_value(stop)
-        self.version += 1
-        version = self.version
         await asyncio.sleep(PAUSE)
-        if version != self.version:
+        if window != self.recording.window:
             return  # the window has moved since
         seen = await run.io_bound(glance, self.recording)
-        if seen is not None and version == self.version:
+        if seen is not None and window == self.recording.window:
             self._show(seen)
 
     def _show(self, seen: Glance) -> None:
-        self.look.redraw(self.whole, self._overview)
+        redraw = self.look.redraw
+        redraw(self.whole, figures.overview, self.train, self._window)
         if seen.facts and seen.train.num_spikes > 2:
-            self.look.redraw(self.near, self._of(figures.closeup, seen))
-            self.look.redraw(self.histogram, self._of(figures.intervals, seen))
+            redraw(self.near, figures.closeup, seen.train)
+            redraw(self.histogram, figures.intervals, seen.train)
         self.seen = seen
         self.findings.show(seen, self.choices)

@@ -3,7 +3,7 @@
 from nicegui import ui
 
 from dicjax.app.pages.outcome import show
-from dicjax.app.pages.parts import Notice, page, text
+from dicjax.app.pages.parts import missing, Notice, page, text
 from dicjax.app.pages.progress import Progress
 from dicjax.app.runs import read_run, run_folder
 from dicjax.app.server_state import ServerState
@@ -15,28 +15,24 @@ async def run_page(state: ServerState, name: str) -> None:
     folder = run_folder(state.folder, name)
     with page(state, "Run") as look:
         if job is None and folder is None:
-            text("There is no such run", tag="h1")
-            text(f"{state.folder} holds none of this name.")
-            ui.link("Back to the start", "/")
+            missing("There is no such run", f"{state.folder} has no run of this name.")
             return
         notice = Notice()
         body = ui.element("div").classes("stack")
 
         async def results() -> None:
-            found = run_folder(state.folder, name)
-            outcome = found and await notice.attempt(read_run, found)
-            if not outcome:
-                return
-            body.clear()
-            with body:
-                show(outcome, look, job.notes if job else ())
+            outcome = await notice.attempt(read_run, state.folder / name)
+            if outcome is not None:
+                body.clear()
+                with body:
+                    show(outcome, look, job.notes if job else ())
 
         await look.settle()
         if job is None or (job.state.is_over and folder is not None):
             notice.say("Reading the run …", "good")
             await results()
-            return
-        with body:
-            text(job.title, "over")
-            text("Finding model neurons that fire like the recording", tag="h1")
-            Progress(state, job, results)
+        else:
+            with body:
+                text(job.title, "over")
+                text("Finding model neurons that fire like the recording", tag="h1")
+                Progress(state, job, results)

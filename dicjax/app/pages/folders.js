@@ -1,18 +1,9 @@
-"""Folders of Kilosort that users drop or choose.
+// Folders of Kilosort that users drop or choose. Such a folder may hold hundreds of
+// gigabytes, but only a few small files are read: those called as in `PARTS`, from the
+// folder that holds `TIMES`. They are uploaded by the element `UPLOADER`, like all files.
 
-Such a folder may hold hundreds of gigabytes, but only a few small files are read. A
-script in the browser picks these files and uploads them like all others.
-"""
-
-import json
-
-from dicjax.app.uploads import PARTS
-from dicjax.recordings import TIMES
-
-
-_SCRIPT = """
-window.dicjaxFolders = (() => {
-  const PARTS = $PARTS, TIMES = "$TIMES", DEPTH = 4;
+function foldersOf(PARTS, TIMES, UPLOADER) {
+  const DEPTH = 4;
 
   // Found are [folder, file name, a promise of the file].
   function give(top, found) {
@@ -22,7 +13,7 @@ window.dicjaxFolders = (() => {
     const own = folders.length ? found.filter(x => x[0] === folder) : [];
     emitEvent("folder", {name: folder.split("/").pop(), num: own.length});
     Promise.all(own.map(x => x[2]())).then(files => {
-      if (files.length) getElement($ID).$refs.qRef.addFiles(files);
+      if (files.length) getElement(UPLOADER).$refs.qRef.addFiles(files);
     });
   }
 
@@ -69,11 +60,4 @@ window.dicjaxFolders = (() => {
     input.click();
   }
   return {choose};
-})();
-"""
-
-
-def folders(uploader: int) -> str:
-    """The script that sends files of folders to the uploader with this id."""
-    script = _SCRIPT.replace("$PARTS", json.dumps(PARTS)).replace("$TIMES", TIMES)
-    return script.replace("$ID", str(uploader))
+}

@@ -1,0 +1,124 @@
+"""An opened recording: its unit, its window, and what is said of it."""
+
+import numpy as np
+import pytest
+
+from dicjax.app.labels import model_options
+from dicjax.app.recordings import (
+    candidates_of,
+    glance,
+    open_recording,
+    question,
+    seconds,
+)
+from dicjax.app.uploads import accepted
+from dicjax.recordings import Train
+
+
+def _accepted(content: bytes):
+    return accepted({"x.csv": content})
+
+
+def _text(times, header="") -> bytes:
+    return (header + "".join(f"{t:.6f}\n" for t in times)).encode()
+
+
+STEADY = 5.0 + 185.0 * np.arange(98)  # ms, a tonic neuron at 5.4 Hz
+
+
+def test_a_file_that_states_its_unit_raises_no_question():
+    recording = open_recording(_accepted(_text(STEADY / 1e3, "time_s\n")))
+    assert recording.candidates == ()
+    assert recording.train.num_spikes == 98
+    assert recording.train.t_stop == pytest.approx(STEADY[-1])
+
+
+def test_a_file_without_a_unit_raises_a_question_with_rates():
+    recording = open_recording(_accepted(_text(STEADY + 0.25)))
+    assert not recording.trains
+    assert [x.unit for x in recording.candidates] == ["ms", "s", "us"]
+    assert [x.is_credible for x in recording.candidates] == [True, False, False]
+    assert [x.is_possible for x in recording.candidates] == [True, True, False]
+    assert question(recording) == (
+        "98 spikes: 5.41\u202fHz if ms, 0.00541\u202fHz if s, 5\u202f405\u202fHz if us."
+    )
+    recording.answer("ms")
+    assert recording.train.num_spikes == 98
+
+
+def test_an_impossible_answer_is_refused_and_changes_nothing():
+    recording = open_recording(_accepted(_text(STEADY + 0.25)))
+    with pytest.raises(ValueError, match="us"):
+        recording.answer("us")
+    assert not recording.trains
+    recording.answer("ms")
+    assert recording.unit == "ms"
+
+
+def test_whole_numbers_may_be_samples():
+    units = {x.unit for x in candidates_of(Train("a", STEADY * 30))}
+    assert units == {"ms", "s", "us", "samples@30000"}
+    (only,) = candidates_of(Train("a", STEADY * 30, "samples"))
+    assert only.unit == "samples@30000"
+    assert only.rate == pytest.approx(5.405, rel=1e-3)
+    assert candidates_of(Train("a", STEADY * 20, "samples", rate=20e3)) == ()
+
+
+def test_times_of_a_usual_unit_raise_a_question_only_if_it_is_impossible():
+    assert candidates_of(Train("a", STEADY / 1e3, usual_unit="s")) == ()
+    found = candidates_of(Train("a", STEADY, usual_unit="s"))
+    assert found[0].unit == "ms"
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (bytes(range(256)) * 20, "x.csv"),
+        (b"hello\n", "x.csv"),
+        (b"1.5\n2.5\n", "10 spikes"),
+        (b"time_ms\n" + b"".join(b"%d\n" % i for i in range(50, 0, -1)), "x.csv"),
+        (_text(STEADY / 1e3, "spike_time_ms\n"), "x.csv"),
+    ],
+)
+def test_bad_files_are_refused_by_name(content, named):
+    with pytest.raises(ValueError, match=named):
+        recording = open_recording(_accepted(content))
+        recording.answer("ms")
+
+
+def test_a_glance_follows_the_window():
+    recording = open_recording(_accepted(_text(STEADY, "time_ms\n")))
+    whole = glance(recording)
+    assert dict(whole.facts)["firing pattern"] == "tonic"
+    assert dict(whole.facts)["spikes"] == "98"
+    assert not whole.findings
+    recording.window = (0.0, 5000.0)
+    part = glance(recording)
+    assert dict(part.facts)["spikes"] == "28"
+    assert [x.kind for x in part.findings] == ["few"]
+    assert not part.obstacle
+    for window in ((0.0, 1000.0), (6.0, 7.0)):
+        recording.window = window
+        assert glance(recording).obstacle
+        assert not glance(recording).findings
+
+
+def test_a_pause_is_reported_without_options_of_the_command_line():
+    times = np.append(STEADY, STEADY + 60_000.0)
+    recording = open_recording(_accepted(_text(times, "time_ms\n")))
+    (finding,) = glance(recording).findings
+    assert "--" not in finding.message
+    assert "consider the window 60.005 to 77.95 s." in finding.message
+    assert finding.window is not None
+
+
+def test_lengths_of_recordings_are_never_in_powers_of_ten():
+    shown = [seconds(ms) for ms in (59_550.0, 999_900.0, 1_086_000.0, 36e6)]
+    assert shown == [
+        f"{x}\u202fs" for x in ("59.55", "999.9", "1\u202f086", "36\u202f000")
+    ]
+
+
+def test_models_have_words():
+    assert list(model_options())[0] == "auto"
+    assert {"stg", "stg-prinz", "da"} <= set(model_options())

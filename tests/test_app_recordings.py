@@ -11,6 +11,7 @@ from dicjax.app.recordings import (
     question,
     seconds,
 )
+from dicjax.app.server_state import example
 from dicjax.app.uploads import accepted
 from dicjax.recordings import Train
 
@@ -24,6 +25,10 @@ def _text(times, header="") -> bytes:
 
 
 STEADY = 5.0 + 185.0 * np.arange(98)  # ms, a tonic neuron at 5.4 Hz
+
+
+def test_the_example_states_its_unit():
+    assert open_recording(example()).train.num_spikes == 444
 
 
 def test_a_file_that_states_its_unit_raises_no_question():

@@ -3,19 +3,25 @@
 import dataclasses
 import time
 import zipfile
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from test_tables import make_generated
 
-import dicjax as dj
+from dicjax._core import Stage
 from dicjax.app import figures
 from dicjax.app.canvas import DARK, interval_axes, LIGHT, new_plot
 from dicjax.app.downloads import DOWNLOADS
 from dicjax.app.jobs import Job, State
-from dicjax.app.recordings import open_recording
 from dicjax.app.runs import job_for, Order, Outcome, read_run, run_folder, summaries
-from dicjax.app.server_state import example, ServerState
+from dicjax.app.server_state import ServerState
+from dicjax.generation import GenerateConfig, Generated
 from dicjax.output import style
+from dicjax.spikes import SpikeTrain
+
+
+TRAIN = "slow_burster.csv"
 
 
 def _end_of(job: Job) -> State:
@@ -27,23 +33,41 @@ def _end_of(job: Job) -> State:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> tuple[ServerState, Job]:
-    """A run of the example, which cannot be saved at first."""
-    state = ServerState(tmp_path_factory.mktemp("x") / "results")
-    state.folder.write_text("a file, where a folder should be")
-    recording = open_recording(example())
-    order = Order(
-        recording.train, recording.upload.sha256, model="stg-prinz", members=6
-    )
-    job = state.start(order)
-    assert _end_of(job) is State.REFUSED
-    assert job.unsaved is not None
-    state.folder.unlink()
-    state.jobs.submit(job)
-    assert _end_of(job) is State.DONE, job.message
-    assert job.unsaved is None
-    assert not job.notes
-    return state, job
+def generated() -> Generated:
+    made = make_generated()
+    train = SpikeTrain(made.train.times, "slow_burster", TRAIN)
+    settings = made.settings | {"warnings": ["Widen it."], "interrupted": False}
+    return dataclasses.replace(made, train=train, settings=settings)
+
+
+@pytest.fixture(scope="module")
+def run(generated, tmp_path_factory) -> Iterator[tuple[ServerState, Job]]:
+    """A run that the app makes of a known population, and cannot save at first."""
+
+    def generate(key, train, *, model, num, tolerance, config, on_progress):
+        assert (train, model, num) == (generated.train, "stg", 12)
+        assert tolerance == generated.tolerance
+        assert config.budget == 600
+        on_progress(Stage("correcting"), 3, num)
+        return generated
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dicjax.app.runs.generate", generate)
+        patch.setattr("dicjax.app.server_state.warm_up", lambda: None)
+        state = ServerState(tmp_path_factory.mktemp("x") / "results")
+        state.folder.write_text("a file, where a folder should be")
+        config = GenerateConfig(budget=600)
+        order = Order(generated.train, "0f", None, "stg", 12, 0.1, 7, config)
+        job = state.start(order)
+        assert _end_of(job) is State.REFUSED
+        assert job.unsaved is not None
+        state.folder.unlink()
+        state.jobs.submit(job)
+        assert _end_of(job) is State.DONE, job.message
+        assert job.unsaved is None
+        assert not job.notes
+        yield state, job
+        state.jobs.close(5.0)
 
 
 @pytest.fixture(scope="module")
@@ -52,18 +76,22 @@ def outcome(run) -> Outcome:
     return read_run(state.folder / job.name)
 
 
-def test_a_run_is_read_back_as_it_was_made(run, outcome):
+def test_a_run_is_read_back_as_it_was_made(run, generated, outcome):
     state, job = run
     (found,) = summaries(state.folder)
-    assert (found.name, found.num_accepted, found.num_asked) == (job.name, 6, 6)
-    assert found.title == "slow_burster.csv"
+    num = generated.num_accepted
+    assert (found.name, found.num_accepted, found.num_asked) == (job.name, num, 12)
+    assert found.title == TRAIN
     assert found.address == job.address
     assert outcome.train is not None and outcome.traces is not None
     np.testing.assert_array_equal(outcome.train.times, job.order.train.times)
-    assert outcome.channels == dj.stg_prinz().channel_names
-    assert outcome.accepted.all()
-    assert outcome.about["settings"]["seed"] == 0
-    assert outcome.about["source"]["sha256"] == job.order.sha256
+    assert outcome.channels == generated.neuron.channel_names
+    np.testing.assert_array_equal(outcome.g.astype(np.float32), generated.g)
+    np.testing.assert_array_equal(outcome.accepted, generated.accepted)
+    assert outcome.num_accepted == num
+    assert outcome.about["settings"]["seed"] == 7
+    assert outcome.about["settings"]["warnings"] == ["Widen it."]
+    assert outcome.about["source"]["sha256"] == "0f"
     assert len(outcome.traces.members) == 3
     assert np.isfinite(outcome.traces.V).all()
     assert sorted(x.name for x in outcome.folder.iterdir()) == [
@@ -99,7 +127,7 @@ def test_runs_of_the_command_line_are_read_too(outcome, tmp_path):
             (tmp_path / path.name).write_bytes(path.read_bytes())
     found = read_run(tmp_path)
     assert found.train is found.inference is found.traces is None
-    assert len(found.spike_times) == 6
+    assert len(found.spike_times) == len(outcome.g)
     assert found.target is not None
     for name in ("label", "mean_isi", "period", "spikes_per_burst", "num_spikes"):
         expected = getattr(outcome.target, name)

@@ -191,7 +191,8 @@ def glance(recording: Recording) -> Glance:
     facts.append(("firing rate", hertz(float(features.rate))))
     regular = FEATURES["mean_isi"], FEATURES["cv"]
     for x in pattern_of(features).compared if label == BURSTING else regular:
-        facts.append((x.words, f"{float(x.read(features)):.4g} {x.unit}".rstrip()))
+        value = round(float(x.read(features)), 2)
+        facts.append((x.words, f"{value:.4g} {x.unit}".rstrip()))
     findings = [x._replace(message=_plain(x.message)) for x in examine(train)]
     if num < FEW_SPIKES:
         few = f"{num} spikes are few to recognise a firing pattern: widen the window."

@@ -212,7 +212,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 @SCRIPTS
 def test_cells_that_cannot_be_are_refused(export, tmp_path):
     neuron = leaky(gated())
-    with pytest.raises(ValueError, match="2"):
+    with pytest.raises(ValueError, match=r"\(3,\)"):
         export(neuron, np.ones(3), tmp_path / "new")
     with pytest.raises(ValueError, match="-1.0"):
         export(neuron, np.array([-1.0, 1.0]), tmp_path / "new")

@@ -308,7 +308,7 @@ def test_columns_are_matched_by_name_in_any_order(tmp_path_factory, order, value
 @pytest.mark.parametrize(
     ("change", "message"),
     (
-        (lambda x: {k: v for k, v in x.items() if k != "g_A"}, "g_A"),
+        (lambda x: {k: v for k, v in x.items() if k != "g_A"}, "lacks g_A"),
         (lambda x: {**x, "g_M": "1"}, "g_M"),
         (lambda x: {**x, "g_H": "nan"}, "g_H is None in row 0"),
         (lambda x: {**x, "g_H": ""}, "g_H is None in row 0"),

@@ -1,5 +1,3 @@
-import dataclasses
-
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
@@ -17,7 +15,6 @@ USUAL = TrainingConfig(anomalies=0.25)
 CLEAN = TrainingConfig(
     max_jitter=0.0, max_missed=0.0, max_spurious=0.0, max_drift=0.0, anomalies=0.0
 )
-BROKEN = dataclasses.replace(CLEAN, anomalies=1.0)
 _compiled = eqx.filter_jit(augment)
 
 
@@ -71,15 +68,16 @@ def test_half_of_the_trains_stay_clean():
     assert 0.4 < _is_of_a_burst(out).all(axis=1).mean() < 0.6
 
 
-@pytest.mark.parametrize("training", [CLEAN, USUAL, BROKEN])
+@pytest.mark.parametrize("training", [CLEAN, USUAL])
 def test_the_share_of_anomalies_is_what_was_asked_for(training):
     _, odd = augmented(2, _bursts(), training)
     assert np.mean(odd) == training.anomalies
 
 
 def test_anomalies_break_the_order_of_bursts():
-    draws = [augmented(seed, _bursts(), BROKEN)[0] for seed in range(4)]
-    out = np.concatenate(draws)
+    # Of trains with other flaws alone, half stay as they are.
+    draws = [augmented(seed, _bursts()) for seed in range(16)]
+    out = np.concatenate([out[odd] for out, odd in draws])
     enough = np.isfinite(out).sum(axis=1) >= 12
     assert (~_is_of_a_burst(out))[enough].any(axis=1).mean() > 0.95
 

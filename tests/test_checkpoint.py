@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from networks import random_encoder, random_network
 
-from dicjax._core import in_float32
 from dicjax.inference import checkpoint
 from dicjax.inference.adapter import attach, LowRank, merge
 from dicjax.inference.calibration import Calibration
@@ -26,7 +26,6 @@ from dicjax.inference.checkpoint import (
 from dicjax.inference.config import DensityConfig, EmulatorConfig, EncoderConfig
 from dicjax.inference.density import Density
 from dicjax.inference.emulator import Emulator
-from dicjax.inference.encoder import Encoder, make_scales
 from dicjax.inference.library import Library
 from dicjax.neurons import load_neuron
 from dicjax.neurons.models import MODELS, stg, stg_prinz
@@ -44,20 +43,20 @@ neuron = dataclasses.replace(dj.stg(), name="mine")
 
 
 def _encoder(seed=0):
-    scales = make_scales((-20.0, 20.0), (0.0, 20.0))
-    return in_float32(Encoder(CONFIG, scales, key=jr.key(seed)))
+    return random_encoder(CONFIG, seed)
 
 
 @pytest.fixture(scope="module")
 def made():
     rng = np.random.default_rng(0)
     levels = np.linspace(0, 1, 11, dtype=np.float32)
-    density = Density(DENSITY, (0, 1, 2, 3, 4, 7), 8, 5, key=jr.key(1))
+    free = (0, 1, 2, 3, 4, 7)
+    density = random_network(Density, DENSITY, free, 8, 5, seed=1)
     return Checkpoint(
         encoder=_encoder(),
         calibration=Calibration(np.tile(levels, (3, 4, 1)), np.full(3, 1.5)),
         density=density,
-        emulator=Emulator(EMULATOR, 8, key=jr.key(2)),
+        emulator=random_network(Emulator, EMULATOR, 8, seed=2),
         library=Library(
             g=rng.uniform(size=(5, 8)).astype(np.float32),
             labels=np.array([1, 2, 2, 3, 1], np.int32),

@@ -1,15 +1,12 @@
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 import pytest
+from networks import random_encoder
 
-from dicjax._core import in_float32
 from dicjax.inference.config import EncoderConfig
 from dicjax.inference.encoder import (
-    Encoder,
     intervals,
-    make_scales,
     Mixture,
     PRIORS,
     read,
@@ -26,8 +23,7 @@ SMALL = EncoderConfig(
 
 @pytest.fixture(scope="module")
 def encoder():
-    scales = make_scales((-20.0, 20.0), (0.0, 20.0))
-    return in_float32(Encoder(SMALL, scales, key=jr.key(0)))
+    return random_encoder(SMALL)
 
 
 def _train(num, width=32, seed=0):
@@ -75,7 +71,7 @@ def test_a_batch_reads_as_its_trains_do_alone(encoder):
 
 def test_every_interval_is_attended_to(encoder):
     times = jnp.asarray(_train(32))
-    slope = jax.jacrev(lambda t: encoder(t, ANY).latent)(times)
+    slope = jax.jit(jax.jacrev(lambda t: encoder(t, ANY).latent))(times)
     assert (jnp.abs(slope).max(axis=0) > 0).all()
 
 
@@ -89,11 +85,10 @@ def test_a_missing_threshold_leaves_the_density_of_the_rest():
     weights = jnp.log(jnp.array([0.3, 0.7]))
     means = jnp.array([[0.5, -1.0], [-0.5, 2.0]])
     factors = jnp.array([[[0.8, 0.0], [0.3, 0.5]], [[1.2, 0.0], [-0.4, 0.7]]])
-    alone = Mixture(weights, means, factors).log_prob(jnp.array([0.2, jnp.nan]))
-    grid = jnp.linspace(-9, 9, 2001)
-    both = jax.vmap(
-        lambda v: Mixture(weights, means, factors).log_prob(jnp.stack([0.2, v]))
-    )(grid)
+    log_prob = jax.jit(jax.vmap(Mixture(weights, means, factors).log_prob))
+    grid = jnp.append(jnp.linspace(-9, 9, 2001), jnp.nan)
+    densities = log_prob(jnp.stack([jnp.full_like(grid, 0.2), grid], axis=1))
+    both, alone = densities[:-1], densities[-1]
     total = jnp.sum(jnp.exp(both)) * (grid[1] - grid[0])
     assert jnp.allclose(jnp.exp(alone), total, rtol=1e-4)
 

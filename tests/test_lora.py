@@ -4,11 +4,11 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from networks import random_encoder
 
-from dicjax._core import in_float32
 from dicjax.inference.adapter import adapter, attach, combine, learned, LowRank, merge
 from dicjax.inference.config import EncoderConfig
-from dicjax.inference.encoder import Encoder, make_scales, PRIORS, read
+from dicjax.inference.encoder import PRIORS, read
 
 
 ANY = jnp.asarray(PRIORS.index("any"), jnp.int32)
@@ -17,8 +17,7 @@ CONFIG = EncoderConfig(width=16, num_slots=2, latent=8, hidden=16, max_spikes=32
 
 @pytest.fixture(scope="module")
 def encoder():
-    scales = make_scales((-20.0, 20.0), (0.0, 20.0))
-    return in_float32(Encoder(CONFIG, scales, key=jr.key(0)))
+    return random_encoder(CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +69,7 @@ def test_what_is_kept_of_an_adapter_is_small_and_makes_it_whole_again(encoder, t
 
 def test_an_adapter_of_another_shape_is_refused(encoder):
     wide = EncoderConfig(width=16, num_slots=2, num_blocks=2, latent=8, hidden=16)
-    other = Encoder(wide, make_scales((0.0, 1.0), (0.0, 1.0)), key=jr.key(0))
+    other = random_encoder(wide)
     with pytest.raises(ValueError, match="another shape"):
         combine(adapter(attach(jr.key(1), other, 4)), encoder)
 

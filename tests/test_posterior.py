@@ -4,10 +4,9 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from networks import random_encoder
 
-from dicjax._core import in_float32
 from dicjax.inference.config import EncoderConfig
-from dicjax.inference.encoder import Encoder, make_scales
 from dicjax.inference.posterior import Posterior, posterior_of, read_trains, windows
 
 
@@ -19,8 +18,7 @@ PLAIN = np.linspace(0, 1, 101)
 
 @pytest.fixture(scope="module")
 def encoder():
-    scales = make_scales((-20.0, 20.0), (0.0, 20.0))
-    return in_float32(Encoder(SMALL, scales, key=jr.key(0)))
+    return random_encoder(SMALL)
 
 
 def _train(num, seed=0):

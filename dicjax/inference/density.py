@@ -175,9 +175,9 @@ def train_density(
     With the density comes its mean log density per member, on a tenth kept apart.
     """
     free = tuple(i for i in range(g.shape[1]) if i not in solved)
-    density = _scaled(
-        Density(config, free, g.shape[1], context.shape[1], key=key), g, context, bounds
-    )
+    sizes = g.shape[1], context.shape[1]
+    density = Density(config, free, *sizes, key=key)
+    density = _scaled(density, g, context, bounds)
     z = np.asarray(density.coordinates(jnp.asarray(g, jnp.float32)))
     center, scale = map(np.asarray, (density.context_center, density.context_scale))
     context = (context - center) / scale

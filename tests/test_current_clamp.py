@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from dicjax.recordings.current_clamp import files, read_sweeps, Sweeps
+from dicjax.recordings import read_sweeps, Sweeps
+from dicjax.recordings.current_clamp import files
 from dicjax.recordings.readers.common import TooLarge
 
 

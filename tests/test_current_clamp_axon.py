@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_current_clamp import assert_same, edited, one, read
 
-from dicjax.recordings.current_clamp import find_steps
+from dicjax.recordings import find_steps
 
 
 @pytest.fixture(scope="module")

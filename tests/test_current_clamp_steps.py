@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from test_current_clamp import edited
 
-from dicjax.recordings.current_clamp import (
+from dicjax.recordings import (
     find_steps,
     passive_membrane,
     read_sweeps,

@@ -1,20 +1,15 @@
 """Files in, spike trains and current-clamp sweeps out, and what is odd about them."""
 
-from dicjax.recordings.current_clamp import (
+from dicjax.recordings.current_clamp.files import read_sweeps as read_sweeps
+from dicjax.recordings.current_clamp.steps import (
     find_steps as find_steps,
     passive_membrane as passive_membrane,
     PassiveMembrane as PassiveMembrane,
-    read_sweeps as read_sweeps,
     Steps as Steps,
-    Sweeps as Sweeps,
 )
-from dicjax.recordings.quality import (
-    examine as examine,
-    Finding as Finding,
-)
-from dicjax.recordings.readers import (
-    read_spike_trains as read_spike_trains,
-)
+from dicjax.recordings.current_clamp.sweeps import Sweeps as Sweeps
+from dicjax.recordings.quality import examine as examine, Finding as Finding
+from dicjax.recordings.readers import read_spike_trains as read_spike_trains
 from dicjax.recordings.readers.common import (
     checksum as checksum,
     listing as listing,
@@ -23,10 +18,7 @@ from dicjax.recordings.readers.common import (
     TooLarge as TooLarge,
     Train as Train,
 )
-from dicjax.recordings.readers.kilosort import (
-    PARTS as PARTS,
-    TIMES as TIMES,
-)
+from dicjax.recordings.readers.kilosort import PARTS as PARTS, TIMES as TIMES
 from dicjax.recordings.readers.plausibility import (
     is_credible as is_credible,
     POSSIBLE_HZ as POSSIBLE_HZ,

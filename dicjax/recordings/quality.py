@@ -73,25 +73,22 @@ def examine(train: Times | SpikeTrain) -> list[Finding]:
     disorder = disorder_of(times)
     if disorder is not None:
         return [disorder]
-    ends = times[[0, -1]] if times.size else np.zeros(2)
-    if isinstance(train, SpikeTrain):
-        ends = np.array([train.t_start, train.t_stop])
     if times.size < MIN_SPIKES:
         return []
+    ends = times[[0, -1]]
+    if isinstance(train, SpikeTrain):
+        ends = np.array([train.t_start, train.t_stop])
     found = (_merged(times), _pause(times, ends) or _drift(times, ends))
     return [finding for finding in found if finding is not None]
 
 
 def disorder_of(times: Times) -> Finding | None:
     """Why times do not increase, if they do not."""
-    steps = np.diff(times)
-    if (steps > 0).all():
-        return None
-    falls = np.flatnonzero(steps < 0)
+    steps = np.diff(times)  # nan after what is not a number
+    falls, repeats = np.flatnonzero(steps < 0), np.flatnonzero(steps == 0)
     if not falls.size:
-        repeats = np.flatnonzero(steps == 0)
         if not repeats.size:
-            return None  # some are not numbers
+            return None
         i = int(repeats[0]) + 1
         return Finding(
             "repeats",

@@ -87,12 +87,10 @@ def first_candidates(
     likely, wide = np.split(draws, 2)
     target = problem.target
     features = log_features(jax.tree.map(lambda x: x[None], target.features))[0]
-    of_target = [
-        np.repeat(np.asarray(x)[None], NUM_DRAWN, axis=0)
-        for x in (problem.latent, features, target.label)
-    ]
-    given = jnp.asarray(contexts(*of_target, likely))
-    g = sample_density(problem.checkpoint.density, free_key, given)
+    repeat = lambda x: np.repeat(np.asarray(x)[None], NUM_DRAWN, axis=0)
+    label = repeat(target.label)
+    given = contexts(repeat(problem.latent), repeat(features), label, likely)
+    g = sample_density(problem.checkpoint.density, free_key, jnp.asarray(given))
     box = sample(box_key, problem.neuron, NUM_DRAWN, dtype=jnp.dtype("float32"))
     num_diverse = CANDIDATES_PER_ROUND // 2
     diverse = _promising(problem, np.asarray(box), wide, num_diverse)

@@ -253,10 +253,7 @@ def certify(
         "start": lambda: _other_start(plain),
         "conductances": lambda: _other_conductances(plain, change),
         "current": lambda: _other_current(plain, current),
-        "noise": lambda: plain._replace(
-            perturbations=(Perturbation("noise", noise),),
-            stimulus=NoisyCurrent(key, noise, recipe.current),
-        ),
+        "noise": lambda: _noisy(plain, noise, key),
         "temperature": lambda: warmer(plain, warming, q10),
     }
     conditions = [condition_along[axis]() for axis in AXES if axis in axes]
@@ -342,6 +339,12 @@ def _other_current(plain: Condition, by: float) -> Condition:
         g=g,
         stimulus=Step(np.broadcast_to(current, g.shape[:2])),
     )
+
+
+def _noisy(plain: Condition, sigma: float, key) -> Condition:
+    stimulus = NoisyCurrent(key, sigma, plain.neuron.required_recipe.current)
+    perturbations = (Perturbation("noise", sigma),)
+    return plain._replace(perturbations=perturbations, stimulus=stimulus)
 
 
 def warmer(plain: Condition, warming: float, q10: float) -> Condition:

@@ -155,7 +155,7 @@ def path(
     report(Stage("moving"), len(rows), len(rows))
     columns = {name: tuple(step[name] for step in steps) for name in steps[0]}
     features = {name: columns.pop(name) for name in ("features", "expected")}
-    stacked = {name: np.stack(x) for name, x in columns.items()}
+    stacked: dict[str, Any] = {name: np.stack(x) for name, x in columns.items()}
     return Path(neuron=neuron, targets=rows, tolerance=tolerance, **features, **stacked)
 
 

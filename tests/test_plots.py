@@ -39,7 +39,7 @@ def generated() -> Generated:
 
 
 @pytest.fixture(scope="session")
-def drawn(generated) -> tuple[dict[str, Figure], dict[str, Any], dict[str, Any]]:
+def drawn(generated) -> tuple[dict[str, Figure], Any, Any]:
     """All figures, and the settings of matplotlib before and after they were made."""
     before = matplotlib.rcParams.copy()
     return _all_figures(generated), before, matplotlib.rcParams.copy()

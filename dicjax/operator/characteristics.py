@@ -4,7 +4,7 @@ Passive properties, the F-I curve and the shape of spikes, of thousands of simul
 cells at once, by a protocol that can also be run on a real one.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -116,13 +116,13 @@ def characterise(
     g = conductances_of(family.neuron, g).astype(np.float32)
     cells = _Cells(family, g, as_progress(on_progress))
     run, _ = cells.deflected(np.zeros(len(g), np.float32))
-    rest, is_silent = run.V[:, -100:].mean(axis=1), run.num_spikes == 0
+    rest, is_silent = np.asarray(run.V)[:, -100:].mean(axis=1), run.num_spikes == 0
     _, small = cells.deflected(np.full(len(g), -0.1, np.float32))
     first = np.minimum(small.steady - rest, -1e-3) / -0.1
     _, small = cells.deflected(SMALL / first)
     resistance = (small.steady - rest) / (SMALL / first)
     run, large = cells.deflected(LARGE / resistance, AFTER)
-    rebound = run.V[:, round(BEFORE + STEP) :].max(axis=1) - rest
+    rebound = np.asarray(run.V)[:, round(BEFORE + STEP) :].max(axis=1) - rest
     currents = cells.currents_of_counts()
     spikes = cells.spikes_at(currents[1].astype(np.float32))
     rise = np.maximum(np.diff(currents, axis=0), 1e-6 * currents[1:])
@@ -226,7 +226,7 @@ class _Cells:
         self._report()
         return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
-    def _step(self, amplitude, duration, save_every=None, cells=slice(None)) -> Run:
+    def _step(self, amplitude, duration, save_every=None, cells: Any = ...) -> Run:
         stimulus = Step(amplitude, BEFORE, BEFORE + STEP)
         if self.family.hold:
             stimulus = stimulus + Step(self.family.hold)

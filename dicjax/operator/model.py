@@ -365,7 +365,7 @@ def _powers(family: Family) -> tuple[tuple[int, ...], ...]:
                 f"of {family.name} has a kinetic scheme."
             )
         exponents.append([[gate.exponent for gate in channel.gates]])
-    powers = scipy.linalg.block_diag(*exponents).astype(int)
+    powers = np.asarray(scipy.linalg.block_diag(*exponents), int)
     return tuple(map(tuple, powers.tolist()))
 
 

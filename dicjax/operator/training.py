@@ -230,12 +230,13 @@ def train_operator(
     fixed = put((family, rest, members), where.everywhere)
 
     def learn(i, state):
-        numbers = jr.fold_in(key, i + 1), jnp.float32(i)
-        return _round(*numbers, *fixed, *state, training, where)
+        return _round(
+            jr.fold_in(key, i + 1), jnp.float32(i), fixed, state, training, where
+        )
 
     def keep(done, state):
         whole = fetch(state, where)
-        if is_first():
+        if folder is not None and is_first():
             keep_state(folder, settings, whole, {"done": done})
 
     fit, _ = train(
@@ -283,8 +284,9 @@ def optimiser(training: OperatorTraining) -> optax.GradientTransformation:
 
 
 @eqx.filter_jit
-def _round(key, done, family, rest, members, fit, pool, training, where):
+def _round(key, done, fixed, state, training, where):
     """Simulates the pool for a segment, and learns from it."""
+    (family, rest, members), (fit, pool) = fixed, state
     k1, k2 = jr.split(key)
     number = pool.number
     pool, samples = segment(k1, family, pool, members)

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Sequence
-from typing import get_args, Literal, NamedTuple
+from typing import Any, get_args, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -341,7 +341,7 @@ def _other_current(plain: Condition, by: float) -> Condition:
     )
 
 
-def _noisy(plain: Condition, sigma: float, key) -> Condition:
+def _noisy(plain: Condition, sigma: float, key: Any) -> Condition:
     stimulus = NoisyCurrent(key, sigma, plain.neuron.required_recipe.current)
     perturbations = (Perturbation("noise", sigma),)
     return plain._replace(perturbations=perturbations, stimulus=stimulus)

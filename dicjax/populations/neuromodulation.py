@@ -154,9 +154,9 @@ def path(
         g = steps[-1]["g"]
     report(Stage("moving"), len(rows), len(rows))
     columns = {name: tuple(step[name] for step in steps) for name in steps[0]}
-    features = {name: columns.pop(name) for name in ("features", "expected")}
-    stacked: dict[str, Any] = {name: np.stack(x) for name, x in columns.items()}
-    return Path(neuron=neuron, targets=rows, tolerance=tolerance, **features, **stacked)
+    kept: dict[str, Any] = {x: columns.pop(x) for x in ("features", "expected")}
+    kept |= {name: np.stack(x) for name, x in columns.items()}
+    return Path(neuron=neuron, targets=rows, tolerance=tolerance, **kept)
 
 
 def _at_waypoint(neuron, g, status, wanted: Target, correct: bool) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def round_ticks(low: float, high: float) -> list[float]:
     return next((x for x in inside if len(x) > 3), inside[-1])
 
 
-def spike_path(times: np.ndarray, y: float, height: float) -> Line:
+def spike_path(times: np.ndarray, y: float | int, height: float) -> Line:
     """Spikes (ms) as one line with gaps, which takes far less than a line for each."""
     x = np.stack([times, times, np.full_like(times, np.nan)], axis=1).ravel() / 1e3
     return x, np.tile([y - height, y + height, np.nan], len(times))

@@ -23,7 +23,6 @@ from dicjax.output.exporters.expressions import (
     substitute,
     Syntax,
     variable,
-    variables,
 )
 from dicjax.output.exporters.tracing import trace, UnsupportedOperation
 
@@ -77,12 +76,18 @@ FUNCTIONS = {
 }
 
 
-def run_python(outputs, **values):
-    """What the statements of expressions give in Python."""
+def evaluated(statements, **values):
+    """The variables that statements give in Python."""
     scope = {**FUNCTIONS, **{k: np.float64(x) for k, x in values.items()}}
     with np.errstate(all="ignore"):
-        for name, text in assignments(outputs, PYTHON):
+        for name, text in statements:
             scope[name] = eval(text, {}, scope)
+    return scope
+
+
+def run_python(outputs, **values):
+    """What expressions give in Python."""
+    scope = evaluated(assignments(outputs, PYTHON), **values)
     return [float(scope[name]) for name in outputs]
 
 
@@ -93,8 +98,8 @@ def test_every_curve_that_ships_is_tried():
 
 
 @functools.cache
-def traced(index):
-    return trace(CURVES[index], "V", "Ca")
+def written(index):
+    return assignments({"y": trace(CURVES[index], "V", "Ca")}, PYTHON)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +109,7 @@ def traced(index):
 @example(V=-40.0, Ca=0.0)
 @example(V=0.0, Ca=0.05)
 def test_written_curves_have_the_values_of_the_curve(index, V, Ca):
-    (actual,) = run_python({"y": traced(index)}, V=V, Ca=Ca)
+    actual = evaluated(written(index), V=V, Ca=Ca)["y"]
     expected = float(CURVES[index](jnp.asarray(V), jnp.asarray(Ca)))
     assert actual == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
@@ -212,7 +217,7 @@ def test_affine_expressions_are_taken_apart():
     a, b = affine((y - x * y) / constant(2.0), "x")
     assert run_python({"a": a, "b": b}, x=9.0, y=3.0) == [1.5, -1.5]
     a, b = affine(x * x + y, "x")
-    assert variables(a) == {"x", "y"} and b is constant(0.0)
+    assert a.variables == {"x", "y"} and b is constant(0.0)
     assert substitute(x * y, {"y": constant(1.0)}) is x
 
 

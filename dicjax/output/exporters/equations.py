@@ -18,7 +18,6 @@ from dicjax.output.exporters.expressions import (
     is_constant,
     substitute,
     variable,
-    variables,
 )
 from dicjax.output.exporters.tracing import trace, UnsupportedOperation
 
@@ -51,7 +50,7 @@ class Equation:
         rate, speed = self.rate, constant(1.0)
         if rate.op == "mul" and rate.args[0].op == "constant":  # a temperature
             speed, rate = rate.args
-        if rate.op == "div" and self.name not in variables(rate.args[1]):
+        if rate.op == "div" and self.name not in rate.args[1].variables:
             inf, slope = affine(rate.args[0], self.name)
             if is_constant(slope, -1):
                 return inf, rate.args[1] / speed
@@ -126,7 +125,7 @@ class Equations:
     def calcium_is_fixed(self) -> bool:
         """Whether something depends on calcium while no equation changes calcium."""
         is_moved = any(x.name == CALCIUM for x in self.states)
-        return not is_moved and any(CALCIUM in variables(x) for x in self.expressions)
+        return not is_moved and any(CALCIUM in x.variables for x in self.expressions)
 
 
 def equations(neuron: Neuron, language: str) -> Equations:
@@ -211,7 +210,7 @@ def _currents(
     currents = {}
     for channel, name in channels.items():
         total, currents[channel] = affine(total, f"g_{name}")
-    involved = set().union(*map(variables, (total, *currents.values())))
+    involved = set().union(*(x.variables for x in (total, *currents.values())))
     if not is_constant(total, 0) or involved & {f"g_{x}" for x in channels.values()}:
         raise ValueError(
             f"The current of the model {neuron.name!r} is not a sum of conductances "
@@ -225,12 +224,12 @@ def _owners(
 ) -> dict[str, str]:
     """The channel of each gate: its current depends on the gate, directly or not."""
     owners = {
-        gate: next((c for c, I in currents.items() if gate in variables(I)), "")
+        gate: next((c for c, I in currents.items() if gate in I.variables), "")
         for gate in rates
     }
     for _ in rates:
         for gate, rate in rates.items():
-            for other in variables(rate) & owners.keys():
+            for other in rate.variables & owners.keys():
                 owners[other] = owners[other] or owners[gate]
     return owners
 

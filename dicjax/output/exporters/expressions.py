@@ -4,6 +4,7 @@ Equal expressions are one object, so that shared parts of curves are computed on
 """
 
 import dataclasses
+import functools
 import itertools
 import weakref
 from collections import Counter
@@ -28,6 +29,12 @@ class Expression:
     op: str
     args: tuple["Expression", ...] = ()
     value: float | str = ""
+
+    @functools.cached_property
+    def variables(self) -> frozenset[str]:
+        """Names of all variables in it."""
+        own = {str(self.value)} if self.op == "variable" else ()
+        return frozenset(own).union(*(arg.variables for arg in self.args))
 
     __add__, __sub__ = operation("add"), operation("sub")
     __mul__, __truediv__ = operation("mul"), operation("div")
@@ -91,24 +98,19 @@ def is_constant(x: Expression, value: int | float) -> bool:
     return x.op == "constant" and x.value == value
 
 
-def variables(x: Expression) -> frozenset[str]:
-    return frozenset(str(node.value) for node in walk([x]) if node.op == "variable")
-
-
 def walk(
     roots: Iterable[Expression], known: Container[Expression] = ()
 ) -> list[Expression]:
     """All expressions in `roots`, each after its arguments; none within `known`."""
     seen: dict[Expression, None] = {}
-
-    def visit(x: Expression) -> None:
-        if x not in seen:
-            for arg in () if x in known else x.args:
-                visit(arg)
+    waiting = [*roots][::-1]
+    while waiting:
+        x = waiting.pop()
+        args = [arg for arg in x.args if arg not in seen and x not in known]
+        if args:
+            waiting += [x, *args[::-1]]
+        else:
             seen[x] = None
-
-    for root in roots:
-        visit(root)
     return list(seen)
 
 
@@ -130,17 +132,17 @@ def affine(x: Expression, name: str) -> tuple[Expression, Expression]:
     """
     if x is variable(name):
         return constant(0.0), constant(1.0)
-    if name not in variables(x):
+    if name not in x.variables:
         return x, constant(0.0)
     if x.op in ("add", "sub", "neg"):
         a, b = zip(*(affine(arg, name) for arg in x.args), strict=True)
         return apply(x.op, *a), apply(x.op, *b)
     if x.op in ("mul", "div"):
         left, right = x.args
-        if name not in variables(right):
+        if name not in right.variables:
             a, b = affine(left, name)
             return apply(x.op, a, right), apply(x.op, b, right)
-        if x.op == "mul" and name not in variables(left):
+        if x.op == "mul" and name not in left.variables:
             a, b = affine(right, name)
             return left * a, left * b
     return x, constant(0.0)
@@ -266,8 +268,8 @@ def _is_negative(x: Expression) -> bool:
     return x.op == "neg" or (is_led and _is_negative(x.args[0]))
 
 
-def _is_infinite(x: Expression) -> bool:
-    return x.op == "constant" and np.isinf(float(x.value))  # which no model computes
+def _is_infinite(x: Expression) -> bool:  # which models never compute
+    return x.op == "constant" and bool(np.isinf(float(x.value)))
 
 
 def _mul(x: Expression, y: Expression) -> Expression | None:

@@ -9,7 +9,6 @@ from dicjax.output.exporters.expressions import (
     Expression,
     FUNCTIONS,
     Syntax,
-    variables,
 )
 
 
@@ -44,7 +43,7 @@ def values_of(model: Equations) -> dict[str, Any]:
 
 def _lines(model: Equations, outputs: Mapping[str, Expression]) -> list[str]:
     """Statements that look up the inputs of `outputs`, and then compute them."""
-    used = set().union(*map(variables, outputs.values()))
+    used = set().union(*(x.variables for x in outputs.values()))
     states = {x.name for x in model.states}
     found = [
         f'{name} = {"states" if name in states else "params"}["{name}"]'

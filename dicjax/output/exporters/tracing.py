@@ -107,9 +107,7 @@ def _inlined(jaxpr: ClosedJaxpr | Jaxpr, args: list[np.ndarray]) -> list[np.ndar
     values.update(zip(jaxpr.constvars, map(_array, consts), strict=True))
     values.update(zip(jaxpr.invars, args, strict=True))
 
-    def read(x: Any) -> np.ndarray:
-        return _array(x.val) if isinstance(x, Literal) else values[x]
-
+    read = lambda x: _array(x.val) if isinstance(x, Literal) else values[x]
     for eqn in jaxpr.eqns:
         outputs = _equation(eqn, [read(x) for x in eqn.invars])
         values.update(zip(eqn.outvars, outputs, strict=True))

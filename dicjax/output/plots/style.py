@@ -111,7 +111,7 @@ def fold_ticks(axis: Axis, low: float, high: float) -> None:
 
 
 def name_ticks(
-    axis: Axis, ticks: Iterable[float], name: Callable[[float], str]
+    axis: Axis, ticks: Iterable[int | float], name: Callable[[float], str]
 ) -> None:
     """Puts ticks at given numbers and nowhere else."""
     ticks = list(ticks)

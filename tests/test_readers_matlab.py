@@ -218,7 +218,7 @@ def test_what_unpacks_to_more_than_it_should_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "bomb.mat"
     version_5(path, LP=np.zeros(2**18))
     assert path.stat().st_size < 10_000
-    with pytest.raises(common.TooLarge, match="cell"):
+    with pytest.raises(common.TooLarge, match="bomb"):
         read_spike_trains(path)
 
 

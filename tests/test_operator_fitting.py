@@ -16,9 +16,7 @@ from dicjax.inference.checkpoint import shipped_checkpoint
 from dicjax.operator.characteristics import characterise
 from dicjax.operator.checkpoint import load_operator, operator_header
 from dicjax.operator.config import OperatorConfig, OperatorTraining
-from dicjax.operator.curve_correction import FINE, window_loss, windows
 from dicjax.operator.families import find_family
-from dicjax.operator.model import advance
 from dicjax.operator.scores import EVERY, make_trial, score
 from dicjax.operator.train import characterise_members, fit_operator
 from dicjax.operator.training import make_pool, operator_loss, segment
@@ -28,7 +26,7 @@ from dicjax.operator.tuning import feature_errors, tune
 NUM = 48
 CONFIG = OperatorConfig(width=32, num_layers=2)
 TRAINING = OperatorTraining(
-    num_steps=320, batch_size=32, pool=128, num_corrections=8, learning_rate=4e-3
+    num_steps=320, batch_size=32, pool=128, num_corrections=1, learning_rate=4e-3
 )
 
 
@@ -76,18 +74,6 @@ def members(library):
     return library.seen.members
 
 
-@pytest.fixture(scope="module")
-def window(operator, members):
-    exact = _plain(operator).curves.table()
-    return windows(jr.key(98), operator, exact, members)
-
-
-def _plain(operator):
-    """The operator with the curves of its family."""
-    correction = lambda o: o.curves.correction
-    return eqx.tree_at(correction, operator, replace_fn=jnp.zeros_like)
-
-
 def fresh_loss(operator, members):
     """The loss on samples that no training has seen."""
     pool = make_pool(jr.key(7), SINGLE.neuron, members, TRAINING.pool)
@@ -110,45 +96,9 @@ def test_training_brings_membranes_near_to_the_simulated_ones(operator, members)
 def test_progress_is_reported_stage_by_stage(scores, reported):
     names = [stage.name for stage, _, _ in reported]
     assert list(dict.fromkeys(names)) == ["correcting_curves", "training", "testing"]
-    for name, num in (("correcting_curves", 8), ("training", 320)):
+    for name, num in (("correcting_curves", 1), ("training", 320)):
         steps = [x[1:] for x in reported if x[0].name == name]
         assert steps[-1] == (num, num) and steps == sorted(steps)
-
-
-def test_corrected_curves_follow_finer_steps(operator, window):
-    plain = _plain(operator)
-    before, after = (
-        window_loss(o.curves.correction, plain, window) for o in (plain, operator)
-    )
-    assert after < 0.9 * before
-
-
-def test_corrections_have_the_gradient_that_goes_through_the_table(operator, window):
-    shape = operator.curves.correction.shape
-    correction = 0.1 * jr.normal(jr.key(5), shape, jnp.float32)
-    window = jax.tree.map(lambda x: x[:8], window)
-    window = eqx.tree_at(lambda w: w.V, window, window.V[:, :60])
-    h = jnp.float32(operator.step)
-
-    def through_the_table(correction):
-        curves = eqx.tree_at(lambda c: c.correction, operator.curves, correction)
-        table = curves.table()
-
-        def one(a, I, memory):
-            def step(memory, _):
-                new = advance(operator, table, a, memory, I, h)
-                return new, new.V
-
-            return jax.lax.scan(step, memory, length=60)[1]
-
-        V = jax.vmap(one)(window.a, window.I, window.memory)
-        return jnp.mean(jnp.sqrt(1 + ((V - window.V) / FINE) ** 2) - 1)
-
-    loss, ours = jax.value_and_grad(window_loss)(correction, operator, window)
-    other, theirs = jax.value_and_grad(through_the_table)(correction)
-    np.testing.assert_allclose(loss, other, rtol=1e-4)
-    assert np.abs(theirs).max() > 1e-3
-    assert np.linalg.norm(ours - theirs) < 0.02 * np.linalg.norm(theirs)
 
 
 def test_members_kept_in_a_folder_are_not_simulated_again(library, folder):

@@ -42,6 +42,7 @@ def correct_curves(
     members: Members,
     training: OperatorTraining,
     *,
+    batch_size: int = BATCH,
     on_progress: Progress | None = None,
 ) -> Operator:
     """The operator with curves that suit its own time step."""
@@ -51,7 +52,7 @@ def correct_curves(
         operator.curves.correction,
         operator,
         window_loss,
-        lambda i: windows(jr.fold_in(key, i), operator, exact, members),
+        lambda i: windows(jr.fold_in(key, i), operator, exact, members, batch_size),
         finite_adam(LEARNING_RATE, num_steps),
         num_steps=num_steps,
         on_progress=on_progress,
@@ -61,15 +62,15 @@ def correct_curves(
 
 @eqx.filter_jit
 def windows(
-    key: Key[Array, ""], operator: Operator, exact: Array, members: Members
+    key: Key[Array, ""], operator: Operator, exact: Array, members: Members, num: int
 ) -> Window:
     """What members do under steps of current, in fine steps through `exact` curves."""
     keys = jr.split(key, 3)
-    some = members[jr.randint(keys[0], (BATCH,), 0, len(members.g))]
+    some = members[jr.randint(keys[0], (num,), 0, len(members.g))]
     a, low = some.g, LOWEST * some.threshold
-    I = low + (some.high - low) * jr.uniform(keys[1], (BATCH,), a.dtype)
+    I = low + (some.high - low) * jr.uniform(keys[1], (num,), a.dtype)
     shortest, longest = WARM_UP
-    warm_up = jr.uniform(keys[2], (BATCH,), a.dtype, shortest, longest)
+    warm_up = jr.uniform(keys[2], (num,), a.dtype, shortest, longest)
     num_before = (warm_up / operator.step).astype(jnp.int32)
     h = jnp.asarray(operator.step / FINER, a.dtype)
 

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -42,7 +43,11 @@ def _defaults(neuron: dj.Neuron) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [(x, np.float64) for x in MODELS if MODELS[x]().defaults] + [("stg", np.float32)],
+    [("stg", np.float32)]
+    + [
+        (name, np.float64)
+        for name in ("stg", "da", "hodgkin-huxley", "connor-stevens", "cortical")
+    ],
 )
 def test_shares_add_up_to_the_input_conductances(name, dtype):
     neuron = MODELS[name]()
@@ -144,9 +149,13 @@ def test_potentials_that_make_no_sense_are_refused(V, message):
 
 @functools.cache
 def _map() -> ReachabilityMap:
+    return _map_of(STG)
+
+
+def _map_of(neuron: dj.Neuron) -> ReachabilityMap:
     return reachability(
         jax.random.key(0),
-        STG,
+        neuron,
         g_s=np.array([-8.0, 5.0]),
         g_u=np.array([4.0, 400.0, 4e4]),
         num=3,
@@ -228,18 +237,10 @@ def test_medians_are_over_members_of_the_commonest_pattern_that_ran():
 
 
 def test_the_current_of_the_recipe_is_applied():
-    neuron = MODELS["pospischil-ib"]()
-    assert neuron.required_recipe.current > 0
-    mapped = reachability(
-        jax.random.key(0),
-        neuron,
-        g_s=np.array([1.2]),
-        g_u=np.array([4.5]),
-        num=3,
-        duration=1500.0,
-    )
-    # Without its current this cortical cell is silent.
-    assert mapped.labels[0, 0, 1:].sum() > 0
+    recipe = dataclasses.replace(STG.required_recipe, current=-100.0)
+    mapped = _map_of(dataclasses.replace(STG, recipe=recipe))
+    # All would fire without this current.
+    assert mapped.labels[:, 0].tolist() == [[3, 0, 0, 0]] * 2
 
 
 def _drawn_map() -> ReachabilityMap:

@@ -92,9 +92,9 @@ def test_members_match_themselves_at_half_the_step_and_from_another_start(popula
     g, _, _, features = population
     valid = [
         ask(g[i : i + 1], one_of(features, i), "step", "start").valid[0]
-        for i in range(4)
+        for i in range(6)
     ]
-    assert np.mean(valid) > 0.9
+    assert np.mean(valid) > 0.8
 
 
 def test_nothing_changed_is_plain_validity(population):

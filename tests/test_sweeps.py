@@ -440,7 +440,7 @@ def generated(tmp_path_factory):
     (folder / "short.csv").write_text(header + "1\n2\n3\n")
     (folder / "sweep.toml").write_text(
         'job = "generate"\nseed = 1\n[targets]\nrecordings = ["*.csv"]\nunit = "ms"\n'
-        'tolerances = [0.2]\nmodels = ["stg-prinz"]\n[search]\nmembers = 8\n'
+        'tolerances = [0.2]\nmodels = ["stg-prinz"]\n[search]\nmembers = 25\n'
     )
     with pytest.warns(UserWarning, match=r"short\.csv"):
         found = run_sweep(read_config(folder / "sweep.toml"), folder / "out")
@@ -454,8 +454,8 @@ def test_every_recording_gets_its_population_or_the_reason_why_not(generated):
     table = rows(folder / "out", "target").to_pylist()
     cell, *refused = [[x for x in table if x["target"] == i] for i in range(3)]
     assert {(x["recording"], x["tolerance"]) for x in cell} == {("cell.csv", 0.2)}
-    assert sum(x["accepted"] for x in cell) == 8
-    assert [x["member"] for x in cell] == list(range(8))
+    assert sum(x["accepted"] for x in cell) == 25
+    assert [x["member"] for x in cell] == list(range(25))
     assert max(x["distance"] for x in cell) <= np.log(1 / 0.8)
     assert all(x["g_Na"] > 0 for x in cell)
     reasons = ("outside what stg-prinz can do", "short.csv has too few spikes")
@@ -465,13 +465,13 @@ def test_every_recording_gets_its_population_or_the_reason_why_not(generated):
 
 def test_members_are_refined_and_tried_in_parts(generated, tmp_path):
     folder, _ = generated
-    table = rows(folder / "out", "target").slice(0, 8)
+    table = rows(folder / "out", "target").slice(0, 24)
     names = [f"g_{x}" for x in dj.stg_prinz().channel_names]
     moved = table.select(names).to_pandas() * 1.03
     moved.to_parquet(tmp_path / "models.parquet")
     shutil.copy(folder / "cell.csv", tmp_path)
     common = (
-        'model = "stg-prinz"\nshard = 8\n[members]\ntable = "models.parquet"\n'
+        'model = "stg-prinz"\nshard = 24\n[members]\ntable = "models.parquet"\n'
         '[target]\nrecording = "cell.csv"\nunit = "ms"\n'
     )
     text = 'job = "refine"\n' + common + "[refinement]\nmax_rounds = 1\n"
@@ -484,6 +484,6 @@ def test_members_are_refined_and_tried_in_parts(generated, tmp_path):
     (tmp_path / "try.toml").write_text(text)
     run_sweep(read_config(tmp_path / "try.toml"), tmp_path / "tried")
     tried = rows(tmp_path / "tried")
-    assert len(tried) == 8 and len(tried.column_names) == 1 + len(names) + 3 + 1
+    assert len(tried) == 24 and len(tried.column_names) == 1 + len(names) + 3 + 1
     share = tried["robustness"].to_numpy()
     assert ((share >= 0) & (share <= 1)).all()

@@ -192,9 +192,7 @@ def _attribution_columns(of: Attribution) -> Columns:
         **{
             f"share_{name}": (x, "1", f"what {name} adds to it")
             for name, x in zip(
-                of.channel_names,
-                of.shares.reshape(3 * num, -1).T,
-                strict=True,
+                of.channel_names, of.shares.reshape(3 * num, -1).T, strict=True
             )
         },
     }

@@ -38,13 +38,7 @@ from dicjax.operator import (
     Scores,
     tune_to_feature,
 )
-from dicjax.recordings import (
-    find_steps,
-    passive_membrane,
-    read_sweeps,
-    Steps,
-    Sweeps,
-)
+from dicjax.recordings import find_steps, passive_membrane, read_sweeps, Steps, Sweeps
 
 
 OperatorName = Annotated[

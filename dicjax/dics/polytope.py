@@ -21,21 +21,10 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from dicjax._core import (
-    check_targets,
-    in_batches,
-    orthonormal,
-    Scalar,
-    solve,
-)
+from dicjax._core import check_targets, in_batches, orthonormal, Scalar, solve
 from dicjax.dics.compensation import INFEASIBLE, NOT_CONVERGED, OK
 from dicjax.dics.conductances import dics_of_one_cell, sensitivity
-from dicjax.dics.sampling import (
-    least_conductances,
-    Population,
-    Target,
-    with_bounds,
-)
+from dicjax.dics.sampling import least_conductances, Population, Target, with_bounds
 from dicjax.neurons import Neuron
 
 

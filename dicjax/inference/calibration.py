@@ -60,9 +60,7 @@ def plain_calibration() -> Calibration:
 
 
 def calibrate(
-    encoder: Encoder,
-    drawn: dict[str, Batch],
-    recorded: Float[AnyArray, "cells spikes"],
+    encoder: Encoder, drawn: dict[str, Batch], recorded: Float[AnyArray, "cells spikes"]
 ) -> Calibration:
     """Measures coverage by prior and pattern, and how odd ordinary trains can seem.
 

@@ -20,14 +20,7 @@ from dicjax.inference.encoder import PRIORS
 from dicjax.inference.library import log_features
 from dicjax.neurons import Neuron
 from dicjax.simulation import AbstractStimulus, applied, NoisyCurrent, simulate
-from dicjax.spikes import (
-    AnyArray,
-    Feature,
-    FEATURES,
-    features_of_all,
-    LABELS,
-    PATTERNS,
-)
+from dicjax.spikes import AnyArray, Feature, FEATURES, features_of_all, LABELS, PATTERNS
 
 
 MAX_SPIKES = 512  # kept of a train

@@ -180,10 +180,7 @@ class _Rule(NamedTuple):
 
 
 STEADY = _Rule(
-    "steady state",
-    "",
-    lambda x: (x >= -SLACK) & (x <= 1 + SLACK),
-    "lie within 0 and 1",
+    "steady state", "", lambda x: (x >= -SLACK) & (x <= 1 + SLACK), "lie within 0 and 1"
 )
 TIMED = _Rule(
     "time constant",

@@ -30,9 +30,7 @@ from dicjax.operator.prediction import (
     Response as Response,
     sampled_step as sampled_step,
 )
-from dicjax.operator.scores import (
-    Scores as Scores,
-)
+from dicjax.operator.scores import Scores as Scores
 from dicjax.operator.tables import (
     describe_features as describe_features,
     read_current as read_current,

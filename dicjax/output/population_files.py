@@ -62,10 +62,7 @@ def write_population(result: Generated, folder: pathlib.Path) -> None:
 
 
 def write_simulation(
-    model: str,
-    g: Float[np.ndarray, "cells channels"],
-    run: Run,
-    folder: pathlib.Path,
+    model: str, g: Float[np.ndarray, "cells channels"], run: Run, folder: pathlib.Path
 ) -> None:
     """Writes simulated cells in the form of a population.
 

@@ -44,15 +44,7 @@ from dicjax.sweeps.config import (
 )
 from dicjax.sweeps.inputs import TARGETS, train_of
 from dicjax.sweeps.simulating import dics_of, FEWEST_MEMBERS, Simulating
-from dicjax.sweeps.unit import (
-    Finish,
-    Inputs,
-    Job,
-    OneByOne,
-    Part,
-    ReadStage,
-    Span,
-)
+from dicjax.sweeps.unit import Finish, Inputs, Job, OneByOne, Part, ReadStage, Span
 
 
 def begin(config: Config, inputs: Inputs, read_stage: ReadStage) -> Job:
@@ -173,10 +165,7 @@ class OfTable(OneByOne):
     def part(self, span: Span, on_progress: Progress | None) -> Finish:
         """Refines or tests members."""
         g = self.g[span.units]
-        common = {
-            "tolerance": self.config.target.tolerance,
-            "on_progress": on_progress,
-        }
+        common = {"tolerance": self.config.target.tolerance, "on_progress": on_progress}
         if isinstance(self.config, RefineJob):
             settings = self.config.refinement.model_dump()
             refined = refine(self.neuron, g, self.train, **common, **settings)

@@ -18,12 +18,7 @@ from dicjax.dics import (
     spike_lists,
     table_of,
 )
-from dicjax.inference import (
-    draw_by_recipe,
-    find_neuron,
-    measured,
-    stimulus_of,
-)
+from dicjax.inference import draw_by_recipe, find_neuron, measured, stimulus_of
 from dicjax.neurons import Neuron
 from dicjax.output import run_columns
 from dicjax.simulation import Run, simulate

@@ -22,7 +22,7 @@ SYNTAX = Syntax(
         "or": "jnp.logical_or",
         "not": "jnp.logical_not",
         "select": "jnp.where",
-    },
+    }
 )
 RELAXED = 'exponential_euler(start["{x}"], dt, {inf}, {tau})'
 MOVED = 'start["{x}"] + dt * {rate}'

@@ -11,11 +11,7 @@ import pyarrow as pa
 
 from dicjax.generation import Generated
 from dicjax.output.files import check_suffix, load, writing
-from dicjax.output.saved_population import (
-    stored,
-    StoredPopulation,
-    unit_and_meaning,
-)
+from dicjax.output.saved_population import stored, StoredPopulation, unit_and_meaning
 
 
 def export_nwb(

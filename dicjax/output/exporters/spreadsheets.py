@@ -12,11 +12,7 @@ from pyarrow import csv
 
 from dicjax.generation import Generated
 from dicjax.output.files import check_suffix, load, writing
-from dicjax.output.saved_population import (
-    stored,
-    StoredPopulation,
-    unit_and_meaning,
-)
+from dicjax.output.saved_population import stored, StoredPopulation, unit_and_meaning
 
 
 MAX_COLUMNS = 16_384  # of a sheet

@@ -172,10 +172,7 @@ def _spike_trains(
         if len(raw) == 1:
             raise
         advice = Advice(
-            advice_of(error),
-            " Or read one unit alone, by ",
-            Remedy("unit_id"),
-            ".",
+            advice_of(error), " Or read one unit alone, by ", Remedy("unit_id"), "."
         )
         raise ValueError(advice) from error
 

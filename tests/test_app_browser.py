@@ -305,7 +305,7 @@ def test_what_the_encoder_does_not_know_is_reported_before_anything_is_made(
     with _tab(browser, app) as tab:
         _open_example(tab)
         verdict = tab.get_by_test_id("verdict")
-        sync_api.expect(verdict).to_contain_text("Nothing odd")
+        sync_api.expect(verdict).to_contain_text("nothing odd")
 
 
 @pytest.fixture

@@ -407,5 +407,5 @@ def test_recordings_that_do_not_suit_are_a_sentence(run, recording, tmp_path):
     firing = tmp_path / "firing.npz"
     rows = ("current_pA", "voltage_mV")
     np.savez(firing, **(arrays | {name: arrays[name][1:] for name in rows}))
-    _refused(run("compare", firing, *out), "Give it as `--capacitance`, in pF")
+    _refused(run("compare", firing, *out), "pF as `--capacitance`")
     _refused(run("compare", tmp_path / "none.npz", *out), "There is no file")

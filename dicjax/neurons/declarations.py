@@ -348,6 +348,6 @@ def _check_times(recipe: Recipe, who: str) -> None:
         _require(0 <= sigma < np.inf, noise)
 
 
-def _require(is_right: bool, message: str) -> None:
+def _require(is_right: bool | np.bool_, message: str) -> None:
     if not is_right:
         raise ValueError(f"{message[0].upper()}{message[1:]}.")

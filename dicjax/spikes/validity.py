@@ -121,7 +121,10 @@ def _compared(xp, features: Features) -> Float[AnyArray, "*cells features"]:
 
 
 def _of_pattern(
-    xp, values: Float[AnyArray, "..."], label: Int[AnyArray, "..."], fill: int
+    xp,
+    values: Float[AnyArray, "..."],
+    label: Int[AnyArray, "..."] | np.integer,
+    fill: int,
 ):
     """Of values in the order of `COMPARED`, those that each target is compared by."""
     columns = xp.asarray(COLUMNS)[xp.asarray(label)]

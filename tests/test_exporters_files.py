@@ -285,8 +285,8 @@ def test_what_an_export_must_not_replace_is_kept(folder, tmp_path, capsys):
     table = tmp_path / "mine.csv"
     table.write_text("mine")
     for to, out, message in (
-        ("neuron", folder, "results holds the models"),
-        ("csv", folder / "models.csv", "results holds the models"),
+        ("neuron", folder, "holds the models"),
+        ("csv", folder / "models.csv", "holds the models"),
         ("neuron", other, "is no earlier export"),
         ("jaxley", table, "is no earlier export"),
         ("csv", other, "is no earlier export"),

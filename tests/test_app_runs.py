@@ -16,7 +16,7 @@ from dicjax.app.downloads import DOWNLOADS
 from dicjax.app.jobs import Job, State
 from dicjax.app.runs import job_for, Order, Outcome, read_run, run_folder, summaries
 from dicjax.app.server_state import ServerState
-from dicjax.generation import GenerateConfig, Generated
+from dicjax.generation import Generated
 from dicjax.output import style
 from dicjax.recordings import read_spike_trains
 
@@ -46,8 +46,7 @@ def run(tmp_path_factory) -> Iterator[Run]:
     train = read_spike_trains(EXAMPLE)[0]
     state = ServerState(tmp_path_factory.mktemp("x") / "results")
     state.folder.write_text("a file, where a folder should be")
-    config = GenerateConfig(budget=600)
-    job = state.start(Order(train, "0f", None, "stg", 3, 0.1, 7, config))
+    job = state.start(Order(train, "0f", None, "stg-prinz", 3, 0.1, seed=7))
     assert _end_of(job) is State.REFUSED
     made = job.unsaved
     assert made is not None
@@ -70,7 +69,7 @@ def test_a_run_is_read_back_as_it_was_made(run, outcome):
     num = made.num_accepted
     assert num >= 1
     assert (found.name, found.num_accepted, found.num_asked) == (job.name, num, 3)
-    assert found.title == job.order.train.name
+    assert found.title == EXAMPLE.name
     assert found.address == job.address
     assert outcome.train is not None and outcome.traces is not None
     np.testing.assert_array_equal(outcome.train.times, job.order.train.times)

@@ -95,8 +95,12 @@ def main() -> None:
     args = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     join(args.join)
-    inference_training.encoder_loss = watched(inference_training.encoder_loss, 1)
-    operator_training.operator_loss = watched(operator_training.operator_loss, 1)
+    inference_training.encoder_loss = watched(
+        inference_training.encoder_loss, lambda encoder, spike_times, *_: spike_times
+    )
+    operator_training.operator_loss = watched(
+        operator_training.operator_loss, lambda operator, members, samples: members.x
+    )
     if args.alone is not None:
         with jax.default_device(jax.local_devices()[0]):
             write(args.alone, args)

@@ -91,9 +91,13 @@ def combine(kept: Encoder, base: Encoder) -> Encoder:
     frame = jax.tree.structure(kept, is_leaf=_is_low_rank)
     if frame != jax.tree.structure(base):
         raise ValueError("The adapter belongs to an encoder of another shape.")
+    return _combined(kept, base)
+
+
+@eqx.filter_jit  # at once: each shape of its own would take a compilation
+def _combined(kept: Encoder, base: Encoder) -> Encoder:
     join = lambda own, weight: weight + own.up @ own.down
-    # Compiled at once: each shape of its own would take a compilation.
-    return eqx.filter_jit(_map_adapted)(join, kept, base)
+    return _map_adapted(join, kept, base)
 
 
 def _map_adapted(function: Callable, encoder: Encoder, *others: Encoder) -> Encoder:

@@ -11,7 +11,14 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
-from dicjax._core import as_progress, conductances_of, HasConductances, Progress, Stage
+from dicjax._core import (
+    as_progress,
+    check_simulation,
+    conductances_of,
+    HasConductances,
+    Progress,
+    Stage,
+)
 from dicjax.neurons import Neuron, Temperature
 from dicjax.populations.evaluation import judge, wilson, Window, window_for
 from dicjax.simulation import AbstractStimulus, applied, NoisyCurrent, simulate, Step
@@ -243,6 +250,7 @@ def certify(
     plain = unperturbed(neuron, g, target, tolerance)
     recipe = neuron.required_recipe
     window = window_for(neuron, plain.target, duration=duration, discard=discard)
+    check_simulation(*window, recipe.dt, "spikes", window.duration, None)
     current = recipe.noise[0] / 2 if current is None else current
     noise = recipe.noise[0] if noise is None else noise
     _check(axes, key, change, current, noise, q10)

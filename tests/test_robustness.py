@@ -332,6 +332,7 @@ def test_a_target_may_be_a_train_and_sets_how_long_is_simulated(population):
         ({"q10": 0.0}, "`q10`.*0.0"),
         ({"tolerance": -0.1}, "`tolerance`.*-0.1"),
         ({"duration": 100.0}, "`discard`.*100.0 ms"),
+        ({"duration": np.nan}, "`duration`.*nan"),
         ({"g": np.full((2, 8), -1.0)}, "Na.*-1.0 mS/cm²"),
         ({"g": np.ones((2, 7))}, r"`g`.*8.*\(2, 7\)"),
         ({"g": np.ones((0, 8))}, r"`g`.*\(0, 8\)"),

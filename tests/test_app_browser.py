@@ -116,7 +116,7 @@ def _tab(browser, app: App, scheme: str = "light") -> Iterator:
 
 def _upload(tab, name: str, content: bytes) -> None:
     file = {"name": name, "mimeType": "application/octet-stream", "buffer": content}
-    tab.locator("input[type=file]").set_input_files(file)
+    tab.get_by_test_id("upload").locator("input").set_input_files(file)
 
 
 def _column(times) -> bytes:
@@ -336,7 +336,7 @@ def test_a_folder_of_kilosort_is_chosen(browser, app, sorting):
             _shows_the_sorting(tab, name)
         tab.goto(app.url)
         files = [*(sorting / "sorted").iterdir(), sorting / "recording.dat"]
-        tab.locator("input[type=file]").set_input_files(files)
+        tab.get_by_test_id("upload").locator("input").set_input_files(files)
         _shows_the_sorting(tab, "kilosort")
         tab.goto(app.url)
         with tab.expect_file_chooser() as caught:

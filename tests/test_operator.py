@@ -266,8 +266,14 @@ def test_responses_are_the_same_within_transformations(operator, features):
         jax.jit(answer)(current, features),
         jax.vmap(answer, (None, 0))(current, features),
         jax.jit(jax.vmap(answer))(jnp.tile(current, (3, 1)), features),
+        jax.jit(lambda current: answer(current, features))(current),
     ):
         np.testing.assert_allclose(V, expected, atol=1e-3)
+
+
+def test_no_neurons_give_no_potentials(operator, features):
+    V = respond(operator, np.zeros(80), features[:0], every=0.25).V
+    assert V.shape == (0, 80)
 
 
 def test_gradients_are_those_of_finite_differences(operator, features):

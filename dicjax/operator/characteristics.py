@@ -203,7 +203,7 @@ class _Cells:
         return run, _response(run.V, 1.0)
 
     def currents_of_counts(self):
-        """The current (µA/cm²) of every count, whose logarithm is bracketed."""
+        """The current (µA/cm²) of every count, by halving intervals of logarithms."""
         everyone = np.tile(np.arange(len(self.g)), len(COUNTS))
         wanted = np.repeat(COUNTS, len(self.g))
         low, high = (np.full(len(wanted), np.log(x)) for x in CURRENTS)

@@ -244,9 +244,10 @@ def follow(
     h: Float[Array, ""],
     num_steps: int,
 ) -> tuple[Memory, Float[Array, "cells samples"]]:
-    """Where cells stop, and potentials (mV) at the start of samples of `num_steps`.
+    """Where cells stop, and potentials (mV) at the start of every sample.
 
-    A gradient keeps one state in `REMEMBERED` samples and computes the others again.
+    A sample takes `num_steps` steps of `h` ms. A gradient keeps one state
+    in `REMEMBERED` samples and computes the others again.
     """
     table = operator.curves.table()
     each = jax.vmap(lambda a, m, I: advance(operator, table, a, m, I, h))
@@ -260,7 +261,7 @@ def follow(
         return jax.lax.scan(sample, memory, I)
 
     whole = len(I) // REMEMBERED * REMEMBERED
-    blocks = I[:whole].reshape(-1, REMEMBERED, I.shape[1])
+    blocks = I[:whole].reshape(whole // REMEMBERED, REMEMBERED, I.shape[1])
     memory, V = jax.lax.scan(block, memory, blocks)
     memory, rest = jax.lax.scan(sample, memory, I[whole:])
     return memory, jnp.concatenate([V.reshape(whole, I.shape[1]), rest]).T

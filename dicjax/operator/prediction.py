@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from dicjax.operator.characteristics import from_coordinates, to_coordinates
+from dicjax.operator.characteristics import are_logarithms, to_coordinates
 from dicjax.operator.model import follow, Memory, Operator
 
 
@@ -40,8 +40,8 @@ def respond(
 ) -> Response:
     """The potential of neurons that receive a current.
 
-    The current may have any shape and length. The past of the potential does not depend
-    on its future. Responses can be differentiated by features and currents.
+    The current may have any shape and length. The potential never depends on
+    the future of the current. Responses can be differentiated by features and currents.
 
     **Arguments:**
 
@@ -166,5 +166,8 @@ def feature_ranges(operator: Operator) -> tuple[np.ndarray, np.ndarray]:
     library = np.asarray(operator.library)
     margin = MARGIN * library.std(axis=0)
     edges = np.stack([library.min(axis=0) - margin, library.max(axis=0) + margin])
-    low, high = np.asarray(from_coordinates(edges, operator.names))
+    # By NumPy, so that nothing is traced where a caller compiles.
+    is_log = np.array(are_logarithms(operator.names))
+    edges[:, is_log] = np.exp(edges[:, is_log])
+    low, high = edges
     return low, high

@@ -217,8 +217,10 @@ def tune_to_feature(
 
     The operator is of a family's `name`, or of a folder. Characterised members are kept
     in `data`. Returns the median error of the feature before and after, on members kept
-    apart.
+    apart. Raises `ValueError` if `num_steps` is less than 1.
     """
+    if num_steps < 1:
+        raise ValueError(f"`num_steps` must be at least 1, got {num_steps}.")
     operator, config = load_operator(name), operator_config(name)
     family = find_family(operator.family)
     cells = characterise_members(

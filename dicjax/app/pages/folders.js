@@ -47,16 +47,19 @@ function foldersOf(PARTS, TIMES, UPLOADER) {
     walk(entry, "", 0, found).then(() => give(entry.name, found));
   }, true);
 
+  // In the page, since browsers forget an input that is nowhere.
+  const input = document.createElement("input");
+  Object.assign(input, {type: "file", webkitdirectory: true, hidden: true});
+  input.onchange = () => {
+    const parts = [...input.files].filter(x => PARTS.includes(x.name));
+    const path = x => x.webkitRelativePath.split("/").slice(0, -1).join("/");
+    const top = input.files[0]?.webkitRelativePath.split("/")[0] ?? "";
+    give(top, parts.map(x => [path(x), x.name, async () => x]));
+  };
+  document.body.append(input);
+
   function choose() {
-    const input = document.createElement("input");
-    input.type = "file";
-    input.webkitdirectory = true;
-    input.onchange = () => {
-      const parts = [...input.files].filter(x => PARTS.includes(x.name));
-      const path = x => x.webkitRelativePath.split("/").slice(0, -1).join("/");
-      const top = input.files[0]?.webkitRelativePath.split("/")[0] ?? "";
-      give(top, parts.map(x => [path(x), x.name, async () => x]));
-    };
+    input.value = "";  // or the same folder again would be no change
     input.click();
   }
   return {choose};

@@ -161,8 +161,8 @@ def passive_membrane(sweeps: Sweeps, steps: Steps) -> PassiveMembrane:
     Deflections are taken from the mean potential before the step, and divided by the
     amplitudes by least squares over all sweeps without spikes, at each time. The mean
     of this ratio over the last tenth of the step is the input resistance. An
-    exponential is fitted to the ratio up to 90 % of it, and may begin with a jump,
-    which an unbalanced electrode adds.
+    exponential is fitted to the ratio until it reaches 90 % of that resistance. It may
+    begin with a jump, which an unbalanced electrode adds.
 
     **Arguments:**
 

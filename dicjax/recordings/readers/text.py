@@ -36,7 +36,10 @@ def lines_of(path: pathlib.Path) -> list[str]:
     except UnicodeDecodeError:
         text = raw.decode("cp1252", errors="replace")  # of Excel; µ is one byte
     if re.search(r"[\x00-\x08\x0e-\x1f]", text):
-        raise ValueError(f"{path.name} is not text: export it as text.")
+        raise ValueError(
+            f"{path.name} holds control characters, so it is not text: export it as "
+            "text."
+        )
     return [line.strip(" ") + "\n" for line in re.split(r"\r\n?|\n", text)]
 
 

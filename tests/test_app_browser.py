@@ -322,7 +322,7 @@ def sorting(tmp_path) -> pathlib.Path:
 def _shows_the_sorting(tab, name: str) -> None:
     tab.wait_for_url("**/recording/*")
     sync_api.expect(tab.get_by_label("Neuron (2 in the file)")).to_be_visible()
-    sync_api.expect(tab.get_by_test_id("facts")).to_contain_text("50.12 ms")
+    sync_api.expect(tab.get_by_test_id("facts")).to_contain_text("50.1 ms")
     assert tab.get_by_text(name, exact=True).first.is_visible()
 
 

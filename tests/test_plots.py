@@ -17,6 +17,7 @@ from matplotlib.path import Path
 from matplotlib.text import Text
 from test_tables import make_generated
 
+from dicjax._core import short
 from dicjax.generation.result import Generated, grouped, Round
 from dicjax.inference.posterior import NUM_DRAWS
 from dicjax.output import plots
@@ -230,10 +231,18 @@ def test_correlations_are_those_of_logarithms(generated):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    ((0.0076, "0.0076"), (99.7, "100"), (99.4, "99"), (8725.3, "8725")),
+    (
+        (0.0, "0"),
+        (3e-6, "< 0.0001"),
+        (0.0076, "0.0076"),
+        (99.74, "99.7"),
+        (999.7, "1000"),
+        (8725.3, "8725"),
+        (1_234_567.0, "1,234,567"),
+    ),
 )
 def test_numbers_are_short_and_without_exponents(value, text):
-    assert style.short(value) == text
+    assert short(value) == text
 
 
 def test_members_chosen_as_different_are_the_outlying_ones():
@@ -256,6 +265,27 @@ def test_traces_start_with_a_spike_of_every_member(generated):
         crossing = np.interp(10, v[i - 1 : i + 1], t[i - 1 : i + 1])
         assert crossing == pytest.approx(0, abs=1e-9)
         assert t[-1] <= 1.0
+
+
+@pytest.mark.parametrize("names", ((), ("a",), ("a", "b", "c")))
+@pytest.mark.parametrize("num", (0, 1, 4))
+def test_all_traces_are_drawn_with_names_or_without(num, names):
+    ts = np.arange(0.0, 500.0, 0.1)
+    V = np.tile(-60 + 100.0 * (np.mod(ts, 90.0) < 1.0), (num, 1))
+    train = SpikeTrain(np.arange(20.0, 900.0, 90.0))
+    figure = plots.plot_traces(train, ts, V, names)
+    figure.draw_without_rendering()
+    assert [len(ax.lines) for ax in figure.axes] == [1] * (1 + num)
+
+
+def test_members_are_valid_and_none_is_highlighted_by_default(generated):
+    train, times = generated.train, generated.spike_times
+    (default,) = plots.plot_raster(train, times).axes
+    (valid,) = plots.plot_raster(train, times, np.ones(len(times), bool)).axes
+    colors = lambda ax: [line.get_color() for line in ax.lines]
+    assert colors(default) == colors(valid)
+    texts = _texts(plots.plot_conductances(generated.neuron, generated.g))
+    assert not any(text.startswith("member ") for text in texts)
 
 
 class _Checker(html.parser.HTMLParser):

@@ -8,9 +8,13 @@ def listed(words: Sequence[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def short(x: float) -> str:
-    """A number to three digits, without exponents."""
-    return f"{x:.0f}" if abs(x) >= 99.5 else f"{x:.3g}"
+def short(x: float, digits: int = 3) -> str:
+    """A number to a few digits, never in powers of ten, such as 0.0123 or 12,345."""
+    if abs(x) < 1e-4:
+        return "< 0.0001" if x > 0 else "0"
+    if abs(x) < 10**digits - 0.5:
+        return f"{x:.{digits}g}"
+    return f"{x:,.0f}" if abs(x) >= 10_000 else f"{x:.0f}"
 
 
 def signed(x: float) -> str:

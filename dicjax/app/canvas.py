@@ -6,17 +6,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from dicjax.output import round_ticks, spike_path, style
+from dicjax.output import layouts, style
 from dicjax.spikes import SpikeTrain
 
 
 CONFIG = {"displayModeBar": False, "responsive": True, "doubleClick": "reset"}
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial'
 MAX_TICKS = 1500  # spikes that a screen can show separately
-SIDES = {
-    "left": 76,
-    "right": 16,
-}  # pixels beside rasters, as beside the window's slider
+SIDES = {"left": 76, "right": 16}  # pixels beside rasters and the window's slider
 
 
 class Palette(NamedTuple):
@@ -56,36 +53,35 @@ def end_of(train: SpikeTrain) -> float:
     return max(train.t_stop, train.t_start + 1.0)
 
 
-def spike_ticks(figure, times, at, height, color, width=1.4, **place) -> None:
-    x, y = spike_path(times, at, height)
+def draw_line(figure, x, y, color, width, name="", **more) -> None:
+    """A line, which the legend and the cursor leave out if it has no name."""
+    unnamed = {} if name else {"hoverinfo": "skip", "showlegend": False}
     line = {"color": color, "width": width}
-    unnamed = {"hoverinfo": "skip", "showlegend": False}
-    figure.add_scatter(
-        x=np.round(x, 5), y=y, mode="lines", line=line, **unnamed, **place
-    )
+    more = {"mode": "lines", "line": line, "name": name} | unnamed | more
+    figure.add_scatter(x=x, y=y, **more)
+
+
+def spike_ticks(figure, times, at, height, color, width=1.4, **place) -> None:
+    x, y = layouts.spike_path(times, at, height)
+    draw_line(figure, np.round(x, 5), y, color, width, **place)
 
 
 def step_line(figure, edges, shares, color, name, opacity=0.0) -> None:
-    figure.add_scatter(
-        x=np.repeat(edges, 2)[1:-1],
-        y=np.repeat(shares, 2),
-        mode="lines",
-        line={"color": color, "width": 1.6},
-        fill="tozeroy" if opacity else "none",
-        fillcolor=faint(color, opacity),
-        name=name,
-        hovertemplate="%{x:.3g} ms: %{y:.1f} %",
-    )
+    x, y = np.repeat(edges, 2)[1:-1], np.repeat(shares, 2)
+    more = {"fill": "tozeroy" if opacity else "none"}
+    more |= {"fillcolor": faint(color, opacity)}
+    more |= {"hovertemplate": "%{x:.3g} ms: %{y:.1f} %"}
+    draw_line(figure, x, y, color, 1.6, name, **more)
 
 
-def points(figure, x, y, color, name, **more) -> None:
-    marker = {"color": color, "size": 5, "opacity": 0.75}
-    figure.add_scatter(x=x, y=y, mode="markers", marker=marker, name=name, **more)
+def points(figure, x, y, color, name, hover, **more) -> None:
+    more |= {"marker": {"color": color, "size": 5, "opacity": 0.75}, "name": name}
+    figure.add_scatter(x=x, y=y, mode="markers", hovertemplate=hover, **more)
 
 
 def interval_axes(figure: go.Figure, edges: np.ndarray) -> None:
     low, high = float(edges[0]), float(edges[-1])
-    ticks = log_ticks(low, high, {x: f"{x:g}" for x in round_ticks(low, high)})
+    ticks = log_ticks(low, high, layouts.round_names(low, high))
     figure.update_xaxes(**ticks, tickangle=0, title="interval between spikes (ms)")
     figure.update_yaxes(title="share of intervals (%)", rangemode="tozero")
 
@@ -141,18 +137,16 @@ def new_plot(
     return figure
 
 
-def add_legend(figure: go.Figure) -> None:
-    place = {"orientation": "h", "xref": "container", "x": 0.02, "y": 1.0}
-    place |= {"yref": "container", "yanchor": "top", "traceorder": "normal"}
-    legend = {**place, "bgcolor": "rgba(0,0,0,0)", "font_size": 11}
-    figure.update_layout(showlegend=True, legend=legend, margin_t=32)
-
-
 def faint(color: str, opacity: float) -> str:
     red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity:.3g})"
 
 
-def as_plot(figure: go.Figure) -> Plot:
+def as_plot(figure: go.Figure, has_legend: bool = False) -> Plot:
+    if has_legend:
+        place = {"orientation": "h", "xref": "container", "x": 0.02, "y": 1.0}
+        place |= {"yref": "container", "yanchor": "top", "traceorder": "normal"}
+        legend = {**place, "bgcolor": "rgba(0,0,0,0)", "font_size": 11}
+        figure.update_layout(showlegend=True, legend=legend, margin_t=32)
     # As JSON with plain numbers, which every browser can read.
     return {**figure.to_plotly_json(), "config": CONFIG}

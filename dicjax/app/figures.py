@@ -1,16 +1,17 @@
 """Interactive figures of a recording and of a run, on light and on dark screens.
 
-Colours, names of features and computed values are the same as in `dicjax.plots`. Each
-function takes what it shows, and last the colours of the screen.
+Colours, names of features and computed values are those of the report. Each function
+takes what it shows, and last the colours of the screen.
 """
 
 import numpy as np
 from plotly.subplots import make_subplots
 
+from dicjax._core import short
 from dicjax.app.canvas import (
-    add_legend,
     as_plot,
     distinguishable,
+    draw_line,
     end_of,
     faint,
     interval_axes,
@@ -26,23 +27,7 @@ from dicjax.app.canvas import (
     step_line,
 )
 from dicjax.app.runs import Outcome
-from dicjax.output import (
-    compared,
-    correlation_words,
-    correlations_of,
-    fold_names,
-    folds_of,
-    intervals_of,
-    jitter_of,
-    log_bins,
-    most_different,
-    raster_of,
-    ratio_axis,
-    rhythm,
-    shares_of,
-    short,
-    traces_of,
-)
+from dicjax.output import layouts
 from dicjax.populations import wilson
 from dicjax.spikes import SpikeTrain
 
@@ -70,7 +55,7 @@ def closeup(train: SpikeTrain, colors: Palette) -> Plot:
     """The first bursts or spikes of a train; dragging shows the others."""
     figure = new_plot(colors, 130, **SIDES, bottom=42, top=6)
     times = train.times
-    span = min(rhythm(train)[0], float(times[-1] - times[0]))
+    span = min(layouts.rhythm(train)[0], float(times[-1] - times[0]))
     near = times[times <= times[0] + 40 * span][: 2 * MAX_TICKS]
     spike_ticks(figure, near, 0, 0.4, colors.recording, width=1.6)
     start = max(float(times[0]) - 0.03 * span, 0.0)
@@ -84,9 +69,10 @@ def closeup(train: SpikeTrain, colors: Palette) -> Plot:
 def intervals(train: SpikeTrain, colors: Palette) -> Plot:
     """A histogram of interspike intervals, on a logarithmic axis."""
     isi = np.diff(train.times)
-    edges = log_bins([isi])
+    edges = layouts.log_bins([isi])
+    shares = layouts.shares_of(isi, edges)
     figure = new_plot(colors, 210, left=76)
-    step_line(figure, edges, shares_of(isi, edges), colors.recording, "recording", 0.35)
+    step_line(figure, edges, shares, colors.recording, "recording", 0.35)
     interval_axes(figure, edges)
     return as_plot(figure)
 
@@ -96,10 +82,11 @@ def rasters(outcome: Outcome, colors: Palette, num: int = 12) -> Plot:
     accepted, numbers = outcome.accepted, outcome.population.members
     first = np.argsort(~accepted, kind="stable")[:num]
     times = [outcome.spike_times[i] for i in first]
-    names = ["recording", *(f"model {numbers[i]}" for i in first)]
+    names = ["recording", *(f"member {numbers[i]}" for i in first)]
     paint = [colors.members if x else colors.other for x in accepted[first]]
     paint = [colors.recording, *paint]
-    rows, (start, stop) = raster_of(outcome.train or SpikeTrain(times[0]), times)
+    train = outcome.train or SpikeTrain(times[0])
+    rows, (start, stop) = layouts.raster_of(train, times)
     if outcome.train is None:
         rows, names, paint = rows[1:], names[1:], paint[1:]
     figure = new_plot(colors, 80 + 22 * len(rows), left=92, top=6)
@@ -114,28 +101,24 @@ def interval_bands(outcome: Outcome, colors: Palette) -> Plot:
     """Intervals of the recording and of members; the band holds 90 % of members."""
     recorded = [] if outcome.train is None else [np.diff(outcome.train.times)]
     times = (outcome.spike_times[i] for i in outcome.shown)
-    members = [isi for isi in map(intervals_of, times) if len(isi)]
-    edges = log_bins([*recorded, *members])
+    members = [isi for isi in map(layouts.intervals_of, times) if len(isi)]
+    edges = layouts.log_bins([*recorded, *members])
     figure = new_plot(colors, 380)
     if members:
-        shares = np.stack([shares_of(isi, edges) for isi in members])
-        low, high = np.quantile(shares, (0.05, 0.95), axis=0)
+        shares = np.stack([layouts.shares_of(isi, edges) for isi in members])
+        low, high = np.repeat(np.quantile(shares, (0.05, 0.95), axis=0), 2, axis=1)
         x = np.repeat(edges, 2)[1:-1]
-        figure.add_scatter(
-            x=np.concatenate([x, x[::-1]]),
-            y=np.concatenate([np.repeat(low, 2), np.repeat(high, 2)[::-1]]),
-            fill="toself",
-            fillcolor=faint(colors.members, 0.22),
-            line={"width": 0},
-            hoverinfo="skip",
-            name="90 % of models",
-        )
-        step_line(figure, edges, shares.mean(axis=0), colors.members, "models, mean")
+        x, y = np.append(x, x[::-1]), np.append(low, high[::-1])
+        fill = {"fill": "toself", "fillcolor": faint(colors.members, 0.22)}
+        name = "90 % of model neurons"
+        draw_line(figure, x, y, colors.members, 0, name, **fill, hoverinfo="skip")
+        mean = shares.mean(axis=0)
+        step_line(figure, edges, mean, colors.members, "model neurons, mean")
     for isi in recorded:
-        step_line(figure, edges, shares_of(isi, edges), colors.recording, "recording")
+        shares = layouts.shares_of(isi, edges)
+        step_line(figure, edges, shares, colors.recording, "recording")
     interval_axes(figure, edges)
-    add_legend(figure)
-    return as_plot(figure)
+    return as_plot(figure, has_legend=True)
 
 
 def potentials(outcome: Outcome, colors: Palette) -> Plot:
@@ -144,7 +127,7 @@ def potentials(outcome: Outcome, colors: Palette) -> Plot:
     assert train is not None
     assert traces is not None
     ts = traces.ts.astype(np.float64)
-    spikes, lines, (start, stop) = traces_of(train, ts, traces.V)
+    spikes, lines, (start, stop) = layouts.traces_of(train, ts, traces.V)
     num = len(lines)
     figure = make_subplots(
         rows=1 + num,
@@ -156,23 +139,14 @@ def potentials(outcome: Outcome, colors: Palette) -> Plot:
     top = {"row": 1, "col": 1}
     spike_ticks(figure, spikes, 0, 0.5, colors.recording, **top)
     name_rows(figure, ["recording"], **top)
+    hover = {"hovertemplate": "%{y:.0f} mV at %{x:.3f} s"}
     for i, (member, (x, y)) in enumerate(zip(traces.members, lines, strict=True)):
         color = colors.highlights[i % len(colors.highlights)]
-        name, row = f"model {member}", 2 + i
-        x, y = thinned(x / 1e3, y)
-        figure.add_scatter(
-            x=x,
-            y=y,
-            mode="lines",
-            line={"color": color, "width": 1.2},
-            name=name,
-            hovertemplate="%{y:.0f} mV at %{x:.3f} s",
-            row=row,
-            col=1,
-        )
+        name, place = f"member {member}", {"row": 2 + i, "col": 1}
+        draw_line(figure, *thinned(x / 1e3, y), color, 1.2, name, **hover, **place)
         axis = {"range": [-92, 65], "tickvals": [-80, -40, 0, 40]}
         title = {"text": name, "font_color": color}
-        figure.update_yaxes(axis, title=title, row=row, col=1)
+        figure.update_yaxes(axis, title=title, **place)
     figure.update_yaxes(fixedrange=True)
     figure.update_xaxes(range=[start / 1e3, stop / 1e3], showline=False, ticks="")
     bottom = {"title": "time (s); potentials in mV", "row": 1 + num, "col": 1}
@@ -184,9 +158,9 @@ def feature_bands(outcome: Outcome, colors: Palette) -> Plot:
     """Features of members relative to the recording; the allowed range is shaded."""
     accepted, numbers = outcome.accepted, outcome.population.members
     assert outcome.target is not None
-    rows = compared(outcome.target, outcome.features, outcome.tolerance)
-    edge, ticks = ratio_axis(rows, outcome.tolerance)
-    jitter = jitter_of(len(accepted))
+    rows = layouts.compared(outcome.target, outcome.features, outcome.tolerance)
+    edge, ticks = layouts.ratio_axis(rows, outcome.tolerance)
+    jitter = layouts.jitter_of(len(accepted))
     figure = new_plot(colors, 76 + 100 * len(rows), left=130)
     drawn = set()
     for row, (_, ratio, (low, high)) in enumerate(rows):
@@ -194,28 +168,21 @@ def feature_bands(outcome: Outcome, colors: Palette) -> Plot:
         figure.add_shape(**box, fillcolor=colors.grid, line_width=0, layer="below")
         known = np.isfinite(ratio)
         for keep, color, name in (
-            (known & ~accepted, colors.other, "other models"),
-            (known & accepted, colors.members, "accepted models"),
+            (known & ~accepted, colors.other, "other model neurons"),
+            (known & accepted, colors.members, "accepted model neurons"),
         ):
             if not keep.any():
                 continue
-            points(
-                figure,
-                np.clip(ratio[keep], 1 / edge, edge),
-                row + jitter[keep],
-                color,
-                name,
-                legendgroup=name,
-                showlegend=name not in drawn,
-                text=[f"model {i}" for i in numbers[keep]],
-                hovertemplate="%{text}: %{x:.3f}",
-            )
+            x, y = np.clip(ratio[keep], 1 / edge, edge), row + jitter[keep]
+            group = {"legendgroup": name, "showlegend": name not in drawn}
+            group["text"] = [f"member {i}" for i in numbers[keep]]
+            points(figure, x, y, color, name, "%{text}: %{x:.3f}", **group)
             drawn.add(name)
     figure.add_vline(1, line={"color": colors.recording, "width": 2}, layer="below")
-    figure.update_xaxes(**log_ticks(1 / edge, edge, ticks), title="model / recording")
+    axis = log_ticks(1 / edge, edge, ticks)
+    figure.update_xaxes(**axis, title="model neuron / recording")
     name_rows(figure, [name.replace("\n", "<br>") for name, *_ in rows])
-    add_legend(figure)
-    return as_plot(figure)
+    return as_plot(figure, has_legend=True)
 
 
 def posterior(outcome: Outcome, colors: Palette) -> Plot:
@@ -223,8 +190,8 @@ def posterior(outcome: Outcome, colors: Palette) -> Plot:
     inference = outcome.inference
     assert inference is not None
     figure = new_plot(colors, 360)
-    levels = (("90 %", 0.2), ("50 %", 0.45))
-    for floor, (name, strength) in zip(inference.floors, levels, strict=True):
+    regions = zip(inference.floors, layouts.REGIONS, strict=True)
+    for floor, (name, _, opacity) in regions:
         if floor >= inference.density.max():
             continue
         figure.add_contour(
@@ -232,53 +199,45 @@ def posterior(outcome: Outcome, colors: Palette) -> Plot:
             y=inference.g_u,
             z=inference.density,
             contours={"type": "constraint", "operation": "<", "value": float(floor)},
-            fillcolor=faint(colors.recording, strength),
+            fillcolor=faint(colors.recording, opacity),
             line={"color": colors.recording, "width": 1.2},
             name=f"{name} posterior",
             showlegend=True,
             hoverinfo="skip",
         )
     _, x, y = outcome.dics[outcome.shown].T
-    hover = {"hovertemplate": "g<sub>s</sub> %{x:.2f}, g<sub>u</sub> %{y:.2f}"}
-    points(figure, x, y, colors.members, "models", **hover)
-    at = f"{inference.V_ref:g}".replace("-", "\u2212")
+    hover = "g<sub>s</sub> %{x:.2f}, g<sub>u</sub> %{y:.2f}"
+    points(figure, x, y, colors.members, "model neurons", hover)
+    at = layouts.with_minus(f"{inference.V_ref:g}")
     slow = f"slow input conductance g<sub>s</sub> at {at} mV"
     figure.update_xaxes(title=slow, range=inference.g_s[[0, -1]].tolist())
     ultraslow = "ultraslow, g<sub>u</sub>"
     figure.update_yaxes(title=ultraslow, range=inference.g_u[[0, -1]].tolist())
-    add_legend(figure)
-    return as_plot(figure)
+    return as_plot(figure, has_legend=True)
 
 
 def conductances(outcome: Outcome, colors: Palette) -> Plot:
     """How far members spread in every conductance, each line a member.
 
-    Three members that differ most are drawn in other colours.
+    Up to three members that differ most are drawn in other colours.
     """
     channels, g = outcome.channels, outcome.g[outcome.shown]
     numbers = outcome.population.members[outcome.shown]
-    fold, drawn = folds_of(g)
+    highlight = layouts.most_different(g, len(colors.highlights))
+    fold, drawn, (bottom, top) = layouts.folds_of(g, highlight)
+    bottom, top = bottom / 1.2, top * 1.2
     figure = new_plot(colors, 360, bottom=72)
     gap = np.full((len(drawn), 1), np.nan)
-    figure.add_scatter(
-        x=np.tile([*range(len(channels)), np.nan], len(drawn)),
-        y=np.concatenate([fold[drawn], gap], axis=1).ravel(),
-        mode="lines",
-        line={"color": faint(colors.members, min(0.5, 12 / len(drawn))), "width": 1},
-        name="all models",
-        hoverinfo="skip",
-    )
-    highlight = most_different(g, len(colors.highlights))
+    opacity = float(np.clip(12 / len(drawn), 0.12, 0.5))
+    x = np.tile([*range(len(channels)), np.nan], len(drawn))
+    y = np.concatenate([fold[drawn], gap], axis=1).ravel()
+    color = faint(colors.members, opacity)
+    draw_line(figure, x, y, color, 1, "all model neurons", hoverinfo="skip")
     for row, color in zip(highlight, colors.highlights, strict=False):
-        figure.add_scatter(
-            x=[*range(len(channels))],
-            y=fold[row],
-            mode="lines+markers",
-            line={"color": color, "width": 2},
-            name=f"model {numbers[row]}",
-            text=[f"{value:.3g} mS/cm²" for value in g[row]],
-            hovertemplate="%{text}",
-        )
+        known = {"text": [f"{short(value)} mS/cm²" for value in g[row]]}
+        known |= {"hovertemplate": "%{text}", "mode": "lines+markers"}
+        x, name = [*range(len(channels))], f"member {numbers[row]}"
+        draw_line(figure, x, fold[row], color, 2, name, **known)
     figure.add_hline(1, line={"color": colors.muted, "width": 1, "dash": "dash"})
     low, high = np.quantile(g, (0.05, 0.95), axis=0)
     spread = [
@@ -292,20 +251,17 @@ def conductances(outcome: Outcome, colors: Palette) -> Plot:
         tickangle=0,
         fixedrange=True,
     )
-    extreme = np.append(np.quantile(fold, (0.005, 0.995)), fold[highlight])
-    ends = min(0.45, extreme.min()) / 1.2, max(2.2, extreme.max()) * 1.2
-    axis = log_ticks(*ends, fold_names(*ends))
+    axis = log_ticks(bottom, top, layouts.fold_names(bottom, top))
     figure.update_yaxes(**axis, title="conductance / median")
-    add_legend(figure)
-    return as_plot(figure)
+    return as_plot(figure, has_legend=True)
 
 
 def correlations(outcome: Outcome, colors: Palette) -> Plot:
     """Correlations between conductances over members; orange pairs rise together."""
     channels = outcome.channels
-    r = correlations_of(outcome.g[outcome.shown])
+    r = layouts.correlations_of(outcome.g[outcome.shown])
     lower = np.where(np.tri(len(r), k=-1, dtype=bool), r, np.nan)[1:, :-1]
-    words = lambda x: correlation_words(x) if np.isfinite(x) else ""
+    words = lambda x: layouts.signed_part(x) if np.isfinite(x) else ""
     figure = new_plot(colors, 360, left=56, bottom=36)
     figure.add_heatmap(
         x=list(channels[:-1]),
@@ -355,19 +311,12 @@ def yields(outcome: Outcome, colors: Palette) -> Plot:
             hovertemplate="%{text} candidates, %{x:.1f} %",
         )
     for row, x in enumerate(rounds):
-        figure.add_scatter(
-            x=[100 * end for end in wilson(x.num_valid, x.num)],
-            y=[row + 0.42] * 2,
-            mode="lines",
-            line={"color": colors.ink, "width": 2},
-            showlegend=False,
-            hoverinfo="skip",
-        )
+        ends = [100 * end for end in wilson(x.num_valid, x.num)]
+        draw_line(figure, ends, [row + 0.42] * 2, colors.ink, 2)
     figure.update_layout(barmode="stack", bargap=0.3)
     figure.update_xaxes(range=[0, 100], title="share of candidates (%)")
     name_rows(figure, [f"{x.name} ({x.num:,})" for x in rounds])
-    add_legend(figure)
-    return as_plot(figure)
+    return as_plot(figure, has_legend=True)
 
 
 def thinned(x: np.ndarray, y: np.ndarray, num: int = MAX_POINTS):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dicjax._core import advice_of, in_words
+from dicjax._core import advice_of, in_words, short
 from dicjax.app.uploads import Upload
 from dicjax.generation import infer, suit
 from dicjax.recordings import (
@@ -144,25 +144,19 @@ def candidate(times: np.ndarray, unit: str) -> Candidate:
 def question(recording: Recording) -> str:
     """The question to the user if a file does not state its unit."""
     options = recording.candidates[:3]
-    short = lambda x: "samples" if x.unit.startswith("samples") else x.unit
-    rates = ", ".join(f"{hertz(x.rate)} if {short(x)}" for x in options)
+    unit = lambda x: x.unit.partition("@")[0]
+    rates = ", ".join(f"{hertz(x.rate)} if {unit(x)}" for x in options)
     return f"{recording.num_spikes} spikes: {rates}."
 
 
 def hertz(rate: float) -> str:
     """A firing rate with its unit."""
-    return f"{_number(rate, 3)}\u202fHz"
+    return f"{short(rate)}\u202fHz"
 
 
 def seconds(ms: float) -> str:
     """A time in seconds, with its unit."""
-    return f"{_number(ms / 1e3, 4)}\u202fs"
-
-
-def _number(x: float, digits: int) -> str:
-    if x >= 1000:  # never in powers of ten
-        return f"{x:,.0f}".replace(",", "\u202f")
-    return f"{x:.{digits}g}"
+    return f"{short(ms / 1e3, 4)}\u202fs"
 
 
 class Glance(NamedTuple):
@@ -191,8 +185,8 @@ def glance(recording: Recording) -> Glance:
     facts.append(("firing rate", hertz(float(features.rate))))
     regular = FEATURES["mean_isi"], FEATURES["cv"]
     for x in pattern_of(features).compared if label == BURSTING else regular:
-        value = round(float(x.read(features)), 2)
-        facts.append((x.words, f"{value:.4g} {x.unit}".rstrip()))
+        value = short(float(x.read(features)))
+        facts.append((x.words, f"{value} {x.unit}".rstrip()))
     findings = [x._replace(message=_plain(x.message)) for x in examine(train)]
     if num < FEW_SPIKES:
         few = f"{num} spikes are few to recognise a firing pattern: widen the window."

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import functools
 import logging
 import pathlib
 import re
@@ -15,13 +16,13 @@ from dicjax._core import advice_of, compiled_size, in_words, Remedy, Stage
 from dicjax.app.jobs import Job
 from dicjax.generation import generate, GenerateConfig, Generated, grouped, Round
 from dicjax.output import (
-    density_of,
-    most_different,
+    layouts,
     potentials,
     read_manifest,
     read_population,
     shown,
     StoredPopulation,
+    Traces,
     write_folder,
     write_population,
     write_report,
@@ -38,7 +39,6 @@ from dicjax.spikes import (
 
 LOG = logging.getLogger("dicjax.app")
 RECORDING = "recording.npz"  # its spikes, the posterior, potentials of members
-NUM_TRACES = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,29 +130,24 @@ def _generate(job: Job) -> Generated:
 def _write(result: Generated, folder: pathlib.Path, notes: list[str]) -> None:
     """Writes all files. If a file other than the tables fails, the others are kept."""
     write_population(result, folder)
-    for name, write in (
-        ("figures of the recording", lambda: _write_view(result, folder / RECORDING)),
-        ("report", lambda: write_report(result, folder / "report.html")),
+    traces = functools.cache(lambda: potentials(result))
+    for name, write, file in (
+        ("figures of the recording", _write_view, RECORDING),
+        ("report", write_report, "report.html"),
     ):
         try:
-            write()
+            write(result, folder / file, traces())
         except Exception:
             LOG.exception("The %s of %s could not be written", name, folder)
             notes.append(f"The {name} could not be written. The tables are complete.")
 
 
-def _write_view(result: Generated, path: pathlib.Path) -> None:
-    members = shown(result)
-    different = members[most_different(result.g[members], NUM_TRACES)]
-    ts, V = potentials(result, different)
-    x, y, density = density_of(result.posterior, result.dics[members][:, -2:])
-    regions = (result.posterior.region(level) for level in (0.9, 0.5))
-    floors = np.array([np.asarray(region.floor)[0] for region in regions])
-    inference = Inference(x, y, density, floors, float(result.neuron.V_ref))
-    traces = Traces(different, ts.astype(np.float32), V.astype(np.float16))
-    train = result.train
+def _write_view(result: Generated, path: pathlib.Path, traces: Traces) -> None:
+    dics, train = result.dics[shown(result)], result.train
+    inference = layouts.inference_of(result.posterior, dics, float(result.neuron.V_ref))
     span = np.array([train.t_start, train.t_stop])
     parts = inference._asdict() | traces._asdict()
+    parts |= {"ts": np.float32(traces.ts), "V": np.float16(traces.V)}
     np.savez_compressed(path, times=train.times, span=span, **parts)
 
 
@@ -199,25 +194,6 @@ def run_folder(folder: pathlib.Path, name: str) -> pathlib.Path | None:
     return None
 
 
-class Inference(NamedTuple):
-    """The log density of the posterior over (g_s, g_u) on a grid, and the least in the
-    regions of 90 % and 50 %."""
-
-    g_s: np.ndarray
-    g_u: np.ndarray
-    density: np.ndarray
-    floors: np.ndarray
-    V_ref: float
-
-
-class Traces(NamedTuple):
-    """Potentials (mV) of some members, at times in ms."""
-
-    members: np.ndarray
-    ts: np.ndarray
-    V: np.ndarray
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Outcome:
     """A run as its folder describes it, from the app or the command line."""
@@ -232,7 +208,7 @@ class Outcome:
     features: Features
     train: SpikeTrain | None
     target: Features | None
-    inference: Inference | None
+    inference: layouts.Inference | None
     traces: Traces | None
 
     @property
@@ -313,4 +289,4 @@ def _read_view(path: pathlib.Path, about: dict[str, Any]):
     train = SpikeTrain(found["times"], unit, file, *found["span"].tolist())
     found["V"] = found["V"].astype(np.float32)
     part = lambda kind: kind(*(found[name] for name in kind._fields))
-    return train, part(Inference), part(Traces)
+    return train, part(layouts.Inference), part(Traces)

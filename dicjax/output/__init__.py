@@ -10,35 +10,12 @@ from dicjax.output.exporters import (
 )
 from dicjax.output.glossary import glossary as glossary
 from dicjax.output.plots import (
-    most_different as most_different,
+    layouts as layouts,
     plot_comparison as plot_comparison,
     plot_responses as plot_responses,
     plot_training as plot_training,
     style as style,
 )
-from dicjax.output.plots.activity import (
-    compared as compared,
-    intervals_of as intervals_of,
-    log_bins as log_bins,
-    rhythm as rhythm,
-    shares_of as shares_of,
-)
-from dicjax.output.plots.layouts import (
-    correlation_words as correlation_words,
-    fold_names as fold_names,
-    folds_of as folds_of,
-    jitter_of as jitter_of,
-    raster_of as raster_of,
-    ratio_axis as ratio_axis,
-    round_ticks as round_ticks,
-    spike_path as spike_path,
-    traces_of as traces_of,
-)
-from dicjax.output.plots.population import (
-    correlations_of as correlations_of,
-    density_of as density_of,
-)
-from dicjax.output.plots.style import short as short
 from dicjax.output.population_files import (
     check_folder as check_folder,
     file_name as file_name,
@@ -55,6 +32,7 @@ from dicjax.output.report import (
     feature_rows as feature_rows,
     potentials as potentials,
     shown as shown,
+    Traces as Traces,
     write_report as write_report,
 )
 from dicjax.output.saved_population import (

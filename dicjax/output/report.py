@@ -10,14 +10,14 @@ import json
 import pathlib
 import platform
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from dicjax._core import listed, versions
+from dicjax._core import listed, short, versions
 from dicjax.generation import FAILURES, Generated, grouped
 from dicjax.output import plots
 from dicjax.output.files import render, write_text
@@ -51,15 +51,26 @@ COLORS = dict(zip((*NAMES, "highlight-1", "highlight-2"), style.DARK, strict=Tru
 NONE = "\u2013"  # where there is no number
 
 
-def write_report(result: Generated, path: pathlib.Path) -> None:
+class Traces(NamedTuple):
+    """Potentials (mV) of some members, at times in ms."""
+
+    members: Int[np.ndarray, " _"]
+    ts: Float[np.ndarray, " times"]
+    V: Float[np.ndarray, "cells times"]
+
+
+def write_report(
+    result: Generated, path: pathlib.Path, traces: Traces | None = None
+) -> None:
     """Writes the page about a population to `path`, whole or not at all.
 
-    Three members are simulated again for it, to show their potentials.
+    It shows `traces`, or else simulates up to three members again.
     """
-    write_text(path, render("report.html.jinja", _values(result)))
+    traces = potentials(result) if traces is None else traces
+    write_text(path, render("report.html.jinja", _values(result, traces)))
 
 
-def _values(result: Generated) -> dict[str, Any]:
+def _values(result: Generated, traces: Traces) -> dict[str, Any]:
     members = shown(result)
     first = result.rounds[0]
     low, high = wilson(first.num_valid, first.num)
@@ -78,7 +89,7 @@ def _values(result: Generated) -> dict[str, Any]:
         "start": _start(result),
         "perturbations": _perturbations(result),
         "num_channels": len(result.neuron.channels),
-        "figures": _figures(result, members),
+        "figures": _figures(result, members, traces),
         "colors": COLORS,
         "dark": style.DARK,
         "facts": _facts(result),
@@ -126,14 +137,14 @@ def feature_rows(
             "name": feature.words,
             "unit": feature.unit,
             "value": recorded,
-            "recorded": _number(recorded),
+            "recorded": short(recorded),
             "decides": feature in pattern_of(target).compared,
             "median": NONE,
             "range": NONE,
         }
         if len(values):
-            row["median"] = _number(float(np.median(values)))
-            row["range"] = f"{_number(values.min())} to {_number(values.max())}"
+            row["median"] = short(float(np.median(values)))
+            row["range"] = f"{short(values.min())} to {short(values.max())}"
         rows.append(row)
     return rows
 
@@ -141,13 +152,13 @@ def feature_rows(
 def _tolerances(result: Generated) -> str:
     target = Target(result.target, result.tolerance)
     compared = target.pattern.compared
-    share = f"{100 * result.tolerance:.3g}\u202f%"
+    share = f"{short(100 * result.tolerance)}\u202f%"
     rule = f"{listed([x.words for x in compared if not x.slack])} within {share}"
     for feature in compared:
         if feature.slack:
             value = float(feature.read(result.target))
             off = max(feature.slack, result.tolerance * value)
-            rule += f" and {feature.words} within {off:.2g}"
+            rule += f" and {feature.words} within {short(off, 2)}"
     return rule
 
 
@@ -196,7 +207,9 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f}\u202f%"
 
 
-def _figures(result: Generated, members: Int[np.ndarray, " _"]) -> dict[str, Markup]:
+def _figures(
+    result: Generated, members: Int[np.ndarray, " _"], traces: Traces
+) -> dict[str, Markup]:
     neuron, train, accepted = result.neuron, result.train, result.accepted
     g, times, target = result.g[members], result.spike_times, result.target
     dics, V_ref = result.dics[members], float(neuron.V_ref)
@@ -210,21 +223,22 @@ def _figures(result: Generated, members: Int[np.ndarray, " _"]) -> dict[str, Mar
         "yield": plots.plot_yield(grouped(result.rounds)),
     }
     if len(g):
-        different = plots.most_different(g, NUM_TRACES)
-        names = [f"member {i}" for i in members[different]]
-        ts, V = potentials(result, members[different])
-        figures["traces"] = plots.plot_traces(train, ts, V, names)
-        figures["conductances"] = plots.plot_conductances(neuron, g, different)
+        names = [f"member {i}" for i in traces.members]
+        figures["traces"] = plots.plot_traces(train, traces.ts, traces.V, names)
+        highlight = np.searchsorted(members, traces.members).tolist()
+        figures["conductances"] = plots.plot_conductances(neuron, g, highlight)
     if len(g) > 2:
         figures["correlations"] = plots.plot_correlations(neuron, g)
     return {name: _inline(name, figure) for name, figure in figures.items()}
 
 
-def potentials(
-    result: Generated, members: Int[np.ndarray, " _"]
-) -> tuple[Float[np.ndarray, " times"], Float[np.ndarray, "cells times"]]:
-    """Times (ms) and potentials (mV) of members over some cycles, simulated again."""
-    target = result.target
+def potentials(result: Generated) -> Traces:
+    """Potentials over some cycles of up to three members, simulated again: of those
+    shown, whose conductances differ most."""
+    members, target = shown(result), result.target
+    if not len(members):
+        return Traces(members, np.empty(0), np.empty((0, 0)))
+    members = members[plots.most_different(result.g[members], NUM_TRACES)]
     is_bursting = int(target.label) == BURSTING
     cycle = float(target.period if is_bursting else 3 * target.mean_isi)
     run = simulate(
@@ -238,7 +252,7 @@ def potentials(
         save_every=0.1 if cycle < 2000 else 0.5,
     )
     assert run.ts is not None and run.V is not None
-    return run.ts, run.V
+    return Traces(members, run.ts, run.V)
 
 
 def _time_step(result: Generated) -> float:
@@ -286,12 +300,6 @@ def _in_words(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if np.isfinite(value) else "not known"
     return json.dumps(value, default=str)
-
-
-def _number(value: float) -> str:
-    if 0 < abs(value) < 0.001:
-        return "< 0.001"
-    return f"{value:.0f}" if abs(value) >= 99.95 else f"{value:#.3g}"
 
 
 def _inline(name: str, figure: Figure) -> Markup:

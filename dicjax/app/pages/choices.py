@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from nicegui import ui
 
+from dicjax._core import short
 from dicjax.app.labels import model_note, model_options
 from dicjax.app.pages.parts import card, Notice, text
 from dicjax.app.recordings import Recording
@@ -28,7 +29,7 @@ class Number(NamedTuple):
     def value(self, field: ui.number) -> float:
         """The number in the field, or a `ValueError` if it is outside the limits."""
         if field.value is None or not self.low <= field.value <= self.high:
-            limits = f"{self.low:g} to {self.high:g}"
+            limits = f"{short(self.low)} to {short(self.high)}"
             raise ValueError(f"“{self.label}” must be a number from {limits}.")
         return float(field.value)
 

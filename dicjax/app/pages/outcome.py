@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from nicegui import ui
 
-from dicjax._core import duration
+from dicjax._core import duration, short
 from dicjax.app import figures
 from dicjax.app.canvas import Plot
 from dicjax.app.downloads import DOWNLOADS
@@ -17,7 +17,7 @@ from dicjax.app.recordings import seconds
 from dicjax.app.runs import Outcome
 from dicjax.app.theme import Look
 from dicjax.generation import failure_words
-from dicjax.output import compared, feature_rows
+from dicjax.output import feature_rows, layouts
 from dicjax.populations import OTHER_START, Perturbation
 from dicjax.spikes import LABELS, pattern_of
 
@@ -218,7 +218,7 @@ def _features(outcome: Outcome, look: Look) -> None:
     if target is None:
         return
     bands, is_whole = {}, True
-    found = compared(target, features, outcome.tolerance)
+    found = layouts.compared(target, features, outcome.tolerance)
     for feature, (_, ratio, band) in zip(
         pattern_of(target).compared, found, strict=True
     ):
@@ -227,7 +227,7 @@ def _features(outcome: Outcome, look: Look) -> None:
     rows = []
     for row in feature_rows(target, features, outcome.shown):
         unit = f" ({row['unit']})" if row["unit"] else ""
-        ends = (f"{row['value'] * x:.3g}" for x in bands.get(row["name"], ()))
+        ends = (short(row["value"] * x) for x in bands.get(row["name"], ()))
         values = (row["recorded"], row["median"], row["range"], " to ".join(ends))
         classes = "decides" if row["name"] in bands else ""
         rows.append(cells((row["name"] + unit, *values), classes))

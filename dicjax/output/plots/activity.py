@@ -8,19 +8,8 @@ import numpy as np
 from jaxtyping import ArrayLike, Bool, Float
 from matplotlib.figure import Figure
 
-from dicjax._core import compiled_size
-from dicjax.output.plots import style
-from dicjax.spikes import (
-    burst_gap,
-    BURSTING,
-    Features,
-    NUM_COMPARED,
-    pad_trains,
-    spike_features,
-    spike_trains,
-    SpikeTrain,
-    Target,
-)
+from dicjax.output.plots import layouts, style
+from dicjax.spikes import Features, SpikeTrain
 
 
 Trains = Float[ArrayLike, "cells spikes"]  # ms, padded with inf
@@ -29,7 +18,7 @@ Trains = Float[ArrayLike, "cells spikes"]  # ms, padded with inf
 def plot_raster(
     train: SpikeTrain,
     spike_times: Trains,
-    accepted: Bool[ArrayLike, " cells"],
+    accepted: Bool[ArrayLike, " cells"] | None = None,
     *,
     num: int = 12,
 ) -> Figure:
@@ -38,22 +27,20 @@ def plot_raster(
     A member's phase is arbitrary, so all rows start where a burst does, or else a
     spike. They show some eight bursts or 25 ISIs.
 
-    - `accepted`: which members are valid; these come first, the others are grey.
+    - `accepted`: which members are valid, by default all; these come first, the others
+        are grey.
     - `num`: how many members to show.
     """
-    times, valid = np.asarray(spike_times), np.asarray(accepted)
+    times = np.asarray(spike_times)
+    valid = np.ones(len(times), bool) if accepted is None else np.asarray(accepted)
     shown = np.argsort(~valid, kind="stable")[:num]
-    cycle, gap = rhythm(train)
-    rows = [from_onset(row, gap) for row in (train.times, *times[shown])]
-    span = span_of(rows, cycle)
+    rows, (start, stop) = layouts.raster_of(train, times[shown])
     figure, (ax,) = style.new_panels(0.75 + 0.19 * len(rows), sides=("bottom",))
-    lead = 0.015 * span
     members = [style.MEMBERS if valid[i] else style.OTHER for i in shown]
     ys = [0.5, *(-i for i in range(1, len(rows)))]
     for row, y, color in zip(rows, ys, (style.RECORDING, *members), strict=True):
-        row = row[(row >= -lead) & (row <= span)]
         style.spike_ticks(ax, row, y, 0.62 if y > 0 else 0.38, color)
-    ax.set(xlim=(-lead / 1e3, span / 1e3), ylim=(-len(rows) + 0.4, 1.25))
+    ax.set(xlim=(start / 1e3, stop / 1e3), ylim=(-len(rows) + 0.4, 1.25))
     ax.set_xlabel("time (s)")
     ax.set_yticks(ys, ["recording", *(f"member {i}" for i in shown)])
     ax.tick_params(axis="y", length=0, labelcolor=style.MUTED, labelsize=7.5)
@@ -69,19 +56,19 @@ def plot_isis(train: SpikeTrain, spike_times: Trains) -> Figure:
     bands hold 90 % of members.
     """
     recorded = np.diff(train.times)
-    members = [intervals_of(row) for row in np.asarray(spike_times)]
+    members = [layouts.intervals_of(row) for row in np.asarray(spike_times)]
     members = [isi for isi in members if len(isi)]
-    edges = log_bins([recorded, *members])
+    edges = layouts.log_bins([recorded, *members])
     fine = np.geomspace(edges[0], edges[-1], 400)
     figure, (left, right) = style.new_panels(2.6, ncols=2)
-    shares = lambda isi: np.repeat(shares_of(isi, edges), 2)
+    shares = lambda isi: np.repeat(layouts.shares_of(isi, edges), 2)
     up_to = lambda isi: 100 * np.searchsorted(np.sort(isi), fine) / max(len(isi), 1)
     for ax, x, curve, middle in (
         (left, np.repeat(edges, 2)[1:-1], shares, np.mean),
         (right, fine, up_to, np.median),
     ):
         ax.set(xscale="log", xlim=(edges[0], edges[-1]), xlabel="ISI (ms)")
-        style.log_ticks(ax.xaxis, edges[0], edges[-1])
+        style.name_ticks(ax.xaxis, layouts.round_names(edges[0], edges[-1]))
         if members:
             y = np.stack([curve(isi) for isi in members])
             low, high = np.quantile(y, (0.05, 0.95), axis=0)
@@ -100,42 +87,44 @@ def plot_traces(
     train: SpikeTrain,
     ts: Float[ArrayLike, " times"],
     V: Float[ArrayLike, "cells times"],
-    names: Sequence[str],
+    names: Sequence[str] = (),
 ) -> Figure:
     """Simulated potentials of a few members below the spikes of the recording.
 
     Like a raster, all start at their first whole burst or spike. They show some four
     bursts or 12 ISIs. Times `ts` are in ms, potentials `V` in mV.
     """
-    ts, V = np.asarray(ts, np.float64), np.asarray(V)
-    spikes, onsets, span = aligned(train, ts, V)
-    lead = 0.03 * span
-    figure, (top, *below) = style.new_panels(
-        0.75 + 0.95 * len(V),
-        nrows=1 + len(V),
+    ts = np.asarray(ts, np.float64)
+    spikes, lines, (start, stop) = layouts.traces_of(train, ts, np.asarray(V))
+    figure, panels = style.new_panels(
+        0.75 + 0.95 * len(lines),
+        nrows=1 + len(lines),
         sides=("left",),
         sharex=True,
-        height_ratios=(0.3, *np.ones(len(V))),
+        height_ratios=(0.3, *np.ones(len(lines))),
         gridspec_kw={"hspace": 0.04},
     )
-    ticks = spikes[(spikes >= -lead) & (spikes <= span)]
-    style.spike_ticks(top, ticks, 0, 0.8, style.RECORDING)
+    top, *below = panels
+    style.spike_ticks(top, spikes, 0, 0.8, style.RECORDING)
     top.spines["left"].set_visible(False)
-    top.set(ylim=(-0.5, 0.5), xlim=(-lead / 1e3, span / 1e3))
+    top.set(ylim=(-0.5, 0.5), xlim=(start / 1e3, stop / 1e3))
     top.set_yticks([0], ["recording"], color=style.RECORDING, size=9)
-    for ax in (top, *below[:-1]):
+    for ax in panels[:-1]:
         ax.tick_params(axis="x", length=0)
     top.tick_params(axis="y", length=0)
+    titles = itertools.chain(names, itertools.repeat(""))
     colors = itertools.cycle(style.HIGHLIGHTS)
-    for ax, v, onset, name, color in zip(below, V, onsets, names, colors, strict=False):
-        keep = (ts >= onset - lead) & (ts <= onset + span)
-        ax.plot((ts[keep] - onset) / 1e3, v[keep], color=color, lw=0.9)
+    for ax, line, title, color in zip(below, lines, titles, colors, strict=False):
+        x, y = line
+        ax.plot(x / 1e3, y, color=color, lw=0.9)
         ax.set(ylim=(-90, 60), yticks=(-80, -40, 0, 40))
-        title = {"size": 9, "weight": "bold", "loc": "left", "y": 0.88}
-        ax.set_title(f" {name}", color=color, **title)
-    figure.supylabel("membrane potential (mV)", color=style.INK, size=9)
-    below[-1].spines["bottom"].set_visible(True)
-    below[-1].set_xlabel("time (s)")
+        ax.set_title(
+            f" {title}", color=color, size=9, weight="bold", loc="left", y=0.88
+        )
+    if below:
+        figure.supylabel("membrane potential (mV)", color=style.INK, size=9)
+    panels[-1].spines["bottom"].set_visible(True)
+    panels[-1].set_xlabel("time (s)")
     return figure
 
 
@@ -150,10 +139,10 @@ def plot_features(
     Shaded is what counts as the same. Members far out are drawn at the edge.
     """
     valid = np.asarray(accepted)
-    rows = compared(target, features, tolerance)
+    rows = layouts.compared(target, features, tolerance)
     figure, (ax,) = style.new_panels(0.95 + 0.55 * len(rows), sides=("bottom",))
-    edge = max(high for *_, (_, high) in rows) ** 2.2
-    jitter = 0.27 * np.sin(2.4 * np.arange(len(valid)) ** 2)  # the same every time
+    edge, ticks = layouts.ratio_axis(rows, tolerance)
+    jitter = layouts.jitter_of(len(valid))
     dots: dict[str, Any] = {"s": 9, "alpha": 0.7, "lw": 0, "clip_on": False}
     dots["rasterized"] = len(valid) > style.MAX_VECTOR
     for row, (_, ratio, band) in enumerate(rows):
@@ -165,87 +154,10 @@ def plot_features(
     ax.axvline(1, color=style.RECORDING, lw=1.6, zorder=0.5)
     ax.set(xscale="log", xlim=(1 / edge, edge))
     style.name_rows(ax, [name for name, *_ in rows])
-    ticks = [1 / (1 + 2 * tolerance), 1 / (1 + tolerance), 1, 1 + tolerance]
-    ticks = [x for x in (*ticks, 1 + 2 * tolerance) if 1 / edge < x < edge]
-    style.name_ticks(ax.xaxis, ticks, lambda x: f"{x:.2f}")
+    style.name_ticks(ax.xaxis, ticks)
     ax.set_xlabel("member / recording")
     key = [("recording", style.RECORDING), ("accepted members", style.MEMBERS)]
     if not valid.all():
         key.append(("others", style.MUTED))
     style.color_key(ax, *key)
     return figure
-
-
-def rhythm(train: SpikeTrain) -> tuple[float, float]:
-    """The time (ms) of eight bursts or 25 ISIs, and the ISI (ms) that parts bursts."""
-    width = compiled_size(train.num_spikes, 128)
-    features = spike_features(pad_trains([train], width))
-    if int(features.label[0]) != BURSTING:
-        return 25 * float(features.mean_isi[0]), np.inf
-    return 7.8 * float(features.period[0]), float(burst_gap(features)[0])
-
-
-def from_onset(times: np.ndarray, gap: float) -> np.ndarray:
-    """Times (ms) since the first whole burst, or else the first spike."""
-    times = np.asarray(times[np.isfinite(times)], np.float64)
-    onset = np.flatnonzero(np.diff(times) > gap)
-    return times - (times[onset[0] + 1] if len(onset) else times[:1])
-
-
-def aligned(
-    train: SpikeTrain, ts: Float[np.ndarray, " times"], V: np.ndarray
-) -> tuple[np.ndarray, list[float], float]:
-    """The recording's spikes since its first whole burst, the time at which the first
-    whole burst of each potential begins, and how much time to show, all in ms."""
-    cycle, gap = rhythm(train)
-    trains = spike_trains(ts, V)
-    rows = [from_onset(x, gap) for x in (train.times, *trains)]
-    onsets = [
-        float(x[0] - row[0] if len(x) else ts[0])
-        for x, row in zip(trains, rows[1:], strict=True)
-    ]
-    return rows[0], onsets, span_of(rows, 0.5 * cycle)
-
-
-def span_of(rows: list[np.ndarray], wanted: float) -> float:
-    """As much of what is wanted as the recording and most members can fill."""
-    ends = [row[-1] for row in rows if len(row) > 1]
-    if not ends:
-        return 1e3
-    enough = min(ends[0], float(np.median(ends[1:] or ends)))
-    return min(wanted if np.isfinite(wanted) else np.inf, enough)
-
-
-def intervals_of(row: np.ndarray) -> np.ndarray:
-    return np.diff(row[np.isfinite(row)].astype(np.float64))
-
-
-def log_bins(intervals: list[np.ndarray]) -> np.ndarray:
-    known = [x for x in intervals if len(x)] or [np.array([10.0, 1000.0])]
-    low = min(np.quantile(known[0], 0.005), np.quantile(np.concatenate(known), 0.005))
-    high = max(np.quantile(known[0], 0.995), np.quantile(np.concatenate(known), 0.995))
-    low, high = 0.75 * max(low, 0.1), 1.3 * high
-    return np.geomspace(low, high, int(np.clip(np.log(high / low) / 0.08, 24, 50)) + 1)
-
-
-def shares_of(isi: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    return 100 * np.histogram(isi, edges)[0] / max(len(isi), 1)
-
-
-def compared(target: Features, features: Features, tolerance: float):
-    """Name, member / recording and tolerated band of every feature that decides."""
-    rows = []
-    wanted = Target(target, tolerance)
-    sides = np.array([[-1.0] * NUM_COMPARED, [1.0] * NUM_COMPARED])
-    bands = np.exp(sides * np.asarray(wanted.limits(sides)))
-    for feature, band in zip(wanted.pattern.compared, bands.T, strict=False):
-        recorded = float(feature.read(target))
-        ratio = np.asarray(feature.read(features), np.float64) / recorded
-        name = f"{feature.words}\n{style.short(recorded)} {feature.unit}".rstrip()
-        rows.append((name, ratio, tuple(band)))
-    if not rows:
-        raise ValueError(
-            "A silent recording has no features to compare members with: choose one "
-            "with at least 3 spikes."
-        )
-    return rows

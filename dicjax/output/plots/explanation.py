@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from dicjax.output.plots import style
+from dicjax.output.plots import layouts, style
 from dicjax.populations import Attribution, Identifiability, reach, ReachabilityMap
 from dicjax.spikes import BURSTING, IRREGULAR, LABELS, SILENT, TONIC
 
@@ -52,7 +52,7 @@ def plot_attribution(attribution: Attribution) -> Figure:
     if np.ptp(known):
         where = "at each member's own potential"
     label = f"share of each channel {where} (dimensionless)"
-    panels[-1].set_xlabel(style.with_minus(label))
+    panels[-1].set_xlabel(layouts.with_minus(label))
     style.color_key(
         panels[0],
         ("restores (positive)", (style.MEMBERS, 0.6)),
@@ -96,7 +96,7 @@ def plot_reachability(
         ax.scatter(*points.T, s=14, color=style.INK, rasterized=many, zorder=3, **edge)
         key.append(("members", style.INK))
     ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
-    style.name_dics(ax, style.with_minus(f"at {mapped.V_ref:g} mV "))
+    style.name_dics(ax, layouts.with_minus(f"at {mapped.V_ref:g} mV "))
     style.color_key(ax, *key)
     return figure
 
@@ -146,8 +146,9 @@ def _draw_reach(ax: Axes, of: Identifiability) -> None:
     for row in np.flatnonzero(of.reach > edge):
         ax.text(edge, row - 0.3, "further", color=style.MUTED, size=8, ha="right")
     ax.set(xscale="log", xlim=(low, edge))
-    ticks = np.log([x for x in FACTORS if low <= np.log(x) <= edge])
-    style.name_ticks(ax.xaxis, ticks, lambda x: f"\u00d7{np.exp(x):.4g}")
+    names = {np.log(x): f"\u00d7{x:g}" for x in FACTORS}
+    inside = {x: name for x, name in names.items() if low <= x <= edge}
+    style.name_ticks(ax.xaxis, inside)
     ax.set_xlabel("factor by which conductances change unseen")
     style.name_rows(ax, [str(row + 1) for row in rows])
     ax.set_ylabel("direction, from stiff to sloppy")
@@ -160,7 +161,7 @@ def _draw_reach(ax: Axes, of: Identifiability) -> None:
 def _draw_directions(ax: Axes, of: Identifiability) -> None:
     num = len(of.eigenvalues)
     for (row, column), value in np.ndenumerate(of.directions):
-        text = style.signed(value, 1) if abs(value) >= 0.095 else ""
+        text = layouts.signed_part(value, 1) if abs(value) >= 0.095 else ""
         style.signed_square(ax, column, row, value, text)
     ax.set(xlim=(-0.5, num - 0.5), ylim=(num - 0.5, -0.5))
     ax.set_xticks(range(num), of.channel_names)

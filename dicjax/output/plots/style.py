@@ -1,6 +1,6 @@
 """How every figure looks: colours, axes, ticks, words in place of legends."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea
 from matplotlib.patches import Rectangle
+
+from dicjax.output.plots.layouts import spike_path
 
 
 # After Okabe & Ito, distinct for every kind of colour vision. Whoever embeds figures
@@ -85,37 +87,13 @@ def color_key(ax: Axes, *entries: tuple[str, Color]) -> None:
 def spike_ticks(
     ax: Axes, times: np.ndarray, y: float | int, height: float, color: str
 ) -> None:
-    # One path with gaps: a fraction of the size of a path per spike.
-    x = np.stack([times, times, np.full_like(times, np.nan)], axis=1).ravel() / 1e3
-    heights = np.tile([y - height, y + height, np.nan], len(times))
-    ax.plot(x, heights, color=color, lw=1.1, solid_capstyle="butt")
+    path = spike_path(times, y, height)
+    ax.plot(*path, color=color, lw=1.1, solid_capstyle="butt")
 
 
-def log_ticks(axis: Axis, low: float, high: float) -> None:
-    """Four ticks or more at round numbers, on however short a logarithmic axis."""
-    decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    ticks = np.empty(0)
-    for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), range(1, 10)):
-        ticks = np.outer(decades, digits).ravel()
-        ticks = ticks[(ticks >= low) & (ticks <= high)]
-        if len(ticks) >= 4:
-            break
-    name_ticks(axis, ticks, lambda x: f"{x:g}")
-
-
-def fold_ticks(axis: Axis, low: float, high: float) -> None:
-    base = 2 if high / low < 40 else 10
-    powers = np.arange(np.ceil(np.log(low) / np.log(base)), np.log(high) / np.log(base))
-    name = lambda x: f"\u00d7{x:g}" if x >= 1 else f"\u00d71/{1 / x:g}"
-    name_ticks(axis, float(base) ** powers, name)
-
-
-def name_ticks(
-    axis: Axis, ticks: Iterable[int | float], name: Callable[[float], str]
-) -> None:
-    """Puts ticks at given numbers and nowhere else."""
-    ticks = list(ticks)
-    axis.set_ticks(ticks, [name(x) for x in ticks])
+def name_ticks(axis: Axis, names: Mapping[float, str]) -> None:
+    """Puts names at given numbers, and ticks nowhere else."""
+    axis.set_ticks([*names], [*names.values()])
     axis.set_ticks([], minor=True)
 
 
@@ -144,18 +122,3 @@ def signed_square(ax: Axes, x: int, y: int, value: float, text: str) -> None:
     ax.add_patch(Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, facecolor=face))
     ink = PAPER if abs(value) > 0.72 else INK
     ax.text(x, y, text, color=ink, size=8, ha="center", va="center")
-
-
-def signed(value: float, digits: int) -> str:
-    """A number between -1 and 1 with its sign, such as +.25."""
-    if not np.isfinite(value):
-        return "\u2013"
-    return with_minus(f"{value:+.{digits}f}").replace("0.", ".")
-
-
-def with_minus(text: str) -> str:
-    return text.replace("-", "\u2212")
-
-
-def short(value: float) -> str:
-    return f"{value:.0f}" if value >= 99.5 else f"{value:.2g}"

@@ -117,7 +117,7 @@ def test_written_curves_have_the_values_of_the_curve(index, V, Ca):
 @pytest.mark.parametrize("model", MODELS)
 def test_equations_of_every_model_are_its_vector_field(model):
     neuron = MODELS[model]()
-    written = equations(neuron, "Python")
+    written = equations(neuron)
     names = [x.name for x in written.states if x.name != "Ca"]
     currents = {f"I_{c}": x for c, x in written.currents.items()}
     rates = {f"d_{x.name}": x.rate for x in written.states}
@@ -245,9 +245,9 @@ def test_operations_without_a_counterpart_are_named_with_their_curve():
     with pytest.raises(UnsupportedOperation, match="while"):
         trace(lambda x: jax.lax.while_loop(lambda x: x < 9, lambda x: 2 * x, x), "x")
     neuron = leaky(gated("Na"), gated("Kd", steady=Erf()), name="odd")
-    where = r"'odd'.*NMODL.*Erf at `channels\[1\].gates\[0\].steady_state`.*`erf`"
+    where = r"'odd'.*Erf at `channels\[1\].gates\[0\].steady_state`.*`erf`"
     with pytest.raises(ValueError, match=where):
-        equations(neuron, "NMODL")
+        equations(neuron)
 
 
 def test_currents_that_are_not_shares_of_conductances_are_refused():
@@ -258,4 +258,4 @@ def test_currents_that_are_not_shares_of_conductances_are_refused():
     leak, scales = GatedChannel("leak", reversal=-60.0), (Constant(0.5), Constant(3.0))
     neuron = Saturating("odd", (leak,), (*scales, None), -50.0)
     with pytest.raises(ValueError, match="'odd'"):
-        equations(neuron, "NMODL")
+        equations(neuron)

@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 
 import jax
@@ -326,6 +327,13 @@ def test_tables_that_are_no_models_are_refused_in_a_sentence(tmp_path, change, m
     assert "\n" not in str(error.value)
 
 
+def test_a_column_that_is_there_twice_is_refused(tmp_path):
+    path = tmp_path / "models.csv"
+    path.write_text(f"{','.join([*COLUMNS, 'g_Na'])}\n{','.join(['1.5'] * 9)}\n")
+    with pytest.raises(ValueError, match="has more than once g_Na: give one column"):
+        read_models(path, NEURON)
+
+
 def test_a_table_that_does_not_say_its_model_is_refused(folder, tmp_path_factory):
     alone = tmp_path_factory.mktemp("alone") / "models.csv"
     alone.write_bytes((folder / "models.csv").read_bytes())
@@ -387,8 +395,9 @@ def test_what_is_not_ours_is_never_replaced(tmp_path, manifest):
 
 def test_a_file_is_not_replaced_by_a_folder(tmp_path):
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(ValueError, match="out"):
-        write_folder(tmp_path / "out", True, _population("new"))
+    for path in (tmp_path / "out", os.devnull):
+        with pytest.raises(ValueError, match="is a file"):
+            write_folder(path, True, _population("new"))
 
 
 @pytest.mark.parametrize("exists", (False, True))

@@ -104,7 +104,7 @@ def _ticks(names: dict[Any, str]) -> dict[str, list]:
 
 
 def new_plot(
-    colors: Palette, height: int, *, left=64, right=16, bottom=46, top=10
+    colors: Palette, height: int, *, left=64, right=SIDES["right"], bottom=46, top=10
 ) -> go.Figure:
     axis = {
         "showgrid": False,

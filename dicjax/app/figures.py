@@ -71,7 +71,7 @@ def intervals(train: SpikeTrain, colors: Palette) -> Plot:
     isi = np.diff(train.times)
     edges = layouts.log_bins([isi])
     shares = layouts.shares_of(isi, edges)
-    figure = new_plot(colors, 210, left=76)
+    figure = new_plot(colors, 210, **SIDES)
     step_line(figure, edges, shares, colors.recording, "recording", 0.35)
     interval_axes(figure, edges)
     return as_plot(figure)

@@ -56,7 +56,7 @@ def serve(
 
     **Raises:**
 
-    - `ValueError`: if the folder is a file, or another program listens at the port.
+    - `ValueError`: if the folder is a file, or the port is in use or not allowed.
     """
     folder = folder.expanduser().resolve()
     if folder.exists() and not folder.is_dir():
@@ -140,5 +140,5 @@ def _socket(port: int) -> socket.socket:
         return socket.create_server((HOST, port))
     except (OSError, OverflowError) as error:
         raise ValueError(
-            f"The app cannot use port {port} ({error}): choose another with --port."
+            f"Port {port} is in use or not allowed: choose another with --port."
         ) from error

@@ -7,7 +7,7 @@ from typing import Any
 
 from nicegui import ui
 
-from dicjax.app.canvas import DARK, LIGHT, Palette, Plot
+from dicjax.app.canvas import DARK, LIGHT, Palette, Plot, SIDES
 
 
 ICON = (
@@ -33,7 +33,8 @@ def css() -> str:
     """The style of all pages, in the colours of the figures."""
     light, dark = map(_variables, (LIGHT, DARK))
     rules = (importlib.resources.files("dicjax.app") / "theme.css").read_text("utf-8")
-    return f":root {{{light}}}\nbody.body--dark {{{dark}}}\n{rules}"
+    sides = " ".join(f"--{side}: {pixels}px;" for side, pixels in SIDES.items())
+    return f":root {{{light} {sides}}}\nbody.body--dark {{{dark}}}\n{rules}"
 
 
 def _variables(colors: Palette) -> str:

@@ -28,6 +28,10 @@ from dicjax.recordings import (
 # Formats that neo reads and our own readers do not.
 NEO = (".nex", ".plx", ".nev", ".smr", ".nix", ".abf", ".nsx", ".ntt", ".nse", ".edf")
 SUFFIXES = (*readers.READERS, *NEO)
+TOO_LARGE = (
+    f"The app reads at most {MAX_BYTES / 2**20:.0f} MB, unpacked: export only spike "
+    "times."
+)
 MAX_NAME = 60  # characters of a name
 MAX_ENTRIES = 10_000  # in a zip
 ENTRY = b"PK\x01\x02"  # signature of an entry in a zip's directory
@@ -75,12 +79,9 @@ def accepted(files: Mapping[str, bytes], folder: str = "") -> Upload:
 
 
 def check_size(name: str, num_bytes: int) -> None:
-    """Raises `ValueError` if a file is too large to keep in memory."""
+    """Raises `ValueError` if files, unpacked, are too large to keep in memory."""
     if num_bytes > MAX_BYTES:
-        raise ValueError(
-            f"{safe_name(name)} has {num_bytes / 2**20:.0f} MB. The app reads at most "
-            f"{MAX_BYTES / 2**20:.0f} MB: export only spike times."
-        )
+        raise TooLarge(f"{safe_name(name)} is too large. {TOO_LARGE}")
 
 
 def safe_name(name: str) -> str:
@@ -149,16 +150,12 @@ def _contents(
     name: str, archive: zipfile.ZipFile, paths: list[pathlib.PurePosixPath]
 ) -> dict[str, bytes]:
     """Files of a zip, by the last parts of their paths."""
-    found, room = {}, MAX_BYTES
+    found, total = {}, 0
     with reading(pathlib.Path(name), "a whole zip without a password"):
         for path in paths:
             # Sizes in a zip's directory may be wrong, so reading stops at the limit.
             with archive.open(str(path)) as file:
-                found[path.name] = file.read(room + 1)
-            room -= len(found[path.name])
-            if room < 0:
-                raise TooLarge(
-                    f"{name} unpacks to more than {MAX_BYTES / 2**20:.0f} MB, which "
-                    "the app does not read: leave out all but spike times."
-                )
+                found[path.name] = file.read(MAX_BYTES - total + 1)
+            total += len(found[path.name])
+            check_size(name, total)
     return found

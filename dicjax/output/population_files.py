@@ -15,6 +15,7 @@ from pyarrow import csv, parquet
 from dicjax._core import replacing_folder, versions
 from dicjax.dics import (
     Column,
+    column_lines,
     conductance_columns,
     dic_columns,
     DICS,
@@ -116,10 +117,13 @@ def read_models(
     found = [c for c in table.column_names if c.startswith("g_")]
     found = [c for c in found if c in wanted or c not in DICS]
     if sorted(found) != sorted(wanted):
-        problem = "lacks" if set(wanted) - set(found) else "must not have"
-        wrong = Counter(wanted) - Counter(found) or Counter(found) - Counter(wanted)
+        wrong, problem = {*wanted} - {*found}, "lacks"
+        if not wrong:
+            wrong, problem = {*found} - {*wanted}, "must not have"
+        if not wrong:
+            wrong, problem = Counter(found) - Counter(wanted), "has more than once"
         raise ValueError(
-            f"{path} {problem} {', '.join(wrong)}: give one column for each of "
+            f"{path} {problem} {', '.join(sorted(wrong))}: give one column for each of "
             f"{', '.join(wanted)} ({neuron.name})."
         )
     g = [_numbers(path, name, table.column(name)) for name in wanted]
@@ -129,7 +133,7 @@ def read_models(
 def check_folder(folder: pathlib.Path | str, overwrite: bool) -> pathlib.Path:
     """The absolute path of `folder`, or a `ValueError` if it may not be written."""
     path = pathlib.Path(folder).resolve()
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         raise ValueError(f"{folder} is a file: choose another folder to write to.")
     if not path.exists() or not any(path.iterdir()):
         return path
@@ -224,7 +228,7 @@ def _write(
         "member": (numbers, "", "as in models.parquet"),
         "spike_times": (spike_lists(spike_times), "ms", clock),
     }
-    texts = {"title": title, "clock": clock, "columns": columns}
+    texts = {"title": title, "clock": clock, "columns": column_lines(columns)}
     write_text(folder / "README.txt", render("population.readme.jinja", texts))
     for name, write, table in (
         ("models.parquet", parquet.write_table, columns),

@@ -13,7 +13,7 @@ from dicjax.app.pages.parts import card, cells, Notice, page, table, text
 from dicjax.app.recordings import open_recording
 from dicjax.app.runs import summaries, Summary
 from dicjax.app.server_state import example, ServerState
-from dicjax.app.uploads import accepted, safe_name, Upload
+from dicjax.app.uploads import accepted, safe_name, TOO_LARGE, Upload
 from dicjax.recordings import MAX_BYTES, PARTS, TIMES
 
 
@@ -87,11 +87,10 @@ def _drop_zone(state: ServerState) -> None:
         uploader.reset()
         name, folder[0] = folder[0], ""
         if sum(file.size() for file in event.files) > MAX_BYTES:
-            too_large()
+            notice.say(TOO_LARGE)
             return
-        await read(
-            accepted, {file.name: await file.read() for file in event.files}, name
-        )
+        files = {file.name: await file.read() for file in event.files}
+        await read(accepted, files, name)
 
     def receive_folder(event: events.GenericEventArguments) -> None:
         folder[0] = name = safe_name(str(event.args["name"]))
@@ -99,14 +98,10 @@ def _drop_zone(state: ServerState) -> None:
             why = f"{name} is no folder of Kilosort. It has no {TIMES}"
             notice.say(f"{why}: choose a file instead.")
 
-    def too_large() -> None:
-        limit = f"{MAX_BYTES / 2**20:.0f} MB"
-        notice.say(f"The app reads at most {limit}: export only spike times.")
-
     uploader = ui.upload(
         multiple=True,
         on_multi_upload=receive,
-        on_rejected=too_large,
+        on_rejected=lambda: notice.say(TOO_LARGE),
         auto_upload=True,
         max_file_size=MAX_BYTES,
         max_total_size=MAX_BYTES,

@@ -104,19 +104,24 @@ class Notice:
     def __init__(self):
         self._box = ui.element("div").props('role="alert" data-testid="notice"')
         self._box.set_visibility(False)
+        self._kind = ""
 
     def say(self, words: str, kind: str = "bad") -> None:
         """Shows a message in place of the previous one."""
+        self._kind = kind
         self._box.clear()
         with self._box:
             text(words, f"alert {kind}")
         self._box.set_visibility(True)
 
     async def attempt(self, work: Callable[..., Any], *args: Any) -> Any:
-        """Runs `work` in a thread, hides the message and returns the result.
+        """Runs `work` in a thread and returns the result, without a message left here.
 
-        If it fails, shows the reason here and returns None.
+        An old error is hidden first. If `work` fails, shows the reason here and returns
+        None.
         """
+        if self._kind == "bad":
+            self._box.set_visibility(False)
         try:
             result = await run.io_bound(work, *args)
             self._box.set_visibility(False)

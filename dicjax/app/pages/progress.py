@@ -56,7 +56,7 @@ class Progress:
         self.compiling.set_visibility(self.state.is_first_run and not pace.done)
         stop = "Take it out of the queue" if is_waiting else "Stop, keep what was found"
         self.stop.set_text(stop)
-        self.stop.set_enabled(not (job.is_stopping or is_writing))
+        self.stop.set_enabled(is_waiting or not (job.is_stopping or is_writing))
         self.running.set_visibility(not is_waiting)
         self.bar.set_value(pace.done / pace.total if pace.total else 0.0)
         is_moving = pace.done > 0 and not is_writing

@@ -128,11 +128,11 @@ class Equations:
         return not is_moved and any(CALCIUM in x.variables for x in self.expressions)
 
 
-def equations(neuron: Neuron, language: str) -> Equations:
+def equations(neuron: Neuron) -> Equations:
     """The equations of any neuron.
 
-    A `ValueError` names the `language` of the export and what in the model cannot be
-    written as scalar expressions.
+    Raises `ValueError` if it uses an operation that has no scalar form, which is named,
+    or if its current is not a sum of conductances times currents.
     """
     names = identifiers(neuron.channel_names)
     channels = dict(zip(neuron.channel_names, names, strict=True))
@@ -141,7 +141,7 @@ def equations(neuron: Neuron, language: str) -> Equations:
     try:
         total, rates, calcium = _rates(neuron, channels, gates)
     except UnsupportedOperation as error:
-        raise ValueError(_complaint(neuron, error, language)) from error
+        raise ValueError(_complaint(neuron, error)) from error
     currents = _currents(neuron, channels, total)
     owners = _owners(currents, dict(zip(gates, rates, strict=True)))
     final = _gate_names(owners, channels)
@@ -242,7 +242,7 @@ def _gate_names(owners: dict[str, str], channels: dict[str, str]) -> dict[str, s
     return names
 
 
-def _complaint(neuron: Neuron, error: UnsupportedOperation, language: str) -> str:
+def _complaint(neuron: Neuron, error: UnsupportedOperation) -> str:
     is_curve = lambda x: isinstance(x, AbstractCurve)
     leaves, _ = jax.tree_util.tree_flatten_with_path(neuron, is_leaf=is_curve)
     where = "its vector field"
@@ -255,6 +255,6 @@ def _complaint(neuron: Neuron, error: UnsupportedOperation, language: str) -> st
             where, error = f"its curve {type(curve).__name__} at `{place}`", inner
             break
     return (
-        f"The model {neuron.name!r} cannot be exported to {language}: {where} uses the "
-        f"operation `{error.primitive}` of JAX, which has no counterpart there."
+        f"The model {neuron.name!r} cannot be exported: {where} uses the operation "
+        f"`{error.primitive}` of JAX, which exports do not write."
     )

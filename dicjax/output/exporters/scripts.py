@@ -4,8 +4,8 @@ import csv
 import importlib.metadata
 import io
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from jaxtyping import ArrayLike, Float
 
@@ -52,9 +52,11 @@ def export_neuron(
     **Raises:**
 
     - `ValueError`: if `g` cannot be conductances of `neuron`, `members` does not number
-        them, or one of the model's curves uses an operation that NMODL lacks.
+        them, the model uses an operation of JAX or an infinite constant that exports do
+        not write, or its current is not a sum of conductances times currents.
     """
-    _export(NEURON, neuron, g, folder, members)
+    mechanism = {"mod": "mod/{suffix}.mod"}
+    _export("neuron", nmodl.values_of, neuron, g, folder, members, **mechanism)
 
 
 def export_brian2(
@@ -71,7 +73,7 @@ def export_brian2(
     of fourth order. `neuron`, `g` (mS/cm²), `folder`, `members` and errors are as in
     [`dicjax.export_neuron`][].
     """
-    _export(BRIAN2, neuron, g, folder, members)
+    _export("brian2", brian2.values_of, neuron, g, folder, members)
 
 
 def export_jaxley(
@@ -89,38 +91,22 @@ def export_jaxley(
     another. The potential then takes a Crank-Nicolson step. `neuron`, `g` (mS/cm²),
     `folder`, `members` and errors are as in [`dicjax.export_neuron`][].
     """
-    _export(JAXLEY, neuron, g, folder, members)
-
-
-class Simulator(NamedTuple):
-    """A program that exported models run in.
-
-    - `name`: of its templates.
-    - `language`: in which it states equations, for messages.
-    - `values_of`: what its templates alone hold, by name.
-    - `others`: templates of files beside the script and the README, by file name.
-    """
-
-    name: str
-    language: str
-    values_of: Callable[[Equations], dict[str, Any]]
-    others: Mapping[str, str] = {}
-
-
-NEURON = Simulator(
-    "neuron", "NMODL", nmodl.values_of, {"mod/{suffix}.mod": "neuron.mod.jinja"}
-)
-BRIAN2 = Simulator("brian2", "Brian2", brian2.values_of)
-JAXLEY = Simulator("jaxley", "Jaxley", jaxley.values_of)
+    _export("jaxley", jaxley.values_of, neuron, g, folder, members)
 
 
 def _export(
-    simulator: Simulator,
+    simulator: str,
+    values_of: Callable[[Equations], dict[str, Any]],
     neuron: Neuron,
     g: Float[ArrayLike, "*cells channels"] | HasConductances,
     folder: pathlib.Path | str,
     members: Sequence[int] | None,
+    **others: str,
 ) -> None:
+    """Writes the table and what the templates of a simulator make with their values.
+
+    `others` are files beside the script and the README, by the kind of their template.
+    """
     g = conductances_of(neuron, g)
     g = g.reshape(-1, g.shape[-1])
     members = range(len(g)) if members is None else members
@@ -129,14 +115,8 @@ def _export(
             f"`members` must be {len(g)} different numbers, one for each cell of `g`, "
             f"got {list(members)}."
         )
-    model = equations(neuron, simulator.language)
-    values = {**_values_of(neuron, model), **simulator.values_of(model)}
-    values["num_cells"] = len(g)
-    templates = {
-        "run.py": f"{simulator.name}.run.jinja",
-        "README.txt": f"{simulator.name}.readme.jinja",
-        **simulator.others,
-    }
+    model = equations(neuron)
+    values = {**_values_of(neuron, model), **values_of(model), "num_cells": len(g)}
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(["member", *(f"g_{name}" for name in neuron.channel_names)])
@@ -144,8 +124,9 @@ def _export(
         [member, *map(str, row)] for member, row in zip(members, g, strict=True)
     )
     texts = {"conductances.csv": table.getvalue()}
-    for name, template in templates.items():
-        texts[name.format(**values)] = render(f"exporters/{template}", values)
+    for kind, name in {"run": "run.py", "readme": "README.txt", **others}.items():
+        template = f"exporters/{simulator}.{kind}.jinja"
+        texts[name.format(**values)] = render(template, values)
     for name, text in texts.items():
         write_text(pathlib.Path(folder) / name, text)
 

@@ -130,8 +130,8 @@ def _open_example(tab) -> None:
 
 
 def _generate(tab, members: str = MEMBERS, model: str = "slow") -> None:
-    tab.get_by_label("How many models").fill(members)
-    tab.get_by_label("Model neuron").click()
+    tab.get_by_label("How many model neurons").fill(members)
+    tab.get_by_label("Kind of neuron").click()
     tab.get_by_role("option", name=re.compile(model)).click()
     tab.get_by_test_id("generate").click()
     tab.wait_for_url("**/run/*")
@@ -233,7 +233,7 @@ def test_a_second_run_waits_and_a_closed_tab_loses_nothing(browser, app):
         headline.wait_for(timeout=PATIENCE)
         assert headline.inner_text().startswith("5 of 5")
         tab.goto(app.url)
-        sync_api.expect(runs).to_contain_text("5 of 5 models")
+        sync_api.expect(runs).to_contain_text("5 of 5 model neurons")
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_a_folder_of_kilosort_is_chosen(browser, app, sorting):
 def test_a_folder_of_kilosort_is_dropped(browser, app, sorting):
     with _tab(browser, app) as tab:
         tab.get_by_test_id("runs").get_by_text(
-            re.compile("None yet|models")
+            re.compile("None yet|model neurons")
         ).first.wait_for()
         box = tab.get_by_text("Drop a recording here").bounding_box()
         assert box is not None
@@ -366,7 +366,7 @@ def test_what_no_model_can_do_is_refused_where_one_looks(browser, app):
     with _tab(browser, app) as tab:
         _upload(tab, "slow.csv", b"time_ms\n" + times)
         tab.wait_for_url("**/recording/*")
-        tab.get_by_label("How many models").fill("")
+        tab.get_by_label("How many model neurons").fill("")
         tab.get_by_test_id("generate").click()
         notice = tab.get_by_test_id("notice")
         sync_api.expect(notice).to_contain_text("must be a number from 1")

@@ -39,9 +39,9 @@ WORDS = {
     "reading_the_encoder": "Reading the recording",
     "simulating_the_posterior": "Simulating the first candidates",
     "correcting": "Correcting candidates that missed",
-    "widening": "Looking for models that differ more",
-    "halving_the_time_step": "Checking models at half the time step",
-    "certifying": "Testing models under other conditions",
+    "widening": "Looking for model neurons that differ more",
+    "halving_the_time_step": "Checking model neurons at half the time step",
+    "certifying": "Testing model neurons under other conditions",
     "writing": "Writing tables, figures and the report",
 }
 FIRST_RUN = (

@@ -106,17 +106,11 @@ def _ticks(names: dict[Any, str]) -> dict[str, list]:
 def new_plot(
     colors: Palette, height: int, *, left=64, right=SIDES["right"], bottom=46, top=10
 ) -> go.Figure:
-    axis = {
-        "showgrid": False,
-        "zeroline": False,
-        "showline": True,
-        "linecolor": colors.grid,
-        "tickcolor": colors.grid,
-        "ticks": "outside",
-        "ticklen": 4,
-        "title": {"font": {"size": 12, "color": colors.muted}, "standoff": 8},
-        "automargin": False,
-    }
+    axis: dict[str, Any] = {"showgrid": False, "zeroline": False, "automargin": False}
+    axis |= {"showline": True, "linecolor": colors.grid, "tickcolor": colors.grid}
+    axis |= {"ticks": "outside", "ticklen": 4}
+    axis["title"] = {"font": {"size": 12, "color": colors.muted}, "standoff": 8}
+    font = {"family": FONT, "color": colors.ink}
     figure = go.Figure()
     figure.update_layout(
         template={"layout": {"xaxis": axis, "yaxis": axis}},
@@ -124,12 +118,8 @@ def new_plot(
         margin={"l": left, "r": right, "b": bottom, "t": top},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": FONT, "size": 12, "color": colors.ink},
-        hoverlabel={
-            "bgcolor": colors.paper,
-            "bordercolor": colors.grid,
-            "font": {"color": colors.ink, "family": FONT},
-        },
+        font={**font, "size": 12},
+        hoverlabel={"bgcolor": colors.paper, "bordercolor": colors.grid, "font": font},
         showlegend=False,
         dragmode=False,
         uirevision="kept",

@@ -60,8 +60,8 @@ _csv, _xlsx = partial(_table, export_csv, ".csv"), partial(_table, export_xlsx, 
 _all = lambda outcome: _zipped(outcome.folder, outcome.folder.name)
 DOWNLOADS = {
     "xlsx": Download("Excel", "all tables, with spikes", ".xlsx", _xlsx),
-    "csv": Download("CSV", "a row for each model", ".csv", _csv),
+    "csv": Download("CSV", "a row for each model neuron", ".csv", _csv),
     "report": Download("Report", "a page with all figures", ".html", _report),
-    "neuron": Download("NEURON", "models to run, as a zip", "_neuron.zip", _neuron),
+    "neuron": Download("NEURON", "all to run there, as a zip", "_neuron.zip", _neuron),
     "parquet": Download("All files", "the run's folder, as a zip", ".zip", _all),
 }

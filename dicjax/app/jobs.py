@@ -70,7 +70,7 @@ class Job:
         return self._stop.is_set() and not self.state.is_over
 
     def stop(self) -> None:
-        """Requests that the job ends soon with the models found until now."""
+        """Requests that the job ends soon with the model neurons found until now."""
         self._stop.set()
 
     @property
@@ -124,7 +124,7 @@ class Jobs:
             others = "another run" if num == 1 else f"{num} other runs"
             return f"Waiting behind {others}" if num else "Getting ready"
         if job.is_stopping and not job.is_writing:
-            return "Stopping: the models found until now are checked and kept"
+            return "Stopping: model neurons found until now are checked and kept"
         return stage_words(job.pace.stage)
 
     def close(self, timeout: float) -> None:
@@ -153,7 +153,7 @@ class Jobs:
             self.work(job)
             job.state = State.DONE
         except Cancelled:
-            job.message = "Stopped before a model was found. There is no result."
+            job.message = "Stopped before a model neuron was found. There is no result."
             job.state = State.CANCELLED
         except (ValueError, OSError) as error:
             advice = advice_of(error)

@@ -1,4 +1,4 @@
-"""Labels of models and remedies, for people who do not program."""
+"""Labels of kinds of neuron and of remedies, for people who do not program."""
 
 from dicjax._core import in_words, Remedy
 from dicjax.inference import shipped_models
@@ -26,12 +26,12 @@ MODELS = {
 
 
 def model_options() -> dict[str, str]:
-    """Labels of the models to choose from, by the names that the pipeline knows."""
+    """Labels of the kinds to choose from, by the names that the pipeline knows."""
     return {x: MODELS.get(x, (x, ""))[0] for x in ("auto", *shipped_models())}
 
 
 def model_note(name: str) -> str:
-    """A short description of a model."""
+    """A short description of a kind of neuron."""
     return MODELS.get(name, (name, ""))[1]
 
 
@@ -45,7 +45,7 @@ def button_for(remedy: Remedy) -> str:
 
 
 def model_name(name: str) -> str:
-    """A model's label and name."""
+    """The label and name of a kind of neuron."""
     if name == "auto":
-        return "model chosen for you"
+        return "kind chosen for you"
     return f"{MODELS[name][0]} ({name})" if name in MODELS else name

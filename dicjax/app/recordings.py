@@ -200,7 +200,7 @@ def _plain(message: object) -> str:
 
 
 def is_known(train: SpikeTrain, model: str) -> bool:
-    """Whether a train resembles what the encoder of a model was trained on."""
+    """Whether a train resembles what the encoder of a kind of neuron was trained on."""
     name = suit(train) if model == "auto" else model
     return bool(infer([train], name).in_distribution[0])
 

@@ -12,10 +12,10 @@ from dicjax.generation.generate import (
 )
 from dicjax.generation.result import (
     count_failures as count_failures,
-    failure_words as failure_words,
-    FAILURES as FAILURES,
+    failures_of as failures_of,
     Generated as Generated,
     grouped as grouped,
+    main_failures as main_failures,
     Round as Round,
 )
 from dicjax.generation.search import Cancelled as Cancelled

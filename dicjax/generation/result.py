@@ -148,16 +148,15 @@ class Generated:
                 f"Their conductances vary in {self.participation_ratio:.1f} effective "
                 "directions."
             )
-        if self.num_accepted < self.num_asked:
-            lines.append(f"The others mostly failed because: {self.main_failures()}.")
+        if self.num_accepted < self.num_asked and (why := self.main_failures()):
+            lines.append(why)
         if self.certificate is not None:
             lines += _robustness_in_words(self.certificate)
         return "\n".join(lines)
 
-    def main_failures(self, num: int = 3) -> str:
-        """The commonest reasons for which candidates of the last round failed."""
-        failures = sorted(self.rounds[-1].failures.items(), key=lambda x: -x[1])
-        return ", ".join(f"{FAILURES[why]} ({count})" for why, count in failures[:num])
+    def main_failures(self) -> str:
+        """Why most candidates of the last round failed, in a sentence, if any did."""
+        return main_failures(self.rounds)
 
 
 def _interval_in_words(of: Round) -> str:
@@ -197,9 +196,22 @@ def _robustness_in_words(certificate: Certificate) -> list[str]:
     return lines
 
 
-def failure_words(why: str) -> str:
-    """A reason for which candidates are invalid, in words."""
-    return FAILURES.get(why, why)  # older runs have words already
+def main_failures(rounds: Sequence[Round], num: int = 3) -> str:
+    """Why most candidates of the last round failed, in a sentence, if any did."""
+    found = [f"{why} ({count})" for why, (count,) in failures_of(rounds[-1:])]
+    return f"Most candidates failed because: {', '.join(found[:num])}." if found else ""
+
+
+def failures_of(rounds: Sequence[Round]) -> list[tuple[str, list[int]]]:
+    """Reasons in words and how many candidates of each round failed for them, the
+    commonest first."""
+    reasons = dict.fromkeys(why for of in rounds for why in of.failures)
+    counts = [
+        # Older runs have words already.
+        (FAILURES.get(why, why), [of.failures.get(why, 0) for of in rounds])
+        for why in reasons
+    ]
+    return sorted((x for x in counts if any(x[1])), key=lambda x: -sum(x[1]))
 
 
 def count_failures(verdict: Verdict, target: Target) -> dict[str, int]:

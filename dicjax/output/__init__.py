@@ -30,6 +30,7 @@ from dicjax.output.population_files import (
 )
 from dicjax.output.report import (
     feature_rows as feature_rows,
+    NONE as NONE,
     potentials as potentials,
     shown as shown,
     Traces as Traces,

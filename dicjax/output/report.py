@@ -18,7 +18,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from dicjax._core import listed, short, versions
-from dicjax.generation import FAILURES, Generated, grouped
+from dicjax.generation import failures_of, Generated, grouped
 from dicjax.output import plots
 from dicjax.output.files import render, write_text
 from dicjax.output.glossary import glossary
@@ -72,7 +72,7 @@ def write_report(
 
 def _values(result: Generated, traces: Traces) -> dict[str, Any]:
     members = shown(result)
-    first = result.rounds[0]
+    first, rounds = result.rounds[0], grouped(result.rounds)
     low, high = wilson(first.num_valid, first.num)
     return {
         "result": result,
@@ -82,10 +82,12 @@ def _values(result: Generated, traces: Traces) -> dict[str, Any]:
         "any_accepted": result.num_accepted > 0,
         "alerts": _alerts(result),
         "first_yield": f"{low:.0%} to {high:.0%}".replace("%", "\u202f%"),
-        "features": feature_rows(result.target, result.features, members),
+        "features": feature_rows(
+            result.target, result.features, members, result.tolerance
+        ),
         "tolerances": _tolerances(result),
-        "failures": _failures(result),
-        "rounds": [of.name for of in grouped(result.rounds)],
+        "failures": failures_of(rounds),
+        "rounds": [of.name for of in rounds],
         "start": _start(result),
         "perturbations": _perturbations(result),
         "num_channels": len(result.neuron.channels),
@@ -108,7 +110,7 @@ def _alerts(result: Generated) -> list[str]:
     if result.num_accepted < result.num_asked:
         alerts.append(
             f"Only {result.num_accepted} of the {result.num_asked} members asked for "
-            f"were found. Most candidates failed because: {result.main_failures()}."
+            f"were found. {result.main_failures()}".rstrip()
         )
     alerts += map(str, result.settings.get("warnings", ()))
     posterior = result.posterior
@@ -122,10 +124,27 @@ def _alerts(result: Generated) -> list[str]:
     return alerts
 
 
+class FeatureRow(NamedTuple):
+    """A feature, with its unit, of a recording and of members, and whether it decides."""
+
+    name: str
+    recorded: str
+    median: str
+    range: str
+    allowed: str
+    decides: bool
+
+
 def feature_rows(
-    target: Features, features: Features, members: Int[np.ndarray, " _"]
-) -> list[dict[str, Any]]:
+    target: Features,
+    features: Features,
+    members: Int[np.ndarray, " _"],
+    tolerance: float,
+) -> list[FeatureRow]:
     """The features of a recording and of members, as a table."""
+    found = plots.layouts.compared(target, features, tolerance)
+    compared = zip(pattern_of(target).compared, found, strict=True)
+    bands = {feature.name: band for feature, (*_, band) in compared}
     rows = []
     for feature in FEATURES.values():
         recorded = float(feature.read(target))
@@ -133,19 +152,13 @@ def feature_rows(
         values = values[np.isfinite(values)]
         if not np.isfinite(recorded):
             continue
-        row = {
-            "name": feature.words,
-            "unit": feature.unit,
-            "value": recorded,
-            "recorded": short(recorded),
-            "decides": feature in pattern_of(target).compared,
-            "median": NONE,
-            "range": NONE,
-        }
+        median, *ends = NONE, NONE
         if len(values):
-            row["median"] = short(float(np.median(values)))
-            row["range"] = f"{short(values.min())} to {short(values.max())}"
-        rows.append(row)
+            median, *ends = map(short, np.quantile(values, (0.5, 0, 1)))
+        allowed = (short(recorded * x) for x in bands.get(feature.name, ()))
+        name = f"{feature.words} ({feature.unit})" if feature.unit else feature.words
+        spans = short(recorded), median, " to ".join(ends), " to ".join(allowed)
+        rows.append(FeatureRow(name, *spans, feature.name in bands))
     return rows
 
 
@@ -160,14 +173,6 @@ def _tolerances(result: Generated) -> str:
             off = max(feature.slack, result.tolerance * value)
             rule += f" and {feature.words} within {short(off, 2)}"
     return rule
-
-
-def _failures(result: Generated) -> list[tuple[str, list[int]]]:
-    counts = [
-        (words, [of.failures.get(why, 0) for of in grouped(result.rounds)])
-        for why, words in FAILURES.items()
-    ]
-    return sorted((x for x in counts if any(x[1])), key=lambda x: -sum(x[1]))
 
 
 def _start(result: Generated) -> dict[str, str] | None:

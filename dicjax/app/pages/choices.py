@@ -1,4 +1,4 @@
-"""The settings of a run: the model, the number of models, the tolerance."""
+"""The settings of a run: the kind of neuron, how many, the tolerance."""
 
 from typing import NamedTuple
 
@@ -36,11 +36,11 @@ class Number(NamedTuple):
 
 USUAL = GenerateConfig()
 MAIN = (
-    Number("members", "How many models", 100, 1, 10_000),
+    Number("members", "How many model neurons", 100, 1, 10_000),
     Number("tolerance", "Each feature within (%)", 10, 1, 50),
 )
 MORE = (
-    Number("seed", "Seed (same seed, same models)", 0, 0, 2**31),
+    Number("seed", "Seed (same seed, same model neurons)", 0, 0, 2**31),
     Number("budget", "Candidates at most", USUAL.budget, 512, 10**6),
     Number("spread", "Variety of candidates (0.05 to 2)", USUAL.spread, 0.05, 2),
 )
@@ -52,7 +52,9 @@ class Choices:
     def __init__(self, state: ServerState, recording: Recording):
         self.state, self.recording = state, recording
         with card("What to make"):
-            self.model = ui.select(model_options(), value="auto", label="Model neuron")
+            self.model = ui.select(
+                model_options(), value="auto", label="Kind of neuron"
+            )
             self.model.props('outlined dense data-testid="model"')
             note = text(model_note("auto"), "note")
             explain = lambda event: note.set_content(model_note(event.value))
@@ -62,11 +64,11 @@ class Choices:
             with more.props('dense dense-toggle data-testid="more"'):
                 self.fields |= {number: number.field() for number in MORE}
                 self.out_of_range = ui.checkbox(
-                    "Try all the same if no model can fire like the recording"
+                    "Try all the same if no kind of neuron can fire like the recording"
                 )
                 self.robustness = ui.checkbox(
-                    "Also test models under other conductances, currents, noise and "
-                    "temperature (slower)"
+                    "Also test model neurons under other conductances, currents, noise "
+                    "and temperature (slower)"
                 )
             self.notice = Notice()
             self.button = ui.button("Generate", icon="play_arrow", on_click=self._go)

@@ -20,9 +20,9 @@ from dicjax.recordings import MAX_BYTES, PARTS, TIMES
 STEPS = (
     "Drop a file with spike times. If it does not state their unit, the app asks you.",
     "Look at the spikes and choose a steady stretch of them.",
-    "Press Generate. The app builds models of the neuron, simulates them and compares "
-    "them with the recording.",
-    "See how the models fire and what they are made of. Take them to Excel or NEURON.",
+    "Press Generate. The app builds model neurons, simulates them and compares them "
+    "with the recording.",
+    "See how they fire and what they are made of. Take them to Excel or NEURON.",
 )
 FORMATS = (
     "Text, CSV and Excel; MATLAB, NumPy, pynapple and NWB; files that neo reads (.nex, "
@@ -132,7 +132,7 @@ def _list_runs(state: ServerState, box: ui.element) -> None:
             if x.state is not State.DONE
         ]
         for run in summaries(state.folder):
-            result = f"{run.num_accepted} of {run.num_asked} models"
+            result = f"{run.num_accepted} of {run.num_asked} model neurons"
             when = f"{run.written:%d %b %Y, %H:%M}"
             rows.append(_row(run, model_name(run.model), result, when))
         if shown == [rows]:
@@ -141,7 +141,7 @@ def _list_runs(state: ServerState, box: ui.element) -> None:
         box.clear()
         with box:
             if rows:
-                table(("recording", "model", "result", "when"), rows, "words")
+                table(("recording", "kind of neuron", "result", "when"), rows, "words")
             else:
                 text("None yet. Runs stay here when you close the tab.", "note")
 

@@ -1,13 +1,11 @@
 """The result of a run: figures, tables and downloads."""
 
-import collections
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from nicegui import ui
 
-from dicjax._core import duration, short
+from dicjax._core import duration
 from dicjax.app import figures
 from dicjax.app.canvas import Plot
 from dicjax.app.downloads import DOWNLOADS
@@ -16,13 +14,13 @@ from dicjax.app.pages.parts import card, cells, Notice, numbers, table, text
 from dicjax.app.recordings import seconds
 from dicjax.app.runs import Outcome
 from dicjax.app.theme import Look
-from dicjax.generation import failure_words
-from dicjax.output import feature_rows, layouts
+from dicjax.generation import failures_of, main_failures, Round
+from dicjax.output import feature_rows, NONE
 from dicjax.populations import OTHER_START, Perturbation
 from dicjax.spikes import LABELS, pattern_of
 
 
-MIN_STEADY = 0.8  # share of models below which there is an alert
+MIN_STEADY = 0.8  # share of model neurons below which there is an alert
 
 
 class Panel(NamedTuple):
@@ -42,30 +40,30 @@ class Panel(NamedTuple):
 
 RASTERS = Panel(
     figures.rasters,
-    "The recording and the models",
+    "The recording and the model neurons",
     "Each row starts at its first whole burst or spike. Compare the rhythm: it is "
-    "normal that models drift apart.",
-    "Spikes of the recording and of models",
+    "normal that model neurons drift apart.",
+    "Spikes of the recording and of model neurons",
 )
 POTENTIALS = Panel(
     figures.potentials,
     "Simulated potentials",
-    "The models whose conductances differ most. The recording cannot check the "
-    "potential between spikes; it is a prediction.",
-    "Simulated potentials of three models",
+    "Up to three model neurons, those whose conductances differ most. The recording "
+    "cannot check the potential between spikes; it is a prediction.",
+    "Simulated potentials of model neurons",
 )
 INTERVALS = Panel(
     figures.interval_bands,
     "Intervals between spikes",
     "How often each interval occurs. The orange line should lie in the band.",
-    "Intervals of the recording and of models",
+    "Intervals of the recording and of model neurons",
 )
 FEATURES = Panel(
     figures.feature_bands,
     "Features",
-    "The features in bold decide whether a model matches. Values in the shaded range "
-    "count as the same.",
-    "Features of models relative to the recording",
+    "The features in bold decide whether a model neuron matches. Values in the shaded "
+    "range count as the same.",
+    "Features of model neurons relative to the recording",
     ("valid", "tolerance"),
 )
 POSTERIOR = Panel(
@@ -73,7 +71,7 @@ POSTERIOR = Panel(
     "What the recording says about the neuron",
     "Feedback of the membrane on a slow and on an ultraslow timescale, as far as "
     "spikes show it. For about 90 % of neurons, the truth lies within the outer line. "
-    "Models may lie to one side of it.",
+    "Model neurons may lie to one side of it.",
     "Posterior of the input conductances",
     ("dynamic-input-conductance", "posterior"),
 )
@@ -81,8 +79,7 @@ CONDUCTANCES = Panel(
     figures.conductances,
     "Different conductances, same activity",
     "Every line is a model neuron. Lines that cross are different solutions to the "
-    "same task. The numbers below each channel are the range of 90 % of models, in "
-    "mS/cm².",
+    "same task. The numbers below each channel hold 90 % of them, in mS/cm².",
     "Spread of conductances",
     ("degeneracy",),
 )
@@ -141,14 +138,14 @@ def show(outcome: Outcome, look: Look, notes: Sequence[str]) -> None:
 
 
 def _lead(outcome: Outcome) -> str:
-    lead = f"Model: {model_name(str(outcome.about['model']))}. "
+    lead = f"Kind of neuron: {model_name(str(outcome.about['model']))}. "
     source = outcome.about.get("source") or {}
     if outcome.target is not None and source.get("t_stop") is not None:
         pattern = LABELS[int(outcome.target.label)]
         length = seconds(source["t_stop"] - source["t_start"])
         num = f"{source['num_spikes']:,} spikes in {length}"
         lead += f"The recording is {pattern}: {num}. "
-    return lead + "Every model was simulated, and again at half the time step."
+    return lead + "Every model neuron was simulated, and again at half the time step."
 
 
 def _alerts(outcome: Outcome) -> list[str]:
@@ -158,18 +155,15 @@ def _alerts(outcome: Outcome) -> list[str]:
     if settings.get("interrupted"):
         alerts.append("This run was stopped. It shows what was found until then.")
     if num < about["num_asked"] and about["rounds"]:
-        found = f"Only {num} of {about['num_asked']} models were found."
-        none = "No model fires like the recording. The nearest candidates are shown."
-        main = collections.Counter(about["rounds"][-1]["failures"]).most_common(3)
-        why = ", ".join(f"{failure_words(x)} ({count})" for x, count in main if count)
-        alerts.append(
-            f"{found if num else none} Most candidates failed because: {why}."
-        )
+        found = f"Only {num} of {about['num_asked']} model neurons were found."
+        none = "None fires like the recording. The nearest candidates are shown."
+        why = main_failures([Round(**x) for x in about["rounds"]])
+        alerts.append(f"{found if num else none} {why}".rstrip())
     start = _certificate(outcome).get(OTHER_START)
     if start and start["valid"] < MIN_STEADY:
         alerts.append(
-            f"Only {start['valid']:.0%} of models still match from another start. What "
-            "the others do depends on how they begin."
+            f"Only {start['valid']:.0%} of model neurons still match from another "
+            "start. What the others do depends on how they begin."
         )
     return alerts + [str(x) for x in settings.get("warnings") or ()]
 
@@ -178,13 +172,13 @@ def _numbers(outcome: Outcome) -> list[tuple[str, str]]:
     about = outcome.about
     directions = f"directions, of {len(outcome.channels)}, that conductances vary in"
     known = {
-        "models that fire like it": f"{outcome.num_accepted}",
+        "model neurons that fire like it": f"{outcome.num_accepted}",
         "candidates simulated": f"{about['num_simulated']:,}",
     }
     if (ratio := about.get("participation_ratio")) is not None:
         known[directions] = f"{ratio:.1f}"
     if start := _certificate(outcome).get(OTHER_START):
-        known["of the models still match from another start"] = f"{start['valid']:.0%}"
+        known["of them still match from another start"] = f"{start['valid']:.0%}"
     known["of computing"] = duration(float(about["seconds"]))
     return [*known.items()]
 
@@ -214,23 +208,12 @@ def _button(outcome: Outcome, notice: Notice, name: str) -> None:
 
 
 def _features(outcome: Outcome, look: Look) -> None:
-    target, features = outcome.target, outcome.features
+    target = outcome.target
     if target is None:
         return
-    bands, is_whole = {}, True
-    found = layouts.compared(target, features, outcome.tolerance)
-    for feature, (_, ratio, band) in zip(
-        pattern_of(target).compared, found, strict=True
-    ):
-        bands[feature.words] = band
-        is_whole &= bool(np.isfinite(ratio).any())
-    rows = []
-    for row in feature_rows(target, features, outcome.shown):
-        unit = f" ({row['unit']})" if row["unit"] else ""
-        ends = (short(row["value"] * x) for x in bands.get(row["name"], ()))
-        values = (row["recorded"], row["median"], row["range"], " to ".join(ends))
-        classes = "decides" if row["name"] in bands else ""
-        rows.append(cells((row["name"] + unit, *values), classes))
+    rows = feature_rows(target, outcome.features, outcome.shown, outcome.tolerance)
+    num = sum(row.decides and row.median != NONE for row in rows)
+    is_whole = num == len(pattern_of(target).compared)
     layout = "pair uneven" if is_whole else "stack"
     with (
         card(FEATURES.title, FEATURES.note, FEATURES.terms),
@@ -238,30 +221,26 @@ def _features(outcome: Outcome, look: Look) -> None:
     ):
         if is_whole:
             look.draw(FEATURES.label, FEATURES.figure, outcome)
-        header = ("feature", "recording", "models' median", "range", "allowed")
-        table(header, rows).props('data-testid="features"')
+        header = ("feature", "recording", "model neurons' median", "range", "allowed")
+        lines = (cells(row[:-1], "decides" * row.decides) for row in rows)
+        table(header, lines).props('data-testid="features"')
 
 
 def _failures(outcome: Outcome) -> None:
-    counts = collections.Counter()
-    for x in outcome.rounds:
-        counts.update(x.failures)
-    failed = [
-        (failure_words(why), f"{num}") for why, num in counts.most_common() if num
-    ]
+    failed = failures_of(outcome.rounds)
     if failed:
         header = ("why candidates failed (first reason that applies)", "how many")
-        table(header, map(cells, failed))
+        table(header, (cells((why, f"{sum(num)}")) for why, num in failed))
 
 
 def _certificate(outcome: Outcome) -> Mapping[Perturbation, dict[str, Any]]:
-    """The shares of models that passed each check, as the manifest holds them."""
+    """The shares that passed each check, as the manifest holds them."""
     shares = outcome.about.get("certificate") or {}
     return {Perturbation.from_words(name): of for name, of in shares.items()}
 
 
 def _robustness(outcome: Outcome) -> None:
-    """The share of models that stay valid under each change, if several were tried."""
+    """The share that stays valid under each change, if several were tried."""
     certificate = _certificate(outcome)
     if len(certificate) < 2:
         return
@@ -271,7 +250,8 @@ def _robustness(outcome: Outcome) -> None:
         low, high = share["interval"]
         shares = (f"{share['valid']:.0%}", f"{low:.0%} to {high:.0%}")
         rows.append(cells((name, *shares, f"{share['same_pattern']:.0%}")))
-    note = "How many models still match the recording when one thing changes."
-    with card("What models stay valid under", note, ("certification", "half-step")):
+    title = "Changes under which model neurons stay valid"
+    note = "How many still match the recording when one thing changes."
+    with card(title, note, ("certification", "half-step")):
         header = ("what changes", "still match", "95 % interval", "same pattern")
         table(header, rows).classes("narrow")

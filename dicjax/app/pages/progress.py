@@ -29,13 +29,13 @@ class Progress:
         order = job.order
         within = f"within {100 * order.tolerance:g} %"
         with card() as self.box:
-            model = model_name(order.model)
-            text(f"{order.members} models, {model}, {within}", "note")
+            kind = model_name(order.model)
+            text(f"{order.members} model neurons, {kind}, {within}", "note")
             self.stage = text("", tag="h2").props('data-testid="stage"')
             self.compiling = text(FIRST_RUN, "note")
             with ui.element("div") as self.running:
                 self.bar = ui.linear_progress(0.0, show_value=False, size="12px")
-                self.bar.props('rounded aria-label="Models found"')
+                self.bar.props('rounded aria-label="Model neurons found"')
                 with ui.element("div").classes("line"):
                     self.count, self.left = text("", "note"), text("", "note")
             with ui.element("div").classes("line"):
@@ -61,7 +61,7 @@ class Progress:
         self.bar.set_value(pace.done / pace.total if pace.total else 0.0)
         is_moving = pace.done > 0 and not is_writing
         self.bar.props(**{"remove" if is_moving else "add": "indeterminate"})
-        self.count.set_content(f"{pace.done} of {pace.total} models found")
+        self.count.set_content(f"{pace.done} of {pace.total} model neurons found")
         is_checking = is_writing or pace.stage.name == "certifying"
         self.count.set_visibility(bool(pace.total) and not is_checking)
         left = pace.seconds_left(time.time())

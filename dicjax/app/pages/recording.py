@@ -38,7 +38,7 @@ async def recording_page(state: ServerState, number: int) -> None:
         has_unit = bool(recording.trains)
         with ui.element("div"):
             text(recording.upload.name, "over")
-            which = "Which part of the recording should the models match?"
+            which = "Which part of the recording should the model neurons match?"
             text(which if has_unit else "In which unit are the times?", tag="h1")
         body = ui.element("div").classes("stack")
         await look.settle()

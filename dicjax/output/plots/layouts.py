@@ -100,9 +100,8 @@ def intervals_of(row: np.ndarray) -> np.ndarray:
 
 def log_bins(intervals: list[np.ndarray]) -> np.ndarray:
     known = [x for x in intervals if len(x)] or [np.array([10.0, 1000.0])]
-    low = min(np.quantile(known[0], 0.005), np.quantile(np.concatenate(known), 0.005))
-    high = max(np.quantile(known[0], 0.995), np.quantile(np.concatenate(known), 0.995))
-    low, high = 0.75 * max(low, 0.1), 1.3 * high
+    ends = [np.quantile(x, (0.005, 0.995)) for x in (known[0], np.concatenate(known))]
+    low, high = 0.75 * max(np.min(ends), 0.1), 1.3 * np.max(ends)
     return np.geomspace(low, high, int(np.clip(np.log(high / low) / 0.08, 24, 50)) + 1)
 
 

@@ -46,9 +46,7 @@ class Recordings(Benchmark):
                 seconds = time.perf_counter() - began
                 yield from row(self.model, case, columns_of(result, seconds))
                 if result.num_accepted < self.members:
-                    yield Measurement(
-                        self.model, case, note=str(result.main_failures())
-                    )
+                    yield Measurement(self.model, case, note=result.main_failures())
 
 
 def columns_of(result: dj.Generated, seconds: float) -> dict[tuple[str, str], float]:

@@ -18,7 +18,13 @@ from matplotlib.text import Text
 from test_tables import make_generated
 
 from dicjax._core import short
-from dicjax.generation.result import Generated, grouped, Round
+from dicjax.generation.result import (
+    failures_of,
+    Generated,
+    grouped,
+    main_failures,
+    Round,
+)
 from dicjax.inference.posterior import NUM_DRAWS
 from dicjax.output import plots
 from dicjax.output.plots import activity, explanation, population, style
@@ -27,6 +33,9 @@ from dicjax.populations import Attribution, identifiability, ReachabilityMap
 from dicjax.spikes.features import Features, spike_features
 from dicjax.spikes.patterns import BURSTING, TONIC
 from dicjax.spikes.trains import pad_trains, SpikeTrain
+
+
+PERIOD_OFF = "burst period off"
 
 
 def _texts(figure: FigureBase) -> list[str]:
@@ -207,6 +216,15 @@ def test_many_rounds_are_looked_at_together():
     assert few[1].failures == {"a": 6, **{f"b{i}": 2 for i in range(1, 7)}}
     assert grouped(rounds[:8]) == rounds[:8]
     assert grouped(rounds[:9])[-1].name == "rounds 8 to 9"
+
+
+def test_reasons_come_first_the_commonest_and_are_left_out_where_none_failed():
+    few = Round("a", 10, 5, 1, {"silent": 1, "period": 8, "older words": 0})
+    many = Round("b", 10, 10, 9, {"silent": 9})
+    assert failures_of([few, many]) == [("did not fire", [1, 9]), (PERIOD_OFF, [8, 0])]
+    said = f"Most candidates failed because: {PERIOD_OFF} (8), did not fire (1)."
+    assert main_failures([many, few]) == said
+    assert main_failures([few, Round("c", 10, 10, 10, {})]) == ""
 
 
 def test_bars_of_a_round_add_up_to_all_of_it():

@@ -68,10 +68,10 @@ def spike_ticks(figure, times, at, height, color, width=1.4, **place) -> None:
 
 def step_line(figure, edges, shares, color, name, opacity=0.0) -> None:
     x, y = np.repeat(edges, 2)[1:-1], np.repeat(shares, 2)
-    more = {"fill": "tozeroy" if opacity else "none"}
-    more |= {"fillcolor": faint(color, opacity)}
-    more |= {"hovertemplate": "%{x:.3g} ms: %{y:.1f} %"}
-    draw_line(figure, x, y, color, 1.6, name, **more)
+    fill = "tozeroy" if opacity else "none"
+    more = {"fillcolor": faint(color, opacity), "fill": fill}
+    hover = "%{x:.3~r} ms: %{y:.1f} %"
+    draw_line(figure, x, y, color, 1.6, name, hovertemplate=hover, **more)
 
 
 def points(figure, x, y, color, name, hover, **more) -> None:

@@ -100,8 +100,7 @@ def rasters(outcome: Outcome, colors: Palette, num: int = 12) -> Plot:
 def interval_bands(outcome: Outcome, colors: Palette) -> Plot:
     """Intervals of the recording and of members; the band holds 90 % of members."""
     recorded = [] if outcome.train is None else [np.diff(outcome.train.times)]
-    times = (outcome.spike_times[i] for i in outcome.shown)
-    members = [isi for isi in map(layouts.intervals_of, times) if len(isi)]
+    members = layouts.intervals_of(outcome.spike_times[i] for i in outcome.shown)
     edges = layouts.log_bins([*recorded, *members])
     figure = new_plot(colors, 380)
     if members:

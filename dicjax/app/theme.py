@@ -8,6 +8,7 @@ from typing import Any
 from nicegui import ui
 
 from dicjax.app.canvas import DARK, LIGHT, Palette, Plot, SIDES
+from dicjax.output import style
 
 
 ICON = (
@@ -23,25 +24,15 @@ _IS_DARK_SCRIPT = """
   return matchMedia("(prefers-color-scheme: dark)").matches;
 })()
 """
-_SURFACES = {
-    LIGHT: {"page": "#f5f6f8", "line": "#dfe3e8", "warn": "#fdf1e3", "edge": "#e0903c"},
-    DARK: {"page": "#0f1317", "line": "#2b333c", "warn": "#2b2117", "edge": "#c47a2c"},
-}
 
 
 def css() -> str:
     """The style of all pages, in the colours of the figures."""
-    light, dark = map(_variables, (LIGHT, DARK))
-    rules = (importlib.resources.files("dicjax.app") / "theme.css").read_text("utf-8")
+    pairs = style.VARIABLES.items()
+    light, dark = (" ".join(f"--{x}: {of[i]};" for x, of in pairs) for i in (0, 1))
     sides = " ".join(f"--{side}: {pixels}px;" for side, pixels in SIDES.items())
+    rules = (importlib.resources.files("dicjax.app") / "theme.css").read_text("utf-8")
     return f":root {{{light} {sides}}}\nbody.body--dark {{{dark}}}\n{rules}"
-
-
-def _variables(colors: Palette) -> str:
-    named = colors._asdict()
-    highlights = enumerate(named.pop("highlights"))
-    named |= {f"highlight-{i}": x for i, x in highlights} | _SURFACES[colors]
-    return " ".join(f"--{name}: {x};" for name, x in named.items())
 
 
 class Look:

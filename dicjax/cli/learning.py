@@ -49,9 +49,10 @@ class EncoderTraining(Training):
         Draws the losses into the folder of the training's state, if there is one.
         """
         if trained.folder is not None:
-            from dicjax.output import plot_training
+            from dicjax.output import plots
 
-            figure = plot_training(trained.trained.losses, trained.trained.validation)
+            of = trained.trained
+            figure = plots.plot_training(of.losses, of.validation)
             figure.savefig(trained.folder / "training.png", dpi=150)
         for name, table in trained.tests.items():
             for label, row in table.items():

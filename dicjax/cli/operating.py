@@ -153,7 +153,7 @@ class Predict(FolderCommand):
     operator: OperatorName = "cortical"
 
     def run(self) -> int:
-        from dicjax.output import plot_responses
+        from dicjax.output import plots
 
         self.check_out()
         operator = load_operator(self.operator)
@@ -172,7 +172,8 @@ class Predict(FolderCommand):
                 current_uA_cm2=current,
                 voltage_mV=V,
             )
-            plot_responses(current, V, every).savefig(folder / "traces.png", dpi=150)
+            figure = plots.plot_responses(current, V, every)
+            figure.savefig(folder / "traces.png", dpi=150)
             write_manifest(folder, {"operator": self.operator, "every_ms": every})
 
         self.write(fill)
@@ -259,7 +260,7 @@ class Compare(FolderCommand):
     """The same seed gives the same ensemble."""
 
     def run(self) -> int:
-        from dicjax.output import plot_comparison
+        from dicjax.output import plots
 
         self.check_out()
         operator = load_operator(self.operator)
@@ -292,7 +293,7 @@ class Compare(FolderCommand):
                 "seed": self.seed,
             }
             write_manifest(folder, about)
-            figure = plot_comparison(compared, sweeps, steps)
+            figure = plots.plot_comparison(compared, sweeps, steps)
             figure.savefig(folder / "comparison.png", dpi=150)
 
         self.write(fill)

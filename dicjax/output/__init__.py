@@ -9,13 +9,7 @@ from dicjax.output.exporters import (
     export_xlsx as export_xlsx,
 )
 from dicjax.output.glossary import glossary as glossary
-from dicjax.output.plots import (
-    layouts as layouts,
-    plot_comparison as plot_comparison,
-    plot_responses as plot_responses,
-    plot_training as plot_training,
-    style as style,
-)
+from dicjax.output.plots import layouts as layouts, style as style
 from dicjax.output.population_files import (
     check_folder as check_folder,
     file_name as file_name,

@@ -116,16 +116,16 @@ def read_models(
     wanted = [f"g_{name}" for name in neuron.channel_names]
     found = [c for c in table.column_names if c.startswith("g_")]
     found = [c for c in found if c in wanted or c not in DICS]
-    if sorted(found) != sorted(wanted):
-        wrong, problem = {*wanted} - {*found}, "lacks"
-        if not wrong:
-            wrong, problem = {*found} - {*wanted}, "must not have"
-        if not wrong:
-            wrong, problem = Counter(found) - Counter(wanted), "has more than once"
-        raise ValueError(
-            f"{path} {problem} {', '.join(sorted(wrong))}: give one column for each of "
-            f"{', '.join(wanted)} ({neuron.name})."
-        )
+    for problem, wrong in (
+        ("lacks", {*wanted} - {*found}),
+        ("must not have", {*found} - {*wanted}),
+        ("has more than once", Counter(found) - Counter(wanted)),
+    ):
+        if wrong:
+            raise ValueError(
+                f"{path} {problem} {', '.join(sorted(wrong))}: give one column for "
+                f"each of {', '.join(wanted)} ({neuron.name})."
+            )
     g = [_numbers(path, name, table.column(name)) for name in wanted]
     return neuron.name, np.stack(g, axis=1)
 

@@ -45,9 +45,6 @@ TERMS = (
     "certification",
 )
 """What the page explains, by the anchors of the glossary."""
-NAMES = ("paper", "ink", "muted", "grid", "other", "recording", "members")
-COLORS = dict(zip((*NAMES, "highlight-1", "highlight-2"), style.DARK, strict=True))
-"""Variables of the page that hold the colours of its figures."""
 NONE = "\u2013"  # where there is no number
 
 
@@ -92,8 +89,7 @@ def _values(result: Generated, traces: Traces) -> dict[str, Any]:
         "perturbations": _perturbations(result),
         "num_channels": len(result.neuron.channels),
         "figures": _figures(result, members, traces),
-        "colors": COLORS,
-        "dark": style.DARK,
+        "variables": style.VARIABLES,
         "facts": _facts(result),
         "terms": {x: glossary()[x] for x in TERMS if x in glossary()},
     }
@@ -125,7 +121,7 @@ def _alerts(result: Generated) -> list[str]:
 
 
 class FeatureRow(NamedTuple):
-    """A feature, with its unit, of a recording and of members, and whether it decides."""
+    """A feature of a recording and of members, in words, and whether it decides."""
 
     name: str
     recorded: str
@@ -334,7 +330,7 @@ def _svg(name: str, figure: Figure) -> str:
     svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     rounded = lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path.group())
     svg = re.sub(r' d="[^"]*"', rounded, svg)
-    for variable, color in COLORS.items():
+    for variable, (color, _) in style.VARIABLES.items():
         svg = svg.replace(color, f"var(--{variable})")
     width, height = PIXELS * figure.get_size_inches()
     size = f'<svg role="img" width="{width:.0f}" height="{height:.0f}"'

@@ -7,11 +7,11 @@ from typing import Any
 
 from nicegui import events, ui
 
-from dicjax.app.jobs import Job, State
+from dicjax.app.jobs import State
 from dicjax.app.labels import model_name
 from dicjax.app.pages.parts import card, cells, Notice, page, table, text
 from dicjax.app.recordings import open_recording
-from dicjax.app.runs import summaries, Summary
+from dicjax.app.runs import summaries
 from dicjax.app.server_state import example, ServerState
 from dicjax.app.uploads import accepted, safe_name, TOO_LARGE, Upload
 from dicjax.recordings import MAX_BYTES, PARTS, TIMES
@@ -126,15 +126,15 @@ def _list_runs(state: ServerState, box: ui.element) -> None:
     known, shown = state.jobs.known, []
 
     def update() -> None:
-        rows = [
-            _row(x, model_name(x.order.model), state.jobs.status(x), "now")
-            for x in reversed(known.values())
-            if x.state is not State.DONE
-        ]
+        rows = []
+        for job in reversed(known.values()):
+            if job.state is not State.DONE:
+                now = model_name(job.order.model), state.jobs.status(job), "now"
+                rows.append(cells((job.title, *now), link=job.address))
         for run in summaries(state.folder):
             result = f"{run.num_accepted} of {run.num_asked} model neurons"
-            when = f"{run.written:%d %b %Y, %H:%M}"
-            rows.append(_row(run, model_name(run.model), result, when))
+            then = model_name(run.model), result, f"{run.written:%d %b %Y, %H:%M}"
+            rows.append(cells((run.title, *then), link=run.address))
         if shown == [rows]:
             return
         shown[:] = [rows]
@@ -147,7 +147,3 @@ def _list_runs(state: ServerState, box: ui.element) -> None:
 
     update()
     ui.timer(1.0, update)
-
-
-def _row(run: Job | Summary, *rest: str) -> str:
-    return cells((run.title, *rest), link=run.address)

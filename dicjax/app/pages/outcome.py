@@ -178,7 +178,8 @@ def _numbers(outcome: Outcome) -> list[tuple[str, str]]:
     if (ratio := about.get("participation_ratio")) is not None:
         known[directions] = f"{ratio:.1f}"
     if start := _certificate(outcome).get(OTHER_START):
-        known["of them still match from another start"] = f"{start['valid']:.0%}"
+        same = "of the model neurons still match from another start"
+        known[same] = f"{start['valid']:.0%}"
     known["of computing"] = duration(float(about["seconds"]))
     return [*known.items()]
 

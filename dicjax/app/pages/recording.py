@@ -6,7 +6,6 @@ import math
 from nicegui import events, run, ui
 
 from dicjax.app import figures
-from dicjax.app.canvas import SIDES
 from dicjax.app.pages.choices import Choices
 from dicjax.app.pages.findings import Findings
 from dicjax.app.pages.parts import card, missing, Notice, page, text
@@ -124,10 +123,9 @@ class _Preview:
         trains = self.recording.trains
         with ui.element("div").classes("line"):
             if len(trains) > 1:
+                names = (f"{x.name}: {x.num_spikes:,} spikes" for x in trains)
                 select = ui.select(
-                    dict(
-                        enumerate(f"{x.name}: {x.num_spikes:,} spikes" for x in trains)
-                    ),
+                    dict(enumerate(names)),
                     value=self.recording.chosen,
                     label=f"Neuron ({len(trains)} in the file)",
                     with_input=len(trains) > 8,
@@ -152,9 +150,7 @@ class _Preview:
                 value={"min": start, "max": stop},
                 on_change=self._slid,
             ).props('aria-label="Window of the recording to use"')
-        with (
-            ui.element("div").classes("line").style(f"padding-left: {SIDES['left']}px")
-        ):
+        with ui.element("div").classes("line window"):
             text("Use from", "note")
             self.start = self._number("start (s)", start)
             text("to", "note")

@@ -80,10 +80,8 @@ def _sheets(population: StoredPopulation) -> dict[str, Sheet]:
                 f"{len(times)}: choose fewer."
             )
         header = [f"member {member} (ms)" for member in population.members]
-        sheets["spikes"] = (
-            header,
-            itertools.zip_longest(*(map(_short, x) for x in times)),
-        )
+        rows = itertools.zip_longest(*(map(_short, x) for x in times))
+        sheets["spikes"] = header, rows
     sheets["about"] = ("what", "value"), [(key, _text(value)) for key, value in about]
     return sheets
 

@@ -56,8 +56,7 @@ def plot_isis(train: SpikeTrain, spike_times: Trains) -> Figure:
     bands hold 90 % of members.
     """
     recorded = np.diff(train.times)
-    members = [layouts.intervals_of(row) for row in np.asarray(spike_times)]
-    members = [isi for isi in members if len(isi)]
+    members = layouts.intervals_of(np.asarray(spike_times))
     edges = layouts.log_bins([recorded, *members])
     fine = np.geomspace(edges[0], edges[-1], 400)
     figure, (left, right) = style.new_panels(2.6, ncols=2)

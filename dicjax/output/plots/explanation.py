@@ -168,8 +168,5 @@ def _draw_directions(ax: Axes, of: Identifiability) -> None:
     ax.set_yticks([])
     ax.tick_params(length=0, labelcolor=style.INK, labelsize=9)
     ax.spines["bottom"].set_visible(False)
-    both = (
-        ("grow", style.RECORDING),
-        ("while these shrink, or all reversed", style.MEMBERS),
-    )
-    style.color_key(ax, *both)
+    against = ("while these shrink, or all reversed", style.MEMBERS)
+    style.color_key(ax, ("grow", style.RECORDING), against)

@@ -94,8 +94,10 @@ def spike_path(times: np.ndarray, y: float | int, height: float) -> Line:
     return x, np.tile([y - height, y + height, np.nan], len(times))
 
 
-def intervals_of(row: np.ndarray) -> np.ndarray:
-    return np.diff(row[np.isfinite(row)].astype(np.float64))
+def intervals_of(spike_times: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """ISIs (ms) of all members that have any."""
+    rows = (np.asarray(row, np.float64) for row in spike_times)
+    return [isi for row in rows if len(isi := np.diff(row[np.isfinite(row)]))]
 
 
 def log_bins(intervals: list[np.ndarray]) -> np.ndarray:

@@ -24,17 +24,23 @@ OTHER = "#a9b1ba"
 RECORDING = "#d55e00"
 MEMBERS = "#0072b2"
 HIGHLIGHTS = (MEMBERS, "#009e73", "#b0568b")
-DARK = {
-    PAPER: "#171c22",
-    INK: "#e8ebef",
-    MUTED: "#9aa6b2",
-    GRID: "#333c46",
-    OTHER: "#66717d",
-    RECORDING: "#ff8f45",
-    MEMBERS: "#5cb2f2",
-    HIGHLIGHTS[1]: "#35c99b",
-    HIGHLIGHTS[2]: "#e08fbf",
+VARIABLES = {
+    "paper": (PAPER, "#171c22"),
+    "ink": (INK, "#e8ebef"),
+    "muted": (MUTED, "#9aa6b2"),
+    "grid": (GRID, "#333c46"),
+    "other": (OTHER, "#66717d"),
+    "recording": (RECORDING, "#ff8f45"),
+    "members": (MEMBERS, "#5cb2f2"),
+    "highlight-1": (HIGHLIGHTS[1], "#35c99b"),
+    "highlight-2": (HIGHLIGHTS[2], "#e08fbf"),
+    "page": ("#f5f6f8", "#0f1317"),
+    "line": ("#dfe3e8", "#2b333c"),
+    "warn": ("#fdf1e3", "#2b2117"),
+    "edge": ("#e0903c", "#c47a2c"),
 }
+"""Colours of figures and of pages that hold them, on light and on dark screens."""
+DARK = dict(VARIABLES.values())
 
 WIDTH = 7.2  # inches, of a figure that fills a page
 MAX_VECTOR = 150  # marks beyond which a layer is drawn as pixels

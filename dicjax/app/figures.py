@@ -4,6 +4,8 @@ Colours, names of features and computed values are those of the report. Each fun
 takes what it shows, and last the colours of the screen.
 """
 
+from typing import Any
+
 import numpy as np
 from plotly.subplots import make_subplots
 
@@ -141,7 +143,7 @@ def potentials(outcome: Outcome, colors: Palette) -> Plot:
     hover = {"hovertemplate": "%{y:.0f} mV at %{x:.3f} s"}
     for i, (member, (x, y)) in enumerate(zip(traces.members, lines, strict=True)):
         color = colors.highlights[i % len(colors.highlights)]
-        name, place = f"member {member}", {"row": 2 + i, "col": 1}
+        name, place = f"member {member}", dict[str, Any](row=2 + i, col=1)
         draw_line(figure, *thinned(x / 1e3, y), color, 1.2, name, **hover, **place)
         axis = {"range": [-92, 65], "tickvals": [-80, -40, 0, 40]}
         title = {"text": name, "font_color": color}

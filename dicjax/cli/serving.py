@@ -16,7 +16,7 @@ class App(Command):
     """Open dicjax in the browser: recordings in, pictures and models out.
 
     Only this computer can reach it. It does not use the internet and writes only into
-    one folder. Ctrl-C ends it; an unfinished run then saves the models found so far.
+    one folder. Ctrl-C ends it; an unfinished run then saves what was found so far.
     """
 
     folder: pathlib.Path = pathlib.Path("dicjax-results")

@@ -50,7 +50,14 @@ def write_population(result: Generated, folder: pathlib.Path) -> None:
     `models.parquet` and `models.csv` have a row per member, `spikes.parquet` its spike
     times, `manifest.json` how all came about and `README.txt` what columns mean.
     """
-    columns = _columns(result)
+    columns = {
+        **conductance_columns(result.neuron, result.g),
+        **dic_columns(result.dics, result.V_th),
+        **feature_columns(result.features),
+        "distance": (result.distance, "1", DISTANCE),
+        "accepted": (result.accepted, "", ACCEPTED),
+        **_robustness_columns(result),
+    }
     clock = f"since the start of {result.duration:g} ms simulated, of which the first "
     clock += f"{result.discard:g} ms are left out"
     title = (
@@ -239,17 +246,6 @@ def _write(
             write(table_of(table, metadata), path)
     text = json.dumps(_plain(about), indent=2, ensure_ascii=False)
     write_text(folder / MANIFEST, text + "\n")
-
-
-def _columns(result: Generated) -> dict[str, Column]:
-    return {
-        **conductance_columns(result.neuron, result.g),
-        **dic_columns(result.dics, result.V_th),
-        **feature_columns(result.features),
-        "distance": (result.distance, "1", DISTANCE),
-        "accepted": (result.accepted, "", ACCEPTED),
-        **_robustness_columns(result),
-    }
 
 
 def _robustness_columns(result: Generated) -> dict[str, Column]:

@@ -75,7 +75,8 @@ def _values(result: Generated, traces: Traces) -> dict[str, Any]:
         "result": result,
         "name": file_name(result.train.source) or result.train.name or "the recording",
         "pattern": LABELS[int(result.target.label)],
-        "seconds": (result.train.t_stop - result.train.t_start) / 1000,
+        "seconds": short((result.train.t_stop - result.train.t_start) / 1000),
+        "percent": short(100 * result.tolerance),
         "any_accepted": result.num_accepted > 0,
         "alerts": _alerts(result),
         "first_yield": f"{low:.0%} to {high:.0%}".replace("%", "\u202f%"),
@@ -275,13 +276,13 @@ def _facts(result: Generated) -> dict[str, dict[str, str]]:
                 f"g_{normaliser}" if isinstance(normaliser, str) else str(normaliser)
             ),
             "time step": f"{_time_step(result):g} ms",
-            "simulated": f"{result.duration:g} ms, the first {result.discard:g} ms of "
-            "which are left out",
+            "simulated": f"{short(result.duration, 6)} ms, the first "
+            f"{short(result.discard, 6)} ms of which are left out",
         },
         "Recording": {
             "file": file_name(train.source) or "not given",
             "unit": train.name or "not given",
-            "window": f"{train.t_start:g} to {train.t_stop:g} ms",
+            "window": f"{short(train.t_start, 6)} to {short(train.t_stop, 6)} ms",
             "spikes": f"{train.num_spikes}",
         },
         "Settings": {
@@ -299,7 +300,7 @@ def _in_words(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}: {_in_words(x)}" for name, x in value.items())
     if isinstance(value, float):
-        return f"{value:.4g}" if np.isfinite(value) else "not known"
+        return short(value, 4) if np.isfinite(value) else "not known"
     return json.dumps(value, default=str)
 
 

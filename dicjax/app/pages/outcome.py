@@ -248,9 +248,9 @@ def _robustness(outcome: Outcome) -> None:
     rows = []
     for of, share in certificate.items():
         name = of.with_sign("\u2212") if of.is_lower else of.words
-        low, high = share["interval"]
-        shares = (f"{share['valid']:.0%}", f"{low:.0%} to {high:.0%}")
-        rows.append(cells((name, *shares, f"{share['same_pattern']:.0%}")))
+        interval = " to ".join(f"{end:.0%}" for end in share["interval"])
+        valid, same = f"{share['valid']:.0%}", f"{share['same_pattern']:.0%}"
+        rows.append(cells((name, valid, interval, same)))
     title = "Changes under which model neurons stay valid"
     note = "How many still match the recording when one thing changes."
     with card(title, note, ("certification", "half-step")):

@@ -117,9 +117,8 @@ def plot_traces(
         x, y = line
         ax.plot(x / 1e3, y, color=color, lw=0.9)
         ax.set(ylim=(-90, 60), yticks=(-80, -40, 0, 40))
-        ax.set_title(
-            f" {title}", color=color, size=9, weight="bold", loc="left", y=0.88
-        )
+        place = {"loc": "left", "y": 0.88, "size": 9, "weight": "bold"}
+        ax.set_title(f" {title}", color=color, **place)
     if below:
         figure.supylabel("membrane potential (mV)", color=style.INK, size=9)
     panels[-1].spines["bottom"].set_visible(True)

@@ -110,7 +110,7 @@ def _miss(neuron, g, goal, free):
         return (dics[:, 3 - goal.targets.shape[1] :] - goal.targets).ravel()
 
     start = jnp.append(g[free], goal.V) if goal.own else g[free]
-    return miss, start
+    return jax.jit(miss), start  # traced once
 
 
 def solve_goal(neuron: Neuron, g: Array, goal: Goal, free: Array):

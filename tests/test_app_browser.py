@@ -211,6 +211,7 @@ def test_from_a_file_to_downloads(browser, app):
         assert shown.text() == content.decode()
 
 
+@pytest.mark.slow
 def test_a_second_run_waits_and_a_closed_tab_loses_nothing(browser, app):
     with _tab(browser, app) as tab:
         _open_example(tab)
@@ -379,6 +380,7 @@ def test_what_no_model_can_do_is_refused_where_one_looks(browser, app):
         tab.get_by_test_id("generate").wait_for()
 
 
+@pytest.mark.slow
 def test_a_refused_run_offers_what_may_help(browser, app):
     with _tab(browser, app) as tab:
         _open_example(tab)

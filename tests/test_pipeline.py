@@ -1,6 +1,7 @@
 """A recording in, a validated population out: by the command line and in Python."""
 
 import csv
+import dataclasses
 import importlib
 import json
 import re
@@ -24,7 +25,9 @@ from dicjax.spikes.features import features_of
 # The function of the same name hides the module.
 GENERATION = importlib.import_module("dicjax.generation.generate")
 NUM = 20
+SMALL = dj.GenerateConfig(candidates_per_round=96)
 KEY = jr.key(3)
+OPTIONS = ("--seed", 3, "--candidates-per-round", 96)  # as in Python
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,7 @@ def example():
 def folder(tmp_path_factory):
     """The files of a run by command."""
     out = tmp_path_factory.mktemp("run") / "results"
-    assert dicjax("generate", EXAMPLE, "--members", NUM, "--out", out, "--seed", 3) == 0
+    assert dicjax("generate", EXAMPLE, "--members", NUM, "--out", out, *OPTIONS) == 0
     return out
 
 
@@ -65,7 +68,7 @@ def outcome(example):
             (certification, "simulate", certified),
         ):
             patch.setattr(module, name, _keeping(kept, getattr(module, name)))
-        result = dj.generate(KEY, example, num=NUM, on_progress=report)
+        result = dj.generate(KEY, example, num=NUM, config=SMALL, on_progress=report)
     return Outcome(result, reported, certified, found[0], runs[0])
 
 
@@ -141,7 +144,9 @@ def test_an_interrupted_search_keeps_what_it_found(example, simulated, interrupt
             raise interruption
 
     raised = []
-    result = dj.generate(KEY, example, num=2000, tolerance=0.03, on_progress=interrupt)
+    result = dj.generate(
+        KEY, example, num=2000, tolerance=0.03, config=SMALL, on_progress=interrupt
+    )
     assert result.settings["interrupted"]
     assert len(result.rounds) == 1
     assert 0 < result.num_accepted < 100
@@ -155,7 +160,7 @@ def test_a_search_cancelled_before_it_found_anything_says_so(example):
             raise dj.Cancelled
 
     with pytest.raises(dj.Cancelled):
-        dj.generate(KEY, example, num=8, on_progress=cancel)
+        dj.generate(KEY, example, num=8, config=SMALL, on_progress=cancel)
 
 
 def test_a_search_can_be_cancelled_while_it_simulates(outcome):
@@ -190,7 +195,7 @@ def test_by_default_certification_is_one_simulation(outcome):
 
 @pytest.mark.usefixtures("searched")
 def test_members_are_perturbed_when_asked(example):
-    config = dj.GenerateConfig(robustness=True)
+    config = dataclasses.replace(SMALL, robustness=True)
     result = dj.generate(KEY, example, model="stg-prinz", num=4, config=config)
     certificate = result.certificate
     assert certificate is not None
@@ -229,7 +234,7 @@ def test_an_interrupted_certification_loses_no_member(example, when):
         if stage.name == "certifying" and done >= when:
             raise KeyboardInterrupt
 
-    result = dj.generate(KEY, example, num=NUM, on_progress=interrupt)
+    result = dj.generate(KEY, example, num=NUM, config=SMALL, on_progress=interrupt)
     assert result.num_accepted == NUM
     assert result.certificate is None
     assert result.settings["interrupted"]
@@ -327,7 +332,9 @@ def test_a_window_is_advised_to_each_reader_in_their_words(example, tmp_path, ca
 @pytest.mark.usefixtures("searched")
 def test_a_checkpoint_named_by_its_folder_is_the_one_used(example):
     path = shipped_checkpoint("stg-prinz")
-    result = dj.generate(jr.key(0), example, model="stg-prinz", num=3, checkpoint=path)
+    result = dj.generate(
+        KEY, example, model="stg-prinz", num=3, config=SMALL, checkpoint=path
+    )
     assert result.num_accepted == 3
     # No other model is looked at.
     assert set(result.settings["distance_to_simulated_members"]) == {"stg-prinz"}

@@ -23,6 +23,7 @@ from dicjax.populations.evaluation import evaluate, window_for
 from dicjax.spikes.target import as_target
 
 
+SMALL = GenerateConfig(candidates_per_round=96)
 TARGETS = {"tonic": (5.0, 4.0), "bursting": (-8.0, 8.0)}
 
 
@@ -41,7 +42,7 @@ def _problem(times, num):
     target = as_target(dj.SpikeTrain(times))
     latent = np.zeros(loaded.encoder.config.latent, np.float32)
     posterior = dj.infer([times], "stg")
-    return Problem(loaded, target, posterior, latent, num, GenerateConfig())
+    return Problem(loaded, target, posterior, latent, num, SMALL)
 
 
 def _example(num, label="tonic"):
@@ -153,11 +154,11 @@ def test_a_round_changes_only_the_state_that_it_returns():
 def test_sources_are_chosen_by_the_share_that_was_valid():
     problem, own = _example(4)
     state = initial_state(problem)
-    assert choose_source(state) == "posterior"
+    assert choose_source(problem, state) == "posterior"
     state = state._replace(shares={"posterior": 0.3})
-    assert choose_source(state) == "posterior"  # too few near misses to refine
+    assert choose_source(problem, state) == "posterior"  # too few near misses to refine
     state = state._replace(shares={"posterior": 0.01})
-    assert choose_source(state) == "correction"
+    assert choose_source(problem, state) == "correction"
     g = np.repeat(own, 8, axis=0)
     g[:, problem.neuron.index("A")[0]] *= np.exp(0.2 * np.arange(8))
     missed = _tried(problem, state, g).near_misses
@@ -165,9 +166,9 @@ def test_sources_are_chosen_by_the_share_that_was_valid():
     assert list(missed.score) == sorted(missed.score) and missed.score[0] > 1
     many = NearMisses(*(np.repeat(x, 300, axis=0) for x in missed))
     state = state._replace(near_misses=many)
-    assert choose_source(state) == "refinement"
+    assert choose_source(problem, state) == "refinement"
     state = state._replace(shares={"posterior": 0.01, "refinement": 0.02})
-    assert choose_source(state) == "correction"
+    assert choose_source(problem, state) == "correction"
 
 
 def test_a_surplus_is_sought_only_where_it_is_cheap():
@@ -185,11 +186,11 @@ def test_first_candidates_are_valid_and_diverse_before_any_is_simulated(label):
     g = first_candidates(jr.key(0), problem)
     assert np.all((g >= 0) & (g <= 1.001 * neuron.bounds))
     duration, discard = problem.window
-    fired = dj.simulate(neuron, g[::4], duration, discard=discard, dt=0.05)
+    fired = dj.simulate(neuron, g, duration, discard=discard, dt=0.05)
     features = dj.spike_features(fired.spike_times)
     valid = np.asarray(target.is_valid(features))
     assert valid.mean() > 0.7
-    assert participation_ratio(g[::4][valid]) > 3
+    assert participation_ratio(g[valid]) > 3
     again = first_candidates(jr.key(0), problem)
     other = first_candidates(jax.random.key(1), problem)
     assert np.array_equal(g, again)

@@ -16,7 +16,6 @@ from dicjax._core.store import Busy
 from dicjax.inference import find_neuron
 from dicjax.inference.dataset import COLUMNS, default_sources, make_dataset
 from dicjax.inference.dataset_store import to_table
-from dicjax.operator.characteristics import characterise
 from dicjax.operator.families import find_family
 from dicjax.operator.train import characterise_members
 from dicjax.sweeps import (
@@ -366,19 +365,22 @@ def test_a_dataset_is_that_of_the_function(tmp_path, write):
 
 def test_characterised_members_are_those_of_the_family(tmp_path, write):
     head = 'job = "operator"\nfamily = "cortical"\nseed = 2\n'
-    run_sweep(read_config(write(head + "num = 24\nshard = 16")), tmp_path / "out")
+    run_sweep(read_config(write(head + "num = 8\nshard = 5")), tmp_path / "out")
     table = rows(tmp_path / "out")
     family = find_family("cortical")
-    g = family.sample(jax.random.fold_in(jax.random.key(2), 0), 24)
-    found = characterise(family, g)
+    g = family.sample(jax.random.fold_in(jax.random.key(2), 0), 8)
     np.testing.assert_array_equal(table["g_Na"].to_numpy(), g[:, 0])
-    assert table["is_complete"].to_pylist() == found.is_complete.tolist()
-    library = characterise_members(family, 24, 2)
+    library = characterise_members(family, 8, 2)
+    assert sum(table["is_complete"].to_pylist()) == len(library.g)
     learned = swept_library(tmp_path / "out", family)
     read = learned.read()
-    assert (learned.num, learned.seed, read.measured.names) == (24, 2, found.names)
+    assert (learned.num, learned.seed) == (8, 2)
+    assert read.measured.names == library.measured.names
     np.testing.assert_array_equal(read.g, library.g)
-    np.testing.assert_array_equal(read.measured.values, library.measured.values)
+    # Saved potentials are interpolated among those of the other members of a part.
+    np.testing.assert_allclose(
+        read.measured.values, library.measured.values, rtol=1e-4
+    )
     with pytest.raises(ValueError, match="cortical"):
         swept_library(tmp_path / "out", find_family("stg"))
 
@@ -441,6 +443,7 @@ def generated(tmp_path_factory):
     (folder / "sweep.toml").write_text(
         'job = "generate"\nseed = 1\n[targets]\nrecordings = ["*.csv"]\nunit = "ms"\n'
         'tolerances = [0.2]\nmodels = ["stg-prinz"]\n[search]\nmembers = 25\n'
+        "candidates_per_round = 96\n"
     )
     with pytest.warns(UserWarning, match=r"short\.csv"):
         found = run_sweep(read_config(folder / "sweep.toml"), folder / "out")

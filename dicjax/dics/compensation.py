@@ -99,6 +99,7 @@ def compensated(
 def _miss(neuron, g, goal, free):
     """The equations, and their unknowns to start from."""
 
+    @jax.jit  # so that it is traced once
     def miss(x: Float[Array, " unknowns"]) -> Float[Array, " equations"]:
         own = g.at[free].set(x[: len(free)])
         if goal.own:
@@ -110,7 +111,7 @@ def _miss(neuron, g, goal, free):
         return (dics[:, 3 - goal.targets.shape[1] :] - goal.targets).ravel()
 
     start = jnp.append(g[free], goal.V) if goal.own else g[free]
-    return jax.jit(miss), start  # traced once
+    return miss, start
 
 
 def solve_goal(neuron: Neuron, g: Array, goal: Goal, free: Array):
@@ -128,6 +129,7 @@ def solve_goal(neuron: Neuron, g: Array, goal: Goal, free: Array):
         rest = size(missed) <= tolerance
         return ~(rest if square else rest | (moved <= tolerance)) & (count < MAX_STEPS)
 
+    @jax.jit  # so that it is traced once, however often it is mapped
     def iterate(carry):
         x, missed, _, moved, damping, count = carry
         jacobian = jax.jacfwd(miss)(x)

@@ -1,6 +1,9 @@
 """The errand that uses every room below: a recording in, a validated population out."""
 
-from dicjax.generation.config import GenerateConfig as GenerateConfig
+from dicjax.generation.config import (
+    FEWEST_CANDIDATES as FEWEST_CANDIDATES,
+    GenerateConfig as GenerateConfig,
+)
 from dicjax.generation.generate import (
     AUTO as AUTO,
     generate as generate,

@@ -16,8 +16,7 @@ from dicjax.inference import contexts, log_features, polish, sample_density
 from dicjax.populations import corrected_children, refined_by_ensemble
 
 
-CANDIDATES_PER_ROUND = 512
-NUM_DRAWN = 4096  # members drawn in each of two ways, to choose the first ones from
+DRAWN_PER_CANDIDATE = 8  # in each of two ways, to choose the first ones from
 POLISHED_PER_CANDIDATE = 2.5  # of which the least crowded are taken
 LARGEST_CORRECTION = 0.3  # of ln(feature / target), at once
 MIN_SHARE = 0.05  # of valid candidates, below which a source is given up
@@ -35,9 +34,9 @@ class Candidates(NamedTuple):
 
 def propose(key: Key[Array, ""], problem: Problem, state: SearchState) -> Candidates:
     """The candidates of the next round, from the source that promises most."""
-    source = choose_source(state)
+    source, num = choose_source(problem, state), problem.config.candidates_per_round
     if source == "refinement":
-        missed = rows(state.near_misses, slice(CANDIDATES_PER_ROUND))
+        missed = rows(state.near_misses, slice(num))
         limits = np.asarray(problem.target.limits(missed.errors))
         trust = 0.5**missed.num_refined
         log_g = refined_by_ensemble(
@@ -53,21 +52,22 @@ def propose(key: Key[Array, ""], problem: Problem, state: SearchState) -> Candid
             state.known.padded(),
             problem.bounds,
             jnp.asarray(state.spread, jnp.float32),
-            CANDIDATES_PER_ROUND,
+            num,
             LARGEST_CORRECTION,
         )
         g = np.exp(np.asarray(log_g))
     return Candidates(source, g, np.zeros(len(g), int))
 
 
-def choose_source(state: SearchState) -> Source:
+def choose_source(problem: Problem, state: SearchState) -> Source:
     """Fresh draws where many are valid, else refined near misses; where neither helps,
     new children of the nearest members."""
     drawn, refined = state.share("posterior"), state.share("refinement")
     corrected = state.share("correction")
     if drawn >= max(HIGH_SHARE, corrected):
         return "posterior"
-    has_enough = len(state.near_misses.score) >= CANDIDATES_PER_ROUND // 2
+    enough = problem.config.candidates_per_round // 2
+    has_enough = len(state.near_misses.score) >= enough
     if has_enough and refined >= max(corrected, MIN_SHARE):
         return "refinement"
     return "posterior" if drawn >= max(corrected, MIN_SHARE) else "correction"
@@ -83,19 +83,19 @@ def first_candidates(
     emulator corrects what they probably miss, and picks the most promising of both.
     """
     draw_key, free_key, box_key = jr.split(key, 3)
-    draws = np.asarray(problem.posterior.sample(draw_key, 2 * NUM_DRAWN))[0]
+    num = problem.config.candidates_per_round
+    num_drawn = DRAWN_PER_CANDIDATE * num
+    draws = np.asarray(problem.posterior.sample(draw_key, 2 * num_drawn))[0]
     likely, wide = np.split(draws, 2)
     target = problem.target
     features = log_features(jax.tree.map(lambda x: x[None], target.features))[0]
-    repeat = lambda x: np.repeat(np.asarray(x)[None], NUM_DRAWN, axis=0)
+    repeat = lambda x: np.repeat(np.asarray(x)[None], num_drawn, axis=0)
     label = repeat(target.label)
     given = contexts(repeat(problem.latent), repeat(features), label, likely)
     g = sample_density(problem.checkpoint.density, free_key, jnp.asarray(given))
-    box = sample(box_key, problem.neuron, NUM_DRAWN, dtype=jnp.dtype("float32"))
-    num_diverse = CANDIDATES_PER_ROUND // 2
-    diverse = _promising(problem, np.asarray(box), wide, num_diverse)
-    num_rest = CANDIDATES_PER_ROUND - len(diverse)
-    rest = _promising(problem, np.asarray(g), likely, num_rest)
+    box = sample(box_key, problem.neuron, num_drawn, dtype=jnp.dtype("float32"))
+    diverse = _promising(problem, np.asarray(box), wide, num // 2)
+    rest = _promising(problem, np.asarray(g), likely, num - len(diverse))
     return np.unique(np.exp(np.concatenate([diverse, rest])), axis=0)
 
 

@@ -4,12 +4,17 @@ import dataclasses
 from typing import Literal
 
 
+FEWEST_CANDIDATES = 16  # in a round, from which corrections can learn
+
+
 @dataclasses.dataclass(frozen=True)
 class GenerateConfig:
     """How hard a population is searched for."""
 
     budget: int = 20_000
     """Candidates simulated at most."""
+    candidates_per_round: int = 512
+    """Candidates simulated side by side, from which the next round learns."""
     spread: float = 2.0
     """How far corrected candidates stray at first, in standard deviations of the
     conductances of those that fire most alike."""

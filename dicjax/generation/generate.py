@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from dicjax._core import Advice, is_checkpoint, Progress, Remedy, short, Stage, versions
-from dicjax.generation.config import GenerateConfig
+from dicjax.generation.config import FEWEST_CANDIDATES, GenerateConfig
 from dicjax.generation.delivery import certificate_of, delivered, most_diverse
 from dicjax.generation.result import Generated
 from dicjax.generation.search import INTERRUPTIONS, search
@@ -146,7 +146,8 @@ def generate(
 
     **Raises:**
 
-    - `ValueError`: if the train is bad or silent, or the model unknown.
+    - `ValueError`: if the train is bad or silent, the model unknown, or a number too
+        small.
     - [`dicjax.OutOfRange`][]: if no member of the model fires remotely like
         the recording, unless `config.out_of_range` is "try".
     """
@@ -154,6 +155,11 @@ def generate(
     report = on_progress or (lambda stage, done, total: None)
     if num < 1:
         raise ValueError(f"`num` must be at least 1, got {num}.")
+    if config.candidates_per_round < FEWEST_CANDIDATES:
+        raise ValueError(
+            f"`candidates_per_round` must be at least {FEWEST_CANDIDATES}, got "
+            f"{config.candidates_per_round}: the next round learns from them."
+        )
     train = as_train(train)
     target = as_target(train, tolerance)
     report(Stage("reading_the_encoder"), 0, num)

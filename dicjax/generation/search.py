@@ -11,7 +11,6 @@ from jaxtyping import Array, Key
 from dicjax._core import Progress, Stage
 from dicjax.generation.candidates import (
     Candidates,
-    CANDIDATES_PER_ROUND,
     least_crowded,
     propose,
 )
@@ -57,7 +56,7 @@ def search(
     """
     state = initial_state(problem)
     try:
-        most = problem.config.budget - CANDIDATES_PER_ROUND
+        most = problem.config.budget - problem.config.candidates_per_round
         while not state.rounds or state.num_simulated <= most:
             if state.rounds and not wants_more(problem, state):
                 state = certify_found(problem, state, on_progress)

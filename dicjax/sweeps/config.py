@@ -11,7 +11,7 @@ import pydantic
 from pydantic import AfterValidator, Field
 
 from dicjax._core import is_checkpoint, shipped
-from dicjax.generation import AUTO, GenerateConfig
+from dicjax.generation import AUTO, FEWEST_CANDIDATES, GenerateConfig
 from dicjax.inference import find_neuron
 from dicjax.neurons import MODELS
 from dicjax.operator import FAMILIES
@@ -175,6 +175,9 @@ class Search(_Section):
 
     members: int = Field(default=100, ge=1)
     budget: int = Field(default=GenerateConfig.budget, ge=1)
+    candidates_per_round: int = Field(
+        default=GenerateConfig.candidates_per_round, ge=FEWEST_CANDIDATES
+    )
     spread: float = Field(default=GenerateConfig.spread, gt=0)
     out_of_range: Literal["refuse", "try"] = "refuse"
     robustness: bool = False

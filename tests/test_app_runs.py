@@ -16,11 +16,12 @@ from dicjax.app.downloads import DOWNLOADS
 from dicjax.app.jobs import Job, State
 from dicjax.app.runs import job_for, Order, Outcome, read_run, run_folder, summaries
 from dicjax.app.server_state import ServerState
-from dicjax.generation import Generated
+from dicjax.generation import GenerateConfig, Generated
 from dicjax.output import style
 from dicjax.recordings import read_spike_trains
 
 
+SMALL = GenerateConfig(candidates_per_round=96)
 EXAMPLE = pathlib.Path(__file__).parents[1] / "examples" / "slow_burster.csv"
 
 
@@ -46,7 +47,7 @@ def run(tmp_path_factory) -> Iterator[Run]:
     train = read_spike_trains(EXAMPLE)[0]
     state = ServerState(tmp_path_factory.mktemp("x") / "results")
     state.folder.write_text("a file, where a folder should be")
-    job = state.start(Order(train, "0f", None, "stg-prinz", 3, 0.1, seed=7))
+    job = state.start(Order(train, "0f", None, "stg-prinz", 3, 0.1, 7, SMALL))
     assert _end_of(job) is State.REFUSED
     made = job.unsaved
     assert made is not None

@@ -28,7 +28,10 @@ def dics(neuron, g, V):
 # Where targets hold
 
 
-@pytest.mark.parametrize("dtype, close", [("float64", 1e-6), ("float32", 5e-3)])
+@pytest.mark.parametrize(
+    "dtype, close",
+    [("float64", 1e-6), pytest.param("float32", 5e-3, marks=pytest.mark.slow)],
+)
 def test_targets_at_the_own_threshold_hold_there(dtype, close):
     targets = np.tile([(5.0, 4.0), (-2.0, 4.0), (-6.0, 7.0)], (21, 1))
     made = compensate(jr.key(0), STG, targets, V="V_th", dtype=jnp.dtype(dtype))

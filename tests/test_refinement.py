@@ -39,8 +39,15 @@ def refined_in_two_rounds(label, keep_dics):
     return refine(STG, g, example(label), keep_dics=keep_dics, max_rounds=2)
 
 
-@pytest.mark.parametrize("keep_dics", [False, True])
-@pytest.mark.parametrize("label", TARGETS)
+@pytest.mark.parametrize(
+    "label, keep_dics",
+    [
+        ("tonic", False),
+        ("bursting", True),
+        pytest.param("tonic", True, marks=pytest.mark.slow),
+        pytest.param("bursting", False, marks=pytest.mark.slow),
+    ],
+)
 def test_equal_input_conductances_become_equal_firing_in_two_rounds(label, keep_dics):
     train, g = example(label), population(label)
     refined = refined_in_two_rounds(label, keep_dics)

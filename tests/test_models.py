@@ -208,9 +208,8 @@ def test_neurons_start_in_equilibrium_at_their_potential(name):
 
 def test_the_dopamine_neuron_departs_from_its_published_rounding_at_the_pole_only():
     tau = MODELS["da"]().timescales[0]
-    ours = lambda V: np.asarray(
-        jax.vmap(lambda v: tau(v, jnp.zeros(())))(jnp.asarray(V))
-    )
+    mapped = jax.vmap(lambda V: tau(V, jnp.zeros(())))
+    ours = lambda V: np.asarray(mapped(jnp.asarray(V)))
     assert tau_m_published(np.array([-38.7262])) < 0
     far = np.linspace(-100, 60, 200)
     far = far[np.abs(far + 38.727) > 0.2]

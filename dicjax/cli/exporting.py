@@ -61,7 +61,8 @@ class Export(ModelsCommand):
         else:
             export(chosen, self.out)
             place = str(self.out)
-        print(f"{len(rows)} models exported: {place}.")
+        models = "model" if len(rows) == 1 else "models"
+        print(f"{len(rows)} {models} exported: {place}.")
         return 0
 
     def _check_out(self) -> None:

@@ -131,7 +131,7 @@ def test_only_the_nearest_of_what_missed_stay_in_memory():
         g = np.repeat(own, 8, axis=0)
         g[:, A] *= np.exp(0.1 * np.arange(number, 16, 2))
         state = _tried(problem, state, g)
-    distance, g, times = state.nearest
+    g, times, distance = state.nearest
     assert len(distance) == 3 and list(distance) == sorted(distance)
     assert times.base is None and g.base is None
     changes = np.log(g[:, A] / own[0, A])

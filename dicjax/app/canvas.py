@@ -17,8 +17,6 @@ SIDES = {"left": 76, "right": 16}  # pixels beside rasters and the window's slid
 
 
 class Palette(NamedTuple):
-    """Colours for light or for dark screens."""
-
     paper: str
     ink: str
     muted: str
@@ -81,25 +79,25 @@ def points(figure, x, y, color, name, hover, **more) -> None:
 
 def interval_axes(figure: go.Figure, edges: np.ndarray) -> None:
     low, high = float(edges[0]), float(edges[-1])
-    ticks = log_ticks(low, high, layouts.round_names(low, high))
-    figure.update_xaxes(**ticks, tickangle=0, title="interval between spikes (ms)")
+    axis = log_ticks(low, high, layouts.round_names(low, high))
+    figure.update_xaxes(**axis, tickangle=0, title="interval between spikes (ms)")
     figure.update_yaxes(title="share of intervals (%)", rangemode="tozero")
 
 
 def log_ticks(low: float, high: float, names: dict[float, str]) -> dict[str, Any]:
     """A logarithmic axis from `low` to `high` that shows names at their values."""
     ends = np.log10([low, high]).tolist()
-    return {"type": "log", "range": ends, **_ticks(names)}
+    return {"type": "log", "range": ends, **ticks(names)}
 
 
 def name_rows(figure: go.Figure, names: Sequence[str], **place) -> None:
     """Names the rows of a figure, at 0, 1, 2 ... from its top."""
     ends = [len(names) - 0.4, -0.6]
-    names_at = _ticks(dict(enumerate(names)))
+    names_at = ticks(dict(enumerate(names)))
     figure.update_yaxes(range=ends, fixedrange=True, ticks="", **names_at, **place)
 
 
-def _ticks(names: dict[Any, str]) -> dict[str, list]:
+def ticks(names: dict[Any, str]) -> dict[str, list]:
     return {"tickvals": [*names], "ticktext": [*names.values()]}
 
 

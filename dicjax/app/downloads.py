@@ -16,8 +16,6 @@ from dicjax.output import export_csv, export_neuron, export_xlsx
 
 
 class Download(NamedTuple):
-    """A kind of file: its label, its purpose, and the function that makes it."""
-
     label: str
     note: str
     suffix: str

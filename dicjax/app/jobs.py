@@ -58,7 +58,6 @@ class Job:
 
     @property
     def address(self) -> str:
-        """The address of its page."""
         return f"/run/{self.name}"
 
     @property
@@ -96,7 +95,6 @@ class Jobs:
         self._thread.start()
 
     def submit(self, job: Job) -> None:
-        """Queues a job behind the others."""
         job.state = State.WAITING
         self.known.pop(job.name, None)
         self.known[job.name] = job
@@ -166,7 +164,6 @@ class Jobs:
 
 
 def fault_words(error: BaseException) -> str:
-    """Sentences about an error of dicjax."""
     return (
         f"This is a fault of dicjax, not of your recording ({error!r:.160}). "
         f"{LOG_FILE} in the folder of results describes it. The app goes on."

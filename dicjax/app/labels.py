@@ -31,12 +31,10 @@ def model_options() -> dict[str, str]:
 
 
 def model_note(name: str) -> str:
-    """A short description of a kind of neuron."""
     return MODELS.get(name, (name, ""))[1]
 
 
 def button_for(remedy: Remedy) -> str:
-    """The label of a button that applies a remedy."""
     if remedy.setting == "model":
         return f"Use: {model_name(remedy.value)}"
     if remedy.setting == "out_of_range":
@@ -45,7 +43,6 @@ def button_for(remedy: Remedy) -> str:
 
 
 def model_name(name: str) -> str:
-    """The label and name of a kind of neuron."""
     if name == "auto":
         return "kind chosen for you"
     return f"{MODELS[name][0]} ({name})" if name in MODELS else name

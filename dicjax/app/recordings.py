@@ -75,7 +75,6 @@ class Recording:
 
     @property
     def address(self) -> str:
-        """The address of its page."""
         return f"/recording/{self.number}"
 
     @property
@@ -85,10 +84,7 @@ class Recording:
         return train if self.window is None else train.window(*self.window)
 
     def answer(self, unit: str | None) -> None:
-        """Reads the neurons in a unit.
-
-        Raises `ValueError` if they cannot be read; nothing changes then.
-        """
+        """Reads the neurons in a unit; a `ValueError` changes nothing."""
         with _filters, self.upload.on_disk() as path, _caught() as caught:
             trains = readers.read_spike_trains(path, unit=unit)
         self.notes = tuple(_plain(warning.message) for warning in caught or ())
@@ -96,10 +92,7 @@ class Recording:
 
 
 def open_recording(upload: Upload) -> Recording:
-    """Reads a file as far as possible without its unit.
-
-    Raises `ValueError` if it cannot be read at all.
-    """
+    """Reads a file as far as possible without its unit, or raises a `ValueError`."""
     with _filters, upload.on_disk() as path, _caught():
         _, raw = readers.read_raw(path)
     longest = max(raw, key=lambda train: train.times.size, default=None)
@@ -142,7 +135,6 @@ def candidate(times: np.ndarray, unit: str) -> Candidate:
 
 
 def question(recording: Recording) -> str:
-    """The question to the user if a file does not state its unit."""
     options = recording.candidates[:3]
     unit = lambda x: x.unit.partition("@")[0]
     rates = ", ".join(f"{hertz(x.rate)} if {unit(x)}" for x in options)
@@ -150,12 +142,10 @@ def question(recording: Recording) -> str:
 
 
 def hertz(rate: float) -> str:
-    """A firing rate with its unit."""
     return f"{short(rate)}\u202fHz"
 
 
 def seconds(ms: float) -> str:
-    """A time in seconds, with its unit."""
     return f"{short(ms / 1e3, 4)}\u202fs"
 
 
@@ -169,7 +159,6 @@ class Glance(NamedTuple):
 
 
 def glance(recording: Recording) -> Glance:
-    """Summarises the chosen neuron within the chosen window."""
     try:
         train = recording.train
     except ValueError as error:

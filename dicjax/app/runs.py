@@ -3,7 +3,6 @@
 import dataclasses
 import datetime
 import functools
-import logging
 import pathlib
 import re
 from collections.abc import Container
@@ -13,7 +12,7 @@ import jax
 import numpy as np
 
 from dicjax._core import advice_of, compiled_size, in_words, Remedy, Stage
-from dicjax.app.jobs import Job
+from dicjax.app.jobs import Job, LOG
 from dicjax.generation import generate, GenerateConfig, Generated, grouped, Round
 from dicjax.output import (
     layouts,
@@ -37,14 +36,11 @@ from dicjax.spikes import (
 )
 
 
-LOG = logging.getLogger("dicjax.app")
 RECORDING = "recording.npz"  # its spikes, the posterior, potentials of members
 
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """The settings of a run."""
-
     train: SpikeTrain
     sha256: str
     window: tuple[float, float] | None = None
@@ -143,7 +139,7 @@ def _write(result: Generated, folder: pathlib.Path, notes: list[str]) -> None:
 
 
 def _write_view(result: Generated, path: pathlib.Path, traces: Traces) -> None:
-    dics, train = result.dics[shown(result)], result.train
+    dics, train = result.dics[shown(result.accepted)], result.train
     inference = layouts.inference_of(result.posterior, dics, float(result.neuron.V_ref))
     span = np.array([train.t_start, train.t_stop])
     parts = inference._asdict() | traces._asdict()
@@ -152,8 +148,6 @@ def _write_view(result: Generated, path: pathlib.Path, traces: Traces) -> None:
 
 
 class Summary(NamedTuple):
-    """A run in the folder, in short."""
-
     name: str
     title: str
     model: str
@@ -163,7 +157,6 @@ class Summary(NamedTuple):
 
     @property
     def address(self) -> str:
-        """The address of its page."""
         return f"/run/{self.name}"
 
 
@@ -230,14 +223,12 @@ class Outcome:
 
     @property
     def spike_times(self) -> tuple[np.ndarray, ...]:
-        """Spike times of each member, in ms."""
         return self.population.spike_times or ()
 
     @property
     def shown(self) -> np.ndarray:
         """Rows of accepted members, or of all members if none is accepted."""
-        accepted = np.flatnonzero(self.accepted)
-        return accepted if len(accepted) else np.arange(len(self.g))
+        return shown(self.accepted)
 
 
 def read_run(folder: pathlib.Path) -> Outcome:

@@ -29,19 +29,13 @@ def scratch(folder: pathlib.Path) -> Iterator[pathlib.Path]:
             shutil.rmtree(left, ignore_errors=True)
     own = pathlib.Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
     try:
-        with _locked(own):
+        # The system releases the lock when the process ends, however it ends.
+        with (own / LOCK).open("w") as lock:
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX)
             yield own
     finally:
         shutil.rmtree(own, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[None]:
-    # The system releases the lock when the process ends, however it ends.
-    with (folder / LOCK).open("w") as lock:
-        if fcntl is not None:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _in_use(folder: pathlib.Path) -> bool:

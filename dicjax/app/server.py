@@ -45,24 +45,21 @@ def serve(
     open_browser: bool = True,
     announce: Callable[[str], None] = lambda address: None,
 ) -> None:
-    """Serves the app until it is interrupted.
+    """Serves the app until it is interrupted, with all its files in `folder`.
 
-    **Arguments:**
-
-    - `folder`: folder of results and all other files; created if needed.
-    - `port`: port to listen at; 0 for any free port.
-    - `open_browser`: whether to open the app in a browser.
-    - `announce`: called with the address once the server listens.
-
-    **Raises:**
-
-    - `ValueError`: if the folder is a file, or the port is in use or not allowed.
+    Port 0 is any free one. `announce` is called with the address once the server
+    listens. A `ValueError` refuses a folder that is a file, or a port that is taken.
     """
     folder = folder.expanduser().resolve()
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: choose a folder for results.")
     folder.mkdir(parents=True, exist_ok=True)
-    listening = _socket(port)
+    try:
+        listening = socket.create_server((HOST, port))
+    except (OSError, OverflowError) as error:
+        raise ValueError(
+            f"Port {port} is in use or not allowed: choose another with --port."
+        ) from error
     with scratch(folder) as temporary:
         before, tempfile.tempdir = tempfile.tempdir, str(temporary)
         try:
@@ -71,12 +68,7 @@ def serve(
             tempfile.tempdir = before
 
 
-def _serve(
-    state: ServerState,
-    listening: socket.socket,
-    open_browser: bool,
-    announce: Callable[[str], None],
-) -> None:
+def _serve(state: ServerState, listening: socket.socket, open_browser, announce):
     address = f"http://{HOST}:{listening.getsockname()[1]}"
     handler = logging.FileHandler(state.log, delay=True, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
@@ -133,12 +125,3 @@ def _application(state: ServerState) -> fastapi.FastAPI:
         reconnect_timeout=30.0,
     )
     return server
-
-
-def _socket(port: int) -> socket.socket:
-    try:
-        return socket.create_server((HOST, port))
-    except (OSError, OverflowError) as error:
-        raise ValueError(
-            f"Port {port} is in use or not allowed: choose another with --port."
-        ) from error

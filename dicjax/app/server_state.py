@@ -32,7 +32,6 @@ class ServerState:
             del self.recordings[oldest]
 
     def start(self, order: Order) -> Job:
-        """Queues a run with these settings."""
         job = job_for(order, self.folder, self.jobs.known)
         self.jobs.submit(job)
         return job
@@ -45,7 +44,6 @@ def warm_up() -> None:
 
 
 def example() -> Upload:
-    """The example recording that dicjax ships."""
     path = shipped_path("examples", EXAMPLE)
     if path is None:
         raise ValueError(f"{EXAMPLE} is not installed: take a recording of yours.")

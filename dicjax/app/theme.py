@@ -71,6 +71,5 @@ class Look:
         return plot
 
     def redraw(self, plot: ui.plotly, figure: Callable[..., Plot], *shown: Any) -> None:
-        """Shows another figure in the same place."""
         build = self._drawn[plot] = functools.partial(figure, *shown)
         plot.update_figure(build(self.colors))

@@ -47,7 +47,6 @@ class Upload:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Its checksum, as the manifest of a run states it."""
         with self.on_disk() as path:
             return checksum(path)
 
@@ -146,9 +145,7 @@ def _unzipped(name: str, content: bytes) -> Upload:
     return _file(safe_name(inner), own)
 
 
-def _contents(
-    name: str, archive: zipfile.ZipFile, paths: list[pathlib.PurePosixPath]
-) -> dict[str, bytes]:
+def _contents(name: str, archive: zipfile.ZipFile, paths) -> dict[str, bytes]:
     """Files of a zip, by the last parts of their paths."""
     found, total = {}, 0
     with reading(pathlib.Path(name), "a whole zip without a password"):

@@ -14,7 +14,6 @@ from dicjax.generation.generate import (
     UNLIKE as UNLIKE,
 )
 from dicjax.generation.result import (
-    count_failures as count_failures,
     failures_of as failures_of,
     Generated as Generated,
     grouped as grouped,

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Int, Key
 from scipy.spatial import KDTree
 
 from dicjax._core import padded
 from dicjax.dics import impose, OK, sample
-from dicjax.generation.state import Problem, rows, SearchState, Source
+from dicjax.generation.state import Conductances, Problem, rows, SearchState, Source
 from dicjax.inference import contexts, log_features, polish, sample_density
 from dicjax.populations import corrected_children, refined_by_ensemble
 
@@ -28,32 +28,27 @@ class Candidates(NamedTuple):
     """Members to be simulated, and how often each was refined, this time included."""
 
     source: Source
-    g: Float[np.ndarray, "cells channels"]
+    g: Conductances
     num_refined: Int[np.ndarray, " cells"]
 
 
 def propose(key: Key[Array, ""], problem: Problem, state: SearchState) -> Candidates:
     """The candidates of the next round, from the source that promises most."""
     source, num = choose_source(problem, state), problem.config.candidates_per_round
+    known = state.known
     if source == "refinement":
         missed = rows(state.near_misses, slice(num))
         limits = np.asarray(problem.target.limits(missed.errors))
         trust = 0.5**missed.num_refined
-        log_g = refined_by_ensemble(
-            state.known, missed.log_g, missed.errors, limits, trust
-        )
+        log_g = refined_by_ensemble(known, missed.log_g, missed.errors, limits, trust)
         g = np.exp(np.clip(log_g, *np.asarray(problem.bounds)))
         return Candidates(source, g, missed.num_refined + 1)
     if source == "posterior":
         g = first_candidates(key, problem)
     else:
+        spread = jnp.asarray(state.spread, jnp.float32)
         log_g = corrected_children(
-            key,
-            state.known.padded(),
-            problem.bounds,
-            jnp.asarray(state.spread, jnp.float32),
-            num,
-            LARGEST_CORRECTION,
+            key, known.padded(), problem.bounds, spread, num, LARGEST_CORRECTION
         )
         g = np.exp(np.asarray(log_g))
     return Candidates(source, g, np.zeros(len(g), int))
@@ -73,9 +68,7 @@ def choose_source(problem: Problem, state: SearchState) -> Source:
     return "posterior" if drawn >= max(corrected, MIN_SHARE) else "correction"
 
 
-def first_candidates(
-    key: Key[Array, ""], problem: Problem
-) -> Float[np.ndarray, "cells channels"]:
+def first_candidates(key: Key[Array, ""], problem: Problem) -> Conductances:
     """Members whose DICs are draws of the posterior.
 
     The conductances that DICs leave free are drawn from the learned density, given the
@@ -102,27 +95,21 @@ def first_candidates(
 def _promising(problem, g, draws, num):
     """Logarithms of conductances of members that have these DICs before the emulator
     corrects them: of the likeliest to be valid, the `num` that are least alike."""
-    neuron = problem.neuron
+    neuron, emulator = problem.neuron, problem.checkpoint.emulator
     population = impose(neuron, g, draws, through=neuron.required_recipe.solved_pair)
     solved = np.flatnonzero(population.status == OK)
     if not len(solved):
         solved = np.arange(len(g))
-    log_g, chance = polish(
-        problem.checkpoint.emulator,
-        # A fixed number, so that nothing is compiled for each recording.
-        jnp.asarray(padded(problem.log_g(population.g[solved]), len(g))),
-        problem.goal,
-        problem.bounds,
-    )
+    # A fixed number, so that nothing is compiled for each recording.
+    start = jnp.asarray(padded(problem.log_g(population.g[solved]), len(g)))
+    log_g, chance = polish(emulator, start, problem.goal, problem.bounds)
     log_g, chance = np.asarray(log_g), np.asarray(chance)[: len(solved)]
     likeliest = np.argsort(-chance, kind="stable")
     best = log_g[likeliest[: int(POLISHED_PER_CANDIDATE * num)]]
     return best[least_crowded(best, num)]
 
 
-def least_crowded(
-    log_g: Float[np.ndarray, "cells channels"], num: int
-) -> Int[np.ndarray, " some"]:
+def least_crowded(log_g: Conductances, num: int) -> Int[np.ndarray, " some"]:
     """Which `num` members have the most room around them, in their own order."""
     if len(log_g) <= num:
         return np.arange(len(log_g))

@@ -54,13 +54,12 @@ def delivered(
     state: SearchState,
     members: Members,
     certificate: Certificate | None,
-    *,
     seconds: float,
     settings: dict[str, Any],
 ) -> Generated:
     """Valid members and, if they are too few, the nearest others; an error if none."""
     neuron, target, num = problem.neuron, problem.target, problem.num_wanted
-    g, spike_times = rows(joined(members, Members(*state.nearest[1:])), slice(num))
+    g, spike_times, _ = rows(joined(members, state.nearest), slice(num))
     if not len(g):
         raise ValueError(
             Advice(

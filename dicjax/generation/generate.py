@@ -87,10 +87,8 @@ def infer(
     return _read(checkpoint_for(model, checkpoint), checked, prior)[0]
 
 
-def _read(
-    loaded: Checkpoint, trains: Sequence[SpikeTrain], prior: str = "any"
-) -> tuple[Posterior, Float[np.ndarray, "trains latent"]]:
-    """Posteriors, and the encoder's summaries of the trains."""
+def _read(loaded: Checkpoint, trains: Sequence[SpikeTrain], prior: str = "any"):
+    """A posterior with a row per train, and the encoder's summary of each."""
     if prior == "recipe" and loaded.neuron.required_recipe.bounded:
         prior = "box"  # which is what the recipe draws from
     reading = read_trains(loaded.encoder, [train.times for train in trains], prior)
@@ -187,14 +185,8 @@ def generate(
         "warnings": warnings_about(train, posterior),
         "versions": versions("diffrax"),
     }
-    return delivered(
-        problem,
-        state,
-        members,
-        certificate,
-        seconds=time.time() - started,
-        settings=settings,
-    )
+    seconds = time.time() - started
+    return delivered(problem, state, members, certificate, seconds, settings)
 
 
 def warnings_about(train: SpikeTrain, posterior: Posterior) -> list[str]:
@@ -256,12 +248,11 @@ def _out_of_range(train, target: Features, loaded, distances) -> Advice:
         remedy = "no model that ships can; to search all the same, use ", anyway
     miss = loaded.library.miss(target)
     name, compared = pattern_of(target)
-    values = [
-        f"{x.words} {short(float(x.read(target)))} {x.unit}".rstrip() for x in compared
-    ]
+    values = [(x.words, short(float(x.read(target))), x.unit) for x in compared]
+    activity = ", ".join(" ".join(value).rstrip() for value in values)
     return Advice(
         f"The recording lies outside what {loaded.model} can do: it is {name} "
-        f"({', '.join(values)}), while {loaded.library.span(target)}"
+        f"({activity}), while {loaded.library.span(target)}"
         f"{miss and f', and {miss}'}; ",
         *remedy,
         ".",

@@ -138,11 +138,9 @@ class Generated:
                 "All of them remain valid at half the time step "
                 f"({self.num_uncertified} that did not were left out)."
             )
-        num_found = sum(of.num_valid for of in self.rounds) - self.num_uncertified
-        if num_found > self.num_accepted:
-            lines.append(
-                f"Of {num_found} valid candidates, these are the least crowded."
-            )
+        found = sum(of.num_valid for of in self.rounds) - self.num_uncertified
+        if found > self.num_accepted:
+            lines.append(f"Of {found} valid candidates, these are the least crowded.")
         if np.isfinite(self.participation_ratio):
             lines.append(
                 f"Their conductances vary in {self.participation_ratio:.1f} effective "

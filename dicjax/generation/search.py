@@ -9,18 +9,13 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from dicjax._core import Progress, Stage
-from dicjax.generation.candidates import (
-    Candidates,
-    least_crowded,
-    propose,
-)
+from dicjax.generation.candidates import Candidates, least_crowded, propose
 from dicjax.generation.result import count_failures, Round
 from dicjax.generation.state import (
     initial_state,
     joined,
     MAX_NEAR_MISSES,
     Members,
-    Missed,
     NearMisses,
     Problem,
     rows,
@@ -133,13 +128,11 @@ def certify_found(
         report = functools.partial(on_progress, stage, done, num)
         report()
         run, verdict = _evaluated(problem, g, report, halved=True)
-        valid = verdict.valid
+        valid = rows(Members(g, run.spike_times, np.zeros(len(g))), verdict.valid)
         state = state._replace(
             found=np.delete(state.found, tried, axis=0),
-            certified=joined(
-                state.certified, Members(g[valid], run.spike_times[valid])
-            ),
-            num_uncertified=state.num_uncertified + int((~valid).sum()),
+            certified=joined(state.certified, valid),
+            num_uncertified=state.num_uncertified + int((~verdict.valid).sum()),
         )
     return state
 
@@ -155,19 +148,12 @@ def _stage(problem, state) -> tuple[Stage, int, int]:
 
 def _evaluated(problem, g, report, halved=False) -> tuple[Run, Verdict]:
     # Reported anew now and then, for a caller who may want to end a long simulation.
-    return evaluate(
-        problem.neuron,
-        g,
-        problem.target,
-        problem.window,
-        halved=halved,
-        on_progress=lambda *_: report(),
-    )
+    anew = lambda *_: report()
+    tried = problem.neuron, g, problem.target, problem.window
+    return evaluate(*tried, halved=halved, on_progress=anew)
 
 
-def _with_near_misses(
-    near_misses: NearMisses, candidates: Candidates, log_g, verdict: Verdict
-) -> NearMisses:
+def _with_near_misses(near_misses, candidates: Candidates, log_g, verdict: Verdict):
     """Without those that were refined, with those that missed and may be."""
     if candidates.source == "refinement":
         near_misses = rows(near_misses, slice(len(candidates.g), None))
@@ -178,15 +164,13 @@ def _with_near_misses(
     return rows(both, np.argsort(both.score, kind="stable")[:MAX_NEAR_MISSES])
 
 
-def _with_nearest(
-    problem, nearest: Missed, candidates: Candidates, run: Run, verdict: Verdict
-) -> Missed:
+def _with_nearest(problem, nearest: Members, candidates, run: Run, verdict: Verdict):
     """The invalid members that miss by least, as many as are wanted."""
     missed, num = np.flatnonzero(~verdict.valid), problem.num_wanted
     has_pattern = np.isfinite(verdict.score)
     distance = np.where(has_pattern, np.abs(verdict.errors).max(axis=1), np.inf)
     missed = missed[np.argsort(distance[missed])[:num]]
-    new = rows(Missed(distance, candidates.g, run.spike_times), missed)
+    new = rows(Members(candidates.g, run.spike_times, distance), missed)
     both = joined(nearest, rows(new, np.isfinite(new.distance)))
     # By indices, whose rows are copies: views would keep the whole round in memory.
     return rows(both, np.argsort(both.distance, kind="stable")[:num])

@@ -19,6 +19,7 @@ from dicjax.populations import Known, Window, window_for
 from dicjax.spikes import NUM_COMPARED, Target
 
 
+Conductances = Float[np.ndarray, "cells channels"]
 Source = Literal["posterior", "refinement", "correction"]
 """Where candidates come from: draws of the posterior, near misses refined one by one,
 or corrected children of the nearest members."""
@@ -53,12 +54,10 @@ class Problem:
 
     @property
     def neuron(self) -> Neuron:
-        """The model."""
         return self.checkpoint.neuron
 
     @functools.cached_property
     def window(self) -> Window:
-        """For how long candidates are simulated."""
         return window_for(self.neuron, self.target)
 
     @functools.cached_property
@@ -72,26 +71,17 @@ class Problem:
         highest = self.neuron.bounds
         return jnp.asarray(np.log([FLOOR * highest, highest]), jnp.float32)
 
-    def log_g(
-        self, g: Float[np.ndarray, "cells channels"]
-    ) -> Float[np.ndarray, "cells channels"]:
+    def log_g(self, g: Conductances) -> Conductances:
         """Logarithms of conductances, no lower than the bounds."""
         return log_conductances(g, self.neuron.bounds)
 
 
 class Members(NamedTuple):
-    """Conductances and spike times of some members, row by row."""
+    """Members, and by how much each misses: the largest |ln| of a ratio, 0 if valid."""
 
-    g: Float[np.ndarray, "cells channels"]
+    g: Conductances
     spike_times: Float[np.ndarray, "cells spikes"]
-
-
-class Missed(NamedTuple):
-    """Invalid members, and by how much they miss: the largest |ln| of a ratio."""
-
     distance: Float[np.ndarray, " cells"]
-    g: Float[np.ndarray, "cells channels"]
-    spike_times: Float[np.ndarray, "cells spikes"]
 
 
 class NearMisses(NamedTuple):
@@ -101,17 +91,16 @@ class NearMisses(NamedTuple):
     - `num_refined`: how often each was refined already.
     """
 
-    log_g: Float[np.ndarray, "cells channels"]
+    log_g: Conductances
     errors: Float[np.ndarray, "cells features"]
     score: Float[np.ndarray, " cells"]
     num_refined: Int[np.ndarray, " cells"]
 
 
-Table = TypeVar("Table", Members, Missed, NearMisses)
+Table = TypeVar("Table", Members, NearMisses)
 
 
 def rows(table: Table, taken: slice | np.ndarray) -> Table:
-    """Some members of a table."""
     return jax.tree.map(lambda x: x[taken], table)
 
 
@@ -137,21 +126,19 @@ class SearchState(NamedTuple):
     rounds: tuple[Round, ...]
     known: Known
     near_misses: NearMisses
-    found: Float[np.ndarray, "cells channels"]
+    found: Conductances
     certified: Members
     num_uncertified: int
-    nearest: Missed
+    nearest: Members
     spread: float
     shares: Mapping[Source, float]
 
     @property
     def num_certified(self) -> int:
-        """How many members are valid at half the time step."""
         return len(self.certified.g)
 
     @property
     def num_simulated(self) -> int:
-        """How many candidates were simulated."""
         return sum(round.num for round in self.rounds)
 
     @property
@@ -172,19 +159,17 @@ class SearchState(NamedTuple):
 
 def initial_state(problem: Problem) -> SearchState:
     """Nothing found; of the library, the members nearest to the target are known."""
-    num_channels = len(problem.neuron.channels)
-    none = np.zeros((0, num_channels), np.float32)
-    no_spikes = np.zeros((0, 1), np.float32)
+    none = np.zeros((0, len(problem.neuron.channels)), np.float32)
+    no_errors = np.zeros((0, NUM_COMPARED), np.float32)
+    nobody = Members(none, np.zeros((0, 1), np.float32), np.zeros(0))
     return SearchState(
         rounds=(),
         known=_library(problem),
-        near_misses=NearMisses(
-            none, np.zeros((0, NUM_COMPARED), np.float32), np.zeros(0), np.zeros(0, int)
-        ),
+        near_misses=NearMisses(none, no_errors, np.zeros(0), np.zeros(0, int)),
         found=none,
-        certified=Members(none, no_spikes),
+        certified=nobody,
         num_uncertified=0,
-        nearest=Missed(np.zeros(0), none, no_spikes),
+        nearest=nobody,
         spread=problem.config.spread,
         shares={},
     )
@@ -194,6 +179,6 @@ def _library(problem: Problem) -> Known:
     target, library = problem.target, problem.checkpoint.library
     nearest = np.argsort(library.errors(target.features))[:NUM_OF_LIBRARY]
     misses = library.log_ratios(target.features)[nearest]
-    usable = library.labels[nearest] == target.label
-    usable &= np.isfinite(misses).all(axis=1)
+    has_pattern = library.labels[nearest] == target.label
+    usable = has_pattern & np.isfinite(misses).all(axis=1)
     return Known(problem.log_g(library.g[nearest]), misses, usable)

@@ -12,8 +12,6 @@ SEE = re.compile(r"\s*See \[[^\]]+\]\([^)]*\)\.")  # pages that are not at hand 
 
 
 class Term(NamedTuple):
-    """A term, and what it means in a few sentences."""
-
     name: str
     meaning: str
 

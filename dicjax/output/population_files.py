@@ -89,7 +89,6 @@ def write_simulation(
 
 
 def run_columns(run: Run) -> dict[str, Column]:
-    """The columns of how often cells fired, and whether their simulation failed."""
     return {
         "num_spikes": (run.num_spikes, "1", "number of spikes"),
         "succeeded": (run.succeeded, "", "stayed finite, and no spike was lost"),
@@ -100,22 +99,13 @@ def run_columns(run: Run) -> dict[str, Column]:
 def read_models(
     path: pathlib.Path | str, neuron: Neuron | None = None
 ) -> tuple[str, Float[np.ndarray, "cells channels"]]:
-    """Reads the conductances of a population back.
+    """A model's name, and conductances (mS/cm²) in the order of its `channel_names`.
 
-    **Arguments:**
-
-    - `path`: the folder, or `models.parquet` or `models.csv` in it. Columns are matched
-        by name, so their order and whatever else is in the table do not matter.
-    - `neuron`: the model, where the files do not say or it is none that ships.
-
-    **Returns:**
-
-    The model's name, and conductances in mS/cm², ordered as its `channel_names`.
-
-    **Raises:**
-
-    - `ValueError`: if there is no such table, its model is unknown, or a conductance is
-        missing, of no channel, or not a finite, non-negative number.
+    `path` is the folder, or `models.parquet` or `models.csv` in it. Columns are matched
+    by name, so their order and whatever else is in the table do not matter. `neuron` is
+    the model, where the files do not say or it is none that ships. A `ValueError`
+    refuses a table that is missing or of an unknown model, and conductances that are
+    missing, of no channel, or not finite, non-negative numbers.
     """
     path = models_file(pathlib.Path(path))
     table = read_table(path)

@@ -13,7 +13,7 @@ import re
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -68,21 +68,19 @@ def write_report(
 
 
 def _values(result: Generated, traces: Traces) -> dict[str, Any]:
-    members = shown(result)
+    members, target = shown(result.accepted), result.target
     first, rounds = result.rounds[0], grouped(result.rounds)
     low, high = wilson(first.num_valid, first.num)
     return {
         "result": result,
         "name": file_name(result.train.source) or result.train.name or "the recording",
-        "pattern": LABELS[int(result.target.label)],
+        "pattern": LABELS[int(target.label)],
         "seconds": short((result.train.t_stop - result.train.t_start) / 1000),
         "percent": short(100 * result.tolerance),
         "any_accepted": result.num_accepted > 0,
         "alerts": _alerts(result),
         "first_yield": f"{low:.0%} to {high:.0%}".replace("%", "\u202f%"),
-        "features": feature_rows(
-            result.target, result.features, members, result.tolerance
-        ),
+        "features": feature_rows(target, result.features, members, result.tolerance),
         "tolerances": _tolerances(result),
         "failures": failures_of(rounds),
         "rounds": [of.name for of in rounds],
@@ -96,10 +94,9 @@ def _values(result: Generated, traces: Traces) -> dict[str, Any]:
     }
 
 
-def shown(result: Generated) -> Int[np.ndarray, " _"]:
+def shown(accepted: Bool[np.ndarray, " _"]) -> Int[np.ndarray, " _"]:
     """The accepted members, or all where there is none."""
-    accepted = np.flatnonzero(result.accepted)
-    return accepted if len(accepted) else np.arange(len(result.g))
+    return np.flatnonzero(accepted if accepted.any() else ~accepted)
 
 
 def _alerts(result: Generated) -> list[str]:
@@ -209,18 +206,15 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f}\u202f%"
 
 
-def _figures(
-    result: Generated, members: Int[np.ndarray, " _"], traces: Traces
-) -> dict[str, Markup]:
+def _figures(result: Generated, members, traces: Traces) -> dict[str, Markup]:
     neuron, train, accepted = result.neuron, result.train, result.accepted
     g, times, target = result.g[members], result.spike_times, result.target
     dics, V_ref = result.dics[members], float(neuron.V_ref)
+    features = plots.plot_features(target, result.features, result.tolerance, accepted)
     figures = {
         "raster": plots.plot_raster(train, times, accepted),
         "isis": plots.plot_isis(train, times[members]),
-        "features": plots.plot_features(
-            target, result.features, result.tolerance, accepted
-        ),
+        "features": features,
         "posterior": plots.plot_posterior(result.posterior, dics, V_ref),
         "yield": plots.plot_yield(grouped(result.rounds)),
     }
@@ -237,7 +231,7 @@ def _figures(
 def potentials(result: Generated) -> Traces:
     """Potentials over some cycles of up to three members, simulated again: of those
     shown, whose conductances differ most."""
-    members, target = shown(result), result.target
+    members, target = shown(result.accepted), result.target
     if not len(members):
         return Traces(members, np.empty(0), np.empty((0, 0)))
     members = members[plots.most_different(result.g[members], NUM_TRACES)]
@@ -264,6 +258,7 @@ def _time_step(result: Generated) -> float:
 
 def _facts(result: Generated) -> dict[str, dict[str, str]]:
     neuron, train, normaliser = result.neuron, result.train, result.neuron.normaliser
+    divisor = f"g_{normaliser}" if isinstance(normaliser, str) else str(normaliser)
     settings = dict(result.settings)
     settings.pop("warnings", None)
     made_with = versions("matplotlib") | settings.pop("versions", {})
@@ -272,9 +267,7 @@ def _facts(result: Generated) -> dict[str, dict[str, str]]:
             "name": neuron.name,
             "channels": ", ".join(neuron.channel_names),
             "reference potential V_ref": f"{float(neuron.V_ref):g} mV",
-            "input conductances are divided by": (
-                f"g_{normaliser}" if isinstance(normaliser, str) else str(normaliser)
-            ),
+            "input conductances are divided by": divisor,
             "time step": f"{_time_step(result):g} ms",
             "simulated": f"{short(result.duration, 6)} ms, the first "
             f"{short(result.discard, 6)} ms of which are left out",

@@ -7,10 +7,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from dicjax._core import Progress, Scalar, Stage
-from dicjax.neurons import Neuron, State
 from dicjax.simulation.lane_block import initial_conditions
 from dicjax.simulation.problem import (
     assemble,
@@ -45,19 +43,16 @@ def solve(
     of the problem's `dt`, or as long as a relative tolerance of `tolerance` and an
     absolute one a hundred times smaller allow.
     """
-    finer = 1
-    every = SAMPLED
+    finer, every = 1, SAMPLED
     if problem.save_every is not None:
         finer = math.ceil(problem.save_every / SAMPLED - 1e-9)
         every = problem.save_every / finer
     ts, V = _potentials(problem, every, solver, tolerance, on_progress)
     cells, is_finite = np.arange(len(V)), np.isfinite(V)
-    saved = saved_samples(problem)
+    kept = np.asarray(saved_samples(problem), int)
     part = Part(
         spikes=kept_spikes(problem, *list_spikes(ts, V)),
-        samples=SavedSamples(
-            cells[:, None], np.arange(len(saved)), V[:, finer * np.asarray(saved, int)]
-        ),
+        samples=SavedSamples(cells[:, None], np.arange(len(kept)), V[:, finer * kept]),
         finished=Finished(cells, np.all(is_finite, axis=1), np.zeros(len(V), bool)),
         num_ms=len(V) * num_ms(problem),
     )
@@ -66,28 +61,19 @@ def solve(
 
 def _potentials(problem, every, solver, tolerance, on_progress):
     """Potentials (mV) of all cells every `every` ms from 0 on; nan after a failure."""
-    g, stimulus = problem.g, problem.stimulus
+    g, stimulus = jnp.asarray(problem.g), problem.stimulus
     if stimulus is not None:
         stimulus = for_members(stimulus, jnp.arange(len(g)))
     initial = initial_conditions(problem, np.arange(len(g)))
     y = jax.vmap(problem.neuron.initial_state)(initial.V, initial.Ca)
     samples = math.ceil(problem.duration / every - 1e-9)
     per_stretch = max(1, min(samples, round(STRETCH / every)))
-    pieces = [np.asarray(y.V)[:, None]]
+    dt, pieces = jnp.asarray(problem.dt, g.dtype), [np.asarray(y.V)[:, None]]
     for first in range(0, samples, per_stretch):
         # All stretches are equally long, so that one program serves them. The last may
         # go beyond the end.
-        ts = every * np.arange(first, first + per_stretch + 1)
-        y, V = _stretch(
-            problem.neuron,
-            y,
-            jnp.asarray(g),
-            stimulus,
-            jnp.asarray(ts, g.dtype),
-            jnp.asarray(problem.dt, g.dtype),
-            solver,
-            tolerance,
-        )
+        ts = jnp.asarray(every * np.arange(first, first + per_stretch + 1), g.dtype)
+        y, V = _stretch(problem.neuron, y, g, stimulus, ts, dt, solver, tolerance)
         pieces.append(np.asarray(V))
         if on_progress is not None:
             done = min(samples, first + per_stretch)
@@ -97,16 +83,8 @@ def _potentials(problem, every, solver, tolerance, on_progress):
 
 
 @eqx.filter_jit
-def _stretch(
-    neuron: Neuron,
-    y: State,
-    g: Float[Array, "cells channels"],
-    stimulus: AbstractStimulus | None,
-    ts: Float[Array, " samples"],
-    dt: Scalar,
-    solver: dfx.AbstractSolver,
-    tolerance: float | None,
-) -> tuple[State, Float[Array, "cells later"]]:
+def _stretch(neuron, y, g, stimulus, ts, dt, solver, tolerance):
+    """The states at the last of `ts`, and potentials at all but the first."""
     controller = dfx.ConstantStepSize()
     if tolerance is not None:
         controller = dfx.PIDController(rtol=tolerance, atol=tolerance / 100)

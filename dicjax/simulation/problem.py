@@ -136,9 +136,7 @@ def assemble(problem: Problem, parts: Iterable[Part]) -> Solution:
     return Solution(rows, num, is_finite, has_lost, V)
 
 
-def _with_spikes(
-    rows: np.ndarray, num: np.ndarray, spikes: SpikeList, max_spikes: int | None
-) -> np.ndarray:
+def _with_spikes(rows, num, spikes: SpikeList, max_spikes: int | None) -> np.ndarray:
     """Rows and counts after some spikes, in place; wider rows where there is no room.
 
     Widths are powers of two, for which few programs have to be compiled.

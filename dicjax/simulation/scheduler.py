@@ -5,7 +5,7 @@ import math
 import os
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import jax
@@ -39,23 +39,11 @@ def solve(problem: Problem, on_progress: Progress | None) -> Solution:
 
     `on_progress` is called on this thread, with (stage, done, total) ms of all cells.
     """
-    with contextlib.closing(_parts(problem)) as parts:
-        total = len(problem.g) * num_ms(problem)
-        return assemble(problem, _reported(parts, total, on_progress))
+    with contextlib.closing(_parts(problem, on_progress)) as parts:
+        return assemble(problem, parts)
 
 
-def _reported(
-    parts: Iterable[Part], total: int, on_progress: Progress | None
-) -> Iterator[Part]:
-    done = 0
-    for part in parts:
-        yield part
-        done += part.num_ms
-        if on_progress is not None:
-            on_progress(Stage("simulating"), done, total)
-
-
-def _parts(problem: Problem) -> Generator[Part]:
+def _parts(problem: Problem, on_progress: Progress | None) -> Generator[Part]:
     """Parts of the solution as they come in, of each cell in order of time.
 
     A worker per core or device advances a block of lanes in a thread of its own. The
@@ -83,12 +71,10 @@ def _parts(problem: Problem) -> Generator[Part]:
     # One compilation before all start, or every thread would compile for itself.
     with jax.default_device(devices[0]):
         advance(program, idle_block(program, devices[0], num_lanes))
-    threads = [
-        threading.Thread(target=work, args=(device,), daemon=True) for device in devices
-    ]
+    threads = [threading.Thread(target=work, args=(x,), daemon=True) for x in devices]
     for thread in threads:
         thread.start()
-    running = len(threads)
+    running, done, total = len(threads), 0, len(problem.g) * num_ms(problem)
     try:
         while running:
             report = reports.get()
@@ -98,6 +84,9 @@ def _parts(problem: Problem) -> Generator[Part]:
                 running -= 1
             else:
                 yield report
+                done += report.num_ms
+                if on_progress is not None:
+                    on_progress(Stage("simulating"), done, total)
     finally:
         stopped.set()
         for thread in threads:
@@ -139,7 +128,6 @@ def _places(num_cells: int) -> tuple[list[Any], int, int]:
 
 
 def num_cores() -> int:
-    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -20,7 +20,7 @@ from dicjax._core import (
 )
 from dicjax.neurons import Neuron
 from dicjax.simulation import scheduler
-from dicjax.simulation.problem import Problem, saved_samples, Solution
+from dicjax.simulation.problem import Problem, saved_samples
 from dicjax.simulation.stimulus import AbstractStimulus, per_cell
 
 
@@ -138,11 +138,6 @@ def simulate(
         from dicjax.simulation import diffrax_backend
 
         solution = diffrax_backend.solve(problem, solver, tolerance, on_progress)
-    return _run(problem, solution, shape)
-
-
-def _run(problem: Problem, solution: Solution, shape: tuple[int, ...]) -> Run:
-    """The solution, with the leading axes of the population."""
     num_spikes, room = solution.num_spikes, solution.spike_times.shape[1]
     ts = V = None
     if solution.V is not None:

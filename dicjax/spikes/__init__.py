@@ -45,7 +45,6 @@ from dicjax.spikes.trains import (
 )
 from dicjax.spikes.validity import (
     compared_errors as compared_errors,
-    error_limits as error_limits,
     feature_errors as feature_errors,
     is_valid as is_valid,
 )

@@ -114,9 +114,7 @@ LABELS = tuple(pattern.name for pattern in PATTERNS)
 """Names of the firing patterns, in the order of their numbers in `Features.label`."""
 SILENT, TONIC, BURSTING, IRREGULAR = range(len(PATTERNS))
 
-COMPARED = tuple(
-    dict.fromkeys(feature for pattern in PATTERNS for feature in pattern.compared)
-)
+COMPARED = tuple(dict.fromkeys(x for pattern in PATTERNS for x in pattern.compared))
 """Every feature that some pattern is compared by, once."""
 NUM_COMPARED = max(len(pattern.compared) for pattern in PATTERNS)
 
@@ -139,7 +137,6 @@ def label_of(num_spikes, cv, gap_ratio, num_bursts, spikes_per_burst) -> Int[Arr
 
 
 def pattern_of(features: Any) -> Pattern:
-    """The firing pattern of one train."""
     return PATTERNS[int(features.label)]
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float
 
 from dicjax.spikes.features import Features, features_of, TIMES
 from dicjax.spikes.patterns import Pattern, pattern_of, SILENT
-from dicjax.spikes.trains import AnyArray, as_train, SpikeTrain
+from dicjax.spikes.trains import as_train, Errors, SpikeTrain
 from dicjax.spikes.validity import error_limits, feature_errors, is_valid
 
 
@@ -26,21 +26,17 @@ class Target:
 
     @property
     def label(self) -> int:
-        """The number of its firing pattern."""
         return int(self.features.label)
 
     @property
     def pattern(self) -> Pattern:
-        """Its firing pattern."""
         return pattern_of(self.features)
 
     def errors(self, features: Features) -> Float[Array, "*cells 4"]:
         """How far neurons are off; see [`dicjax.feature_errors`][]."""
         return feature_errors(features, self.features)
 
-    def limits(
-        self, errors: Float[Array | np.ndarray, "*cells 4"]
-    ) -> Float[AnyArray, "*cells 4"]:
+    def limits(self, errors: Errors) -> Errors:
         """How far each error may be off, on the side on which it is."""
         return error_limits(errors, self.features, self.tolerance)
 
@@ -49,10 +45,8 @@ class Target:
         # As arrays again, since NumPy computes scalars from arrays of no dimension.
         factor, now = np.asarray(faster), self.features
         times = {name: np.asarray(getattr(now, name) / factor) for name in TIMES}
-        rate = np.asarray(now.rate * factor)
-        return dataclasses.replace(
-            self, features=dataclasses.replace(now, rate=rate, **times)
-        )
+        features = dataclasses.replace(now, rate=np.asarray(now.rate * factor), **times)
+        return dataclasses.replace(self, features=features)
 
     def is_valid(self, features: Features) -> Bool[Array, "*cells"]:
         """Which neurons fire like it; see [`dicjax.is_valid`][]."""
@@ -63,18 +57,9 @@ def as_target(
     target: "Target | Features | SpikeTrain | Float[np.ndarray, ' spikes']",
     tolerance: float = 0.10,
 ) -> Target:
-    """A target, whatever it is given as.
+    """A target, given as spike times (ms), as features, or as one with a tolerance.
 
-    **Arguments:**
-
-    - `target`: spike times in ms, features of one train, or a `Target`, which keeps its
-        own tolerance.
-    - `tolerance`: how far each feature may be off, as a share.
-
-    **Raises:**
-
-    - `ValueError`: if the tolerance does not lie between 0 and 1, or if the target is
-        silent, so that there is nothing to fire like.
+    A `ValueError` refuses a silent one, or a tolerance that is not between 0 and 1.
     """
     if isinstance(target, Target):
         return target

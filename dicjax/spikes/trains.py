@@ -12,6 +12,7 @@ AnyArray = Array | np.ndarray
 Trains = Float[ArrayLike, "*cells spikes"]
 Intervals = Float[Array, "*cells intervals"]
 Counts = Int[Array, "*cells"]
+Errors = Float[AnyArray, "*cells 4"]
 Row = Float[Array, " _"]
 Mask = Bool[Array, " _"]
 Scalar = Float[Array, ""]

@@ -4,11 +4,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from dicjax.spikes.features import Features
 from dicjax.spikes.patterns import columns_of, COMPARED, LABELS, NUM_COMPARED
-from dicjax.spikes.trains import AnyArray, Scalar
+from dicjax.spikes.trains import AnyArray, Errors, Scalar
 
 
 # For each pattern, where the features it is compared by stand in `COMPARED`; -1 where
@@ -58,22 +58,14 @@ def compared_errors(
     return _of_pattern(jnp, errors, label, 0)
 
 
-def error_limits(
-    errors: Float[AnyArray, "*cells 4"], target: Features, tolerance: float | Scalar
-) -> Float[AnyArray, "*cells 4"]:
+def error_limits(errors: Errors, target: Features, tolerance: float | Scalar) -> Errors:
     """How far each error may be off, on the side on which it is.
 
     That is $\\ln(1 + t)$ for a relative tolerance $t$. Spikes per burst may be off by
     half a spike or by $t$ of the target, whichever is more, on either side.
 
-    **Arguments:**
-
-    - `errors`: as [`dicjax.feature_errors`][] gives them.
-    - `target`: as there; `tolerance`: how far a feature may be off, as a share.
-
-    **Returns:**
-
-    Limits with the shape of `errors`; on the host where these are, in float64.
+    `errors` and `target` are as in [`dicjax.feature_errors`][]. Limits have the shape
+    of `errors`; they are on the host where these are, in float64.
     """
     xp = np if isinstance(errors, np.ndarray) else jnp
     dtype = np.dtype(float) if xp is np else errors.dtype
@@ -109,7 +101,9 @@ def is_valid(
 
     True for every neuron that does.
     """
-    target = _spread(target, features)
+    target = jax.tree.map(
+        lambda t, x: jnp.broadcast_to(t, x.shape).astype(x.dtype), target, features
+    )
     errors = feature_errors(features, target)
     limits = error_limits(errors, target, tolerance)
     is_near = jnp.all(jnp.abs(errors) <= limits, axis=-1)
@@ -120,20 +114,9 @@ def _compared(xp, features: Features) -> Float[AnyArray, "*cells features"]:
     return xp.stack([xp.asarray(x.read(features)) for x in COMPARED], axis=-1)
 
 
-def _of_pattern(
-    xp,
-    values: Float[AnyArray, "..."],
-    label: Int[AnyArray, "..."] | np.integer,
-    fill: int,
-):
+def _of_pattern(xp, values, label, fill: int):
     """Of values in the order of `COMPARED`, those that each target is compared by."""
     columns = xp.asarray(COLUMNS)[xp.asarray(label)]
     values = xp.broadcast_to(values, (*columns.shape[:-1], len(COMPARED)))
     taken = xp.take_along_axis(values, xp.maximum(columns, 0), axis=-1)
     return xp.where(columns >= 0, taken, xp.asarray(fill, values.dtype))
-
-
-def _spread(target: Features, features: Features) -> Features:
-    return jax.tree.map(
-        lambda t, x: jnp.broadcast_to(t, x.shape).astype(x.dtype), target, features
-    )

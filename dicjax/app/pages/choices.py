@@ -14,8 +14,6 @@ from dicjax.generation import GenerateConfig
 
 
 class Number(NamedTuple):
-    """A number to choose, and its limits."""
-
     name: str
     label: str
     usual: float
@@ -52,9 +50,8 @@ class Choices:
     def __init__(self, state: ServerState, recording: Recording):
         self.state, self.recording = state, recording
         with card("What to make"):
-            self.model = ui.select(
-                model_options(), value="auto", label="Kind of neuron"
-            )
+            options = model_options()
+            self.model = ui.select(options, value="auto", label="Kind of neuron")
             self.model.props('outlined dense data-testid="model"')
             note = text(model_note("auto"), "note")
             explain = lambda event: note.set_content(model_note(event.value))
@@ -73,10 +70,6 @@ class Choices:
             self.notice = Notice()
             self.button = ui.button("Generate", icon="play_arrow", on_click=self._go)
             self.button.props('size=lg unelevated data-testid="generate"')
-
-    def allow(self, is_allowed: bool) -> None:
-        """Enables or disables the button."""
-        self.button.set_enabled(is_allowed)
 
     def _order(self) -> Order:
         value = {x.name: x.value(field) for x, field in self.fields.items()}

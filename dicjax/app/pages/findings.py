@@ -24,7 +24,6 @@ class Findings:
             self.warnings = ui.element("div").classes("stack")
 
     def show(self, seen: Glance, choices: Choices) -> None:
-        """Shows facts and warnings of a window, and allows to generate or not."""
         self.facts.clear()
         with self.facts:
             numbers(seen.facts, "small")
@@ -41,7 +40,7 @@ class Findings:
                 verdict.props('data-testid="verdict"')
                 compare = lambda: self._compare(seen, choices, verdict)
                 ui.timer(0, compare, once=True)
-        choices.allow(not seen.obstacle)
+        choices.button.set_enabled(not seen.obstacle)
 
     def _warn(self, finding: Finding) -> None:
         window = finding.window
@@ -52,7 +51,6 @@ class Findings:
                 ui.button("Use this window", on_click=use).props("flat dense")
 
     async def _compare(self, seen: Glance, choices: Choices, verdict: ui.html) -> None:
-        """Compares the train with the encoder's training data and shows the result."""
         model = str(choices.model.value)
         known = await run.io_bound(is_known, seen.train, model)
         if verdict.is_deleted or known is None:

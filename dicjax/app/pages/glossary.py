@@ -8,7 +8,6 @@ from dicjax.output import glossary
 
 
 def glossary_page(state: ServerState) -> None:
-    """Draws the page, with an anchor for each term."""
     with page(state, "Glossary"):
         text("What terms mean", tag="h1")
         for anchor, (name, meaning) in glossary().items():

@@ -48,7 +48,6 @@ _DROP = """
 
 
 async def home(state: ServerState) -> None:
-    """Draws the page."""
     with page(state, "") as look:
         with ui.element("div"):
             text("Spike times in, model neurons out", tag="h1")

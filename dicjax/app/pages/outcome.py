@@ -98,7 +98,6 @@ YIELDS = Panel(
 
 
 def show(outcome: Outcome, look: Look, notes: Sequence[str]) -> None:
-    """Draws the result of a run."""
     num, num_asked = outcome.num_accepted, outcome.about["num_asked"]
     within = f"{100 * outcome.tolerance:g}\u202f%"
     headline = f"{num} of {num_asked} model neurons fire like the recording, "

@@ -2,20 +2,16 @@
 
 import contextlib
 import html
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from nicegui import run, ui
 
 from dicjax._core import advice_of, in_words
-from dicjax.app.jobs import fault_words
+from dicjax.app.jobs import fault_words, LOG
 from dicjax.app.server_state import ServerState
 from dicjax.app.theme import css, ICON, Look
 from dicjax.output import glossary
-
-
-LOG = logging.getLogger("dicjax.app")
 
 
 @contextlib.contextmanager
@@ -67,13 +63,11 @@ def card(
 
 
 def _link(anchor: str) -> str:
-    """A link to a term, with its meaning as a tooltip."""
     name, meaning = map(html.escape, glossary()[anchor])
     return f'<a href="/glossary#{anchor}" title="{meaning}">{name.lower()}</a>'
 
 
 def numbers(pairs: Iterable[tuple[str, str]], classes: str = "") -> ui.html:
-    """A list of values with their labels."""
     rows = "".join(
         f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
         for name, value in pairs
@@ -107,7 +101,6 @@ class Notice:
         self._kind = ""
 
     def say(self, words: str, kind: str = "bad") -> None:
-        """Shows a message in place of the previous one."""
         self._kind = kind
         self._box.clear()
         with self._box:

@@ -22,9 +22,7 @@ TITLES = {
 class Progress:
     """Follows a job until it ends, and then calls `then` or shows why it failed."""
 
-    def __init__(
-        self, state: ServerState, job: Job, then: Callable[[], Awaitable[None]]
-    ):
+    def __init__(self, state: ServerState, job: Job, then: Callable[[], Awaitable]):
         self.state, self.job, self.then = state, job, then
         order = job.order
         within = f"within {100 * order.tolerance:g} %"
@@ -45,7 +43,6 @@ class Progress:
         self.timer = ui.timer(0.3, self.update)
 
     async def update(self) -> None:
-        """Shows the progress."""
         job, pace = self.job, self.job.pace
         if job.state.is_over:
             self.timer.deactivate()

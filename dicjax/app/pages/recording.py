@@ -27,7 +27,6 @@ PAUSE = 0.15  # s without changes of the window before figures follow
 
 
 async def recording_page(state: ServerState, number: int) -> None:
-    """Draws the page."""
     recording = state.recordings.get(number)
     with page(state, recording.upload.name if recording else "Recording") as look:
         if recording is None:
@@ -110,9 +109,8 @@ class _Preview:
                     self._spikes()
                 with ui.element("div").classes("pair"):
                     with card("Intervals between spikes"):
-                        self.histogram = look.draw(
-                            "Histogram of intervals", figures.intervals, seen.train
-                        )
+                        label = "Histogram of intervals"
+                        self.histogram = look.draw(label, figures.intervals, seen.train)
                     self.findings = Findings(recording, self._use)
             self.choices = Choices(state, recording)
         show = lambda: self.findings.show(self.seen, self.choices)

@@ -10,7 +10,6 @@ from dicjax.app.server_state import ServerState
 
 
 async def run_page(state: ServerState, name: str) -> None:
-    """Draws the page."""
     job = state.jobs.known.get(name)
     folder = run_folder(state.folder, name)
     with page(state, "Run") as look:

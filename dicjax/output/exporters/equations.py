@@ -23,6 +23,7 @@ from dicjax.output.exporters.tracing import trace, UnsupportedOperation
 
 
 V, CALCIUM = "v", "Ca"
+Named = dict[str, Expression]  # by a variable, or by a channel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Equation:
         return offset / -slope, constant(1.0) / (-slope * speed)
 
     @property
-    def parts(self) -> dict[str, Expression]:
+    def parts(self) -> Named:
         """Parts of the rate by name: its `inf` and `tau`, or the `rate` itself."""
         return {self._part(what): x for what, x in self._terms.items()}
 
@@ -76,7 +77,7 @@ class Equation:
         return f"a state of {self.owner or 'the cell'}"
 
     @property
-    def _terms(self) -> dict[str, Expression]:
+    def _terms(self) -> Named:
         if self.relaxation is None:
             return {"rate": self.rate}
         return dict(zip(("inf", "tau"), self.relaxation, strict=True))
@@ -97,19 +98,19 @@ class Equations:
     """
 
     channels: dict[str, str]
-    currents: dict[str, Expression]
+    currents: Named
     states: tuple[Equation, ...]
 
     @property
-    def gates(self) -> dict[str, Expression]:
+    def gates(self) -> Named:
         """Initial values of all states but calcium."""
         return {x.name: x.initial for x in self.states if x.name != CALCIUM}
 
     @property
-    def parts(self) -> dict[str, Expression]:
+    def parts(self) -> Named:
         return {k: part for state in self.states for k, part in state.parts.items()}
 
-    def currents_of(self, current: str, conductance: str) -> dict[str, Expression]:
+    def currents_of(self, current: str, conductance: str) -> Named:
         """The current of each channel, for variables with these prefixes."""
         return {
             f"{current}_{c}": variable(f"{conductance}_{c}") * self.currents[name]
@@ -134,9 +135,8 @@ def equations(neuron: Neuron) -> Equations:
     Raises `ValueError` if it uses an operation that has no scalar form, which is named,
     or if its current is not a sum of conductances times currents.
     """
-    names = identifiers(neuron.channel_names)
-    channels = dict(zip(neuron.channel_names, names, strict=True))
-    starts = _starts(neuron)
+    names, starts = neuron.channel_names, _starts(neuron)
+    channels = dict(zip(names, identifiers(names), strict=True))
     gates = [f"x[{i}]" for i in range(len(starts))]
     try:
         total, rates, calcium = _rates(neuron, channels, gates)
@@ -172,9 +172,7 @@ def identifiers(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _rates(
-    neuron: Neuron, channels: dict[str, str], gates: list[str]
-) -> tuple[Expression, tuple[Expression, ...], Expression]:
+def _rates(neuron: Neuron, channels: dict[str, str], gates: list[str]):
     """The current of the membrane and the rates of gates and calcium."""
 
     def field(V, x, Ca, g):
@@ -203,9 +201,7 @@ def number(x: Float[Array, ""]) -> Expression:
     return constant(np.asarray(x).reshape(1)[0])
 
 
-def _currents(
-    neuron: Neuron, channels: dict[str, str], total: Expression
-) -> dict[str, Expression]:
+def _currents(neuron: Neuron, channels: dict[str, str], total: Expression) -> Named:
     """The current per unit of each conductance; the total current is linear in them."""
     currents = {}
     for channel, name in channels.items():
@@ -219,9 +215,7 @@ def _currents(
     return currents
 
 
-def _owners(
-    currents: dict[str, Expression], rates: dict[str, Expression]
-) -> dict[str, str]:
+def _owners(currents: Named, rates: Named) -> dict[str, str]:
     """The channel of each gate: its current depends on the gate, directly or not."""
     owners = {
         gate: next((c for c, I in currents.items() if gate in I.variables), "")

@@ -32,7 +32,6 @@ class Expression:
 
     @functools.cached_property
     def variables(self) -> frozenset[str]:
-        """Names of all variables in it."""
         own = {str(self.value)} if self.op == "variable" else ()
         return frozenset(own).union(*(arg.variables for arg in self.args))
 
@@ -61,9 +60,7 @@ FOLD: dict[str, Callable[..., float]] = {
     "ge": np.greater_equal,
     "eq": np.equal,
     "ne": np.not_equal,
-    "and": np.logical_and,
-    "or": np.logical_or,
-    "not": np.logical_not,
+    **{name: getattr(np, f"logical_{name}") for name in ("and", "or", "not")},
     "select": lambda is_true, yes, no: yes if is_true else no,
 }
 """Every operation there is, on numbers."""
@@ -247,11 +244,8 @@ def _number(value: float) -> str:
 # Simplifying
 
 
-def _unique(
-    op: str, args: tuple[Expression, ...], value: float | str = ""
-) -> Expression:
-    x = Expression(op, args, value)
-    return _known.setdefault((op, args, value), x)
+def _unique(op: str, args: tuple[Expression, ...], value: float | str = ""):
+    return _known.setdefault((op, args, value), Expression(op, args, value))
 
 
 def _sub(x: Expression, y: Expression) -> Expression | None:

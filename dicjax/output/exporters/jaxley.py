@@ -12,18 +12,9 @@ from dicjax.output.exporters.expressions import (
 )
 
 
-SYNTAX = Syntax(
-    functions={
-        **{name: f"jnp.{function}" for name, function in FUNCTIONS.items()},
-        "abs": "jnp.abs",
-        "max": "jnp.maximum",
-        "min": "jnp.minimum",
-        "and": "jnp.logical_and",
-        "or": "jnp.logical_or",
-        "not": "jnp.logical_not",
-        "select": "jnp.where",
-    }
-)
+NAMES = {**FUNCTIONS, "abs": "abs", "max": "maximum", "min": "minimum"}
+NAMES |= {**{x: f"logical_{x}" for x in ("and", "or", "not")}, "select": "where"}
+SYNTAX = Syntax(functions={op: f"jnp.{name}" for op, name in NAMES.items()})
 RELAXED = 'exponential_euler(start["{x}"], dt, {inf}, {tau})'
 MOVED = 'start["{x}"] + dt * {rate}'
 

@@ -79,9 +79,7 @@ def _start(model: Equations, parts: Mapping[str, Expression]) -> list[str]:
     return _block(assignments(model.gates, SYNTAX, known), first)
 
 
-def _block(
-    statements: Sequence[tuple[str, str]], first: Sequence[str] = ()
-) -> list[str]:
+def _block(statements: list[tuple[str, str]], first: Sequence[str] = ()) -> list[str]:
     """Lines of a block, with declarations of temporary variables first."""
     local = [name for name, _ in statements if TEMPORARY.fullmatch(name)]
     declared = textwrap.wrap(f"LOCAL {', '.join(local)}", 80) if local else []

@@ -120,9 +120,8 @@ def _export(
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(["member", *(f"g_{name}" for name in neuron.channel_names)])
-    rows.writerows(
-        [member, *map(str, row)] for member, row in zip(members, g, strict=True)
-    )
+    numbered = zip(members, g, strict=True)
+    rows.writerows([member, *map(str, row)] for member, row in numbered)
     texts = {"conductances.csv": table.getvalue()}
     for kind, name in {"run": "run.py", "readme": "README.txt", **others}.items():
         template = f"exporters/{simulator}.{kind}.jinja"

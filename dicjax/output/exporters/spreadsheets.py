@@ -88,14 +88,12 @@ def _sheets(population: StoredPopulation) -> dict[str, Sheet]:
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
     """Values as a sheet holds them; undefined values are empty."""
-    values = column.to_pylist()
+    rows = column.to_pylist()
     if not pa.types.is_floating(column.type):
-        return values
+        return rows
     write = _short if pa.types.is_float32(column.type) else float
     # Sheets can hold infinity only as text.
-    return [
-        None if x is None else write(x) if np.isfinite(x) else str(x) for x in values
-    ]
+    return [None if x is None else write(x) if np.isfinite(x) else str(x) for x in rows]
 
 
 def _short(x: float) -> float:

@@ -23,12 +23,8 @@ from dicjax.output.exporters.expressions import (
 
 CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2")
 CALLS = (*CALLS, "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
-REDUCTIONS = {
-    "reduce_sum": "add",
-    "reduce_prod": "mul",
-    "reduce_max": "max",
-    "reduce_min": "min",
-}
+REDUCTIONS = {"reduce_sum": "add", "reduce_prod": "mul"}
+REDUCTIONS |= {"reduce_max": "max", "reduce_min": "min"}
 # Operations that only rearrange values, and the arguments that are indices.
 MOVES: dict[str, range] = {
     **dict.fromkeys(("broadcast_in_dim", "reshape", "squeeze"), range(0)),
@@ -72,23 +68,19 @@ def trace(
 ) -> PyTree:
     """A function of scalars, as expressions.
 
-    - `function`: maps pytrees of floating-point scalars to one, without effects.
-    - `args`: pytrees whose leaves are expressions, or names of variables.
-    - `dtype`: precision of `function`; single-precision constants are read as the
-        shortest decimals that they print as.
-
-    The result has a bare expression for every scalar, and an object array of them for
-    every array. Raises `UnsupportedOperation` if something has no scalar form, such as
-    a loop.
+    `function` maps pytrees of scalars of `dtype` to one, without effects. The leaves of
+    `args` are expressions or names of variables. Single-precision constants are read as
+    the shortest decimals that they print as. The result has a bare expression for every
+    scalar, and an object array of them for every array. Raises `UnsupportedOperation`
+    if something has no scalar form, such as a loop.
     """
     leaves, structure = jax.tree.flatten(args)
     scalars = structure.unflatten([jnp.zeros((), dtype)] * len(leaves))
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*scalars)
     given = [variable(x) if isinstance(x, str) else x for x in leaves]
     outputs = _inlined(closed, [_array(x) for x in given])
-    return jax.tree.unflatten(
-        jax.tree.structure(shape), [x.item() if x.ndim == 0 else x for x in outputs]
-    )
+    results = [x.item() if x.ndim == 0 else x for x in outputs]
+    return jax.tree.unflatten(jax.tree.structure(shape), results)
 
 
 def _array(x: Any) -> np.ndarray:
@@ -168,10 +160,8 @@ def _elementwise(rule: Callable[..., Expression], *args: np.ndarray) -> np.ndarr
 
 def _reduced(op: str, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     for axis in sorted(axes, reverse=True):
-        x = functools.reduce(
-            functools.partial(_elementwise, operation(op)),
-            [_array(part) for part in np.moveaxis(x, axis, 0)],
-        )
+        parts = [_array(part) for part in np.moveaxis(x, axis, 0)]
+        x = functools.reduce(functools.partial(_elementwise, operation(op)), parts)
     return x
 
 
@@ -191,9 +181,8 @@ def _moved(eqn: JaxprEqn, args: list[np.ndarray]) -> np.ndarray:
 
 
 def _computed(eqn: JaxprEqn, args: list[np.ndarray]) -> list[np.ndarray]:
-    outputs = eqn.primitive.bind(
-        *(_numbers(eqn, i, arg) for i, arg in enumerate(args)), **eqn.params
-    )
+    numbers = [_numbers(eqn, i, arg) for i, arg in enumerate(args)]
+    outputs = eqn.primitive.bind(*numbers, **eqn.params)
     outputs = outputs if eqn.primitive.multiple_results else [outputs]
     return [_array(x) for x in outputs]
 

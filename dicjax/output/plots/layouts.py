@@ -25,6 +25,7 @@ from dicjax.spikes import (
 )
 
 
+NUM_GRID = 140  # points along each axis of a posterior
 MAX_LINES = 300  # members drawn one by one
 SMALLEST = 1e-3  # of the largest conductance: what a logarithm takes for zero
 REGIONS = (("90 %", 0.9, 0.2), ("50 %", 0.5, 0.45))  # name, share held, opacity
@@ -153,9 +154,7 @@ class Inference(NamedTuple):
     V_ref: float
 
 
-def inference_of(
-    posterior: Posterior, dics: np.ndarray, V_ref: float, num: int = 140
-) -> Inference:
+def inference_of(posterior: Posterior, dics: np.ndarray, V_ref: float) -> Inference:
     """The first row of a posterior on a grid that holds it and members, whose last two
     columns of `dics` are (g_s, g_u)."""
     cells = {x: getattr(posterior, x)[:1] for x in ("weights", "means", "factors")}
@@ -165,9 +164,9 @@ def inference_of(
     low = np.min([low, *dics[:, -2:]], axis=0)
     high = np.max([high, *dics[:, -2:]], axis=0)
     margin = 0.04 * (high - low)
-    x, y = np.linspace(low - margin, high + margin, num, dtype=draws.dtype).T
+    x, y = np.linspace(low - margin, high + margin, NUM_GRID, dtype=draws.dtype).T
     grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(1, -1, 2)
-    density = np.asarray(first.log_prob(jnp.asarray(grid)))[0].reshape(num, num)
+    density = np.asarray(first.log_prob(jnp.asarray(grid)))[0].reshape(NUM_GRID, -1)
     floors = [float(posterior.region(share).floor[0]) for _, share, _ in REGIONS]
     return Inference(x, y, density, np.array(floors), float(V_ref))
 

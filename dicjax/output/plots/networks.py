@@ -72,9 +72,8 @@ def plot_comparison(comparison: Comparison, sweeps: Sweeps, steps: Steps) -> Fig
     """
     names = sorted(COMPARED, key=lambda name: name != "num_spikes")
     figure = style.new_figure(7.4)
-    upper, lower = cast(
-        tuple[SubFigure, SubFigure], figure.subfigures(2, 1, height_ratios=(1.15, 1))
-    )
+    halves = figure.subfigures(2, 1, height_ratios=(1.15, 1))
+    upper, lower = cast(tuple[SubFigure, SubFigure], halves)
     above = upper.subplots(2, 3)
     for ax, name in zip(above.flat, names, strict=True):
         _feature(style.style_axes(ax), comparison, name)
@@ -108,9 +107,7 @@ def _feature(ax: Axes, comparison: Comparison, name: str) -> None:
     ax.margins(y=0.15)
 
 
-def _potentials(
-    ax: Axes, comparison: Comparison, sweeps: Sweeps, steps: Steps, sweep: int
-) -> None:
+def _potentials(ax: Axes, comparison: Comparison, sweeps, steps, sweep: int) -> None:
     """The recording over the likest neuron of the ensemble."""
     t = np.arange(sweeps.V.shape[1]) * sweeps.every - steps.start
     stop = steps.stop - steps.start

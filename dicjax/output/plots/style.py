@@ -82,12 +82,9 @@ def color_key(ax: Axes, *entries: tuple[str, Color]) -> None:
         for text, color in entries
     ]
     packed = HPacker(children=areas, pad=0, sep=14, align="baseline")
-    where = {"bbox_to_anchor": (0, 1.02), "bbox_transform": ax.transAxes}
-    ax.add_artist(
-        AnchoredOffsetbox(
-            "lower left", child=packed, frameon=False, pad=0, borderpad=0.2, **where
-        )
-    )
+    place: dict[str, Any] = {"frameon": False, "pad": 0, "borderpad": 0.2}
+    place |= {"bbox_to_anchor": (0, 1.02), "bbox_transform": ax.transAxes}
+    ax.add_artist(AnchoredOffsetbox("lower left", child=packed, **place))
 
 
 def spike_ticks(

@@ -70,7 +70,6 @@ from dicjax._core.fit import (
     decay_of as decay_of,
     descend as descend,
     finite_adam as finite_adam,
-    Fit as Fit,
     fit_network as fit_network,
     improve as improve,
     keep_state as keep_state,
@@ -102,9 +101,4 @@ from dicjax._core.progress import (
     stage_words as stage_words,
 )
 from dicjax._core.store import Busy as Busy, Row as Row, Store as Store, Swept as Swept
-from dicjax._core.words import (
-    listed as listed,
-    short as short,
-    signed as signed,
-    spread as spread,
-)
+from dicjax._core.words import listed as listed, short as short, spread as spread

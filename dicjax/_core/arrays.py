@@ -8,11 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
+Tree = TypeVar("Tree")
 Scalar = Float[Array, ""]
 """A number of one cell. Functions of scalars are mapped over many cells."""
-
-
-Tree = TypeVar("Tree")
 
 
 def strong(x: Any) -> Array:

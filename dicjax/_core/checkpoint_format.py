@@ -29,13 +29,8 @@ def write_checkpoint(
 ) -> None:
     """Writes a checkpoint folder, whole or not at all; an older one is replaced.
 
-    **Arguments:**
-
-    - `format`, `version`: what reads it.
-    - `config`: from which the trees without their numbers can be made again.
-    - `trees`: by the name of the folder that their arrays go to.
-    - `about`: goes into the header as it is.
-    - `add`: writes further files into the folder it is given.
+    From `config` the trees without their numbers can be made again. Their arrays go to
+    folders of these names, and `about` into the header. `add` writes further files.
     """
     header = {
         "format": format,
@@ -47,7 +42,11 @@ def write_checkpoint(
     }
     with replacing_folder(path) as folder:
         for name, tree in trees.items():
-            _write_arrays(folder / name, leaves(tree))
+            named = {f"{i:03}": np.asarray(x) for i, x in enumerate(leaves(tree))}
+            with _checkpointer() as writer:
+                writer.save(folder / name, named)
+            # It holds the path of the folder on this machine, which is private.
+            (folder / name / "commit_success.txt").unlink(missing_ok=True)
         if add is not None:
             add(folder)
         header["files_hash"] = _digest_files(folder)
@@ -75,9 +74,8 @@ def read_header(path: pathlib.Path, format: str, version: int) -> dict[str, Any]
             f"this dicjax reads version {version}; train it again."
         )
     config = header.get("config")
-    if not isinstance(config, dict) or _digest_config(config) != header.get(
-        "config_hash"
-    ):
+    stated = header.get("config_hash")
+    if not isinstance(config, dict) or _digest_config(config) != stated:
         raise ValueError(
             f"The header of the checkpoint {path} was edited: its configuration does "
             "not match its hash; restore it."
@@ -144,21 +142,12 @@ def _checkpointer() -> Any:
     import orbax.checkpoint as ocp
 
     own = jax.process_index()
+    prefix = f"dicjax-{own}"
     alone = ocp.options.MultiprocessingOptions(
-        primary_host=own,
-        active_processes={own},
-        barrier_sync_key_prefix=f"dicjax-{own}",
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=prefix
     )
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
     return ocp.Checkpointer(handler, multiprocessing_options=alone)
-
-
-def _write_arrays(folder: pathlib.Path, arrays: list) -> None:
-    named = {f"{i:03}": np.asarray(x) for i, x in enumerate(arrays)}
-    with _checkpointer() as writer:
-        writer.save(folder, named)
-    # It holds the path of the folder on this machine, which is private.
-    (folder / "commit_success.txt").unlink(missing_ok=True)
 
 
 def _read_arrays(folder: pathlib.Path) -> list[np.ndarray]:

@@ -61,14 +61,13 @@ def _checked(neuron, g):
             f"`g` must have a last axis of {len(names)} conductances {names}, got "
             f"shape {g.shape}."
         )
-    if not isinstance(g, jax.core.Tracer):  # else there are no values to look at
-        _check_values(names, np.asarray(g))
-    return g if jnp.issubdtype(g.dtype, np.floating) else g.astype(jnp.zeros(()).dtype)
-
-
-def _check_values(names: tuple[str, ...], g: np.ndarray) -> None:
+    is_float = jnp.issubdtype(g.dtype, np.floating)
+    floats = g if is_float else g.astype(jnp.zeros(()).dtype)
+    if isinstance(g, jax.core.Tracer):
+        return floats  # there are no values to look at
     if g.size == 0:
         raise ValueError(f"`g` must hold at least one cell, got shape {g.shape}.")
+    g = np.asarray(g)
     bad = ~np.isfinite(g) | (g < 0)
     if bad.any():
         *cell, channel = np.argwhere(bad)[0].tolist()
@@ -77,6 +76,7 @@ def _check_values(names: tuple[str, ...], g: np.ndarray) -> None:
             f"{g[(*cell, channel)]} mS/cm² in cell {tuple(cell)} "
             f"({int(bad.sum())} such entries in all)."
         )
+    return floats
 
 
 def check_simulation(

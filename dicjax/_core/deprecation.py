@@ -52,9 +52,8 @@ def option_of(argument: str, given: Any, kinds: Mapping[str, type], **beside) ->
         return given
     given = kinds[given]() if is_old else given
     fields = {field.name for field in dataclasses.fields(given)}
-    option = dataclasses.replace(
-        given, **{name: x for name, x in settings.items() if name in fields}
-    )
+    own = {name: x for name, x in settings.items() if name in fields}
+    option = dataclasses.replace(given, **own)
     warnings.warn(
         f"`{argument}` is an option now, and the old spelling will go: write "
         f"`{argument}=dicjax.{option!r}`.",

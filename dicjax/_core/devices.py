@@ -29,13 +29,8 @@ class Placement:
 def placement(**sizes: int) -> Placement:
     """A placement on all devices of all processes, unless JAX has a default device.
 
-    **Arguments:**
-
-    - `sizes`: lengths of the axes to split, by the setting that each comes from.
-
-    **Raises:**
-
-    - `ValueError`: if a size cannot be split evenly.
+    `sizes` are lengths of the axes to split, by the setting that each comes from, or a
+    `ValueError` if one cannot be split evenly.
     """
     devices = jax.devices()
     is_held = jax.config.jax_default_device is not None  # pyright: ignore

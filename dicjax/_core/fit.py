@@ -77,21 +77,12 @@ def improve(
     decay: Float[Array, ""] | None = None,
     where: Placement = Placement(),
 ) -> tuple[Fit, Float[Array, ""]]:
-    """One step of an optimiser, to be called in a compiled function.
+    """One step of an optimiser, when compiled: the fit after it, and the loss before.
 
-    **Arguments:**
-
-    - `loss`: of the weights.
-    - `decay`: of the moving average, if there is one.
-    - `where`: where gradients lie.
-
-    **Returns:**
-
-    The fit after the step, and the loss before it.
+    `decay` is of the moving average, if there is one; gradients lie `where`.
     """
-    value, gradient = constrain(
-        eqx.filter_value_and_grad(loss)(fit.weights), where.everywhere
-    )
+    found = eqx.filter_value_and_grad(loss)(fit.weights)
+    value, gradient = constrain(found, where.everywhere)
     updates, memory = optimiser.update(gradient, fit.memory, fit.weights)
     weights = eqx.apply_updates(fit.weights, updates)
     average = None
@@ -115,15 +106,10 @@ def train(
 ) -> State:
     """The loop of every training; returns its last state.
 
-    **Arguments:**
-
-    - `learn`: from the number of a round and a state to the next one and the loss.
-    - `num`: how many rounds there are; `first`: the first that is not done yet.
-    - `size`: steps of the optimiser in a round.
-    - `keep`: called with the rounds that are done and the state, every `keep_every`
-        rounds and after the last.
-    - `on_progress`: called with (stage, step, number of steps), every `report_every`
-        rounds, in the first process.
+    There are `num` rounds, of which `first` is the first to do, of `size` steps each.
+    From the number of a round and a state, `learn` makes the next state and the loss.
+    Every `keep_every` rounds and after the last, `keep` gets the number of rounds done
+    and the state. `on_progress` is called every `report_every`, in the first process.
     """
     for i in range(first, num):
         state, loss = learn(i, state)
@@ -149,14 +135,9 @@ def descend(
 ) -> Any:
     """Fits weights to batches.
 
-    **Arguments:**
-
-    - `weights`: where to start.
-    - `fixed`: everything else that the loss takes.
-    - `loss`: of the weights, `fixed` and a batch.
-    - `draw`: gives the batch of a step.
-    - `averaged`: the decay of a moving average of the weights, which is then returned.
-    - `on_progress`: called with (stage, step, number of steps), `every` so many steps.
+    `draw` gives the batch of a step; `loss` is of the weights, `fixed` and a batch. If
+    `averaged`, a moving average of the weights of this decay is returned. `on_progress`
+    is called `every` so many steps.
     """
 
     def learn(i, fit):
@@ -187,20 +168,11 @@ def fit_network(
     learning_rate: float,
     on_progress: Progress | None = None,
 ) -> Any:
-    """Fits a network to rows of a table, by Adam along a cosine.
+    """Fits a network to rows of a table, by Adam along a cosine; averages its weights.
 
-    **Arguments:**
-
-    - `network`: where to start; `fixed`: takes from it the arrays that stay.
-    - `loss`: of the network and a batch of every table in `rows`.
-    - `weights`: how often each row is drawn.
-    - `num_steps`, `batch_size`: how many steps, each of how many rows.
-    - `learning_rate`: the highest, after a warm-up.
-    - `on_progress`: called with (stage, step, number of steps), now and then.
-
-    **Returns:**
-
-    The network with a moving average of its weights.
+    `fixed` takes from the network the arrays that stay. `loss` is of the network and a
+    batch of every table in `rows`, which are drawn as often as `weights` say. The
+    `learning_rate` is the highest, after a warm-up.
     """
     odds = np.cumsum(weights)
     rng = np.random.default_rng(0)
@@ -236,30 +208,22 @@ class Kept(NamedTuple):
     about: dict[str, Any]
 
 
-def keep_state(
-    folder: pathlib.Path, settings: str, arrays: PyTree, about: dict
-) -> None:
+def keep_state(folder: pathlib.Path, settings: str, tree: PyTree, about: dict) -> None:
     """Writes the state of a training, whole or not at all; an older one is replaced.
 
-    **Arguments:**
-
-    - `settings`: what the training was begun with.
-    - `about`: goes into the header of the file, as JSON.
+    The header holds `settings`, which it was begun with, and `about`, as JSON.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    header = {"settings": settings, "shapes": _shapes(arrays), "about": about}
+    header = {"settings": settings, "shapes": _shapes(tree), "about": about}
     with replacing(folder / STATE) as partial, partial.open("wb") as file:
         file.write(json.dumps(header).encode() + b"\n")
-        eqx.tree_serialise_leaves(file, arrays)
+        eqx.tree_serialise_leaves(file, tree)
 
 
 def kept_state(folder: pathlib.Path, settings: str, like: PyTree) -> Kept | None:
     """The state of a training that is kept in a folder, if there is one.
 
-    **Raises:**
-
-    - `ValueError`: if it is of other settings, or its arrays have other shapes than
-        the arrays of `like`.
+    Raises `ValueError` if it has other settings, or arrays of other shapes than `like`.
     """
     path = folder / STATE
     if not path.exists():

@@ -74,8 +74,7 @@ def least_change(
     r"""The regularised Gauss-Newton step $-J^\top (J J^\top + \lambda I)^{-1} r$.
 
     Without a ridge it is the smallest change that removes a residual `r` whose Jacobian
-    is `J`, to first order. A ridge $\lambda$ keeps the change small where `J` does not
-    determine it.
+    is `J`, to first order. A ridge keeps it small where `J` does not determine it.
     """
     gram = J @ J.T + ridge * jnp.eye(len(J), dtype=J.dtype)
     return -J.T @ solve(gram, r)

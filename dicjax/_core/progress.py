@@ -95,9 +95,7 @@ def _takes_two(callback: Callable) -> bool:
         return False
     if any(x.kind is x.VAR_POSITIONAL for x in parameters):
         return False
-    positional = [
-        x for x in parameters if x.kind in (x.POSITIONAL_ONLY, x.POSITIONAL_OR_KEYWORD)
-    ]
+    positional = [x for x in parameters if x.kind <= x.POSITIONAL_OR_KEYWORD]
     return sum(x.default is x.empty for x in positional) == 2
 
 

@@ -75,12 +75,10 @@ class Store:
         metadata = {"sweep": self.identity, "shard": str(shard)}
         table = table.replace_schema_metadata(metadata)
         with replacing(self.path(shard)) as partial:
-            with partial.open("wb") as file:
-                pq.write_table(
-                    table, file, compression="zstd", write_page_checksum=True
-                )
-                file.flush()
-                os.fsync(file.fileno())
+            with partial.open("wb") as out:
+                pq.write_table(table, out, compression="zstd", write_page_checksum=True)
+                out.flush()
+                os.fsync(out.fileno())
             row = {
                 "shard": shard,
                 "sha256": sha256(partial),
@@ -149,19 +147,13 @@ class Store:
 
     @contextlib.contextmanager
     def locked(self, share: tuple[int, int] | None = None) -> Iterator[None]:
-        """Keeps other processes from all parts, or from the same share of them.
-
-        **Raises:**
-
-        - `Busy`: if another process works on them already.
-        """
+        """Keeps others from all parts or the same share; `Busy` if one has them."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        # Shares work side by side, but not beside a process that has all parts.
+        kind = portalocker.LOCK_EX if share is None else portalocker.LOCK_SH
         with contextlib.ExitStack() as stack:
-            if share is None:
-                stack.enter_context(_held(self.folder / LOCK, portalocker.LOCK_EX))
-            else:
-                # Shares work side by side, but not beside a process that has all parts.
-                stack.enter_context(_held(self.folder / LOCK, portalocker.LOCK_SH))
+            stack.enter_context(_held(self.folder / LOCK, kind))
+            if share is not None:
                 own = self.folder / f"{LOCK}-{share[0]}-of-{share[1]}"
                 stack.enter_context(_held(own, portalocker.LOCK_EX))
             yield

@@ -124,16 +124,13 @@ class Infer(EncoderCommand):
     def run(self) -> int:
         trains = self.source.read()
         model = suit(trains[0]) if self.model == "auto" else self.model
-        posterior = infer(trains, model, prior=self.prior, checkpoint=self.checkpoint)
+        found = infer(trains, model, prior=self.prior, checkpoint=self.checkpoint)
         columns: dict = {
             "unit": [train.name for train in trains],
             "num_spikes": [train.num_spikes for train in trains],
             "model": [model] * len(trains),
         }
-        for one, names in (
-            (posterior, ("g_s", "g_u")),
-            (posterior.fast, ("g_f", "V_th")),
-        ):
+        for one, names in ((found, ("g_s", "g_u")), (found.fast, ("g_f", "V_th"))):
             if one is None:
                 continue
             median, interval = one.median, one.interval(0.9)
@@ -141,7 +138,7 @@ class Infer(EncoderCommand):
                 columns[name] = median[:, i]
                 columns[f"{name}_5"] = interval[:, i, 0]
                 columns[f"{name}_95"] = interval[:, i, 1]
-        known = columns["in_distribution"] = posterior.in_distribution
+        known = columns["in_distribution"] = found.in_distribution
         write_table(columns, self.out)
         strange = [x.name for x, ok in zip(trains, known, strict=True) if not ok]
         if strange:

@@ -79,10 +79,8 @@ class Explain(FolderCommand, ModelsCommand):
                     on_progress=progress,
                 )
             identified = _identified(neuron, g, progress)
-        paragraphs = [
-            f"{len(g)} {neuron.name} models of {file_name(str(self.models))}.",
-            str(attribution),
-        ]
+        about = f"{len(g)} {neuron.name} models of {file_name(str(self.models))}."
+        paragraphs = [about, str(attribution)]
         tables = {"attribution": _attribution_columns(attribution)}
         figures = {"attribution": plots.plot_attribution(attribution)}
         if identified is not None:
@@ -103,10 +101,8 @@ class Explain(FolderCommand, ModelsCommand):
                 listed = {column: _listed(x) for column, (x, *_) in columns.items()}
                 write_table(listed, folder / f"{name}.csv")
                 figures[name].savefig(folder / f"{name}.png", dpi=200)
-            for name, content in (
-                ("README.txt", _readme(tables)),
-                ("explanation.txt", text),
-            ):
+            texts = {"README.txt": _readme(tables), "explanation.txt": text}
+            for name, content in texts.items():
                 (folder / name).write_text(content + "\n", encoding="utf-8")
             write_manifest(folder, self._about(neuron, len(g)))
 

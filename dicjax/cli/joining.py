@@ -56,10 +56,8 @@ class Training(Command):
 def join(place: str | None) -> None:
     """Joins the other processes that run the same command, if there are any.
 
-    **Arguments:**
-
-    - `place`: `auto` if Slurm or MPI started them, else `I/N@HOST:PORT`: process I of
-        N, counted from 0. Process 0 listens at this address.
+    `place` is `auto` if Slurm or MPI started them, else `I/N@HOST:PORT`: process I of
+    N, counted from 0. Process 0 listens at this address.
     """
     if place is None:
         return

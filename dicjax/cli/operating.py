@@ -158,10 +158,7 @@ class Predict(FolderCommand):
         self.check_out()
         operator = load_operator(self.operator)
         features = read_features(self.features, operator)
-        if self.current is not None:
-            current, every = read_current(self.current)
-        else:
-            current, every = self._step(), EVERY
+        current, every = read_current(self.current) if self.current else self._step()
         V = np.asarray(respond(operator, current, features, every=every).V)
         current = np.broadcast_to(current, V.shape)
 
@@ -180,14 +177,14 @@ class Predict(FolderCommand):
         print(f"{len(V)} neurons, {V.shape[1] * every:g} ms -> {self.out}")
         return 0
 
-    def _step(self) -> np.ndarray:
+    def _step(self) -> tuple[np.ndarray, float]:
         if not 0 <= self.start < self.stop <= self.duration < math.inf:
             raise ValueError(
                 f"A step from {self.start} to {self.stop} ms does not lie within "
                 f"{self.duration} ms: change `--start`, `--stop` or `--duration`."
             )
         num = round(self.duration / EVERY)
-        return sampled_step(self.step, self.start, self.stop, num, EVERY)
+        return sampled_step(self.step, self.start, self.stop, num, EVERY), EVERY
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

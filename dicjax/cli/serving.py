@@ -27,21 +27,17 @@ class App(Command):
     """Open a browser."""
 
     def run(self) -> int:
-        missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-        if missing:
-            raise ValueError(
-                f'The app needs {" and ".join(missing)}: pip install "dicjax[app]".'
-            )
+        lacking = " and ".join(x for x in NEEDED if importlib.util.find_spec(x) is None)
+        if lacking:
+            raise ValueError(f'The app needs {lacking}: pip install "dicjax[app]".')
         cache = os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")
         kept = pathlib.Path(cache) / "dicjax" / "matplotlib"
         os.environ.setdefault("MPLCONFIGDIR", str(kept))
         from dicjax.app import serve
 
-        serve(
-            self.folder, self.port, open_browser=self.browser, announce=self._announce
-        )
+        serve(self.folder, self.port, open_browser=self.browser, announce=self._greet)
         return 0
 
-    def _announce(self, address: str) -> None:
+    def _greet(self, address: str) -> None:
         print(f"dicjax is at {address} (Ctrl-C ends it)", flush=True)
         print(f"Results are kept in {self.folder.resolve()}", flush=True)

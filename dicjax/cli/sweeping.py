@@ -1,6 +1,7 @@
 """Commands of sweeps."""
 
 import dataclasses
+import itertools
 import logging
 import os
 import pathlib
@@ -72,12 +73,8 @@ class Run(Command):
     def _executor(self):
         from dicjax.sweeps import Dask, Here, Processes, Submitit
 
-        executors = {
-            "--workers": self.workers > 1,
-            "--dask": self.dask is not None,
-            "--submitit": self.submitit is not None,
-        }
-        named = [name for name, is_used in executors.items() if is_used]
+        is_used = self.workers > 1, self.dask is not None, self.submitit is not None
+        named = [*itertools.compress(("--workers", "--dask", "--submitit"), is_used)]
         if len(named) > 1:
             raise ValueError(f"Choose one of {' and '.join(named)}.")
         if self.workers < 1 or (self.submitit is not None and self.submitit < 1):

@@ -115,9 +115,8 @@ class GatedChannel(AbstractChannel):
         return len(self.gates)
 
     def steady_states(self, V: States, Ca: Scalar) -> States:
-        return tuple(
-            gate.steady_state(at, Ca) for gate, at in zip(self.gates, V, strict=True)
-        )
+        pairs = zip(self.gates, V, strict=True)
+        return tuple(gate.steady_state(at, Ca) for gate, at in pairs)
 
     def time_constants(self, V: Scalar, Ca: Scalar) -> States:
         return tuple(gate.time_constant(V, Ca) for gate in self.gates)

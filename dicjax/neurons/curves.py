@@ -1,5 +1,7 @@
 """Curves of potential and calcium, and gates made of them."""
 
+import functools
+import operator
 from abc import abstractmethod
 
 import equinox as eqx
@@ -187,10 +189,7 @@ class Product(AbstractCurve):
     factors: tuple[AbstractCurve, ...]
 
     def __call__(self, V: Scalar, Ca: Scalar) -> Scalar:
-        first, *rest = (factor(V, Ca) for factor in self.factors)
-        for factor in rest:
-            first = first * factor
-        return first
+        return functools.reduce(operator.mul, (x(V, Ca) for x in self.factors))
 
 
 class Sum(AbstractCurve):
@@ -199,10 +198,7 @@ class Sum(AbstractCurve):
     terms: tuple[AbstractCurve, ...]
 
     def __call__(self, V: Scalar, Ca: Scalar) -> Scalar:
-        first, *rest = (term(V, Ca) for term in self.terms)
-        for term in rest:
-            first = first + term
-        return first
+        return functools.reduce(operator.add, (x(V, Ca) for x in self.terms))
 
 
 class Power(AbstractCurve):
@@ -277,7 +273,6 @@ class Gate(AbstractGate):
     time_constant: AbstractCurve
 
     def kinetics(self, V: Scalar, Ca: Scalar) -> tuple[Scalar, Scalar]:
-        """Steady state and time constant (ms) together."""
         return self.steady_state(V, Ca), self.time_constant(V, Ca)
 
 

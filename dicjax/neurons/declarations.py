@@ -17,12 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dicjax.neurons.channels import (
-    AbstractChannel,
-    GatedChannel,
-    MarkovChannel,
-    Transition,
-)
+from dicjax.neurons.channels import AbstractChannel, GatedChannel, MarkovChannel
 from dicjax.neurons.neuron import Neuron
 from dicjax.neurons.recipe import Recipe, Rule
 
@@ -35,21 +30,11 @@ _numbers = itertools.count()
 
 
 def load_neuron(path: pathlib.Path) -> Neuron:
-    """Runs a Python file and returns the neuron that it declares.
+    """Runs a Python file and returns the neuron that it declares, after `check_neuron`.
 
-    **Arguments:**
-
-    - `path`: a file that defines `neuron`, which is a [`dicjax.Neuron`][] or a function
-        without arguments that returns one.
-
-    **Returns:**
-
-    The neuron, after `check_neuron`.
-
-    **Raises:**
-
-    - `ValueError`: if there is no such file, if it raises an exception (the message
-        gives the line), if it defines no neuron, or if the neuron is unphysical.
+    The file defines `neuron`, a [`dicjax.Neuron`][], or a function without arguments
+    that returns one. Raises `ValueError` if there is no such file, if it raises an
+    exception (the message gives the line), or if it defines no physical neuron.
     """
     if not path.is_file():
         raise ValueError(
@@ -127,7 +112,8 @@ def check_neuron(neuron: Neuron) -> None:
     finite and not negative, and currents finite. One channel must be a leak.
     """
     _check_constants(neuron)
-    if not any(_is_leak(channel) for channel in neuron.channels):
+    bare = [x for x in neuron.channels if isinstance(x, GatedChannel) and not x.gates]
+    if not any(channel.factor is None for channel in bare):
         raise ValueError(
             f"{neuron.name} has no leak, only {neuron.channel_names}; give it a "
             'channel without gates and without factor, such as `GatedChannel("leak", '
@@ -190,20 +176,13 @@ TIMED = _Rule(
 )
 # For a scheme, infinity is allowed and means ultraslow.
 ULTRASLOW = TIMED._replace(is_allowed=lambda x: x > 0)
-RATE = _Rule(
-    "rate", " per ms", lambda x: np.isfinite(x) & (x >= 0), "be finite and >= 0"
-)
+RATE = _Rule("rate", " per ms", lambda x: (x >= 0) & (x < np.inf), "be finite and >= 0")
 CURRENT = _Rule(
     "current",
     " µA/cm² per mS/cm²",
     np.isfinite,
     "be finite: look at its factor and driving force",
 )
-
-
-def _is_leak(channel: AbstractChannel) -> bool:
-    no_gates = isinstance(channel, GatedChannel) and not channel.gates
-    return no_gates and channel.factor is None
 
 
 def _grid(neuron: Neuron) -> tuple[jax.Array, jax.Array]:
@@ -227,7 +206,7 @@ def _evaluate(channel: AbstractChannel, V: jax.Array, Ca: jax.Array):
     return jax.vmap(one)(V, Ca)
 
 
-def _transitions(channel: AbstractChannel) -> tuple[Transition, ...]:
+def _transitions(channel: AbstractChannel):
     return channel.transitions if isinstance(channel, MarkovChannel) else ()
 
 
@@ -276,16 +255,14 @@ def _check_names(neuron: Neuron, recipe: Recipe, who: str) -> None:
         "solved": recipe.solved or (),
         "seed_channels": recipe.seed_channels,
     }
+    known = neuron.channel_names
     for field, names in named.items():
         for name in names:
-            if name not in neuron.channel_names:
-                raise ValueError(
-                    f"`{field}` in {who} names {name!r}, which is no channel of it; "
-                    f"choose from {neuron.channel_names}."
-                )
-    if "leak" not in neuron.channel_names:
+            stray = f"`{field}` in {who} names {name!r}, which is no channel of it"
+            _require(name in known, f"{stray}; choose from {known}")
+    if "leak" not in known:
         raise ValueError(
-            f"{neuron.name} has no channel called 'leak', only {neuron.channel_names}; "
+            f"{neuron.name} has no channel called 'leak', only {known}; "
             "call its leak so, since recipes do."
         )
 

@@ -125,9 +125,7 @@ class Neuron(eqx.Module):
     def default_g(self) -> Float[Array, " channels"]:
         """Published conductances, in mS/cm²; raises `ValueError` if there are none."""
         if self.defaults is None:
-            raise ValueError(
-                f"{self.name} has no default conductances; give its `Neuron` some."
-            )
+            raise self._lack("default conductances", "some")
         values = dict(self.defaults)
         return jnp.array([float(values[name]) for name in self.channel_names])
 
@@ -135,9 +133,7 @@ class Neuron(eqx.Module):
     def required_recipe(self) -> Recipe:
         """The recipe; raises `ValueError` if the model has none."""
         if self.recipe is None:
-            raise ValueError(
-                f"{self.name} has no recipe for populations; give its `Neuron` one."
-            )
+            raise self._lack("recipe for populations", "one")
         return self.recipe
 
     @property
@@ -167,11 +163,12 @@ class Neuron(eqx.Module):
     def at(self, celsius: float) -> "Neuron":
         """Returns the neuron at another temperature, in °C."""
         if self.temperature is None:
-            raise ValueError(
-                f"{self.name} has no temperature; give its `Neuron` a `Temperature`."
-            )
+            raise self._lack("temperature", "a `Temperature`")
         temperature = dataclasses.replace(self.temperature, celsius=celsius)
         return dataclasses.replace(self, temperature=temperature)
+
+    def _lack(self, what: str, remedy: str) -> ValueError:
+        return ValueError(f"{self.name} has no {what}; give its `Neuron` {remedy}.")
 
     def _with_states(self, states: States) -> Iterator[tuple[AbstractChannel, States]]:
         start = 0
@@ -305,8 +302,6 @@ def root(residual: Callable[[Scalar], Scalar], guess: Scalar) -> Scalar:
         return new, new - x, count + 1
 
     start = jax.lax.stop_gradient(guess)
-    x, _, _ = jax.lax.while_loop(
-        moving, iterate, (start, jnp.full_like(start, jnp.inf), jnp.zeros_like(start))
-    )
-    x = jax.lax.stop_gradient(x)
-    return newton(newton(x))
+    begun = start, jnp.full_like(start, jnp.inf), jnp.zeros_like(start)
+    x, _, _ = jax.lax.while_loop(moving, iterate, begun)
+    return newton(newton(jax.lax.stop_gradient(x)))

@@ -8,9 +8,9 @@ from dicjax.operator.cell_comparison import (
     measure_cell as measure_cell,
 )
 from dicjax.operator.characteristics import (
+    BY_NAME as BY_NAME,
     characterise as characterise,
     Characteristics as Characteristics,
-    DICS as DICS,
     FEATURES as FEATURES,
 )
 from dicjax.operator.checkpoint import load_operator as load_operator

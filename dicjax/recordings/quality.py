@@ -178,12 +178,11 @@ def _drift(times: Times, ends: Ends) -> Finding | None:
     if change <= DRIFT or math.log(change) < MIN_Z * noise:
         return None
     window = _steady_window(times, ends)
-    such = (", such as ", Remedy("window", window)) if window else ()
+    such = (", such as ", Remedy("window", window), ".") if window else (".",)
     advice = Advice(
         f"The rate changes by a factor of {change:.2f} from the first to the second "
         "half: consider a window where it is steady",
         *such,
-        ".",
     )
     return Finding("drift", advice, window)
 

@@ -109,10 +109,8 @@ class Tabled(_Section):
     table: File
 
 
-def _kind(members: Any) -> str:
-    has_table = isinstance(members, Tabled) or (
-        isinstance(members, dict) and "table" in members
-    )
+def _kind(x: Any) -> str:
+    has_table = isinstance(x, Tabled) or (isinstance(x, dict) and "table" in x)
     return Tabled.__name__ if has_table else Drawn.__name__
 
 
@@ -165,8 +163,7 @@ class Targets(_Section):
     @property
     def all_models(self) -> tuple[str, ...]:
         """All models, with those that "auto" chooses from."""
-        of = {"auto": AUTO}
-        names = [name for x in self.models for name in of.get(x, (x,))]
+        names = [name for x in self.models for name in (AUTO if x == "auto" else (x,))]
         return tuple(dict.fromkeys(names))
 
 
@@ -269,7 +266,7 @@ def read_config(path: pathlib.Path) -> Config:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        return parse_config(tomllib.loads(text), path.parent, text, str(path))
+        return parse_config(tomllib.loads(text), path.parent, str(path), text)
     except OSError as e:
         raise ValueError(f"{path} cannot be read: {e.strerror}.") from e
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
@@ -277,15 +274,11 @@ def read_config(path: pathlib.Path) -> Config:
 
 
 def parse_config(
-    values: dict[str, Any],
-    folder: pathlib.Path | None,
-    text: str = "",
-    name: str = "config",
+    values: dict[str, Any], folder: pathlib.Path | None, name: str, text: str = ""
 ) -> Config:
-    """Checks the values of a sweep's file.
+    """Checks a sweep's values; with a folder, paths are relative to it and must exist.
 
-    See [`dicjax.sweeps.config.read_config`][]. With `folder`,
-    paths are relative to it and must exist.
+    `name` and `text` are those of the file, for errors.
     """
     job = values.get("job")
     if job not in JOBS:
@@ -329,9 +322,7 @@ def _known(section: Any, where: tuple[str, ...]) -> list[str]:
     """The keys of a section."""
     for name in where:
         section = section.model_fields[name].annotation
-    kinds = [
-        get_args(kind)[0] if get_args(kind) else kind for kind in get_args(section)
-    ]
+    kinds = [get_args(x)[0] if get_args(x) else x for x in get_args(section)]
     return [key for kind in kinds or [section] for key in kind.model_fields]
 
 

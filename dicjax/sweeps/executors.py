@@ -11,19 +11,13 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import as_completed, CancelledError
 from typing import Any, Protocol, runtime_checkable
 
-from dicjax._core import Progress
-from dicjax.sweeps.tasks import (
-    error_line,
-    Groups,
-    open_plan,
-    Outcome,
-    work,
-    work_through,
-)
+from dicjax.sweeps.tasks import open_plan, work, work_through
+from dicjax.sweeps.unit import error_line, Groups, Outcome, Report
 from dicjax.sweeps.worker_main import begin_worker
 
 
 EVERY = 2.0  # seconds between checks of remote results
+Results = Generator[Outcome]
 
 
 @runtime_checkable
@@ -35,9 +29,7 @@ class Executor(Protocol):
 
     num_workers: int
 
-    def run(
-        self, folder: pathlib.Path, groups: Groups, on_progress: Progress | None
-    ) -> Generator[Outcome]:
+    def run(self, folder: pathlib.Path, groups: Groups, on_progress: Report) -> Results:
         """Yields each part when it is written, or the reason why it is not.
 
         One worker computes the parts of a group, some of them together. If the worker
@@ -52,9 +44,7 @@ class Here:
 
     num_workers = 1
 
-    def run(
-        self, folder: pathlib.Path, groups: Groups, on_progress: Progress | None
-    ) -> Generator[Outcome]:
+    def run(self, folder: pathlib.Path, groups: Groups, on_progress: Report) -> Results:
         """Computes parts, and writes some while it computes the next."""
         plan = open_plan(folder)
         yield from work_through(plan, plan.job, groups, on_progress)
@@ -69,9 +59,7 @@ class Processes:
     def __init__(self, num: int, timeout: float | None = None):
         self.num_workers, self.timeout = num, timeout
 
-    def run(
-        self, folder: pathlib.Path, groups: Groups, on_progress: Progress | None
-    ) -> Generator[Outcome]:
+    def run(self, folder: pathlib.Path, groups: Groups, on_progress: Report) -> Results:
         """Gives groups to processes, and replaces processes that die."""
         from pebble import ProcessPool
 
@@ -114,9 +102,7 @@ class Dask:
         self.address, self.timeout = address, timeout
         self.num_workers = self.local or 1
 
-    def run(
-        self, folder: pathlib.Path, groups: Groups, on_progress: Progress | None
-    ) -> Generator[Outcome]:
+    def run(self, folder: pathlib.Path, groups: Groups, on_progress: Report) -> Results:
         """Submits groups; Dask itself gives the groups of dead workers to others."""
         import distributed
 
@@ -182,9 +168,7 @@ class Submitit:
         self.num_workers, self.folder, self.cluster = num, folder, cluster
         self.timeout, self.parameters = timeout, parameters or {}
 
-    def run(
-        self, folder: pathlib.Path, groups: Groups, on_progress: Progress | None
-    ) -> Generator[Outcome]:
+    def run(self, folder: pathlib.Path, groups: Groups, on_progress: Report) -> Results:
         """Submits a job for every share of the groups, and collects the results."""
         import submitit
 
@@ -205,9 +189,7 @@ class Submitit:
                 job.cancel()
 
 
-def _collected(
-    jobs: dict[Any, Sequence[int]], wait: Callable[[], None]
-) -> Generator[Outcome]:
+def _collected(jobs: dict[Any, Sequence[int]], wait: Callable[[], None]) -> Results:
     """Takes jobs that are done out of `jobs`, and yields the outcomes of their parts.
 
     `wait` waits for some time, or until one of the jobs is done.
@@ -218,12 +200,10 @@ def _collected(
             yield from _outcomes(jobs.pop(job), job.result)
 
 
-def _outcomes(
-    group: Sequence[int], result: Callable[[], list[Outcome]]
-) -> list[Outcome]:
+def _outcomes(group: Sequence[int], take: Callable[[], list[Outcome]]) -> list[Outcome]:
     """The outcome of every part of a group, or an error if its worker was lost."""
     try:
-        return result()
+        return take()
     except Exception as error:
         reason = f"its worker was lost ({error_line(error)})"
         return [(shard, reason) for shard in group]

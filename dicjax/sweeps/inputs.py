@@ -16,14 +16,7 @@ from dicjax.inference import find_neuron
 from dicjax.output import read_models
 from dicjax.recordings import read_spike_trains
 from dicjax.spikes import as_train, SpikeTrain
-from dicjax.sweeps.config import (
-    Config,
-    GenerateJob,
-    SimulateJob,
-    Tabled,
-    TabledJob,
-    Targets,
-)
+from dicjax.sweeps.config import Config, GenerateJob, SimulateJob, Tabled, TabledJob
 
 
 TRAIN = pa.schema(
@@ -42,13 +35,11 @@ TARGETS = pa.schema([*TRAIN, ("tolerance", pa.float64()), ("model_asked", pa.str
 def read_inputs(config: Config) -> dict[str, pa.Table]:
     """The tables of a sweep: "targets", and "members" if they are not drawn.
 
-    **Raises:**
-
-    - `ValueError`: if members do not fit the model, or no recording can be read.
+    Raises `ValueError` if members do not fit the model, or no recording can be read.
     """
     tables = {}
     if isinstance(config, GenerateJob):
-        tables["targets"] = _targets(config.targets)
+        tables["targets"] = _targets(config)
     if isinstance(config, SimulateJob | TabledJob) and isinstance(
         config.members, Tabled
     ):
@@ -58,9 +49,7 @@ def read_inputs(config: Config) -> dict[str, pa.Table]:
         tables["members"] = pa.table(list(g.astype(np.float32).T), names)
     if isinstance(config, TabledJob):
         target = config.target
-        rows = _trains(
-            str(target.recording), target.unit, target.window, target.unit_id
-        )
+        rows = _trains(target.recording, target.unit, target.window, target.unit_id)
         if "refused" in rows[0]:
             raise ValueError(rows[0]["refused"])
         if len(rows) > 1:
@@ -84,7 +73,8 @@ def train_of(row: dict) -> SpikeTrain:
     )
 
 
-def _targets(targets: Targets) -> pa.Table:
+def _targets(config: GenerateJob) -> pa.Table:
+    targets = config.targets
     above = os.path.commonpath([pathlib.Path(x).parent for x in targets.recordings])
     trains = [
         row | {"recording": pathlib.Path(path).relative_to(above).as_posix()}
@@ -101,7 +91,7 @@ def _targets(targets: Targets) -> pa.Table:
     return pa.Table.from_pylist(rows, TARGETS)
 
 
-def _trains(path: str, unit, window, unit_id) -> list[dict]:
+def _trains(path: pathlib.Path | str, unit, window, unit_id) -> list[dict]:
     """The trains of a file as rows; or one row with the reason if it cannot be read."""
     name = pathlib.Path(path).name
 
@@ -119,14 +109,8 @@ def _trains(path: str, unit, window, unit_id) -> list[dict]:
             cut = as_train(train if window is None else train.window(*window))
         except ValueError as e:
             rows.append(refused(e, train.name))
-            continue
-        rows.append(
-            {
-                "recording": name,
-                "unit_id": train.name,
-                "t_start": cut.t_start,
-                "t_stop": cut.t_stop,
-                "spike_times": cut.times,
-            }
-        )
+        else:
+            ends = {"t_start": cut.t_start, "t_stop": cut.t_stop}
+            about = {"recording": name, "unit_id": train.name, **ends}
+            rows.append({**about, "spike_times": cut.times})
     return rows

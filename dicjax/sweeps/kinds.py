@@ -10,7 +10,6 @@ import jax.random as jr
 import numpy as np
 import pyarrow as pa
 
-from dicjax._core import Progress
 from dicjax.dics import (
     Column,
     conductance_columns,
@@ -27,6 +26,7 @@ from dicjax.inference import (
     default_sources,
     find_neuron,
     from_table,
+    measured,
     SHARD_SIZE,
     to_table,
 )
@@ -43,11 +43,11 @@ from dicjax.sweeps.config import (
     SimulateJob,
 )
 from dicjax.sweeps.inputs import TARGETS, train_of
-from dicjax.sweeps.simulating import dics_of, FEWEST_MEMBERS, Simulating
-from dicjax.sweeps.unit import Finish, Inputs, Job, OneByOne, Part, ReadStage, Span
+from dicjax.sweeps.simulating import FEWEST_MEMBERS, Simulating
+from dicjax.sweeps.unit import Earlier, Finish, Inputs, Job, Part, Report, Serial, Span
 
 
-def begin(config: Config, inputs: Inputs, read_stage: ReadStage) -> Job:
+def begin(config: Config, inputs: Inputs, read_stage: Earlier) -> Job:
     """The job of a configuration; `read_stage` reads the parts of an earlier stage."""
     match config:
         case SimulateJob():
@@ -62,7 +62,7 @@ def begin(config: Config, inputs: Inputs, read_stage: ReadStage) -> Job:
             return Characterising(config)
 
 
-class Generating(OneByOne):
+class Generating(Serial):
     """Generates a population for every target. By default, a part holds one target."""
 
     def __init__(self, config: GenerateJob, inputs: Inputs):
@@ -76,8 +76,7 @@ class Generating(OneByOne):
         settings = config.search.model_dump(exclude={"members"})
         self.search = GenerateConfig(**settings)
 
-    def part(self, span: Span, on_progress: Progress | None) -> Finish:
-        """Generates a population for each of the targets."""
+    def part(self, span: Span, on_progress: Report) -> Finish:
         rows = self.targets.slice(span.first, span.num).to_pylist()
         pieces = []
         counts = {"targets": span.num, "complete": 0, "refused": 0, "valid": 0}
@@ -91,9 +90,7 @@ class Generating(OneByOne):
             pieces.append(self._table({"target": i, **row}, generated))
         return lambda: (pa.concat_tables(pieces), counts)
 
-    def _generate(
-        self, i: int, row: dict, on_progress: Progress | None
-    ) -> Generated | str:
+    def _generate(self, i: int, row: dict, on_progress: Report) -> Generated | str:
         try:
             generated = generate(
                 jr.fold_in(jr.key(self.config.seed), i),
@@ -151,7 +148,7 @@ def _generated_schema(channels: Sequence[str], with_spikes: bool) -> pa.Schema:
     )
 
 
-class OfTable(OneByOne):
+class OfTable(Serial):
     """Members of a table, and the spike train that they are compared with."""
 
     def __init__(self, config: RefineJob | RobustnessJob, inputs: Inputs):
@@ -162,8 +159,7 @@ class OfTable(OneByOne):
         self.stages = (len(self.g),)
         self.shard = config.shard or FEWEST_MEMBERS
 
-    def part(self, span: Span, on_progress: Progress | None) -> Finish:
-        """Refines or tests members."""
+    def part(self, span: Span, on_progress: Report) -> Finish:
         g = self.g[span.units]
         common = {"tolerance": self.config.target.tolerance, "on_progress": on_progress}
         if isinstance(self.config, RefineJob):
@@ -179,7 +175,7 @@ class OfTable(OneByOne):
     def _refined(self, span: Span, refined: Refined) -> Part:
         columns: dict[str, Column] = {
             **conductance_columns(self.neuron, refined.g, span.units),
-            **dics_of(self.neuron, refined.g),
+            **dic_columns(*measured(self.neuron, refined.g)),
             **feature_columns(refined.features),
             "score": (refined.score, "1", "largest miss; 1 is what is allowed"),
             "valid": (refined.valid, "", "fires like the recording"),
@@ -201,24 +197,21 @@ class OfTable(OneByOne):
         return table_of(columns, {}), counts
 
 
-class Learning(OneByOne):
+class Learning(Serial):
     """Simulates the data that an encoder learns from.
 
     Rare members are drawn around members of earlier stages."""
 
-    def __init__(self, config: DatasetJob, read_stage: ReadStage):
+    def __init__(self, config: DatasetJob, read_stage: Earlier):
         self.neuron, _ = find_neuron(config.model)
         self.sources = default_sources(self.neuron, config.num)
         self.stages = tuple(source.num for source in self.sources)
         if not sum(self.stages):
-            raise ValueError(
-                f"num = {config.num} leaves no member to any source: ask for more."
-            )
+            few = f"num = {config.num} leaves no member to any source: ask for more."
+            raise ValueError(few)
         self.shard = config.shard or SHARD_SIZE
         names = self.neuron.channel_names
-        read = functools.cache(
-            lambda stage: [dataset_of(part, names) for part in read_stage(stage)]
-        )
+        read = functools.cache(lambda i: [dataset_of(x, names) for x in read_stage(i)])
 
         def source_of(stage: int):
             before = [part for i in range(stage) for part in read(i)]
@@ -227,8 +220,7 @@ class Learning(OneByOne):
 
         self._source = functools.cache(source_of)
 
-    def part(self, span: Span, on_progress: Progress | None) -> Finish:
-        """Simulates members of a source."""
+    def part(self, span: Span, on_progress: Report) -> Finish:
         dataset = self._source(span.stage)(span.first, span.num, on_progress)
         counts = {"members": len(dataset), **dataset.num_left_out}
         return lambda: (to_table(dataset, self.neuron.channel_names), counts)
@@ -241,7 +233,7 @@ def dataset_of(part: Part, channels: Sequence[str]) -> Dataset:
     return from_table(table, channels, left_out)
 
 
-class Characterising(OneByOne):
+class Characterising(Serial):
     """Draws and measures members of a family, for operators to learn from."""
 
     def __init__(self, config: OperatorJob):
@@ -250,8 +242,7 @@ class Characterising(OneByOne):
         self.stages = (config.num,)
         self.shard = config.shard or CHUNK
 
-    def part(self, span: Span, on_progress: Progress | None) -> Finish:
-        """Draws and measures members."""
+    def part(self, span: Span, on_progress: Report) -> Finish:
         g = self._draw(span)
         found = characterise(self.family, g, on_progress=on_progress)
         values = dict(zip(found.names, found.values.T, strict=True))

@@ -10,13 +10,7 @@ import pyarrow as pa
 from dicjax._core import Swept
 from dicjax.inference import Dataset, default_sources, joined, neuron_hash
 from dicjax.neurons import Neuron
-from dicjax.operator import (
-    CharacterisedMembers,
-    Characteristics,
-    DICS,
-    Family,
-    FEATURES,
-)
+from dicjax.operator import BY_NAME, CharacterisedMembers, Characteristics, Family
 from dicjax.sweeps.config import DatasetJob, OperatorJob
 from dicjax.sweeps.kinds import dataset_of
 from dicjax.sweeps.plan import Plan, read_plan
@@ -38,7 +32,7 @@ def swept_dataset(folder: pathlib.Path | str, neuron: Neuron) -> Swept[Dataset]:
     - `ValueError`: if the folder holds no such sweep, the sweep is not complete, or its
         members belong to another neuron; on reading, if a part is damaged.
     """
-    plan, config = _complete(folder, DatasetJob, neuron)
+    plan, config = _complete(pathlib.Path(folder), DatasetJob, neuron)
     sources = default_sources(neuron, config.num)
     if tuple(source.num for source in sources) != plan.stages:
         raise ValueError(
@@ -64,16 +58,14 @@ def swept_library(
     - `ValueError`: if the folder holds no such sweep, the sweep is not complete, or its
         members belong to another family; on reading, if a part is damaged.
     """
-    plan, config = _complete(folder, OperatorJob, family.neuron)
+    plan, config = _complete(pathlib.Path(folder), OperatorJob, family.neuron)
     read = partial(_library, plan, family.neuron.channel_names)
     return Swept(config.num, config.seed, read)
 
 
-def _complete(
-    folder: pathlib.Path | str, kind: type[T], neuron: Neuron
-) -> tuple[Plan, T]:
+def _complete(folder: pathlib.Path, kind: type[T], neuron: Neuron) -> tuple[Plan, T]:
     """The plan of a complete sweep of this kind, which used this neuron."""
-    plan = read_plan(pathlib.Path(folder))
+    plan = read_plan(folder)
     if not isinstance(plan.config, kind):
         (job,) = get_args(kind.model_fields["job"].annotation)
         raise ValueError(
@@ -101,8 +93,7 @@ def _dataset(plan: Plan, channels: tuple[str, ...]) -> Dataset:
 def _library(plan: Plan, channels: tuple[str, ...]) -> CharacterisedMembers:
     parts = plan.read(range(len(plan.spans)), check=True)
     table = pa.concat_tables([table for table, _ in parts])
-    known = [feature.name for feature in (*FEATURES, *DICS)]
-    names = tuple(name for name in known if name in table.column_names)
+    names = tuple(name for name in BY_NAME if name in table.column_names)
     columns = lambda some: np.stack([table[name].to_numpy() for name in some], axis=1)
     measured = Characteristics(columns(names), table["is_complete"].to_numpy(), names)
     cells = CharacterisedMembers(columns([f"g_{name}" for name in channels]), measured)

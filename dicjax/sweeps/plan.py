@@ -57,7 +57,6 @@ class Plan:
 
     @property
     def num_units(self) -> int:
-        """The number of units of all stages."""
         return sum(self.stages)
 
     @functools.cached_property
@@ -73,13 +72,9 @@ class Plan:
         return begin(self.config, inputs, lambda stage: self.read(self.of_stage(stage)))
 
     def rows(self, shards: Sequence[int], *, check: bool = False) -> dict[int, Row]:
-        """The manifest's lines of parts.
+        """The manifest's lines of parts; a `ValueError` if any is missing or damaged.
 
         With `check`, checksums are compared instead of sizes.
-
-        **Raises:**
-
-        - `ValueError`: if any of the parts is missing or damaged.
         """
         rows = self.store.done(shards, check=check)
         if missing := len(shards) - len(rows):
@@ -95,21 +90,11 @@ class Plan:
         return ((pq.read_table(self.store.path(i)), rows[i]["counts"]) for i in shards)
 
 
-def make_plan(
-    config: Config, folder: pathlib.Path, *, any_version: bool = False
-) -> Plan:
+def make_plan(config: Config, folder: pathlib.Path, any_version: bool = False) -> Plan:
     """Plans a sweep in `folder`, or reads the plan that is already there.
 
-    **Arguments:**
-
-    - `config`: configuration of the sweep.
-    - `folder`: folder of the sweep, created if it does not exist.
-    - `any_version`: continue although the sweep was begun with other versions of
-        packages; last digits of results may then differ.
-
-    **Raises:**
-
-    - `ValueError`: if the folder holds something else, or another sweep.
+    With `any_version`, a sweep continues that other versions of packages began, whose
+    last digits may differ. Raises `ValueError` if the folder holds something else.
     """
     path = folder / PLAN
     old = _read(path) if path.exists() else None
@@ -122,7 +107,14 @@ def make_plan(
         )
     tables = read_inputs(config)
     inputs = {name: _packed(table) for name, table in tables.items()}
-    about = _about(config, inputs)
+    about: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": config.model_dump(mode="json"),
+        "models": _models(config),
+        "inputs": {name: digest(content, 16) for name, content in inputs.items()},
+        "versions": versions(),
+    }
     if old is not None:
         _check_same(folder, old, about, any_version)
         return read_plan(folder)
@@ -155,17 +147,6 @@ def read_plan(folder: pathlib.Path) -> Plan:
         stages=tuple(about["stages"]),
         shard=about["shard"],
     )
-
-
-def _about(config: Config, inputs: dict[str, bytes]) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "config": config.model_dump(mode="json"),
-        "models": _models(config),
-        "inputs": {name: digest(content, 16) for name, content in inputs.items()},
-        "versions": versions(),
-    }
 
 
 def _models(config: Config) -> dict[str, str]:
@@ -214,13 +195,11 @@ def _check_same(folder, old, new, any_version) -> None:
 def _differences(old: Any, new: Any, name: str = "") -> list[str]:
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return [name] if old != new else []
-    return [
-        difference
-        for key in dict.fromkeys([*old, *new])
-        for difference in _differences(
-            old.get(key), new.get(key), f"{name}.{key}" if name else key
-        )
-    ]
+    found = []
+    for key in dict.fromkeys([*old, *new]):
+        place = f"{name}.{key}" if name else key
+        found += _differences(old.get(key), new.get(key), place)
+    return found
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:

@@ -63,9 +63,7 @@ class Standing:
             f"{self.num_bytes / 1e6:,.1f} MB"
         ]
         if self.counts:
-            counted = ", ".join(
-                f"{count:,} {name}" for name, count in self.counts.items()
-            )
+            counted = ", ".join(f"{num:,} {name}" for name, num in self.counts.items())
             lines.append(f"of which {counted}")
         if self.done and not self.is_complete:
             lines.append(
@@ -138,8 +136,6 @@ def run_sweep(
 
 @dataclasses.dataclass
 class _Run:
-    """A running sweep."""
-
     plan: Plan
     executor: Executor
     share: tuple[int, int]

@@ -8,7 +8,7 @@ import jax
 import jax.random as jr
 import numpy as np
 
-from dicjax._core import compiled_size, Progress, Stage
+from dicjax._core import compiled_size, Stage
 from dicjax.dics import (
     Column,
     conductance_columns,
@@ -19,13 +19,12 @@ from dicjax.dics import (
     table_of,
 )
 from dicjax.inference import draw_by_recipe, find_neuron, measured, stimulus_of
-from dicjax.neurons import Neuron
 from dicjax.output import run_columns
 from dicjax.simulation import Run, simulate
 from dicjax.spikes import features_of_all
 from dicjax.sweeps.batches import Batches, free_bytes, num_at_once
 from dicjax.sweeps.config import Drawn, SimulateJob
-from dicjax.sweeps.unit import Finish, Inputs, Part, Span
+from dicjax.sweeps.unit import Finish, Inputs, Part, Report, Span
 
 
 MEMBERS = 65_536  # of a part at most
@@ -42,8 +41,6 @@ def members_per_part(num: int) -> int:
 
 
 class Simulating:
-    """Simulates members that are drawn or read from a table."""
-
     def __init__(self, config: SimulateJob, inputs: Inputs):
         self.neuron, _ = find_neuron(config.model)
         self.config = config
@@ -69,7 +66,8 @@ class Simulating:
                 f"duration of {self.duration:g} ms: give a smaller one."
             )
         self.dt, self.current = given["dt"], given["current"]
-        self.room = settings.max_spikes or _room(self.duration - self.discard)
+        most = math.ceil(MOST_HZ * (self.duration - self.discard) / 1000)
+        self.room = settings.max_spikes or compiled_size(most, 64)
         each = 4 * len(self.neuron.channels) + SPIKE_BYTES * self.room
         self.batches = Batches(max(1, free_bytes() // each))
         self.key, self.noise_key = jr.split(jr.key(config.seed))
@@ -81,12 +79,11 @@ class Simulating:
             return 1
         return max(1, min(num_at_once(), self.batches.largest) // self.shard)
 
-    def compute(
-        self, spans: Sequence[Span], on_progress: Progress | None
-    ) -> Sequence[Finish]:
+    def compute(self, spans: Sequence[Span], on_progress: Report) -> Sequence[Finish]:
         """Simulates members of all parts together."""
         drawn = [self._draw(span) for span in spans]
         numbers, g = (np.concatenate(x) for x in zip(*drawn, strict=True))
+        applied = self.noise_key, self.config.simulation.noise, self.current
 
         def run(first: int, num: int) -> Run:
             def report(stage: Stage, done: int, total: int) -> None:
@@ -94,7 +91,16 @@ class Simulating:
                     on_progress(stage, first * total + num * done, len(g) * total)
 
             some = slice(first, first + num)
-            return self._simulate(numbers[some], g[some], report)
+            return simulate(
+                self.neuron,
+                g[some],
+                self.duration,
+                discard=self.discard,
+                dt=self.dt,
+                stimulus=stimulus_of(*applied, numbers[some]),
+                max_spikes=self.room,
+                on_progress=report,
+            )
 
         runs = self.batches.run(run, len(g))
         no = lambda dtype, *shape: np.zeros((0, *shape), dtype)
@@ -119,28 +125,14 @@ class Simulating:
         g, kept, _ = draw_by_recipe(self.key, self.neuron, first, num)
         return first + kept, g.astype(np.float32)
 
-    def _simulate(
-        self, numbers: np.ndarray, g: np.ndarray, on_progress: Progress | None
-    ) -> Run:
-        noise = self.config.simulation.noise
-        return simulate(
-            self.neuron,
-            g,
-            self.duration,
-            discard=self.discard,
-            dt=self.dt,
-            stimulus=stimulus_of(self.noise_key, noise, self.current, numbers),
-            max_spikes=self.room,
-            on_progress=on_progress,
-        )
-
     def _finish(
         self, numbers: np.ndarray, g: np.ndarray, whole: Run, end: int, span: Span
     ) -> Part:
         run = jax.tree.map(lambda x: x[end - len(g) : end], whole)
+        has_dics = "dics" in self.config.save
         columns: dict[str, Column] = {
             **conductance_columns(self.neuron, g, numbers.astype(np.int64)),
-            **(dics_of(self.neuron, g) if "dics" in self.config.save else {}),
+            **(dic_columns(*measured(self.neuron, g)) if has_dics else {}),
             **feature_columns(features_of_all(run.spike_times)),
             **run_columns(run),
         }
@@ -150,13 +142,3 @@ class Simulating:
         failed = int((~run.succeeded).sum())
         counts = {"members": len(g), "failed": failed, "not drawn": span.num - len(g)}
         return table, counts
-
-
-def _room(time: float) -> int:
-    """Spikes that arrays have room for in this time (ms)."""
-    return compiled_size(math.ceil(MOST_HZ * time / 1000), 64)
-
-
-def dics_of(neuron: Neuron, g: np.ndarray) -> dict[str, Column]:
-    """Columns of input conductances and thresholds."""
-    return dic_columns(*measured(neuron, g))

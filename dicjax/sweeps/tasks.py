@@ -13,22 +13,18 @@ from typing import NamedTuple
 
 import jax
 
-from dicjax._core import Progress, Row, Stage
+from dicjax._core import Row, Stage
 from dicjax.sweeps.plan import PLAN, Plan, read_plan
-from dicjax.sweeps.unit import Finish, Job
+from dicjax.sweeps.unit import error_line, Finish, Groups, Job, Outcome, Report
 
 
 TIMED_OUT = 124  # exit status of a worker that ended itself
-
-Outcome = tuple[int, Row | str]  # a part's line of the manifest, or an error
-Groups = Sequence[Sequence[int]]  # numbers of parts
 
 
 def work(folder: str, groups: Groups, timeout: float | None) -> list[Outcome]:
     """Computes parts of the sweep in `folder`, in a separate process.
 
-    `timeout` is in seconds for each part. If a part takes longer, the process ends
-    itself, so that another process takes over.
+    If a part takes longer than `timeout` (s), the process ends, and another takes over.
     """
     plan = open_plan(pathlib.Path(folder))
     return list(work_through(plan, plan.job, groups, timeout=timeout))
@@ -49,7 +45,7 @@ def work_through(
     plan: Plan,
     job: Job,
     groups: Groups,
-    on_progress: Progress | None = None,
+    on_progress: Report = None,
     timeout: float | None = None,
 ) -> Iterator[Outcome]:
     """Computes parts, and yields each when it is written, or the reason why it failed.
@@ -140,12 +136,6 @@ def _outcome(shard: int, written: "Future[Row]") -> Outcome:
         return shard, written.result()
     except Exception as error:
         return shard, error_line(error)
-
-
-def error_line(error: Exception) -> str:
-    """The class and the first line of an error."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:500] if text else 'no more is known'}"
 
 
 @contextlib.contextmanager

@@ -23,7 +23,9 @@ def begin_worker(slots: str, num: int) -> None:
     """
     _watch_parent()
     place = _take(pathlib.Path(slots), num)
-    devices = os.environ.get("CUDA_VISIBLE_DEVICES", _all_gpus())
+    num_gpus = len(list(pathlib.Path("/proc/driver/nvidia/gpus").glob("*")))
+    all_gpus = ",".join(map(str, range(num_gpus)))
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES", all_gpus)
     gpus = [x for x in devices.split(",") if x]
     if gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
@@ -60,9 +62,3 @@ def _take(folder: pathlib.Path, num: int) -> int:
         _held.append(file)
         return place
     return os.getpid() % num  # more processes than places, for a moment
-
-
-def _all_gpus() -> str:
-    folder = pathlib.Path("/proc/driver/nvidia/gpus")
-    num = len(list(folder.iterdir())) if folder.is_dir() else 0
-    return ",".join(map(str, range(num)))

@@ -27,9 +27,8 @@ def connor_stevens() -> Neuron:
     """
     # Rates per ms.
     m = RateGate(3, Linoid(-29.7, 10.0, 3.8), Exponential(-54.7, -1 / 0.0556, 15.2))
-    h = RateGate(
-        1, Exponential(-48.0, -20.0, 0.266), Sigmoid(-18.0, -10.0, amplitude=3.8)
-    )
+    closing = Sigmoid(-18.0, -10.0, amplitude=3.8)
+    h = RateGate(1, Exponential(-48.0, -20.0, 0.266), closing)
     n = RateGate(4, Linoid(-45.7, 10.0, 0.2), Exponential(-55.7, -80.0, 0.25))
     # Time constants in ms.
     opening = Exponential(-94.22, 1 / 0.0314, 0.0761), Sigmoid(-1.17, 1 / 0.0346)

@@ -36,29 +36,16 @@ def cortical() -> Neuron:
         oscillations in thalamic relay neurons.* J. Neurophysiol. 68.
     """
     na, kd, m = sodium(V_T), potassium(V_T), muscarinic(608.0)
+    # H has rates exp(-14.59 - 0.086 V) and exp(-1.87 + 0.0701 V) per ms, at 35.5 °C.
+    tau_h = Bell((-14.59 / 0.086, -1 / 0.086), (1.87 / 0.0701, 1 / 0.0701))
+    h = GatedChannel("H", (Gate(1, Sigmoid(-75.0, 5.5), tau_h),), reversal=-43.0)
+    leak = GatedChannel("leak", reversal=-75.0)
     return Neuron(
         name="cortical",
-        channels=(
-            na,
-            kd,
-            m,
-            high_calcium(),
-            low_calcium(-7.0),
-            _hyperpolarisation_activated(),
-            GatedChannel("leak", reversal=-75.0),
-        ),
+        channels=(na, kd, m, high_calcium(), low_calcium(-7.0), h, leak),
         timescales=timescales(na, kd, m),
         V_ref=-53.0,
         initial_V=-72.0,
         temperature=Temperature(36.0, reference=36.0, q10=3.0),
         defaults=DEFAULTS,
     )
-
-
-def _hyperpolarisation_activated() -> GatedChannel:
-    """H, after Huguenard and McCormick (1992)."""
-    # Rates exp(-14.59 - 0.086 V) and exp(-1.87 + 0.0701 V) per ms, at 35.5 °C.
-    opening = (-14.59 / 0.086, -1 / 0.086)
-    closing = (1.87 / 0.0701, 1 / 0.0701)
-    tau = Bell(opening, closing)
-    return GatedChannel("H", (Gate(1, Sigmoid(-75.0, 5.5), tau),), reversal=-43.0)

@@ -16,12 +16,9 @@ from dicjax.neurons.recipe import Recipe
 
 
 RECIPE = Recipe(
-    ranges={
-        "leak": (0.0087, 0.017),
-        "Kd": (6.0, 10.0),
-        "CaL": (0.015, 0.075),
-        "NMDA": (0.012, 0.012),
-    },
+    ranges=dict(
+        leak=(0.0087, 0.017), Kd=(6.0, 10.0), CaL=(0.015, 0.075), NMDA=(0.012, 0.012)
+    ),
     box=dict(Na=60.0, Kd=20.0, CaL=0.1, CaN=0.3, ERG=0.25, NMDA=0.02, leak=0.02),
     g_s=(-10.0, 15.0),
     g_u=(0.0, 20.0),

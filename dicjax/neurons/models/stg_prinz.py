@@ -48,9 +48,8 @@ def stg_prinz() -> Neuron:
         Neurophysiol. 90:3998. The default conductances are AB/PD 1 of Prinz, Bucher &
         Marder (2004), Nat. Neurosci. 7:1345.
     """
-    m_h = Gate(
-        1, Sigmoid(-75.0, 5.5), Bell((-169.7, -11.6), (26.7, 14.3), amplitude=2.0)
-    )
+    tau_m_h = Bell((-169.7, -11.6), (26.7, 14.3), amplitude=2.0)
+    m_h = Gate(1, Sigmoid(-75.0, 5.5), tau_m_h)
     nernst = Nernst(outside=3000.0, temperature=283.15)
     channels = []
     for channel in stg().channels:

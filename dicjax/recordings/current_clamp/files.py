@@ -329,9 +329,8 @@ def _neo_sweeps(path: pathlib.Path) -> tuple[list[_Sweep], list[_Sweep]]:
 
     found, reasons = first_read(candidates, read)
     if found is None:
-        raise ValueError(
-            UNREADABLE.format(path.name, "; ".join(reasons[:3]), "it as .npz")
-        )
+        why = "; ".join(reasons[:3])
+        raise ValueError(UNREADABLE.format(path.name, why, "it as .npz"))
     sweeps, io = found
     return sweeps, _commands(path, io) if isinstance(io, neo.io.AxonIO) else []
 
@@ -366,9 +365,4 @@ def _commands(path: pathlib.Path, io: Any) -> list[_Sweep]:
     return [[sweep[i] for i in outputs] for sweep in sweeps]
 
 
-_READERS = {
-    ".npz": _read_npz,
-    ".csv": _read_table,
-    ".tsv": _read_table,
-    ".txt": _read_table,
-}
+_READERS = {".npz": _read_npz, **dict.fromkeys((".csv", ".tsv", ".txt"), _read_table)}

@@ -57,17 +57,16 @@ class Sweeps(eqx.Module):
 
     def _check(self, values: Rows, what: str, unit: str, most: float) -> None:
         bad = ~(np.abs(values) <= most)  # also where it is nan
-        if bad.any():
-            i, j = np.argwhere(bad)[0]
-            why = (
-                f", beyond ±{most:g} {unit}: it is probably in another unit: correct it"
-            )
-            if not np.isfinite(values[i, j]):
-                why = ": cut out what was not recorded"
-            raise ValueError(
-                f"{self.name}, sweep {i} (from 0) at {j * self.every:g} ms: the {what} "
-                f"is {values[i, j]:.4g} {unit}{why}."
-            )
+        if not bad.any():
+            return
+        i, j = np.argwhere(bad)[0]
+        why = f", beyond ±{most:g} {unit}: it is probably in another unit: correct it"
+        if not np.isfinite(values[i, j]):
+            why = ": cut out what was not recorded"
+        raise ValueError(
+            f"{self.name}, sweep {i} (from 0) at {j * self.every:g} ms: the {what} is "
+            f"{values[i, j]:.4g} {unit}{why}."
+        )
 
 
 def check_count(name: str, num_samples: int) -> None:

@@ -24,12 +24,7 @@ from dicjax.recordings.readers.neo_files import read_neo
 from dicjax.recordings.readers.numpy_files import read_numpy
 from dicjax.recordings.readers.nwb import read_nwb
 from dicjax.recordings.readers.objects import read_object
-from dicjax.recordings.readers.plausibility import (
-    disbelief,
-    is_credible,
-    is_usual,
-    is_whole,
-)
+from dicjax.recordings.readers.plausibility import disbelief, is_credible, is_usual
 from dicjax.recordings.readers.text import read_text
 from dicjax.recordings.readers.units import contradict, milliseconds_per, samples_at
 from dicjax.spikes import MIN_SPIKES, SpikeTrain
@@ -99,7 +94,13 @@ def read_spike_trains(
         raw = _long_enough(source, _select(source, raw, unit_id))
         raw = [_with_unit_of_rate(source, train, unit) for train in raw]
         is_sure = unit is not None or is_usual(raw)
-        trains = _spike_trains(source, raw, unit, is_sure)
+        try:
+            trains = [_spike_train(source, train, unit, is_sure) for train in raw]
+        except ValueError as error:
+            if len(raw) == 1:
+                raise
+            alone = " Or read one unit alone, by ", Remedy("unit_id"), "."
+            raise ValueError(Advice(advice_of(error), *alone)) from error
     for message in _notes(raw, trains, unit):
         warnings.warn(Advice(f"{source}: ", message, "."), stacklevel=2)
     return trains
@@ -152,7 +153,7 @@ def _with_unit_of_rate(source: str, raw: Train, unit: str | None) -> Train:
         return raw
     if raw.unit == "samples":
         return raw._replace(unit=samples_at(raw.rate))
-    if is_whole(raw):
+    if raw.is_whole:
         advice = Advice(
             f"{source}, unit {raw.name[:40]}: its whole numbers may be sample indices, "
             f"as a rate of {raw.rate:g} Hz is stated: give ",
@@ -161,20 +162,6 @@ def _with_unit_of_rate(source: str, raw: Train, unit: str | None) -> Train:
         )
         raise ValueError(advice)
     return raw
-
-
-def _spike_trains(
-    source: str, raw: list[Train], unit: str | None, is_sure: bool
-) -> list[SpikeTrain]:
-    try:
-        return [_spike_train(source, train, unit, is_sure) for train in raw]
-    except ValueError as error:
-        if len(raw) == 1:
-            raise
-        advice = Advice(
-            advice_of(error), " Or read one unit alone, by ", Remedy("unit_id"), "."
-        )
-        raise ValueError(advice) from error
 
 
 def _spike_train(
@@ -228,24 +215,12 @@ def _notes(raw: list[Train], trains: list[SpikeTrain], unit: str | None) -> list
     repeats = [f"{name} ({num})" for name, num in dropped.items() if num]
     if repeats:
         notes.append(f"dropped stamps that repeat the one before: {listing(repeats)}")
-    if unit is None and any(map(is_whole, raw)):
-        notes.append(
-            Advice(
-                "whole numbers without a unit were read as ms; if they are sample "
-                "indices, give ",
-                Remedy("unit", "samples@30000"),
-            )
-        )
+    if unit is None and any(train.is_whole for train in raw):
+        read = "whole numbers without a unit were read as ms; if they are sample "
+        notes.append(Advice(f"{read}indices, give ", Remedy("unit", "samples@30000")))
     return notes
 
 
-READERS = {
-    ".csv": read_text,
-    ".txt": read_text,
-    ".tsv": read_text,
-    ".npy": read_numpy,
-    ".npz": read_numpy,
-    ".nwb": read_nwb,
-    ".mat": read_matlab,
-    ".xlsx": read_excel,
-}
+READERS = dict.fromkeys((".csv", ".txt", ".tsv"), read_text)
+READERS |= dict.fromkeys((".npy", ".npz"), read_numpy)
+READERS |= {".nwb": read_nwb, ".mat": read_matlab, ".xlsx": read_excel}

@@ -34,6 +34,11 @@ class Train(NamedTuple):
     rate: float | None = None  # sampling rate in Hz, if the file states it
     caution: str = ""  # a reason in the file not to trust the train
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether times are whole numbers of a unit that nothing states."""
+        return not (self.unit or self.usual_unit or np.any(self.times % 1))
+
 
 def checksum(path: pathlib.Path) -> str:
     """The SHA-256 of a recording: of a file, or of the spikes in a Kilosort folder."""

@@ -33,9 +33,6 @@ def _rows(path: pathlib.Path, cells: Iterable[tuple[object, ...]]) -> list[Row]:
         num_bytes += 8 * max(len(row), 8)
         check_size(path, num_bytes)  # a sheet with one cell may claim to have billions
         if any(cell is not None for cell in row):
-            rows.append((line, [_text(cell) for cell in row]))
+            texts = ["" if cell is None else str(cell) for cell in row]
+            rows.append((line, [" ".join(text.split()) for text in texts]))
     return rows
-
-
-def _text(cell: object) -> str:
-    return "" if cell is None else " ".join(str(cell).split())

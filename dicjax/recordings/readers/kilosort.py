@@ -5,15 +5,9 @@ import pathlib
 import re
 
 import numpy as np
+from jaxtyping import Float
 
-from dicjax.recordings.readers.common import (
-    check_size,
-    grouped,
-    reading,
-    Times,
-    Train,
-    vector,
-)
+from dicjax.recordings.readers.common import check_size, grouped, reading, Train, vector
 from dicjax.recordings.readers.units import samples_at
 
 
@@ -59,7 +53,7 @@ def read_kilosort(path: pathlib.Path) -> list[Train]:
     return trains
 
 
-def _column(path: pathlib.Path) -> Times:
+def _column(path: pathlib.Path) -> Float[np.ndarray, " spikes"]:
     if not path.is_file():
         raise ValueError(
             f"{path.parent.name} has no spike_clusters.npy: give the folder that "

@@ -140,9 +140,7 @@ def _plain(label: str) -> str:
 
 
 def _stated(fields: Fields, names: set[str], read: Callable[[Any], Any]) -> Any:
-    stated = {
-        x for label, v in fields.items() if _plain(label) in names and (x := read(v))
-    }
+    stated = {x for k, v in fields.items() if _plain(k) in names and (x := read(v))}
     return stated.pop() if len(stated) == 1 else None
 
 

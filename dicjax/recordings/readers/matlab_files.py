@@ -26,6 +26,7 @@ _NUMBERS |= {12: "i8", 13: "u8"}
 _WIDE_TEXT = (4, 17)
 _CELL, _STRUCT, _CHAR, _NUMERIC = 1, 2, 4, range(6, 16)
 _LOGICAL, _COMPLEX = 0x200, 0x800
+Elements = Iterator[tuple[int, memoryview]]  # their kinds and data
 
 
 def load_matrices(path: pathlib.Path) -> dict[str, Any]:
@@ -62,9 +63,7 @@ class _Version5:
                 found[name] = value
         return {name: value for name, value in found.items() if name}
 
-    def _elements(
-        self, data: memoryview, padding: int = 8
-    ) -> Iterator[tuple[int, memoryview]]:
+    def _elements(self, data: memoryview, padding: int = 8) -> Elements:
         at = 0
         while at + _TAG <= len(data):
             kind, size = self._integers(data[at : at + _TAG])
@@ -109,17 +108,15 @@ class _Version5:
         array = self._numbers(*next(parts)).reshape(shape, order="F")
         return name, np.squeeze(array != 0 if flags & _LOGICAL else array)
 
-    def _struct(self, parts: Iterator[tuple[int, memoryview]], depth: int) -> Any:
+    def _struct(self, parts: Elements, depth: int) -> Any:
         width = self._integers(next(parts)[1])[0]
         text = bytes(next(parts)[1])
         starts = range(0, len(text), max(width, 1))
         labels = [text[i : i + width].split(b"\0")[0].decode() for i in starts]
         values = [self._matrix(part, depth - 1)[1] for _, part in parts]
-        num = len(labels)
-        structs = [
-            dict(zip(labels, values[i : i + num], strict=True))
-            for i in range(0, len(values), num)
-        ]
+        starts = range(0, len(values), len(labels))
+        rows = [values[i : i + len(labels)] for i in starts]
+        structs = [dict(zip(labels, row, strict=True)) for row in rows]
         return structs[0] if len(structs) == 1 else structs
 
     def _text(self, kind: int, data: memoryview) -> str:
@@ -181,7 +178,5 @@ def _struct(fields: dict[str, Any]) -> Any:
     counts = {len(x) for x in fields.values() if isinstance(x, _Elements)}
     if len(counts) != 1 or not all(isinstance(x, _Elements) for x in fields.values()):
         return fields
-    return [
-        dict(zip(fields, parts, strict=True))
-        for parts in zip(*fields.values(), strict=True)
-    ]
+    elements = zip(*fields.values(), strict=True)
+    return [dict(zip(fields, parts, strict=True)) for parts in elements]

@@ -20,16 +20,8 @@ MAX_BYTES = 2**31  # limit of memory, and of files that are read whole
 
 # PickleIO and ElphyIO may run code of a file, ExampleIO invents data, and Plexon2IO
 # downloads a library. The formats of the others are read without neo.
-UNUSED = {
-    "PickleIO",
-    "ElphyIO",
-    "ExampleIO",
-    "Plexon2IO",
-    "PhyIO",
-    "NeoMatlabIO",
-    "AsciiSpikeTrainIO",
-}
-
+UNUSED = {"PickleIO", "ElphyIO", "ExampleIO", "Plexon2IO"}
+UNUSED |= {"PhyIO", "NeoMatlabIO", "AsciiSpikeTrainIO"}
 
 Read = TypeVar("Read")
 
@@ -149,24 +141,17 @@ def pack(found: Found, file: Any) -> None:
 
 
 def unpack(file: Any) -> Found:
-    with np.load(file, allow_pickle=False) as arrays:
-        parts = zip(arrays["names"].tolist(), arrays["spans"], strict=True)
-        trains = [
-            SpikeTimes(name, arrays[f"arr_{i}"], span)
-            for i, (name, span) in enumerate(parts)
-        ]
-        return Found(trains, bool(arrays["has_traces"]), arrays["reasons"].tolist())
-
-
-def _limit_memory() -> None:
-    # Some systems, such as Windows, have no such limit.
-    with contextlib.suppress(ImportError, AttributeError, ValueError, OSError):
-        resource = importlib.import_module("resource")
-        resource.setrlimit(resource.RLIMIT_DATA, (MAX_BYTES, MAX_BYTES))
+    with np.load(file, allow_pickle=False) as held:
+        parts = enumerate(zip(held["names"].tolist(), held["spans"], strict=True))
+        trains = [SpikeTimes(name, held[f"arr_{i}"], span) for i, (name, span) in parts]
+        return Found(trains, bool(held["has_traces"]), held["reasons"].tolist())
 
 
 if __name__ == "__main__":
-    _limit_memory()
+    # Some systems, such as Windows, have no limit of memory.
+    with contextlib.suppress(ImportError, AttributeError, ValueError, OSError):
+        resource = importlib.import_module("resource")
+        resource.setrlimit(resource.RLIMIT_DATA, (MAX_BYTES, MAX_BYTES))
     output, sys.stdout = sys.stdout.buffer, sys.stderr  # readers may print to stdout
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -7,14 +7,7 @@ import h5py
 import numpy as np
 
 from dicjax.recordings.readers import common
-from dicjax.recordings.readers.common import (
-    check_size,
-    NO_SPAN,
-    reading,
-    Train,
-    UNIT_BYTES,
-    vector,
-)
+from dicjax.recordings.readers.common import check_size, reading, Train, vector
 from dicjax.recordings.readers.units import stated_unit
 
 
@@ -24,11 +17,11 @@ def read_nwb(path: pathlib.Path) -> list[Train]:
     with reading(path, kind), h5py.File(path, "r") as file:
         units: Any = file["units"]
         times = units["spike_times"][:most]
-        most_units = common.MAX_BYTES // UNIT_BYTES + 1
+        most_units = common.MAX_BYTES // common.UNIT_BYTES + 1
         rows = _ragged(times, units["spike_times_index"][:most_units])
         unit = stated_unit(str(units["spike_times"].attrs.get("unit", "")))
         names = units["id"][:most] if "id" in units else range(len(rows))
-        spans: Any = [NO_SPAN] * len(rows)
+        spans: Any = [common.NO_SPAN] * len(rows)
         if "obs_intervals" in units:
             ends = units["obs_intervals_index"][:most_units]
             spans = _ragged(units["obs_intervals"][:most], ends)

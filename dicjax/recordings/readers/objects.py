@@ -54,7 +54,5 @@ def _pynapple_trains(group: Any) -> list[Train]:
             f"A {type(group).__name__} holds values over time and no spikes: give a Ts "
             "or a TsGroup."
         )
-    return [
-        Train(name, np.asarray(unit.t, float), "s", span=span)
-        for name, unit in units.items()
-    ]
+    times = {name: np.asarray(unit.t, float) for name, unit in units.items()}
+    return [Train(name, own, "s", span=span) for name, own in times.items()]

@@ -24,10 +24,6 @@ def is_usual(raw: list[Train]) -> bool:
     return any(PLAUSIBLE_HZ[0] <= _rate(ms) <= PLAUSIBLE_HZ[1] for ms in known)
 
 
-def is_whole(raw: Train) -> bool:
-    return not (raw.unit or raw.usual_unit or np.any(raw.times % 1))
-
-
 def disbelief(raw: Train, known: str | None, is_sure: bool) -> Advice:
     tried = known or "ms"
     options = []

@@ -140,10 +140,8 @@ def _long_trains(table: Table, ids: int) -> list[Train]:
     rows: dict[str, list[int]] = {}
     for i, (_, row) in enumerate(table.rows):
         rows.setdefault(row[ids], []).append(i)
-    return [
-        labelled_train(table.path, name, label, numbers[own])
-        for name, own in rows.items()
-    ]
+    own = {name: numbers[places] for name, places in rows.items()}
+    return [labelled_train(table.path, name, label, x) for name, x in own.items()]
 
 
 def _listed_trains(table: Table, ids: int | None, lists: int) -> list[Train]:

@@ -7,13 +7,7 @@ import re
 import numpy as np
 
 from dicjax.recordings.readers.common import check_size, reading, Train
-from dicjax.recordings.readers.tables import (
-    is_header,
-    number,
-    Table,
-    table_of,
-    trains_of,
-)
+from dicjax.recordings.readers.tables import is_header, number, table_of, trains_of
 
 
 _WAVEMARK = '"WAVMK"\t'
@@ -24,7 +18,7 @@ def read_text(path: pathlib.Path) -> list[Train]:
     lines = lines_of(path)
     if any(line.startswith(_WAVEMARK) for line in lines):
         return _wavemark_trains(path, lines)
-    return trains_of(_table(path, lines))
+    return _table_trains(path, lines)
 
 
 def lines_of(path: pathlib.Path) -> list[str]:
@@ -43,7 +37,7 @@ def lines_of(path: pathlib.Path) -> list[str]:
     return [line.strip(" ") + "\n" for line in re.split(r"\r\n?|\n", text)]
 
 
-def _table(path: pathlib.Path, lines: list[str]) -> Table:
+def _table_trains(path: pathlib.Path, lines: list[str]) -> list[Train]:
     first, second = ([line for line in lines if line.strip()] + ["", ""])[:2]
     mark = _separator(path, first, second)
     read = csv.reader(lines, delimiter=mark, skipinitialspace=True)
@@ -56,7 +50,7 @@ def _table(path: pathlib.Path, lines: list[str]) -> Table:
             f"{path.name}: {first.strip()!r} may be two cells or a decimal comma: add "
             "a header line, such as `unit,time_ms` or `time_ms`."
         )
-    return table
+    return trains_of(table)
 
 
 def _separator(path: pathlib.Path, first: str, second: str) -> str:

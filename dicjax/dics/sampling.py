@@ -80,9 +80,8 @@ class Population(eqx.Module):
         counts = np.bincount(self.status, minlength=len(self.names))
         failed = zip(self.names[1:], counts[1:], strict=True)
         why = ", ".join(f"{count} {name}" for name, count in failed if count)
-        text = f"{self.num_ok} of {len(self.g)} members ok" + (
-            f"; {why}" if why else ""
-        )
+        text = f"{self.num_ok} of {len(self.g)} members ok"
+        text += f"; {why}" if why else ""
         if self.limiting is None or not self.channels:
             return text
         left = self.limiting[(self.status != OK) & (self.limiting >= 0)]

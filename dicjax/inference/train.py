@@ -93,9 +93,9 @@ class Simulation(NamedTuple):
 
     def members(self, sources: tuple[Source, ...], seed: int, stage: str) -> Dataset:
         """Members from these sources."""
-        report, own = renamed(self.report, stage), self.folder
+        report, folder = renamed(self.report, stage), self.folder
         return simulate_dataset(
-            self.neuron, sources, seed=seed, folder=own, on_progress=report
+            self.neuron, sources, seed=seed, folder=folder, on_progress=report
         )
 
 

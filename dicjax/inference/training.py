@@ -136,10 +136,8 @@ def train_encoder(
         crop = int(rng.choice(training.crops, p=training.crop_shares))
         drawn = np.searchsorted(odds, rng.random(training.batch_size) * odds[-1])
         batch = put(known[learn_from[drawn]], where.split)
-        key, at = (
-            jr.fold_in(jr.key(training.seed), step),
-            jnp.asarray(step, jnp.float32),
-        )
+        key = jr.fold_in(jr.key(training.seed), step)
+        at = jnp.asarray(step, jnp.float32)
         clean = jnp.asarray(CLEAN[int(step >= first_cycle)], jnp.float32)
         fit, losses[step] = _learn(
             fit, fixed, batch, key, at, clean, training, crop, where

@@ -31,9 +31,11 @@ def dic_columns(
     """The columns of (g_f, g_s, g_u) at the reference potential and of thresholds."""
     same = "input conductance at V_ref, divided by the model's normaliser"
     kinds = zip(DICS, dics.T, ("fast", "slow", "ultraslow"), strict=True)
-    columns = {name: (column, "1", f"{kind} {same}") for name, column, kind in kinds}
-    own = "the member's own threshold; empty if it has none"
-    return columns | {"V_th": (V_th, "mV", own)}
+    columns: dict[str, Column] = {}
+    for name, column, kind in kinds:
+        columns[name] = column, "1", f"{kind} {same}"
+    columns["V_th"] = V_th, "mV", "the member's own threshold; empty if it has none"
+    return columns
 
 
 def feature_columns(features: Features) -> dict[str, Column]:

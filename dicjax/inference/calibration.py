@@ -107,7 +107,8 @@ def _for_each(measure: Callable, posterior: Posterior, *rows: AnyArray) -> Any:
     ends = posterior.low, posterior.high
 
     def of(mixture, ranks, *rows):
-        part = Posterior(*map(jnp.asarray, mixture), *ends, jnp.asarray(ranks))
+        weights, means, factors = map(jnp.asarray, mixture)
+        part = Posterior(weights, means, factors, *ends, jnp.asarray(ranks))
         return measure(part, *rows)
 
     mixture = (posterior.weights, posterior.means, posterior.factors)

@@ -213,8 +213,9 @@ def posterior_of(
     plain = np.broadcast_to(np.linspace(0, 1, ranks.shape[1]), ranks.shape)
 
     def over(mixture, low, high, ranks):
+        weights, means, factors = map(jnp.asarray, mixture)
         ranks = jnp.asarray(ranks, low.dtype)
-        return Posterior(*map(jnp.asarray, mixture), low, high, ranks)
+        return Posterior(weights, means, factors, low, high, ranks)
 
     slow = over(reading.slow, scales.low, scales.high, ranks)
     fast = over(reading.fast, scales.fast_low, scales.fast_high, plain)

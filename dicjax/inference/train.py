@@ -182,13 +182,14 @@ def fit_adapter(
         start = shipped.encoder
         return adapt(start, neuron, members.known, adapting.rank, training.seed)
 
+    finish_adapted = functools.partial(
+        finish_encoder, out, simulation, members, density, emulator, adapting
+    )
+
     def finish(encoder: Encoder) -> dict:
         own = Base(base, adapting.rank, shipped.header["encoder_hash"])
         return finish_adapted(encoder, base=own, neuron_file=neuron_file)
 
-    finish_adapted = functools.partial(
-        finish_encoder, out, simulation, members, density, emulator, adapting
-    )
     return _fit("adapter", simulation, members, training, begin, finish)
 
 

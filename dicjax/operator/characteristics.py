@@ -271,11 +271,9 @@ def from_coordinates(
 
 
 def _mapped(function, x, names):
-    columns = zip(
-        jnp.moveaxis(jnp.asarray(x), -1, 0), are_logarithms(names), strict=True
-    )
-    mapped = [function(column) if is_log else column for column, is_log in columns]
-    return jnp.stack(mapped, axis=-1)
+    x, kinds = jnp.asarray(x), enumerate(are_logarithms(names))
+    columns = [function(x[..., i]) if is_log else x[..., i] for i, is_log in kinds]
+    return jnp.stack(columns, axis=-1)
 
 
 def are_logarithms(names: tuple[str, ...]) -> tuple[bool, ...]:

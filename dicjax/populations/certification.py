@@ -362,8 +362,8 @@ def compare_under(
 ) -> tuple[Bool[np.ndarray, "checks cells"], Bool[np.ndarray, "checks cells"]]:
     """Whether members are valid in a condition, and whether they keep the pattern."""
     _, neuron, g, target, dt, stimulus = condition
-    how = {"dt": dt, "stimulus": stimulus, "on_progress": on_progress}
-    run = simulate(neuron, g, **window._asdict(), **how)
+    how = {"dt": dt, **window._asdict()}
+    run = simulate(neuron, g, **how, stimulus=stimulus, on_progress=on_progress)
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), run)
     verdict = judge(flat, target)
     same = flat.succeeded & (verdict.features.label == target.label)

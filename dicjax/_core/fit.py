@@ -162,27 +162,26 @@ def fit_network(
     loss: Loss,
     rows: tuple[np.ndarray, ...],
     weights: Float[np.ndarray, " rows"],
+    config: Any,
     *,
-    num_steps: int,
-    batch_size: int,
-    learning_rate: float,
     on_progress: Progress | None = None,
 ) -> Any:
     """Fits a network to rows of a table, by Adam along a cosine; averages its weights.
 
     `fixed` takes from the network the arrays that stay. `loss` is of the network and a
-    batch of every table in `rows`, which are drawn as often as `weights` say. The
-    `learning_rate` is the highest, after a warm-up.
+    batch of every table in `rows`, which are drawn as often as `weights` say. `config`
+    has `num_steps`, `batch_size` and `learning_rate`, the highest, after a warm-up.
     """
     odds = np.cumsum(weights)
-    rng = np.random.default_rng(0)
+    rng, num_steps = np.random.default_rng(0), config.num_steps
 
     def draw(_: int) -> tuple[np.ndarray, ...]:
-        drawn = np.searchsorted(odds, rng.random(batch_size) * odds[-1])
+        drawn = np.searchsorted(odds, rng.random(config.batch_size) * odds[-1])
         return tuple(table[drawn] for table in rows)
 
+    warm_up = min(WARM_UP, num_steps // 10 + 1)
     schedule = optax.warmup_cosine_decay_schedule(
-        0.0, learning_rate, min(WARM_UP, num_steps // 10 + 1), num_steps
+        0.0, config.learning_rate, warm_up, num_steps
     )
     learned = jax.tree.map(eqx.is_inexact_array, network)
     learned = eqx.tree_at(fixed, learned, replace_fn=lambda _: False)

@@ -138,23 +138,13 @@ def solve_goal(neuron: Neuron, g: Array, goal: Goal, free: Array):
         new_missed = miss(new)
         better = norm(new_missed) < norm(missed)  # False where it is not finite
         relative = jnp.max(jnp.abs(move) / (jnp.abs(x) + 1e-3))
-        return (
-            jnp.where(better, new, x),
-            jnp.where(better, new_missed, missed),
-            jacobian,
-            relative,
-            jnp.where(better, jnp.minimum(2 * damping, 1), damping / 4),
-            count + 1,
-        )
+        new, missed = jnp.where(better, new, x), jnp.where(better, new_missed, missed)
+        damping = jnp.where(better, jnp.minimum(2 * damping, 1), damping / 4)
+        return new, missed, jacobian, relative, damping, count + 1
 
-    carry = (
-        x,
-        missed,
-        jnp.eye(len(missed), len(x), dtype=x.dtype),
-        jnp.full_like(missed[0], jnp.inf),
-        jnp.ones_like(missed[0]),
-        jnp.zeros((), jnp.int32),
-    )
+    jacobian = jnp.eye(len(missed), len(x), dtype=x.dtype)
+    moved, damping = jnp.full_like(missed[0], jnp.inf), jnp.ones_like(missed[0])
+    carry = (x, missed, jacobian, moved, damping, jnp.zeros((), jnp.int32))
     x, missed, jacobian, moved, _, _ = jax.lax.while_loop(wanting, iterate, carry)
     V = x[-1] if goal.own else goal.V[0]
     g = g.at[free].set(x[: len(free)])
@@ -174,17 +164,9 @@ def differentiable_solution(
     -(\partial F / \partial x)^{-1} \partial F / \partial \theta$, whatever $\theta$ is:
     the target, the other conductances, the potential, or any number of the biology.
 
-    **Arguments:**
-
-    - `neuron`: the model.
-    - `g`: conductances (mS/cm²) of the others, and a start for those solved for.
-    - `V`: the potential, in mV.
-    - `target`: (g_s, g_u), or (g_f, g_s, g_u).
-    - `free`: positions in `g` of the channels solved for, as many as there are targets.
-
-    **Returns:**
-
-    All conductances, in mS/cm². Nothing is checked: see [`dicjax.impose`][] for that.
+    `g` (mS/cm²) has the other conductances and a start for those in the positions
+    `free`, as many as the (g_s, g_u), or (g_f, g_s, g_u), of the target; `V` is in mV.
+    Nothing is checked: see [`dicjax.impose`][] for that.
     """
     index = jnp.array(free)
     stop = lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x
@@ -203,11 +185,9 @@ def best_compensated(
     bounds: Bounds,
     scale: Float[Array, " channels"],
 ) -> Solved:
-    """Solves for whichever channels do best.
-
-    Of all choices that leave conductances within bounds, the one whose equations are
-    conditioned best, in units of `scale` (mS/cm²) for each channel; where there is
-    none, the one that leaves them least far outside.
+    """Solves for the channels, of those that leave conductances within bounds, whose
+    equations are conditioned best, in units of `scale` (mS/cm²) for each channel; where
+    there are none, for those that leave them least far outside.
     """
     free = _promising(neuron, g, goal.V[0], goal.targets[0], bounds, scale)
     one = lambda free: compensated(neuron, g, goal, free, bounds)
@@ -274,11 +254,9 @@ def nearest_reachable(
         new = jnp.clip(u - J.T @ solve(gram + ridge, missed), 0, 1)
         new_missed = miss(new)
         better = square(new_missed) < square(missed)
-        return (
-            jnp.where(better, new, u),
-            jnp.where(better, new_missed, missed),
-            jnp.clip(jnp.where(better, damping / 4, 4 * damping), 1e-9, 1e6),
-        )
+        damping = jnp.clip(jnp.where(better, damping / 4, 4 * damping), 1e-9, 1e6)
+        new, missed = jnp.where(better, new, u), jnp.where(better, new_missed, missed)
+        return new, missed, damping
 
     start = jnp.clip((g - bounds.low) / width, 0, 1)
     start = (start, miss(start), jnp.full_like(V, 1e-3))

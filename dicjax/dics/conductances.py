@@ -62,13 +62,9 @@ def dynamic_input_conductances(
     """
     g = jax_conductances_of(neuron, g)
     V = jnp.broadcast_to(jnp.asarray(V, g.dtype), g.shape[:-1])
-    flat = _dics(
-        neuron.with_dtype(g.dtype),
-        g.reshape(-1, g.shape[-1]),
-        V.reshape(-1),
-        calcium_weight,
-    )
-    return flat.reshape(*g.shape[:-1], 3)
+    neuron, flat = neuron.with_dtype(g.dtype), g.reshape(-1, g.shape[-1])
+    dics = _dics(neuron, flat, V.reshape(-1), calcium_weight)
+    return dics.reshape(*g.shape[:-1], 3)
 
 
 def sensitivity(

@@ -108,19 +108,10 @@ def sample_polytope(
     neuron = neuron.with_dtype(dtype)
     V = jnp.asarray(neuron.V_ref if V is None else V, dtype)
     steps = jnp.asarray(num_steps, jnp.int32)
-    draw = lambda rows, members: _sample(
-        key, neuron, rows, members, low, high, V, steps
-    )
+    draw = lambda rows, of: _sample(key, neuron, rows, of, low, high, V, steps)
     members = first + np.arange(len(rows))
-    g, status, residual, num_draws = in_batches(draw, rows, members, size=BATCH)
-    return Population(
-        g=g,
-        targets=rows,
-        status=status,
-        residual=residual,
-        num_draws=num_draws,
-        V=np.full(len(rows), V, dtype),
-    )
+    g, *outcome = in_batches(draw, rows, members, size=BATCH)
+    return Population(g, rows, *outcome, V=np.full(len(rows), V, dtype))
 
 
 def _limits(neuron, bounds, sources) -> Float[np.ndarray, "2 channels"]:
@@ -159,14 +150,13 @@ def _limits(neuron, bounds, sources) -> Float[np.ndarray, "2 channels"]:
 def _sample(key, neuron, targets, members, low, high, V, num_steps):
     def one(target, member):
         draw_key, walk_key = jr.split(jr.fold_in(key, member))
-        polytope, y, feasible, num_draws = _feasible_draw(
-            draw_key, neuron, target, low, high, V
-        )
+        drawn = _feasible_draw(draw_key, neuron, target, low, high, V)
+        polytope, y, feasible, num_draws = drawn
         walked = walk(walk_key, polytope, y, num_steps)
         y = jnp.where(feasible, _projected(polytope, walked), y)
         g = jnp.clip(polytope.low + polytope.width * y, low, high)
-        missed = jnp.abs(dics_of_one_cell(neuron, g, V)[-len(target) :] - target)
-        residual = jnp.max(missed)
+        missed = dics_of_one_cell(neuron, g, V)[-len(target) :] - target
+        residual = jnp.max(jnp.abs(missed))
         hit = residual <= jnp.finfo(g.dtype).eps ** 0.5
         status = jnp.where(hit, OK, NOT_CONVERGED)
         status = jnp.where(feasible, status, INFEASIBLE).astype(jnp.int32)
@@ -263,11 +253,8 @@ def analytic_centre(
         moves = jnp.isfinite(gain[best])
         return jnp.where(moves, tried[best], multipliers), decrement, count + 1
 
-    start = (
-        jnp.zeros_like(values),
-        jnp.asarray(jnp.inf, values.dtype),
-        jnp.zeros((), jnp.int32),
-    )
+    infinite, count = jnp.asarray(jnp.inf, values.dtype), jnp.zeros((), jnp.int32)
+    start = (jnp.zeros_like(values), infinite, count)
     multipliers, _, _ = jax.lax.while_loop(wanting, iterate, start)
     _, decrement = newton(multipliers)
     return _balance(multipliers @ rows), decrement < MAX_DECREMENT
@@ -290,8 +277,7 @@ def _spread(pull):
 def walk(key, polytope, y, num_steps):
     """Hit-and-run from `y`: to any point of a chord, in a random direction each time.
 
-    Directions are even where the barrier is round, which makes a thin polytope as easy
-    as a ball.
+    Directions are even where the barrier is round, so that thinness does no harm.
     """
     scale = jnp.where(polytope.width > 0, _room(y), 0)
     basis, _ = orthonormal((polytope.rows * scale[None]).T)

@@ -78,23 +78,16 @@ class Population(eqx.Module):
 
     def __str__(self) -> str:
         counts = np.bincount(self.status, minlength=len(self.names))
-        why = ", ".join(
-            f"{count} {name}"
-            for name, count in zip(self.names[1:], counts[1:], strict=True)
-            if count
-        )
+        failed = zip(self.names[1:], counts[1:], strict=True)
+        why = ", ".join(f"{count} {name}" for name, count in failed if count)
         text = f"{self.num_ok} of {len(self.g)} members ok"
-        return text + (f"; {why}" if why else "") + self._limits()
-
-    def _limits(self) -> str:
+        text += f"; {why}" if why else ""
         if self.limiting is None or not self.channels:
-            return ""
+            return text
         left = self.limiting[(self.status != OK) & (self.limiting >= 0)]
         often = collections.Counter(self.channels[i] for i in left).most_common(3)
-        if not often:
-            return ""
-        counts = ", ".join(f"{name} in {count}" for name, count in often)
-        return f" (beyond its bounds: {counts})"
+        limits = ", ".join(f"{name} in {count}" for name, count in often)
+        return text + (f" (beyond its bounds: {limits})" if often else "")
 
 
 def sample(
@@ -191,17 +184,17 @@ def compensate(
     dtype = jnp.dtype(dtype or jnp.zeros(()).dtype)
     problem = _problem(neuron, targets, num, V, through or "recipe", bounds, dtype)
     population = _unsolved(problem)
-    drawn = lambda i: functools.partial(_drawn, jr.fold_in(key, i), problem, first)
+    draws = lambda i, of: _draws(jr.fold_in(key, i), problem.neuron, first + of, dtype)
     for i in range(max_draws):
         members = np.flatnonzero(population.status != OK)
         if not len(members):
             break
-        solved = _solve(problem, members, drawn(i))
+        solved = _solve(problem, members, functools.partial(draws, i))
         population = _with_solved(population, members, solved)
     members = np.flatnonzero(population.status != OK)
     if through is None and len(members) and len(problem.voltages) == 1:
         best = problem._replace(through="best")
-        solved = _solve(best, members, drawn(max_draws - 1))
+        solved = _solve(best, members, functools.partial(draws, max_draws - 1))
         is_ok = solved.status == OK
         solved = jax.tree.map(lambda x: x[is_ok], solved)
         population = _with_solved(population, members[is_ok], solved, draws=0)
@@ -242,10 +235,8 @@ def impose(
         through = "recipe" if neuron.recipe is not None else "best"
     problem = _problem(neuron, targets, None, V, through, bounds, g.dtype)
     if len(problem.rows) != len(g):
-        raise ValueError(
-            f"There are {len(g)} cells but {len(problem.rows)} targets: give one per "
-            "cell."
-        )
+        found = f"There are {len(g)} cells but {len(problem.rows)} targets"
+        raise ValueError(f"{found}: give one per cell.")
     members = np.arange(len(g))
     solved = _solve(problem, members, lambda members: jnp.asarray(g[members]))
     return _with_solved(_unsolved(problem), members, solved)
@@ -254,11 +245,9 @@ def impose(
 class _Problem(NamedTuple):
     """What conductances are solved for.
 
-    - `voltages`: potentials at which targets hold, in mV; a start for the search of
-        the members' own thresholds where `at_threshold`.
-    - `rows`: targets by member, potential and input conductance.
-    - `through`: positions of the channels that are solved for, or the rule by which
-        they are chosen.
+    Targets in `rows` hold at the `voltages` (mV), from which the search of members' own
+    thresholds starts where `at_threshold`. `through` are positions of the channels that
+    are solved for, or the rule by which they are chosen.
     """
 
     neuron: Neuron
@@ -276,14 +265,9 @@ def _problem(neuron, targets, num, V, through, bounds, dtype) -> _Problem:
     is_bounded = neuron.recipe is not None and neuron.recipe.bounded
     high = neuron.bounds if is_bounded else np.full(len(low), np.inf)
     at_threshold = isinstance(V, str) and V == "V_th"
-    return _Problem(
-        neuron=neuron,
-        voltages=voltages,
-        at_threshold=at_threshold,
-        rows=rows,
-        through=_channels(neuron, through, rows.shape[1:], at_threshold),
-        bounds=Bounds(*jnp.asarray(with_bounds(neuron, bounds, low, high), dtype)),
-    )
+    through = _channels(neuron, through, rows.shape[1:], at_threshold)
+    limits = Bounds(*jnp.asarray(with_bounds(neuron, bounds, low, high), dtype))
+    return _Problem(neuron, voltages, at_threshold, rows, through, limits)
 
 
 def _unsolved(problem: _Problem) -> Population:
@@ -330,17 +314,11 @@ def _solve_batch(problem: _Problem, g, rows) -> Solved:
     if problem.at_threshold:
         first, _ = thresholds(problem.neuron, g)
         V[:, 0] = np.where(np.isfinite(first), first, V[:, 0])
-    through = problem.through
-    solved = _impose(
-        problem.neuron,
-        g,
-        jnp.asarray(V, g.dtype),
-        jnp.asarray(rows),
-        # As an array, so that other channels compile nothing anew.
-        through if isinstance(through, str) else jnp.array(through),
-        problem.bounds,
-        problem.at_threshold,
-    )
+    through, bounds, own = problem.through, problem.bounds, problem.at_threshold
+    if not isinstance(through, str):
+        through = jnp.array(through)  # so that other channels compile nothing anew
+    V, rows = jnp.asarray(V, g.dtype), jnp.asarray(rows)
+    solved = _impose(problem.neuron, g, V, rows, through, bounds, own)
     solved = jax.tree.map(np.array, solved)
     if problem.at_threshold:
         first, status = map(np.asarray, thresholds(problem.neuron, solved.g))
@@ -349,17 +327,11 @@ def _solve_batch(problem: _Problem, g, rows) -> Solved:
     return solved
 
 
-def _drawn(key, problem: _Problem, first: int, members) -> Float[Array, "_ channels"]:
-    """Free draws of the members with these numbers, counted from `first` on."""
-    return _draws(key, problem.neuron, jnp.asarray(first + members), problem.rows.dtype)
-
-
 def _voltages(neuron: Neuron, V: Potentials) -> list[float]:
     if isinstance(V, str):
         if V not in ("V_ref", "V_th"):
-            raise ValueError(
-                f"`V` must be 'V_ref', 'V_th' or potentials in mV, got {V!r}."
-            )
+            known = "'V_ref', 'V_th' or potentials in mV"
+            raise ValueError(f"`V` must be {known}, got {V!r}.")
         return [float(neuron.V_ref)]
     voltages = np.atleast_1d(np.asarray(V, float))
     if voltages.ndim != 1 or not len(voltages) or not np.isfinite(voltages).all():
@@ -380,10 +352,8 @@ def _channels(neuron, through, shape, at_threshold):
         )
     if isinstance(through, str):
         if through not in ("recipe", "best"):
-            raise ValueError(
-                "`through` must be 'recipe', 'best' or names of channels, got "
-                f"{through!r}."
-            )
+            known = "'recipe', 'best' or names of channels"
+            raise ValueError(f"`through` must be {known}, got {through!r}.")
         if through == "recipe" and dics == 3:
             channels = neuron.required_recipe.seed_channels
             return neuron.index(*channels) if channels else "best"
@@ -427,10 +397,8 @@ def with_bounds(
     for name, (least, most) in (given or {}).items():
         (channel,) = neuron.index(name)
         if not 0 <= least <= most:  # also where one is nan
-            raise ValueError(
-                f"Bounds of {name} must be 0 <= lowest <= highest in mS/cm², got "
-                f"({least}, {most})."
-            )
+            wanted = f"Bounds of {name} must be 0 <= lowest <= highest in mS/cm²"
+            raise ValueError(f"{wanted}, got ({least}, {most}).")
         bounds[:, channel] = least, most
     return bounds
 
@@ -463,7 +431,7 @@ def _draws(key, neuron, members, dtype):
         free = jnp.array(neuron.index(*recipe.seed_channels))
         return solve_goal(neuron, g, seed, free)[0]
 
-    return jax.vmap(one)(members)
+    return jax.vmap(one)(jnp.asarray(members))
 
 
 def _draw(key, neuron, dtype):

@@ -19,13 +19,10 @@ def conductance_columns(
     """The columns of members, numbered from 0 by default, and conductances (mS/cm²)."""
     if members is None:
         members = np.arange(len(g), dtype=np.int32)
-    return {
-        "member": (members, "", "number of the member"),
-        **{
-            f"g_{name}": (g[:, i], "mS/cm2", f"maximal conductance of {name}")
-            for i, name in enumerate(neuron.channel_names)
-        },
-    }
+    columns: dict[str, Column] = {"member": (members, "", "number of the member")}
+    for i, name in enumerate(neuron.channel_names):
+        columns[f"g_{name}"] = g[:, i], "mS/cm2", f"maximal conductance of {name}"
+    return columns
 
 
 def dic_columns(
@@ -33,42 +30,33 @@ def dic_columns(
 ) -> dict[str, Column]:
     """The columns of (g_f, g_s, g_u) at the reference potential and of thresholds."""
     same = "input conductance at V_ref, divided by the model's normaliser"
-    kinds = zip(DICS, ("fast", "slow", "ultraslow"), strict=True)
-    return {
-        **{
-            name: (dics[:, i], "1", f"{kind} {same}")
-            for i, (name, kind) in enumerate(kinds)
-        },
-        "V_th": (V_th, "mV", "the member's own threshold; empty if it has none"),
-    }
+    kinds = zip(DICS, dics.T, ("fast", "slow", "ultraslow"), strict=True)
+    columns: dict[str, Column] = {}
+    for name, column, kind in kinds:
+        columns[name] = column, "1", f"{kind} {same}"
+    columns["V_th"] = V_th, "mV", "the member's own threshold; empty if it has none"
+    return columns
 
 
 def feature_columns(features: Features) -> dict[str, Column]:
     """The columns of features, of any number of cells."""
     label = np.atleast_1d(np.asarray(features.label))
-    return {
-        "label": (np.array(LABELS)[label], "", f"firing pattern: {', '.join(LABELS)}"),
-        **{
-            feature.name: (
-                np.atleast_1d(np.asarray(feature.read(features))),
-                feature.unit or "1",
-                feature.meaning,
-            )
-            for feature in FEATURES.values()
-        },
-    }
+    meaning = f"firing pattern: {', '.join(LABELS)}"
+    columns: dict[str, Column] = {"label": (np.array(LABELS)[label], "", meaning)}
+    for feature in FEATURES.values():
+        values = np.atleast_1d(np.asarray(feature.read(features)))
+        columns[feature.name] = values, feature.unit or "1", feature.meaning
+    return columns
 
 
 def table_of(columns: dict[str, Column], about: dict[str, str]) -> pa.Table:
     """A table whose columns say their unit and meaning."""
     # What is not defined is empty: spreadsheets do not know nan.
     arrays = [pa.array(x, from_pandas=True) for x, *_ in columns.values()]
-    fields = [
-        pa.field(name, array.type, metadata={"unit": unit, "meaning": meaning})
-        for array, (name, (_, unit, meaning)) in zip(
-            arrays, columns.items(), strict=True
-        )
-    ]
+    fields = []
+    for array, (name, (_, *words)) in zip(arrays, columns.items(), strict=True):
+        metadata = dict(zip(("unit", "meaning"), words, strict=True))
+        fields.append(pa.field(name, array.type, metadata=metadata))
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=about))
 
 
@@ -85,6 +73,5 @@ def spike_lists(times: Float[np.ndarray, "cells spikes"]) -> pa.ListArray:
     """Spike times, padded with infinity, as lists of their own."""
     is_spike = np.isfinite(times)
     offsets = np.append(0, np.cumsum(is_spike.sum(axis=1))).astype(np.int32)
-    return pa.ListArray.from_arrays(
-        pa.array(offsets), pa.array(times[is_spike].astype(np.float32))
-    )
+    spikes = pa.array(times[is_spike].astype(np.float32))
+    return pa.ListArray.from_arrays(pa.array(offsets), spikes)

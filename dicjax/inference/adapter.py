@@ -51,10 +51,8 @@ def attach(key: Key[Array, ""], encoder: Encoder, rank: int) -> Encoder:
         out, inside = leaf.shape
         r = min(rank, out, inside)
         noise = jr.normal(jr.fold_in(key, number), (r, inside), leaf.dtype)
-        down = noise / inside**0.5
-        adapted.append(
-            LowRank(leaf, jnp.zeros((out, r), leaf.dtype), down.astype(leaf.dtype))
-        )
+        up, down = jnp.zeros((out, r), leaf.dtype), noise / inside**0.5
+        adapted.append(LowRank(leaf, up, down.astype(leaf.dtype)))
     return jax.tree.unflatten(structure, adapted)
 
 

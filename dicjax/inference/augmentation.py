@@ -30,9 +30,8 @@ def augment(
     """
     keys = jr.split(key, (len(spike_times), 3))
     stretches = jax.vmap(lambda k, t: _stretch(k, t, length))(keys[:, 0], spike_times)
-    recorded = jax.vmap(lambda k, t: _recorded(k, t, training, clean))(
-        keys[:, 1], stretches
-    )
+    record = lambda key, times: _recorded(key, times, training, clean)
+    recorded = jax.vmap(record)(keys[:, 1], stretches)
     # The first ones: the order of a batch is random, and work is spent on them alone.
     num = round(training.anomalies * len(keys))
     others = jnp.roll(recorded, 1, axis=0)[:num]
@@ -55,28 +54,21 @@ def _stretch(key, times, length):
 
 
 def _recorded(key, times, training, clean):
-    keys = jr.split(key, 6)
-    dirty = (jr.uniform(keys[0], (), times.dtype) > clean.astype(times.dtype)).astype(
-        times.dtype
-    )
-    shares = dirty * jr.uniform(keys[1], (4,), times.dtype)
+    keys, shape, dtype = jr.split(key, 6), times.shape, times.dtype
+    is_dirty = jr.uniform(keys[0], (), dtype) > clean.astype(dtype)
+    dirty = is_dirty.astype(dtype)
+    shares = dirty * jr.uniform(keys[1], (4,), dtype)
     last = _last(times)
     drift = training.max_drift * dirty * (2 * shares[0] - 1)
     # Padding is left out: infinity times what may be negative is not padding any more.
     warped = times * (1 + drift * (times / last - 1) / 2)
     times = jnp.where(jnp.isfinite(times), warped, jnp.inf)
-    moved = times + training.max_jitter * shares[1] * jr.normal(
-        keys[2], times.shape, times.dtype
-    )
-    lost = jr.uniform(keys[3], times.shape, times.dtype) < (
-        training.max_missed * shares[2]
-    )
+    moved = times + training.max_jitter * shares[1] * jr.normal(keys[2], shape, dtype)
+    lost = jr.uniform(keys[3], shape, dtype) < training.max_missed * shares[2]
     kept = jnp.where(lost, jnp.inf, moved)
-    gained = jr.uniform(keys[4], times.shape, times.dtype) < (
-        training.max_spurious * shares[3]
-    )
+    gained = jr.uniform(keys[4], shape, dtype) < training.max_spurious * shares[3]
     gained &= jnp.isfinite(times)
-    extra = jr.uniform(keys[5], times.shape, times.dtype) * last
+    extra = jr.uniform(keys[5], shape, dtype) * last
     return _merged(kept, jnp.where(gained, extra, jnp.inf))
 
 

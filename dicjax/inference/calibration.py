@@ -53,10 +53,8 @@ class Calibration(eqx.Module):
 def plain_calibration() -> Calibration:
     """One that takes posteriors at their word."""
     levels = np.linspace(0, 1, NUM_LEVELS, dtype=np.float32)
-    return Calibration(
-        np.tile(levels, (len(PRIORS), len(LABELS), 1)),
-        np.full(len(PRIORS), np.inf, np.float32),
-    )
+    ranks = np.tile(levels, (len(PRIORS), len(LABELS), 1))
+    return Calibration(ranks, np.full(len(PRIORS), np.inf, np.float32))
 
 
 def calibrate(
@@ -64,19 +62,14 @@ def calibrate(
 ) -> Calibration:
     """Measures coverage by prior and pattern, and how odd ordinary trains can seem.
 
-    **Arguments:**
-
-    - `drawn`: members of each prior, by its name; of "any" at least. A pattern that
-        too few of them show takes its calibration from "any".
-    - `recorded`: trains of ordinary members as they might be recorded, with flaws, to
-        choose the score above which a train counts as an anomaly.
+    `drawn` has members of each prior by its name; of "any" at least, which stands in
+    for patterns that too few show. `recorded` are ordinary trains with flaws; they set
+    the score above which a train counts as an anomaly.
 
     Regions are then conformal: for a pattern with $n$ held-out members, a region of
     level $p$ covers between $p$ and $p + 1 / (n + 1)$ of new ones that are drawn alike.
     """
-    known = {
-        prior: _by_pattern(encoder, members, prior) for prior, members in drawn.items()
-    }
+    known = {prior: _by_pattern(encoder, of, prior) for prior, of in drawn.items()}
     everyone = known["any"]
     ranks, passing = [], []
     for prior in PRIORS:
@@ -104,23 +97,18 @@ def levels_needed(
     posterior: Posterior, dics: Float[AnyArray, "cells 2"]
 ) -> Float[np.ndarray, " cells"]:
     """The smallest nominal level whose region of highest density holds each truth."""
-    return _for_each(
-        lambda part, truth: _needed(part, part.sample(jr.key(1), NUM_DRAWS), truth),
-        posterior,
-        dics,
-    )
+    of = lambda part, truth: _needed(part, part.sample(jr.key(1), NUM_DRAWS), truth)
+    return _for_each(of, posterior, dics)
 
 
 def _for_each(measure: Callable, posterior: Posterior, *rows: AnyArray) -> Any:
     """What `measure` returns of some trains at a time: draws of all would not fit."""
 
+    ends = posterior.low, posterior.high
+
     def of(mixture, ranks, *rows):
-        part = Posterior(
-            *map(jnp.asarray, mixture),
-            low=posterior.low,
-            high=posterior.high,
-            ranks=jnp.asarray(ranks),
-        )
+        weights, means, factors = map(jnp.asarray, mixture)
+        part = Posterior(weights, means, factors, *ends, jnp.asarray(ranks))
         return measure(part, *rows)
 
     mixture = (posterior.weights, posterior.means, posterior.factors)

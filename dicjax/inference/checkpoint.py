@@ -42,13 +42,9 @@ NEURON_FILE = "neuron.py"  # in the checkpoint of a model that does not ship
 class Checkpoint(eqx.Module):
     """A trained encoder with all that is needed to use it.
 
-    - `encoder`: the network.
-    - `calibration`: of its posteriors; see `Calibration`.
-    - `density`: of conductances; see `Density`.
-    - `emulator`: of members' activity; see `Emulator`.
-    - `library`: simulated members, to compare recordings with.
-    - `neuron`: the model.
-    - `header`: model, configuration, data, metrics, versions.
+    Posteriors of the encoder have a `calibration`, conductances a `density`, and the
+    activity of members an `emulator`; recordings are compared with the `library`. The
+    `header` says the model, its configuration, data, metrics and versions.
     """
 
     encoder: Encoder
@@ -87,12 +83,8 @@ def save_checkpoint(
 ) -> None:
     """Writes a checkpoint folder, whole or not at all; an older one is replaced.
 
-    **Arguments:**
-
-    - `checkpoint`: its header holds what the file's header is to say of the data and of
-        metrics.
-    - `base`: what the encoder's adapter is attached to, which is not kept.
-    - `neuron_file`: the declaration of a model that does not ship, kept as a copy.
+    The checkpoint's header goes into the file's. What an adapter is attached to, its
+    `base`, is not kept; a `neuron_file`, which declares a model of others, is copied.
     """
     encoder, density = checkpoint.encoder, checkpoint.density
     kept = encoder if base is None else adapter(encoder)
@@ -121,18 +113,10 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: pathlib.Path | str, model: str | None = None) -> Checkpoint:
-    """Reads a checkpoint.
+    """Reads a folder that `save_checkpoint` wrote, for `model` if that is given.
 
-    **Arguments:**
-
-    - `path`: a folder that `save_checkpoint` wrote.
-    - `model`: the name of the model it must be for, if that matters.
-
-    **Raises:**
-
-    - `ValueError`: if the folder is not a checkpoint, is damaged, was made by another
-        version of the format, belongs to another model, or adapts an encoder other than
-        the one that ships; the message says which.
+    Raises `ValueError` if it is no checkpoint, is damaged, was made by another version
+    of the format, belongs to another model, or adapts an encoder that does not ship.
     """
     path = pathlib.Path(path)
     header = read_header(path, FORMAT, VERSION)
@@ -223,9 +207,8 @@ def _networks(config, num_channels):
         encoder = adapter(attach(jr.key(0), encoder, config["base"]["rank"]))
     shape = dict(config["density"])
     free, num_context = tuple(shape.pop("free")), shape.pop("num_context")
-    density = Density(
-        DensityConfig(**shape), free, num_channels, num_context, key=jr.key(0)
-    )
+    sizes = num_channels, num_context
+    density = Density(DensityConfig(**shape), free, *sizes, key=jr.key(0))
     emulating = EmulatorConfig(**config["emulator"])
     return encoder, density, Emulator(emulating, num_channels, key=jr.key(0))
 

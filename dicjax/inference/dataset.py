@@ -20,7 +20,7 @@ from dicjax.inference.encoder import PRIORS
 from dicjax.inference.library import log_features
 from dicjax.neurons import Neuron
 from dicjax.simulation import AbstractStimulus, applied, NoisyCurrent, simulate
-from dicjax.spikes import AnyArray, Feature, FEATURES, features_of_all, LABELS, PATTERNS
+from dicjax.spikes import AnyArray, FEATURES, features_of_all, LABELS, PATTERNS
 
 
 MAX_SPIKES = 512  # kept of a train
@@ -131,16 +131,9 @@ def make_dataset(
 
     Members that failed, that fired more than memory holds, that fell outside the ranges
     of DICs that the recipe names, or that could not be compensated are left out, and
-    counted.
-
-    **Arguments:**
-
-    - `key`: everything random follows from it. A member depends only on the key, its
-        source and its number, so that the size of shards changes nothing.
-    - `sources`: what to draw, in order: "rare" looks at all members drawn before.
-    - `keep`: returns the shard of a number, from 0, given a function that simulates it;
-        it may keep shards and return one that it has.
-    - `on_progress`: called with (stage, done, total) members.
+    counted. A member depends only on the key, its source and its number, so that the
+    size of shards changes nothing. `keep` returns the shard of a number, from 0, given
+    a function that simulates it; it may keep shards and return one that it has.
     """
     total = sum(source.num for source in sources)
     report = on_progress or (lambda stage, done, total: None)
@@ -174,17 +167,14 @@ def begin_source(
     number: int,
     earlier: Sequence[Dataset],
 ) -> Callable[[int, int, Progress | None], Dataset]:
-    """A function that simulates members of one source.
+    """A function that simulates members of one source, the one of this `number`.
 
     It takes the number of the first member, how many, and what to call with progress.
-
-    - `number`: of the source; `earlier`: members of the sources before it.
     """
     draw_key, noise_key = jr.split(jr.fold_in(key, number))
     draw = _drawer(draw_key, neuron, source, earlier)
-    return lambda first, num, report: _simulate(
-        noise_key, neuron, source, *draw(first, num), report
-    )
+    run = functools.partial(_simulate, noise_key, neuron, source)
+    return lambda first, num, report: run(*draw(first, num), report)
 
 
 def learnable(dataset: Dataset) -> Dataset:
@@ -232,7 +222,10 @@ def rarity(drawn: Dataset) -> Float[np.ndarray, " cells"]:
     weights = np.zeros(len(drawn))
     for name, share in SHARES.items():
         members = (label == LABELS.index(name)) & (drawn.sigma == 0)
-        values = np.stack([np.asarray(x.read(features)) for x in _binned_by(name)])
+        binned = PATTERNS[LABELS.index(name)].compared
+        if name == "irregular":  # whose quartiles follow from these two
+            binned = FEATURES["mean_isi"], FEATURES["cv"]
+        values = np.stack([np.asarray(x.read(features)) for x in binned])
         members &= (values > 0).all(axis=0)
         bins = np.floor(np.log(values[:, members].T) / BIN).astype(int)
         _, which, counts = np.unique(
@@ -248,24 +241,17 @@ def rarity(drawn: Dataset) -> Float[np.ndarray, " cells"]:
     return weights / weights.sum()
 
 
-def _binned_by(pattern: str) -> tuple[Feature, ...]:
-    """Features whose rare values are drawn more often."""
-    if pattern == "irregular":  # whose quartiles follow from these two
-        return FEATURES["mean_isi"], FEATURES["cv"]
-    return PATTERNS[LABELS.index(pattern)].compared
-
-
 # Conductances, numbers of the members that they are of, and how many were left out.
 Drawn = tuple[np.ndarray, np.ndarray, dict[str, int]]
 
 
 def _drawer(key, neuron, source, stages) -> Callable[[int, int], Drawn]:
     if source.sampler == "recipe":
-        return lambda first, num: draw_by_recipe(key, neuron, first, num)
+        return functools.partial(draw_by_recipe, key, neuron)
     if source.sampler == "rare":
         g_of = _around_rare(key, neuron, joined(stages))
     elif source.sampler == "gamma":
-        g_of = lambda first, num: _gamma(key, neuron, first, num)
+        g_of = functools.partial(_gamma, key, neuron)
     else:
         g_of = lambda first, num: np.asarray(sample(key, neuron, num, first=first))
 
@@ -392,8 +378,7 @@ def joined(parts: Sequence[Dataset]) -> Dataset:
     left = collections.Counter()
     for part in parts:
         left.update(part.num_left_out)
-    rows = {}
-    for name in COLUMNS[:-1]:
-        rows[name] = np.concatenate([getattr(part, name) for part in parts])
-    times = stacked([part.spike_times for part in parts])
+    columns = {x: [getattr(part, x) for part in parts] for x in COLUMNS}
+    times = stacked(columns.pop("spike_times"))
+    rows = {name: np.concatenate(column) for name, column in columns.items()}
     return Dataset(**rows, spike_times=times, num_left_out=dict(left))

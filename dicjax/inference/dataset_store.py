@@ -25,18 +25,10 @@ def simulate_dataset(
     folder: pathlib.Path | None = None,
     on_progress: Progress | None = None,
 ) -> Dataset:
-    """Simulates a data set, or goes on with one that was stopped.
+    """Simulates a data set as `make_dataset`, or goes on with one that was stopped.
 
-    **Arguments:**
-
-    - `neuron`, `sources`, `seed`: what to simulate; see `make_dataset`.
-    - `folder`: where parts of data sets are kept, if anywhere. Each data set has a
-        folder of its own there. Parts that are damaged are simulated again.
-    - `on_progress`: called with (stage, done, total) members.
-
-    **Raises:**
-
-    - `dicjax._core.Busy`: if another process simulates the same members into `folder`.
+    Parts are kept in a folder of its own in `folder`, if that is given; damaged ones
+    are simulated again. Raises `Busy` if another process simulates the same there.
     """
     key = jr.key(seed)
     if folder is None:
@@ -89,9 +81,7 @@ def to_table(members: Dataset, names: Sequence[str]) -> pa.Table:
     return pa.table(columns)
 
 
-def from_table(
-    table: pa.Table, names: Sequence[str], num_left_out: dict[str, int]
-) -> Dataset:
+def from_table(table: pa.Table, names: Sequence[str], num_left_out: dict) -> Dataset:
     """The members of a table."""
     column = lambda name: table[name].to_numpy()
     trains = table["spike_times"].combine_chunks()

@@ -26,6 +26,8 @@ from dicjax.inference.config import DensityConfig
 from dicjax.spikes import AnyArray, LABELS
 
 
+Context = Float[Array, " context"]
+Coordinates = Float[Array, " free"]
 EDGE = 1e-4  # of a bound: what is nearer to 0 or to the bound counts as this near
 NARROWEST = 0.02  # width of a Gaussian, of the spread of its coordinate
 
@@ -75,9 +77,7 @@ class Density(eqx.Module):
         self.context_center = strong(np.zeros(num_context))
         self.context_scale = strong(np.ones(num_context))
 
-    def log_prob(
-        self, z: Float[Array, " free"], context: Float[Array, " context"]
-    ) -> Float[Array, ""]:
+    def log_prob(self, z: Coordinates, context: Context) -> Float[Array, ""]:
         """Log density of scaled coordinates, given a scaled context."""
         h = jax.nn.silu(self.trunk(context))
         total = jnp.zeros((), z.dtype)
@@ -89,9 +89,7 @@ class Density(eqx.Module):
             total += jax.scipy.special.logsumexp(each) - 0.5 * log_2pi
         return total
 
-    def draw(
-        self, key: Key[Array, ""], context: Float[Array, " context"]
-    ) -> Float[Array, " free"]:
+    def draw(self, key: Key[Array, ""], context: Context) -> Coordinates:
         """Draws scaled coordinates, given a scaled context."""
         h = jax.nn.silu(self.trunk(context))
         z = jnp.zeros(0, h.dtype)
@@ -170,13 +168,11 @@ def train_density(
     """Fits a density to members and what is known of their trains.
 
     `context` has rows of `contexts`. `weights` says how often each member is drawn, and
-    `solved` which two conductances are left out.
-
-    With the density comes its mean log density per member, on a tenth kept apart.
+    `solved` which two conductances are left out. With the density comes its mean log
+    density per member, on a tenth kept apart.
     """
     free = tuple(i for i in range(g.shape[1]) if i not in solved)
-    sizes = g.shape[1], context.shape[1]
-    density = Density(config, free, *sizes, key=key)
+    density = Density(config, free, g.shape[1], context.shape[1], key=key)
     density = _scaled(density, g, context, bounds)
     z = np.asarray(density.coordinates(jnp.asarray(g, jnp.float32)))
     center, scale = map(np.asarray, (density.context_center, density.context_scale))
@@ -188,9 +184,7 @@ def train_density(
         _mean_loss,
         (z[~apart], context[~apart]),
         weights[~apart],
-        num_steps=config.num_steps,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
+        config,
         on_progress=on_progress,
     )
     rows = np.flatnonzero(apart)[:4096]

@@ -9,8 +9,8 @@ For every feature it predicts a Laplace distribution, so that it knows where it 
 little: next to a bifurcation, where a spike is added to a burst.
 
 Being differentiable, it also says how conductances have to change for a member to fire
-like a recording: `polish` takes Gauss-Newton steps of least change,
-which keep what the features do not feel, and so keep members apart.
+like a recording: `polish` takes Gauss-Newton steps of least change, which keep what the
+features do not feel, and so keep members apart.
 """
 
 import equinox as eqx
@@ -75,14 +75,12 @@ class Emulator(eqx.Module):
     def __init__(
         self, config: EmulatorConfig, num_channels: int, *, key: Key[Array, ""]
     ):
-        keys = jr.split(key, config.num_layers + 1)
-        sizes = (num_channels, *(config.width,) * config.num_layers)
-        self.layers = tuple(
-            eqx.nn.Linear(a, b, key=k)
-            for a, b, k in zip(sizes[:-1], sizes[1:], keys[:-1], strict=True)
-        )
+        *keys, last = jr.split(key, config.num_layers + 1)
+        widths = (config.width,) * config.num_layers
+        sizes = zip((num_channels, *widths[1:]), widths, keys, strict=True)
+        self.layers = tuple(eqx.nn.Linear(a, b, key=k) for a, b, k in sizes)
         size = len(LABELS) + 2 * len(COMPARED)
-        self.last = eqx.nn.Linear(config.width, size, key=keys[-1])
+        self.last = eqx.nn.Linear(config.width, size, key=last)
         self.bounds = self.scale = strong(np.ones(num_channels))
         self.center = strong(np.zeros(num_channels))
         self.feature_center = strong(np.zeros(len(COMPARED)))
@@ -97,9 +95,8 @@ class Emulator(eqx.Module):
         x = jax.nn.silu(first(x))
         for layer in rest:
             x = x + jax.nn.silu(layer(x))
-        labels, means, widths = jnp.split(
-            self.last(x), (len(LABELS), len(LABELS) + len(COMPARED))
-        )
+        ends = len(LABELS), len(LABELS) + len(COMPARED)
+        labels, means, widths = jnp.split(self.last(x), ends)
         return Guess(
             jax.nn.log_softmax(labels),
             self.feature_center + self.feature_scale * means,
@@ -120,8 +117,7 @@ def train_emulator(
 ) -> Emulator:
     """Fits an emulator to members simulated without noise.
 
-    `features` are logarithms, nan where undefined. `weights` says how often each member
-    is drawn.
+    `features` are logarithms, nan where undefined; `weights` are odds of being drawn.
     """
     log_g, known = log_conductances(g, bounds), np.ma.masked_invalid(features)
     scales = (
@@ -139,9 +135,7 @@ def train_emulator(
         emulator_loss,
         (log_g, labels, features),
         weights,
-        num_steps=config.num_steps,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
+        config,
         on_progress=on_progress,
     )
 
@@ -238,10 +232,9 @@ def polish(
 def _chance(predicted: Guess, goal: Goal) -> Float[Array, ""]:
     """How probably a member is valid, given what the emulator predicts of it."""
     away = predicted.features - goal.features
-    below = lambda x: jnp.where(
-        x < 0, 0.5 * jnp.exp(jnp.minimum(x, 0)), 1 - 0.5 * jnp.exp(-jnp.maximum(x, 0))
-    )
-    inside = below((goal.above - away) / predicted.spread)
-    inside -= below((-goal.below - away) / predicted.spread)
+    low, high = (x / predicted.spread for x in (-goal.below - away, goal.above - away))
+    below = lambda x: 0.5 * jnp.exp(jnp.minimum(x, 0))
+    share = lambda x: jnp.where(x < 0, below(x), 1 - below(-x))
+    inside = share(high) - share(low)
     within = jnp.prod(jnp.where(goal.decisive > 0, inside, 1))
     return jnp.exp(predicted.labels[goal.label]) * within

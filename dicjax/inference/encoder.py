@@ -33,10 +33,7 @@ class Mixture(NamedTuple):
     factors: Float[AnyArray, "*cells components 2 2"]
 
     def log_prob(self, u: Float[Array, " 2"]) -> Float[Array, ""]:
-        """Log density of one mixture.
-
-        Where the second number is nan, the density of the first alone.
-        """
+        """Log density; of the first number alone where the second is nan."""
         # Forward substitution by hand: the factors are 2 x 2 and lower triangular.
         factors = self.factors
         both = jnp.isfinite(u[1])
@@ -200,10 +197,8 @@ class Encoder(eqx.Module):
         self.embed = linear(inputs, width)
         self.mix = linear(width, width)
         self.queries = linear(width, config.num_slots)
-        self.blocks = tuple(
-            Block(width, config.num_heads, key=k)
-            for k in jr.split(next(keys), config.num_blocks)
-        )
+        block_keys = jr.split(next(keys), config.num_blocks)
+        self.blocks = tuple(Block(width, config.num_heads, key=k) for k in block_keys)
         self.norm = eqx.nn.RMSNorm(config.num_slots * width)
         self.to_latent = linear(config.num_slots * width, latent)
         self.hidden = (linear(latent, hidden), linear(hidden, hidden))
@@ -219,10 +214,7 @@ class Encoder(eqx.Module):
     def __call__(
         self, spike_times: Float[Array, " spikes"], prior: Int[Array, ""]
     ) -> Reading:
-        """Reads one train of at most `config.max_spikes` spikes.
-
-        `prior` is an index into `PRIORS`.
-        """
+        """Reads one train of at most `config.max_spikes`; `prior` indexes `PRIORS`."""
         log_isi, known = intervals(spike_times)
         dtype = self.embed.weight.dtype
         log_isi = ((log_isi - self.scales.center) / self.scales.scale).astype(dtype)

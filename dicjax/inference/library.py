@@ -23,10 +23,9 @@ NEIGHBOURS = 3  # that must be near for a recording to count as within range
 
 
 class Library(eqx.Module):
-    """Conductances (mS/cm²), firing patterns, and logarithms of features.
+    """Conductances (mS/cm²), firing patterns, and logarithms of `COMPARED` features.
 
-    - `features`: logarithms of the features that patterns are compared by, in the order
-        of `COMPARED`; nan where undefined.
+    Features that are not defined are nan.
     """
 
     g: Float[np.ndarray, "cells channels"]
@@ -38,10 +37,7 @@ class Library(eqx.Module):
         return np.asarray(compared_errors(np.exp(self.features), target))
 
     def errors(self, target: Features) -> Float[np.ndarray, " cells"]:
-        """How far each member is from one train: the largest |ln| of a ratio.
-
-        Infinite where the firing pattern differs.
-        """
+        """The largest |ln| of a ratio; infinite where the firing pattern differs."""
         errors = np.abs(self.log_ratios(target))
         worst = np.max(np.where(np.isfinite(errors), errors, np.inf), axis=1)
         return np.where(self.labels == int(target.label), worst, np.inf)
@@ -87,23 +83,15 @@ def make_library(
     num: int,
     seed: int = 0,
 ) -> Library:
-    """Picks `num` members that fired, half at random and half by `weights`.
-
-    `features` are logarithms.
-    """
+    """Picks `num` members that fired, half at random and half by `weights`."""
     rng = np.random.default_rng(seed)
     fired = np.flatnonzero((np.asarray(labels) != SILENT) & (weights > 0))
-    num = min(num, len(fired))
-    rare = rng.choice(
-        fired, num // 2, replace=False, p=weights[fired] / weights[fired].sum()
-    )
+    num, odds = min(num, len(fired)), weights[fired]
+    rare = rng.choice(fired, num // 2, replace=False, p=odds / odds.sum())
     rest = rng.permutation(np.setdiff1d(fired, rare))[: num - len(rare)]
-    members = np.sort(np.concatenate([rare, rest]))
-    return Library(
-        g=np.asarray(g[members], np.float32),
-        labels=np.asarray(labels[members], np.int32),
-        features=np.asarray(features[members]),
-    )
+    of = np.sort(np.concatenate([rare, rest]))
+    g, labels = np.asarray(g[of], np.float32), np.asarray(labels[of], np.int32)
+    return Library(g, labels, np.asarray(features[of]))
 
 
 def log_features(features: Features) -> Float[np.ndarray, "cells 7"]:

@@ -148,8 +148,6 @@ def read_trains(
 ) -> Reading:
     """Reads trains (ms) of any lengths; arrays come back on the host, a row per train.
 
-    `prior` is one of `PRIORS`.
-
     A train longer than the encoder reads at once is read in windows, whose posteriors
     are averaged: stretches of one neuron's train do not count as independent evidence.
     What is no density (label, features, latent, anomaly) is averaged as it is.
@@ -181,14 +179,8 @@ def read_trains(
         np.add.at(total, owner, x)
         return total / count.reshape(-1, *(1,) * (x.ndim - 1)).astype(x.dtype)
 
-    return Reading(
-        slow=mixed(rows.slow),
-        fast=mixed(rows.fast),
-        labels=mean(rows.labels),
-        features=mean(rows.features),
-        anomaly=mean(rows.anomaly),
-        latent=mean(rows.latent),
-    )
+    plain = (mean(x) for x in (rows.labels, rows.features, rows.anomaly, rows.latent))
+    return Reading(mixed(rows.slow), mixed(rows.fast), *plain)
 
 
 def _read_by_length(encoder, trains, prior) -> Reading:
@@ -206,9 +198,8 @@ def _read_by_length(encoder, trains, prior) -> Reading:
                 times = np.asarray(trains[member], np.float64)
                 row[: len(times)] = times - times[:1]
             reading = read(encoder, jnp.asarray(rows), jnp.asarray(prior, jnp.int32))
-            parts.append(
-                jax.tree.map(lambda x, n=len(part): np.asarray(x)[:n], reading)
-            )
+            own = jax.tree.map(lambda x, n=len(part): np.asarray(x)[:n], reading)
+            parts.append(own)
             order.append(part)
     place = np.argsort(np.concatenate(order))
     return jax.tree.map(lambda *x: np.concatenate(x)[place], *parts)
@@ -220,14 +211,12 @@ def posterior_of(
     """The posteriors that a reading of several trains describes."""
     scales = encoder.scales
     plain = np.broadcast_to(np.linspace(0, 1, ranks.shape[1]), ranks.shape)
-    over = lambda mixture, low, high, ranks: Posterior(
-        *map(jnp.asarray, mixture),
-        low=low,
-        high=high,
-        ranks=jnp.asarray(ranks, low.dtype),
-    )
-    return dataclasses.replace(
-        over(reading.slow, scales.low, scales.high, ranks),
-        anomaly=np.asarray(reading.anomaly),
-        fast=over(reading.fast, scales.fast_low, scales.fast_high, plain),
-    )
+
+    def over(mixture, low, high, ranks):
+        weights, means, factors = map(jnp.asarray, mixture)
+        ranks = jnp.asarray(ranks, low.dtype)
+        return Posterior(weights, means, factors, low, high, ranks)
+
+    slow = over(reading.slow, scales.low, scales.high, ranks)
+    fast = over(reading.fast, scales.fast_low, scales.fast_high, plain)
+    return dataclasses.replace(slow, anomaly=np.asarray(reading.anomaly), fast=fast)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -74,9 +75,8 @@ READ_AT_ONCE = 512
 class Fitted(NamedTuple):
     """What a fit ended with, beside the checkpoint on disk.
 
-    - `tests`: errors and coverage by label, on members simulated for nothing else.
-    - `trained`: the encoder and its losses.
-    - `folder`: where the state of training was kept, if anywhere.
+    `tests` are errors and coverage by label, on members simulated for nothing else; the
+    state of training was kept in `folder`, if anywhere.
     """
 
     tests: dict
@@ -85,11 +85,7 @@ class Fitted(NamedTuple):
 
 
 class Simulation(NamedTuple):
-    """How members of a neuron are simulated.
-
-    - `folder`: where they and states of training are kept, if anywhere.
-    - `report`: called with (stage, done, total).
-    """
+    """How members of a neuron are simulated, and where they are kept, if anywhere."""
 
     neuron: Neuron
     folder: pathlib.Path | None
@@ -97,22 +93,17 @@ class Simulation(NamedTuple):
 
     def members(self, sources: tuple[Source, ...], seed: int, stage: str) -> Dataset:
         """Members from these sources."""
+        report, folder = renamed(self.report, stage), self.folder
         return simulate_dataset(
-            self.neuron,
-            sources,
-            seed=seed,
-            folder=self.folder,
-            on_progress=renamed(self.report, stage),
+            self.neuron, sources, seed=seed, folder=folder, on_progress=report
         )
 
 
 class Members(NamedTuple):
     """Simulated members that an encoder learns from.
 
-    - `everyone`: all members, silent ones too.
-    - `learned`: those that fire often enough to be learned from.
-    - `known`: what is known of the trains of `learned`, row by row.
-    - `sources`, `seed`: what they were drawn from.
+    Of `everyone`, silent or not, `learned` fire often enough to be learned from, and
+    `known` has a row for the train of each of these.
     """
 
     everyone: Dataset
@@ -142,23 +133,10 @@ def fit_encoder(
     the same arguments. They share the training of the encoder. The first one does all
     else, keeps all files and reports progress.
 
-    **Arguments:**
-
-    - `neuron`: the model, with a recipe.
-    - `out`: the checkpoint's folder.
-    - `num_members`: how many neurons to simulate for training.
-    - `config`, `training`, `density`, `emulator`: the networks, and how they are
-        trained.
-    - `data`: a folder where simulated members and the state of training are kept, so
-        that a fit that was stopped goes on.
-    - `data_seed`: of the simulated members; those for tests have the next one.
-    - `simulated`: members to learn from, simulated elsewhere, whose number and seed
-        then count; see [`dicjax.sweeps.swept_dataset`][].
-    - `on_progress`: called with (stage, done, total).
-
-    **Returns:**
-
-    A `Fitted`. The header of the checkpoint holds its `tests`, too.
+    Simulated members and the state of training are kept in the folder `data`, so that a
+    fit that was stopped goes on. Members for tests have the seed after `data_seed`. If
+    members were `simulated` elsewhere (see [`dicjax.sweeps.swept_dataset`][]), their
+    number and seed count. The header of the checkpoint holds the tests, too.
     """
     simulation = _simulation(neuron, data, on_progress, training)
     members = simulate_members(simulation, num_members, data_seed, simulated)
@@ -168,11 +146,9 @@ def fit_encoder(
         ranges = recipe.g_s, recipe.g_u
         return new_encoder(members.known, *ranges, config, training.seed)
 
-    def finish(encoder: Encoder) -> dict:
-        return finish_encoder(
-            out, simulation, members, encoder, density, emulator, training
-        )
-
+    finish = functools.partial(
+        finish_encoder, out, simulation, members, density, emulator, training
+    )
     return _fit("encoder", simulation, members, training, begin, finish)
 
 
@@ -192,15 +168,8 @@ def fit_adapter(
 ) -> Fitted:
     """Turns the encoder that ships for `base` to another neuron, by an adapter.
 
-    **Arguments:**
-
-    - `neuron`: the model, with a recipe.
-    - `out`: the checkpoint's folder, which holds the adapter, not the encoder.
-    - `base`: the model whose encoder is adapted.
-    - `adapting`: rank, members and training.
-    - `neuron_file`: the declaration of a model that does not ship, to be kept.
-
-    The rest is as in `fit_encoder`.
+    The checkpoint holds the adapter, not the encoder, and a copy of the `neuron_file`
+    that declares a model of others. The rest is as in `fit_encoder`.
     """
     training = adapting.training
     simulation = _simulation(neuron, data, on_progress, training)
@@ -213,18 +182,13 @@ def fit_adapter(
         start = shipped.encoder
         return adapt(start, neuron, members.known, adapting.rank, training.seed)
 
+    finish_adapted = functools.partial(
+        finish_encoder, out, simulation, members, density, emulator, adapting
+    )
+
     def finish(encoder: Encoder) -> dict:
-        return finish_encoder(
-            out,
-            simulation,
-            members,
-            encoder,
-            density,
-            emulator,
-            adapting,
-            base=Base(base, adapting.rank, shipped.header["encoder_hash"]),
-            neuron_file=neuron_file,
-        )
+        own = Base(base, adapting.rank, shipped.header["encoder_hash"])
+        return finish_adapted(encoder, base=own, neuron_file=neuron_file)
 
     return _fit("adapter", simulation, members, training, begin, finish)
 
@@ -246,13 +210,11 @@ def _fit(
 ) -> Fitted:
     """Trains in all processes what the first one begins and finishes."""
     encoder, known = from_first(lambda: (begin(), members.known))
-    folder = simulation.folder
+    folder, report = simulation.folder, simulation.report
     if folder is not None:
         num = len(known.labels)
         folder = folder / f"{name}-{training.num_steps}-{num}-{training.seed}"
-    trained = train_encoder(
-        encoder, known, training, folder=folder, on_progress=simulation.report
-    )
+    trained = train_encoder(encoder, known, training, folder=folder, on_progress=report)
     return Fitted(from_first(lambda: finish(trained.encoder)), trained, folder)
 
 
@@ -271,11 +233,7 @@ def simulate_members(
 ) -> Members:
     """Members to learn from, or those that were simulated elsewhere.
 
-    Other processes than the first get none.
-
-    **Raises:**
-
-    - `ValueError`: if too few of them fire.
+    Other processes than the first get none. Raises `ValueError` if too few fire.
     """
     neuron = simulation.neuron
     if simulated is not None:
@@ -304,10 +262,10 @@ def finish_encoder(
     out: pathlib.Path,
     simulation: Simulation,
     members: Members,
-    encoder: Encoder,
     density_config: DensityConfig,
     emulator_config: EmulatorConfig,
     config: TrainingConfig | AdapterConfig,
+    encoder: Encoder,
     *,
     base: Base | None = None,
     neuron_file: pathlib.Path | None = None,
@@ -327,14 +285,8 @@ def finish_encoder(
     sources = test_sources(neuron, training.num_test)
     data = simulation.members(sources, members.seed + 1, "test_data")
     tests = evaluate_sources(whole, calibration, learnable(data), sources)
-    library = make_library(
-        learned.g,
-        known.labels,
-        known.features,
-        rarity(learned),
-        LIBRARY_SIZE,
-        members.seed,
-    )
+    rows = learned.g, known.labels, known.features, rarity(learned)
+    library = make_library(*rows, LIBRARY_SIZE, members.seed)
     about = {
         "date": datetime.date.today().isoformat(),
         "data": _describe(neuron, members),
@@ -388,16 +340,11 @@ def fit_density(
     # Half as they were drawn, half the rare activities.
     weights = rarity(learned)[quiet]
     weights = 0.5 / len(quiet) + 0.5 * weights / weights.sum()
-    return train_density(
-        jr.fold_in(jr.key(members.seed), 2),
-        learned.g[quiet],
-        context,
-        weights,
-        neuron.bounds.astype(np.float32),
-        (first, second),
-        config,
-        on_progress=renamed(simulation.report, "learning_conductances"),
-    )
+    bounds = neuron.bounds.astype(np.float32)
+    key = jr.fold_in(jr.key(members.seed), 2)
+    report = renamed(simulation.report, "learning_conductances")
+    rows, solved = (learned.g[quiet], context, weights), (first, second)
+    return train_density(key, *rows, bounds, solved, config, on_progress=report)
 
 
 def fit_emulator(
@@ -410,16 +357,12 @@ def fit_emulator(
     uniform = np.isin(quiet.sampler, [SAMPLERS.index(x) for x in ("box", "gamma")])
     weights = np.stack([np.ones(len(quiet)), uniform, rarity(quiet)])
     weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1)
-    return train_emulator(
-        jr.fold_in(jr.key(members.seed), 3),
-        quiet.g,
-        np.asarray(features.label),
-        log_features(features),
-        np.array([0.25, 0.25, 0.5]) @ weights,
-        simulation.neuron.bounds.astype(np.float32),
-        config,
-        on_progress=renamed(simulation.report, "learning_to_emulate"),
-    )
+    weights = np.array([0.25, 0.25, 0.5]) @ weights
+    rows = quiet.g, np.asarray(features.label), log_features(features), weights
+    bounds = simulation.neuron.bounds.astype(np.float32)
+    key = jr.fold_in(jr.key(members.seed), 3)
+    report = renamed(simulation.report, "learning_to_emulate")
+    return train_emulator(key, *rows, bounds, config, on_progress=report)
 
 
 def _describe(neuron: Neuron, members: Members) -> dict[str, Any]:
@@ -443,16 +386,11 @@ def _describe(neuron: Neuron, members: Members) -> dict[str, Any]:
 
 def _flawed(spike_times, seed):
     """Stretches as they might be recorded, none of them an anomaly."""
-    ordinary = TrainingConfig(anomalies=0.0)
-    length = EncoderConfig().max_spikes
-    pieces = []
+    ordinary, length = TrainingConfig(anomalies=0.0), EncoderConfig().max_spikes
+    augmented, pieces = eqx.filter_jit(augment), []
     for number, (rows, own) in enumerate(batches(spike_times, READ_AT_ONCE)):
-        key = jr.fold_in(jr.key(seed), number)
-        flawed = _augmented(key, jnp.asarray(rows), ordinary, length)
+        key, rows = jr.fold_in(jr.key(seed), number), jnp.asarray(rows)
+        half = jnp.asarray(0.5, rows.dtype)
+        flawed, _ = augmented(key, rows, ordinary, length, half)
         pieces.append(np.asarray(flawed)[:own])
     return np.concatenate(pieces)
-
-
-@eqx.filter_jit
-def _augmented(key, rows, training, length):
-    return augment(key, rows, training, length, jnp.asarray(0.5, rows.dtype))[0]

@@ -56,9 +56,8 @@ AVERAGED = 0.999  # decay of the moving average of weights
 class Trained:
     """An encoder and how its losses went.
 
-    - `encoder`: with its adapter still attached, if it has one.
-    - `losses`: of every step.
-    - `validation`: rows of (step, loss on members kept apart).
+    The encoder's adapter is still attached, if it has one. `validation` has rows of
+    (step, loss on members kept apart).
     """
 
     encoder: Encoder
@@ -107,18 +106,12 @@ def train_encoder(
     Every step sees random stretches of random trains, as they might be recorded; see
     `augment`. A twentieth of the members is kept apart. Devices share every batch;
     where several processes were joined by `jax.distributed`, all have to call this with
-    the same arguments, and the first one keeps the run.
+    the same arguments, and the first one keeps the run in `folder`: `metrics.jsonl`, a
+    line for every validation, and the state, from which a run that was stopped goes on
+    as if it had not been. Only the leaves that `learned` marks are trained.
 
-    **Arguments:**
-
-    - `encoder`: where to start; the leaves that `learned` marks are trained.
-    - `folder`: where the run is kept: `metrics.jsonl`, a line for every validation,
-        and the state, from which a run that was stopped goes on as if it had not been.
-
-    **Raises:**
-
-    - `ValueError`: if devices cannot share the batch evenly, or if `folder` holds the
-        state of another run.
+    Raises `ValueError` if devices cannot share the batch evenly, or if `folder` holds
+    the state of another run.
     """
     where = placement(batch_size=training.batch_size)
     first_cycle = _first_cycle(training)
@@ -142,16 +135,12 @@ def train_encoder(
         rng = np.random.default_rng((training.seed, step))
         crop = int(rng.choice(training.crops, p=training.crop_shares))
         drawn = np.searchsorted(odds, rng.random(training.batch_size) * odds[-1])
+        batch = put(known[learn_from[drawn]], where.split)
+        key = jr.fold_in(jr.key(training.seed), step)
+        at = jnp.asarray(step, jnp.float32)
+        clean = jnp.asarray(CLEAN[int(step >= first_cycle)], jnp.float32)
         fit, losses[step] = _learn(
-            fit,
-            fixed,
-            put(known[learn_from[drawn]], where.split),
-            jr.fold_in(jr.key(training.seed), step),
-            jnp.asarray(step, jnp.float32),
-            jnp.asarray(CLEAN[int(step >= first_cycle)], jnp.float32),
-            training,
-            crop,
-            where,
+            fit, fixed, batch, key, at, clean, training, crop, where
         )
         return fit, losses[step]
 
@@ -228,9 +217,8 @@ def optimiser(training: TrainingConfig) -> optax.GradientTransformation:
 @eqx.filter_jit
 def _learn(fit, fixed, batch, key, step, clean, training, crop, where):
     key, any_key = jr.split(key)
-    spike_times, is_anomaly = constrain(
-        augment(key, batch.spike_times, training, crop, clean), where.split
-    )
+    stretches = augment(key, batch.spike_times, training, crop, clean)
+    spike_times, is_anomaly = constrain(stretches, where.split)
     forgotten = jr.bernoulli(any_key, ANY, batch.priors.shape)
     priors = jnp.where(forgotten, PRIORS.index("any"), batch.priors)
 
@@ -239,18 +227,15 @@ def _learn(fit, fixed, batch, key, step, clean, training, crop, where):
         return encoder_loss(whole, spike_times, priors, is_anomaly, batch)
 
     decay = decay_of(step, AVERAGED)
-    return constrain(
-        improve(fit, loss, optimiser(training), decay, where), where.everywhere
-    )
+    improved = improve(fit, loss, optimiser(training), decay, where)
+    return constrain(improved, where.everywhere)
 
 
 @eqx.filter_jit
 def _validation_loss(average, fixed, batch, training):
     key = jr.key(0)  # the same stretches every time
-    clean = jnp.asarray(CLEAN[0], jnp.float32)
-    spike_times, is_anomaly = augment(
-        key, batch.spike_times, training, training.crops[-1], clean
-    )
+    clean, crop = jnp.asarray(CLEAN[0], jnp.float32), training.crops[-1]
+    spike_times, is_anomaly = augment(key, batch.spike_times, training, crop, clean)
     whole = merge(eqx.combine(average, fixed))
     return encoder_loss(whole, spike_times, batch.priors, is_anomaly, batch)
 

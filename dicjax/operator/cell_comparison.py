@@ -295,10 +295,7 @@ def _answered(operator, features, density, duration):
 
 
 class _Seen(NamedTuple):
-    """What is seen of responses: features, and spikes in every quarter of the step.
-
-    Quarters distinguish bursts from trains.
-    """
+    """Features of responses; spikes in quarters of the step tell bursts from trains."""
 
     response: StepResponse
     quarters: Int[np.ndarray, "... 4"]

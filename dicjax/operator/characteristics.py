@@ -189,12 +189,20 @@ def _at_rest(family, g):
     return jax.vmap(one)(g)
 
 
+def stepped(family: Family, g, rest, step: Step, duration: float, **how: Any) -> Run:
+    """Cells at `rest` (mV, µM) under a step of current, beside what holds them."""
+    stimulus = step + Step(family.hold) if family.hold else step
+    V0, Ca0 = rest
+    how |= {"stimulus": stimulus, "V0": V0, "Ca0": Ca0}
+    return simulate(family.neuron, g, duration, **how)
+
+
 class _Cells:
     """Cells of a family, which receive steps of current and report every round."""
 
     def __init__(self, family, g, on_progress):
         self.family, self.g, self.on_progress = family, g, on_progress
-        self.V0, self.Ca0 = at_rest(family, g)
+        self.rest = at_rest(family, g)
         self.done, self.total = 0, NUM_HALVINGS + 5
 
     def deflected(self, amplitude, after=0.0) -> tuple[Run, StepResponse]:
@@ -226,22 +234,11 @@ class _Cells:
         self._report()
         return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
-    def _step(self, amplitude, duration, save_every=None, cells: Any = ...) -> Run:
-        stimulus = Step(amplitude, BEFORE, BEFORE + STEP)
-        if self.family.hold:
-            stimulus = stimulus + Step(self.family.hold)
-        return simulate(
-            self.family.neuron,
-            self.g[cells],
-            duration,
-            dt=DT,
-            stimulus=stimulus,
-            V0=self.V0[cells],
-            Ca0=self.Ca0[cells],
-            save="spikes" if save_every is None else "traces",
-            save_every=save_every or 1.0,
-            max_spikes=64,
-        )
+    def _step(self, amplitude, duration, every=None, cells: Any = ...) -> Run:
+        step, g = Step(amplitude, BEFORE, BEFORE + STEP), self.g[cells]
+        rest, save = [x[cells] for x in self.rest], "traces" if every else "spikes"
+        how = {"dt": DT, "max_spikes": 64, "save": save, "save_every": every or 1.0}
+        return stepped(self.family, g, rest, step, duration, **how)
 
     def _report(self) -> None:
         self.done += 1
@@ -274,11 +271,8 @@ def from_coordinates(
 
 
 def _mapped(function, x, names):
-    x = jnp.asarray(x)
-    columns = [
-        function(x[..., i]) if is_log else x[..., i]
-        for i, is_log in enumerate(are_logarithms(names))
-    ]
+    x, kinds = jnp.asarray(x), enumerate(are_logarithms(names))
+    columns = [function(x[..., i]) if is_log else x[..., i] for i, is_log in kinds]
     return jnp.stack(columns, axis=-1)
 
 

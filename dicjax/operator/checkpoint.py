@@ -27,10 +27,7 @@ ARRAYS = "operator"
 
 
 def save_operator(
-    path: pathlib.Path,
-    operator: Operator,
-    config: OperatorConfig,
-    about: dict[str, Any],
+    path: pathlib.Path, operator: Operator, config: OperatorConfig, about: dict
 ) -> None:
     """Writes an operator, whole or not at all, with what is known `about` it."""
     shape = {

@@ -97,7 +97,6 @@ FAMILIES = {"cortical": cortical_family, "stg": stg_family}
 def find_family(name: str) -> Family:
     """The family of this name; a `ValueError` where there is none."""
     if name not in FAMILIES:
-        raise ValueError(
-            f"There is no family {name!r}; choose one of {', '.join(FAMILIES)}."
-        )
+        known = ", ".join(FAMILIES)
+        raise ValueError(f"There is no family {name!r}; choose one of {known}.")
     return FAMILIES[name]()

@@ -28,7 +28,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Array, Float, Key
 
-from dicjax._core import strong, strong_pair
+from dicjax._core import in_float32, strong, strong_pair
 from dicjax.neurons import Calcium, GatedChannel, Neuron
 from dicjax.operator.config import OperatorConfig
 from dicjax.operator.families import Family
@@ -118,9 +118,8 @@ class Branch(eqx.Module):
         self.hidden = tuple(eqx.nn.Linear(width, width, key=k) for k in hidden)
         self.last = eqx.nn.Linear(width, log_g.shape[1], key=last)
         self.center, self.spread = strong_pair((x.mean(0), x.std(0)))
-        self.amplitude_center, self.amplitude_spread = strong_pair(
-            (log_g.mean(0), log_g.std(0))
-        )
+        amplitudes = strong_pair((log_g.mean(0), log_g.std(0)))
+        self.amplitude_center, self.amplitude_spread = amplitudes
         self.num_frequencies = config.num_frequencies
 
     def __call__(self, x: Float[Array, " features"]) -> Float[Array, " terms"]:
@@ -246,8 +245,8 @@ def follow(
 ) -> tuple[Memory, Float[Array, "cells samples"]]:
     """Where cells stop, and potentials (mV) at the start of every sample.
 
-    A sample takes `num_steps` steps of `h` ms. A gradient keeps one state
-    in `REMEMBERED` samples and computes the others again.
+    A sample takes `num_steps` steps of `h` ms. A gradient keeps one state in
+    `REMEMBERED` samples and computes the others again.
     """
     table = operator.curves.table()
     each = jax.vmap(lambda a, m, I: advance(operator, table, a, m, I, h))
@@ -290,11 +289,8 @@ def _learning(values, gains, correction, V, num):
     change = zero(_between(correction, i, part))
     logit, log_rate, log_drive = jnp.split(change, (num, 2 * num))
     opened, rate, drive = jnp.split(values, (num, 2 * num))
-    changed = (
-        opened + opened * (1 - opened) * logit,
-        rate * (1 + log_rate),
-        drive * (1 + log_drive),
-    )
+    opened = opened + opened * (1 - opened) * logit
+    changed = opened, rate * (1 + log_rate), drive * (1 + log_drive)
     steps = (HIGHEST - LOWEST) / SPACING / (num_knots - 1)  # nodes between knots
     rise = (correction[i + 1] - correction[i])[2 * num :] / steps
     slopes = gains[2 * num :] * (1 + log_drive) + drive * zero(rise)
@@ -351,10 +347,7 @@ def untrained(
         powers=powers,
         step=config.step,
     )
-    return jax.tree.map(
-        lambda leaf: leaf.astype(jnp.float32) if eqx.is_inexact_array(leaf) else leaf,
-        operator,
-    )
+    return in_float32(operator)
 
 
 def _powers(family: Family) -> tuple[tuple[int, ...], ...]:

@@ -109,10 +109,8 @@ def sampled_step(
 
 def _check_current(current: Array, every: float) -> None:
     if current.ndim == 0 or current.shape[-1] < 2:
-        raise ValueError(
-            f"`current` needs at least two samples to answer to, got shape "
-            f"{current.shape}."
-        )
+        needed = "`current` needs at least two samples to answer to"
+        raise ValueError(f"{needed}, got shape {current.shape}.")
     if not 0 < every <= SLOWEST_SAMPLING:
         raise ValueError(
             f"`every` must be the ms between samples, above 0 and at most "

@@ -6,10 +6,15 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from dicjax.operator.characteristics import at_rest, Characteristics, measured_steps
+from dicjax.operator.characteristics import (
+    at_rest,
+    Characteristics,
+    measured_steps,
+    stepped,
+)
 from dicjax.operator.families import Family
 from dicjax.operator.prediction import sampled_step
-from dicjax.simulation import simulate, Step
+from dicjax.simulation import Step
 from dicjax.spikes import spike_trains
 
 
@@ -43,10 +48,7 @@ class Trial(eqx.Module):
 def draw_amplitudes(
     rng: np.random.Generator, measured: Characteristics
 ) -> Float[np.ndarray, " cells"]:
-    """A current (µA/cm²) for every member.
-
-    Some hyperpolarise, and the highest cause 40 Hz and more.
-    """
+    """A current (µA/cm²) for every member, from hyperpolarising ones to 40 Hz."""
     threshold = measured["threshold"]
     highest = threshold + 10 / measured["gain"] + 25 / measured["high_gain"]
     low, high = LOWEST * threshold, 1.1 * highest
@@ -60,23 +62,11 @@ def simulate_steps(
     dt: float = DT,
 ) -> Float[np.ndarray, "cells samples"]:
     """Potentials (mV) of cells at rest that then receive a step."""
-    rest, Ca = at_rest(family, g)
-    stimulus = Step(amplitude, START, STOP)
-    if family.hold:
-        stimulus = stimulus + Step(family.hold)
-    run = simulate(
-        family.neuron,
-        g,
-        DURATION,
-        dt=dt,
-        V0=rest,
-        Ca0=Ca,
-        stimulus=stimulus,
-        save="traces",
-        save_every=EVERY,
-    )
+    rest, step = at_rest(family, g), Step(amplitude, START, STOP)
+    how = {"dt": dt, "save": "traces", "save_every": EVERY}
+    run = stepped(family, g, rest, step, DURATION, **how)
     assert run.V is not None
-    return np.concatenate([rest[:, None], run.V], axis=1)
+    return np.concatenate([rest[0][:, None], run.V], axis=1)
 
 
 def make_trial(
@@ -144,11 +134,8 @@ def score(
     away = norm(V - truth)
     centred = away / norm(truth - truth.mean(axis=1, keepdims=True))
     times, true_times = _trains(V), _trains(truth)
-    gaps = [
-        np.abs(a[:n] - b[:n])
-        for a, b in zip(times, true_times, strict=True)
-        if (n := min(len(a), len(b)))
-    ]
+    pairs = zip(times, true_times, strict=True)
+    gaps = [np.abs(a[:n] - b[:n]) for a, b in pairs if (n := min(len(a), len(b)))]
 
     def error(name, relative=False):
         own, other = getattr(ours, name), getattr(theirs, name)

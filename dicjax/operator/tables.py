@@ -81,10 +81,8 @@ def _columns(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{path.name} cannot be read as CSV: {e}.") from e
     names = table.column_names
     if len(set(names)) < len(names):
-        raise ValueError(
-            f"{path.name} has a column more than once among {', '.join(names)}: keep "
-            "one of each."
-        )
+        twice = f"has a column more than once among {', '.join(names)}"
+        raise ValueError(f"{path.name} {twice}: keep one of each.")
     return {name: table[name].to_numpy() for name in names}
 
 
@@ -92,6 +90,5 @@ def _numbers(path, name, columns) -> np.ndarray:
     try:
         return np.asarray(columns[name], float)
     except (TypeError, ValueError) as e:
-        raise ValueError(
-            f"{path.name} has something else than numbers in its column {name}."
-        ) from e
+        what = "something else than numbers"
+        raise ValueError(f"{path.name} has {what} in its column {name}.") from e

@@ -124,16 +124,10 @@ def fit_operator(
     the same arguments. They share the training of the branch. The first one does all
     else, keeps all files and reports progress.
 
-    **Arguments:**
-
-    - `data`: folder of members and the state of training, from which the same call goes
-        on where it was stopped.
-    - `characterised`: members that were characterised elsewhere, whose number and seed
-        then count; see [`dicjax.sweeps.swept_library`][].
-
-    **Returns:**
-
-    Scores on members that were learned from, under new currents, and on others.
+    Members and the state of training are kept in the folder `data`, from which the same
+    call goes on where it was stopped. If members were `characterised` elsewhere (see
+    [`dicjax.sweeps.swept_library`][]), their number and seed count. Returns scores on
+    members that were learned from, under new currents, and on others.
     """
     placement_of(training)  # before long simulations
     if characterised is None:
@@ -150,12 +144,10 @@ def fit_operator(
     names = cells.measured.names
 
     def begin():
-        x = np.asarray(members.x)
-        operator = untrained(jr.fold_in(key, 0), config, family, names, x, g)
+        own, then, x = jr.fold_in(key, 0), jr.fold_in(key, 1), np.asarray(members.x)
+        operator = untrained(own, config, family, names, x, g)
         report = renamed(on_progress, "correcting_curves")
-        return correct_curves(
-            jr.fold_in(key, 1), operator, members, training, on_progress=report
-        )
+        return correct_curves(then, operator, members, training, on_progress=report)
 
     operator = train_operator(
         from_first(begin),
@@ -226,10 +218,8 @@ def tune_to_feature(
     cells = characterise_members(
         family, num_members, seed, folder=data, on_progress=on_progress
     )
-    seen = cells.seen.members
-    tuned = tune(
-        jr.key(seed), operator, seen, feature, num_steps, on_progress=on_progress
-    )
+    key, seen = jr.key(seed), cells.seen.members
+    tuned = tune(key, operator, seen, feature, num_steps, on_progress=on_progress)
     before, after = (
         float(np.nanmedian(np.abs(feature_errors(o, cells.unseen.members, feature))))
         for o in (operator, tuned)

@@ -25,8 +25,10 @@ from dicjax._core import (
     fetch,
     from_first,
     improve,
+    in_float32,
     is_first,
     keep_state,
+    Kept,
     kept_state,
     Placement,
     placement,
@@ -99,14 +101,9 @@ def members_of(
     """Members as training takes them."""
     threshold = measured["threshold"]
     gains = 10 / measured["gain"] + 25 / measured["high_gain"]
-    members = Members(
-        g=jnp.asarray(g),
-        x=to_coordinates(measured.values, measured.names),
-        threshold=jnp.asarray(threshold),
-        low=jnp.asarray(LOWEST_CURRENT * threshold),
-        high=jnp.asarray(threshold + 1.2 * gains),
-    )
-    return jax.tree.map(lambda x: x.astype(jnp.float32), members)
+    x = to_coordinates(measured.values, measured.names)
+    rows = (g, x, threshold, LOWEST_CURRENT * threshold, threshold + 1.2 * gains)
+    return in_float32(Members(*map(jnp.asarray, rows)))
 
 
 def make_pool(key: Key[Array, ""], neuron: Neuron, members: Members, num: int) -> Pool:
@@ -223,16 +220,15 @@ def train_operator(
     start = (begin_fit(learned, optimiser(training)), pool)
     per_segment = PASSES * training.pool // training.batch_size
     settings = json.dumps(dataclasses.asdict(training), sort_keys=True)
-    kept = None
+    run = Kept(start, {"done": 0})
     if folder is not None:
-        kept = from_first(lambda: kept_state(folder, settings, start))
-    first, (fit, pool) = (kept.about["done"], kept.arrays) if kept else (0, start)
+        run = from_first(lambda: kept_state(folder, settings, start)) or run
+    fit, pool = run.arrays
     fixed = put((family, rest, members), where.everywhere)
 
     def learn(i, state):
-        return _round(
-            jr.fold_in(key, i + 1), jnp.float32(i), fixed, state, training, where
-        )
+        own = jr.fold_in(key, i + 1)
+        return _round(own, jnp.float32(i), fixed, state, training, where)
 
     def keep(done, state):
         whole = fetch(state, where)
@@ -243,7 +239,7 @@ def train_operator(
         (put(fit, where.everywhere), put(pool, where.split)),
         learn,
         -(-training.num_steps // per_segment),
-        first=first,
+        first=run.about["done"],
         size=per_segment,
         keep=keep if folder is not None else None,
         keep_every=save_every,
@@ -273,13 +269,9 @@ def is_learned(operator: Operator) -> PyTree:
 
 def optimiser(training: OperatorTraining) -> optax.GradientTransformation:
     """Muon (Jordan et al. 2024) along a cosine; Adam for what is no matrix."""
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0,
-        training.learning_rate,
-        min(WARM_UP, training.num_steps // 10 + 1),
-        max(2, training.num_steps),
-        LAST,
-    )
+    rate, num = training.learning_rate, training.num_steps
+    spans = min(WARM_UP, num // 10 + 1), max(2, num)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, rate, *spans, LAST)
     return clipped(optax.contrib.muon(schedule, adam_b2=0.99))
 
 

@@ -128,9 +128,7 @@ def _dic_in_words(name, channels, quantiles) -> str:
         return sentence + f"no channel {does}."
     if negative == [most]:
         return sentence + f"it is the only one that {does}."
-    named = [
-        channels[i] + (f" {spread(*shares[i])}" if i != most else "")
-        for i in negative[:NUM_NAMED]
-    ]
+    size = lambda i: f" {spread(*shares[i])}" if i != most else ""
+    named = [channels[i] + size(i) for i in negative[:NUM_NAMED]]
     does = "made negative" if total[0] < 0 else "pulled down"
     return sentence + f"{does} by {listed(named)}."

@@ -84,9 +84,7 @@ class Perturbation(NamedTuple):
     def from_words(cls, words: str) -> "Perturbation":
         """The perturbation of a name, as manifests of populations hold them.
 
-        **Raises:**
-
-        - `ValueError`: if no perturbation has this name.
+        Raises `ValueError` if none has this name.
         """
         candidates = [HALF_STEP, OTHER_START]
         for axis, unit in UNITS.items():
@@ -133,9 +131,8 @@ class Certificate(eqx.Module):
         if not checks:
             return None
         perturbations = tuple(self.perturbations[i] for i in checks)
-        return Certificate(
-            perturbations, self.valid[:, checks], self.same_pattern[:, checks]
-        )
+        columns = self.valid[:, checks], self.same_pattern[:, checks]
+        return Certificate(perturbations, *columns)
 
     def shares(self) -> tuple[tuple[str, float, float, float, float], ...]:
         """Of every check: its name, the share of members that are valid under it with
@@ -175,12 +172,7 @@ class Certificate(eqx.Module):
 
 
 class Condition(NamedTuple):
-    """One simulation of all members, under one or several perturbations.
-
-    - `g`: maximal conductances by perturbation and cell, in mS/cm².
-    - `target`: what members are compared with.
-    - `dt`: the time step, in ms.
-    """
+    """One simulation of all members under perturbations, in steps of `dt` ms."""
 
     perturbations: tuple[Perturbation, ...]
     neuron: Neuron
@@ -254,10 +246,9 @@ def certify(
     current = recipe.noise[0] / 2 if current is None else current
     noise = recipe.noise[0] if noise is None else noise
     _check(axes, key, change, current, noise, q10)
+    finer = plain.dt * HALF_STEP.change
     condition_along = {
-        "step": lambda: plain._replace(
-            perturbations=(HALF_STEP,), dt=plain.dt * HALF_STEP.change
-        ),
+        "step": lambda: plain._replace(perturbations=(HALF_STEP,), dt=finer),
         "start": lambda: _other_start(plain),
         "conductances": lambda: _other_conductances(plain, change),
         "current": lambda: _other_current(plain, current),
@@ -290,17 +281,15 @@ def unperturbed(neuron: Neuron, g, target, tolerance: float) -> Condition:
             "`target` must hold the features of one train, got features of shape "
             f"{np.shape(target.label)}: take one of them."
         )
-    wanted = as_target(target, tolerance)
-    stimulus = applied(recipe.current)
+    wanted, stimulus = as_target(target, tolerance), applied(recipe.current)
     return Condition((), neuron, g[None], wanted, recipe.dt, stimulus)
 
 
 def _check(axes, key, change, current, noise, q10):
     unknown = [axis for axis in axes if axis not in AXES]
     if unknown or not axes:
-        raise ValueError(
-            f"`axes` must be some of {AXES}, got {unknown[0] if unknown else axes!r}."
-        )
+        got = unknown[0] if unknown else axes
+        raise ValueError(f"`axes` must be some of {AXES}, got {got!r}.")
     if "noise" in axes and key is None:
         raise ValueError(
             "Noise needs a `key`, such as `jax.random.key(0)`: give one, or leave "
@@ -310,9 +299,8 @@ def _check(axes, key, change, current, noise, q10):
         raise ValueError(f"`change` must lie between 0 and 1, got {change}.")
     for name, value in (("current", current), ("noise", noise)):
         if not 0 <= value < np.inf:
-            raise ValueError(
-                f"`{name}` must be non-negative and finite (µA/cm²), got {value}."
-            )
+            wanted = "non-negative and finite (µA/cm²)"
+            raise ValueError(f"`{name}` must be {wanted}, got {value}.")
     if not 0 < q10 < np.inf:
         raise ValueError(f"`q10` must be positive and finite, got {q10}.")
 
@@ -373,16 +361,11 @@ def compare_under(
     condition: Condition, window: Window, on_progress: Progress | None = None
 ) -> tuple[Bool[np.ndarray, "checks cells"], Bool[np.ndarray, "checks cells"]]:
     """Whether members are valid in a condition, and whether they keep the pattern."""
-    run = simulate(
-        condition.neuron,
-        condition.g,
-        **window._asdict(),
-        dt=condition.dt,
-        stimulus=condition.stimulus,
-        on_progress=on_progress,
-    )
+    _, neuron, g, target, dt, stimulus = condition
+    how = {"dt": dt, **window._asdict()}
+    run = simulate(neuron, g, **how, stimulus=stimulus, on_progress=on_progress)
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), run)
-    verdict = judge(flat, condition.target)
-    same = flat.succeeded & (verdict.features.label == condition.target.label)
+    verdict = judge(flat, target)
+    same = flat.succeeded & (verdict.features.label == target.label)
     by_check = lambda x: x.reshape(run.succeeded.shape)
     return by_check(verdict.valid), by_check(same)

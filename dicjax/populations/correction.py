@@ -85,14 +85,9 @@ def corrected_children(
 ) -> Float[Array, "{num} channels"]:
     """Logarithms of conductances of children of the members nearest to the target.
 
-    **Arguments:**
-
-    - `known`: members whose activity is known.
-    - `bounds`: lowest and highest log conductances.
-    - `spread`: size of the random displacement, in standard deviations of the members
-        nearest to the target.
-    - `stride`: how much of a miss is corrected at once, as ln(feature / target): far
-        from the target a Jacobian holds for part of the way only.
+    They are displaced at random by `spread` standard deviations of these members, and
+    kept within `bounds`. At most a `stride` of a miss, as ln(feature / target), is
+    corrected at once: far from the target a Jacobian holds for part of the way only.
     """
     nearest, is_parent, scale = _nearest(known)
     pick, draw = jr.split(key)

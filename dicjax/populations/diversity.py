@@ -83,8 +83,7 @@ def coverage(
         Naeem, Oh, Uh, Choi & Yoo (2020). *Reliable fidelity and diversity metrics for
         generative models.* ICML.
     """
-    reference = np.asarray(members_of(reference))
-    generated = np.asarray(members_of(generated))
+    reference, generated = (np.asarray(members_of(x)) for x in (reference, generated))
     if reference.shape[1] != generated.shape[1]:
         raise ValueError(
             f"The reference has {reference.shape[1]} channels, but what was generated "

@@ -102,9 +102,8 @@ def judge(run: Run, target: Target) -> Verdict:
     limits = np.asarray(target.limits(errors))
     known = (features.label == target.label) & np.isfinite(errors).all(axis=1)
     score = np.where(known, np.max(np.abs(errors) / limits, axis=1), np.inf)
-    return Verdict(
-        features, errors, limits, run.succeeded, run.succeeded & valid, score
-    )
+    ran = run.succeeded
+    return Verdict(features, errors, limits, ran, ran & valid, score)
 
 
 def evaluate(

@@ -280,9 +280,8 @@ def _fired(
     if ran.any():
         g = population.g[ran]
         run = simulate_by_recipe(neuron, g, window, on_progress=on_progress)
-        spike_times = np.full_like(
-            run.spike_times, np.inf, shape=(len(ran), run.spike_times.shape[1])
-        )
+        shape = len(ran), run.spike_times.shape[1]
+        spike_times = np.full_like(run.spike_times, np.inf, shape=shape)
         spike_times[ran] = run.spike_times
         ran[ran] = run.succeeded
     return jax.tree.map(np.asarray, spike_features(spike_times)), ran

@@ -70,10 +70,8 @@ class Path:
     tolerance: float
 
     def __str__(self) -> str:
-        num = self.g.shape[1]
-        lines = [
-            f"{num} members of {self.neuron.name} led through {len(self.g)} waypoints:"
-        ]
+        num, name = self.g.shape[1], self.neuron.name
+        lines = [f"{num} members of {name} led through {len(self.g)} waypoints:"]
         follows = self.status == OK
         for i, (g_s, g_u) in enumerate(self.targets):
             valid = int(self.valid[i].sum())
@@ -129,10 +127,8 @@ def path(
     """
     rows = check_targets(targets, None)[:, 0]
     if expected is not None and len(expected) != len(rows):
-        raise ValueError(
-            f"There are {len(rows)} waypoints but {len(expected)} expectations: give "
-            "one for each."
-        )
+        found = f"There are {len(rows)} waypoints but {len(expected)} expectations"
+        raise ValueError(f"{found}: give one for each.")
     g = conductances_of(neuron, population)
     report = on_progress or (lambda stage, done, total: None)
     steps = []

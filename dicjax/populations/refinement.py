@@ -190,9 +190,7 @@ def refine(
 class Problem(NamedTuple):
     """What members are refined for: it is the same in every round.
 
-    - `window`: of simulations.
-    - `log_bounds`: lowest and highest logarithms of conductances.
-    - `dics`: input conductances (g_s, g_u) of the members as given, in mS/cm².
+    `dics` are (g_s, g_u) of the members as they were given.
     """
 
     neuron: Neuron
@@ -211,8 +209,7 @@ class Problem(NamedTuple):
 class State(NamedTuple):
     """Members after some rounds, and what was learned from all simulations so far.
 
-    - `trust`: the part of its Gauss-Newton step that each member takes.
-    - `known`: simulated members that slopes are estimated from.
+    `trust` is the part of its Gauss-Newton step that each member takes.
     """
 
     g: Float[np.ndarray, "cells channels"]
@@ -228,14 +225,9 @@ def _start(neuron, target, window, g, estimator, keep_dics) -> tuple[Problem, St
     dics = np.asarray(dynamic_input_conductances(neuron, g, float(neuron.V_ref)))[:, 1:]
     problem = Problem(neuron, target, window, estimator, keep_dics, log_bounds, dics)
     run, verdict = evaluate(neuron, g, target, window, halved=True)
-    state = State(
-        g=g.copy(),
-        verdict=verdict,
-        spike_times=run.spike_times,
-        trust=np.ones(len(g), g.dtype),
-        known=update_known(None, problem.log_of(g), verdict),
-    )
-    return problem, state
+    trust = np.ones(len(g), g.dtype)
+    known = update_known(None, problem.log_of(g), verdict)
+    return problem, State(g.copy(), verdict, run.spike_times, trust, known)
 
 
 def propose(
@@ -277,9 +269,8 @@ def accept(
     proposed: Float[np.ndarray, "some channels"],
 ) -> State:
     """Simulates proposals, and moves those members that they bring nearer."""
-    run, verdict = evaluate(
-        problem.neuron, proposed, problem.target, problem.window, halved=True
-    )
+    neuron, target, window, *_ = problem
+    run, verdict = evaluate(neuron, proposed, target, window, halved=True)
     is_better = verdict.score < state.verdict.score[members]
     width = max(run.spike_times.shape[1], state.spike_times.shape[1])
     old = state.g, state.verdict, widened(state.spike_times, width)
@@ -289,13 +280,9 @@ def accept(
     # A member that overshot tries a shorter step next time.
     trust = state.trust[members]
     trust = np.where(is_better, np.minimum(1, 2 * trust), trust / 2)
-    return State(
-        g=g,
-        verdict=moved,
-        spike_times=spike_times,
-        trust=with_rows(state.trust, members, trust),
-        known=update_known(state.known, problem.log_of(proposed), verdict),
-    )
+    trust = with_rows(state.trust, members, trust)
+    known = update_known(state.known, problem.log_of(proposed), verdict)
+    return State(g, moved, spike_times, trust, known)
 
 
 def _slopes(problem: Problem, state: State, todo, log_g) -> Slopes:
@@ -334,13 +321,8 @@ def refined_by_ensemble(
 ) -> Float[np.ndarray, "cells channels"]:
     """Near misses a Gauss-Newton step nearer, as logarithms of conductances.
 
-    **Arguments:**
-
-    - `known`: members that slopes are estimated from.
-    - `log_g`: logarithms of conductances of the near misses.
-    - `errors`: logarithms of features over the target's; `limits`: how much of them is
-        allowed.
-    - `trust`: the part of the step that is taken.
+    Their `errors` are logarithms of features over the target's, of which `limits` are
+    allowed. They take a part of the step, their `trust`, by slopes among `known` ones.
     """
     return _stepped(log_g, local_slopes(known, log_g), errors, limits, trust)
 

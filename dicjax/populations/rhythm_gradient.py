@@ -94,23 +94,15 @@ def cycles(
     dt: float,
     current: float = 0.0,
 ) -> Cycle:
-    """Differentiates the rhythms of cells.
+    """Differentiates the rhythms of cells, in the dtype of their conductances (mS/cm²).
 
-    **Arguments:**
-
-    - `g`: maximal conductances, in mS/cm². The computation has their dtype.
-    - `rhythm`: the rhythm of each cell.
-    - `settle`: how long cells are simulated before their cycle, in ms.
-    - `dt`: the time step, in ms, as [`dicjax.simulate`][] takes it.
-    - `current`: a constant applied current, in µA/cm².
+    They are simulated under a constant `current` (µA/cm²), in steps of `dt` ms as
+    [`dicjax.simulate`][] takes it, for `settle` ms before their cycle.
     """
     settings = (np.asarray(x, g.dtype) for x in (settle, dt, current))
     differentiate = functools.partial(_cycles, neuron.with_dtype(g.dtype), *settings)
-    rhythm = Rhythm(
-        num_spikes=np.asarray(rhythm.num_spikes, np.int32),
-        period=np.asarray(rhythm.period, g.dtype),
-        onset_isi=np.asarray(rhythm.onset_isi, g.dtype),
-    )
+    times = (np.asarray(x, g.dtype) for x in (rhythm.period, rhythm.onset_isi))
+    rhythm = Rhythm(np.asarray(rhythm.num_spikes, np.int32), *times)
     size = next((x for x in BATCHES if x >= len(g)), BATCHES[-1])
     return Cycle(*in_batches(differentiate, g, rhythm, size=size))
 
@@ -176,19 +168,16 @@ def state_at_onset(neuron, g, settle, period, onset_isi, dt, current) -> State:
         arrived = (running.spike > settle) & is_onset
         return ~arrived & (running.t < limit)
 
-    return jax.lax.while_loop(
-        wanting, lambda x: _step(neuron, g, x, dt, current), running
-    ).at
+    step = lambda running: _step(neuron, g, running, dt, current)
+    return jax.lax.while_loop(wanting, step, running).at
 
 
 def simulate_cycle(neuron, g, start, num_spikes, limit, dt, current) -> _Running:
     """Simulates from a spike for `num_spikes` spikes, but at most `limit` ms."""
     running = _start(start, dt, pending=0.0)
-    return jax.lax.while_loop(
-        lambda x: (x.count < num_spikes) & (x.t < limit),
-        lambda x: _step(neuron, g, x, dt, current),
-        running,
-    )
+    wanting = lambda running: (running.count < num_spikes) & (running.t < limit)
+    step = lambda running: _step(neuron, g, running, dt, current)
+    return jax.lax.while_loop(wanting, step, running)
 
 
 def _start(y: State, dt, *, pending: float) -> _Running:

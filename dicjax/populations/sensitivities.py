@@ -117,9 +117,8 @@ def _differences(neuron, g, step, window, on_progress):
     every = (g[:, None] * factors[None]).reshape(-1, channels)
     features = _simulated(neuron, every, window, on_progress)
     features = jax.tree.map(lambda x: x.reshape(num, -1, *x.shape[1:]), features)
-    own = jax.tree.map(
-        lambda x: np.repeat(x[:, :1], 2 * channels + 1, axis=1), features
-    )
+    repeated = lambda x: np.repeat(x[:, :1], 2 * channels + 1, axis=1)
+    own = jax.tree.map(repeated, features)
     errors = np.array(feature_errors(features, own))
     errors[features.label != own.label] = np.nan
     above, below = errors[:, 1 : channels + 1], errors[:, channels + 1 :]
@@ -132,10 +131,7 @@ def rhythm_slopes(
 ) -> Float[np.ndarray, "cells 4 channels"]:
     """Exact slopes at members with a rhythm, nan of the others.
 
-    **Arguments:**
-
-    - `g`: maximal conductances, in mS/cm²; `own`: the features of each member.
-    - `settle`: how long members are simulated before their cycle, in ms.
+    Members have the features `own`, and are simulated `settle` ms before their cycle.
     """
     recipe = neuron.required_recipe
     slopes = np.full((len(g), NUM_COMPARED, g.shape[1]), np.nan, g.dtype)
@@ -143,14 +139,9 @@ def rhythm_slopes(
     regular = np.flatnonzero(bursts | (own.label == TONIC))
     if not len(regular):
         return slopes
-    found = cycles(
-        neuron,
-        g[regular],
-        rhythm_of(jax.tree.map(lambda x: x[regular], own)),
-        settle=settle,
-        dt=recipe.dt / 2,
-        current=recipe.current,
-    )
+    rhythm = rhythm_of(jax.tree.map(lambda x: x[regular], own))
+    how = {"settle": settle, "dt": recipe.dt / 2, "current": recipe.current}
+    found = cycles(neuron, g[regular], rhythm, **how)
     well = regular[found.succeeded]
     slopes[well] = 0
     slopes[well, :2] = found.slopes[found.succeeded]

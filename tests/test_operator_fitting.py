@@ -247,7 +247,7 @@ def test_the_shipped_stomatogastric_operator_answers_as_the_simulator_does():
     operator = dj.load_operator("stg")
     assert operator.names[-3:] == ("g_f", "g_s", "g_u")
     family = find_family("stg")
-    g = family.sample(jr.key(123), 3)
+    g = family.sample(jr.key(123), 6)
     measured = characterise(family, g)
     assert measured.is_complete.all()
     trial = make_trial(5, family, g, measured)

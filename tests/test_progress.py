@@ -152,7 +152,8 @@ print(is_first_run())
 """
     said = subprocess.run(
         [sys.executable, "-c", code],
-        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)},
+        # Optimised, since what compiles at once is not kept.
+        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path), "XLA_FLAGS": ""},
         capture_output=True,
         text=True,
         check=True,

@@ -97,7 +97,7 @@ def name_rows(figure: go.Figure, names: Sequence[str], **place) -> None:
     figure.update_yaxes(range=ends, fixedrange=True, ticks="", **names_at, **place)
 
 
-def ticks(names: dict[Any, str]) -> dict[str, list]:
+def ticks(names: dict[Any, str]) -> dict[str, Any]:
     return {"tickvals": [*names], "ticktext": [*names.values()]}
 
 

@@ -16,13 +16,13 @@ import tempfile
 from collections.abc import Iterator
 
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, sync_playwright, ViewportSize
 
 
 ROOT = pathlib.Path(__file__).parents[2]
 OUT = ROOT / "docs" / "images"
 EXAMPLE = ROOT / "examples" / "slow_burster.csv"
-SIZE = {"width": 1280, "height": 800}
+SIZE = ViewportSize(width=1280, height=800)
 PATIENCE = 600_000  # ms, for a run
 
 

@@ -43,7 +43,9 @@ def keep(tab: Page, name: str, *, is_whole: bool = False) -> None:
     """Saves what the page shows, in few colours."""
     tab.wait_for_timeout(1500)  # until figures are drawn
     picture = Image.open(io.BytesIO(tab.screenshot(full_page=is_whole)))
-    picture.convert("RGB").quantize(128).save(OUT / f"app-{name}.png", optimize=True)
+    picture.convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE).save(
+        OUT / f"app-{name}.png", optimize=True
+    )
 
 
 def main() -> None:
@@ -63,7 +65,8 @@ def main() -> None:
         tab.get_by_test_id("headline").wait_for()
         run = tab.url
         keep(tab, "results")
-        tab.get_by_text("Candidates, and why").scroll_into_view_if_needed()
+        heading = tab.get_by_text("Different conductances, same activity")
+        heading.evaluate("x => x.scrollIntoView()")
         keep(tab, "figures")
         tab.goto(address)
         keep(tab, "home")

@@ -110,6 +110,16 @@ def make_generated() -> Generated:
     )
 
 
+def rows_of(result: Generated, keep) -> Generated:
+    """The result with some of its members."""
+    cells = ("g", "dics", "V_th", "spike_times", "distance", "accepted")
+    return dataclasses.replace(
+        result,
+        features=jax.tree.map(lambda x: x[keep], result.features),
+        **{name: getattr(result, name)[keep] for name in cells},
+    )
+
+
 @pytest.fixture(scope="session")
 def generated() -> Generated:
     return make_generated()

@@ -192,6 +192,14 @@ def test_to_the_last_bit_neither_neighbours_nor_lanes_matter(
             )
 
 
+def test_to_the_last_bit_neighbours_leave_potentials_alone(g):
+    many = np.tile(g.astype(np.float32), (4, 1))
+    traced = lambda g: np.asarray(simulate(STG, g, 300.0, save="traces").V)
+    whole = traced(many)
+    for first, last in ((0, 1), (5, 9), (17, 40)):
+        np.testing.assert_array_equal(traced(many[first:last]), whole[first:last])
+
+
 def test_discarded_time_is_left_out_of_spikes_and_traces(g, run):
     late = simulate(STG, g, 600.0, discard=250.0, save="traces", save_every=1.0)
     assert late.ts is not None and late.V is not None

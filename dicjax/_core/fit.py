@@ -135,9 +135,9 @@ def descend(
 ) -> Any:
     """Fits weights to batches.
 
-    `draw` gives the batch of a step; `loss` is of the weights, `fixed` and a batch. If
-    `averaged`, a moving average of the weights of this decay is returned. `on_progress`
-    is called `every` so many steps.
+    `draw` gives the batch of a step; `loss` is of the weights, `fixed` and a batch.
+    With the decay `averaged`, the moving average of the weights is returned.
+    `on_progress` is called after every `every` steps.
     """
 
     def learn(i, fit):

@@ -227,7 +227,7 @@ def conductances(outcome: Outcome, colors: Palette) -> Plot:
     figure.add_hline(1, line={"color": colors.muted, "width": 1, "dash": "dash"})
     low, high = np.quantile(g, (0.05, 0.95), axis=0)
     spread = [
-        f"{name}<br><span style='font-size:10px'>{short(a)}–<br>{short(b)}</span>"
+        f"{name}<br><span style='font-size:10px'>{short(a, 2)}–<br>{short(b, 2)}</span>"
         for name, a, b in zip(channels, low, high, strict=True)
     ]
     ends, names = [-0.5, len(channels) - 0.5], canvas.ticks(dict(enumerate(spread)))

@@ -185,9 +185,11 @@ def best_compensated(
     bounds: Bounds,
     scale: Float[Array, " channels"],
 ) -> Solved:
-    """Solves for the channels, of those that leave conductances within bounds, whose
-    equations are conditioned best, in units of `scale` (mS/cm²) for each channel; where
-    there are none, for those that leave them least far outside.
+    """Solves for whichever channels do best.
+
+    Of all choices that leave conductances within bounds, it takes the one whose
+    equations are conditioned best, in units of `scale` (mS/cm²) for each channel. If
+    there is none, it takes the one that leaves them least far outside.
     """
     free = _promising(neuron, g, goal.V[0], goal.targets[0], bounds, scale)
     one = lambda free: compensated(neuron, g, goal, free, bounds)

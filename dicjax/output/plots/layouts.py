@@ -218,7 +218,7 @@ def logarithms_of(g: Conductances) -> np.ndarray:
 
 def fold_names(low: float, high: float) -> dict[float, str]:
     """Ticks at ratios between two, and their names."""
-    base = 2.0 if high / low < 40 else 10.0
+    base = next((x for x in (2.0, 4.0) if high / low < x**5.5), 10.0)
     powers = np.arange(np.ceil(np.log(low) / np.log(base)), np.log(high) / np.log(base))
     folds = [base**x for x in powers.tolist()]
     return {x: f"\u00d7{x:g}" if x >= 1 else f"\u00d71/{1 / x:g}" for x in folds}

@@ -97,7 +97,7 @@ def plot_conductances(
     for values, (y, va) in zip(quantiles, ends, strict=True):
         for i, value in enumerate(values):
             text = {"color": style.INK, "size": 8, "ha": "center", "va": va}
-            ax.text(i, y, short(value), **text)
+            ax.text(i, y, short(value, 2), **text)
     ax.axhline(1, color=style.MUTED, lw=0.8, ls=(0, (4, 3)), zorder=0)
     ax.set(yscale="log", ylim=(bottom, top), xlim=(-0.5, len(x) - 0.5))
     style.name_ticks(ax.yaxis, layouts.fold_names(bottom, top))

@@ -23,6 +23,9 @@ CACHE = pathlib.Path(tempfile.gettempdir()) / f"dicjax-tests-{getpass.getuser()}
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
+# Tracing makes many objects, and few of them are garbage.
+gc.set_threshold(100_000, 50, 1000)
+
 # The first example of a test pays for its compilation, so no deadline.
 hypothesis.settings.register_profile(
     "dicjax", deadline=None, derandomize=True, max_examples=50

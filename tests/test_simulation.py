@@ -192,10 +192,13 @@ def test_to_the_last_bit_neither_neighbours_nor_lanes_matter(
             )
 
 
-def test_to_the_last_bit_neighbours_leave_potentials_alone(g):
+def test_to_the_last_bit_neighbours_and_dispatches_leave_potentials_alone(
+    g, monkeypatch
+):
     many = np.tile(g.astype(np.float32), (4, 1))
     traced = lambda g: np.asarray(simulate(STG, g, 300.0, save="traces").V)
     whole = traced(many)
+    monkeypatch.setattr(scheduler, "CPU", {16: 24})
     for first, last in ((0, 1), (5, 9), (17, 40)):
         np.testing.assert_array_equal(traced(many[first:last]), whole[first:last])
 

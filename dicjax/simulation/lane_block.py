@@ -228,12 +228,13 @@ def _samples(
     problem: Problem, block: LaneBlock, output: DispatchOutput, count: int
 ) -> tuple[LaneBlock, SavedSamples]:
     """Potentials at the saved samples that lie between first and last step."""
-    by_lane = lambda x: np.moveaxis(np.asarray(x)[:count], 1, 0).reshape(
-        len(block.cells), -1
+    by_lane = lambda x: np.moveaxis(x, 1, 0).reshape(len(block.cells), -1)
+    ahead, t, V = (
+        np.asarray(x)[:count] for x in (output.ahead, output.times, output.V)
     )
-    times = by_lane(output.times) + block.whole[:, None]
+    times = block.whole[:, None] + by_lane(ahead[..., None] + t.astype(float))
     times = np.column_stack((block.last_t, times))
-    V = np.column_stack((block.last_V, by_lane(output.V)))
+    V = np.column_stack((block.last_V, by_lane(V)))
     block = block._replace(last_t=times[:, -1], last_V=V[:, -1])
     # Times stop being numbers where a cell diverges.
     busy = (block.cells != IDLE) & np.isfinite(times).all(axis=1)
@@ -245,9 +246,12 @@ def _samples(
     num = np.maximum(high - low + 1, 0)
     row = np.repeat(np.arange(len(times)), num)
     sample = np.arange(num.sum()) - np.repeat(np.cumsum(num) - num - low, num)
-    # One interpolation for all cells: each lies on a stretch of time of its own.
-    apart = times.max(initial=0) + 1
-    x = (times + apart * np.arange(len(times))[:, None]).ravel()
-    interpolated = np.interp(sample * every + apart * row, x, V.ravel())
+    # One search for all cells: complex numbers are ordered by row, then by time.
+    x, t = np.arange(len(times))[:, None] + 1j * times, sample * every
+    before = np.searchsorted(x.ravel(), row + 1j * t, side="right") - 1
+    before = np.clip(before - row * x.shape[1], 0, x.shape[1] - 2)
+    at = lambda x, later: x[row, before + later]
+    part = (t - at(times, 0)) / (at(times, 1) - at(times, 0))
+    interpolated = at(V, 0) + np.clip(part, 0, 1) * (at(V, 1) - at(V, 0))
     cells = block.cells[busy][row]
     return block, SavedSamples(cells, sample - saved.start, interpolated)

@@ -207,7 +207,7 @@ class DispatchOutput(eqx.Module):
         start of the dispatch; later spikes lie in later rows, and infinity means none.
         `ahead` holds whole ms. Both are kept apart because the last digits of their sum
         in float32 would depend on the length of dispatches.
-    - `times`, `V`: times (ms, counted likewise) and potentials (mV) after every step,
+    - `times`, `V`: times (ms, `ahead` likewise) and potentials (mV) after every step,
         where they are recorded.
     """
 
@@ -262,8 +262,7 @@ def dispatch(
         i = output.count
         times, V = output.times, output.V
         if trace is not None and times is not None and V is not None:
-            times = times.at[i].set(trace[0] + gone.astype(lanes.t.dtype)[:, None])
-            V = V.at[i].set(trace[1])
+            times, V = times.at[i].set(trace[0]), V.at[i].set(trace[1])
         spikes = output.spikes.at[i].set(spikes)
         ahead = output.ahead.at[i].set(gone.astype(jnp.uint16))
         return lanes, DispatchOutput(i + 1, spikes, ahead, times, V)

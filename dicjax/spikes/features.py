@@ -180,8 +180,7 @@ def _bursts(isi: Row, is_gap: Mask, num_complete: Count) -> dict[str, Scalar]:
     last = jnp.max(jnp.where(is_gap, index, -1))
     between = (index > first) & (index <= last)
     within = between & ~is_gap
-    time = jnp.sum(jnp.where(between, isi, 0))
-    time_within = jnp.sum(jnp.where(within, isi, 0))
+    time, time_within = _sum_of(isi, between), _sum_of(isi, within)
     return {
         "period": _ratio(time, num_complete),
         "intra_burst_isi": mean_of(isi, within),
@@ -198,7 +197,17 @@ def _ratio(total: Scalar, count: Count) -> Scalar:
 
 def mean_of(x: Row, where: Mask) -> Scalar:
     """Mean of the selected values; nan if there are none."""
-    return _ratio(jnp.sum(jnp.where(where, x, 0)), jnp.sum(where, dtype=jnp.int32))
+    return _ratio(_sum_of(x, where), jnp.sum(where, dtype=jnp.int32))
+
+
+def _sum_of(x: Row, where: Mask) -> Scalar:
+    # The order in which `jnp.sum` adds, and thus the last digit, depends on how many
+    # rows are computed at once.
+    x = jnp.where(where, x, 0)
+    while x.size > 1:
+        half = (x.size + 1) // 2
+        x = x[:half] + jnp.pad(x[half:], (0, 2 * half - x.size))
+    return jnp.sum(x)
 
 
 def _safe_sqrt(x: Scalar) -> Scalar:

@@ -43,9 +43,9 @@ def refined_in_two_rounds(label, keep_dics):
     "label, keep_dics",
     [
         ("tonic", False),
-        ("bursting", True),
+        ("bursting", False),
         pytest.param("tonic", True, marks=pytest.mark.slow),
-        pytest.param("bursting", False, marks=pytest.mark.slow),
+        pytest.param("bursting", True, marks=pytest.mark.slow),
     ],
 )
 def test_equal_input_conductances_become_equal_firing_in_two_rounds(label, keep_dics):

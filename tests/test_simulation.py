@@ -58,7 +58,7 @@ def reference_spikes(g, duration, every=0.05):
 
 
 def test_spikes_are_those_of_an_adaptive_stiff_solver(g):
-    duration, cells = 1000.0, range(0, len(g), 3)
+    duration, cells = 600.0, range(0, len(g), 3)
     run = simulate(STG, g, duration, dt=0.025)
     labels = spike_features(jnp.asarray(run.spike_times)).label
     assert {"tonic", "bursting"} <= {LABELS[label] for label in labels[::3]}

@@ -73,6 +73,7 @@ def test_slopes_of_a_rhythm_are_those_of_finite_differences(members, by_differen
     assert np.all(exact[:, 2] == 0)  # the number of spikes has no derivative
 
 
+@pytest.mark.slow
 def test_single_precision_is_enough(members):
     # Next to where a spike is added to a burst, cycles are sensitive to anything, and
     # which members are so near depends on the processor: hence many.

@@ -365,16 +365,16 @@ def test_a_dataset_is_that_of_the_function(tmp_path, write):
 
 def test_characterised_members_are_those_of_the_family(tmp_path, write):
     head = 'job = "operator"\nfamily = "cortical"\nseed = 2\n'
-    run_sweep(read_config(write(head + "num = 8\nshard = 5")), tmp_path / "out")
+    run_sweep(read_config(write(head + "num = 6\nshard = 3")), tmp_path / "out")
     table = rows(tmp_path / "out")
     family = find_family("cortical")
-    g = family.sample(jax.random.fold_in(jax.random.key(2), 0), 8)
+    g = family.sample(jax.random.fold_in(jax.random.key(2), 0), 6)
     np.testing.assert_array_equal(table["g_Na"].to_numpy(), g[:, 0])
-    library = characterise_members(family, 8, 2)
+    library = characterise_members(family, 6, 2)
     assert sum(table["is_complete"].to_pylist()) == len(library.g)
     learned = swept_library(tmp_path / "out", family)
     read = learned.read()
-    assert (learned.num, learned.seed) == (8, 2)
+    assert (learned.num, learned.seed) == (6, 2)
     assert read.measured.names == library.measured.names
     np.testing.assert_array_equal(read.g, library.g)
     np.testing.assert_array_equal(read.measured.values, library.measured.values)
@@ -463,6 +463,7 @@ def test_every_recording_gets_its_population_or_the_reason_why_not(generated):
         assert reason in row["refused"] and row["member"] is None
 
 
+@pytest.mark.slow
 def test_members_are_refined_and_tried_in_parts(generated, tmp_path):
     folder, _ = generated
     table = rows(folder / "out", "target").slice(0, 24)

@@ -29,7 +29,7 @@ TOLERANCES = {"float64": (1e-11, 1e-6), "float32": (5e-3, 1e-5)}
 def begin(out, kind, dtype, *options, num_devices=1):
     """Starts a training in a process with some devices."""
     # Few steps of small networks: most of the time would go into good programs.
-    quick = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes"
     flags = f"--xla_force_host_platform_device_count={num_devices} {quick}"
     env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     args = [sys.executable, SCRIPT, out, kind, dtype, *options]

@@ -33,7 +33,7 @@ def stepped(draw, max_sweeps=6):
     return Sweeps(current, V, every), noise, (a, b), amplitude, holding
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(case=stepped())
 def test_steps_up_down_and_of_zero_are_found_exactly_without_noise(case):
     sweeps, _, (a, b), amplitude, holding = case
@@ -44,7 +44,7 @@ def test_steps_up_down_and_of_zero_are_found_exactly_without_noise(case):
     np.testing.assert_allclose(steps.holding, holding, atol=1e-9)
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(case=stepped())
 def test_noise_that_is_quantised_moves_steps_by_one_sample_at_most(case):
     sweeps, noise, (a, b), amplitude, holding = case
@@ -58,7 +58,7 @@ def test_noise_that_is_quantised_moves_steps_by_one_sample_at_most(case):
 
 
 @pytest.mark.parametrize("num_sweeps", (1, 5))
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 9999), scale=st.floats(0.01, 100))
 def test_noise_holds_no_step(num_sweeps, seed, scale):
     noise = np.random.default_rng(seed).normal(size=(num_sweeps, 2000)) * scale
@@ -142,7 +142,7 @@ amplitudes = st.lists(
 )
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(resistance=resistances, tau=st.floats(2, 55), amplitude=amplitudes)
 def test_a_known_membrane_is_measured(resistance, tau, amplitude):
     sweeps = charging(resistance, tau, amplitude)
@@ -152,7 +152,7 @@ def test_a_known_membrane_is_measured(resistance, tau, amplitude):
     assert found.capacitance == pytest.approx(1e3 * tau / resistance, rel=0.02)
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(resistance=st.floats(80, 400), tau=st.floats(5, 40), seed=st.integers(0, 999))
 def test_it_is_measured_in_noise(resistance, tau, seed):
     sweeps = charging(resistance, tau, [-60.0, -30.0, 0.0, 30.0])
@@ -164,7 +164,7 @@ def test_it_is_measured_in_noise(resistance, tau, seed):
     assert found.time_constant == pytest.approx(tau, rel=0.05)
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(resistance=st.floats(50, 400), tau=st.floats(5, 50), jump=st.floats(-20, 20))
 def test_an_unbalanced_electrode_leaves_the_time_constant_alone(resistance, tau, jump):
     sweeps = charging(resistance, tau, [-40.0], jump=jump)

@@ -101,6 +101,7 @@ def test_the_page_on_sweeps_does_what_it_says(tmp_path, monkeypatch):
     assert str(page["standing"]).splitlines()[0] == said
 
 
+@pytest.mark.slow
 def test_the_page_on_operators_does_what_it_says():
     page = run_blocks("operators.md")
     assert page["answer"].V.shape == (200, 8000)

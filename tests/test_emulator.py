@@ -122,20 +122,34 @@ def test_limits_are_those_that_validity_is_judged_by(spikes):
             assert bool(target.is_valid(member)[0]) == (share < 1)
 
 
-def test_the_emulator_that_ships_knows_what_neurons_fire_like():
-    loaded = load_checkpoint(shipped_checkpoint("stg"), "stg")
-    neuron = loaded.neuron
+def assert_knows(loaded, g, labels, features):
+    """That the emulator knows what neurons with these conductances fire like."""
+    log_g = jnp.asarray(log_conductances(g, loaded.neuron.bounds))
+    predicted = jax.jit(jax.vmap(loaded.emulator))(log_g)
+    found = np.argmax(np.asarray(predicted.labels), axis=1)
+    assert np.mean(found == labels) > 0.9
+    away = np.abs(np.asarray(predicted.features) - features)
+    assert np.median(away[labels == TONIC, 0]) < 0.02
+    for column, most in ((1, 0.03), (2, 0.03), (3, 0.1)):
+        assert np.nanmedian(away[labels == BURSTING, column]) < most
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_checkpoint(shipped_checkpoint("stg"), "stg")
+
+
+def test_the_emulator_that_ships_knows_the_members_that_ship(shipped):
+    some = jax.tree.map(lambda x: x[:400], shipped.library)
+    assert_knows(shipped, some.g, some.labels, some.features)
+
+
+@pytest.mark.slow
+def test_the_emulator_that_ships_knows_what_neurons_fire_like(shipped):
+    neuron = shipped.neuron
     targets = np.random.default_rng(5).uniform([-20, 0], [20, 20], (80, 2))
     population = dj.compensate(jr.key(5), neuron, targets)
     g = population.g[population.status == 0].astype(np.float32)
     run = dj.simulate(neuron, g, 4000.0, discard=2000.0, dt=0.05)
     features = dj.spike_features(run.spike_times)
-    log_g = jnp.asarray(log_conductances(g, neuron.bounds))
-    predicted = jax.jit(jax.vmap(loaded.emulator))(log_g)
-    labels = np.asarray(features.label)
-    found = np.argmax(np.asarray(predicted.labels), axis=1)
-    assert np.mean(found == labels) > 0.9
-    away = np.abs(np.asarray(predicted.features) - log_features(features))
-    assert np.median(away[labels == TONIC, 0]) < 0.02
-    for column, most in ((1, 0.03), (2, 0.03), (3, 0.1)):
-        assert np.nanmedian(away[labels == BURSTING, column]) < most
+    assert_knows(shipped, g, np.asarray(features.label), log_features(features))

@@ -1,4 +1,6 @@
+import contextlib
 import csv
+import io
 import json
 import pathlib
 import shutil
@@ -48,12 +50,30 @@ def models(tmp_path_factory) -> pathlib.Path:
 @pytest.fixture(scope="module")
 def explained(models) -> pathlib.Path:
     out = models.parent / "explained"
+    assert _run("explain", models, "--out", out) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def mapped(models) -> pathlib.Path:
+    out = models.parent / "mapped"
     assert _run("explain", models, "--out", out, "--map", "--members-per-point", 1) == 0
     return out
 
 
-def test_an_explanation_holds_tables_figures_and_sentences(explained):
-    names = ("attribution", "identifiability", "reachability")
+@pytest.mark.parametrize(
+    "folder, names",
+    [
+        ("explained", ("attribution", "identifiability")),
+        pytest.param(
+            "mapped",
+            ("attribution", "identifiability", "reachability"),
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_an_explanation_holds_tables_figures_and_sentences(request, folder, names):
+    explained = request.getfixturevalue(folder)
     files = {f"{name}.{kind}" for name in names for kind in ("csv", "png")}
     files |= {"explanation.txt", "README.txt", "manifest.json"}
     assert {path.name for path in explained.iterdir()} == files
@@ -93,8 +113,11 @@ def test_written_directions_are_those_that_features_constrain(explained):
     assert {row["constrained"] for row in rows[:2]} == {"true"}
 
 
-def test_a_written_map_accounts_for_every_member(explained):
-    rows = _rows(explained / "reachability.csv")
+@pytest.mark.slow
+def test_a_written_map_accounts_for_every_member(mapped):
+    said = (mapped / "explanation.txt").read_text()
+    assert "(g_s, g_u) = (-8, 4) is reachable: 1 of 1 members" in said
+    rows = _rows(mapped / "reachability.csv")
     assert len(rows) == 21 * 11
     assert np.all(_column(rows, "asked") == 1)
     ended = ("ok", "infeasible", "singular", "not_converged", "no_threshold")
@@ -111,20 +134,12 @@ def test_a_written_map_accounts_for_every_member(explained):
     assert np.isnan(_column(rows, "period")[~bursting]).all()
 
 
-def test_sentences_are_printed_as_they_are_written(models, explained, capsys):
+def test_sentences_say_what_was_found(explained):
     written = (explained / "explanation.txt").read_text()
     assert f"{NUM} stg models of bursters." in written
     assert "CaS contributes most" in written
     for feature in PATTERNS[BURSTING].compared:
         assert feature.words in written
-    assert "(g_s, g_u) = (-8, 4) is reachable: 1 of 1 members" in written
-    out = ("--out", explained.parent / "again")
-    assert _run("explain", models, *out, "--V", "threshold") == 0
-    printed = capsys.readouterr().out
-    assert printed.startswith((explained.parent / "again/explanation.txt").read_text())
-    values = _column(_rows(explained.parent / "again/attribution.csv"), "value")
-    # At their own thresholds the slope of the steady-state current vanishes.
-    np.testing.assert_allclose(values.reshape(-1, 3).sum(axis=1), 0, atol=2e-3)
 
 
 def test_models_are_never_replaced_by_their_explanation(models, explained, capsys):
@@ -178,14 +193,34 @@ def test_models_without_a_recipe_are_explained_as_far_as_can_be(
     assert "has no recipe for populations" in capsys.readouterr().err
 
 
-def test_slopes_are_those_of_the_commonest_pattern(models, tmp_path, capsys):
+@pytest.fixture(scope="module")
+def at_threshold(models) -> tuple[pathlib.Path, str, str]:
+    """Bursting and fewer tonic models at their thresholds, and what was said."""
     _, g = read_models(models)
     tonic = dj.compensate(jax.random.key(0), STG, (8.0, 4.0), num=2).g
-    mixed = _write(tmp_path / "models", STG, np.concatenate([tonic, g]))
-    assert _run("explain", mixed, "--out", tmp_path / "out") == 0
-    said = capsys.readouterr()
-    assert f"{NUM} bursting models; 2 other" in said.err
-    assert f"in all {NUM} at once" in said.out
+    mixed = _write(models.parent / "mixed", STG, np.concatenate([tonic, g]))
+    out, printed, noted = models.parent / "at_threshold", io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(noted):
+        assert _run("explain", mixed, "--out", out, "--V", "threshold") == 0
+    return out, printed.getvalue(), noted.getvalue()
+
+
+def test_sentences_are_printed_as_they_are_written(at_threshold):
+    out, printed, _ = at_threshold
+    assert printed.startswith((out / "explanation.txt").read_text())
+
+
+def test_at_their_own_thresholds_the_slope_of_the_steady_state_current_vanishes(
+    at_threshold,
+):
+    values = _column(_rows(at_threshold[0] / "attribution.csv"), "value")
+    np.testing.assert_allclose(values.reshape(-1, 3).sum(axis=1), 0, atol=2e-3)
+
+
+def test_slopes_are_those_of_the_commonest_pattern(at_threshold):
+    _, printed, noted = at_threshold
+    assert f"{NUM} bursting models; 2 other" in noted
+    assert f"in all {NUM} at once" in printed
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,11 @@ from dicjax.operator.prediction import feature_ranges, respond
 NEURON = FAMILY.neuron
 CELLS = FAMILY.sample(jr.key(0), 3).astype(float)
 DURATION = 240  # ms
-LENGTHS = (2, REMEMBERED, 2 * REMEMBERED + 1)
+LENGTHS = (
+    2,
+    REMEMBERED,
+    pytest.param(2 * REMEMBERED + 1, marks=pytest.mark.slow),
+)
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +125,7 @@ def test_an_operator_of_cells_with_calcium_follows_it():
     around = {name: (0.8 * x, 1.25 * x) for name, x in stg.defaults or ()}
     family = Family("crab", stg, around, hold=-1.0)
     g = family.sample(jr.key(0), 3).astype(float)
-    rest = at_rest(family, g)[0]
-    Ca = np.asarray(jax.vmap(stg.steady_calcium)(jnp.asarray(rest), jnp.asarray(g)))
+    rest, Ca = at_rest(family, g)
     steps = np.random.default_rng(0).uniform(-3, 12, (3, 10))
     per_ms = np.repeat(steps, DURATION // 10, axis=1)
     run = dj.simulate(

@@ -18,6 +18,7 @@ from dicjax.cli import main
 from dicjax.operator.checkpoint import load_operator, operator_config, save_operator
 from dicjax.operator.config import OperatorConfig, OperatorTraining
 from dicjax.operator.families import Family
+from dicjax.operator.model import Operator
 from dicjax.operator.prediction import respond
 from dicjax.operator.scores import DURATION, EVERY, score, START, STOP
 from dicjax.operator.training import (
@@ -46,10 +47,15 @@ def members():
     return members_of(FAMILY.sample(jr.key(0), NUM), measured_as(NUM))
 
 
-def _knowing(members, factor, step=0.1):
-    """An operator with the conductances of members times a factor."""
-    operator = blank(NUM, dataclasses.replace(SMALL, step=step))
-    return knowing(operator, members.x, members.g * jnp.float32(factor))
+@pytest.fixture(scope="module")
+def pool_of_64(members):
+    return eqx.filter_jit(make_pool)(jr.key(1), SINGLE.neuron, members, 64)
+
+
+@pytest.fixture(scope="module")
+def segmented(members, pool_of_64):
+    """The pool after a segment, and samples of that."""
+    return segment(jr.key(5), SINGLE, pool_of_64, members)
 
 
 # Currents and trajectories
@@ -57,7 +63,7 @@ def _knowing(members, factor, step=0.1):
 
 @pytest.fixture(scope="module")
 def pool(members):
-    return make_pool(jr.key(0), SINGLE.neuron, members, 256)
+    return eqx.filter_jit(make_pool)(jr.key(0), SINGLE.neuron, members, 256)
 
 
 def _currents(members, pool, loudness, num):
@@ -97,16 +103,17 @@ def test_currents_are_as_noisy_as_they_are_loud(members, pool):
     assert later == pytest.approx(np.exp(-10 * SAMPLED / NOISE_MEMORY), abs=0.05)
 
 
-def test_members_do_what_an_operator_that_knows_them_does(members):
+def test_members_do_what_an_operator_that_knows_them_does(
+    members, pool_of_64, segmented
+):
     # The simulation that is learned from, beside the operator's own steps.
-    key = jr.key(5)
-    pool = make_pool(jr.key(1), SINGLE.neuron, members, 64)
-    _, I = currents(jr.split(key, 3)[0], pool, members)
-    after, samples = segment(key, SINGLE, pool, members)
+    pool, (after, samples) = pool_of_64, segmented
+    _, I = eqx.filter_jit(currents)(jr.split(jr.key(5), 3)[0], pool, members)
     assert samples.unit.shape == (64, SAMPLES, 7) and samples.net.shape == (64, SAMPLES)
-    operator = _knowing(members, 1.0, 0.025)
+    short = blank(NUM, dataclasses.replace(SMALL, step=0.025))
+    operator = knowing(short, members.x, members.g)
     a = members.g[pool.number]
-    start = operator.start(pool.y.V, a)
+    start = eqx.filter_jit(Operator.start)(operator, pool.y.V, a)
     features = measured_as(NUM).values[np.asarray(pool.number)]
     answer = respond(operator, I.T, features, every=SAMPLED, memory=start)
     same = np.asarray(after.loudness == pool.loudness)
@@ -124,20 +131,25 @@ def test_members_do_what_an_operator_that_knows_them_does(members):
     assert np.corrcoef(slope[near], net[near])[0, 1] > 0.9
 
 
-def test_the_loss_is_nothing_where_amplitudes_are_those_of_members(members):
-    pool = make_pool(jr.key(1), SINGLE.neuron, members, 64)
-    _, samples = segment(jr.key(5), SINGLE, pool, members)
-    who = pool.number
-    own = members[who]
-    loss = lambda factor: float(operator_loss(_knowing(members, factor), own, samples))
-    assert loss(1.0) < 1e-6
-    assert 1e-4 < loss(1.01) < loss(1.03) < loss(1.1)
+def test_the_loss_is_nothing_where_amplitudes_are_those_of_members(
+    members, pool_of_64, segmented
+):
+    operator, (_, samples) = blank(NUM), segmented
+
+    @eqx.filter_jit
+    def loss(factor, samples):
+        off = knowing(operator, members.x, members.g * factor)
+        return operator_loss(off, members[pool_of_64.number], samples)
+
+    factors = np.array([1.0, 1.01, 1.03, 1.1], np.float32)
+    none, little, more, most = (loss(factor, samples) for factor in factors)
+    assert none < 1e-6
+    assert 1e-4 < little < more < most
     # Where no current passes, only the supervised part counts.
-    silent = dataclasses.replace(samples, unit=0 * samples.unit)
-    spread = np.asarray(blank().branch.amplitude_spread)
+    silent = dataclasses.replace(samples, unit=jnp.zeros_like(samples.unit))
+    spread = np.asarray(operator.branch.amplitude_spread)
     expected = 0.1 * np.mean((np.log(1.1) / spread) ** 2)
-    found = operator_loss(_knowing(members, 1.1), own, silent)
-    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    np.testing.assert_allclose(loss(factors[-1], silent), expected, rtol=1e-3)
 
 
 # Settings that do not fit

@@ -1,4 +1,3 @@
-import dataclasses
 import functools
 
 import jax
@@ -43,10 +42,14 @@ def _defaults(neuron: dj.Neuron) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [("stg", np.float32)]
-    + [
-        (name, np.float64)
-        for name in ("stg", "da", "hodgkin-huxley", "connor-stevens", "cortical")
+    [
+        ("stg", np.float64),
+        ("da", np.float32),
+        ("hodgkin-huxley", np.float64),
+        ("cortical", np.float64),
+        pytest.param("stg", np.float32, marks=pytest.mark.slow),
+        pytest.param("da", np.float64, marks=pytest.mark.slow),
+        pytest.param("connor-stevens", np.float64, marks=pytest.mark.slow),
     ],
 )
 def test_shares_add_up_to_the_input_conductances(name, dtype):
@@ -149,13 +152,9 @@ def test_potentials_that_make_no_sense_are_refused(V, message):
 
 @functools.cache
 def _map() -> ReachabilityMap:
-    return _map_of(STG)
-
-
-def _map_of(neuron: dj.Neuron) -> ReachabilityMap:
     return reachability(
         jax.random.key(0),
-        neuron,
+        STG,
         g_s=np.array([-8.0, 5.0]),
         g_u=np.array([4.0, 400.0, 4e4]),
         num=3,
@@ -237,10 +236,17 @@ def test_medians_are_over_members_of_the_commonest_pattern_that_ran():
 
 
 def test_the_current_of_the_recipe_is_applied():
-    recipe = dataclasses.replace(STG.required_recipe, current=-100.0)
-    mapped = _map_of(dataclasses.replace(STG, recipe=recipe))
-    # All would fire without this current.
-    assert mapped.labels[:, 0].tolist() == [[3, 0, 0, 0]] * 2
+    cortical = MODELS["pospischil-ib"]()  # which is silent without its current
+    mapped = reachability(
+        jax.random.key(0),
+        cortical,
+        g_s=np.array([2.0]),
+        g_u=np.array([4.0]),
+        num=3,
+        duration=2500.0,
+    )
+    assert mapped.status[0, 0, 0] == 3
+    assert mapped.labels[0, 0, 0] == 0  # none is silent
 
 
 def _drawn_map() -> ReachabilityMap:

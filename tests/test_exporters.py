@@ -111,8 +111,18 @@ def test_odd_names_are_kept_in_the_table(export, tmp_path):
     assert len(names) == len(ODD) + 1 and all(map(str.isidentifier, names))
 
 
-@SCRIPTS
-@pytest.mark.parametrize("model", MODELS)
+# Cells of the cortex differ in numbers and in one channel.
+ALIKE = {"pospischil-rs", "pospischil-fs", "pospischil-lts"}
+EXPORTS = [
+    pytest.param(export, name, marks=pytest.mark.slow)
+    if name in ALIKE and export is not export_neuron
+    else (export, name)
+    for export in (export_neuron, export_brian2, export_jaxley)
+    for name in MODELS
+]
+
+
+@pytest.mark.parametrize("export, model", EXPORTS)
 def test_every_model_can_be_exported(model, export, tmp_path):
     neuron = MODELS[model]()
     g = np.linspace(0.1, 1 / 3, 2 * len(neuron.channels)).reshape(2, -1)
@@ -124,12 +134,11 @@ def test_every_model_can_be_exported(model, export, tmp_path):
     assert "\n\n\n\n" not in script
     assert f"_{neuron.channel_names[0]}  conductance of" in readme.read_text()
     assert max(map(len, readme.read_text().splitlines())) < 100
+    if export is export_neuron:
+        check_exact_steps(mechanism(tmp_path))
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_mechanisms_of_models_that_ship_take_exact_steps(model, tmp_path):
-    export_neuron(MODELS[model](), np.ones(len(MODELS[model]().channels)), tmp_path)
-    text = mechanism(tmp_path)
+def check_exact_steps(text):
     assert "METHOD cnexp" in text
     assert len(re.findall(r"' = \(\w+ - \w+\)/\w+$", text, re.M)) == text.count("' = ")
     assert max(map(len, text.splitlines())) < 140

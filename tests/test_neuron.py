@@ -239,32 +239,33 @@ def test_a_neuron_of_any_precision_computes_in_it():
 
 def at_twenty(neuron, q10=2.0):
     """The same with all kinetics twice as fast, declared 10 °C lower."""
-    return dataclasses.replace(neuron, temperature=Temperature(10.0, 10.0, q10)).at(
-        20.0
-    )
+    return at_ten(neuron, q10).at(20.0)
+
+
+def at_ten(neuron, q10=2.0):
+    return dataclasses.replace(neuron, temperature=Temperature(10.0, 10.0, q10))
 
 
 @pytest.mark.parametrize("model", ("stg-prinz", "da"))
 def test_temperature_leaves_input_conductances_and_threshold_alone(model):
     neuron = MODELS[model]()
-    g, warm = neuron.default_g, at_twenty(neuron)
+    g, cold, warm = neuron.default_g, at_ten(neuron), at_twenty(neuron)
     at = neuron.V_ref, jnp.asarray(0.5)
-    for slow, fast in zip(
-        neuron.time_constants(*at), warm.time_constants(*at), strict=True
+    for declared, slow, fast in zip(
+        *(n.time_constants(*at) for n in (neuron, cold, warm)), strict=True
     ):
-        assert float(slow) == 2 * float(fast)
+        assert float(declared) == float(slow) == 2 * float(fast)
     np.testing.assert_allclose(
         dynamic_input_conductances(warm, g, float(neuron.V_ref)),
-        dynamic_input_conductances(neuron, g, float(neuron.V_ref)),
+        dynamic_input_conductances(cold, g, float(neuron.V_ref)),
         rtol=1e-10,
     )
-    warm_V, V = (float(threshold(n, g).V) for n in (warm, neuron))
+    warm_V, V = (float(threshold(n, g).V) for n in (warm, cold))
     assert warm_V == pytest.approx(V, abs=1e-9)
+    steady_calcium = jax.jit(lambda neuron, V: neuron.steady_calcium(V, g))
     for V in (-70.0, -40.0):
         np.testing.assert_allclose(
-            warm.steady_calcium(jnp.asarray(V), g),
-            neuron.steady_calcium(jnp.asarray(V), g),
-            rtol=1e-12,
+            steady_calcium(warm, V), steady_calcium(cold, V), rtol=1e-12
         )
 
 

@@ -18,17 +18,18 @@ CORTICAL = MODELS["pospischil-ib"]()  # without calcium, and with a number to di
 TARGETS = {"stg": (-8.0, 4.0), "stg-prinz": (-8.0, 1.0), "da": (2.0, 10.0)}
 TARGETS["pospischil-ib"] = (1.0, 4.0)
 NUM = 200
+CENTRE = jax.jit(analytic_centre)
 CALCIUM = {"CaT": 5.0, "CaS": 12.0}
 
 
 def missed(neuron, population, V=None):
     """Largest difference between targets and DICs, recomputed in double precision."""
-    g = jnp.asarray(population.g, jnp.float64)
-    dics = dynamic_input_conductances(
-        neuron, g, float(neuron.V_ref if V is None else V)
-    )
+    g = np.asarray(population.g, np.float64)
+    cells = np.resize(np.arange(len(g)), NUM)  # always as many, for one program
+    V = float(neuron.V_ref if V is None else V)
+    dics = np.asarray(dynamic_input_conductances(neuron, g[cells], V))[: len(g)]
     num = population.targets.shape[-1]
-    return np.abs(np.asarray(dics)[:, -num:] - population.targets).max(-1)
+    return np.abs(dics[:, -num:] - population.targets).max(-1)
 
 
 def draw(neuron, targets=None, num: int | None = NUM, seed=0, **options):
@@ -78,12 +79,12 @@ def test_every_member_has_the_input_conductances_asked_for(neuron):
 
 
 def test_single_precision_is_enough():
-    population = draw(STG, dtype=jnp.dtype("float32"), bounds={"leak": (0.004, 0.02)})
+    population = draw(DA, dtype=jnp.dtype("float32"), bounds={"leak": (0.004, 0.02)})
     assert population.g.dtype == np.float32
     assert population.num_ok == NUM
-    assert missed(STG, population).max() < 1e-3
-    assert ((population.g >= 0) & (population.g <= STG.box.astype("f4"))).all()
-    double = draw(STG, bounds={"leak": (0.004, 0.02)})
+    assert missed(DA, population).max() < 1e-3
+    assert ((population.g >= 0) & (population.g <= DA.box.astype("f4"))).all()
+    double = draw(DA, bounds={"leak": (0.004, 0.02)})
     for ours, theirs in zip(population.g.T, double.g.T, strict=True):
         assert alike(ours, theirs)
 
@@ -127,7 +128,7 @@ def rejected(neuron, targets, sources, solved, num, seed=0):
     g = np.random.default_rng(seed).uniform(size=(num, len(box))) * box
     for name, value in sources.items():
         g[:, names.index(name)] = value
-    S = np.array(sensitivity(neuron, jnp.asarray(g[0]), neuron.V_ref))[1:]
+    S = np.array(jax.jit(sensitivity)(neuron, g[0], neuron.V_ref))[1:]
     if isinstance(neuron.normaliser, str):
         S[:, names.index(neuron.normaliser)] -= targets
         wanted = np.zeros(2)
@@ -143,7 +144,9 @@ def rejected(neuron, targets, sources, solved, num, seed=0):
     "neuron, sources, solved",
     (
         (STG, CALCIUM, ("A", "H")),
-        (PRINZ, {"CaT": 8.0, "CaS": 5.0}, ("KCa", "A")),
+        pytest.param(
+            *(PRINZ, {"CaT": 8.0, "CaS": 5.0}, ("KCa", "A")), marks=pytest.mark.slow
+        ),
         (DA, {}, ("ERG", "Kd")),
         (CORTICAL, {}, ("Kd", "M")),
     ),
@@ -164,22 +167,22 @@ def test_members_are_distributed_as_by_rejection(neuron, sources, solved):
 def test_a_thin_polytope_is_filled_as_evenly_as_a_thick_one():
     narrow = {"H": (0.1, 0.1002), "A": (5.0, 9.0)}
     long, short = (
-        draw(STG, num=1000, sources=CALCIUM, bounds=narrow, num_steps=steps, seed=seed)
-        for seed, steps in ((1, 1000), (2, 100))
+        draw(STG, num=500, sources=CALCIUM, bounds=narrow, num_steps=steps, seed=seed)
+        for seed, steps in ((1, 500), (2, 100))
     )
     for a, b in zip(long.g.T, short.g.T, strict=True):
         assert alike(a, b)
 
 
 def _simplex(total, num=6):
-    ones = jnp.ones(num)
-    values = jnp.array([float(total)])
-    return Polytope(jnp.zeros(num), ones, ones[None], values)
+    ones = np.ones(num)
+    values = np.array([float(total)])
+    return Polytope(*map(jnp.asarray, (np.zeros(num), ones, ones[None], values)))
 
 
 def test_a_simplex_has_its_known_centre_and_marginals():
     simplex = _simplex(1.0)
-    y, feasible = analytic_centre(simplex)
+    y, feasible = CENTRE(simplex)
     assert feasible
     np.testing.assert_allclose(y, np.full(6, 1 / 6), rtol=1e-8)
     walks = jax.jit(jax.vmap(lambda key: walk(key, simplex, y, 100)))
@@ -203,9 +206,9 @@ def test_a_simplex_has_its_known_centre_and_marginals():
 @pytest.mark.parametrize("dtype", ("float32", "float64"))
 def test_an_inside_is_found_if_and_only_if_there_is_one(total, has_inside, dtype):
     simplex = jax.tree.map(lambda x: x.astype(dtype), _simplex(total))
-    y, feasible = analytic_centre(simplex)
+    y, feasible = map(np.asarray, CENTRE(simplex))
     assert feasible == has_inside
-    assert jnp.all((y >= 0) & (y <= 1))
+    assert np.all((y >= 0) & (y <= 1))
 
 
 # Calcium
@@ -226,10 +229,10 @@ def test_given_calcium_channels_are_kept(stg):
 
 
 def test_calcium_channels_that_leave_nothing_are_drawn_again():
-    population = draw(PRINZ)
+    leaky = {"leak": (0.015, 0.02)}
+    population = draw(STG, bounds=leaky)
     assert population.num_draws.max() > 1
-    given = dict(zip(("CaT", "CaS"), (0.1, 9.9), strict=True))
-    alone = draw(PRINZ, sources=given)
+    alone = draw(STG, bounds=leaky, sources={"CaT": 0.1, "CaS": 0.1})
     assert str(alone) == f"0 of {NUM} members ok; {NUM} infeasible"
     assert np.all(alone.num_draws == 1)
 
@@ -300,4 +303,5 @@ def test_models_without_what_it_takes_are_refused():
 def test_a_leak_that_divides_is_no_smaller_than_what_the_recipe_draws():
     leak = draw(STG).g[:, STG.index("leak")[0]]
     assert leak.min() >= 0.007 and leak.max() > 0.015
-    assert draw(PRINZ).g[:, PRINZ.index("leak")[0]].min() < 0.005
+    leak = draw(DA).g[:, DA.index("leak")[0]]
+    assert leak.min() >= 0.0087 and leak.max() > 0.011

@@ -161,9 +161,9 @@ STG = dj.stg()
 @pytest.fixture(scope="module")
 def population() -> dj.Population:
     """Four members, the second of which is not ok."""
-    made = dj.compensate(jax.random.key(0), STG, (5.0, 4.0), num=4)
-    status = np.array([0, 1, 0, 0], np.int32)
-    return dj.Population(made.g, made.targets, status, made.residual, made.num_draws)
+    g = np.asarray(STG.default_g) * np.geomspace(0.9, 1.1, 4)[:, None]
+    targets, status = np.full((4, 2), (5.0, 4.0)), np.array([0, 1, 0, 0], np.int32)
+    return dj.Population(g, targets, status, np.zeros(4), np.ones(4, np.int32))
 
 
 TAKES_MEMBERS = {

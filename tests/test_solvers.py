@@ -32,15 +32,18 @@ def applied(t):
     return 2 * jnp.sin(2 * t)
 
 
+def constant(t):
+    return jnp.full_like(t, 3.0)
+
+
 @eqx.filter_jit
-def solve(neuron, g, dt, duration, I_ext):
+def solve(neuron, g, dt, span, I_ext, y0=None):
     return dfx.diffeqsolve(
         membrane(neuron, I_ext),
         StaggeredMidpoint(),
-        jnp.zeros_like(duration),
-        duration,
+        *span,
         dt,
-        neuron.initial_state(),
+        neuron.initial_state() if y0 is None else y0,
         args=g,
         max_steps=4096,
     ).ys
@@ -64,14 +67,20 @@ def final_values(solution):
     return np.array([leaf[-1] for leaf in jax.tree.leaves(solution)])
 
 
-@pytest.mark.parametrize("name", CELLS)
+def times(*ms):
+    return tuple(map(jnp.asarray, ms))
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param("stg", marks=pytest.mark.slow), "stg-prinz"]
+)
 def test_errors_fall_with_the_square_of_the_step(name):
     neuron, g = MODELS[name](), CELLS[name]
     truth = final_values(exact(neuron, g))
     assert -90 < truth[0] < 0  # no spike: the problem is smooth
     assert abs(truth[0] - float(neuron.initial_V)) > 1  # but it is not at rest
     steps = np.array([0.1, 0.05, 0.025, 0.0125])
-    args = jnp.asarray(DURATION), applied
+    args = times(0.0, DURATION), applied, neuron.initial_state()
     errors = np.array(
         [
             np.abs(final_values(solve(neuron, g, jnp.asarray(dt), *args)) - truth)
@@ -90,8 +99,7 @@ def test_a_passive_membrane_follows_the_midpoint_rule(dt):
     scales = (Constant(1.0), Constant(2.0), None)
     neuron = Neuron("passive", (na, leak), scales, -50.0, capacitance=2.0)
     I, g = 3.0, 0.2
-    constant = lambda t: jnp.full_like(t, I)
-    args = jnp.asarray(dt), jnp.asarray(10.0), constant
+    args = jnp.asarray(dt), times(0.0, 10.0), constant
     y = solve(neuron, jnp.array([0.0, g]), *args)
     target = -50 + I / g
     z = g * dt / 2  # per step, with a capacitance of 2
@@ -102,7 +110,7 @@ def test_a_passive_membrane_follows_the_midpoint_rule(dt):
 def test_a_cell_at_rest_stays_at_rest_whatever_the_step():
     neuron = MODELS["hodgkin-huxley"]()
     g = neuron.default_g
-    rest = solve(neuron, g, jnp.asarray(0.02), jnp.asarray(80.0), None)
+    rest = solve(neuron, g, jnp.asarray(0.02), times(0.0, 80.0), None)
     rest, h = jax.tree.map(lambda x: x[-1], rest), jnp.asarray(3.0)
     after = relax_membrane(neuron, relax_gates(neuron, rest, h), g, h, None)
     for now, then in zip(*map(jax.tree.leaves, (after, rest)), strict=True):
@@ -153,21 +161,11 @@ def relaxed(h, V, Ca, gates):
 
 def test_steps_taken_backwards_undo_those_taken_forwards():
     # A symmetric method is its own inverse, up to rounding.
-    neuron, g = MODELS["stg"](), CELLS["stg"]
-    y0 = neuron.initial_state()
-    run = lambda y, t0, t1: (
-        dfx.diffeqsolve(
-            membrane(neuron, applied),
-            StaggeredMidpoint(),
-            t0,
-            t1,
-            0.05 if t1 > t0 else -0.05,
-            y,
-            args=g,
-        ).ys
-    )
-    middle = jax.tree.map(lambda x: x[-1], run(y0, 0.0, 1.0))
-    back = run(middle, 1.0, 0.0)
+    neuron, g = MODELS["stg-prinz"](), CELLS["stg-prinz"]
+    y0, dt = neuron.initial_state(), jnp.asarray(0.05)
+    middle = solve(neuron, g, dt, times(0.0, 1.0), applied, y0)
+    middle = jax.tree.map(lambda x: x[-1], middle)
+    back = solve(neuron, g, -dt, times(1.0, 0.0), applied, middle)
     assert abs(float(middle.V - y0.V)) > 1
     np.testing.assert_allclose(final_values(back)[0], y0.V, atol=1e-2)
 

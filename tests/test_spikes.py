@@ -304,7 +304,9 @@ def test_spikes_that_coincide_in_float32_do_no_harm():
     assert all(jnp.all(jnp.isfinite(x)) for x in (f.cv, f.cv2, f.lv, f.isi_quartiles))
 
 
-@pytest.mark.parametrize("kind", (poisson, bursting))
+@pytest.mark.parametrize(
+    "kind", (pytest.param(poisson, marks=pytest.mark.slow), bursting)
+)
 def test_features_are_differentiable(kind):
     times = jnp.asarray(kind(np.random.default_rng(3))[:WIDTH])
 

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
+import equinox as eqx
 import jax.random as jr
 import numpy as np
 
@@ -69,7 +70,9 @@ def load_operator(
     x = np.ones((num, len(names)), np.float32)
     g = np.ones((num, len(own.neuron.channels)), np.float32)
     config = OperatorConfig(**shape["operator"])
-    skeleton = untrained(jr.key(0), config, own, tuple(names), x, g)
+    # Shapes alone: drawing weights that are replaced would take seconds.
+    make = lambda: untrained(jr.key(0), config, own, tuple(names), x, g)
+    skeleton = eqx.filter_eval_shape(make)
     return filled(skeleton, path / ARRAYS)
 
 

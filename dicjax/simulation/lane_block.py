@@ -92,10 +92,12 @@ def idle_block(program: Program, device: Any, num_lanes: int) -> LaneBlock:
     """Lanes without cells."""
     problem = program.problem
     inputs = _inputs(problem, np.zeros(num_lanes, int))
-    first = lambda: initial_lanes(problem.neuron, inputs.initial, program.step_sizes)
+    lanes = jax.eval_shape(
+        initial_lanes, problem.neuron, inputs.initial, program.step_sizes
+    )
     return LaneBlock(
         device=device,
-        lanes=jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(first)),
+        lanes=jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), lanes),
         cells=np.full(num_lanes, IDLE),
         is_fresh=np.ones(num_lanes, bool),
         inputs=inputs,

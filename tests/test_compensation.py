@@ -172,12 +172,16 @@ def test_bounds_hold_and_what_breaks_them_is_named():
 # What can be reached
 
 
-def test_members_of_the_box_are_within_reach():
-    reachable = dics(DA, np.asarray(sample(jr.key(7), DA, 3)), -55.5)[:, 1:]
+@pytest.mark.parametrize(
+    "neuron", [DA, pytest.param(PRINZ, marks=pytest.mark.slow)], ids=lambda x: x.name
+)
+def test_members_of_the_box_are_within_reach(neuron):
+    V = float(neuron.V_ref)
+    reachable = dics(neuron, np.asarray(sample(jr.key(7), neuron, 3)), V)[:, 1:]
     for target in reachable:
-        found = reach(DA, target)
-        assert found.reachable and "is within reach of da" in str(found)
-        (reached,) = dics(DA, found.g[None], -55.5)[:, 1:]
+        found = reach(neuron, target)
+        assert found.reachable and f"is within reach of {neuron.name}" in str(found)
+        (reached,) = dics(neuron, found.g[None], V)[:, 1:]
         np.testing.assert_allclose(reached, target, atol=0.01)
 
 

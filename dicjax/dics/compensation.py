@@ -242,8 +242,11 @@ def nearest_reachable(
     rows = slice(3 - len(target), 3)
     width = bounds.high - bounds.low
     as_g = lambda u: bounds.low + u * width
-    miss = lambda u: dics_of_one_cell(neuron, as_g(u), V)[rows] - target
     square = lambda missed: jnp.sum(missed**2)
+
+    @jax.jit  # so that it is traced once
+    def miss(u):
+        return dics_of_one_cell(neuron, as_g(u), V)[rows] - target
 
     def step(_, carry):
         u, missed, damping = carry

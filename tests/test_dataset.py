@@ -22,10 +22,10 @@ from dicjax.spikes.features import features_of_all, spike_features
 
 
 SOURCES = (
-    Source("box", 128),
+    Source("box", 48),
     Source("rare", 48),
-    Source("box", 40, sigma=3.0),
-    Source("gamma", 32),
+    Source("box", 32, sigma=3.0),
+    Source("gamma", 48),
 )
 
 
@@ -85,13 +85,13 @@ def test_what_is_left_out_is_counted(neuron, dataset):
     }
     crowded = dataclasses.replace(neuron.required_recipe, g_s=(-1.0, 1.0))
     few = make_dataset(
-        jr.key(0), dataclasses.replace(neuron, recipe=crowded), (Source("box", 32),)
+        jr.key(0), dataclasses.replace(neuron, recipe=crowded), (Source("box", 48),)
     )
-    assert few.num_left_out["outside the range of DICs"] == 32 - len(few) > 0
+    assert few.num_left_out["outside the range of DICs"] == 48 - len(few) > 0
 
 
 def test_the_size_of_shards_changes_nothing(neuron, dataset):
-    other = make_dataset(jr.key(0), neuron, SOURCES, shard_size=64)
+    other = make_dataset(jr.key(0), neuron, SOURCES, shard_size=32)
     for name in COLUMNS[:-1]:
         assert np.array_equal(
             getattr(other, name), getattr(dataset, name), equal_nan=True

@@ -193,6 +193,7 @@ def test_by_default_certification_is_one_simulation(outcome):
     assert last[-1] == ("certifying", NUM, NUM) == outcome.reported[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("searched")
 def test_members_are_perturbed_when_asked(example):
     config = dataclasses.replace(SMALL, robustness=True)

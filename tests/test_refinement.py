@@ -24,7 +24,7 @@ def train_of(g):
 
 
 @functools.cache
-def population(label, num=60, seed=0):
+def population(label, num=32, seed=0):
     return compensate(jr.key(seed), STG, TARGETS[label], num=num, dtype=FLOAT).g
 
 
@@ -43,9 +43,9 @@ def refined_in_two_rounds(label, keep_dics):
     "label, keep_dics",
     [
         ("tonic", False),
-        ("bursting", False),
+        ("bursting", True),
         pytest.param("tonic", True, marks=pytest.mark.slow),
-        pytest.param("bursting", True, marks=pytest.mark.slow),
+        pytest.param("bursting", False, marks=pytest.mark.slow),
     ],
 )
 def test_equal_input_conductances_become_equal_firing_in_two_rounds(label, keep_dics):
@@ -64,7 +64,9 @@ def test_equal_input_conductances_become_equal_firing_in_two_rounds(label, keep_
     assert moved.max() < 5e-3 if keep_dics else moved.max() > 0.05
 
 
-@pytest.mark.parametrize("label", TARGETS)
+@pytest.mark.parametrize(
+    "label", ("tonic", pytest.param("bursting", marks=pytest.mark.slow))
+)
 def test_no_member_gets_worse_and_valid_ones_are_left_alone(label):
     g, refined = population(label), refined_in_two_rounds(label, False)
     assert np.all(refined.score <= refined.score_before)
@@ -90,10 +92,10 @@ def test_a_single_member_is_refined_by_its_own_derivatives():
 
 
 def test_members_of_another_pattern_find_it():
-    g = np.concatenate([population("tonic", 40), population("bursting", 8)])
+    g = np.concatenate([population("tonic", 32), population("bursting", 8)])
     refined = refine(STG, g, example("tonic"), max_rounds=4)
-    assert np.isinf(refined.score_before[40:]).all()
-    assert np.isfinite(refined.score[40:]).mean() > 0.5
+    assert np.isinf(refined.score_before[32:]).all()
+    assert np.isfinite(refined.score[32:]).mean() > 0.5
 
 
 @pytest.mark.parametrize(
@@ -122,22 +124,22 @@ def test_a_silent_target_is_refused():
 
 
 def test_a_population_is_led_from_tonic_firing_to_bursting():
-    start = compensate(jr.key(0), STG, (5.0, 4.0), num=30, dtype=FLOAT)
-    targets = [(5.0, 4.0), (-2.0, 4.0), (-8.0, 4.0)]
+    start = compensate(jr.key(0), STG, (5.0, 4.0), num=32, dtype=FLOAT)
+    targets = [(5.0, 4.0), (-5.0, 4.0)]
     free = ("CaS", "A")
     found = path(STG, start, targets, through=free, correct=False)
-    assert [dj.LABELS[i] for i in found.pattern] == ["tonic", "bursting", "bursting"]
-    assert (found.status == 0).all() and found.g.shape == (3, 30, 8)
+    assert [dj.LABELS[i] for i in found.pattern] == ["tonic", "bursting"]
+    assert (found.status == 0).all() and found.g.shape == (2, 32, 8)
     for g, target in zip(found.g, targets, strict=True):
         dics = dynamic_input_conductances(STG, np.float64(g), -51.0)[:, 1:]
-        np.testing.assert_allclose(dics, np.tile(target, (30, 1)), atol=5e-3)
+        np.testing.assert_allclose(dics, np.tile(target, (32, 1)), atol=5e-3)
     fixed = [i for i in range(8) if i not in STG.index(*free)]
-    np.testing.assert_array_equal(found.g[:, :, fixed], found.g[:1, :, fixed][[0] * 3])
+    np.testing.assert_array_equal(found.g[:, :, fixed], found.g[:1, :, fixed][[0] * 2])
     corrected = path(STG, start, targets, through=free)
     assert corrected.valid.mean() > 0.95 > found.valid.mean()
     assert np.all(corrected.valid >= corrected.valid_before)
-    dics = dynamic_input_conductances(STG, np.float64(corrected.g[2]), -51.0)[:, 1:]
-    np.testing.assert_allclose(dics, np.tile((-8.0, 4.0), (30, 1)), atol=5e-3)
+    dics = dynamic_input_conductances(STG, np.float64(corrected.g[1]), -51.0)[:, 1:]
+    np.testing.assert_allclose(dics, np.tile((-5.0, 4.0), (32, 1)), atol=5e-3)
     num = (corrected.valid & (corrected.status == 0)).all(axis=0).sum()
     assert str(corrected).splitlines()[-1].startswith(f"{num} ")
 

@@ -95,7 +95,10 @@ def test_potentials_are_those_of_an_adaptive_solver(g):
 
 @pytest.mark.parametrize(
     "stimulus",
-    (None, Step(5.0, 11.3, 90.0) + Ramp(0.0, 5.0, 0.0, 100.0)),
+    (
+        pytest.param(None, marks=pytest.mark.slow),
+        Step(5.0, 11.3, 90.0) + Ramp(0.0, 5.0, 0.0, 100.0),
+    ),
     ids=("rest", "step and ramp"),
 )
 def test_solvers_of_diffrax_give_the_same_spikes_and_traces(g, stimulus):
@@ -289,7 +292,7 @@ np.testing.assert_array_equal(both.spike_times, alone.spike_times)
 def test_two_devices_give_what_one_gives_bit_for_bit(g, tmp_path):
     np.save(tmp_path / "g.npy", np.tile(g, (6, 1)))
     args = [sys.executable, "-c", ON_DEVICES, str(tmp_path / "g.npy")]
-    flags = "--xla_force_host_platform_device_count=2"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     subprocess.run(args, check=True, env={**os.environ, "XLA_FLAGS": flags})
 
 

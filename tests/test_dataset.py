@@ -24,7 +24,7 @@ from dicjax.spikes.features import features_of_all, spike_features
 SOURCES = (
     Source("box", 48),
     Source("rare", 48),
-    Source("box", 32, sigma=3.0),
+    Source("box", 48, sigma=3.0),
     Source("gamma", 48),
 )
 

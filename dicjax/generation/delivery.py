@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from dicjax._core import Advice, Progress, Remedy, Stage
-from dicjax.dics import dynamic_input_conductances, threshold
 from dicjax.generation.candidates import least_crowded
 from dicjax.generation.result import Generated
 from dicjax.generation.state import joined, Members, Problem, rows, SearchState
+from dicjax.inference import measured
 from dicjax.populations import (
     Certificate,
     certify,
@@ -69,6 +69,7 @@ def delivered(
                 ".",
             )
         )
+    dics, V_th = measured(neuron, g)
     accepted = np.arange(len(g)) < len(members.g)
     features = spike_features(spike_times)
     errors = np.abs(np.asarray(target.errors(features)))
@@ -81,8 +82,8 @@ def delivered(
         tolerance=target.tolerance,
         num_asked=num,
         g=g,
-        dics=np.asarray(dynamic_input_conductances(neuron, g, neuron.V_ref)),
-        V_th=np.asarray(threshold(neuron, g).V),
+        dics=dics,
+        V_th=V_th,
         spike_times=spike_times,
         features=features,
         distance=np.where(np.isfinite(errors), errors, np.inf).max(axis=1),

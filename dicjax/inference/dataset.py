@@ -14,7 +14,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from dicjax._core import in_batches, Progress, stacked, Stage
+from dicjax._core import compiled_size, in_batches, Progress, stacked, Stage
 from dicjax.dics import compensate, dynamic_input_conductances, OK, sample, threshold
 from dicjax.inference.encoder import PRIORS
 from dicjax.inference.library import log_features
@@ -26,7 +26,8 @@ from dicjax.spikes import AnyArray, FEATURES, features_of_all, LABELS, PATTERNS
 MAX_SPIKES = 512  # kept of a train
 MIN_SPIKES = 10  # of a train that is learned from
 SHARD_SIZE = 8192  # members simulated, and written, at once
-MEASURED_AT_ONCE = 1024  # members whose DICs are computed: the size compiled for
+# Members whose DICs are computed at once; sizes in between are powers of two.
+FEWEST_MEASURED, MEASURED_AT_ONCE = 64, 1024
 SPREAD = 0.2  # of log conductances around an enriched parent
 BIN = 0.25  # of log features, within which activities count as alike
 SHARES = {"tonic": 0.15, "bursting": 0.75, "irregular": 0.1}  # of enriched parents
@@ -261,7 +262,7 @@ def _drawer(key, neuron, source, stages) -> Callable[[int, int], Drawn]:
         low, high = _ranges(neuron).astype(dics.dtype)
         inside = ((low <= dics[:, 1:]) & (dics[:, 1:] <= high)).all(axis=1)
         left = {"outside the range of DICs": int((~inside).sum())}
-        return g[inside], np.flatnonzero(inside), left
+        return g[inside], first + np.flatnonzero(inside), left
 
     return draw
 
@@ -279,7 +280,7 @@ def draw_by_recipe(key: Key[Array, ""], neuron: Neuron, first: int, num: int) ->
     population = compensate(draw_key, neuron, targets, first=first, through="recipe")
     ok = population.status == OK
     left = {"not compensated": int((~ok).sum())}
-    return population.g[ok], np.flatnonzero(ok), left
+    return population.g[ok], first + np.flatnonzero(ok), left
 
 
 def _for_each(draw, key, first, num):
@@ -364,8 +365,9 @@ def measured(
     """(g_f, g_s, g_u) at the reference potential, and own thresholds (mV), of cells."""
     if not len(g):
         return np.zeros((0, 3), np.float32), np.zeros(0, np.float32)
+    size = min(compiled_size(len(g), FEWEST_MEASURED), MEASURED_AT_ONCE)
     of_each = _dics_of(neuron), lambda g: threshold(neuron, g).V
-    dics, V_th = (in_batches(of, g, size=MEASURED_AT_ONCE) for of in of_each)
+    dics, V_th = (in_batches(of, g, size=size) for of in of_each)
     return dics.astype(np.float32), V_th.astype(np.float32)
 
 

@@ -122,8 +122,8 @@ class Simulating:
         if self.config.members.sampler == "box":
             g = sample(self.key, self.neuron, num, first=first)
             return span.units, np.asarray(g, np.float32)
-        g, kept, _ = draw_by_recipe(self.key, self.neuron, first, num)
-        return first + kept, g.astype(np.float32)
+        g, numbers, _ = draw_by_recipe(self.key, self.neuron, first, num)
+        return numbers, g.astype(np.float32)
 
     def _finish(
         self, numbers: np.ndarray, g: np.ndarray, whole: Run, end: int, span: Span

@@ -244,9 +244,15 @@ def _integrate(neuron, g, stimulus, lane, end, sizes, num_blocks, kept):
         return jax.lax.scan(advance, carry, length=AT_ONCE)
 
     def skip(carry):
-        shapes = jax.eval_shape(take, carry)[1]
-        t, V, others, whole, spike = jax.tree.map(jnp.zeros_like, shapes)
-        return carry, (t + jnp.inf, V, others, whole, spike + jnp.inf)
+        fill = lambda x: jnp.zeros((AT_ONCE, BURST), x.dtype)
+        t, V, others = jax.tree.map(fill, first)
+        whole, spike = (
+            jnp.zeros(AT_ONCE, jnp.int32),
+            jnp.full(AT_ONCE, jnp.inf, V.dtype),
+        )
+        return carry, (t + jnp.inf, V, others, whole, spike)
+
+    first = record(lane)
 
     # Derivatives keep the state between blocks, and take the steps within once more.
     @functools.partial(jax.checkpoint, prevent_cse=False)
@@ -255,7 +261,6 @@ def _integrate(neuron, g, stimulus, lane, end, sizes, num_blocks, kept):
         # The same decision for all cells that are vectorised, or both sides would run.
         return jax.lax.cond(eqxi.unvmap_any(going), take, skip, carry)
 
-    first = record(lane)
     (after, _, last), rows = jax.lax.scan(block, (lane,) * 3, length=num_blocks)
     t, V, others, whole, spike = rows
     whole, spike = whole.reshape(-1), spike.reshape(-1)
@@ -282,12 +287,11 @@ def _described(neuron, g, start, steps, spikes, lane, last, ts, kept):
     )
     gates = Ca = currents = None
     if kept.states:
-        gates, Ca = others
-    if kept.currents:
-        unit = jax.vmap(neuron.unit_currents)(V, gates, Ca)
-        currents = jnp.stack(unit, axis=-1) * g[None]
-    if kept.states:
-        gates = jnp.stack(gates, axis=-1) if gates else jnp.zeros((V.size, 0), V.dtype)
+        states, Ca = others
+        gates = jnp.stack((*states, V), axis=-1)[:, :-1]  # also if there are none
+        if kept.currents:
+            unit = jax.vmap(neuron.unit_currents)(V, states, Ca)
+            currents = jnp.stack(unit, axis=-1) * g[None]
     is_rising = jnp.all(jax.vmap(_after)(ts[1:], ts[:-1]) > 0)
     is_known = jnp.all(jnp.isfinite(V)) & jnp.isfinite(lane.y.V)
     return {

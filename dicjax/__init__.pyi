@@ -144,14 +144,19 @@ from .recordings import (
 )
 from .simulation import (
     AbstractStimulus as AbstractStimulus,
+    Checkpoint as Checkpoint,
     Chirp as Chirp,
+    Injected as Injected,
+    InjectedConductance as InjectedConductance,
     Membrane as Membrane,
     NoisyCurrent as NoisyCurrent,
     Ramp as Ramp,
     Run as Run,
     simulate as simulate,
+    solve as solve,
     StaggeredMidpoint as StaggeredMidpoint,
     Step as Step,
+    Trajectory as Trajectory,
     Waveform as Waveform,
 )
 from .spikes import (

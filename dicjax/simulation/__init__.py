@@ -9,6 +9,11 @@ from dicjax.simulation.integrator import (
 )
 from dicjax.simulation.scheduler import num_cores as num_cores
 from dicjax.simulation.simulate import Run as Run, simulate as simulate
+from dicjax.simulation.solve import (
+    Checkpoint as Checkpoint,
+    solve as solve,
+    Trajectory as Trajectory,
+)
 from dicjax.simulation.solvers import (
     Membrane as Membrane,
     StaggeredMidpoint as StaggeredMidpoint,
@@ -17,6 +22,8 @@ from dicjax.simulation.stimulus import (
     AbstractStimulus as AbstractStimulus,
     applied as applied,
     Chirp as Chirp,
+    Injected as Injected,
+    InjectedConductance as InjectedConductance,
     NoisyCurrent as NoisyCurrent,
     Ramp as Ramp,
     Step as Step,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dicjax._core import Progress, Scalar, Stage
+from dicjax._core import Progress, Stage
 from dicjax.simulation.lane_block import initial_conditions
 from dicjax.simulation.problem import (
     assemble,
@@ -22,12 +22,11 @@ from dicjax.simulation.problem import (
     Solution,
 )
 from dicjax.simulation.solvers import Membrane
-from dicjax.simulation.stimulus import AbstractStimulus, cell_axes, for_members
+from dicjax.simulation.stimulus import cell_axes, for_members
 from dicjax.spikes import list_spikes
 
 
 STRETCH = 50.0  # ms of simulated time between reports of progress
-INSTANT = 1e-3  # ms over which a stimulus is averaged
 SAMPLED = 0.05  # ms, the longest time between samples
 
 
@@ -90,9 +89,8 @@ def _stretch(neuron, y, g, stimulus, ts, dt, solver, tolerance):
         controller = dfx.PIDController(rtol=tolerance, atol=tolerance / 100)
 
     def one(y, g, stimulus):
-        I_ext = None if stimulus is None else lambda t: _current(stimulus, t)
         solution = dfx.diffeqsolve(
-            dfx.ODETerm(Membrane(neuron, I_ext)),  # pyright: ignore
+            dfx.ODETerm(Membrane(neuron, stimulus)),  # pyright: ignore
             solver,
             ts[0],
             ts[-1],
@@ -112,9 +110,3 @@ def _stretch(neuron, y, g, stimulus, ts, dt, solver, tolerance):
 
     axes = None if stimulus is None else cell_axes(stimulus)
     return jax.vmap(one, (0, 0, axes))(y, g, stimulus)
-
-
-def _current(stimulus: AbstractStimulus, t: Scalar) -> Scalar:
-    whole = jnp.floor(t)
-    prepared = stimulus.prepare(whole.astype(jnp.int32), INSTANT)
-    return stimulus.average(prepared, t - whole, jnp.asarray(INSTANT, t.dtype))

@@ -22,7 +22,14 @@ from dicjax.simulation.lanes import (
     restarted,
     StepSizes,
 )
-from dicjax.simulation.stimulus import AbstractStimulus, cell_axes, Together, Waveform
+from dicjax.simulation.stimulus import (
+    AbstractStimulus,
+    cell_axes,
+    Injected,
+    InjectedConductance,
+    Together,
+    Waveform,
+)
 
 
 TILE = 128  # lanes in a program: one in each thread of four warps
@@ -32,7 +39,9 @@ def supports(compiled: CompiledNeuron, stimulus: AbstractStimulus | None) -> boo
     """Whether the kernel can run this: it has no memory for arrays and waveforms."""
     if isinstance(stimulus, Together):
         return all(supports(compiled, part) for part in stimulus.parts)
-    return compiled.is_scalar and not isinstance(stimulus, Waveform)
+    if isinstance(stimulus, InjectedConductance):
+        return supports(compiled, stimulus.conductance)
+    return compiled.is_scalar and not isinstance(stimulus, Waveform | Injected)
 
 
 @functools.partial(

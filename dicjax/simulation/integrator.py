@@ -35,14 +35,24 @@ def relax_gates(neuron: Neuron, y: State, h: Scalar) -> State:
 
 
 def relax_membrane(
-    neuron: Neuron, y: State, g: PyTree, h: Scalar, I_ext: Scalar | None
+    neuron: Neuron,
+    y: State,
+    g: PyTree,
+    h: Scalar,
+    I_ext: Scalar | Callable | None,
 ) -> State:
-    """Advances potential and calcium by `h` ms at fixed gates, symmetrically."""
+    """Advances potential and calcium by `h` ms at fixed gates, symmetrically.
+
+    `I_ext` is the applied current in µA/cm², or a function that gives it for a state.
+    """
     y = _relax_calcium(neuron, y, g, h / 2)
 
     def dV(V: Scalar) -> Scalar:
         I = neuron.total_current(V, y.gates, y.Ca, g)
-        I = I if I_ext is None else I - I_ext
+        if callable(I_ext):
+            I = I - I_ext(State(V=V, gates=y.gates, Ca=y.Ca))
+        elif I_ext is not None:
+            I = I - I_ext
         return -I / neuron.capacitance
 
     y = State(V=_relax(dV, y.V, h), gates=y.gates, Ca=y.Ca)

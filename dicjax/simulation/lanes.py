@@ -14,13 +14,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped, UInt16
+from jaxtyping import Array, Bool, Float, Int, PyTree, UInt16
 
 from dicjax._core import Scalar
 from dicjax.neurons import Neuron, State
 from dicjax.simulation.detection import detect_spike
 from dicjax.simulation.integrator import LONGEST, next_step, relax_gates, relax_membrane
-from dicjax.simulation.stimulus import AbstractStimulus, cell_axes
+from dicjax.simulation.stimulus import AbstractStimulus, cell_axes, Current
 
 
 BURST = 16  # steps, in which a cell can fire at most once
@@ -101,14 +101,14 @@ def burst(
     stimulus: AbstractStimulus | None,
     step_sizes: StepSizes,
     *,
-    record: bool = False,
+    record: Callable[[Lanes], PyTree] | None = None,
     fence: Callable[[Array], Array] = jax.lax.optimization_barrier,
-) -> tuple[Lanes, Scalar, tuple[Array, Array] | None]:
+) -> tuple[Lanes, Scalar, PyTree]:
     """Takes `BURST` steps of one lane.
 
     Returns the lane, the time of its spike (ms after `lane.whole`; infinite without
-    one) and, with `record`, times and potentials after every step. Some compilers split
-    a step into several kernels; `fence` keeps them from computing the membrane in each.
+    one) and what `record` gives of the lane after every step. Some compilers split a
+    step into several kernels; `fence` keeps them from computing the membrane in each.
     """
     prepared = None
     if stimulus is not None:
@@ -116,20 +116,23 @@ def burst(
         bound = min(stimulus.longest_step, LONGEST * LARGEST_DT)
         prepared = stimulus.prepare(lane.whole, BURST * bound)
 
-    def one(j: Shaped[Array, ""], val):
-        lane, spike, trace = val
+    def one(val: tuple[Lanes, Scalar]) -> tuple[Lanes, Scalar]:
+        lane, spike = val
         I = None
         if stimulus is not None:
             I = stimulus.average(prepared, lane.t, lane.next_h)
-        lane, spike = _step(neuron, lane, spike, g, I, step_sizes, fence)
-        if trace is not None:
-            trace = (trace[0].at[j].set(lane.t), trace[1].at[j].set(lane.y.V))
-        return lane, spike, trace
+        return _step(neuron, lane, spike, g, I, step_sizes, fence)
 
-    empty = jnp.zeros(BURST, lane.t.dtype)
-    none = jnp.full_like(lane.t, jnp.inf)
-    trace = (empty, empty) if record else None
-    lane, spike, trace = jax.lax.fori_loop(0, BURST, one, (lane, none, trace))
+    def recorded(val, _):
+        val = one(val)
+        return val, record(val[0])
+
+    val, records = (lane, jnp.full_like(lane.t, jnp.inf)), None
+    if record is None:
+        val = jax.lax.fori_loop(0, BURST, lambda _, val: one(val), val)
+    else:
+        val, records = jax.lax.scan(recorded, val, length=BURST)
+    lane, spike = val
     gone = jnp.where(jnp.isfinite(lane.t), jnp.floor(lane.t), 0)
     lane = dataclasses.replace(
         lane,
@@ -137,7 +140,7 @@ def burst(
         t=lane.t - gone,
         pending=lane.pending - gone,
     )
-    return lane, spike, trace
+    return lane, spike, records
 
 
 def _step(
@@ -145,7 +148,7 @@ def _step(
     lane: Lanes,
     spike: Scalar,
     g: PyTree,
-    I: Scalar | None,
+    I: Current | None,
     step_sizes: StepSizes,
     fence: Callable[[Array], Array],
 ) -> tuple[Lanes, Scalar]:
@@ -246,8 +249,9 @@ def dispatch(
     # Separate conductances vectorise over lanes like the state.
     columns = tuple(g.T)
     axes = (0, 0, None if stimulus is None else cell_axes(stimulus))
+    potentials = (lambda lane: (lane.t, lane.y.V)) if record else None
     one = lambda lane, g, stimulus: burst(
-        neuron, lane, g, stimulus, step_sizes, record=record
+        neuron, lane, g, stimulus, step_sizes, record=potentials
     )
     all_lanes = jax.vmap(one, axes)
 

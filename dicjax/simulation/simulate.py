@@ -21,7 +21,7 @@ from dicjax._core import (
 from dicjax.neurons import Neuron
 from dicjax.simulation import scheduler
 from dicjax.simulation.problem import Problem, saved_samples
-from dicjax.simulation.stimulus import AbstractStimulus, per_cell
+from dicjax.simulation.stimulus import AbstractStimulus, as_stimulus, per_cell
 
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ def simulate(
     check_concrete(g)
     g = np.asarray(jax_conductances_of(neuron, g))
     check_simulation(duration, discard, dt, save, save_every, max_spikes)
+    stimulus = as_stimulus(stimulus)
     check_stimulus(stimulus, duration)
     check_resolved(neuron, dt)
     shape = g.shape[:-1]

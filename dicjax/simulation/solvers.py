@@ -11,19 +11,23 @@ from jaxtyping import Array, PyTree, Shaped
 from dicjax._core import Scalar
 from dicjax.neurons import Neuron, State
 from dicjax.simulation.integrator import relax_gates, relax_membrane
+from dicjax.simulation.stimulus import Current
 
 
 class Membrane(eqx.Module):
     """The vector field of a `Neuron`, for `diffrax.ODETerm`; `args` is `g`.
 
-    `I_ext(t)` is the applied current, in µA/cm² at ms.
+    `I_ext(t)` is the applied current, in µA/cm² at ms: a stimulus such as
+    [`dicjax.Step`][], or a function.
     """
 
     neuron: Neuron
-    I_ext: Callable[[Scalar], Scalar] | None = None
+    I_ext: Callable[[Scalar], Current] | None = None
 
     def __call__(self, t: Scalar, y: State, args: PyTree) -> State:
+        _check_conductances(self.neuron, args)
         I = None if self.I_ext is None else self.I_ext(t)
+        I = I(y) if callable(I) else I
         return self.neuron.vector_field(t, y, args, I)
 
 
@@ -54,6 +58,7 @@ class StaggeredMidpoint(dfx.AbstractSolver):
         I = None
         if membrane.I_ext is not None:
             I = membrane.I_ext(jnp.asarray(direction * (t0 + t1) / 2))
+        _check_conductances(membrane.neuron, args)
         y1 = relax_gates(membrane.neuron, y0, h / 2)
         y1 = relax_membrane(membrane.neuron, y1, args, h, I)
         y1 = relax_gates(membrane.neuron, y1, h / 2)
@@ -70,3 +75,12 @@ def _unwrapped(terms) -> tuple[Membrane, Shaped[Array, ""] | int]:
     while not isinstance(terms, dfx.ODETerm):
         terms, direction = terms.term, direction * terms.direction
     return cast(Membrane, terms.vector_field), direction
+
+
+def _check_conductances(neuron: Neuron, g: PyTree) -> None:
+    num = len(neuron.channels)
+    if len(g) != num:
+        raise ValueError(
+            f"`args` must be the {num} maximal conductances {neuron.channel_names} of "
+            f"{neuron.name}, got {len(g)}."
+        )

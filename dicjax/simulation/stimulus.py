@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import equinox as eqx
@@ -16,11 +16,15 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree, UInt32
 
 from dicjax._core import Scalar, strong
+from dicjax.neurons import State
 
 
+INSTANT = 1e-3  # ms over which the current of an instant is averaged
 NODE_INTERVAL = 0.5  # ms between noise nodes: a band limit of 1 kHz
 SAMPLES_PER_CYCLE = 20  # time steps in the shortest period of a chirp
 Nodes = tuple[Scalar, ...]
+Current = Scalar | Callable[[State], Scalar]
+"""µA/cm² of a cell, or a function that gives them for the state that the cell is in."""
 Words = tuple[UInt32[Array, "*cells"], UInt32[Array, "*cells"]]
 
 
@@ -46,8 +50,15 @@ class AbstractStimulus(eqx.Module):
         """Prepares what `average` needs for `reach` ms from `whole` ms on."""
 
     @abstractmethod
-    def average(self, prepared: PyTree, t: Scalar, h: Scalar) -> Scalar:
+    def average(self, prepared: PyTree, t: Scalar, h: Scalar) -> Current:
         """The mean current from `t` to `t + h`, in ms after the prepared time."""
+
+    def __call__(self, t: Scalar) -> Current:
+        """The current at `t` ms."""
+        t = jnp.asarray(t)
+        whole = jnp.floor(t)
+        prepared = self.prepare(whole.astype(jnp.int32), INSTANT)
+        return self.average(prepared, t - whole, jnp.asarray(INSTANT, t.dtype))
 
     def seeded(self, members: Int[Array, " lanes"]) -> "AbstractStimulus":
         """The stimulus with the random numbers of these cells."""
@@ -121,16 +132,97 @@ class Together(AbstractStimulus):
     def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
         return tuple(part.prepare(whole, reach) for part in self.parts)
 
-    def average(self, prepared: PyTree, t: Scalar, h: Scalar) -> Scalar:
+    def average(self, prepared: PyTree, t: Scalar, h: Scalar) -> Current:
         pairs = zip(self.parts, prepared, strict=True)
-        first, *rest = (part.average(own, t, h) for part, own in pairs)
-        return sum(rest, first)
+        currents = [part.average(own, t, h) for part, own in pairs]
+        if any(map(callable, currents)):
+            return lambda y: _total(x(y) if callable(x) else x for x in currents)
+        return _total(currents)
 
     def seeded(self, members: Int[Array, " lanes"]) -> "Together":
         return Together(tuple(part.seeded(members) for part in self.parts))
 
     def ranks(self) -> list[int]:
         return [rank for part in self.parts for rank in part.ranks()]
+
+
+def _total(currents: Iterable[Scalar]) -> Scalar:
+    first, *rest = currents
+    return sum(rest, first)
+
+
+class InjectedConductance(AbstractStimulus):
+    """A conductance that a dynamic clamp injects, $G(t) (E - V)$.
+
+    - `conductance`: $G$, a stimulus in mS/cm² in place of µA/cm², such as
+        `Step(0.5, 100.0, 200.0)`.
+    - `reversal`: $E$, in mV. It may differ from cell to cell.
+    """
+
+    conductance: AbstractStimulus
+    reversal: Float[Array, "*cells"] = eqx.field(converter=strong)
+
+    @property
+    def duration(self) -> float:
+        return self.conductance.duration
+
+    @property
+    def longest_step(self) -> float:
+        return self.conductance.longest_step
+
+    def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
+        return self.conductance.prepare(whole, reach)
+
+    def average(self, prepared: PyTree, t: Scalar, h: Scalar) -> Current:
+        G = self.conductance.average(prepared, t, h)
+        if callable(G):
+            return lambda y: G(y) * (self.reversal - y.V)
+        return lambda y: G * (self.reversal - y.V)
+
+    def seeded(self, members: Int[Array, " lanes"]) -> "InjectedConductance":
+        return InjectedConductance(self.conductance.seeded(members), self.reversal)
+
+    def ranks(self) -> list[int]:
+        return [*self.conductance.ranks(), 0]
+
+
+class Injected(AbstractStimulus):
+    """A current that a function of time (ms) and [`dicjax.State`][] gives, in µA/cm².
+
+    The numbers of an `eqx.Module` with a `__call__` are data; those in a plain function
+    are constants of the compiled program.
+    """
+
+    arrays: PyTree
+    rule: Any = eqx.field(static=True)
+
+    def __init__(self, current: Callable[[Scalar, State], Scalar]):
+        self.arrays, self.rule = eqx.partition(current, eqx.is_array)
+
+    def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
+        del reach
+        return whole
+
+    def average(self, prepared: PyTree, t: Scalar, h: Scalar) -> Current:
+        current = eqx.combine(self.arrays, self.rule)
+        middle = prepared.astype(t.dtype) + t + h / 2
+        return lambda y: jnp.asarray(current(middle, y), y.V.dtype)
+
+    def ranks(self) -> list[int]:
+        """All cells share all numbers."""
+        return [x.ndim for x in jax.tree.leaves(self.arrays)]
+
+
+def as_stimulus(current: Any) -> AbstractStimulus | None:
+    """A stimulus, of a function too. Raises `TypeError` if it is neither."""
+    if current is None or isinstance(current, AbstractStimulus):
+        return current
+    if not callable(current):
+        raise TypeError(
+            "A stimulus must be one of dicjax, such as `Step(2.0)`, or a function of "
+            f"time and state, got {current!r}."
+        )
+    return Injected(current)
 
 
 class Step(AbstractStimulus):
@@ -311,7 +403,10 @@ class NoisyCurrent(AbstractStimulus):
         sigma = self.sigma * math.sqrt(1.5)
         first = whole.astype(jnp.uint32) * round(1 / NODE_INTERVAL)
         count = math.ceil((reach + 1) / NODE_INTERVAL) + 1
-        words = cast(Words, self.key)
+        words = self.key
+        if not isinstance(words, tuple):  # of one cell, whose number is 0
+            one = jax.tree.map(lambda x: x[0], self.seeded(jnp.arange(1)).key)
+            words = cast(Words, one)
         # Separate scalars, not an array: they vectorise over cells.
         return tuple(
             self.mean + sigma * _normal(words, first + i).astype(sigma.dtype)

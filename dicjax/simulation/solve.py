@@ -1,0 +1,477 @@
+"""Trajectories as pure functions, which JAX compiles, vectorises and differentiates.
+
+The steps are those of populations: a cell takes bursts of steps until it has passed the
+last time that is asked for. What it did after every step is kept, and interpolated.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import equinox.internal as eqxi
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Real
+
+from dicjax._core import (
+    cast_floats,
+    check_resolved,
+    check_start,
+    check_stimulus,
+    HasConductances,
+    jax_conductances_of,
+    Scalar,
+)
+from dicjax.neurons import Neuron, State
+from dicjax.simulation.integrator import FINEST, LONGEST, relax_gates
+from dicjax.simulation.lanes import BURST, burst, Lanes, LARGEST_DT, StepSizes
+from dicjax.simulation.stimulus import (
+    AbstractStimulus,
+    as_stimulus,
+    cell_axes,
+    for_members,
+    per_cell,
+)
+
+
+AT_ONCE = 4  # bursts whose steps are kept together for derivatives
+DENSITY = 1.6  # steps per `dt` that there is room for; cells that fire take 0.3
+
+
+class Moment(eqx.Module):
+    """A time in ms as a whole number and the rest: one float would lose digits."""
+
+    whole: Int[Array, "*times"]
+    rest: Float[Array, "*times"]
+
+    def __getitem__(self, i) -> "Moment":
+        return Moment(self.whole[i], self.rest[i])
+
+
+class Checkpoint(eqx.Module):
+    """Where cells stand at the end of a trajectory.
+
+    - `until`: the time of that end; `lanes`: the cells some bursts before it.
+    - `num_bursts`: how many bursts, which are taken once more to go on.
+    """
+
+    lanes: Lanes
+    until: Moment
+    num_bursts: Int[Array, "*cells"]
+
+
+class Trajectory(eqx.Module):
+    """What cells did, at times of one's choice.
+
+    - `ts`: these times, in ms.
+    - `V`: potentials, in mV.
+    - `gates`, `Ca`: gates in channel order, and calcium in µM, with `states=True`.
+    - `currents`: of every channel, in µA/cm², outward positive, with `currents=True`.
+    - `spike_times`: of the first `max_spikes` spikes, in ms, padded with inf.
+    - `num_spikes`: how many spikes there were.
+    - `succeeded`: whether everything stayed finite, the steps were enough, and no spike
+        was lost. Potentials that are not known are nan.
+    - `overflowed`: whether spikes are missing in `spike_times`.
+    - `num_steps`: how many steps were taken.
+    - `final`: where the cells stand. Another [`dicjax.solve`][] goes on from there.
+    """
+
+    ts: Real[Array, " times"]
+    V: Float[Array, "*cells times"]
+    gates: Float[Array, "*cells times gates"] | None
+    Ca: Float[Array, "*cells times"] | None
+    currents: Float[Array, "*cells times channels"] | None
+    spike_times: Float[Array, "*cells spikes"]
+    num_spikes: Int[Array, "*cells"]
+    succeeded: Bool[Array, "*cells"]
+    overflowed: Bool[Array, "*cells"]
+    num_steps: Int[Array, "*cells"]
+    final: Checkpoint
+
+
+class Kept(NamedTuple):
+    """What a trajectory holds beside potentials."""
+
+    max_spikes: int
+    states: bool
+    currents: bool
+
+
+class Steps(NamedTuple):
+    """What was recorded after every step; the first is where the cell started.
+
+    - `whole`, `t`: its time is `whole + t` ms, infinite for a step not taken.
+    - `V`: potentials; `others`: gates and calcium, if they are kept.
+    """
+
+    whole: Int[Array, " steps"]
+    t: Float[Array, " steps"]
+    V: Float[Array, " steps"]
+    others: PyTree
+
+
+def solve(
+    neuron: Neuron,
+    g: Float[ArrayLike, "*cells channels"] | HasConductances,
+    ts: Real[ArrayLike, " times"],
+    *,
+    stimulus: AbstractStimulus | Callable | None = None,
+    start: State | Checkpoint | None = None,
+    dt: float = 0.05,
+    is_adaptive: bool = True,
+    max_steps: int | None = None,
+    max_spikes: int = 64,
+    states: bool = False,
+    currents: bool = False,
+) -> Trajectory:
+    """Integrates cells as a pure function, under any transformation of JAX.
+
+    It may be compiled (`jax.jit`), vectorised (`jax.vmap`) and differentiated in
+    forward and reverse mode: with respect to conductances, every number of the neuron,
+    of the stimulus, and of the start. It takes the steps of [`dicjax.simulate`][],
+    which is faster where only values are wanted, and needs no room for steps.
+
+    **Arguments:**
+
+    - `neuron`: the model; its numbers are data, so that neurons that differ in numbers
+        alone share a compiled program.
+    - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`. Leading
+        axes index independent cells. Its dtype is that of the computation.
+    - `ts`: the times of the result, in ms, in rising order from 0 on. Values between
+        steps are those of a smooth cubic, so that derivatives are smooth too.
+    - `stimulus`: an applied current, such as [`dicjax.Step`][], or a function of time
+        (ms) and [`dicjax.State`][] that gives µA/cm². Time steps do not know how fast
+        a function changes: give a short enough `dt`.
+    - `start`: a state at time zero, such as `neuron.initial_state(-60.0)`, or the
+        `final` of an earlier trajectory, from which time goes on.
+    - `dt`: the time step, in ms, while the potential moves at 16 mV/ms; `is_adaptive`
+        lets it change as in [`dicjax.simulate`][]. Otherwise every step is `dt`.
+    - `max_steps`: the most steps per cell. Memory for steps is taken for all of them.
+        By default there are enough for any firing. It must be given where `ts` is
+        traced.
+    - `max_spikes`: how many spike times there is room for.
+    - `states`, `currents`: whether to keep gates and calcium, and currents.
+
+    **Returns:**
+
+    A [`dicjax.Trajectory`][]. Spike times are differentiable: a spike is where the
+    line between two steps crosses 10 mV.
+
+    **Raises:**
+
+    - `ValueError`: if shapes do not match, times do not rise, `dt` is too long for the
+        model, or the stimulus ends before the last time.
+    - `TypeError`: if `ts` is traced and `max_steps` is not given.
+    """
+    g = jax_conductances_of(neuron, g)
+    shape, dtype = g.shape[:-1], g.dtype
+    neuron = cast_floats(neuron, dtype)
+    end = _last_time(ts, max_steps)
+    _check_steps(neuron, dt, max_steps, max_spikes)
+    stimulus = as_stimulus(stimulus)
+    if stimulus is not None:
+        if end is not None:
+            check_stimulus(stimulus, end)
+        stimulus = cast_floats(per_cell(stimulus, shape), dtype)
+    longest = math.inf if stimulus is None else stimulus.longest_step
+    sizes = _step_sizes(dt, longest, is_adaptive, dtype)
+    begin = _begin(neuron, start, shape, sizes)
+    if max_steps is None:
+        assert end is not None  # or `_last_time` has raised
+        max_steps = _room(end - _earliest(begin.until), dt, longest, is_adaptive)
+    flat = lambda x: x.reshape(-1, *x.shape[len(shape) :])
+    found = _solve(
+        neuron,
+        flat(g),
+        stimulus,
+        jax.tree.map(flat, begin),
+        _moment(ts, dtype),
+        sizes,
+        math.ceil(max_steps / (AT_ONCE * BURST)),
+        Kept(max_spikes, states or currents, currents),
+    )
+    found = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), found)
+    return Trajectory(jnp.asarray(ts), **found)
+
+
+@eqx.filter_jit
+def _solve(neuron, g, stimulus, start, ts, sizes, num_blocks, kept):
+    """The fields of the trajectories of all cells, but for their times."""
+    if stimulus is not None:
+        stimulus = for_members(stimulus, jnp.arange(len(g)))
+    axes = None if stimulus is None else cell_axes(stimulus)
+
+    def one(g, stimulus, start):
+        # Separate conductances vectorise over cells like the state.
+        found = _integrate(
+            neuron, tuple(g), stimulus, start.lanes, ts[-1], sizes, num_blocks, kept
+        )
+        return _described(neuron, g, start, *found, ts, kept)
+
+    return jax.vmap(one, (0, axes, 0))(g, stimulus, start)
+
+
+def _integrate(neuron, g, stimulus, lane, end, sizes, num_blocks, kept):
+    """Takes bursts of steps until the time is past `end`.
+
+    Returns what was recorded; the moments of spikes, infinite where a burst has none;
+    the lane after the last burst, and before the last two.
+    """
+
+    def record(lane: Lanes) -> tuple:
+        if not kept.states:
+            return lane.t, lane.y.V, None
+        # Gates are half a step behind.
+        y = relax_gates(neuron, lane.y, lane.h / 2)
+        return lane.t, y.V, (y.gates, y.Ca)
+
+    def advance(carry, _):
+        lane, last, _ = carry
+        going = ~_has_passed(lane, end)
+        after, spike, (t, V, others) = burst(
+            neuron, lane, g, stimulus, sizes, record=record
+        )
+        either = lambda new, old: jnp.where(going, new, old)
+        carry = jax.tree.map(either, (after, lane, last), carry)
+        row = either(t, jnp.inf), V, others, lane.whole, either(spike, jnp.inf)
+        return carry, row
+
+    def take(carry):
+        return jax.lax.scan(advance, carry, length=AT_ONCE)
+
+    def skip(carry):
+        fill = lambda x: jnp.zeros((AT_ONCE, BURST), x.dtype)
+        t, V, others = jax.tree.map(fill, first)
+        whole, spike = (
+            jnp.zeros(AT_ONCE, jnp.int32),
+            jnp.full(AT_ONCE, jnp.inf, V.dtype),
+        )
+        return carry, (t + jnp.inf, V, others, whole, spike)
+
+    first = record(lane)
+
+    # Derivatives keep the state between blocks, and take the steps within once more.
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def block(carry, _):
+        going = ~_has_passed(carry[0], end)
+        # The same decision for all cells that are vectorised, or both sides would run.
+        return jax.lax.cond(eqxi.unvmap_any(going), take, skip, carry)
+
+    (after, _, last), rows = jax.lax.scan(block, (lane,) * 3, length=num_blocks)
+    t, V, others, whole, spike = rows
+    whole, spike = whole.reshape(-1), spike.reshape(-1)
+    join = lambda x, more: jnp.concatenate((x[None], more.reshape(-1)))
+    every = jnp.repeat(whole, BURST, total_repeat_length=t.size)
+    steps = Steps(join(lane.whole, every), *jax.tree.map(join, first, (t, V, others)))
+    return steps, Moment(whole, spike), after, last
+
+
+def _described(neuron, g, start, steps, spikes, lane, last, ts, kept):
+    """The fields of the trajectory of one cell, but for its times."""
+    end = ts[-1]
+    V, others = jax.vmap(_at, (None, 0))(steps, ts)
+    # Bursts that are taken once more may have spikes that have been told.
+    is_new = jnp.arange(spikes.rest.size, dtype=jnp.int32) >= start.num_bursts
+    is_new |= jax.vmap(_after, (0, None))(spikes, start.until) > 0
+    is_kept = is_new & (jax.vmap(_after, (0, None))(spikes, end) <= 0)
+    num = jnp.sum(is_kept, dtype=jnp.int32)
+    num_steps = jnp.sum(jnp.isfinite(steps.t), dtype=jnp.int32) - 1
+    place = jnp.where(is_kept, jnp.cumsum(is_kept) - 1, kept.max_spikes)
+    times = jnp.full(kept.max_spikes, jnp.inf, V.dtype)
+    spike_times = times.at[place].set(
+        spikes.whole.astype(V.dtype) + spikes.rest, mode="drop"
+    )
+    gates = Ca = currents = None
+    if kept.states:
+        states, Ca = others
+        gates = jnp.stack((*states, V), axis=-1)[:, :-1]  # also if there are none
+        if kept.currents:
+            unit = jax.vmap(neuron.unit_currents)(V, states, Ca)
+            currents = jnp.stack(unit, axis=-1) * g[None]
+    is_rising = jnp.all(jax.vmap(_after)(ts[1:], ts[:-1]) > 0)
+    is_known = jnp.all(jnp.isfinite(V)) & jnp.isfinite(lane.y.V)
+    return {
+        "V": V,
+        "gates": gates,
+        "Ca": Ca,
+        "currents": currents,
+        "spike_times": spike_times,
+        "num_spikes": num,
+        "succeeded": is_known & _has_passed(lane, end) & is_rising & ~lane.lost,
+        "overflowed": lane.lost | (num > kept.max_spikes),
+        "num_steps": num_steps,
+        "final": Checkpoint(last, end, jnp.minimum(num_steps // BURST, 2)),
+    }
+
+
+def _at(steps: Steps, time: Moment) -> tuple:
+    """Potential, and others, at one time; nan at a time that no step is around."""
+    last = steps.t.size - 1
+    offset = lambda i: _after(Moment(steps.whole[i], steps.t[i]), time)
+
+    def halve(_, ends):
+        low, high = ends
+        middle = (low + high + 1) // 2
+        is_before = offset(middle) <= 0
+        return jnp.where(is_before, middle, low), jnp.where(is_before, high, middle - 1)
+
+    ends = jnp.int32(0), jnp.int32(last)
+    before, _ = jax.lax.fori_loop(0, last.bit_length(), halve, ends)
+    # The step around the time, and the one before it and after it.
+    i = jnp.clip(before + jnp.arange(-1, 3, dtype=jnp.int32), 0, last)
+    t = jax.vmap(offset)(i)
+    is_known = (t[1] <= 0) & (t[2] >= 0) & jnp.isfinite(t[2])
+    is_step = (t[1:] > t[:-1]) & jnp.isfinite(t[1:])
+    h = jnp.where(is_step, t[1:] - jnp.where(is_step, t[:-1], 0), 1)
+    part = jnp.where(is_known, -t[1], 0) / h[1]
+
+    def interpolate(x):
+        """The cubic that has the slopes of parabolas through three steps each."""
+        x = x[i]
+        slope = (x[1:] - x[:-1]) / h
+        slope = jnp.where(is_step, slope, slope[1])
+        left, right = (
+            (slope[k] * h[k + 1] + slope[k + 1] * h[k]) / (h[k] + h[k + 1])
+            for k in (0, 1)
+        )
+        straight = x[1] + part * (x[2] - x[1])
+        off = (part - 1) * (left - slope[1]) + part * (right - slope[1])
+        cubic = straight + part * (part - 1) * h[1] * off
+        return jnp.where(is_known, cubic, jnp.nan)
+
+    return interpolate(steps.V), jax.tree.map(interpolate, steps.others)
+
+
+def _after(a: Moment, b: Moment) -> Scalar:
+    """How much later `a` is than `b`, in ms."""
+    return (a.whole - b.whole).astype(a.rest.dtype) + a.rest - b.rest
+
+
+def _has_passed(lane: Lanes, end: Moment) -> Bool[Array, ""]:
+    """Whether the cell is a step past `end`, or never will be."""
+    before = Moment(lane.whole, lane.t - lane.h)
+    return (_after(before, end) > 0) | ~jnp.isfinite(lane.y.V)
+
+
+def _moment(ts: Any, dtype: Any) -> Moment:
+    # On the host, times in float64 keep their digits.
+    numpy = jnp if isinstance(ts, jax.Array) else np
+    whole = numpy.floor(ts)
+    rest = numpy.asarray(ts - whole, dtype)
+    return Moment(jnp.asarray(whole, jnp.int32), jnp.asarray(rest))
+
+
+def _begin(neuron, start, shape, sizes) -> Checkpoint:
+    """Where cells start, at time zero unless they go on."""
+    fill = lambda x: jnp.full(shape, x)
+    if isinstance(start, Checkpoint):
+        if start.lanes.t.shape != shape:
+            raise ValueError(
+                f"`start` holds cells of shape {start.lanes.t.shape}, but `g` has "
+                f"cells of shape {shape}."
+            )
+        return start
+    dtype = sizes.dt.dtype
+    y = cast_floats(neuron.initial_state() if start is None else start, dtype)
+    _check_state(neuron, y, shape)
+    y = jax.tree.map(lambda x: jnp.broadcast_to(x, shape), y)
+    first = jnp.minimum(sizes.dt, sizes.longest)
+    # Gates are at time zero, so that their first step is half as long.
+    lanes = Lanes(
+        y=y,
+        whole=fill(jnp.int32(0)),
+        t=fill(jnp.zeros((), dtype)),
+        h=fill(jnp.zeros((), dtype)),
+        next_h=fill(first),
+        pending=fill(jnp.asarray(jnp.inf, dtype)),
+        lost=fill(False),
+    )
+    return Checkpoint(lanes, Moment(lanes.whole, lanes.t), lanes.whole)
+
+
+def _step_sizes(dt: float, longest: float, is_adaptive: bool, dtype: Any) -> StepSizes:
+    if not is_adaptive:
+        # The shortest and the longest step are equal.
+        dt, longest = FINEST * dt, min(dt, longest)
+    sizes = (dt, min(longest, LONGEST * dt))
+    return StepSizes(*(jnp.asarray(x, dtype) for x in sizes))
+
+
+def _room(span: float, dt: float, longest: float, is_adaptive: bool) -> int:
+    """Steps that are enough for `span` ms."""
+    per_ms = 1 / min(dt, longest)
+    if is_adaptive:
+        per_ms = min(DENSITY / dt + 1 / longest, max(FINEST / dt, 1 / longest))
+    # Two bursts more: the one that goes beyond, and the one that is repeated.
+    return math.ceil(span * per_ms) + 2 * BURST
+
+
+def _is_traced(tree: PyTree) -> bool:
+    return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(tree))
+
+
+def _last_time(ts: Any, max_steps: int | None) -> float | None:
+    """The last of `ts`, in ms; None if they are traced. Raises if they do not rise."""
+    if np.ndim(ts) != 1 or not np.size(ts):
+        raise ValueError(
+            f"`ts` must be one row of at least one time in ms, got shape "
+            f"{np.shape(ts)}."
+        )
+    if _is_traced(ts):
+        if max_steps is None:
+            raise TypeError(
+                "`ts` is traced, so that `solve` cannot know how many steps there will "
+                "be: give `max_steps`, or times with values."
+            )
+        return None
+    times = np.asarray(ts, float)
+    if not np.all(np.isfinite(times)) or times[0] < 0:
+        raise ValueError(
+            f"`ts` must be times in ms from 0 on, got {times.min()} to {times.max()}."
+        )
+    (falls,) = np.nonzero(np.diff(times) <= 0)
+    if len(falls):
+        i = int(falls[0])
+        raise ValueError(
+            f"`ts` must rise, but {times[i + 1]:g} ms follows {times[i]:g} ms."
+        )
+    return float(times[-1])
+
+
+def _earliest(since: Moment) -> float:
+    """The time in ms from which on steps are needed, or one before it."""
+    if _is_traced(since):
+        return 0.0
+    return max(0.0, float(np.min(np.asarray(since.whole))))
+
+
+def _check_steps(neuron, dt: float, max_steps: int | None, max_spikes: int) -> None:
+    if not 0 < dt <= LARGEST_DT:
+        raise ValueError(
+            f"`dt` must lie between 0 and {LARGEST_DT} ms to resolve a spike, got {dt}."
+        )
+    if not _is_traced(neuron):
+        check_resolved(neuron, dt)
+    for name, num in (("max_steps", max_steps), ("max_spikes", max_spikes)):
+        if num is not None and num < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {num}.")
+
+
+def _check_state(neuron, y: State, shape: tuple[int, ...]) -> None:
+    num_gates = sum(channel.num_states for channel in neuron.channels)
+    if len(y.gates) != num_gates:
+        raise ValueError(
+            f"`start` has {len(y.gates)} gates, but {neuron.name} has {num_gates}."
+        )
+    for leaf in jax.tree.leaves(y):
+        if leaf.shape not in ((), shape):
+            raise ValueError(
+                f"`start` holds cells of shape {leaf.shape}, but `g` has cells of "
+                f"shape {shape}."
+            )
+    if not _is_traced(y):
+        check_start(np.asarray(y.V), np.asarray(y.Ca))

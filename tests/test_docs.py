@@ -71,6 +71,20 @@ def test_the_page_on_simulation_does_what_it_says():
     assert rate[0] == 0 < rate[1] < rate[2] and steady[0] < -80
 
 
+@pytest.mark.slow
+def test_the_page_on_derivatives_does_what_it_says():
+    with jax.numpy_dtype_promotion("standard"):  # which Optax needs
+        page = run_blocks("tutorials/derivatives.md")
+    np.testing.assert_allclose(np.exp(page["log_g"]), [120, 36, 0.3], rtol=0.02)
+    assert page["slopes"][0] > 0 > page["slopes"][1]
+    one = page["dj"].solve(
+        page["neuron"], page["neuron"].default_g, page["ts"], stimulus=page["step"]
+    )
+    both = np.concatenate((page["first"].V, page["second"].V))
+    np.testing.assert_allclose(both, one.V, rtol=1e-4)
+    assert page["clamped"].currents.shape == (len(page["ts"]), 3)
+
+
 def test_the_page_on_exporting_does_what_it_says(tmp_path, monkeypatch):
     pytest.importorskip("pynwb")
     pytest.importorskip("openpyxl")

@@ -1,6 +1,7 @@
 """Trajectories as pure functions: what they hold, and what JAX makes of them."""
 
 import dataclasses
+from typing import Any, cast
 
 import diffrax as dfx
 import equinox as eqx
@@ -19,8 +20,8 @@ TS = np.arange(0.5, 30.0, 0.5)
 STEP = dj.Step(10.0)
 
 
-def one(**changes):
-    how = {"stimulus": STEP} | changes
+def one(**changes: Any) -> Any:
+    how: dict[str, Any] = {"stimulus": STEP} | changes
     return dj.solve(HH, how.pop("g", G), how.pop("ts", TS), **how)
 
 
@@ -33,7 +34,8 @@ def trajectory():
 
 
 def test_spikes_and_potentials_are_those_of_simulate(trajectory):
-    run = dj.simulate(HH, G, 30.0, stimulus=STEP, save="traces", save_every=0.5)
+    how: Any = {"save": "traces", "save_every": 0.5}
+    run = cast(Any, dj.simulate(HH, G, 30.0, stimulus=STEP, **how))
     assert trajectory.num_spikes == run.num_spikes > 1
     np.testing.assert_allclose(
         trajectory.spike_times[: run.num_spikes],
@@ -55,9 +57,9 @@ def test_currents_and_the_slope_of_the_potential_are_in_balance():
 def test_gates_and_calcium_follow_their_equations():
     stg, g = dj.stg(), np.array([450.0, 5, 5, 120, 100, 150, 0.1, 0.01])
     ts = np.arange(1.0, 60.0)
-    found = dj.solve(stg, g, ts, dt=0.01, states=True)
-    reference = dfx.diffeqsolve(
-        dfx.ODETerm(dj.Membrane(stg)),
+    found = cast(Any, dj.solve(stg, g, ts, dt=0.01, states=True))
+    reference: Any = dfx.diffeqsolve(
+        dfx.ODETerm(cast(Any, dj.Membrane(stg))),
         dfx.Kvaerno5(),
         0.0,
         60.0,
@@ -65,7 +67,7 @@ def test_gates_and_calcium_follow_their_equations():
         stg.initial_state(),
         args=jnp.asarray(g),
         stepsize_controller=dfx.PIDController(rtol=1e-8, atol=1e-10),
-        saveat=dfx.SaveAt(ts=ts),
+        saveat=dfx.SaveAt(ts=jnp.asarray(ts)),
         max_steps=100_000,
     ).ys
     assert np.abs(found.V - reference.V).max() < 0.05
@@ -115,7 +117,8 @@ def test_a_state_is_where_a_cell_starts(trajectory):
 def fires(x):
     """Numbers of a cell that fires, from everything that can be changed about it."""
     neuron = dataclasses.replace(HH, capacitance=x["capacitance"])
-    stretched = dj.Scaled(HH.channels[0].gates[0].alpha, x["slowness"])
+    gates = cast(Any, HH.channels[0]).gates
+    stretched = dj.Scaled(gates[0].alpha, x["slowness"])
     neuron = eqx.tree_at(lambda n: n.channels[0].gates[0].alpha, neuron, stretched)
     found = dj.solve(
         neuron,
@@ -203,7 +206,8 @@ def test_a_function_of_the_state_is_a_current():
     shunted = dataclasses.replace(HH, channels=(*HH.channels, leak), defaults=None)
     own = dj.solve(shunted, jnp.append(G, 0.4), TS)
     np.testing.assert_allclose(own.V, V[0], rtol=1e-9)
-    clamped = dj.simulate(HH, G, 30.0, stimulus=springs[0], save="traces")
+    how: Any = {"stimulus": springs[0], "save": "traces"}
+    clamped = cast(Any, dj.simulate(HH, G, 30.0, **how))
     np.testing.assert_allclose(clamped.V[4::5][:-1], V[0], atol=0.1)
 
 

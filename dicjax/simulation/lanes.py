@@ -123,15 +123,12 @@ def burst(
             I = stimulus.average(prepared, lane.t, lane.next_h)
         return _step(neuron, lane, spike, g, I, step_sizes, fence)
 
-    def recorded(val, _):
-        val = one(val)
-        return val, record(val[0])
-
     val, records = (lane, jnp.full_like(lane.t, jnp.inf)), None
     if record is None:
         val = jax.lax.fori_loop(0, BURST, lambda _, val: one(val), val)
     else:
-        val, records = jax.lax.scan(recorded, val, length=BURST)
+        both = lambda val: (val, record(val[0]))
+        val, records = jax.lax.scan(lambda val, _: both(one(val)), val, length=BURST)
     lane, spike = val
     gone = jnp.where(jnp.isfinite(lane.t), jnp.floor(lane.t), 0)
     lane = dataclasses.replace(

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, cast
 
 import equinox as eqx
@@ -135,9 +135,8 @@ class Together(AbstractStimulus):
     def average(self, prepared: PyTree, t: Scalar, h: Scalar) -> Current:
         pairs = zip(self.parts, prepared, strict=True)
         currents = [part.average(own, t, h) for part, own in pairs]
-        if any(map(callable, currents)):
-            return lambda y: _total(x(y) if callable(x) else x for x in currents)
-        return _total(currents)
+        at = lambda y: _total([x(y) if callable(x) else x for x in currents])
+        return at if any(map(callable, currents)) else at(None)
 
     def seeded(self, members: Int[Array, " lanes"]) -> "Together":
         return Together(tuple(part.seeded(members) for part in self.parts))
@@ -146,7 +145,7 @@ class Together(AbstractStimulus):
         return [rank for part in self.parts for rank in part.ranks()]
 
 
-def _total(currents: Iterable[Scalar]) -> Scalar:
+def _total(currents: list[Scalar]) -> Scalar:
     first, *rest = currents
     return sum(rest, first)
 
@@ -196,7 +195,7 @@ class Injected(AbstractStimulus):
     arrays: PyTree
     rule: Any = eqx.field(static=True)
 
-    def __init__(self, current: Callable[[Scalar, State], Scalar]):
+    def __init__(self, current: Callable[..., Any]):
         self.arrays, self.rule = eqx.partition(current, eqx.is_array)
 
     def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:

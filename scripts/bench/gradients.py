@@ -86,7 +86,9 @@ class Gradients(Benchmark):
                 throw=False,
             ).ys
 
-        return jnp.mean(jax.vmap(one)(g) ** 2)
+        V = jax.vmap(one)(g)
+        assert V is not None  # saved at `ts`
+        return jnp.mean(V**2)
 
     def _errors(self, neuron) -> Iterator[Measurement]:
         ts = np.arange(EVERY, EXACT, EVERY)

@@ -227,13 +227,18 @@ def test_a_recipe_is_wanted_and_a_channel_called_leak():
     neuron = eqx.tree_at(
         lambda n: n.channels[-1], stg(), GatedChannel("L", reversal=-50.0)
     )
-    neuron = dataclasses.replace(neuron, defaults=None, normaliser=0.01)
     recipe = neuron.required_recipe
     ranges = {k: v for k, v in recipe.ranges.items() if k != "leak"}
     box = {"L" if k == "leak" else k: v for k, v in recipe.box.items()}
     recipe = dataclasses.replace(recipe, ranges=ranges, box=box)
+    changes = {"defaults": None, "normaliser": 0.01, "recipe": recipe}
     with pytest.raises(ValueError, match="no channel called 'leak'.*call its leak so"):
-        check_recipe(dataclasses.replace(neuron, recipe=recipe))
+        check_recipe(dataclasses.replace(neuron, **changes))
+
+
+def test_names_in_a_recipe_are_checked_when_a_neuron_is_declared():
+    with pytest.raises(ValueError, match="'X', which is no channel of it"):
+        with_recipe(solved=("A", "X"))
 
 
 # Files

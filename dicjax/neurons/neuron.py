@@ -110,6 +110,8 @@ class Neuron(eqx.Module):
         self.index(*(self.calcium.sources if self.calcium is not None else ()))
         if isinstance(self.normaliser, str):
             self.index(self.normaliser)
+        if self.recipe is not None:
+            self.recipe.check_names(self.name, names)
         if self.defaults is not None and set(dict(self.defaults)) != set(names):
             raise ValueError(
                 f"Default conductances of {self.name} must be those of {names}, got "

@@ -51,5 +51,22 @@ class Recipe:
         """The channels that are solved for when a learned density draws the others."""
         return self.solved or self.pairs[-1][1]
 
+    def check_names(self, model: str, known: tuple[str, ...]) -> None:
+        """Raises `ValueError` unless every channel it names is one of the model's."""
+        named = {
+            "ranges": self.ranges,
+            "box": self.box,
+            "pairs": [name for _, pair in self.pairs for name in pair],
+            "solved": self.solved or (),
+            "seed_channels": self.seed_channels,
+        }
+        for field, names in named.items():
+            for name in names:
+                if name not in known:
+                    raise ValueError(
+                        f"`{field}` in the recipe of {model} names {name!r}, which is "
+                        f"no channel of it; choose from {known}."
+                    )
+
     def __hash__(self) -> int:
         return hash((self.g_s, self.g_u, self.pairs, self.seed_channels))

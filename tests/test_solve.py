@@ -232,6 +232,12 @@ def test_what_is_not_known_is_nan_and_not_a_success():
     assert full.overflowed & (full.num_spikes > 1)
 
 
+def test_there_is_room_for_the_steps_of_the_fastest_cells():
+    cell = dj.pospischil("FS")
+    fast = dj.solve(cell, cell.default_g, np.array([50.0]), stimulus=dj.Step(60.0))
+    assert fast.num_spikes > 15 and fast.succeeded
+
+
 def test_times_that_fall_under_jit_are_no_success():
     compiled = jax.jit(lambda ts: one(ts=ts, max_steps=2000).succeeded)
     ts = jnp.asarray(TS)

@@ -39,7 +39,6 @@ from dicjax.simulation.stimulus import (
 
 
 AT_ONCE = 4  # bursts whose steps are kept together for derivatives
-DENSITY = 1.6  # steps per `dt` that there is room for; cells that fire take 0.3
 
 
 class Moment(eqx.Module):
@@ -405,7 +404,7 @@ def _room(span: float, dt: float, longest: float, is_adaptive: bool) -> int:
     """Steps that are enough for `span` ms."""
     per_ms = 1 / min(dt, longest)
     if is_adaptive:
-        per_ms = min(DENSITY / dt + 1 / longest, max(FINEST / dt, 1 / longest))
+        per_ms = max(FINEST / dt, 1 / longest)  # as if a spike never ended
     # Two bursts more: the one that goes beyond, and the one that is repeated.
     return math.ceil(span * per_ms) + 2 * BURST
 

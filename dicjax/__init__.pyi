@@ -144,7 +144,6 @@ from .recordings import (
 )
 from .simulation import (
     AbstractStimulus as AbstractStimulus,
-    Checkpoint as Checkpoint,
     Chirp as Chirp,
     Injected as Injected,
     InjectedConductance as InjectedConductance,
@@ -152,6 +151,7 @@ from .simulation import (
     NoisyCurrent as NoisyCurrent,
     Ramp as Ramp,
     Run as Run,
+    SavedState as SavedState,
     simulate as simulate,
     solve as solve,
     StaggeredMidpoint as StaggeredMidpoint,

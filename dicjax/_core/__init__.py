@@ -35,6 +35,7 @@ from dicjax._core.checkpoint_format import (
 )
 from dicjax._core.checks import (
     check_concrete as check_concrete,
+    check_dt as check_dt,
     check_resolved as check_resolved,
     check_simulation as check_simulation,
     check_start as check_start,

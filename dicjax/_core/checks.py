@@ -18,7 +18,7 @@ def check_concrete(g) -> None:
         raise TypeError(
             "`simulate` drives compiled code from the host and cannot be traced: pass "
             "all cells as leading axes of `g` instead of `vmap`, call it outside of "
-            "`jit`, and for gradients use `diffrax.diffeqsolve` of a `dicjax.Membrane`."
+            "`jit`, and where JAX should trace or differentiate use `dicjax.solve`."
         )
 
 
@@ -95,10 +95,7 @@ def check_simulation(
             f"`discard` must lie between 0 and the duration of {duration} ms, got "
             f"{discard}."
         )
-    if not 0 < dt <= 0.5:
-        raise ValueError(
-            f"`dt` must lie between 0 and 0.5 ms to resolve a spike, got {dt}."
-        )
+    check_dt(dt)
     if save not in ("spikes", "traces"):
         raise ValueError(f'`save` must be "spikes" or "traces", got {save!r}.')
     if not 0 < save_every <= duration:
@@ -108,6 +105,14 @@ def check_simulation(
         )
     if max_spikes is not None and max_spikes < 1:
         raise ValueError(f"`max_spikes` must be at least 1, got {max_spikes}.")
+
+
+def check_dt(dt: float) -> None:
+    """Raises `ValueError` unless steps of `dt` ms can resolve a spike."""
+    if not 0 < dt <= 0.5:
+        raise ValueError(
+            f"`dt` must lie between 0 and 0.5 ms to resolve a spike, got {dt}."
+        )
 
 
 def check_start(V0: np.ndarray, Ca0: np.ndarray) -> None:

@@ -10,7 +10,7 @@ from dicjax.simulation.integrator import (
 from dicjax.simulation.scheduler import num_cores as num_cores
 from dicjax.simulation.simulate import Run as Run, simulate as simulate
 from dicjax.simulation.solve import (
-    Checkpoint as Checkpoint,
+    SavedState as SavedState,
     solve as solve,
     Trajectory as Trajectory,
 )

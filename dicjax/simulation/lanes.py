@@ -67,18 +67,25 @@ def initial_lanes(
 ) -> Lanes:
     """Returns lanes at time zero."""
     # Gates start in equilibrium, so that being half a step behind changes nothing.
-    num_lanes, dtype = len(initial.V), step_sizes.dt.dtype
-    fill = lambda x: jnp.full(num_lanes, x, dtype)
     first = jnp.minimum(step_sizes.dt, step_sizes.longest)
     y = jax.vmap(neuron.initial_state)(initial.V, initial.Ca)
+    return lanes_at(y, (len(initial.V),), step_sizes, first)
+
+
+def lanes_at(
+    y: State, shape: tuple[int, ...], step_sizes: StepSizes, behind: Scalar
+) -> Lanes:
+    """Lanes at time zero in states whose gates are half of `behind` (ms) back."""
+    dtype = step_sizes.dt.dtype
+    fill = lambda x: jnp.full(shape, x, dtype)
     return Lanes(
-        y=jax.tree.map(lambda x: jnp.broadcast_to(x, (num_lanes,)).astype(dtype), y),
-        whole=jnp.zeros(num_lanes, jnp.int32),
+        y=jax.tree.map(lambda x: jnp.broadcast_to(x, shape).astype(dtype), y),
+        whole=jnp.zeros(shape, jnp.int32),
         t=fill(0),
-        h=fill(first),
-        next_h=fill(first),
+        h=fill(behind),
+        next_h=fill(jnp.minimum(step_sizes.dt, step_sizes.longest)),
         pending=fill(jnp.inf),
-        lost=jnp.zeros(num_lanes, bool),
+        lost=jnp.zeros(shape, bool),
     )
 
 

@@ -19,6 +19,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Real
 
 from dicjax._core import (
     cast_floats,
+    check_dt,
     check_resolved,
     check_start,
     check_stimulus,
@@ -28,7 +29,7 @@ from dicjax._core import (
 )
 from dicjax.neurons import Neuron, State
 from dicjax.simulation.integrator import FINEST, LONGEST, relax_gates
-from dicjax.simulation.lanes import BURST, burst, Lanes, LARGEST_DT, StepSizes
+from dicjax.simulation.lanes import BURST, burst, Lanes, lanes_at, StepSizes
 from dicjax.simulation.stimulus import (
     AbstractStimulus,
     as_stimulus,
@@ -51,7 +52,7 @@ class Moment(eqx.Module):
         return Moment(self.whole[i], self.rest[i])
 
 
-class Checkpoint(eqx.Module):
+class SavedState(eqx.Module):
     """Where cells stand at the end of a trajectory.
 
     - `until`: the time of that end; `lanes`: the cells some bursts before it.
@@ -89,7 +90,7 @@ class Trajectory(eqx.Module):
     succeeded: Bool[Array, "*cells"]
     overflowed: Bool[Array, "*cells"]
     num_steps: Int[Array, "*cells"]
-    final: Checkpoint
+    final: SavedState
 
 
 class Kept(NamedTuple):
@@ -119,7 +120,7 @@ def solve(
     ts: Real[ArrayLike, " times"],
     *,
     stimulus: AbstractStimulus | Callable | None = None,
-    start: State | Checkpoint | None = None,
+    start: State | SavedState | None = None,
     dt: float = 0.05,
     is_adaptive: bool = True,
     max_steps: int | None = None,
@@ -132,7 +133,7 @@ def solve(
     It may be compiled (`jax.jit`), vectorised (`jax.vmap`) and differentiated in
     forward and reverse mode: with respect to conductances, every number of the neuron,
     of the stimulus, and of the start. It takes the steps of [`dicjax.simulate`][],
-    which is faster where only values are wanted, and needs no room for steps.
+    which needs no room for them and is for populations of any size.
 
     **Arguments:**
 
@@ -303,7 +304,7 @@ def _described(neuron, g, start, steps, spikes, lane, last, ts, kept):
         "succeeded": is_known & _has_passed(lane, end) & is_rising & ~lane.lost,
         "overflowed": lane.lost | (num > kept.max_spikes),
         "num_steps": num_steps,
-        "final": Checkpoint(last, end, jnp.minimum(num_steps // BURST, 2)),
+        "final": SavedState(last, end, jnp.minimum(num_steps // BURST, 2)),
     }
 
 
@@ -364,10 +365,9 @@ def _moment(ts: Any, dtype: Any) -> Moment:
     return Moment(jnp.asarray(whole, jnp.int32), jnp.asarray(rest))
 
 
-def _begin(neuron, start, shape, sizes) -> Checkpoint:
+def _begin(neuron, start, shape, sizes) -> SavedState:
     """Where cells start, at time zero unless they go on."""
-    fill = lambda x: jnp.full(shape, x)
-    if isinstance(start, Checkpoint):
+    if isinstance(start, SavedState):
         if start.lanes.t.shape != shape:
             raise ValueError(
                 f"`start` holds cells of shape {start.lanes.t.shape}, but `g` has "
@@ -377,19 +377,9 @@ def _begin(neuron, start, shape, sizes) -> Checkpoint:
     dtype = sizes.dt.dtype
     y = cast_floats(neuron.initial_state() if start is None else start, dtype)
     _check_state(neuron, y, shape)
-    y = jax.tree.map(lambda x: jnp.broadcast_to(x, shape), y)
-    first = jnp.minimum(sizes.dt, sizes.longest)
-    # Gates are at time zero, so that their first step is half as long.
-    lanes = Lanes(
-        y=y,
-        whole=fill(jnp.int32(0)),
-        t=fill(jnp.zeros((), dtype)),
-        h=fill(jnp.zeros((), dtype)),
-        next_h=fill(first),
-        pending=fill(jnp.asarray(jnp.inf, dtype)),
-        lost=fill(False),
-    )
-    return Checkpoint(lanes, Moment(lanes.whole, lanes.t), lanes.whole)
+    # Gates are at time zero too, so that their first step is half as long.
+    lanes = lanes_at(y, shape, sizes, jnp.zeros((), sizes.dt.dtype))
+    return SavedState(lanes, Moment(lanes.whole, lanes.t), lanes.whole)
 
 
 def _step_sizes(dt: float, longest: float, is_adaptive: bool, dtype: Any) -> StepSizes:
@@ -449,10 +439,7 @@ def _earliest(since: Moment) -> float:
 
 
 def _check_steps(neuron, dt: float, max_steps: int | None, max_spikes: int) -> None:
-    if not 0 < dt <= LARGEST_DT:
-        raise ValueError(
-            f"`dt` must lie between 0 and {LARGEST_DT} ms to resolve a spike, got {dt}."
-        )
+    check_dt(dt)
     if not _is_traced(neuron):
         check_resolved(neuron, dt)
     for name, num in (("max_steps", max_steps), ("max_spikes", max_spikes)):

@@ -144,9 +144,7 @@ def test_cells_stay_where_they_rest_when_simulated_from_there(measured):
     rest = at_rest(FAMILY, CELLS[DRAWN])[0]
     np.testing.assert_allclose(measured["rest"][DRAWN], rest, atol=0.02)
     stay, move = (
-        dj.simulate(
-            NEURON, CELLS[DRAWN], 50.0, dt=DT, V0=V0, save="traces", save_every=0.1
-        )
+        dj.simulate(NEURON, CELLS[DRAWN], 50.0, dt=DT, V0=V0, save_every=0.1)
         for V0 in (rest, rest + np.linspace(3, 8, 4, dtype=np.float32))
     )
     assert stay.V is not None and move.V is not None
@@ -188,7 +186,6 @@ def test_spikes_are_as_a_trace_at_fifteen_hertz_shows_them(measured):
         dt=DT / 4,
         stimulus=dj.Step(middle, BEFORE, BEFORE + STEP),
         V0=at_rest(FAMILY, CELLS[i : i + 1])[0][0],
-        save="traces",
         save_every=0.025,
     )
     times = run.spike_times[np.isfinite(run.spike_times)]

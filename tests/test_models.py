@@ -407,7 +407,9 @@ def seeded(dtype):
     return compensate(key, da, at_seed, num=48, dtype=jnp.dtype(dtype))
 
 
-@pytest.mark.parametrize("dtype", ("float32", "float64"))
+@pytest.mark.parametrize(
+    "dtype", (pytest.param("float32", marks=pytest.mark.slow), "float64")
+)
 @pytest.mark.parametrize(
     "target, solved",
     (

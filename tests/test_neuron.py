@@ -246,7 +246,9 @@ def at_ten(neuron, q10=2.0):
     return dataclasses.replace(neuron, temperature=Temperature(10.0, 10.0, q10))
 
 
-@pytest.mark.parametrize("model", ("stg-prinz", "da"))
+@pytest.mark.parametrize(
+    "model", (pytest.param("stg-prinz", marks=pytest.mark.slow), "da")
+)
 def test_temperature_leaves_input_conductances_and_threshold_alone(model):
     neuron = MODELS[model]()
     g, cold, warm = neuron.default_g, at_ten(neuron), at_twenty(neuron)

@@ -81,7 +81,6 @@ def simulated(noisy, rest):
         dt=0.0125,
         stimulus=_waveform(noisy),
         V0=rest,
-        save="traces",
         save_every=1.0,
     )
     assert run.V is not None and np.all(run.num_spikes >= 3)
@@ -136,7 +135,6 @@ def test_an_operator_of_cells_with_calcium_follows_it():
         stimulus=dj.Step(family.hold) + _waveform(per_ms),
         V0=rest,
         Ca0=Ca,
-        save="traces",
         save_every=1.0,
     )
     assert run.V is not None and np.all(run.num_spikes >= 10)

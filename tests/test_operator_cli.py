@@ -74,7 +74,6 @@ def simulated():
         dt=0.025,
         V0=rest,
         stimulus=dj.Step(DENSITIES.astype(np.float32), START, STOP),
-        save="traces",
         save_every=EVERY,
     )
     assert run.V is not None

@@ -46,6 +46,7 @@ def window(operator, members):
     return windows(jr.key(98), operator, operator.curves.table(), members, 32)
 
 
+@pytest.mark.slow
 def test_corrected_curves_follow_finer_steps(operator, members, window):
     assert np.mean(np.asarray(window.V).max(axis=1) > 0) > 0.5
     training = OperatorTraining(num_corrections=20)

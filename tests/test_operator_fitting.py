@@ -196,7 +196,6 @@ def recording(folder, library):
         dt=0.025,
         V0=rest,
         stimulus=step,
-        save="traces",
         save_every=0.25,
     ).V
     assert V is not None

@@ -65,7 +65,12 @@ def any_leak(neuron):
 
 @pytest.mark.parametrize(
     "neuron",
-    (STG, pytest.param(PRINZ, marks=pytest.mark.slow), DA, CORTICAL),
+    (
+        STG,
+        pytest.param(PRINZ, marks=pytest.mark.slow),
+        DA,
+        pytest.param(CORTICAL, marks=pytest.mark.slow),
+    ),
     ids=TARGETS,
 )
 def test_every_member_has_the_input_conductances_asked_for(neuron):

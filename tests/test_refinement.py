@@ -42,7 +42,7 @@ def refined_in_two_rounds(label, keep_dics):
 @pytest.mark.parametrize(
     "label, keep_dics",
     [
-        ("tonic", False),
+        pytest.param("tonic", False, marks=pytest.mark.slow),
         ("bursting", True),
         pytest.param("tonic", True, marks=pytest.mark.slow),
         pytest.param("bursting", False, marks=pytest.mark.slow),
@@ -65,10 +65,15 @@ def test_equal_input_conductances_become_equal_firing_in_two_rounds(label, keep_
 
 
 @pytest.mark.parametrize(
-    "label", ("tonic", pytest.param("bursting", marks=pytest.mark.slow))
+    "label, keep_dics",
+    [
+        ("bursting", True),
+        pytest.param("tonic", False, marks=pytest.mark.slow),
+        pytest.param("bursting", False, marks=pytest.mark.slow),
+    ],
 )
-def test_no_member_gets_worse_and_valid_ones_are_left_alone(label):
-    g, refined = population(label), refined_in_two_rounds(label, False)
+def test_no_member_gets_worse_and_valid_ones_are_left_alone(label, keep_dics):
+    g, refined = population(label), refined_in_two_rounds(label, keep_dics)
     assert np.all(refined.score <= refined.score_before)
     assert np.all(refined.valid >= refined.valid_before)
     same = refined.valid_before
@@ -123,6 +128,7 @@ def test_a_silent_target_is_refused():
 # Paths
 
 
+@pytest.mark.slow
 def test_a_population_is_led_from_tonic_firing_to_bursting():
     start = compensate(jr.key(0), STG, (5.0, 4.0), num=32, dtype=FLOAT)
     targets = [(5.0, 4.0), (-5.0, 4.0)]

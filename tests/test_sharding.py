@@ -71,7 +71,7 @@ def batch_shards(trained) -> int:
 @pytest.mark.parametrize(
     "kind, dtype",
     [
-        ("operator", "float64"),
+        pytest.param("operator", "float64", marks=pytest.mark.slow),
         pytest.param("operator", "float32", marks=pytest.mark.slow),
         pytest.param("encoder", "float64", marks=pytest.mark.slow),
         pytest.param("encoder", "float32", marks=pytest.mark.slow),

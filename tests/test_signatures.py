@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import dicjax as dj
-from dicjax._core import option_of, renamed_argument
+from dicjax._core import option_of, renamed_argument, replaced_argument
 
 
 PUBLIC = {
@@ -113,6 +113,25 @@ def test_old_names_of_arguments_still_work_and_name_the_new_ones():
         assert (double(), double(2.0), double(V=4.0)) == (2.0, 4.0, 8.0)
     with pytest.raises(TypeError, match="give `V` alone"):
         double(at=1.0, V=2.0)  # pyright: ignore[reportCallIssue]
+
+
+def test_arguments_that_went_become_those_that_took_their_place():
+    @replaced_argument("save", "every", {"spikes": None, "traces": 0.1})
+    def kept(every: float | None = None) -> float | None:
+        return every
+
+    for given, every in (
+        ({"save": "traces"}, 0.1),
+        ({"save": "traces", "every": 2.0}, 2.0),
+        ({"save": "spikes", "every": 2.0}, None),
+    ):
+        with pytest.warns(DeprecationWarning, match=f"`every={every!r}`"):
+            assert kept(**given) == every  # pyright: ignore[reportArgumentType]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (kept(), kept(3.0), kept(every=4.0)) == (None, 3.0, 4.0)
+    with pytest.raises(ValueError, match="'spikes', 'traces'.* 'gates'"):
+        kept(save="gates")  # pyright: ignore[reportCallIssue]
 
 
 def test_options_were_once_named_with_their_settings_beside_them():

@@ -57,6 +57,7 @@ def reference_spikes(g, duration, every=0.05):
     return ts[up] + every * (10 - V[up]) / (V[up + 1] - V[up])
 
 
+@pytest.mark.slow
 def test_spikes_are_those_of_an_adaptive_stiff_solver(g):
     duration, cells = 600.0, range(0, len(g), 3)
     run = simulate(STG, g, duration, dt=0.025)
@@ -74,7 +75,7 @@ def test_spikes_are_those_of_an_adaptive_stiff_solver(g):
 
 def test_potentials_are_those_of_an_adaptive_solver(g):
     chosen = jnp.array([4000.0, 110.0, 4.0, 10.0, 120.0, 200.0, 0.3, 0.01])
-    run = simulate(STG, chosen, 60.0, dt=0.0025, save="traces", save_every=0.5)
+    run = simulate(STG, chosen, 60.0, dt=0.0025, save_every=0.5)
     V = dfx.diffeqsolve(
         dfx.ODETerm(cast(Any, Membrane(STG))),
         dfx.Tsit5(),
@@ -107,7 +108,6 @@ def test_solvers_of_diffrax_give_the_same_spikes_and_traces(g, stimulus):
         simulate,
         *(STG, few, 120.0),
         stimulus=stimulus,
-        save="traces",
         save_every=0.2,
         discard=5.0,
     )
@@ -156,7 +156,7 @@ def crossings(ts, V):
 
 
 def test_spike_times_are_where_the_saved_potential_crosses_ten_millivolts(g):
-    run = simulate(STG, g, 200.0, save="traces", save_every=0.05)
+    run = simulate(STG, g, 200.0, save_every=0.05)
     assert run.ts is not None and run.V is not None
     np.testing.assert_allclose(run.ts, 0.05 * np.arange(1, 4001))
     assert run.V.shape == (12, 4000)
@@ -173,7 +173,7 @@ def test_spike_times_are_where_the_saved_potential_crosses_ten_millivolts(g):
 
 
 def test_saving_traces_leaves_the_spikes_alone(g, run):
-    traced = simulate(STG, g, 600.0, save="traces", save_every=1.0)
+    traced = simulate(STG, g, 600.0, save_every=1.0)
     assert_same(traced, run, atol=1e-3)
 
 
@@ -199,7 +199,7 @@ def test_to_the_last_bit_neighbours_and_dispatches_leave_potentials_alone(
     g, monkeypatch
 ):
     many = np.tile(g.astype(np.float32), (4, 1))
-    traced = lambda g: np.asarray(simulate(STG, g, 300.0, save="traces").V)
+    traced = lambda g: np.asarray(simulate(STG, g, 300.0, save_every=0.1).V)
     whole = traced(many)
     monkeypatch.setattr(scheduler, "CPU", {16: 24})
     for first, last in ((0, 1), (5, 9), (17, 40)):
@@ -207,7 +207,7 @@ def test_to_the_last_bit_neighbours_and_dispatches_leave_potentials_alone(
 
 
 def test_discarded_time_is_left_out_of_spikes_and_traces(g, run):
-    late = simulate(STG, g, 600.0, discard=250.0, save="traces", save_every=1.0)
+    late = simulate(STG, g, 600.0, discard=250.0, save_every=1.0)
     assert late.ts is not None and late.V is not None
     assert late.ts[0] == 251 and late.V.shape == (12, 350)
     for cell in range(len(g)):

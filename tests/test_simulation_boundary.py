@@ -109,7 +109,7 @@ def test_cells_start_where_they_are_told_to():
     # Without a current a passive cell falls back from wherever it starts.
     V0 = np.array([-90.0, -60.0, -30.0])
     cell = resistor("passive")
-    run = simulate(cell, np.full((3, 1), 0.1), 40.0, V0=V0, save="traces", dt=0.01)
+    run = simulate(cell, np.full((3, 1), 0.1), 40.0, V0=V0, save_every=0.1, dt=0.01)
     assert run.V is not None and run.ts is not None
     expected = V0[:, None] * np.exp(-0.1 * run.ts)
     np.testing.assert_allclose(run.V, expected, rtol=1e-4)
@@ -118,7 +118,7 @@ def test_cells_start_where_they_are_told_to():
 def test_solvers_of_diffrax_start_where_they_are_told_to(g):
     V0 = np.linspace(-90.0, -40.0, len(g))
     run = lambda **how: cast(
-        np.ndarray, simulate(STG, g, 5.0, V0=V0, save="traces", **how).V
+        np.ndarray, simulate(STG, g, 5.0, V0=V0, save_every=0.1, **how).V
     )
     np.testing.assert_allclose(run(dt=0.005), run(solver=dfx.Tsit5()), atol=0.3)
 
@@ -139,7 +139,7 @@ def test_a_cell_in_equilibrium_stays_there():
     rest = int(jnp.argmax(jax.vmap(current)(V, Ca) > 0))
     run = lambda **how: cast(
         np.ndarray,
-        simulate(STG, g[None], 200.0, V0=float(V[rest]), save="traces", **how).V,
+        simulate(STG, g[None], 200.0, V0=float(V[rest]), save_every=0.1, **how).V,
     )
     assert np.abs(run(Ca0=float(Ca[rest])) - float(V[rest])).max() < 0.05
     assert np.abs(run(Ca0=20.0) - float(V[rest])).max() > 0.05

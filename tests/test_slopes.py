@@ -63,6 +63,7 @@ def test_a_cycle_is_differentiated_as_finite_differences_do():
         np.testing.assert_allclose(slope, exact[:, i], atol=1e-5 * size)
 
 
+@pytest.mark.slow
 def test_slopes_of_a_rhythm_are_those_of_finite_differences(members, by_differences):
     exact = feature_slopes(STG, members, estimator=Autodiff())
     assert np.isfinite(exact).all()

@@ -34,7 +34,7 @@ def trajectory():
 
 
 def test_spikes_and_potentials_are_those_of_simulate(trajectory):
-    how: Any = {"save": "traces", "save_every": 0.5}
+    how: Any = {"save_every": 0.5}
     run = cast(Any, dj.simulate(HH, G, 30.0, stimulus=STEP, **how))
     assert trajectory.num_spikes == run.num_spikes > 1
     np.testing.assert_allclose(
@@ -60,7 +60,7 @@ def test_gates_and_calcium_follow_their_equations():
     found = cast(Any, dj.solve(stg, g, ts, dt=0.01, states=True))
     reference: Any = dfx.diffeqsolve(
         dfx.ODETerm(cast(Any, dj.Membrane(stg))),
-        dfx.Kvaerno5(),
+        dfx.Tsit5(),
         0.0,
         60.0,
         0.01,
@@ -206,7 +206,7 @@ def test_a_function_of_the_state_is_a_current():
     shunted = dataclasses.replace(HH, channels=(*HH.channels, leak), defaults=None)
     own = dj.solve(shunted, jnp.append(G, 0.4), TS)
     np.testing.assert_allclose(own.V, V[0], rtol=1e-9)
-    how: Any = {"stimulus": springs[0], "save": "traces"}
+    how: Any = {"stimulus": springs[0], "save_every": 0.1}
     clamped = cast(Any, dj.simulate(HH, G, 30.0, **how))
     np.testing.assert_allclose(clamped.V[4::5][:-1], V[0], atol=0.1)
 

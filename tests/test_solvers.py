@@ -41,7 +41,8 @@ def solve(neuron, g, dt, span, I_ext, y0=None):
     return dfx.diffeqsolve(
         membrane(neuron, I_ext),
         StaggeredMidpoint(),
-        *span,
+        span[0],
+        span[1],
         dt,
         neuron.initial_state() if y0 is None else y0,
         args=g,

@@ -16,9 +16,7 @@ def traces():
     neuron = dj.MODELS["pospischil-rs"]()
     g = np.tile(neuron.default_g, (len(CURRENTS), 1))
     step = dj.Step(CURRENTS, START, STOP)
-    run = dj.simulate(
-        neuron, g, 1500.0, stimulus=step, save="traces", save_every=EVERY, dt=0.01
-    )
+    run = dj.simulate(neuron, g, 1500.0, stimulus=step, save_every=EVERY, dt=0.01)
     return run.V
 
 

@@ -364,6 +364,7 @@ def test_a_dataset_is_that_of_the_function(tmp_path, write):
         swept_dataset(tmp_path / "out", short)
 
 
+@pytest.mark.slow
 def test_characterised_members_are_those_of_the_family(tmp_path, write):
     head = 'job = "operator"\nfamily = "cortical"\nseed = 2\n'
     run_sweep(read_config(write(head + "num = 6\nshard = 3")), tmp_path / "out")

@@ -49,6 +49,7 @@ from dicjax._core.checks import (
 from dicjax._core.deprecation import (
     option_of as option_of,
     renamed_argument as renamed_argument,
+    replaced_argument as replaced_argument,
 )
 from dicjax._core.devices import (
     constrain as constrain,

@@ -83,9 +83,8 @@ def check_simulation(
     duration: float,
     discard: float,
     dt: float,
-    save: str,
-    save_every: float,
-    max_spikes: int | None,
+    save_every: float | None = None,
+    max_spikes: int | None = None,
 ) -> None:
     """Raises `ValueError` unless the times of a simulation make sense (ms)."""
     if not np.isfinite(duration) or duration < 1:
@@ -96,9 +95,7 @@ def check_simulation(
             f"{discard}."
         )
     check_dt(dt)
-    if save not in ("spikes", "traces"):
-        raise ValueError(f'`save` must be "spikes" or "traces", got {save!r}.')
-    if not 0 < save_every <= duration:
+    if save_every is not None and not 0 < save_every <= duration:
         raise ValueError(
             f"`save_every` must lie between 0 and the duration of {duration} ms, got "
             f"{save_every}."

@@ -36,6 +36,41 @@ def renamed_argument(old: str, new: str) -> Callable[[Callable[P, R]], Callable[
     return decorate
 
 
+def replaced_argument(
+    old: str, new: str, values: Mapping[Any, Any]
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Lets a function take the keyword `old` as well, with a `DeprecationWarning`.
+
+    `values` maps what was given for `old` to what `new` is then; a value of `new` that
+    is given too is kept, unless `values` says None. Another value of `old` raises a
+    `ValueError`.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def replaced(*args: P.args, **kwargs: P.kwargs) -> R:
+            if old in kwargs:
+                given = kwargs.pop(old)
+                if given not in values:
+                    raise ValueError(
+                        f"`{old}` must be one of {', '.join(map(repr, values))}, got "
+                        f"{given!r}; better, write `{new}` alone."
+                    )
+                value = values[given]
+                kwargs[new] = value if value is None else kwargs.get(new, value)
+                warnings.warn(
+                    f"`{old}` of `{function.__name__}` will go: write "
+                    f"`{new}={kwargs[new]!r}` alone.",
+                    DeprecationWarning,
+                    stacklevel=2,
+                )
+            return function(*args, **kwargs)
+
+        return replaced
+
+    return decorate
+
+
 def option_of(argument: str, given: Any, kinds: Mapping[str, type], **beside) -> Any:
     """An option, which was once the name of its kind with settings `beside` it.
 

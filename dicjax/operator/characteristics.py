@@ -236,8 +236,8 @@ class _Cells:
 
     def _step(self, amplitude, duration, every=None, cells: Any = ...) -> Run:
         step, g = Step(amplitude, BEFORE, BEFORE + STEP), self.g[cells]
-        rest, save = [x[cells] for x in self.rest], "traces" if every else "spikes"
-        how = {"dt": DT, "max_spikes": 64, "save": save, "save_every": every or 1.0}
+        rest = [x[cells] for x in self.rest]
+        how = {"dt": DT, "max_spikes": 64, "save_every": every}
         return stepped(self.family, g, rest, step, duration, **how)
 
     def _report(self) -> None:

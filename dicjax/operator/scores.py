@@ -63,7 +63,7 @@ def simulate_steps(
 ) -> Float[np.ndarray, "cells samples"]:
     """Potentials (mV) of cells at rest that then receive a step."""
     rest, step = at_rest(family, g), Step(amplitude, START, STOP)
-    how = {"dt": dt, "save": "traces", "save_every": EVERY}
+    how = {"dt": dt, "save_every": EVERY}
     run = stepped(family, g, rest, step, DURATION, **how)
     assert run.V is not None
     return np.concatenate([rest[0][:, None], run.V], axis=1)

@@ -244,7 +244,6 @@ def potentials(result: Generated) -> Traces:
         discard=result.discard,
         dt=_time_step(result),
         stimulus=applied(result.neuron.required_recipe.current),
-        save="traces",
         save_every=0.1 if cycle < 2000 else 0.5,
     )
     assert run.ts is not None and run.V is not None

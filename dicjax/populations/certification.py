@@ -242,7 +242,7 @@ def certify(
     plain = unperturbed(neuron, g, target, tolerance)
     recipe = neuron.required_recipe
     window = window_for(neuron, plain.target, duration=duration, discard=discard)
-    check_simulation(*window, recipe.dt, "spikes", window.duration, None)
+    check_simulation(*window, recipe.dt)
     current = recipe.noise[0] / 2 if current is None else current
     noise = recipe.noise[0] if noise is None else noise
     _check(axes, key, change, current, noise, q10)

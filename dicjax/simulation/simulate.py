@@ -1,6 +1,6 @@
 """Simulates populations of neurons: spike times, and potentials where wanted."""
 
-from typing import Literal, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import numpy as np
@@ -17,6 +17,7 @@ from dicjax._core import (
     HasConductances,
     jax_conductances_of,
     Progress,
+    replaced_argument,
 )
 from dicjax.neurons import Neuron
 from dicjax.simulation import scheduler
@@ -37,7 +38,7 @@ class Run(eqx.Module):
     - `succeeded`: whether the potential stayed finite and no spike was lost.
     - `overflowed`: whether spikes are missing: the cell fired more than `max_spikes`,
         or faster than the simulation can separate spikes (over 1 kHz).
-    - `ts`, `V`: saved times (ms) and potentials (mV); None unless `save="traces"`.
+    - `ts`, `V`: saved times (ms) and potentials (mV); None without `save_every`.
     """
 
     spike_times: Float[np.ndarray, "*cells spikes"]
@@ -48,6 +49,7 @@ class Run(eqx.Module):
     V: Float[np.ndarray, "*cells times"] | None = None
 
 
+@replaced_argument("save", "save_every", {"spikes": None, "traces": 0.1})
 def simulate(
     neuron: Neuron,
     g: Float[ArrayLike, "*cells channels"] | HasConductances,
@@ -58,8 +60,7 @@ def simulate(
     stimulus: AbstractStimulus | None = None,
     V0: Float[ArrayLike, "*#cells"] | None = None,
     Ca0: Float[ArrayLike, "*#cells"] | None = None,
-    save: Literal["spikes", "traces"] = "spikes",
-    save_every: float = 0.1,
+    save_every: float | None = None,
     max_spikes: int | None = None,
     solver: "diffrax.AbstractSolver | None" = None,
     tolerance: float | None = 1e-6,
@@ -88,7 +89,7 @@ def simulate(
     - `stimulus`: an applied current, such as [`dicjax.Step`][]; none by default.
     - `V0`, `Ca0`: initial potential (mV) and calcium (µM), one value for all cells or
         one for each; by default the model's. Gates start in equilibrium.
-    - `save`: `"traces"` keeps the potential too, every `save_every` ms.
+    - `save_every`: keeps the potential too, every so many ms; by default only spikes.
     - `max_spikes`: how many spikes per cell the result has room for; by default all.
     - `solver`: a diffrax solver, such as `diffrax.Tsit5()`, in place of our own. It is
         20 to 100 times slower, and its memory grows with the duration.
@@ -109,7 +110,7 @@ def simulate(
     """
     check_concrete(g)
     g = np.asarray(jax_conductances_of(neuron, g))
-    check_simulation(duration, discard, dt, save, save_every, max_spikes)
+    check_simulation(duration, discard, dt, save_every, max_spikes)
     stimulus = as_stimulus(stimulus)
     check_stimulus(stimulus, duration)
     check_resolved(neuron, dt)
@@ -128,7 +129,7 @@ def simulate(
         discard=discard,
         dt=dt,
         stimulus=cast_floats(stimulus, g.dtype),
-        save_every=save_every if save == "traces" else None,
+        save_every=save_every,
         max_spikes=max_spikes,
     )
     on_progress = as_progress(on_progress)

@@ -88,7 +88,7 @@ def threshold() -> Figure:
         return jnp.stack(neuron.unit_currents(V, neuron.steady_gates(V, Ca), Ca)) @ g
 
     V = np.linspace(-66.0, -44.0, 200)
-    run = dj.simulate(neuron, g, 3000 + SHOWN, discard=3000, save="traces")
+    run = dj.simulate(neuron, g, 3000 + SHOWN, discard=3000, save_every=0.1)
 
     figure, (left, right) = new_panels(2.7, ncols=2)
     left.plot(V, jax.vmap(steady_current)(V), color=INK, lw=1.8)
@@ -138,7 +138,7 @@ def degeneracy() -> Figure:
     alike = refined.g[refined.valid]
     folds = np.log2(alike / np.median(alike, axis=0))
     chosen = _apart(np.clip(folds, -4, 4), 3)
-    traces = dj.simulate(neuron, alike[chosen], 4000.0, discard=3000.0, save="traces")
+    traces = dj.simulate(neuron, alike[chosen], 4000.0, discard=3000.0, save_every=0.1)
 
     figure = new_figure(3.9)
     grid = figure.add_gridspec(3, 2, width_ratios=(1, 2.1))

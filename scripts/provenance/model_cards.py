@@ -370,7 +370,6 @@ def simulated(neuron: dj.Neuron, shown) -> dj.Run:
         duration,
         dt=0.025,
         stimulus=None if stimulus is None else dj.Step(*stimulus),
-        save="traces",
         save_every=duration / 5000,
     )
 

@@ -96,7 +96,7 @@ def calls_of(
     }
     for dt in steps:
         name = f"simulator, dt {dt:g} ms"
-        calls[name] = functools.partial(simulate, dt=dt, save="traces")
+        calls[name] = functools.partial(simulate, dt=dt, save_every=0.1)
     calls["simulator, dt 0.05 ms, spikes alone"] = functools.partial(simulate, dt=0.05)
     return calls
 

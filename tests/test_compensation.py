@@ -74,6 +74,7 @@ def test_a_place_that_is_not_the_first_threshold_is_none():
     np.testing.assert_allclose(at_V.sum(axis=1), 0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_as_many_conductances_as_targets_meet_them_at_several_potentials():
     start = compensate(jr.key(1), DA, DA_TARGET, num=32)
     voltages = (-58.0, -52.0)

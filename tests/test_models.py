@@ -453,6 +453,7 @@ def test_dopamine_populations_have_the_published_means_and_thresholds():
 # Populations of the intrinsically bursting cell
 
 
+@pytest.mark.slow
 def test_bursting_cortical_cells_are_compensated_through_kd_and_m_within_the_box():
     neuron, rng = pospischil("IB"), np.random.default_rng(0)
     low, high = np.transpose((neuron.required_recipe.g_s, neuron.required_recipe.g_u))

@@ -83,6 +83,7 @@ def test_every_member_has_the_input_conductances_asked_for(neuron):
     np.testing.assert_array_equal(population.V, float(neuron.V_ref))
 
 
+@pytest.mark.slow
 def test_single_precision_is_enough():
     population = draw(DA, dtype=jnp.dtype("float32"), bounds={"leak": (0.004, 0.02)})
     assert population.g.dtype == np.float32

@@ -63,9 +63,8 @@ def test_stg_populations_hit_their_targets_in_every_region(dtype):
     assert (population.g >= 0).all()
 
 
-@pytest.mark.parametrize(
-    "dtype", ["float64", pytest.param("float32", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_stg_prinz_populations_hit_their_targets_within_the_box(dtype):
     rng = np.random.default_rng(0)
     targets = rng.uniform((-9, 0.5), (-5, 2), (48, 2))

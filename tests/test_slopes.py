@@ -88,6 +88,7 @@ def test_single_precision_is_enough(members):
     assert np.median(away[4:]) < 0.25
 
 
+@pytest.mark.slow
 def test_the_scale_of_all_conductances_is_the_inverse_of_the_pace(by_differences):
     # More of every channel is less capacitance: membranes then follow faster, which
     # hardly changes a rhythm that gates and calcium set.

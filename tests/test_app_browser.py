@@ -435,6 +435,7 @@ def test_a_run_of_the_command_line_shows_what_it_holds(browser, app):
         sync_api.expect(lead).to_be_visible()
 
 
+@pytest.mark.slow
 def test_the_screen_turns_dark_and_stays_so(browser, app):
     paper = "getComputedStyle(document.body).backgroundColor"
     ink = "document.querySelector('.js-plotly-plot .xtick text').style.fill"
@@ -465,6 +466,7 @@ def test_pages_that_are_not_there_say_so(browser, app):
         assert tab.request.get(app.url, headers=strange).status == 400
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_refused_in_a_sentence(app, tmp_path):
     port = app.url.rpartition(":")[2]
     command = [sys.executable, "-c", "from dicjax.cli import main; main()", "app"]

@@ -162,6 +162,7 @@ def _map() -> ReachabilityMap:
     )
 
 
+@pytest.mark.slow
 def test_a_map_shows_bursting_and_tonic_neurons_where_they_are_known_to_be():
     mapped = _map()
     assert [LABELS[i] for i in mapped.commonest[:, 0]] == ["bursting", "tonic"]

@@ -23,7 +23,7 @@ from dicjax.operator.training import make_pool, operator_loss, segment
 from dicjax.operator.tuning import feature_errors, tune
 
 
-NUM = 32
+NUM = 16
 CONFIG = OperatorConfig(width=32, num_layers=1)
 TRAINING = OperatorTraining(
     num_steps=160, batch_size=32, pool=64, num_corrections=1, learning_rate=4e-3

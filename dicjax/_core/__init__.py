@@ -88,8 +88,10 @@ from dicjax._core.linear_algebra import (
 )
 from dicjax._core.processes import (
     from_first as from_first,
+    handed_out as handed_out,
     is_first as is_first,
     only_first as only_first,
+    reports as reports,
 )
 from dicjax._core.progress import (
     as_progress as as_progress,

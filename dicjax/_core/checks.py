@@ -6,6 +6,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 
 SAFE_DT = 0.1  # ms, fine for any neuron that fires
@@ -135,12 +136,17 @@ def check_stimulus(stimulus, duration: float) -> None:
         )
 
 
-def check_resolved(neuron, dt: float) -> None:
-    """Raises `ValueError` if steps of `dt` ms cannot follow the gates of `neuron`."""
+def check_resolved(neuron, dt: float, axes: PyTree = None) -> None:
+    """Raises `ValueError` if steps of `dt` ms cannot follow the gates of `neuron`.
+
+    `axes` are those of members, where their neurons differ.
+    """
     if dt <= SAFE_DT:
         return
     V = jnp.linspace(-100, 50, 151)
-    taus = jax.vmap(neuron.time_constants, (0, None))(V, neuron.initial_Ca)
+    one = lambda V, neuron: neuron.time_constants(V, neuron.initial_Ca)
+    members = jax.vmap(one, (None, axes)) if jax.tree.leaves(axes) else one
+    taus = jax.vmap(members, (0, None))(V, neuron)
     fastest = min((float(tau.min()) for tau in taus), default=np.inf)
     if dt > MAX_STEPS_PER_TAU * fastest:
         raise ValueError(

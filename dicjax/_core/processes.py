@@ -1,9 +1,14 @@
-"""Processes that JAX has joined; the first of them does what is done only once."""
+"""Processes that JAX has joined, and threads that work on devices.
+
+The first of the processes does what is done only once.
+"""
 
 import itertools
 import pickle
-from collections.abc import Callable
-from typing import cast, TypeVar
+import queue
+import threading
+from collections.abc import Callable, Generator
+from typing import Any, cast, TypeVar
 
 import jax
 import numpy as np
@@ -11,6 +16,8 @@ from jax.experimental import multihost_utils
 
 
 Made = TypeVar("Made")
+Report = TypeVar("Report")
+Work = Callable[[Any, Callable[[Report], None], threading.Event], None]
 PIECE = 1 << 26  # bytes that are sent at once
 LONGEST = 7 * 24 * 3600 * 1000  # ms that the others wait
 _numbers = itertools.count()
@@ -69,3 +76,61 @@ def _wait() -> None:
 def _broadcast(content: bytes) -> bytes:
     sent = multihost_utils.broadcast_one_to_all(np.frombuffer(content, np.uint8))
     return np.asarray(sent).tobytes()
+
+
+def reports(devices: list[Any], work: Work[Report]) -> Generator[Report]:
+    """What workers report, as it comes in: one thread for each of `devices`.
+
+    `work(device, report, stopped)` does the work of a thread, calls `report`, and ends
+    soon after `stopped` is set. That happens when this generator is closed. An error in
+    a thread is raised here.
+    """
+    stopped = threading.Event()
+    reported: queue.SimpleQueue[tuple[Report] | BaseException | None] = (
+        queue.SimpleQueue()
+    )
+    # The caller may have set the precision for its own thread only.
+    x64 = bool(jax.config.jax_enable_x64)  # pyright: ignore
+
+    def run(device: Any) -> None:
+        try:
+            with jax.enable_x64(x64), jax.default_device(device):
+                work(device, lambda report: reported.put((report,)), stopped)
+            reported.put(None)
+        except BaseException as error:
+            reported.put(error)
+
+    threads = [threading.Thread(target=run, args=(x,), daemon=True) for x in devices]
+    for thread in threads:
+        thread.start()
+    running = len(threads)
+    try:
+        while running:
+            report = reported.get()
+            if isinstance(report, BaseException):
+                raise report
+            if report is None:
+                running -= 1
+            else:
+                yield report[0]
+    finally:
+        stopped.set()
+        for thread in threads:
+            thread.join()
+
+
+def handed_out(num: int) -> Callable[[int], range]:
+    """A function that hands out the next of `num` things, at most so many at once.
+
+    It may be called from any thread.
+    """
+    lock, first = threading.Lock(), 0
+
+    def take(most: int) -> range:
+        nonlocal first
+        with lock:
+            taken = range(first, min(first + most, num))
+            first = taken.stop
+            return taken
+
+    return take

@@ -128,7 +128,9 @@ def certify_found(
         report = functools.partial(on_progress, stage, done, num)
         report()
         run, verdict = _evaluated(problem, g, report, halved=True)
-        valid = rows(Members(g, run.spike_times, np.zeros(len(g))), verdict.valid)
+        valid = rows(
+            Members(g, np.asarray(run.spike_times), np.zeros(len(g))), verdict.valid
+        )
         state = state._replace(
             found=np.delete(state.found, tried, axis=0),
             certified=joined(state.certified, valid),
@@ -170,7 +172,7 @@ def _with_nearest(problem, nearest: Members, candidates, run: Run, verdict: Verd
     has_pattern = np.isfinite(verdict.score)
     distance = np.where(has_pattern, np.abs(verdict.errors).max(axis=1), np.inf)
     missed = missed[np.argsort(distance[missed])[:num]]
-    new = rows(Members(candidates.g, run.spike_times, distance), missed)
+    new = rows(Members(candidates.g, np.asarray(run.spike_times), distance), missed)
     both = joined(nearest, rows(new, np.isfinite(new.distance)))
     # By indices, whose rows are copies: views would keep the whole round in memory.
     return rows(both, np.argsort(both.distance, kind="stable")[:num])

@@ -342,7 +342,7 @@ def _simulate(key, neuron, source, g, numbers, left, report) -> Dataset:
         V_th=V_th,
         sigma=np.full(len(g), source.sigma, np.float32),
         sampler=np.full(len(g), SAMPLERS.index(source.sampler), np.int8),
-        spike_times=times.astype(np.float32),
+        spike_times=np.asarray(times, np.float32),
         num_left_out={name: count for name, count in left.items() if count},
     )
 

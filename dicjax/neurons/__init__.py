@@ -31,6 +31,12 @@ from dicjax.neurons.declarations import (
     check_recipe as check_recipe,
     load_neuron as load_neuron,
 )
+from dicjax.neurons.members import (
+    by_member as by_member,
+    member_axes as member_axes,
+    member_shape as member_shape,
+    varying as varying,
+)
 from dicjax.neurons.models import (
     connor_stevens as connor_stevens,
     cortical as cortical,

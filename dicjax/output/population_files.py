@@ -85,7 +85,7 @@ def write_simulation(
     about = {**_about(model), "num_simulated": len(g)}
     title = f"{len(g)} simulated {model} neurons (made with dicjax)."
     clock = "since the start of the simulation"
-    _write(folder, title, columns, run.spike_times, clock, about)
+    _write(folder, title, columns, np.asarray(run.spike_times), clock, about)
 
 
 def run_columns(run: Run) -> dict[str, Column]:

@@ -247,7 +247,7 @@ def potentials(result: Generated) -> Traces:
         save_every=0.1 if cycle < 2000 else 0.5,
     )
     assert run.ts is not None and run.V is not None
-    return Traces(members, run.ts, run.V)
+    return Traces(members, np.asarray(run.ts), np.asarray(run.V))
 
 
 def _time_step(result: Generated) -> float:

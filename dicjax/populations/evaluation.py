@@ -102,7 +102,7 @@ def judge(run: Run, target: Target) -> Verdict:
     limits = np.asarray(target.limits(errors))
     known = (features.label == target.label) & np.isfinite(errors).all(axis=1)
     score = np.where(known, np.max(np.abs(errors) / limits, axis=1), np.inf)
-    ran = run.succeeded
+    ran = np.asarray(run.succeeded)
     return Verdict(features, errors, limits, ran, ran & valid, score)
 
 

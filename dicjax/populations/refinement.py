@@ -227,7 +227,7 @@ def _start(neuron, target, window, g, estimator, keep_dics) -> tuple[Problem, St
     run, verdict = evaluate(neuron, g, target, window, halved=True)
     trust = np.ones(len(g), g.dtype)
     known = update_known(None, problem.log_of(g), verdict)
-    return problem, State(g.copy(), verdict, run.spike_times, trust, known)
+    return problem, State(g.copy(), verdict, np.asarray(run.spike_times), trust, known)
 
 
 def propose(
@@ -274,7 +274,7 @@ def accept(
     is_better = verdict.score < state.verdict.score[members]
     width = max(run.spike_times.shape[1], state.spike_times.shape[1])
     old = state.g, state.verdict, widened(state.spike_times, width)
-    new = proposed, verdict, widened(run.spike_times, width)
+    new = proposed, verdict, widened(np.asarray(run.spike_times), width)
     new = jax.tree.map(lambda x: x[is_better], new)
     g, moved, spike_times = with_rows(old, members[is_better], new)
     # A member that overshot tries a shorter step next time.

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dicjax._core import Progress, Stage
+from dicjax.neurons import member_axes
 from dicjax.simulation.lane_block import initial_conditions
 from dicjax.simulation.problem import (
     assemble,
@@ -64,7 +65,9 @@ def _potentials(problem, every, solver, tolerance, on_progress):
     if stimulus is not None:
         stimulus = for_members(stimulus, jnp.arange(len(g)))
     initial = initial_conditions(problem, np.arange(len(g)))
-    y = jax.vmap(problem.neuron.initial_state)(initial.V, initial.Ca)
+    axes = (member_axes(problem.neuron), 0, 0)
+    state = lambda neuron, V, Ca: neuron.initial_state(V, Ca)
+    y = jax.vmap(state, axes)(problem.neuron, initial.V, initial.Ca)
     samples = math.ceil(problem.duration / every - 1e-9)
     per_stretch = max(1, min(samples, round(STRETCH / every)))
     dt, pieces = jnp.asarray(problem.dt, g.dtype), [np.asarray(y.V)[:, None]]
@@ -88,7 +91,7 @@ def _stretch(neuron, y, g, stimulus, ts, dt, solver, tolerance):
     if tolerance is not None:
         controller = dfx.PIDController(rtol=tolerance, atol=tolerance / 100)
 
-    def one(y, g, stimulus):
+    def one(neuron, y, g, stimulus):
         solution = dfx.diffeqsolve(
             dfx.ODETerm(Membrane(neuron, stimulus)),  # pyright: ignore
             solver,
@@ -109,4 +112,4 @@ def _stretch(neuron, y, g, stimulus, ts, dt, solver, tolerance):
         return jax.tree.map(lambda x: x[-1], ys), V
 
     axes = None if stimulus is None else cell_axes(stimulus)
-    return jax.vmap(one, (0, 0, axes))(y, g, stimulus)
+    return jax.vmap(one, (member_axes(neuron), 0, 0, axes))(neuron, y, g, stimulus)

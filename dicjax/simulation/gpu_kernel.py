@@ -13,6 +13,7 @@ import jax.experimental.pallas.triton as plt
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+from dicjax.neurons import member_axes
 from dicjax.simulation.lanes import (
     burst,
     CompiledNeuron,
@@ -64,10 +65,12 @@ def dispatch_fused(
     It always takes all `num_bursts` bursts, even if all lanes have finished.
     """
     del until, busy, record
-    g, stimulus, initial = inputs
+    g, stimulus, initial, kinetics = inputs
     num_lanes = len(g)
-    lanes = restarted(compiled.neuron, lanes, step_sizes, is_fresh, initial)
-    leaves, treedef = jax.tree.flatten((lanes, tuple(g.T), stimulus, step_sizes))
+    neuron = compiled.neuron_with(kinetics)
+    lanes = restarted(neuron, lanes, step_sizes, is_fresh, initial)
+    columns = tuple(g.T)
+    leaves, treedef = jax.tree.flatten((lanes, columns, stimulus, kinetics, step_sizes))
     shared = [leaf.ndim == 0 for leaf in leaves]
     # Arguments of a kernel need at least one axis.
     leaves = [
@@ -103,20 +106,20 @@ def _tile(compiled, treedef, shared, num_bursts, *refs):
     read = [
         ref[0] if one else ref[...] for ref, one in zip(inputs, shared, strict=True)
     ]
-    lanes, g, stimulus, step_sizes = jax.tree.unflatten(treedef, read)
-    neuron = compiled.neuron
+    lanes, g, stimulus, kinetics, step_sizes = jax.tree.unflatten(treedef, read)
+    neuron = compiled.neuron_with(kinetics)
     began, column = lanes.whole, jnp.arange(TILE, dtype=jnp.int32)
-    axes = (0, 0, None if stimulus is None else cell_axes(stimulus))
-    one = lambda lane, g, stimulus: burst(
+    of_cells = None if stimulus is None else cell_axes(stimulus)
+    one = lambda neuron, lane, g, stimulus: burst(
         neuron, lane, g, stimulus, step_sizes, fence=lambda x: x
     )[:2]
-    all_lanes = jax.vmap(one, axes)
+    all_lanes = jax.vmap(one, (member_axes(neuron), 0, 0, of_cells))
 
     def advance(i, val):
         del i
         lanes, count = val
         gone = (lanes.whole - began).astype(jnp.uint16)
-        lanes, time = all_lanes(lanes, g, stimulus)
+        lanes, time = all_lanes(neuron, lanes, g, stimulus)
         fired = jnp.isfinite(time)
         # Spikes fill rows from the top, so that the host has to read few rows.
         plt.store(spikes.at[count, column], time, mask=fired)

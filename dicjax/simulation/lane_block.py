@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from dicjax._core import compiled_size
-from dicjax.simulation.integrator import LONGEST
 from dicjax.simulation.lanes import (
     CompiledNeuron,
     dispatch,
@@ -23,7 +22,9 @@ from dicjax.simulation.lanes import (
     InitialConditions,
     LaneInputs,
     Lanes,
+    step_sizes_of,
     StepSizes,
+    take_bursts,
 )
 from dicjax.simulation.problem import (
     Finished,
@@ -45,6 +46,7 @@ class Program(NamedTuple):
 
     problem: Problem
     compiled: CompiledNeuron
+    kinetics: tuple[np.ndarray, ...]
     step_sizes: StepSizes
     num_bursts: int
 
@@ -71,12 +73,10 @@ class LaneBlock(NamedTuple):
 
 def program_of(problem: Problem, num_bursts: int) -> Program:
     """The program that simulates a problem, `num_bursts` bursts at a time."""
-    longest = LONGEST * problem.dt
-    if problem.stimulus is not None:
-        longest = min(longest, problem.stimulus.longest_step)
-    sizes = (jnp.asarray(h, problem.g.dtype) for h in (problem.dt, longest))
     compiled = CompiledNeuron(problem.neuron)
-    return Program(problem, compiled, StepSizes(*sizes), num_bursts)
+    kinetics = tuple(map(np.asarray, compiled.kinetics_of(problem.neuron)))
+    sizes = step_sizes_of(problem.dt, problem.stimulus, problem.g.dtype)
+    return Program(problem, compiled, kinetics, sizes, num_bursts)
 
 
 def initial_conditions(
@@ -91,10 +91,9 @@ def initial_conditions(
 def idle_block(program: Program, device: Any, num_lanes: int) -> LaneBlock:
     """Lanes without cells."""
     problem = program.problem
-    inputs = _inputs(problem, np.zeros(num_lanes, int))
-    lanes = jax.eval_shape(
-        initial_lanes, problem.neuron, inputs.initial, program.step_sizes
-    )
+    inputs = inputs_of(program, np.zeros(num_lanes, int))
+    neuron = program.compiled.neuron_with(inputs.kinetics)
+    lanes = jax.eval_shape(initial_lanes, neuron, inputs.initial, program.step_sizes)
     return LaneBlock(
         device=device,
         lanes=jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), lanes),
@@ -127,25 +126,28 @@ def refill(
     return block._replace(
         cells=cells,
         is_fresh=is_fresh,
-        inputs=_inputs(problem, np.maximum(cells, 0)),
+        inputs=inputs_of(program, np.maximum(cells, 0)),
         whole=np.where(is_fresh, 0, block.whole),
         last_t=np.where(is_fresh, 0, block.last_t),
         last_V=last_V,
     )
 
 
-def _inputs(problem: Problem, cells: Int[np.ndarray, " lanes"]) -> LaneInputs:
-    stimulus = problem.stimulus
+def inputs_of(program: Program, cells: Int[np.ndarray, " lanes"]) -> LaneInputs:
+    """What these cells of a problem are given."""
+    problem, stimulus = program.problem, program.problem.stimulus
     if stimulus is not None:
         stimulus = for_members(stimulus, jnp.asarray(cells))
     g = jnp.asarray(problem.g[cells])
-    return LaneInputs(g, stimulus, initial_conditions(problem, cells))
+    kinetics = tuple(jnp.asarray(x[cells]) for x in program.kinetics)
+    return LaneInputs(g, stimulus, initial_conditions(problem, cells), kinetics)
 
 
 def advance(program: Program, block: LaneBlock) -> tuple[LaneBlock, DispatchOutput]:
     """Dispatches once. Without any cell in its lanes, it compiles and returns."""
     problem = program.problem
-    lanes, output = _dispatch_for(program, block.device)(
+    bursts = bursts_for(program, block.device)
+    lanes, output = (dispatch if bursts is take_bursts else bursts)(
         program.compiled,
         block.lanes,
         block.inputs,
@@ -159,16 +161,16 @@ def advance(program: Program, block: LaneBlock) -> tuple[LaneBlock, DispatchOutp
     return block._replace(lanes=lanes), output
 
 
-def _dispatch_for(program: Program, device: Any) -> Callable:
-    """The fastest dispatch that can do it."""
+def bursts_for(program: Program, device: Any) -> Callable:
+    """The function that takes bursts fastest on a device, for compiled code."""
     is_traced = program.problem.save_every is not None
     if device.platform == "cpu" or is_traced or not _has_triton():
-        return dispatch
+        return take_bursts
     # Half a second to import, which nobody without a GPU should wait for.
     from dicjax.simulation.gpu_kernel import dispatch_fused, supports
 
     is_supported = supports(program.compiled, program.problem.stimulus)
-    return dispatch_fused if is_supported else dispatch
+    return dispatch_fused if is_supported else take_bursts
 
 
 @functools.cache

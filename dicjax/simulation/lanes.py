@@ -7,8 +7,9 @@ dispatch is a number of bursts, after which the host collects spikes and may sto
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -17,9 +18,15 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt16
 
 from dicjax._core import Scalar
-from dicjax.neurons import Neuron, State
+from dicjax.neurons import member_axes, Neuron, State, varying
 from dicjax.simulation.detection import detect_spike
-from dicjax.simulation.integrator import LONGEST, next_step, relax_gates, relax_membrane
+from dicjax.simulation.integrator import (
+    FINEST,
+    LONGEST,
+    next_step,
+    relax_gates,
+    relax_membrane,
+)
 from dicjax.simulation.stimulus import AbstractStimulus, cell_axes, Current
 
 
@@ -47,6 +54,18 @@ class StepSizes(eqx.Module):
     longest: Scalar
 
 
+def step_sizes_of(
+    dt: float, stimulus: AbstractStimulus | None, dtype: Any, is_adaptive: bool = True
+) -> StepSizes:
+    """Step sizes from `dt` (ms) on, short enough for the stimulus."""
+    longest = np.inf if stimulus is None else stimulus.longest_step
+    if not is_adaptive:
+        # The shortest and the longest step are equal.
+        dt, longest = FINEST * dt, min(dt, longest)
+    sizes = (dt, min(longest, LONGEST * dt))
+    return StepSizes(*(jnp.asarray(x, dtype) for x in sizes))
+
+
 class InitialConditions(eqx.Module):
     """Initial potential (mV) and calcium (µM) of lanes."""
 
@@ -55,11 +74,15 @@ class InitialConditions(eqx.Module):
 
 
 class LaneInputs(NamedTuple):
-    """What a dispatch takes for the cells in its lanes."""
+    """What a dispatch takes for the cells in its lanes.
+
+    `kinetics` are the numbers of the neuron in which cells differ.
+    """
 
     g: Float[Array, "lanes channels"]
     stimulus: AbstractStimulus | None
     initial: InitialConditions
+    kinetics: tuple[Float[Array, "lanes ..."], ...] = ()
 
 
 def initial_lanes(
@@ -68,7 +91,8 @@ def initial_lanes(
     """Returns lanes at time zero."""
     # Gates start in equilibrium, so that being half a step behind changes nothing.
     first = jnp.minimum(step_sizes.dt, step_sizes.longest)
-    y = jax.vmap(neuron.initial_state)(initial.V, initial.Ca)
+    state = lambda neuron, V, Ca: neuron.initial_state(V, Ca)
+    y = jax.vmap(state, (member_axes(neuron), 0, 0))(neuron, initial.V, initial.Ca)
     return lanes_at(y, (len(initial.V),), step_sizes, first)
 
 
@@ -177,28 +201,35 @@ def _step(
 class CompiledNeuron:
     """A neuron whose numbers are constants of the compiled program.
 
-    That makes the program a fifth faster. Equal neurons share a program.
+    That makes the program a fifth faster. Equal neurons share a program. Numbers in
+    which cells differ are no constants, but come with the cells.
     """
 
     def __init__(self, neuron: Neuron):
         leaves, self._treedef = jax.tree.flatten(neuron)
-        self._leaves = [np.asarray(leaf) for leaf in leaves]
-        values = tuple((x.dtype.str, x.shape, x.tobytes()) for x in self._leaves)
-        self._key = (self._treedef, values)
+        self._varies = varying(neuron)
+        pairs = zip(leaves, self._varies, strict=True)
+        self._leaves = [None if varies else np.asarray(x) for x, varies in pairs]
+        # A number for each cell counts as a scalar.
+        self.is_scalar = all(
+            np.ndim(x) == varies for x, varies in zip(leaves, self._varies, strict=True)
+        )
+        bits = lambda x: None if x is None else (x.dtype.str, x.shape, x.tobytes())
+        self._key = (self._treedef, tuple(map(bits, self._leaves)))
 
-    @property
-    def neuron(self) -> Neuron:
-        """The neuron, with constants as leaves."""
+    def kinetics_of(self, neuron: Neuron) -> tuple[Array, ...]:
+        """The numbers of a neuron that come with the cells."""
+        return tuple(itertools.compress(jax.tree.leaves(neuron), self._varies))
+
+    def neuron_with(self, kinetics: tuple[Array, ...]) -> Neuron:
+        """The neuron, with constants as its other leaves."""
         # A kernel accepts a scalar that is filled in, but no array.
         constant = lambda x: (
             jnp.asarray(x) if x.ndim else jax.lax.full((), x.item(), x.dtype)
         )
-        return jax.tree.unflatten(self._treedef, map(constant, self._leaves))
-
-    @property
-    def is_scalar(self) -> bool:
-        """Whether every constant of the neuron is a scalar."""
-        return all(leaf.ndim == 0 for leaf in self._leaves)
+        own = iter(kinetics)
+        leaves = [next(own) if x is None else constant(x) for x in self._leaves]
+        return jax.tree.unflatten(self._treedef, leaves)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, CompiledNeuron) and self._key == other._key
@@ -225,13 +256,7 @@ class DispatchOutput(eqx.Module):
     V: Float[Array, "rows lanes steps"] | None
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=("compiled", "num_bursts", "record"),
-    # A third faster where the processor has such vectors, and ignored where not.
-    compiler_options={"xla_cpu_prefer_vector_width": 512},
-)
-def dispatch(
+def take_bursts(
     compiled: CompiledNeuron,
     lanes: Lanes,
     inputs: LaneInputs,
@@ -247,17 +272,18 @@ def dispatch(
     It stops early when all `busy` lanes have reached `until` ms. Lanes that are
     `is_fresh` start over first.
     """
-    neuron, (g, stimulus, initial) = compiled.neuron, inputs
+    g, stimulus, initial, kinetics = inputs
+    neuron = compiled.neuron_with(kinetics)
     lanes = restarted(neuron, lanes, step_sizes, is_fresh, initial)
     began = lanes.whole
     # Separate conductances vectorise over lanes like the state.
     columns = tuple(g.T)
-    axes = (0, 0, None if stimulus is None else cell_axes(stimulus))
+    of_cells = None if stimulus is None else cell_axes(stimulus)
     potentials = (lambda lane: (lane.t, lane.y.V)) if record else None
-    one = lambda lane, g, stimulus: burst(
+    one = lambda neuron, lane, g, stimulus: burst(
         neuron, lane, g, stimulus, step_sizes, record=potentials
     )
-    all_lanes = jax.vmap(one, axes)
+    all_lanes = jax.vmap(one, (member_axes(neuron), 0, 0, of_cells))
 
     def wanting(val):
         lanes, output = val
@@ -266,7 +292,7 @@ def dispatch(
     def advance(val):
         lanes, output = val
         gone = lanes.whole - began
-        lanes, spikes, trace = all_lanes(lanes, columns, stimulus)
+        lanes, spikes, trace = all_lanes(neuron, lanes, columns, stimulus)
         i = output.count
         times, V = output.times, output.V
         if trace is not None and times is not None and V is not None:
@@ -280,6 +306,14 @@ def dispatch(
     nothing, none = jnp.full(rows, jnp.inf, g.dtype), jnp.zeros(rows, jnp.uint16)
     output = DispatchOutput(jnp.zeros((), jnp.int32), nothing, none, trace, trace)
     return jax.lax.while_loop(wanting, advance, (lanes, output))
+
+
+dispatch = functools.partial(
+    jax.jit,
+    static_argnames=("compiled", "num_bursts", "record"),
+    # A third faster where the processor has such vectors, and ignored where not.
+    compiler_options={"xla_cpu_prefer_vector_width": 512},
+)(take_bursts)
 
 
 def finished(lanes: Lanes, until: Int[Array, ""]) -> Bool[Array, " lanes"]:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from dicjax._core import compiled_size, widened
 from dicjax.neurons import Neuron
 from dicjax.simulation.stimulus import AbstractStimulus
+from dicjax.spikes import AnyArray
 
 
 ROOM = 64  # spikes per cell at first, where there is room for all
@@ -22,7 +23,8 @@ ROOM = 64  # spikes per cell at first, where there is room for all
 class Problem(NamedTuple):
     """A population to simulate; all numbers have the dtype of `g`.
 
-    - `neuron`: the model; `g`: maximal conductances, in mS/cm².
+    - `neuron`: the model, whose numbers have an axis of cells where these differ.
+    - `g`: maximal conductances, in mS/cm².
     - `V0`, `Ca0`: initial potentials (mV) and calcium (µM); gates are in equilibrium.
     - `duration`: simulated time; `discard`: the part of it that is left out, in ms.
     - `dt`: the time step while the potential moves at 16 mV/ms, in ms.
@@ -53,11 +55,11 @@ class Solution(NamedTuple):
     - `V`: saved potentials, in mV.
     """
 
-    spike_times: Float[np.ndarray, "cells spikes"]
-    num_spikes: Int[np.ndarray, " cells"]
-    is_finite: Bool[np.ndarray, " cells"]
-    has_lost: Bool[np.ndarray, " cells"]
-    V: Float[np.ndarray, "cells times"] | None
+    spike_times: Float[AnyArray, "cells spikes"]
+    num_spikes: Int[AnyArray, " cells"]
+    is_finite: Bool[AnyArray, " cells"]
+    has_lost: Bool[AnyArray, " cells"]
+    V: Float[AnyArray, "cells times"] | None
 
 
 class SpikeList(NamedTuple):

@@ -3,16 +3,13 @@
 import contextlib
 import math
 import os
-import queue
-import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Int
 
-from dicjax._core import Progress, Stage
+from dicjax._core import handed_out, Progress, reports, Stage
 from dicjax.simulation.lane_block import (
     advance,
     collect,
@@ -49,73 +46,42 @@ def _parts(problem: Problem, on_progress: Progress | None) -> Generator[Part]:
     A worker per core or device advances a block of lanes in a thread of its own. The
     workers share nothing but the cells that are left, and a queue of what they found.
     """
-    devices, num_lanes, num_bursts = _places(len(problem.g))
+    devices, num_lanes, num_bursts = places(len(problem.g))
     program = program_of(problem, num_bursts)
-    take, stopped = _cells(len(problem.g)), threading.Event()
-    reports: queue.SimpleQueue[Part | BaseException | None] = queue.SimpleQueue()
-    # The caller may have set the precision for its own thread only.
-    x64 = bool(jax.config.jax_enable_x64)  # pyright: ignore
+    next_cells = handed_out(len(problem.g))
+    take = lambda most: np.array(next_cells(most), int)
 
-    def work(device: Any) -> None:
-        try:
-            with jax.enable_x64(x64), jax.default_device(device):
-                block = refill(program, idle_block(program, device, num_lanes), take)
-                while not stopped.is_set() and (block.cells != IDLE).any():
-                    block, part = collect(program, *advance(program, block))
-                    reports.put(part)
-                    block = refill(program, block, take)
-            reports.put(None)
-        except BaseException as error:
-            reports.put(error)
+    def work(device, report, stopped) -> None:
+        block = refill(program, idle_block(program, device, num_lanes), take)
+        while not stopped.is_set() and (block.cells != IDLE).any():
+            block, part = collect(program, *advance(program, block))
+            report(part)
+            block = refill(program, block, take)
 
     # One compilation before all start, or every thread would compile for itself.
     with jax.default_device(devices[0]):
         advance(program, idle_block(program, devices[0], num_lanes))
-    threads = [threading.Thread(target=work, args=(x,), daemon=True) for x in devices]
-    for thread in threads:
-        thread.start()
-    running, done, total = len(threads), 0, len(problem.g) * num_ms(problem)
-    try:
-        while running:
-            report = reports.get()
-            if isinstance(report, BaseException):
-                raise report
-            if report is None:
-                running -= 1
-            else:
-                yield report
-                done += report.num_ms
-                if on_progress is not None:
-                    on_progress(Stage("simulating"), done, total)
-    finally:
-        stopped.set()
-        for thread in threads:
-            thread.join()
+    done, total = 0, len(problem.g) * num_ms(problem)
+    with contextlib.closing(reports(devices, work)) as parts:
+        for part in parts:
+            yield part
+            done += part.num_ms
+            if on_progress is not None:
+                on_progress(Stage("simulating"), done, total)
 
 
-def _cells(num_cells: int) -> Callable[[int], Int[np.ndarray, " _"]]:
-    """A function that hands out the next cells, at most so many, to any thread."""
-    lock, first = threading.Lock(), 0
+def places(num_cells: int, per_device: int | None = None) -> tuple[list[Any], int, int]:
+    """Returns the device of each worker, and its lanes and bursts per dispatch.
 
-    def take(most: int) -> Int[np.ndarray, " _"]:
-        nonlocal first
-        with lock:
-            cells = np.arange(first, min(first + most, num_cells))
-            first += len(cells)
-            return cells
-
-    return take
-
-
-def _places(num_cells: int) -> tuple[list[Any], int, int]:
-    """Returns the device of each worker, and its lanes and bursts per dispatch."""
-    default = jax.config.jax_default_device  # pyright: ignore
-    devices = [default] if default is not None else jax.local_devices()
+    `per_device` workers use a device; by default as many as keep it busy.
+    """
+    devices = simulating_devices()
     kind = devices[0].platform
     sizes, overhead = (CPU, CPU_OVERHEAD) if kind == "cpu" else (GPU, GPU_OVERHEAD)
     # XLA keeps one core busy, so that every core needs a worker. A GPU would wait while
     # the host sorts spikes, so that it needs two.
-    per_device = max(1, num_cores() // len(devices)) if kind == "cpu" else 2
+    if per_device is None:
+        per_device = max(1, num_cores() // len(devices)) if kind == "cpu" else 2
     devices = devices * per_device
     num_workers = min(len(devices), math.ceil(num_cells / min(sizes)))
     share = num_cells / num_workers
@@ -125,6 +91,12 @@ def _places(num_cells: int) -> tuple[list[Any], int, int]:
 
     lanes = min(sizes, key=cost)
     return devices[:num_workers], lanes, sizes[lanes]
+
+
+def simulating_devices() -> list[Any]:
+    """The default device if one is set, or else all of this process."""
+    default = jax.config.jax_default_device  # pyright: ignore
+    return [default] if default is not None else jax.local_devices()
 
 
 def num_cores() -> int:

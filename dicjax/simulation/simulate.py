@@ -1,14 +1,16 @@
 """Simulates populations of neurons: spike times, and potentials where wanted."""
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Float, Int
 
 from dicjax._core import (
     as_progress,
-    cast_floats,
     check_concrete,
     check_resolved,
     check_simulation,
@@ -16,13 +18,16 @@ from dicjax._core import (
     check_stimulus,
     HasConductances,
     jax_conductances_of,
+    members_of,
     Progress,
     replaced_argument,
 )
-from dicjax.neurons import Neuron
-from dicjax.simulation import scheduler
+from dicjax.neurons import member_axes, Neuron
+from dicjax.simulation import resident, scheduler
+from dicjax.simulation.cells import in_a_row
 from dicjax.simulation.problem import Problem, saved_samples
-from dicjax.simulation.stimulus import AbstractStimulus, as_stimulus, per_cell
+from dicjax.simulation.stimulus import AbstractStimulus, as_stimulus
+from dicjax.spikes import AnyArray
 
 
 if TYPE_CHECKING:
@@ -31,6 +36,8 @@ if TYPE_CHECKING:
 
 class Run(eqx.Module):
     """The result of a simulation.
+
+    Arrays are on the host, or on a device if the conductances were.
 
     - `spike_times`: in ms from the start of the simulation, one row per cell, padded
         with inf.
@@ -41,18 +48,18 @@ class Run(eqx.Module):
     - `ts`, `V`: saved times (ms) and potentials (mV); None without `save_every`.
     """
 
-    spike_times: Float[np.ndarray, "*cells spikes"]
-    num_spikes: Int[np.ndarray, "*cells"]
-    succeeded: Bool[np.ndarray, "*cells"]
-    overflowed: Bool[np.ndarray, "*cells"]
-    ts: Float[np.ndarray, " times"] | None = None
-    V: Float[np.ndarray, "*cells times"] | None = None
+    spike_times: Float[AnyArray, "*cells spikes"]
+    num_spikes: Int[AnyArray, "*cells"]
+    succeeded: Bool[AnyArray, "*cells"]
+    overflowed: Bool[AnyArray, "*cells"]
+    ts: Float[AnyArray, " times"] | None = None
+    V: Float[AnyArray, "*cells times"] | None = None
 
 
 @replaced_argument("save", "save_every", {"spikes": None, "traces": 0.1})
 def simulate(
     neuron: Neuron,
-    g: Float[ArrayLike, "*cells channels"] | HasConductances,
+    g: Float[ArrayLike, "*#cells channels"] | HasConductances,
     duration: float,
     *,
     discard: float = 0.0,
@@ -68,8 +75,9 @@ def simulate(
 ) -> Run:
     """Simulates every cell of a population.
 
-    Cells share the biology of `neuron` and differ only in maximal conductance. Every
-    cell takes its own time steps: short ones while its potential moves fast, long ones
+    Cells may differ in maximal conductance, in any number of `neuron`, in the stimulus
+    and in the start, which are broadcast against one another. Every cell takes its own
+    time steps: short ones while its potential moves fast, long ones
     between spikes. A spike is an upward crossing of 10 mV that a later fall below 0 mV
     confirms. Its time is interpolated linearly within the step. Spikes are found while
     the cells are integrated, so that memory holds spikes and nothing else. All cores,
@@ -77,10 +85,12 @@ def simulate(
 
     **Arguments:**
 
-    - `neuron`: the model, e.g. [`dicjax.stg`][]`()`.
+    - `neuron`: the model, e.g. [`dicjax.stg`][]`()`. Each of its numbers may be an
+        array with the axes of cells in front.
     - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`. Leading
         axes index independent cells. Its dtype is that of the computation. Of a
-        [`dicjax.Population`][], members that are not "ok" are left out.
+        [`dicjax.Population`][], members that are not "ok" are left out. The result is
+        on a device if `g` is an array of JAX.
     - `duration`: simulated time, in ms.
     - `discard`: the result leaves out spikes and potentials before this time, in ms.
     - `dt`: the time step, in ms, while the potential moves at 16 mV/ms. Steps are down
@@ -105,51 +115,53 @@ def simulate(
 
     - `ValueError`: if `g` does not match the channels of `neuron`, or has a negative or
         non-finite entry; if times, `V0` or `Ca0` are impossible; if `dt` is too long
-        for the model; or if the stimulus ends before the simulation, or has values for
-        another number of cells.
+        for the model; if the stimulus ends before the simulation; or if conductances,
+        numbers of the neuron, stimulus and start are for other numbers of cells.
     """
     check_concrete(g)
-    g = np.asarray(jax_conductances_of(neuron, g))
+    given = members_of(g)
+    g = np.asarray(jax_conductances_of(neuron, given))
     check_simulation(duration, discard, dt, save_every, max_spikes)
     stimulus = as_stimulus(stimulus)
     check_stimulus(stimulus, duration)
-    check_resolved(neuron, dt)
-    shape = g.shape[:-1]
-    if stimulus is not None:
-        stimulus = per_cell(stimulus, shape)
     V0 = np.asarray(neuron.initial_V if V0 is None else V0)
     Ca0 = np.asarray(neuron.initial_Ca if Ca0 is None else Ca0)
     check_start(V0, Ca0)
+    cells = in_a_row(neuron, g, stimulus, V0=V0, Ca0=Ca0)
+    check_resolved(cells.neuron, dt, member_axes(cells.neuron))
+    in_row = lambda x: np.broadcast_to(x, cells.shape).reshape(-1).astype(g.dtype)
     problem = Problem(
-        neuron=neuron.with_dtype(g.dtype),
-        g=g.reshape(-1, g.shape[-1]),
-        V0=np.broadcast_to(V0, shape).reshape(-1).astype(g.dtype),
-        Ca0=np.broadcast_to(Ca0, shape).reshape(-1).astype(g.dtype),
+        neuron=cells.neuron,
+        g=np.asarray(cells.g),
+        V0=in_row(V0),
+        Ca0=in_row(Ca0),
         duration=duration,
         discard=discard,
         dt=dt,
-        stimulus=cast_floats(stimulus, g.dtype),
+        stimulus=cells.stimulus,
         save_every=save_every,
         max_spikes=max_spikes,
     )
     on_progress = as_progress(on_progress)
-    if solver is None:
-        solution = scheduler.solve(problem, on_progress)
-    else:
+    if solver is not None:
         # Loads diffrax, which most never need.
         from dicjax.simulation import diffrax_backend
 
         solution = diffrax_backend.solve(problem, solver, tolerance, on_progress)
-    num_spikes, room = solution.num_spikes, solution.spike_times.shape[1]
-    ts = V = None
+    else:
+        backend = resident if resident.suits(problem) else scheduler
+        solution = backend.solve(problem, on_progress)
+    room, ts = solution.spike_times.shape[1], None
     if solution.V is not None:
         ts = problem.save_every * np.asarray(saved_samples(problem), int)
-        V = solution.V.reshape(*shape, -1)
-    return Run(
-        spike_times=solution.spike_times.reshape(*shape, -1),
-        num_spikes=num_spikes.reshape(shape),
-        succeeded=(solution.is_finite & ~solution.has_lost).reshape(shape),
-        overflowed=(solution.has_lost | (num_spikes > room)).reshape(shape),
-        ts=ts,
-        V=V,
+    run = Run(
+        spike_times=solution.spike_times,
+        num_spikes=solution.num_spikes,
+        succeeded=solution.is_finite & ~solution.has_lost,
+        overflowed=solution.has_lost | (solution.num_spikes > room),
+        V=solution.V,
     )
+    run = jax.tree.map(lambda x: x.reshape(cells.shape + x.shape[1:]), run)
+    # What came from a device goes back there.
+    numpy = jnp if isinstance(given, jax.Array) else np
+    return jax.tree.map(numpy.asarray, dataclasses.replace(run, ts=ts))

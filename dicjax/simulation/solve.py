@@ -27,15 +27,15 @@ from dicjax._core import (
     jax_conductances_of,
     Scalar,
 )
-from dicjax.neurons import Neuron, State
-from dicjax.simulation.integrator import FINEST, LONGEST, relax_gates
-from dicjax.simulation.lanes import BURST, burst, Lanes, lanes_at, StepSizes
+from dicjax.neurons import member_axes, Neuron, State
+from dicjax.simulation.cells import in_a_row
+from dicjax.simulation.integrator import FINEST, relax_gates
+from dicjax.simulation.lanes import BURST, burst, Lanes, lanes_at, step_sizes_of
 from dicjax.simulation.stimulus import (
     AbstractStimulus,
     as_stimulus,
     cell_axes,
     for_members,
-    per_cell,
 )
 
 
@@ -138,7 +138,8 @@ def solve(
     **Arguments:**
 
     - `neuron`: the model; its numbers are data, so that neurons that differ in numbers
-        alone share a compiled program.
+        alone share a compiled program. Each may be an array with the axes of cells in
+        front.
     - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`. Leading
         axes index independent cells. Its dtype is that of the computation.
     - `ts`: the times of the result, in ms, in rising order from 0 on. Values between
@@ -168,28 +169,26 @@ def solve(
     - `TypeError`: if `ts` is traced and `max_steps` is not given.
     """
     g = jax_conductances_of(neuron, g)
-    shape, dtype = g.shape[:-1], g.dtype
-    neuron = cast_floats(neuron, dtype)
     end = _last_time(ts, max_steps)
-    _check_steps(neuron, dt, max_steps, max_spikes)
     stimulus = as_stimulus(stimulus)
-    if stimulus is not None:
-        if end is not None:
-            check_stimulus(stimulus, end)
-        stimulus = cast_floats(per_cell(stimulus, shape), dtype)
-    longest = math.inf if stimulus is None else stimulus.longest_step
-    sizes = _step_sizes(dt, longest, is_adaptive, dtype)
+    if stimulus is not None and end is not None:
+        check_stimulus(stimulus, end)
+    begun = start.lanes.y if isinstance(start, SavedState) else start
+    starts = {} if begun is None else {"start": begun.V}
+    shape, neuron, g, stimulus = in_a_row(neuron, g, stimulus, **starts)
+    _check_steps(neuron, dt, max_steps, max_spikes)
+    sizes = step_sizes_of(dt, stimulus, g.dtype, is_adaptive)
     begin = _begin(neuron, start, shape, sizes)
     if max_steps is None:
         assert end is not None  # or `_last_time` has raised
+        longest = math.inf if stimulus is None else stimulus.longest_step
         max_steps = _room(end - _earliest(begin.until), dt, longest, is_adaptive)
-    flat = lambda x: x.reshape(-1, *x.shape[len(shape) :])
     found = _solve(
         neuron,
-        flat(g),
+        g,
         stimulus,
-        jax.tree.map(flat, begin),
-        _moment(ts, dtype),
+        begin,
+        _moment(ts, g.dtype),
         sizes,
         math.ceil(max_steps / (AT_ONCE * BURST)),
         Kept(max_spikes, states or currents, currents),
@@ -205,14 +204,15 @@ def _solve(neuron, g, stimulus, start, ts, sizes, num_blocks, kept):
         stimulus = for_members(stimulus, jnp.arange(len(g)))
     axes = None if stimulus is None else cell_axes(stimulus)
 
-    def one(g, stimulus, start):
+    def one(neuron, g, stimulus, start):
         # Separate conductances vectorise over cells like the state.
         found = _integrate(
             neuron, tuple(g), stimulus, start.lanes, ts[-1], sizes, num_blocks, kept
         )
         return _described(neuron, g, start, *found, ts, kept)
 
-    return jax.vmap(one, (0, axes, 0))(g, stimulus, start)
+    axes = (member_axes(neuron), 0, axes, 0)
+    return jax.vmap(one, axes)(neuron, g, stimulus, start)
 
 
 def _integrate(neuron, g, stimulus, lane, end, sizes, num_blocks, kept):
@@ -366,28 +366,22 @@ def _moment(ts: Any, dtype: Any) -> Moment:
 
 
 def _begin(neuron, start, shape, sizes) -> SavedState:
-    """Where cells start, at time zero unless they go on."""
+    """Where cells in a row start, at time zero unless they go on."""
+    in_row = lambda x: jnp.broadcast_to(x, shape).reshape(-1)
     if isinstance(start, SavedState):
-        if start.lanes.t.shape != shape:
-            raise ValueError(
-                f"`start` holds cells of shape {start.lanes.t.shape}, but `g` has "
-                f"cells of shape {shape}."
-            )
-        return start
-    dtype = sizes.dt.dtype
-    y = cast_floats(neuron.initial_state() if start is None else start, dtype)
-    _check_state(neuron, y, shape)
+        return jax.tree.map(in_row, start)
+    dtype, num = sizes.dt.dtype, math.prod(shape)
+    if start is None:
+        axes = member_axes(neuron)
+        state = jax.vmap(lambda n, _: n.initial_state(), (axes, 0))
+        y = state(neuron, jnp.zeros(num))
+    else:
+        y = cast_floats(start, dtype)
+        _check_state(neuron, y, shape)
+        y = jax.tree.map(in_row, y)
     # Gates are at time zero too, so that their first step is half as long.
-    lanes = lanes_at(y, shape, sizes, jnp.zeros((), sizes.dt.dtype))
+    lanes = lanes_at(y, (num,), sizes, jnp.zeros((), dtype))
     return SavedState(lanes, Moment(lanes.whole, lanes.t), lanes.whole)
-
-
-def _step_sizes(dt: float, longest: float, is_adaptive: bool, dtype: Any) -> StepSizes:
-    if not is_adaptive:
-        # The shortest and the longest step are equal.
-        dt, longest = FINEST * dt, min(dt, longest)
-    sizes = (dt, min(longest, LONGEST * dt))
-    return StepSizes(*(jnp.asarray(x, dtype) for x in sizes))
 
 
 def _room(span: float, dt: float, longest: float, is_adaptive: bool) -> int:
@@ -441,7 +435,7 @@ def _earliest(since: Moment) -> float:
 def _check_steps(neuron, dt: float, max_steps: int | None, max_spikes: int) -> None:
     check_dt(dt)
     if not _is_traced(neuron):
-        check_resolved(neuron, dt)
+        check_resolved(neuron, dt, member_axes(neuron))
     for name, num in (("max_steps", max_steps), ("max_spikes", max_spikes)):
         if num is not None and num < 1:
             raise ValueError(f"`{name}` must be at least 1, got {num}.")
@@ -454,10 +448,10 @@ def _check_state(neuron, y: State, shape: tuple[int, ...]) -> None:
             f"`start` has {len(y.gates)} gates, but {neuron.name} has {num_gates}."
         )
     for leaf in jax.tree.leaves(y):
-        if leaf.shape not in ((), shape):
+        if leaf.shape not in ((), y.V.shape, shape):
             raise ValueError(
-                f"`start` holds cells of shape {leaf.shape}, but `g` has cells of "
-                f"shape {shape}."
+                f"`start` holds potentials of shape {y.V.shape}, but gates or calcium "
+                f"of shape {leaf.shape}."
             )
     if not _is_traced(y):
         check_start(np.asarray(y.V), np.asarray(y.Ca))

@@ -78,21 +78,34 @@ class AbstractStimulus(eqx.Module):
         return Together((self, other))
 
 
+def cell_shape(stimulus: AbstractStimulus) -> tuple[int, ...]:
+    """The shape of the cells that a stimulus has values for; () if all share them.
+
+    Raises `ValueError` if two of its values do not fit.
+    """
+    pairs = zip(jax.tree.leaves(stimulus), stimulus.ranks(), strict=True)
+    shapes = {leaf.shape[: leaf.ndim - rank] for leaf, rank in pairs}
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        listed = ", ".join(str(shape) for shape in sorted(shapes) if shape)
+        raise ValueError(
+            f"{type(stimulus).__name__} has values for cells of shapes {listed}: give "
+            "them equal shapes, or such that broadcast."
+        ) from None
+
+
 def per_cell(stimulus: AbstractStimulus, shape: tuple[int, ...]) -> AbstractStimulus:
     """Flattens the leading axes of a population of this shape into one.
 
-    Leaves that all cells share stay as they are. Raises `ValueError` if a leaf has
-    leading axes other than `shape`.
+    Leaves that all cells share stay as they are.
     """
 
     def flat(leaf, rank):
         own, rest = leaf.shape[: leaf.ndim - rank], leaf.shape[leaf.ndim - rank :]
-        if own not in ((), shape):
-            raise ValueError(
-                f"{type(stimulus).__name__} has values for cells of shape {own}, but "
-                f"`g` has cells of shape {shape}."
-            )
-        return leaf.reshape(-1, *rest) if own else leaf
+        if not own:
+            return leaf
+        return jnp.broadcast_to(leaf, (*shape, *rest)).reshape(-1, *rest)
 
     return _with_leaves(stimulus, flat)
 

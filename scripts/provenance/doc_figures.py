@@ -133,7 +133,7 @@ def degeneracy() -> Figure:
     members = dj.sample_polytope(jr.key(0), neuron, TARGET, num=300).g
     run = dj.simulate(neuron, members, 6000.0, discard=3000.0)
     middle = _middle(dj.spike_features(run.spike_times))
-    train = run.spike_times[middle, : run.num_spikes[middle]]
+    train = np.asarray(run.spike_times[middle, : run.num_spikes[middle]])
     refined = dj.refine(neuron, members, train, keep_dics=True, tolerance=0.05)
     alike = refined.g[refined.valid]
     folds = np.log2(alike / np.median(alike, axis=0))
@@ -153,7 +153,7 @@ def degeneracy() -> Figure:
         bars.set_xticks(x, neuron.channel_names if row == 2 else [""] * len(x))
         bars.tick_params(axis="x", rotation=90, length=0)
         style_axes(trace, sides=("left", "bottom") if row == 2 else ("left",))
-        before = _onset(traces.spike_times[row]) - 50
+        before = _onset(np.asarray(traces.spike_times[row])) - 50
         _trace(trace, traces, row, before, HIGHLIGHTS[row])
         if row < 2:
             trace.set_xticks([])
@@ -172,13 +172,13 @@ def equal_dics() -> Figure:
     run = dj.simulate(neuron, members, 6000.0, discard=3000.0)
     features = dj.spike_features(run.spike_times)
     middle = _middle(features)
-    train = run.spike_times[middle, : run.num_spikes[middle]]
+    train = np.asarray(run.spike_times[middle, : run.num_spikes[middle]])
     refined = dj.refine(neuron, members, train, keep_dics=True)
 
     figure, (left, right) = new_panels(3.0, ncols=2)
     order = np.argsort(features.spikes_per_burst)
     for row, member in enumerate(order[:: len(order) // 14][:14]):
-        times = run.spike_times[member]
+        times = np.asarray(run.spike_times[member])
         times = times[np.isfinite(times)] - _onset(times)
         spike_ticks(left, times[(times >= 0) & (times < 700)], row, 0.4, MEMBERS)
     left.set(xlabel="time (s)", ylabel="members", xlim=(-0.02, 0.7))

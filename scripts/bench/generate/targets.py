@@ -49,7 +49,7 @@ class Targets:
 
     def train(self, i: int) -> np.ndarray:
         """Spike times (ms) of one member."""
-        return self.run.spike_times[i, : self.run.num_spikes[i]].astype(float)
+        return np.asarray(self.run.spike_times[i, : self.run.num_spikes[i]], float)
 
     def features_of(self, i: int) -> dj.Features:
         """Features of one member."""

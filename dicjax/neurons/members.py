@@ -1,0 +1,97 @@
+"""Neurons whose numbers differ between members of a population.
+
+Every number of a neuron may be an array with the axes of a population in front. How
+many axes a number has of itself is what the field that holds it declares.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from dicjax.neurons.neuron import Neuron
+
+
+def member_shape(neuron: Neuron) -> tuple[int, ...]:
+    """The shape of the population whose members' numbers a neuron holds.
+
+    It is () if all numbers are shared. Raises `ValueError` if two numbers do not fit.
+    """
+    pairs = zip(jax.tree.leaves(neuron), ranks(neuron), strict=True)
+    shapes = {np.shape(leaf)[: np.ndim(leaf) - rank] for leaf, rank in pairs}
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        listed = ", ".join(str(shape) for shape in sorted(shapes) if shape)
+        raise ValueError(
+            f"Numbers of {neuron.name} differ between members of shapes {listed}: give "
+            "them equal shapes, or such that broadcast."
+        ) from None
+
+
+def by_member(neuron: Neuron, shape: tuple[int, ...]) -> Neuron:
+    """The neuron of members of this shape, whose axes become one.
+
+    Numbers that all members share stay as they are.
+    """
+
+    def flat(leaf, rank):
+        if np.ndim(leaf) == rank:
+            return leaf
+        own = leaf.shape[leaf.ndim - rank :]
+        return jnp.broadcast_to(leaf, (*shape, *own)).reshape(-1, *own)
+
+    return _with_leaves(neuron, flat)
+
+
+def member_axes(neuron: Neuron) -> PyTree:
+    """The axes for `vmap` over members: 0 for numbers that differ, else None."""
+    return _with_leaves(neuron, lambda leaf, rank: 0 if np.ndim(leaf) > rank else None)
+
+
+def varying(neuron: Neuron) -> list[bool]:
+    """Whether members differ in each number of a neuron, in the order of its leaves."""
+    pairs = zip(jax.tree.leaves(neuron), ranks(neuron), strict=True)
+    return [np.ndim(leaf) > rank for leaf, rank in pairs]
+
+
+def ranks(tree: Any) -> list[int]:
+    """How many axes every leaf has for one member."""
+    return list(_ranks(tree, None))
+
+
+def _ranks(tree: Any, hint: Any) -> Iterator[int]:
+    if isinstance(tree, eqx.Module):
+        for field in dataclasses.fields(tree):
+            if not field.metadata.get("static", False):
+                yield from _ranks(getattr(tree, field.name), field.type)
+    elif isinstance(tree, tuple | list):
+        for part in tree:
+            yield from _ranks(part, hint)
+    else:
+        for leaf in jax.tree.leaves(tree):
+            declared = _declared_rank(hint)
+            # What declares nothing is shared.
+            own = np.ndim(leaf)
+            yield own if declared is None else min(declared, own)
+
+
+def _declared_rank(hint: Any) -> int | None:
+    """The number of axes that an annotation of jaxtyping gives to an array."""
+    if isinstance(getattr(hint, "dim_str", None), str):
+        axes = hint.dim_str.split()
+        return None if any(x[0] in "*." for x in axes) else len(axes)
+    found = map(_declared_rank, typing.get_args(hint))
+    return next((rank for rank in found if rank is not None), None)
+
+
+def _with_leaves(neuron: Neuron, new: Callable[[Any, int], Any]) -> Any:
+    leaves, treedef = jax.tree.flatten(neuron)
+    pairs = zip(leaves, ranks(neuron), strict=True)
+    return jax.tree.unflatten(treedef, [new(leaf, rank) for leaf, rank in pairs])

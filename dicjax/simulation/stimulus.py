@@ -45,6 +45,11 @@ class AbstractStimulus(eqx.Module):
         """The longest time step, in ms, that still resolves the stimulus."""
         return math.inf
 
+    @property
+    def edges(self) -> tuple[Array, ...]:
+        """Times (ms), of one cell, at which it jumps or bends."""
+        return ()
+
     @abstractmethod
     def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
         """Prepares what `average` needs for `reach` ms from `whole` ms on."""
@@ -76,6 +81,23 @@ class AbstractStimulus(eqx.Module):
 
     def __add__(self, other: "AbstractStimulus") -> "Together":
         return Together((self, other))
+
+
+def cell_shape(stimulus: AbstractStimulus) -> tuple[int, ...]:
+    """The shape of the cells that a stimulus has values for; () if all share them.
+
+    Raises `ValueError` if two of its values do not fit.
+    """
+    pairs = zip(jax.tree.leaves(stimulus), stimulus.ranks(), strict=True)
+    shapes = {leaf.shape[: leaf.ndim - rank] for leaf, rank in pairs}
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        listed = ", ".join(str(shape) for shape in sorted(shapes) if shape)
+        raise ValueError(
+            f"{type(stimulus).__name__} has values for cells of shapes {listed}: give "
+            "them equal shapes, or such that broadcast."
+        ) from None
 
 
 def per_cell(stimulus: AbstractStimulus, shape: tuple[int, ...]) -> AbstractStimulus:
@@ -128,6 +150,10 @@ class Together(AbstractStimulus):
     @property
     def longest_step(self) -> float:
         return min(part.longest_step for part in self.parts)
+
+    @property
+    def edges(self) -> tuple[Array, ...]:
+        return tuple(edge for part in self.parts for edge in part.edges)
 
     def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
         return tuple(part.prepare(whole, reach) for part in self.parts)
@@ -234,6 +260,10 @@ class Step(AbstractStimulus):
     start: Float[Array, "*cells"] = eqx.field(converter=strong, default=0.0)
     stop: Float[Array, "*cells"] = eqx.field(converter=strong, default=jnp.inf)
 
+    @property
+    def edges(self) -> tuple[Array, ...]:
+        return self.start, self.stop
+
     def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
         del reach
         now = whole.astype(self.start.dtype)
@@ -262,6 +292,10 @@ class Ramp(AbstractStimulus):
     last: Float[Array, "*cells"] = eqx.field(converter=strong)
     start: Float[Array, "*cells"] = eqx.field(converter=strong)
     stop: Float[Array, "*cells"] = eqx.field(converter=strong)
+
+    @property
+    def edges(self) -> tuple[Array, ...]:
+        return self.start, self.stop
 
     def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
         del reach

@@ -105,7 +105,8 @@ def clamp(
         many.
     - `command`: the command in mV: a stimulus whose µA/cm² are read as mV, such as
         `Step(-80.0) + Step(100.0, 10.0, 30.0)`, from -80 to 20 mV and back, or a
-        function of time (ms). Its values may differ from cell to cell.
+        function of time (ms). Its values may differ from cell to cell. Time steps do
+        not know where a function jumps: they are right there to within `dt`.
     - `ts`: the times of the result, in ms, in rising order from 0 on.
     - `V_hold`: the holding potential, in mV. At time zero the membrane is there, and
         gates and calcium are in steady state. By default it is the command at time

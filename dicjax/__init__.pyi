@@ -145,10 +145,13 @@ from .recordings import (
 from .simulation import (
     AbstractStimulus as AbstractStimulus,
     Chirp as Chirp,
+    clamp as clamp,
+    Clamped as Clamped,
     Injected as Injected,
     InjectedConductance as InjectedConductance,
     Membrane as Membrane,
     NoisyCurrent as NoisyCurrent,
+    PulseTrain as PulseTrain,
     Ramp as Ramp,
     Run as Run,
     SavedState as SavedState,

@@ -74,6 +74,23 @@ def test_the_page_on_simulation_does_what_it_says():
 
 
 @pytest.mark.slow
+def test_the_page_on_protocols_does_what_it_says():
+    page = run_blocks("tutorials/protocols.md")
+    page["plt"].close("all")
+    rate = page["rate"]
+    assert rate[0] == 0 and rate[-1] > 60 and np.all(np.diff(rate[4:]) >= 0)
+    held, real = page["held"], page["real"]
+    # At rest nothing flows; later, sodium flows in and potassium out.
+    assert np.abs(held.I[:, -1]).min() < np.abs(held.I[:, -1]).max() / 50
+    assert held.I[-4].min() < -500 < 0 < held.I[-4, -1]
+    assert 1 < np.abs(real.V - real.command)[-4, 60:].max() < 20
+    assert np.all(np.isfinite(page["slopes"])) and page["slopes"][1] < 0
+    followed = page["followed"].num_spikes
+    assert followed[0] < followed[-1] == 10
+    assert page["shown"].currents.shape == (len(page["ts"]), 3)
+
+
+@pytest.mark.slow
 def test_the_page_on_derivatives_does_what_it_says():
     with jax.numpy_dtype_promotion("standard"):  # which Optax needs
         page = run_blocks("tutorials/derivatives.md")

@@ -16,12 +16,14 @@ from dicjax.simulation.lanes import (
     LaneInputs,
     StepSizes,
 )
+from dicjax.simulation.protocols import PulseTrain
 from dicjax.simulation.stimulus import (
     Chirp,
     for_members,
     NoisyCurrent,
     Ramp,
     Step,
+    Together,
     Waveform,
 )
 
@@ -32,6 +34,7 @@ STIMULI = {
     "step": Step(np.linspace(0, 10, TILE, dtype=np.float32), 5.0),
     "noise and ramp": NoisyCurrent(jr.key(0), 3.0) + Ramp(0.0, 5.0, 1.0, 9.0),
     "chirp": Chirp(5.0, low=10.0, high=90.0, rise=10.0),
+    "pulses": PulseTrain(np.linspace(0, 10, TILE, dtype=np.float32), 1.0, 5.0, 0.5, 3),
 }
 
 
@@ -99,7 +102,8 @@ VARIED = {"stg-prinz", "da", "cortical", "connor-stevens"}
     "name", [x if x in VARIED else pytest.param(x, marks=SLOW) for x in MODELS]
 )
 def test_the_kernel_compiles_for_a_gpu_whatever_the_model(name):
-    args = arguments(name, STIMULI["noise and ramp"] + STIMULI["chirp"])
+    stimuli = [STIMULI[x] for x in ("noise and ramp", "chirp", "pulses")]
+    args = arguments(name, Together(tuple(stimuli)))
     fused = lambda lanes: dispatch_fused(args[0], lanes, *args[2:], 8, False)
     # JAX 0.11 asks which GPU it is for.
     device = AbstractDevice("NVIDIA H200", num_cores=132, platform="gpu")

@@ -99,9 +99,9 @@ def test_the_models_that_ship_are_physical_and_their_recipes_consistent(name):
             OPENING,
             Sigmoid(-40.0, -1.0, 3.7, -8.0),
             r"Gate 2 \(power 3\) of channel Na has a time constant of -0.\d+ ms at V = "
-            r"-40.1 mV; it must be finite and positive",
+            r"-40 mV; it must be finite and positive",
         ),
-        (OPENING, Pole(), r"Gate 2 .* time constant of -\S+ ms at V = -100 mV"),
+        (OPENING, Pole(), r"Gate 2 .* time constant of -\S+ ms at V = -120 mV"),
         (OPENING, Constant(0.0), "time constant of 0 ms .* at once is a `factor`"),
         (OPENING, Constant(float("inf")), "a time constant of inf ms"),
         (
@@ -122,7 +122,7 @@ def test_an_unphysical_gate_is_named(steady, tau, message):
 def test_gates_are_looked_at_over_calcium_where_there_is_any():
     calcium = Calcium(("Na",), influx=1.0, baseline=0.1, time_constant=20.0)
     check_neuron(with_gate(OPENING, OfCalcium()))
-    with pytest.raises(ValueError, match="of -50 ms at V = -100 mV and Ca = 100 µM;"):
+    with pytest.raises(ValueError, match="of -50 ms at V = -120 mV and Ca = 100 µM;"):
         check_neuron(with_gate(OPENING, OfCalcium(), calcium=calcium))
 
 

@@ -41,6 +41,7 @@ from dicjax._core.checks import (
     check_start as check_start,
     check_stimulus as check_stimulus,
     check_targets as check_targets,
+    check_times as check_times,
     conductances_of as conductances_of,
     HasConductances as HasConductances,
     jax_conductances_of as jax_conductances_of,

@@ -105,6 +105,29 @@ def check_simulation(
         raise ValueError(f"`max_spikes` must be at least 1, got {max_spikes}.")
 
 
+def check_times(ts: Any) -> float | None:
+    """The last of `ts`, in ms; None if they are traced. Raises if they do not rise."""
+    if np.ndim(ts) != 1 or not np.size(ts):
+        raise ValueError(
+            f"`ts` must be one row of at least one time in ms, got shape "
+            f"{np.shape(ts)}."
+        )
+    if isinstance(ts, jax.core.Tracer):
+        return None
+    times = np.asarray(ts, float)
+    if not np.all(np.isfinite(times)) or times[0] < 0:
+        raise ValueError(
+            f"`ts` must be times in ms from 0 on, got {times.min()} to {times.max()}."
+        )
+    (falls,) = np.nonzero(np.diff(times) <= 0)
+    if len(falls):
+        i = int(falls[0])
+        raise ValueError(
+            f"`ts` must rise, but {times[i + 1]:g} ms follows {times[i]:g} ms."
+        )
+    return float(times[-1])
+
+
 def check_dt(dt: float) -> None:
     """Raises `ValueError` unless steps of `dt` ms can resolve a spike."""
     if not 0 < dt <= 0.5:

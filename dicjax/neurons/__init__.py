@@ -31,6 +31,11 @@ from dicjax.neurons.declarations import (
     check_recipe as check_recipe,
     load_neuron as load_neuron,
 )
+from dicjax.neurons.evaluation import (
+    CALLS as CALLS,
+    ELEMENTWISE as ELEMENTWISE,
+    NAMED as NAMED,
+)
 from dicjax.neurons.members import (
     by_member as by_member,
     member_axes as member_axes,

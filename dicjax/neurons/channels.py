@@ -6,12 +6,20 @@ else. States are separate scalars, which vectorise over cells.
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import cast
 
 import equinox as eqx
 import jax.numpy as jnp
 
 from dicjax._core import Scalar
-from dicjax.neurons.curves import AbstractCurve, AbstractGate, Constant
+from dicjax.neurons.curves import (
+    AbstractCurve,
+    AbstractGate,
+    check_curves,
+    Constant,
+    Gate,
+    RateGate,
+)
 
 
 States = tuple[Scalar, ...]
@@ -19,8 +27,13 @@ Entries = dict[tuple[int, int], Scalar]  # of a sparse matrix
 
 
 def as_curve(value: float | AbstractCurve) -> AbstractCurve:
-    """Converts a number to a constant curve; returns a curve as it is."""
-    return value if isinstance(value, AbstractCurve) else Constant(value)
+    """Converts a number to a constant curve; returns anything else as it is."""
+    if isinstance(value, AbstractCurve):
+        return value
+    try:
+        return Constant(value)
+    except (TypeError, ValueError):
+        return cast(AbstractCurve, value)  # which its channel refuses
 
 
 def as_optional_curve(value: float | AbstractCurve | None) -> AbstractCurve | None:
@@ -48,6 +61,13 @@ class AbstractChannel(eqx.Module):
             raise ValueError(
                 f"{self.name} must have either a reversal potential or a driving force."
             )
+        optional = {
+            "reversal": self.reversal,
+            "driving_force": self.driving_force,
+            "factor": self.factor,
+        }
+        given = {k: curve for k, curve in optional.items() if curve is not None}
+        check_curves(f"channel {self.name}", **given)
 
     @property
     @abstractmethod
@@ -106,6 +126,20 @@ class GatedChannel(AbstractChannel):
     driving_force: AbstractCurve | None = eqx.field(kw_only=True, default=None)
     factor: AbstractCurve | None = eqx.field(kw_only=True, default=None)
 
+    def __check_init__(self):
+        if not isinstance(self.gates, (tuple, list)):
+            raise TypeError(
+                f"`gates` of channel {self.name} must be a tuple, got "
+                f"{type(self.gates).__name__}; write `(gate,)` for a single gate."
+            )
+        for i, gate in enumerate(self.gates, 1):
+            who = f"gate {i} of channel {self.name}"
+            match gate:
+                case Gate(steady_state=steady, time_constant=tau):
+                    check_curves(who, steady_state=steady, time_constant=tau)
+                case RateGate(alpha=alpha, beta=beta):
+                    check_curves(who, alpha=alpha, beta=beta)
+
     @property
     def num_states(self) -> int:
         return len(self.gates)
@@ -158,6 +192,8 @@ class Transition(eqx.Module):
     def __check_init__(self):
         if self.source == self.target:
             raise ValueError(f"A transition must leave its state {self.source!r}.")
+        which = f"the transition from {self.source} to {self.target}"
+        check_curves(which, rate=self.rate)
 
 
 class MarkovChannel(AbstractChannel):
@@ -188,6 +224,7 @@ class MarkovChannel(AbstractChannel):
 
     def __check_init__(self):
         names = self.kinetic_states
+        check_curves(f"channel {self.name}", time_constant=self.time_constant)
         if len(set(names)) != len(names) or len(names) < 2:
             raise ValueError(
                 f"{self.name} needs two or more states of different names, got {names}."

@@ -3,10 +3,13 @@
 import functools
 import operator
 from abc import abstractmethod
+from typing import Any
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
+import numpy as np
 
 from dicjax._core import optional, Scalar, strong, strong_pair
 
@@ -20,6 +23,27 @@ class AbstractCurve(eqx.Module):
     @abstractmethod
     def __call__(self, V: Scalar, Ca: Scalar) -> Scalar:
         """Evaluates the curve for one cell."""
+
+
+def check_curves(owner: str, **curves: Any) -> None:
+    """Raises `TypeError` unless these arguments of `owner` are (tuples of) curves."""
+    for name, value in curves.items():
+        several = isinstance(value, (tuple, list))
+        for i, curve in enumerate(value if several else (value,)):
+            if not isinstance(curve, AbstractCurve):
+                place = f"`{name}[{i}]`" if several else f"`{name}`"
+                raise TypeError(
+                    f"{place} of {owner} must be a curve, {_instead(curve)}."
+                )
+
+
+def _instead(given: Any) -> str:
+    is_number = isinstance(given, (int, float, np.ndarray, np.generic, jax.Array))
+    if not is_number or np.ndim(given):
+        return f"got {given!r}; use one of dicjax, or a subclass of `AbstractCurve`"
+    if isinstance(given, jax.core.Tracer):
+        return "got a traced number; write `dicjax.Constant(...)` around it"
+    return f"got {float(given):g}; write `dicjax.Constant({float(given)})`"
 
 
 class Constant(AbstractCurve):
@@ -188,6 +212,9 @@ class Product(AbstractCurve):
 
     factors: tuple[AbstractCurve, ...]
 
+    def __check_init__(self):
+        check_curves("a `Product`", factors=tuple(self.factors))
+
     def __call__(self, V: Scalar, Ca: Scalar) -> Scalar:
         return functools.reduce(operator.mul, (x(V, Ca) for x in self.factors))
 
@@ -196,6 +223,9 @@ class Sum(AbstractCurve):
     """The sum of several curves."""
 
     terms: tuple[AbstractCurve, ...]
+
+    def __check_init__(self):
+        check_curves("a `Sum`", terms=tuple(self.terms))
 
     def __call__(self, V: Scalar, Ca: Scalar) -> Scalar:
         return functools.reduce(operator.add, (x(V, Ca) for x in self.terms))
@@ -207,6 +237,9 @@ class Power(AbstractCurve):
     curve: AbstractCurve
     exponent: int | float = eqx.field(static=True)
 
+    def __check_init__(self):
+        check_curves("a `Power`", curve=self.curve)
+
     def __call__(self, V: Scalar, Ca: Scalar) -> Scalar:
         return jnp.power(self.curve(V, Ca), self.exponent)
 
@@ -216,6 +249,9 @@ class Scaled(AbstractCurve):
 
     curve: AbstractCurve
     factor: Scalar = eqx.field(converter=strong)
+
+    def __check_init__(self):
+        check_curves("a `Scaled`", curve=self.curve)
 
     def __call__(self, V: Scalar, Ca: Scalar) -> Scalar:
         return self.factor * self.curve(V, Ca)
@@ -227,6 +263,9 @@ class OpenFraction(AbstractCurve):
     alpha: AbstractCurve
     beta: AbstractCurve
 
+    def __check_init__(self):
+        check_curves("an `OpenFraction`", alpha=self.alpha, beta=self.beta)
+
     def __call__(self, V: Scalar, Ca: Scalar) -> Scalar:
         alpha, beta = self.alpha(V, Ca), self.beta(V, Ca)
         return alpha / (alpha + beta)
@@ -237,6 +276,9 @@ class Relaxation(AbstractCurve):
 
     alpha: AbstractCurve
     beta: AbstractCurve
+
+    def __check_init__(self):
+        check_curves("a `Relaxation`", alpha=self.alpha, beta=self.beta)
 
     def __call__(self, V: Scalar, Ca: Scalar) -> Scalar:
         return 1 / (self.alpha(V, Ca) + self.beta(V, Ca))

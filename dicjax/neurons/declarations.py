@@ -10,7 +10,7 @@ import textwrap
 import traceback
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import get_args, NamedTuple
+from typing import get_args
 
 import equinox as eqx
 import jax
@@ -18,12 +18,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from dicjax.neurons.channels import AbstractChannel, GatedChannel, MarkovChannel
+from dicjax.neurons.kinetics import (
+    calcium_levels,
+    gate_name,
+    Limit,
+    TIMED,
+    ULTRASLOW,
+)
 from dicjax.neurons.neuron import Neuron
 from dicjax.neurons.recipe import Recipe, Rule
 
 
 POTENTIALS = np.round(np.linspace(-100, 60, 1601), 1)  # mV
-CALCIUM = (1.0, 10.0, 100.0, 1000.0)  # µM, besides initial and baseline calcium
 SLACK = 0.05  # beyond 0 and 1; a published activation of A reaches 1.03
 
 _numbers = itertools.count()
@@ -128,17 +134,10 @@ def check_neuron(neuron: Neuron) -> None:
                 f"Channel {channel.name} cannot be evaluated ({type(error).__name__}); "
                 "write its curves in `jax.numpy`, for one potential."
             ) from error
-        for name, values, rule in _ruled(channel, *evaluated):
-            values = np.asarray(values)
-            bad = np.flatnonzero(~rule.is_allowed(values))
-            if len(bad):
-                i = bad[0]
-                calcium = f" and Ca = {Ca[i]:g} µM" if neuron.calcium else ""
-                raise ValueError(
-                    f"{name}{' of c' if name else 'C'}hannel {channel.name} has a "
-                    f"{rule.what} of {values[i]:.4g}{rule.unit} at V = {V[i]:g} mV"
-                    f"{calcium}; it must {rule.words}."
-                )
+        for name, values, limit in _limited(channel, *evaluated):
+            owner = f"{name}{' of c' if name else 'C'}hannel {channel.name}"
+            has_calcium = neuron.calcium is not None
+            limit.check(owner, np.asarray(values), (V, Ca), has_calcium)
 
 
 def _check_constants(neuron: Neuron) -> None:
@@ -158,26 +157,11 @@ def _check_constants(neuron: Neuron) -> None:
             )
 
 
-class _Rule(NamedTuple):
-    what: str
-    unit: str
-    is_allowed: Callable[[np.ndarray], np.ndarray]
-    words: str
-
-
-STEADY = _Rule(
+STEADY = Limit(
     "steady state", "", lambda x: (x >= -SLACK) & (x <= 1 + SLACK), "lie within 0 and 1"
 )
-TIMED = _Rule(
-    "time constant",
-    " ms",
-    lambda x: np.isfinite(x) & (x > 0),
-    "be finite and positive (what opens at once is a `factor`)",
-)
-# For a scheme, infinity is allowed and means ultraslow.
-ULTRASLOW = TIMED._replace(is_allowed=lambda x: x > 0)
-RATE = _Rule("rate", " per ms", lambda x: (x >= 0) & (x < np.inf), "be finite and >= 0")
-CURRENT = _Rule(
+RATE = Limit("rate", " per ms", lambda x: (x >= 0) & (x < np.inf), "be finite and >= 0")
+CURRENT = Limit(
     "current",
     " µA/cm² per mS/cm²",
     np.isfinite,
@@ -186,10 +170,8 @@ CURRENT = _Rule(
 
 
 def _grid(neuron: Neuron) -> tuple[jax.Array, jax.Array]:
-    Ca = [float(neuron.initial_Ca)]
-    if neuron.calcium is not None:
-        Ca = sorted({*Ca, float(neuron.calcium.baseline), *CALCIUM})
-    V, Ca = (x.ravel() for x in np.meshgrid(POTENTIALS, Ca))
+    grid = np.meshgrid(POTENTIALS, calcium_levels(neuron))
+    V, Ca = (x.ravel() for x in grid)
     return jnp.asarray(V), jnp.asarray(Ca)
 
 
@@ -210,15 +192,15 @@ def _transitions(channel: AbstractChannel):
     return channel.transitions if isinstance(channel, MarkovChannel) else ()
 
 
-def _ruled(
+def _limited(
     channel: AbstractChannel, steady, taus, rates, current
-) -> Iterator[tuple[str, jax.Array, _Rule]]:
-    """What was evaluated, each with its name and the rule it must follow."""
+) -> Iterator[tuple[str, jax.Array, Limit]]:
+    """What was evaluated, each with its name and its limit."""
     timed = TIMED
     match channel:
         case GatedChannel(gates=gates):
             states = variables = [
-                f"Gate {i} (power {gate.exponent})" for i, gate in enumerate(gates, 1)
+                gate_name(i, gate.exponent) for i, gate in enumerate(gates, 1)
             ]
         case MarkovChannel(kinetic_states=names):
             states, variables = [f"State {name}" for name in names[1:]], ["The scheme"]
@@ -228,32 +210,23 @@ def _ruled(
                 [f"Variable {i + 1}" for i in range(len(x))] for x in (steady, taus)
             )
     steps = [f"Passage from {t.source} to {t.target}" for t in _transitions(channel)]
-    for names, values, rule in (
+    for names, values, limit in (
         (states, steady, STEADY),
         (variables, taus, timed),
         (steps, rates, RATE),
         ([""], [current], CURRENT),
     ):
-        yield from zip(names, values, itertools.repeat(rule), strict=False)
+        yield from zip(names, values, itertools.repeat(limit), strict=False)
 
 
 def check_recipe(neuron: Neuron) -> None:
     """Raises `ValueError` unless `neuron` has a recipe that can be followed."""
     recipe = neuron.required_recipe
     who = f"the recipe of {neuron.name}"
-    _check_leak(neuron)
+    recipe.check_names(neuron.name, neuron.channel_names)
     _check_conductances(neuron, recipe, who)
     _check_targets(recipe, who)
     _check_times(recipe, who)
-
-
-def _check_leak(neuron: Neuron) -> None:
-    known = neuron.channel_names
-    if "leak" not in known:
-        raise ValueError(
-            f"{neuron.name} has no channel called 'leak', only {known}; "
-            "call its leak so, since recipes do."
-        )
 
 
 def _check_conductances(neuron: Neuron, recipe: Recipe, who: str) -> None:

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, PyTree
 from dicjax._core import cast_floats, Scalar, strong
 from dicjax.neurons.channels import AbstractChannel, States
 from dicjax.neurons.curves import AbstractCurve
+from dicjax.neurons.kinetics import check_kinetics
 from dicjax.neurons.recipe import Recipe
 
 
@@ -117,6 +118,7 @@ class Neuron(eqx.Module):
                 f"Default conductances of {self.name} must be those of {names}, got "
                 f"{tuple(dict(self.defaults))}."
             )
+        check_kinetics(self)
 
     @property
     def channel_names(self) -> tuple[str, ...]:

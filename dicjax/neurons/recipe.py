@@ -52,7 +52,10 @@ class Recipe:
         return self.solved or self.pairs[-1][1]
 
     def check_names(self, model: str, known: tuple[str, ...]) -> None:
-        """Raises `ValueError` unless every channel it names is one of the model's."""
+        """Raises `ValueError` unless every channel it names is one of the model's.
+
+        One of these must be called leak.
+        """
         named = {
             "ranges": self.ranges,
             "box": self.box,
@@ -67,6 +70,11 @@ class Recipe:
                         f"`{field}` in the recipe of {model} names {name!r}, which is "
                         f"no channel of it; choose from {known}."
                     )
+        if "leak" not in known:
+            raise ValueError(
+                f"{model} has a recipe, but no channel called 'leak', only {known}; "
+                "call its leak so, since recipes do."
+            )
 
     def __hash__(self) -> int:
         return hash((self.g_s, self.g_u, self.pairs, self.seed_channels))

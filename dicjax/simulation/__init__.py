@@ -7,6 +7,11 @@ from dicjax.simulation.integrator import (
     relax_gates as relax_gates,
     relax_membrane as relax_membrane,
 )
+from dicjax.simulation.protocols import (
+    clamp as clamp,
+    Clamped as Clamped,
+    PulseTrain as PulseTrain,
+)
 from dicjax.simulation.scheduler import num_cores as num_cores
 from dicjax.simulation.simulate import Run as Run, simulate as simulate
 from dicjax.simulation.solve import (

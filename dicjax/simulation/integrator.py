@@ -45,7 +45,7 @@ def relax_membrane(
 
     `I_ext` is the applied current in µA/cm², or a function that gives it for a state.
     """
-    y = _relax_calcium(neuron, y, g, h / 2)
+    y = relax_calcium(neuron, y, g, h / 2)
 
     def dV(V: Scalar) -> Scalar:
         I = neuron.total_current(V, y.gates, y.Ca, g)
@@ -56,10 +56,11 @@ def relax_membrane(
         return -I / neuron.capacitance
 
     y = State(V=_relax(dV, y.V, h), gates=y.gates, Ca=y.Ca)
-    return _relax_calcium(neuron, y, g, h / 2)
+    return relax_calcium(neuron, y, g, h / 2)
 
 
-def _relax_calcium(neuron: Neuron, y: State, g: PyTree, h: Scalar) -> State:
+def relax_calcium(neuron: Neuron, y: State, g: PyTree, h: Scalar) -> State:
+    """Advances calcium by `h` ms at fixed potential and gates."""
     if neuron.calcium is None:
         return y
     rate = lambda Ca: neuron.calcium_rate(y.V, y.gates, Ca, g)

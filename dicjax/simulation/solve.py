@@ -23,6 +23,7 @@ from dicjax._core import (
     check_resolved,
     check_start,
     check_stimulus,
+    check_times,
     HasConductances,
     jax_conductances_of,
     Scalar,
@@ -399,30 +400,13 @@ def _is_traced(tree: PyTree) -> bool:
 
 def _last_time(ts: Any, max_steps: int | None) -> float | None:
     """The last of `ts`, in ms; None if they are traced. Raises if they do not rise."""
-    if np.ndim(ts) != 1 or not np.size(ts):
-        raise ValueError(
-            f"`ts` must be one row of at least one time in ms, got shape "
-            f"{np.shape(ts)}."
+    end = check_times(ts)
+    if end is None and max_steps is None:
+        raise TypeError(
+            "`ts` is traced, so that `solve` cannot know how many steps there will be: "
+            "give `max_steps`, or times with values."
         )
-    if _is_traced(ts):
-        if max_steps is None:
-            raise TypeError(
-                "`ts` is traced, so that `solve` cannot know how many steps there will "
-                "be: give `max_steps`, or times with values."
-            )
-        return None
-    times = np.asarray(ts, float)
-    if not np.all(np.isfinite(times)) or times[0] < 0:
-        raise ValueError(
-            f"`ts` must be times in ms from 0 on, got {times.min()} to {times.max()}."
-        )
-    (falls,) = np.nonzero(np.diff(times) <= 0)
-    if len(falls):
-        i = int(falls[0])
-        raise ValueError(
-            f"`ts` must rise, but {times[i + 1]:g} ms follows {times[i]:g} ms."
-        )
-    return float(times[-1])
+    return end
 
 
 def _earliest(since: Moment) -> float:

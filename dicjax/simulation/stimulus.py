@@ -45,6 +45,11 @@ class AbstractStimulus(eqx.Module):
         """The longest time step, in ms, that still resolves the stimulus."""
         return math.inf
 
+    @property
+    def edges(self) -> tuple[Array, ...]:
+        """Times (ms), of one cell, at which it jumps or bends."""
+        return ()
+
     @abstractmethod
     def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
         """Prepares what `average` needs for `reach` ms from `whole` ms on."""
@@ -141,6 +146,10 @@ class Together(AbstractStimulus):
     @property
     def longest_step(self) -> float:
         return min(part.longest_step for part in self.parts)
+
+    @property
+    def edges(self) -> tuple[Array, ...]:
+        return tuple(edge for part in self.parts for edge in part.edges)
 
     def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
         return tuple(part.prepare(whole, reach) for part in self.parts)
@@ -247,6 +256,10 @@ class Step(AbstractStimulus):
     start: Float[Array, "*cells"] = eqx.field(converter=strong, default=0.0)
     stop: Float[Array, "*cells"] = eqx.field(converter=strong, default=jnp.inf)
 
+    @property
+    def edges(self) -> tuple[Array, ...]:
+        return self.start, self.stop
+
     def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
         del reach
         now = whole.astype(self.start.dtype)
@@ -275,6 +288,10 @@ class Ramp(AbstractStimulus):
     last: Float[Array, "*cells"] = eqx.field(converter=strong)
     start: Float[Array, "*cells"] = eqx.field(converter=strong)
     stop: Float[Array, "*cells"] = eqx.field(converter=strong)
+
+    @property
+    def edges(self) -> tuple[Array, ...]:
+        return self.start, self.stop
 
     def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
         del reach

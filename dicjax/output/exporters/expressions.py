@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dicjax.neurons import ELEMENTWISE, NAMED
+
 
 def operation(op: str) -> Callable[..., "Expression"]:
     return lambda *args, **_: apply(op, *args)
@@ -42,25 +44,8 @@ class Expression:
 
 _known: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
 
-NAMED = ("exp", "log", "expm1", "log1p", "tanh", "sinh", "cosh", "sin", "cos", "sqrt")
 FOLD: dict[str, Callable[..., float]] = {
-    **{name: getattr(np, name) for name in NAMED},
-    "neg": np.negative,
-    "add": np.add,
-    "sub": np.subtract,
-    "mul": np.multiply,
-    "div": np.divide,
-    "pow": np.power,
-    "abs": np.abs,
-    "max": np.maximum,
-    "min": np.minimum,
-    "lt": np.less,
-    "le": np.less_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-    "eq": np.equal,
-    "ne": np.not_equal,
-    **{name: getattr(np, f"logical_{name}") for name in ("and", "or", "not")},
+    **ELEMENTWISE,
     "select": lambda is_true, yes, no: yes if is_true else no,
 }
 """Every operation there is, on numbers."""

@@ -11,6 +11,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.typing import DTypeLike
 from jaxtyping import PyTree
 
+from dicjax.neurons import CALLS
 from dicjax.output.exporters.expressions import (
     apply,
     constant,
@@ -21,8 +22,6 @@ from dicjax.output.exporters.expressions import (
 )
 
 
-CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2")
-CALLS = (*CALLS, "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 REDUCTIONS = {"reduce_sum": "add", "reduce_prod": "mul"}
 REDUCTIONS |= {"reduce_max": "max", "reduce_min": "min"}
 # Operations that only rearrange values, and the arguments that are indices.

@@ -75,7 +75,8 @@ class Verdict(eqx.Module):
     - `errors`: ln(feature / target), as [`dicjax.feature_errors`][] gives them.
     - `limits`: how far each of them may be off.
     - `succeeded`: whether they were simulated to the end.
-    - `valid`: whether that is so, and they fire like the target.
+    - `fell_short`: whether they rose like a spike without reaching `V_spike`.
+    - `valid`: whether they succeeded, and they fire like the target.
     - `score`: the largest error in units of what is allowed; infinite where the firing
         pattern is another.
     """
@@ -84,6 +85,7 @@ class Verdict(eqx.Module):
     errors: Float[np.ndarray, "cells 4"]
     limits: Float[np.ndarray, "cells 4"]
     succeeded: Bool[np.ndarray, " cells"]
+    fell_short: Bool[np.ndarray, " cells"]
     valid: Bool[np.ndarray, " cells"]
     score: Float[np.ndarray, " cells"]
 
@@ -103,7 +105,8 @@ def judge(run: Run, target: Target) -> Verdict:
     known = (features.label == target.label) & np.isfinite(errors).all(axis=1)
     score = np.where(known, np.max(np.abs(errors) / limits, axis=1), np.inf)
     ran = run.succeeded
-    return Verdict(features, errors, limits, ran, ran & valid, score)
+    valid = ran & valid
+    return Verdict(features, errors, limits, ran, run.fell_short, valid, score)
 
 
 def evaluate(

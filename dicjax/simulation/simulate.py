@@ -38,6 +38,10 @@ class Run(eqx.Module):
     - `succeeded`: whether the potential stayed finite and no spike was lost.
     - `overflowed`: whether spikes are missing: the cell fired more than `max_spikes`,
         or faster than the simulation can separate spikes (over 1 kHz).
+    - `fell_short`: whether the potential rose like a spike, at more than 10 mV/ms
+        through -30 mV, and fell below that again without reaching the neuron's
+        `V_spike`. If that is how the neuron spikes, give it a lower `V_spike`. Where
+        `V_rearm` is below -30 mV, it takes the place of -30 mV.
     - `ts`, `V`: saved times (ms) and potentials (mV); None without `save_every`.
     """
 
@@ -45,6 +49,7 @@ class Run(eqx.Module):
     num_spikes: Int[np.ndarray, "*cells"]
     succeeded: Bool[np.ndarray, "*cells"]
     overflowed: Bool[np.ndarray, "*cells"]
+    fell_short: Bool[np.ndarray, "*cells"]
     ts: Float[np.ndarray, " times"] | None = None
     V: Float[np.ndarray, "*cells times"] | None = None
 
@@ -70,10 +75,11 @@ def simulate(
 
     Cells share the biology of `neuron` and differ only in maximal conductance. Every
     cell takes its own time steps: short ones while its potential moves fast, long ones
-    between spikes. A spike is an upward crossing of 10 mV that a later fall below 0 mV
-    confirms. Its time is interpolated linearly within the step. Spikes are found while
-    the cells are integrated, so that memory holds spikes and nothing else. All cores,
-    or all devices, take part.
+    between spikes. A spike is an upward crossing of the neuron's `V_spike`, by default
+    10 mV, that a later fall below its `V_rearm`, by default 0 mV, confirms. Its time is
+    interpolated linearly within the step. Spikes are found while the cells are
+    integrated, so that memory holds spikes and nothing else. All cores, or all devices,
+    take part.
 
     **Arguments:**
 
@@ -150,6 +156,7 @@ def simulate(
         num_spikes=num_spikes.reshape(shape),
         succeeded=(solution.is_finite & ~solution.has_lost).reshape(shape),
         overflowed=(solution.has_lost | (num_spikes > room)).reshape(shape),
+        fell_short=solution.fell_short.reshape(shape),
         ts=ts,
         V=V,
     )

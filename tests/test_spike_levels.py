@@ -150,7 +150,8 @@ def test_a_rhythm_has_its_slopes_at_any_level():
 def test_traces_are_measured_at_the_levels_of_the_neuron():
     neuron = butera(**LOW)
     run = dj.simulate(neuron, G_BUTERA, 300.0, save_every=0.05)
-    measure = lambda **levels: dj.step_response(run.V, 0.05, 10.0, 290.0, **levels)
+    V = jnp.asarray(run.V)
+    measure = lambda **levels: dj.step_response(V, 0.05, 10.0, 290.0, **levels)
     own, usual = measure(**neuron.spike_levels), measure()
     inside = (spikes_of(run) >= 10) & (spikes_of(run) < 290)
     assert own.num_spikes == inside.sum() > 2 and usual.num_spikes == 0
@@ -194,10 +195,12 @@ def test_what_fell_short_before_the_result_begins_does_not_count():
     step = dj.Step(5.0, 20.0)
     flagged = [
         [
-            dj.simulate(neuron, G_HH, 120.0, stimulus=step, discard=x, **how).fell_short
+            dj.simulate(
+                neuron, G_HH, 120.0, stimulus=step, discard=x, solver=solver
+            ).fell_short
             for x in (0.0, 60.0)
         ]
-        for how in ({}, {"solver": dfx.Tsit5()})
+        for solver in (None, dfx.Tsit5())
     ]
     assert np.array(flagged).tolist() == 2 * [[True, False]]
 

@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, ScalarLike
+from jaxtyping import Array, Bool, Float
 
 from dicjax._core import as_progress, conductances_of, HasConductances, Progress, Stage
 from dicjax.dics import dynamic_input_conductances
@@ -251,7 +251,7 @@ class _Cells:
 
 
 def measured_steps(
-    V, every: float, start: float, stop: float, **levels: ScalarLike
+    V, every: float, start: float, stop: float, **levels: Any
 ) -> StepResponse:
     """As [`dicjax.step_response`][] measures, on the host."""
     response = step_response(jnp.asarray(V), every, start, stop, **levels)

@@ -159,7 +159,8 @@ def list_spikes(
     """Cells and times (ms) of all spikes in sampled potentials (mV), cell by cell."""
     marks = mark_spikes(jnp.asarray(V), V_spike=V_spike, V_rearm=V_rearm)
     cell, at = np.nonzero(np.asarray(marks))
-    part = crossing_part(V[cell, at], V[cell, at + 1], float(V_spike))
+    up = np.asarray(V_spike, V.dtype)
+    part = crossing_part(V[cell, at], V[cell, at + 1], up)
     return cell, ts[at] + part * (ts[at + 1] - ts[at])
 
 

@@ -1,3 +1,6 @@
+import dataclasses
+import itertools
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -10,26 +13,47 @@ from dicjax.operator.cell_comparison import measure_cell
 from dicjax.recordings.current_clamp.steps import find_steps
 from dicjax.recordings.current_clamp.sweeps import Sweeps
 from dicjax.simulation.detection import detect_spike
-from dicjax.spikes.detection import find_spikes, list_spikes, mark_spikes, spike_trains
+from dicjax.spikes.detection import (
+    find_spikes,
+    list_spikes,
+    mark_shortfalls,
+    mark_spikes,
+    spike_trains,
+)
 
 
+HH = dj.hodgkin_huxley()
 EVERY = 0.1
 
 
-def by_state_machine(V, every=EVERY):
+def by_state_machine(V, every=EVERY, up=10.0, down=0.0):
     """The rule, sample by sample: indices and times of confirmed crossings."""
     pending, found = None, []
     for i in range(len(V) - 1):
-        if pending is None and V[i] < 10 <= V[i + 1]:
-            pending = i, every * (i + (10 - V[i]) / (V[i + 1] - V[i]))
-        if pending is not None and V[i + 1] < 0:
+        if pending is None and V[i] < up <= V[i + 1]:
+            pending = i, every * (i + (up - V[i]) / (V[i + 1] - V[i]))
+        if pending is not None and V[i + 1] < down:
             found.append(pending)
             pending = None
     return found
 
 
+def shortfalls_by_state_machine(V, every=EVERY, up=10.0, down=0.0):
+    """Steps that end an upstroke which stayed below `up`."""
+    level, rising, found = min(down, -30.0), False, []
+    for i, (before, after) in enumerate(itertools.pairwise(V)):
+        if rising and after < level:
+            found.append(i)
+        if after < level or after >= up:
+            rising = False
+        elif before < level <= after:
+            rising = after - before > 10.0 * every
+    return found
+
+
 # Few different values, so that traces often linger around both levels.
 LEVELS = st.sampled_from([-60.0, -0.1, 0.0, 5.0, 9.9, 10.0, 10.1, 40.0, np.nan])
+PAIRS = st.sampled_from([(10.0, 0.0), (-20.0, -30.0), (0.0, -45.0), (30.0, 20.0)])
 # Of few lengths, since each is compiled anew.
 TRACES = st.sampled_from((2, 5, 40)).flatmap(
     lambda num: st.lists(LEVELS, min_size=num, max_size=num)
@@ -41,6 +65,20 @@ def test_marks_are_those_of_a_state_machine(trace):
     V = np.array(trace)
     (index,) = np.nonzero(mark_spikes(jnp.asarray(V)))
     assert index.tolist() == [i for i, _ in by_state_machine(V)]
+
+
+@given(st.integers(0, 2**31), st.floats(1.0, 40.0), PAIRS)
+def test_levels_and_upstrokes_are_those_of_a_state_machine(seed, size, pair):
+    V = -30 + size * np.random.default_rng(seed).standard_normal(40)
+    levels = dict(zip(("V_spike", "V_rearm"), pair, strict=True))
+    (index,) = np.nonzero(mark_spikes(jnp.asarray(V), **levels))
+    expected = [i for i, _ in by_state_machine(V, EVERY, *pair)]
+    assert index.tolist() == expected
+    # Steps of 2 ms are slow enough that some rise slower than a spike does.
+    for every in (EVERY, 2.0):
+        (index,) = np.nonzero(mark_shortfalls(jnp.asarray(V), every, **levels))
+        expected = shortfalls_by_state_machine(V, every, *pair)
+        assert index.tolist() == expected
 
 
 @jax.jit
@@ -63,26 +101,31 @@ def test_times_are_those_of_a_state_machine_in_noise(seed, size):
 
 
 @jax.jit
-def running(V):
-    """The time of the spike that each step confirms; infinite if it confirms none."""
+def running(neuron, V, every):
+    """The time of the spike that each step confirms, infinite if it confirms none, and
+    whether it ends a shortfall."""
 
     def step(pending, sample):
         i, before, after = sample
-        pending, is_confirmed, time = detect_spike(
-            before, after, EVERY * i, jnp.asarray(EVERY), pending
-        )
-        return pending, jnp.where(is_confirmed, time, jnp.inf)
+        found = detect_spike(neuron, before, after, every * i, every, pending)
+        time = jnp.where(found.is_spike, found.time, jnp.inf)
+        return found.pending, (time, found.is_shortfall)
 
     samples = jnp.arange(len(V) - 1, dtype=float), V[:-1], V[1:]
     return jax.lax.scan(step, jnp.asarray(jnp.inf), samples)[1]
 
 
-@given(st.integers(0, 2**31))
-def test_the_running_detector_finds_the_spikes_of_the_trace(seed):
-    V = 25 * np.random.default_rng(seed).standard_normal(200)
-    times = np.asarray(running(jnp.asarray(V)))
+@given(st.integers(0, 2**31), st.sampled_from((EVERY, 2.0)), PAIRS)
+def test_the_running_detector_finds_what_is_in_the_trace(seed, every, pair):
+    V = 25 * np.random.default_rng(seed).standard_normal(200) - 20
+    up, down = map(jnp.asarray, pair)
+    neuron = dataclasses.replace(HH, V_spike=up, V_rearm=down)
+    times, is_short = map(np.asarray, running(neuron, jnp.asarray(V), every))
     times = times[np.isfinite(times)]
-    np.testing.assert_allclose(times, [t for _, t in by_state_machine(V)])
+    expected = by_state_machine(V, every, *pair)
+    np.testing.assert_allclose(times, [t for _, t in expected])
+    expected = shortfalls_by_state_machine(V, every, *pair)
+    assert np.flatnonzero(is_short).tolist() == expected
 
 
 def test_cells_of_a_batch_are_found_alone():

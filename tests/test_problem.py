@@ -32,7 +32,8 @@ def nobody():
 
 
 def part(case, cells, times, samples=None, finished=None):
-    return Part(kept_spikes(case, cells, times), samples, finished or nobody(), 0)
+    spikes, none = kept_spikes(case, cells, times), np.zeros(0, int)
+    return Part(spikes, none, samples, finished or nobody(), 0)
 
 
 @given(
@@ -69,6 +70,13 @@ def test_cells_that_never_finished_have_failed():
     solution = assemble(case, [part(case, np.zeros(0, int), np.zeros(0), None, ends)])
     assert solution.is_finite.tolist() == [False, False, False, True]
     assert solution.has_lost.tolist() == [False, False, False, True]
+
+
+def test_cells_fell_short_if_they_did_in_any_part():
+    case, nothing = problem(), (np.zeros(0, int), np.zeros(0))
+    short = part(case, *nothing)._replace(fell_short=np.array([2, 2]))
+    solution = assemble(case, [short, part(case, *nothing)])
+    assert solution.fell_short.tolist() == [False, False, True, False]
 
 
 @pytest.mark.parametrize(

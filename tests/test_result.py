@@ -29,6 +29,7 @@ def test_every_invalid_member_has_a_reason():
         "valid": example.times,
         "period": 1.2 * example.times,
         "other_pattern": np.arange(1, 100) * 50.0,
+        "fell_short": np.array([10.0]),
         "silent": np.array([10.0]),
         "failed": example.times,
     }
@@ -37,6 +38,7 @@ def test_every_invalid_member_has_a_reason():
         num_spikes=np.array([len(x) for x in trains.values()]),
         succeeded=np.array([name != "failed" for name in trains]),
         overflowed=np.zeros(len(trains), bool),
+        fell_short=np.array([name == "fell_short" for name in trains]),
     )
     counts = count_failures(judge(run, target), target)
     assert counts == {name: 1 for name in trains if name != "valid"}
@@ -55,6 +57,7 @@ def test_an_irregular_member_may_be_off_in_its_median_alone():
         errors,
         np.asarray(target.limits(errors)),
         succeeded=np.ones(1, bool),
+        fell_short=np.zeros(1, bool),
         valid=np.zeros(1, bool),
         score=np.ones(1),
     )

@@ -288,7 +288,7 @@ def test_simulated_cells_are_written_like_a_population(generated, tmp_path):
     times = generated.spike_times
     num = np.isfinite(times).sum(axis=1).astype(np.int32)
     good = np.ones(len(times), bool)
-    run = Run(times, num, good, ~good)
+    run = Run(times, num, good, ~good, ~good)
     g = generated.g.astype(np.float64)
     write_folder(tmp_path / "out", False, lambda x: write_simulation("stg", g, run, x))
     model, read = read_models(tmp_path / "out")

@@ -112,7 +112,8 @@ def potentials(outcome: Outcome, colors: Palette) -> Plot:
     assert train is not None
     assert traces is not None
     ts = traces.ts.astype(np.float64)
-    spikes, lines, (start, stop) = layouts.traces_of(train, ts, traces.V)
+    found = layouts.traces_of(train, ts, traces.V, **traces.levels)
+    spikes, lines, (start, stop) = found
     num = len(lines)
     figure = make_subplots(
         rows=1 + num,

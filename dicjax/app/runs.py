@@ -279,5 +279,5 @@ def _read_view(path: pathlib.Path, about: dict[str, Any]):
     unit, file = (str(source.get(x) or "") for x in ("unit", "file"))
     train = SpikeTrain(found["times"], unit, file, *found["span"].tolist())
     found["V"] = found["V"].astype(np.float32)
-    part = lambda kind: kind(*(found[name] for name in kind._fields))
+    part = lambda kind: kind(**{x: found[x] for x in kind._fields if x in found})
     return train, part(layouts.Inference), part(Traces)

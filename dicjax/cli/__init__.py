@@ -222,6 +222,12 @@ class Simulate(FolderCommand, ModelsCommand):
         self.write(lambda folder: write_simulation(neuron.name, g, run, folder))
         failed = int((~run.succeeded).sum())
         print(f"{len(g)} models simulated, {failed} failed -> {self.out}")
+        if short := int((run.fell_short & (run.num_spikes == 0)).sum()):
+            level = float(neuron.V_spike)
+            print(
+                f"{short} did not fire, but rose like a spike and fell below {level:g} "
+                "mV again: a lower `V_spike` of the neuron would count that."
+            )
         return 1 if failed else 0
 
 

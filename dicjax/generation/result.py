@@ -16,6 +16,7 @@ from dicjax.spikes import COMPARED, Features, SILENT, SpikeTrain, Target
 
 FAILURES = {
     "failed": "simulation failed",
+    "fell_short": "rose like a spike, but stayed below the neuron's V_spike",
     "silent": "did not fire",
     "other_pattern": "fired in another pattern",
     **{feature.name: f"{feature.words} off" for feature in COMPARED},
@@ -218,9 +219,15 @@ def count_failures(verdict: Verdict, target: Target) -> dict[str, int]:
     compared = [reasons.index(feature.name) for feature in target.pattern.compared]
     off = ~(np.abs(verdict.errors) <= verdict.limits)[:, : len(compared)]
     label = verdict.features.label
+    applies = {
+        "failed": ~verdict.succeeded,
+        "fell_short": (label == SILENT) & verdict.fell_short,
+        "silent": label == SILENT,
+        "other_pattern": label != target.label,
+    }
     reason = np.select(
-        [~verdict.succeeded, label == SILENT, label != target.label],
-        [reasons.index(x) for x in ("failed", "silent", "other_pattern")],
+        list(applies.values()),
+        [reasons.index(x) for x in applies],
         np.array(compared)[np.argmax(off, axis=1)],
     )
     counts = np.bincount(reason[~verdict.valid], minlength=len(reasons)).tolist()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
@@ -86,6 +87,9 @@ class Neuron(eqx.Module):
     - `capacitance`: $C$, in µF/cm².
     - `initial_V`, `initial_Ca`: initial potential (mV) and calcium (µM) of simulations;
         gates start in equilibrium.
+    - `V_spike`, `V_rearm`: a spike is an upward crossing of the first potential (mV)
+        that a later fall below the second confirms. Lower both for a neuron whose
+        spikes stay below 10 mV, such as -20 and -30 mV.
     - `temperature`: a common factor on the speed of all kinetics, if any.
     - `defaults`: published maximal conductances (mS/cm²) by channel, if any.
     - `recipe`: how populations of it are drawn.
@@ -103,8 +107,11 @@ class Neuron(eqx.Module):
     temperature: Temperature | None = None
     defaults: Defaults | None = eqx.field(static=True, converter=_by_name, default=None)
     recipe: Recipe | None = eqx.field(static=True, default=None)
+    V_spike: Scalar = eqx.field(converter=strong, default=10.0)
+    V_rearm: Scalar = eqx.field(converter=strong, default=0.0)
 
     def __check_init__(self):
+        self._check_levels()
         names = self.channel_names
         if len(set(names)) != len(names):
             raise ValueError(f"Channel names must differ, got {names}.")
@@ -151,6 +158,11 @@ class Neuron(eqx.Module):
         # Published recipes that do not draw from the box go far beyond it.
         return self.box * (1 if self.required_recipe.bounded else 3)
 
+    @property
+    def spike_levels(self) -> dict[str, Scalar]:
+        """`V_spike` and `V_rearm`, for functions that look for spikes in potentials."""
+        return {"V_spike": self.V_spike, "V_rearm": self.V_rearm}
+
     def index(self, *names: str) -> tuple[int, ...]:
         """Positions in `g` of the channels named `names`."""
         for name in names:
@@ -170,6 +182,20 @@ class Neuron(eqx.Module):
             raise self._lack("temperature", "a `Temperature`")
         temperature = dataclasses.replace(self.temperature, celsius=celsius)
         return dataclasses.replace(self, temperature=temperature)
+
+    def _check_levels(self) -> None:
+        levels = self.V_spike, self.V_rearm
+        if any(isinstance(x, jax.core.Tracer) for x in levels):
+            return
+        up, down = np.broadcast_arrays(*levels)
+        bad = ~(np.isfinite(up) & np.isfinite(down) & (down < up))
+        if bad.any():
+            up, down = up[bad][0], down[bad][0]
+            raise ValueError(
+                f"`V_rearm` of {self.name} is {down:g} mV and `V_spike` {up:g} mV, but "
+                "a spike crosses `V_spike` and then falls below `V_rearm`: give finite "
+                "potentials, `V_rearm` below `V_spike`."
+            )
 
     def _lack(self, what: str, remedy: str) -> ValueError:
         return ValueError(f"{self.name} has no {what}; give its `Neuron` {remedy}.")

@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, Key
+from jaxtyping import Float, Int, Key, ScalarLike
 
 from dicjax._core import compiled_size, in_batches
 from dicjax.operator.characteristics import (
@@ -20,10 +20,11 @@ from dicjax.operator.characteristics import (
     to_coordinates,
 )
 from dicjax.operator.ensemble import draw_ensemble
+from dicjax.operator.families import find_family
 from dicjax.operator.model import Operator
 from dicjax.operator.prediction import feature_ranges, respond, sampled_step
 from dicjax.recordings import Steps, Sweeps
-from dicjax.spikes import mark_spikes, spike_trains, StepResponse
+from dicjax.spikes import mark_spikes, spike_trains, StepResponse, V_REARM, V_SPIKE
 
 
 SECOND = 1000.0  # ms of a step in which spikes are counted
@@ -125,6 +126,8 @@ def measure_cell(
     *,
     resistance: float | None = None,
     use: Sequence[int] | None = None,
+    V_spike: ScalarLike = V_SPIKE,
+    V_rearm: ScalarLike = V_REARM,
 ) -> dict[str, float]:
     """Features of a recorded cell, as [`dicjax.characterise`][] measures models.
 
@@ -137,6 +140,8 @@ def measure_cell(
     - `capacitance`: of the cell, in pF.
     - `resistance`: of the cell, in MΩ, if known.
     - `use`: the sweeps to measure; all if not given.
+    - `V_spike`, `V_rearm`: a spike is an upward crossing of the first (mV) that a later
+        fall below the second confirms.
 
     **Raises:**
 
@@ -156,7 +161,8 @@ def measure_cell(
             f"{sweeps.name} has sweeps 0 to {len(sweeps.V) - 1}, but "
             f"{rows.tolist()} are to be used."
         )
-    count = _counts(sweeps.V[rows], sweeps.every, steps)
+    levels = {"V_spike": V_spike, "V_rearm": V_rearm}
+    count = _counts(sweeps.V[rows], sweeps.every, steps, levels)
     fires = np.flatnonzero(count >= 1)
     order = fires[np.argsort(count[fires])]
     if len(order) < 2:
@@ -165,7 +171,8 @@ def measure_cell(
             "spikes, but an F-I curve needs two: use more, or stronger steps."
         )
     stop = steps.start + SECOND
-    response = measured_steps(sweeps.V[rows], sweeps.every, steps.start, stop)
+    V, every = sweeps.V[rows], sweeps.every
+    response = measured_steps(V, every, steps.start, stop, **levels)
     found = {"rest": float(np.mean(response.rest))}
     if resistance is not None:
         # MΩ · pF is µs; over 1 µF/cm² that is kΩ·cm² in thousandths.
@@ -186,10 +193,10 @@ def measure_cell(
     return found
 
 
-def _counts(V, every, steps) -> Float[np.ndarray, " sweeps"]:
+def _counts(V, every, steps, levels) -> Float[np.ndarray, " sweeps"]:
     """Spikes in the first second of a step, and what is left of an interval."""
     counts = []
-    for times in spike_trains(every * np.arange(V.shape[1]), V):
+    for times in spike_trains(every * np.arange(V.shape[1]), V, **levels):
         times = times[(times >= steps.start) & (times < steps.stop)] - steps.start
         inside, later = times[times < SECOND], times[times >= SECOND]
         count = float(len(inside))
@@ -241,17 +248,19 @@ def compare(
 
     - `ValueError`: where [`dicjax.measure_cell`][] or [`dicjax.draw_ensemble`][] do.
     """
-    measured = measure_cell(sweeps, steps, capacitance, resistance=resistance, use=use)
+    levels = find_family(operator.family).neuron.spike_levels
+    how = {"resistance": resistance, "use": use, **levels}
+    measured = measure_cell(sweeps, steps, capacitance, **how)
     density = steps.amplitude / capacitance
     sweep = np.arange(len(density))
     is_used = np.isin(sweep, sweep if use is None else use)
     duration = steps.stop - steps.start
-    recorded = _seen_in(sweeps.V, sweeps.every, steps.start, duration)
+    recorded = _seen_in(sweeps.V, sweeps.every, steps.start, duration, levels)
     wanted = jax.tree.map(lambda x: x[is_used], recorded)
 
     def tried(candidates):
         V = _answered(operator, candidates, density[is_used], duration)
-        away = _distance(_seen_in(V, EVERY, AROUND, duration), wanted)
+        away = _distance(_seen_in(V, EVERY, AROUND, duration, levels), wanted)
         passive = _passive_distance(operator, candidates, measured)
         return candidates, V, np.hypot(away, passive)
 
@@ -279,7 +288,7 @@ def compare(
         measured=measured,
         features=features,
         recorded=recorded.response,
-        predicted=_seen_in(V, EVERY, AROUND, duration).response,
+        predicted=_seen_in(V, EVERY, AROUND, duration, levels).response,
         ts=EVERY * np.arange(V.shape[2]) - AROUND,
         V=V,
     )
@@ -301,11 +310,11 @@ class _Seen(NamedTuple):
     quarters: Int[np.ndarray, "... 4"]
 
 
-def _seen_in(V, every, start, duration) -> _Seen:
-    marks = np.asarray(mark_spikes(jnp.asarray(V)))
+def _seen_in(V, every, start, duration, levels) -> _Seen:
+    marks = np.asarray(mark_spikes(jnp.asarray(V), **levels))
     edges = [round((start + duration * i / 4) / every) for i in range(5)]
     quarters = [marks[..., a:b].sum(-1) for a, b in itertools.pairwise(edges)]
-    response = measured_steps(V, every, start, start + duration)
+    response = measured_steps(V, every, start, start + duration, **levels)
     return _Seen(response, np.stack(quarters, -1))
 
 

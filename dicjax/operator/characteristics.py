@@ -208,7 +208,7 @@ class _Cells:
     def deflected(self, amplitude, after=0.0) -> tuple[Run, StepResponse]:
         run = self._step(amplitude, BEFORE + STEP + after, 1.0)
         self._report()
-        return run, _response(run.V, 1.0)
+        return run, self._response(run.V, 1.0)
 
     def currents_of_counts(self):
         """The current (µA/cm²) of every count, by halving intervals of logarithms."""
@@ -230,9 +230,13 @@ class _Cells:
         for first in range(0, len(amplitude), TRACES):
             some = slice(first, first + TRACES)
             run = self._step(amplitude[some], BEFORE + STEP, EVERY, some)
-            parts.append(_response(run.V, EVERY))
+            parts.append(self._response(run.V, EVERY))
         self._report()
         return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+
+    def _response(self, V, every) -> StepResponse:
+        levels = self.family.neuron.spike_levels
+        return measured_steps(V, every, BEFORE, BEFORE + STEP, **levels)
 
     def _step(self, amplitude, duration, every=None, cells: Any = ...) -> Run:
         step, g = Step(amplitude, BEFORE, BEFORE + STEP), self.g[cells]
@@ -246,13 +250,11 @@ class _Cells:
             self.on_progress(Stage("characterising"), self.done, self.total)
 
 
-def _response(V, every) -> StepResponse:
-    return measured_steps(V, every, BEFORE, BEFORE + STEP)
-
-
-def measured_steps(V, every: float, start: float, stop: float) -> StepResponse:
+def measured_steps(
+    V, every: float, start: float, stop: float, **levels: Any
+) -> StepResponse:
     """As [`dicjax.step_response`][] measures, on the host."""
-    response = step_response(jnp.asarray(V), every, start, stop)
+    response = step_response(jnp.asarray(V), every, start, stop, **levels)
     return jax.tree.map(np.asarray, response)
 
 

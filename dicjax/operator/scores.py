@@ -4,7 +4,7 @@ import dataclasses
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, ScalarLike
 
 from dicjax.operator.characteristics import (
     at_rest,
@@ -122,18 +122,23 @@ class Scores:
 
 
 def score(
-    V: Float[np.ndarray, "cells samples"], truth: Float[np.ndarray, "cells samples"]
+    V: Float[np.ndarray, "cells samples"],
+    truth: Float[np.ndarray, "cells samples"],
+    **levels: ScalarLike,
 ) -> Scores:
-    """Scores of predicted potentials (mV), over all traces."""
+    """Scores of predicted potentials (mV), over all traces.
+
+    `levels` are the `spike_levels` of the neuron, where they are not the usual ones.
+    """
     V = np.where(np.isfinite(V), V, 0.0).astype(np.float32)
     truth = truth.astype(np.float32)
-    ours, theirs = (measured_steps(x, EVERY, START, STOP) for x in (V, truth))
+    ours, theirs = (measured_steps(x, EVERY, START, STOP, **levels) for x in (V, truth))
     k, k_true = ours.num_spikes, theirs.num_spikes
     fires, none = k_true > 0, (k_true == 0) & (k == 0)
     norm = lambda x: np.linalg.norm(x, axis=1)
     away = norm(V - truth)
     centred = away / norm(truth - truth.mean(axis=1, keepdims=True))
-    times, true_times = _trains(V), _trains(truth)
+    times, true_times = (_trains(x, levels) for x in (V, truth))
     pairs = zip(times, true_times, strict=True)
     gaps = [np.abs(a[:n] - b[:n]) for a, b in pairs if (n := min(len(a), len(b)))]
 
@@ -170,9 +175,9 @@ def _share(x) -> float:
     return float(np.mean(x)) if len(x) else np.nan
 
 
-def _trains(V) -> list[np.ndarray]:
+def _trains(V, levels) -> list[np.ndarray]:
     """Spike times (ms) during the step."""
-    trains = spike_trains(EVERY * np.arange(V.shape[1]), V)
+    trains = spike_trains(EVERY * np.arange(V.shape[1]), V, **levels)
     return [times[(times >= START) & (times < STOP)] for times in trains]
 
 

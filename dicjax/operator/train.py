@@ -174,11 +174,11 @@ def scores_of(
     operator: Operator, family: Family, cells: CharacterisedMembers, seed: int
 ) -> dict[str, Scores]:
     """Scores on seen members under new currents, and on unseen ones."""
-    scores = {}
+    scores, levels = {}, family.neuron.spike_levels
     for name, members in (("seen", cells.seen), ("unseen", cells.unseen)):
         some = members[:TESTED]
         trial = make_trial(seed, family, some.g, some.measured)
-        scores[name] = score(predict_trial(operator, trial), trial.V)
+        scores[name] = score(predict_trial(operator, trial), trial.V, **levels)
     return scores
 
 

@@ -14,6 +14,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Key
 
 from dicjax._core import descend, finite_adam, Progress, renamed
+from dicjax.operator.families import find_family
 from dicjax.operator.model import follow, Operator
 from dicjax.operator.training import is_learned, Members
 from dicjax.spikes import step_response
@@ -88,7 +89,9 @@ def _feature(operator, a, members, feature, num_steps):
     current = jnp.where(times[:, None] >= BEFORE, amplitude[None], 0)
     h = jnp.asarray(every / num_steps, rest.dtype)
     _, V = follow(operator, a, operator.start(rest, a), current, h, num_steps)
-    return getattr(step_response(V, every, BEFORE, stop, max_spikes=2), feature)
+    levels = find_family(operator.family).neuron.spike_levels
+    response = step_response(V, every, BEFORE, stop, max_spikes=2, **levels)
+    return getattr(response, feature)
 
 
 def tuning_loss(

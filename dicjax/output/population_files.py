@@ -93,6 +93,7 @@ def run_columns(run: Run) -> dict[str, Column]:
         "num_spikes": (run.num_spikes, "1", "number of spikes"),
         "succeeded": (run.succeeded, "", "stayed finite, and no spike was lost"),
         "overflowed": (run.overflowed, "", "fired more often than could be recorded"),
+        "fell_short": (run.fell_short, "", "rose like a spike, but not up to V_spike"),
     }
 
 

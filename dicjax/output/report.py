@@ -26,7 +26,16 @@ from dicjax.output.plots import style
 from dicjax.output.population_files import file_name
 from dicjax.populations import OTHER_START, START_MORE_CA, wilson
 from dicjax.simulation import applied, simulate
-from dicjax.spikes import BURSTING, FEATURES, Features, LABELS, pattern_of, Target
+from dicjax.spikes import (
+    BURSTING,
+    FEATURES,
+    Features,
+    LABELS,
+    pattern_of,
+    Target,
+    V_REARM,
+    V_SPIKE,
+)
 
 
 PIXELS = 120  # per inch of a figure, where the page is wide enough
@@ -49,11 +58,17 @@ NONE = "\u2013"  # where there is no number
 
 
 class Traces(NamedTuple):
-    """Potentials (mV) of some members, at times in ms."""
+    """Potentials (mV) of some members, at times in ms, and the levels of spikes."""
 
     members: Int[np.ndarray, " _"]
     ts: Float[np.ndarray, " times"]
     V: Float[np.ndarray, "cells times"]
+    V_spike: float = V_SPIKE
+    V_rearm: float = V_REARM
+
+    @property
+    def levels(self) -> dict[str, float]:
+        return {"V_spike": float(self.V_spike), "V_rearm": float(self.V_rearm)}
 
 
 def write_report(
@@ -220,7 +235,8 @@ def _figures(result: Generated, members, traces: Traces) -> dict[str, Markup]:
     }
     if len(g):
         names = [f"member {i}" for i in traces.members]
-        figures["traces"] = plots.plot_traces(train, traces.ts, traces.V, names)
+        ts, V, levels = traces.ts, traces.V, traces.levels
+        figures["traces"] = plots.plot_traces(train, ts, V, names, **levels)
         highlight = np.searchsorted(members, traces.members).tolist()
         figures["conductances"] = plots.plot_conductances(neuron, g, highlight)
     if len(g) > 2:
@@ -247,7 +263,8 @@ def potentials(result: Generated) -> Traces:
         save_every=0.1 if cycle < 2000 else 0.5,
     )
     assert run.ts is not None and run.V is not None
-    return Traces(members, np.asarray(run.ts), np.asarray(run.V))
+    levels = {name: float(x) for name, x in result.neuron.spike_levels.items()}
+    return Traces(members, np.asarray(run.ts), np.asarray(run.V), **levels)
 
 
 def _time_step(result: Generated) -> float:

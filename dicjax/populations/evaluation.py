@@ -75,7 +75,8 @@ class Verdict(eqx.Module):
     - `errors`: ln(feature / target), as [`dicjax.feature_errors`][] gives them.
     - `limits`: how far each of them may be off.
     - `succeeded`: whether they were simulated to the end.
-    - `valid`: whether that is so, and they fire like the target.
+    - `fell_short`: whether they rose like a spike without reaching `V_spike`.
+    - `valid`: whether they succeeded, and they fire like the target.
     - `score`: the largest error in units of what is allowed; infinite where the firing
         pattern is another.
     """
@@ -84,6 +85,7 @@ class Verdict(eqx.Module):
     errors: Float[np.ndarray, "cells 4"]
     limits: Float[np.ndarray, "cells 4"]
     succeeded: Bool[np.ndarray, " cells"]
+    fell_short: Bool[np.ndarray, " cells"]
     valid: Bool[np.ndarray, " cells"]
     score: Float[np.ndarray, " cells"]
 
@@ -102,8 +104,9 @@ def judge(run: Run, target: Target) -> Verdict:
     limits = np.asarray(target.limits(errors))
     known = (features.label == target.label) & np.isfinite(errors).all(axis=1)
     score = np.where(known, np.max(np.abs(errors) / limits, axis=1), np.inf)
-    ran = np.asarray(run.succeeded)
-    return Verdict(features, errors, limits, ran, ran & valid, score)
+    ran, fell_short = np.asarray(run.succeeded), np.asarray(run.fell_short)
+    valid = ran & valid
+    return Verdict(features, errors, limits, ran, fell_short, valid, score)
 
 
 def evaluate(

@@ -2,7 +2,7 @@ r"""Exact derivatives of a firing rhythm, from one cycle of it.
 
 Derivatives through many spikes of a simulation grow without bound where a neuron is
 slightly irregular. They are useless then. A rhythm, however, is a cycle. Let $z$ be the
-state where the potential crosses 10 mV at the onset of a cycle. The cycle maps this
+state where the potential crosses `V_spike` at the onset of a cycle. The cycle maps this
 state to itself, $z = P(z, \theta)$. Forward derivatives of one cycle, whose length
 follows from the times of spikes, stay small. The implicit function theorem turns them
 into derivatives of the rhythm,
@@ -34,7 +34,7 @@ from dicjax.simulation import (
     relax_gates,
     relax_membrane,
 )
-from dicjax.spikes import crossing_part, SPIKE_UP
+from dicjax.spikes import crossing_part
 
 
 BATCHES = (32, 256)  # numbers of cells that are compiled for
@@ -78,7 +78,7 @@ class _Running(eqx.Module):
     y: State
     t: Float[Array, ""]
     h: Float[Array, ""]
-    pending: Float[Array, ""]  # ms, a spike that has not fallen yet; else infinite
+    pending: Float[Array, ""]  # ms, as `detect_spike` leaves it
     at: State  # at the latest spike
     spike: Float[Array, ""]  # ms, the time of the latest spike
     before: Float[Array, ""]  # ms, the time of the spike before
@@ -151,7 +151,7 @@ def as_vector(neuron: Neuron, y: State):
     z = jnp.stack([*y.gates, y.Ca] if has_Ca else y.gates)
 
     def rebuild(z):
-        V = jnp.full_like(z[0], SPIKE_UP)
+        V = neuron.V_spike.astype(z.dtype)
         Ca = z[num] if has_Ca else y.Ca
         return State(V=V, gates=tuple(z[i] for i in range(num)), Ca=Ca)
 
@@ -199,17 +199,18 @@ def _step(neuron: Neuron, g: PyTree, running: _Running, dt, current) -> _Running
     y = relax_gates(neuron, old, h / 2)
     y = relax_membrane(neuron, y, g, h, current)
     y = relax_gates(neuron, y, h / 2)
-    pending, _, _ = detect_spike(old.V, y.V, running.t, h, running.pending)
+    found = detect_spike(neuron, old.V, y.V, running.t, h, running.pending)
     # A cycle begins at a crossing, before the spike is confirmed.
-    crosses = jnp.isinf(running.pending) & jnp.isfinite(pending)
-    part = crossing_part(old.V, jnp.where(crosses, y.V, old.V + 1))
+    crosses = jnp.isinf(running.pending) & jnp.isfinite(found.pending)
+    after = jnp.where(crosses, y.V, old.V + 1)
+    part = crossing_part(old.V, after, neuron.V_spike)
     pick = lambda new, old: jnp.where(crosses, new, old)
     crossing = jax.tree.map(lambda a, b: a + part * (b - a), old, y)
     return _Running(
         y=y,
         t=running.t + h,
         h=next_step(y.V - old.V, h, dt, LONGEST * dt),
-        pending=pending,
+        pending=found.pending,
         at=jax.tree.map(pick, crossing, running.at),
         spike=pick(running.t + part * h, running.spike),
         before=pick(running.spike, running.before),

@@ -14,6 +14,7 @@ from dicjax.simulation.lane_block import initial_conditions
 from dicjax.simulation.problem import (
     assemble,
     Finished,
+    is_kept,
     kept_spikes,
     num_ms,
     Part,
@@ -24,7 +25,7 @@ from dicjax.simulation.problem import (
 )
 from dicjax.simulation.solvers import Membrane
 from dicjax.simulation.stimulus import cell_axes, for_members
-from dicjax.spikes import list_spikes
+from dicjax.spikes import list_spikes, mark_shortfalls
 
 
 STRETCH = 50.0  # ms of simulated time between reports of progress
@@ -49,9 +50,13 @@ def solve(
         every = problem.save_every / finer
     ts, V = _potentials(problem, every, solver, tolerance, on_progress)
     cells, is_finite = np.arange(len(V)), np.isfinite(V)
+    levels = problem.neuron.spike_levels
+    shortfalls = mark_shortfalls(jnp.asarray(V), every, **levels)
+    short = np.asarray(shortfalls) & is_kept(problem, ts[1:])
     kept = np.asarray(saved_samples(problem), int)
     part = Part(
-        spikes=kept_spikes(problem, *list_spikes(ts, V)),
+        spikes=kept_spikes(problem, *list_spikes(ts, V, **levels)),
+        fell_short=np.flatnonzero(short.any(axis=1)),
         samples=SavedSamples(cells[:, None], np.arange(len(kept)), V[:, finer * kept]),
         finished=Finished(cells, np.all(is_finite, axis=1), np.zeros(len(V), bool)),
         num_ms=len(V) * num_ms(problem),

@@ -120,7 +120,7 @@ def _tile(compiled, treedef, shared, num_bursts, *refs):
         lanes, count = val
         gone = (lanes.whole - began).astype(jnp.uint16)
         lanes, time = all_lanes(neuron, lanes, g, stimulus)
-        fired = jnp.isfinite(time)
+        fired = time < jnp.inf  # or fell short
         # Spikes fill rows from the top, so that the host has to read few rows.
         plt.store(spikes.at[count, column], time, mask=fired)
         plt.store(ahead.at[count, column], gone, mask=fired)

@@ -194,8 +194,9 @@ def collect(
     """What a dispatch gave; lanes whose cells have finished become idle."""
     problem, until = program.problem, num_ms(program.problem)
     count = int(output.count)
-    lane, times = _spikes(program, block, output, count)
+    lane, times, short = _spikes(program, block, output, count)
     spikes = kept_spikes(problem, block.cells[lane], times)
+    fell_short = block.cells[short]
     samples = None
     if output.times is not None:
         block, samples = _samples(problem, block, output, count)
@@ -209,23 +210,26 @@ def collect(
     reached = np.where(done, until, np.minimum(after, until))
     gone = (reached - np.minimum(block.whole, until))[busy].sum()
     block = block._replace(cells=np.where(done, IDLE, cells), whole=after)
-    return block, Part(spikes, samples, finished, int(gone))
+    return block, Part(spikes, fell_short, samples, finished, int(gone))
 
 
 def _spikes(program: Program, block: LaneBlock, output: DispatchOutput, count: int):
-    """Lanes and times (ms) of all spikes, lane by lane."""
+    """Lanes and times (ms) of all spikes, lane by lane, and lanes of shortfalls."""
     by_lane = lambda x: np.asarray(x).T
     if block.device.platform != "cpu":
         # Fewer bytes to move; few sizes, since every slice is compiled.
         num_rows = min(compiled_size(count), program.num_bursts)
         by_lane = lambda x: np.asarray(x[:num_rows].T)
     spikes, ahead = (by_lane(x)[:, :count] for x in (output.spikes, output.ahead))
-    lane, row = np.nonzero(np.isfinite(spikes))
-    whole = block.whole[lane] + ahead[lane, row]
+    lane, row = np.nonzero(spikes < np.inf)
+    whole, spikes = block.whole[lane] + ahead[lane, row], spikes[lane, row]
     # How far a lane goes on after its time depends on its neighbours.
     kept = (block.cells[lane] != IDLE) & (whole < num_ms(program.problem))
-    lane, row, whole = lane[kept], row[kept], whole[kept]
-    return lane, whole + spikes[lane, row].astype(np.float64)
+    fired = kept & np.isfinite(spikes)
+    times = whole[fired] + spikes[fired].astype(np.float64)
+    # Shortfalls have the time of their burst.
+    short = kept & ~fired & (whole >= program.problem.discard)
+    return lane[fired], times, lane[short]
 
 
 def _samples(

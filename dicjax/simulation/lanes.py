@@ -43,7 +43,7 @@ class Lanes(eqx.Module):
     t: Float[Array, "*lanes"]  # ms
     h: Float[Array, "*lanes"]  # ms, the last step
     next_h: Float[Array, "*lanes"]  # ms, the next step
-    pending: Float[Array, "*lanes"]  # ms after `whole`, a spike not confirmed yet
+    pending: Float[Array, "*lanes"]  # ms after `whole`, as `detect_spike` leaves it
     lost: Bool[Array, "*lanes"]  # whether two spikes fell into one burst
 
 
@@ -137,9 +137,10 @@ def burst(
 ) -> tuple[Lanes, Scalar, PyTree]:
     """Takes `BURST` steps of one lane.
 
-    Returns the lane, the time of its spike (ms after `lane.whole`; infinite without
-    one) and what `record` gives of the lane after every step. Some compilers split a
-    step into several kernels; `fence` keeps them from computing the membrane in each.
+    Returns the lane, the time of its spike (ms after `lane.whole`) and what `record`
+    gives of the lane after every step. The time is infinite without a spike, and minus
+    infinite if an upstroke fell short of one. Some compilers split a step into several
+    kernels; `fence` keeps them from computing the membrane in each.
     """
     prepared = None
     if stimulus is not None:
@@ -180,22 +181,24 @@ def _step(
     step_sizes: StepSizes,
     fence: Callable[[Array], Array],
 ) -> tuple[Lanes, Scalar]:
-    """Takes one time step of one lane; a confirmed spike replaces `spike`."""
+    """Takes one time step of one lane; what is detected replaces `spike`."""
     before, h = lane.y.V, lane.next_h
     y = relax_gates(neuron, lane.y, (lane.h + h) / 2)
     y = relax_membrane(neuron, y, g, h, I)
     after = fence(y.V)
-    pending, is_confirmed, time = detect_spike(before, after, lane.t, h, lane.pending)
+    found = detect_spike(neuron, before, after, lane.t, h, lane.pending)
     lane = dataclasses.replace(
         lane,
         y=State(V=after, gates=y.gates, Ca=y.Ca),
         t=lane.t + h,
         h=h,
         next_h=next_step(after - before, h, step_sizes.dt, step_sizes.longest),
-        pending=pending,
-        lost=lane.lost | (is_confirmed & jnp.isfinite(spike)),
+        pending=found.pending,
+        lost=lane.lost | (found.is_spike & jnp.isfinite(spike)),
     )
-    return lane, jnp.where(is_confirmed, time, spike)
+    # A spike of the same burst counts more than a shortfall.
+    is_new = found.is_spike | (found.is_shortfall & (spike == jnp.inf))
+    return lane, jnp.where(is_new, found.time, spike)
 
 
 class CompiledNeuron:
@@ -242,9 +245,10 @@ class DispatchOutput(eqx.Module):
     """What the lanes did in a dispatch; only the first `count` rows are used.
 
     - `spikes`, `ahead`: a spike is at `spikes + ahead` ms after `lanes.whole` at the
-        start of the dispatch; later spikes lie in later rows, and infinity means none.
-        `ahead` holds whole ms. Both are kept apart because the last digits of their sum
-        in float32 would depend on the length of dispatches.
+        start of the dispatch; later spikes lie in later rows. Infinity means none, and
+        minus infinity a shortfall. `ahead` holds whole ms. Both are kept apart because
+        the last digits of their sum in float32 would depend on the length of
+        dispatches.
     - `times`, `V`: times (ms, `ahead` likewise) and potentials (mV) after every step,
         where they are recorded.
     """

@@ -52,6 +52,7 @@ class Solution(NamedTuple):
     - `num_spikes`: of each cell, whether or not there was room for them.
     - `is_finite`: whether the potential stayed finite.
     - `has_lost`: whether spikes came too fast to be told apart.
+    - `fell_short`: whether an upstroke did not reach the level of a spike.
     - `V`: saved potentials, in mV.
     """
 
@@ -59,6 +60,7 @@ class Solution(NamedTuple):
     num_spikes: Int[AnyArray, " cells"]
     is_finite: Bool[AnyArray, " cells"]
     has_lost: Bool[AnyArray, " cells"]
+    fell_short: Bool[AnyArray, " cells"]
     V: Float[AnyArray, "cells times"] | None
 
 
@@ -88,10 +90,12 @@ class Finished(NamedTuple):
 class Part(NamedTuple):
     """A part of a solution: what some cells did in some of the time.
 
-    `num_ms` is how much time this was, added up over cells.
+    `fell_short` are cells that had a shortfall; `num_ms` is how much time this was,
+    added up over cells.
     """
 
     spikes: SpikeList
+    fell_short: Int[np.ndarray, " _"]
     samples: SavedSamples | None
     finished: Finished
     num_ms: int
@@ -111,11 +115,16 @@ def saved_samples(problem: Problem) -> range:
     return range(first, math.floor(problem.duration / every + 1e-9) + 1)
 
 
+def is_kept(problem: Problem, times: Float[np.ndarray, "..."]) -> np.ndarray:
+    """Whether times (ms) lie from `discard` to `duration`."""
+    return (times >= problem.discard) & (times <= problem.duration)
+
+
 def kept_spikes(
     problem: Problem, cells: Int[np.ndarray, " _"], times: Float[np.ndarray, " _"]
 ) -> SpikeList:
     """The spikes from `discard` to `duration`, in as little memory as they need."""
-    kept = (times >= problem.discard) & (times <= problem.duration)
+    kept = is_kept(problem, times)
     return SpikeList(cells[kept].astype(np.int32), times[kept].astype(problem.g.dtype))
 
 
@@ -124,7 +133,7 @@ def assemble(problem: Problem, parts: Iterable[Part]) -> Solution:
     num_cells, dtype = len(problem.g), problem.g.dtype
     rows = np.full((num_cells, problem.max_spikes or ROOM), np.inf, dtype)
     num = np.zeros(num_cells, np.int32)
-    is_finite, has_lost = np.zeros((2, num_cells), bool)
+    is_finite, has_lost, fell_short = np.zeros((3, num_cells), bool)
     V = None
     if problem.save_every is not None:
         V = np.full((num_cells, len(saved_samples(problem))), np.nan, dtype)
@@ -133,9 +142,10 @@ def assemble(problem: Problem, parts: Iterable[Part]) -> Solution:
         cells = part.finished.cells
         is_finite[cells] = part.finished.is_finite
         has_lost[cells] = part.finished.has_lost
+        fell_short[part.fell_short] = True
         if V is not None and part.samples is not None:
             V[part.samples.cells, part.samples.columns] = part.samples.V
-    return Solution(rows, num, is_finite, has_lost, V)
+    return Solution(rows, num, is_finite, has_lost, fell_short, V)
 
 
 def _with_spikes(rows, num, spikes: SpikeList, max_spikes: int | None) -> np.ndarray:

@@ -59,6 +59,7 @@ class Chunk(eqx.Module):
     num_spikes: Int[Array, " cells"]
     is_finite: Bool[Array, " cells"]
     has_lost: Bool[Array, " cells"]
+    fell_short: Bool[Array, " cells"]
     num_done: Int[Array, ""]
 
 
@@ -197,6 +198,7 @@ def _empty(program: Program, num_cells: int, num_lanes: int, room: int) -> Chunk
         num_spikes=jnp.zeros(size, jnp.int32),
         is_finite=jnp.zeros(size, bool),
         has_lost=jnp.zeros(size, bool),
+        fell_short=jnp.zeros(size, bool),
         num_done=zero,
     )
 
@@ -213,8 +215,14 @@ def _widened(rows: Float[Array, "cells spikes"], width: int) -> Array:
 
 def _solution(chunk: Chunk, num: int, max_spikes: int | None, most: int) -> Solution:
     width = max_spikes or compiled_size(most, ROOM)
-    rows = (chunk.spike_times[:, :width], chunk.num_spikes, chunk.is_finite)
-    return Solution(*(x[:num] for x in (*rows, chunk.has_lost)), V=None)
+    return Solution(
+        spike_times=chunk.spike_times[:num, :width],
+        num_spikes=chunk.num_spikes[:num],
+        is_finite=chunk.is_finite[:num],
+        has_lost=chunk.has_lost[:num],
+        fell_short=chunk.fell_short[:num],
+        V=None,
+    )
 
 
 def _joined(solutions: list[Solution]) -> Solution:
@@ -317,7 +325,14 @@ def _settled(
     after = lambda time, moment: (
         (whole - moment[0]).astype(time.dtype) + time - moment[1]
     )
-    kept = jnp.isfinite(spikes) & busy[None] & (whole < limits.until)
+    known = busy[None] & (whole < limits.until)
+    # Shortfalls are minus infinity, and have the time of their burst.
+    short = (
+        known
+        & (spikes == -jnp.inf)
+        & (after(jnp.zeros_like(spikes), limits.first) >= 0)
+    )
+    kept = known & jnp.isfinite(spikes)
     kept &= (after(spikes, limits.first) >= 0) & (after(spikes, limits.last) <= 0)
     # Idle lanes write nowhere.
     rows = jnp.where(busy, chunk.cells, size)
@@ -338,5 +353,8 @@ def _settled(
         ),
         is_finite=chunk.is_finite.at[ended].set(jnp.isfinite(lanes.y.V), mode="drop"),
         has_lost=chunk.has_lost.at[ended].set(lanes.lost, mode="drop"),
+        fell_short=chunk.fell_short.at[jnp.where(short.any(axis=0), rows, size)].set(
+            True, mode="drop"
+        ),
         num_done=chunk.num_done + jnp.sum(done, dtype=jnp.int32),
     )

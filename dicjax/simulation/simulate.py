@@ -45,6 +45,10 @@ class Run(eqx.Module):
     - `succeeded`: whether the potential stayed finite and no spike was lost.
     - `overflowed`: whether spikes are missing: the cell fired more than `max_spikes`,
         or faster than the simulation can separate spikes (over 1 kHz).
+    - `fell_short`: whether the potential rose like a spike, at more than 10 mV/ms
+        through -30 mV, and fell below that again without reaching the neuron's
+        `V_spike`. If that is how the neuron spikes, give it a lower `V_spike`. Where
+        `V_rearm` is below -30 mV, it takes the place of -30 mV.
     - `ts`, `V`: saved times (ms) and potentials (mV); None without `save_every`.
     """
 
@@ -52,6 +56,7 @@ class Run(eqx.Module):
     num_spikes: Int[AnyArray, "*cells"]
     succeeded: Bool[AnyArray, "*cells"]
     overflowed: Bool[AnyArray, "*cells"]
+    fell_short: Bool[AnyArray, "*cells"]
     ts: Float[AnyArray, " times"] | None = None
     V: Float[AnyArray, "*cells times"] | None = None
 
@@ -77,11 +82,11 @@ def simulate(
 
     Cells may differ in maximal conductance, in any number of `neuron`, in the stimulus
     and in the start, which are broadcast against one another. Every cell takes its own
-    time steps: short ones while its potential moves fast, long ones
-    between spikes. A spike is an upward crossing of 10 mV that a later fall below 0 mV
-    confirms. Its time is interpolated linearly within the step. Spikes are found while
-    the cells are integrated, so that memory holds spikes and nothing else. All cores,
-    or all devices, take part.
+    time steps: short ones while its potential moves fast, long ones between spikes. A
+    spike is an upward crossing of the neuron's `V_spike`, by default 10 mV, that a
+    later fall below its `V_rearm`, by default 0 mV, confirms. Its time is interpolated
+    linearly within the step. Spikes are found while the cells are integrated, so that
+    memory holds spikes and nothing else. All cores, or all devices, take part.
 
     **Arguments:**
 
@@ -159,6 +164,7 @@ def simulate(
         num_spikes=solution.num_spikes,
         succeeded=solution.is_finite & ~solution.has_lost,
         overflowed=solution.has_lost | (solution.num_spikes > room),
+        fell_short=solution.fell_short,
         V=solution.V,
     )
     run = jax.tree.map(lambda x: x.reshape(cells.shape + x.shape[1:]), run)

@@ -77,6 +77,7 @@ class Trajectory(eqx.Module):
     - `succeeded`: whether everything stayed finite, the steps were enough, and no spike
         was lost. Potentials that are not known are nan.
     - `overflowed`: whether spikes are missing in `spike_times`.
+    - `fell_short`: as in [`dicjax.Run`][].
     - `num_steps`: how many steps were taken.
     - `final`: where the cells stand. Another [`dicjax.solve`][] goes on from there.
     """
@@ -90,6 +91,7 @@ class Trajectory(eqx.Module):
     num_spikes: Int[Array, "*cells"]
     succeeded: Bool[Array, "*cells"]
     overflowed: Bool[Array, "*cells"]
+    fell_short: Bool[Array, "*cells"]
     num_steps: Int[Array, "*cells"]
     final: SavedState
 
@@ -161,7 +163,7 @@ def solve(
     **Returns:**
 
     A [`dicjax.Trajectory`][]. Spike times are differentiable: a spike is where the
-    line between two steps crosses 10 mV.
+    line between two steps crosses the neuron's `V_spike`.
 
     **Raises:**
 
@@ -219,8 +221,9 @@ def _solve(neuron, g, stimulus, start, ts, sizes, num_blocks, kept):
 def _integrate(neuron, g, stimulus, lane, end, sizes, num_blocks, kept):
     """Takes bursts of steps until the time is past `end`.
 
-    Returns what was recorded; the moments of spikes, infinite where a burst has none;
-    the lane after the last burst, and before the last two.
+    Returns what was recorded; the moments of spikes, infinite where a burst has none,
+    and minus infinite where it has a shortfall; the lane after the last burst, and
+    before the last two.
     """
 
     def record(lane: Lanes) -> tuple:
@@ -277,8 +280,10 @@ def _described(neuron, g, start, steps, spikes, lane, last, ts, kept):
     V, others = jax.vmap(_at, (None, 0))(steps, ts)
     # Bursts that are taken once more may have spikes that have been told.
     is_new = jnp.arange(spikes.rest.size, dtype=jnp.int32) >= start.num_bursts
+    fell_short = jnp.any(is_new & (spikes.rest == -jnp.inf))
     is_new |= jax.vmap(_after, (0, None))(spikes, start.until) > 0
     is_kept = is_new & (jax.vmap(_after, (0, None))(spikes, end) <= 0)
+    is_kept &= jnp.isfinite(spikes.rest)
     num = jnp.sum(is_kept, dtype=jnp.int32)
     num_steps = jnp.sum(jnp.isfinite(steps.t), dtype=jnp.int32) - 1
     place = jnp.where(is_kept, jnp.cumsum(is_kept) - 1, kept.max_spikes)
@@ -304,6 +309,7 @@ def _described(neuron, g, start, steps, spikes, lane, last, ts, kept):
         "num_spikes": num,
         "succeeded": is_known & _has_passed(lane, end) & is_rising & ~lane.lost,
         "overflowed": lane.lost | (num > kept.max_spikes),
+        "fell_short": fell_short,
         "num_steps": num_steps,
         "final": SavedState(last, end, jnp.minimum(num_steps // BURST, 2)),
     }

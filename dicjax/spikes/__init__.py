@@ -2,11 +2,14 @@
 
 from dicjax.spikes.detection import (
     crossing_part as crossing_part,
+    is_upstroke as is_upstroke,
     list_spikes as list_spikes,
+    mark_shortfalls as mark_shortfalls,
     mark_spikes as mark_spikes,
-    SPIKE_DOWN as SPIKE_DOWN,
+    shortfall_level as shortfall_level,
     spike_trains as spike_trains,
-    SPIKE_UP as SPIKE_UP,
+    V_REARM as V_REARM,
+    V_SPIKE as V_SPIKE,
 )
 from dicjax.spikes.features import (
     burst_gap as burst_gap,

@@ -7,13 +7,12 @@ sampled traces, simulated or recorded, in batches and in compiled code.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, ScalarLike
 
-from dicjax.spikes.detection import find_spikes, SPIKE_DOWN
+from dicjax.spikes.detection import find_spikes, ONSET, V_REARM, V_SPIKE
 from dicjax.spikes.features import mean_of
 
 
-ONSET = 10.0  # mV/ms, the slope from which on a spike has begun
 BEFORE, AFTER = 4.0, 8.0  # ms around a crossing, in which the spike's shape lies
 LATE = 0.1  # part of a step, at its end, over which the steady potential is taken
 
@@ -57,11 +56,13 @@ def step_response(
     stop: float,
     *,
     max_spikes: int = 64,
+    V_spike: ScalarLike = V_SPIKE,
+    V_rearm: ScalarLike = V_REARM,
 ) -> StepResponse:
     """Measures responses to a step of current.
 
-    A spike is, as everywhere in dicjax, an upward crossing of 10 mV that a later fall
-    below 0 mV confirms. Its time is interpolated.
+    A spike is, as everywhere in dicjax, an upward crossing of one potential that a
+    later fall below another confirms. Its time is interpolated.
 
     **Arguments:**
 
@@ -69,6 +70,8 @@ def step_response(
     - `start`, `stop`: when the step begins and ends, in ms.
     - `max_spikes`: how many spikes rate and shape are measured from; later spikes are
         only counted.
+    - `V_spike`, `V_rearm`: these potentials, in mV. Those of a [`dicjax.Neuron`][] are
+        its `spike_levels`.
 
     **Returns:**
 
@@ -87,19 +90,22 @@ def step_response(
             f"A step from {start} to {stop} ms does not lie within a trace of "
             f"{duration:g} ms: give times in ms from the trace's first sample."
         )
-    one = lambda V: _response_of_one(V, every, start, stop, max_spikes)
+    levels = {"V_spike": V_spike, "V_rearm": V_rearm}
+    one = lambda V: _response_of_one(V, every, start, stop, max_spikes, levels)
     flat = V.reshape(-1, V.shape[-1])
     response = jax.vmap(one)(flat)
     return jax.tree.map(lambda x: x.reshape(*V.shape[:-1], *x.shape[1:]), response)
 
 
-def _response_of_one(V, every, start, stop, max_spikes):
+def _response_of_one(V, every, start, stop, max_spikes, levels):
     dtype = V.dtype
     t = jnp.arange(len(V), dtype=dtype) * jnp.asarray(every, dtype)
     within = (t >= start) & (t < stop)
-    spikes = find_spikes(V, every, max_spikes=max_spikes, within=within[1:])
+    within_step = {"max_spikes": max_spikes, "within": within[1:]}
+    spikes = find_spikes(V, every, **within_step, **levels)
     index, times, has = spikes.index, spikes.times, spikes.index >= 0
-    shape = jax.vmap(lambda i: _shape(V, i, every))(index)
+    V_rearm = jnp.asarray(levels["V_rearm"], dtype)
+    shape = jax.vmap(lambda i: _shape(V, i, every, V_rearm))(index)
     height, width = (mean_of(x, has & jnp.isfinite(x)) for x in shape)
     intervals = times[1:] - times[:-1]
     between = has[1:]
@@ -124,7 +130,7 @@ def _response_of_one(V, every, start, stop, max_spikes):
     )
 
 
-def _shape(V, index, every):
+def _shape(V, index, every, V_rearm):
     """Height and width of the spike that crosses after sample `index`."""
     num_before, num_after = (max(2, round(x / every)) for x in (BEFORE, AFTER))
     k = jnp.arange(num_before + num_after)
@@ -135,7 +141,7 @@ def _shape(V, index, every):
     # The first sample from which on the potential never rises more slowly.
     begin = 1 + jnp.max(jnp.where(is_rising, -1, k))
     V_begin = around[jnp.minimum(begin, num_before)]
-    falls = (around < SPIKE_DOWN) & (i > 0)
+    falls = (around < V_rearm) & (i > 0)
     over = jnp.where(jnp.any(falls), jnp.argmax(falls), len(i))
     peak = jnp.argmax(jnp.where((i > 0) & (k < over), around, -jnp.inf))
     V_peak = around[peak]

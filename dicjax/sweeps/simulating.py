@@ -104,7 +104,8 @@ class Simulating:
 
         runs = self.batches.run(run, len(g))
         no = lambda dtype, *shape: np.zeros((0, *shape), dtype)
-        empty = Run(no(np.float32, self.room), no(np.int32), no(bool), no(bool))
+        marks = (no(bool) for _ in range(3))
+        empty = Run(no(np.float32, self.room), no(np.int32), *marks)
         whole = jax.tree.map(lambda *x: np.concatenate(x), empty, *runs)
         ends = np.cumsum([len(x) for x, _ in drawn])
         return [

@@ -22,7 +22,6 @@ from dicjax.output.exporters.equations import (
 )
 from dicjax.output.exporters.expressions import substitute, walk
 from dicjax.output.files import render, write_text
-from dicjax.spikes import SPIKE_DOWN, SPIKE_UP
 
 
 def export_neuron(
@@ -139,8 +138,8 @@ def _values_of(neuron: Neuron, model: Equations) -> dict[str, Any]:
         "title": title,
         "suffix": f"dicjax_{title}",  # no simulator has such names
         "capacitance": number(neuron.capacitance).value,
-        "threshold": SPIKE_UP,
-        "rearm": SPIKE_DOWN,
+        "threshold": number(neuron.V_spike).value,
+        "rearm": number(neuron.V_rearm).value,
         "current": float(neuron.recipe.current) if neuron.recipe else 0.0,
         "initial_V": at[V].value,
         "initial_Ca": at[CALCIUM].value,

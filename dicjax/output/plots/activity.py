@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import ArrayLike, Bool, Float
+from jaxtyping import ArrayLike, Bool, Float, ScalarLike
 from matplotlib.figure import Figure
 
 from dicjax.output.plots import layouts, style
-from dicjax.spikes import Features, SpikeTrain
+from dicjax.spikes import Features, SpikeTrain, V_REARM, V_SPIKE
 
 
 Trains = Float[ArrayLike, "cells spikes"]  # ms, padded with inf
@@ -87,14 +87,18 @@ def plot_traces(
     ts: Float[ArrayLike, " times"],
     V: Float[ArrayLike, "cells times"],
     names: Sequence[str] = (),
+    *,
+    V_spike: ScalarLike = V_SPIKE,
+    V_rearm: ScalarLike = V_REARM,
 ) -> Figure:
     """Simulated potentials of a few members below the spikes of the recording.
 
     Like a raster, all start at their first whole burst or spike. They show some four
-    bursts or 12 ISIs. Times `ts` are in ms, potentials `V` in mV.
+    bursts or 12 ISIs. Times `ts` are in ms, potentials `V` in mV. `V_spike` and
+    `V_rearm` are the neuron's.
     """
-    ts = np.asarray(ts, np.float64)
-    spikes, lines, (start, stop) = layouts.traces_of(train, ts, np.asarray(V))
+    ts, levels = np.asarray(ts, np.float64), {"V_spike": V_spike, "V_rearm": V_rearm}
+    spikes, lines, (start, stop) = layouts.traces_of(train, ts, np.asarray(V), **levels)
     figure, panels = style.new_panels(
         0.75 + 0.95 * len(lines),
         nrows=1 + len(lines),

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import ArrayLike, Float
+from jaxtyping import ArrayLike, Float, ScalarLike
 from matplotlib.ticker import MaxNLocator
 
 from dicjax._core import compiled_size, short
@@ -47,12 +47,15 @@ def raster_of(
 
 
 def traces_of(
-    train: SpikeTrain, ts: Float[np.ndarray, " times"], V: np.ndarray
+    train: SpikeTrain,
+    ts: Float[np.ndarray, " times"],
+    V: np.ndarray,
+    **levels: ScalarLike,
 ) -> tuple[np.ndarray, list[Line], Span]:
     """The recording's spikes since its first whole burst, and times and potentials of
-    every member since its own; times in ms."""
+    every member since its own; times in ms. `levels` are those of `spike_trains`."""
     cycle, gap = rhythm(train)
-    trains = spike_trains(ts, V) if len(V) else []
+    trains = spike_trains(ts, V, **levels) if len(V) else []
     spikes, *rows = [from_onset(x, gap) for x in (train.times, *trains)]
     stop = span_of([spikes, *rows], 0.5 * cycle)
     start = -0.03 * stop

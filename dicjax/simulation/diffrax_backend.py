@@ -51,6 +51,11 @@ def solve(
     ts, V = _potentials(problem, every, solver, tolerance, on_progress)
     cells, is_finite = np.arange(len(V)), np.isfinite(V)
     levels = problem.neuron.spike_levels
+    if any(level.ndim for level in levels.values()):
+        raise ValueError(
+            "With a `solver`, all cells have one `V_spike` and one `V_rearm`: give one "
+            "number for each, or simulate without a `solver`."
+        )
     shortfalls = mark_shortfalls(jnp.asarray(V), every, **levels)
     short = np.asarray(shortfalls) & is_kept(problem, ts[1:])
     kept = np.asarray(saved_samples(problem), int)

@@ -14,8 +14,10 @@ from dicjax._core import (
     check_simulation,
     check_start,
     check_stimulus,
+    described,
     HasConductances,
     jax_conductances_of,
+    outcome,
     Progress,
     replaced_argument,
 )
@@ -47,6 +49,9 @@ class Run(eqx.Module):
     overflowed: Bool[np.ndarray, "*cells"]
     ts: Float[np.ndarray, " times"] | None = None
     V: Float[np.ndarray, "*cells times"] | None = None
+
+    def __repr__(self) -> str:
+        return described(self, lambda: outcome(self))
 
 
 @replaced_argument("save", "save_every", {"spikes": None, "traces": 0.1})

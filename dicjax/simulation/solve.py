@@ -23,8 +23,10 @@ from dicjax._core import (
     check_resolved,
     check_start,
     check_stimulus,
+    described,
     HasConductances,
     jax_conductances_of,
+    outcome,
     Scalar,
 )
 from dicjax.neurons import Neuron, State
@@ -63,6 +65,11 @@ class SavedState(eqx.Module):
     until: Moment
     num_bursts: Int[Array, "*cells"]
 
+    def __repr__(self) -> str:
+        return described(
+            self, lambda: f"at {np.max(self.until.whole + self.until.rest):g} ms"
+        )
+
 
 class Trajectory(eqx.Module):
     """What cells did, at times of one's choice.
@@ -91,6 +98,9 @@ class Trajectory(eqx.Module):
     overflowed: Bool[Array, "*cells"]
     num_steps: Int[Array, "*cells"]
     final: SavedState
+
+    def __repr__(self) -> str:
+        return described(self, lambda: outcome(self))
 
 
 class Kept(NamedTuple):

@@ -64,8 +64,8 @@ class Library(eqx.Module):
             known = np.isfinite(own).all(axis=1)
             if columns and len(members) and known.any():
                 # The largest difference of logarithms, as in `errors`.
-                found, _ = KDTree(members).query(own[known], [rank], p=np.inf)
-                nearest[trains[known]] = found[:, 0]
+                found, _ = KDTree(members).query(own[known], rank, p=np.inf)
+                nearest[trains[known]] = np.reshape(found, (-1, rank))[:, -1]
         return np.exp(nearest)
 
     def span(self, target: Features) -> str:

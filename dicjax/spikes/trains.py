@@ -144,7 +144,7 @@ class HasSpikes(Protocol):
 
 
 AnyTrains = Trains | SpikeTrain | HasSpikes | Sequence[Any]
-"""Trains as rows of an array, as a sequence of rows or `SpikeTrain`s, or in a result."""
+"""Trains in rows of one array, a sequence of rows or `SpikeTrain`s, or a result."""
 
 
 def times_of(trains: Any) -> AnyArray | list[Any]:

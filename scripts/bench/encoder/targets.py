@@ -15,7 +15,6 @@ from dicjax.generation import GenerateConfig
 from dicjax.generation.candidates import first_candidates
 from dicjax.generation.state import Problem
 from dicjax.inference import Checkpoint, Dataset, posterior_of, read_trains
-from dicjax.inference.calibration import trains_of
 from dicjax.inference.dataset import learnable, make_dataset, Sampler, Source
 from dicjax.populations import window_for
 from dicjax.spikes import features_of, spike_features, Target
@@ -80,7 +79,7 @@ class Targets(Benchmark):
             source = (Source(sampler, 60 * self.num, sigma),)
             drawn = learnable(make_dataset(jr.key(SEED), neuron, source))
             labels = np.asarray(spike_features(drawn.spike_times).label)
-            trains = trains_of(drawn.spike_times)
+            trains = [row[np.isfinite(row)] for row in drawn.spike_times]
             for pattern in PATTERNS:
                 of = np.flatnonzero(labels == dj.LABELS.index(pattern))[: self.num]
                 if len(of) < FEWEST:

@@ -66,9 +66,8 @@ class SavedState(eqx.Module):
     num_bursts: Int[Array, "*cells"]
 
     def __repr__(self) -> str:
-        return described(
-            self, lambda: f"at {np.max(self.until.whole + self.until.rest):g} ms"
-        )
+        at = lambda: np.asarray(self.until.whole) + np.asarray(self.until.rest)
+        return described(self, lambda: f"at {np.max(at()):g} ms")
 
 
 class Trajectory(eqx.Module):

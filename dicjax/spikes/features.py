@@ -166,8 +166,6 @@ def _of_piece(trains: Ragged) -> Features:
     counts, which = np.unique(num_spikes, return_inverse=True)
     sizes = [compiled_size(num, NARROWEST) for num in counts.tolist()]
     widths = np.array(sizes)[which]
-    if compiled_size(len(widths), FEWEST) * widths.max() <= AT_ONCE:
-        widths[:] = widths.max()  # few enough for one batch
     order, found = [], []
     for width in np.unique(widths).tolist():
         (rows,) = np.nonzero(widths == width)

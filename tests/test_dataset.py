@@ -1,6 +1,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from dicjax.inference.dataset import (
     test_sources as sources_of_tests,
 )
 from dicjax.neurons.models import da, stg, stg_prinz
-from dicjax.spikes.features import features_of_all, spike_features
+from dicjax.spikes.features import spike_features
 
 
 SOURCES = (
@@ -120,19 +121,19 @@ def _members(trains):
 
 
 @pytest.mark.parametrize(("num", "room"), [(0, 10), (1, 1), (7, 40), (2100, 300)])
-def test_features_of_all_are_those_of_each_whoever_is_beside(num, room):
+def test_spike_features_are_those_of_each_whoever_is_beside(num, room):
     rng = np.random.default_rng(room)
     trains = np.sort(rng.uniform(0, 1e4, (num, room)), axis=1)
     num_spikes = rng.integers(0, room + 1, num)
     trains[np.arange(room) >= num_spikes[:, None]] = np.inf
-    found = features_of_all(trains)
+    found = jax.tree.map(np.asarray, spike_features(trains))
     assert found.num_spikes.tolist() == num_spikes.tolist()
     if num:
-        expected = jax.tree.leaves(spike_features(trains))
+        expected = jax.tree.leaves(spike_features(jnp.asarray(trains)))
         for one, other in zip(jax.tree.leaves(found), expected, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-9)
         some = slice(num // 3, num // 3 + 5)
-        alone = jax.tree.leaves(features_of_all(trains[some]))
+        alone = jax.tree.leaves(spike_features(trains[some]))
         for one, other in zip(jax.tree.leaves(found), alone, strict=True):
             np.testing.assert_array_equal(one[some], other)
 

@@ -1,13 +1,23 @@
+import dataclasses
+import sys
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from made_trains import bursting, poisson, tonic
 from tests.runs import dicjax, EXAMPLE, example_train, write_csv
 
 import dicjax as dj
 from dicjax.generation.generate import checkpoint_for, suit, warnings_about
 from dicjax.inference.checkpoint import load_checkpoint, shipped_checkpoint
 from dicjax.inference.encoder import PRIORS
-from dicjax.spikes.features import features_of
-from dicjax.spikes.trains import as_train
+from dicjax.spikes.features import features_of, spike_features
+from dicjax.spikes.patterns import TONIC
+from dicjax.spikes.trains import as_train, pad_trains, SpikeTrain
+
+
+trains_module = sys.modules["dicjax.spikes.trains"]
 
 
 def test_what_ships_is_read_once():
@@ -56,11 +66,88 @@ def test_a_posterior_is_over_the_neurons_that_are_asked_for(capsys):
         dj.infer([example], prior="narrow")
 
 
+def trains_of_every_kind(num):
+    rng = np.random.default_rng(0)
+    kinds = bursting, poisson, tonic
+    made = [kinds[i % 3](rng, int(rng.integers(8, 40))) for i in range(num)]
+    return [x for x in made if len(x) >= 10]
+
+
+def test_many_trains_are_read_as_each_is_alone(monkeypatch):
+    times = trains_of_every_kind(20)
+    assert min(map(len, times)) < 24 < 96 < max(map(len, times))
+    together = dj.infer(times, prior="recipe")
+    alone = [dj.infer([x], prior="recipe") for x in times]
+    for i, one in enumerate(alone):
+        size = one.weights.shape[1]
+        assert np.isneginf(together.weights[i, size:]).all()
+        for name in ("weights", "means", "factors"):
+            many = np.asarray(getattr(together, name))[i, :size]
+            np.testing.assert_allclose(many, getattr(one, name)[0], atol=1e-4)
+        for name in ("distance", "anomaly", "ranks", "in_distribution"):
+            many = np.asarray(getattr(together, name))[i]
+            np.testing.assert_allclose(many, getattr(one, name)[0], 1e-5, 1e-5)
+    # However few are laid end to end at once.
+    monkeypatch.setattr(trains_module, "AT_ONCE", 300)
+    pieces = dj.infer(times, prior="recipe")
+    for one, other in zip(
+        jax.tree.leaves(pieces), jax.tree.leaves(together), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_distances_are_those_to_the_third_nearest_member_of_the_pattern():
+    library = checkpoint_for("stg").library
+    times = trains_of_every_kind(12)
+    found = library.distances(spike_features(times))
+    for distance, train in zip(found, times, strict=True):
+        target = features_of(as_train(train))
+        third = np.exp(np.sort(library.errors(target))[2])
+        np.testing.assert_allclose([distance, library.distance(target)], third, 1e-5)
+    assert len({int(features_of(as_train(x)).label) for x in times}) == 3
+    few = dataclasses.replace(
+        library,
+        **{
+            name: getattr(library, name)[library.labels == TONIC][:2]
+            for name in ("g", "labels", "features")
+        },
+    )
+    features = spike_features(times)
+    is_tonic = np.asarray(features.label) == TONIC
+    # Of two members the second is taken, and of other patterns there is none.
+    assert (np.isfinite(few.distances(features)) == is_tonic).all()
+
+
+def test_what_simulations_return_is_read_like_the_trains_in_it():
+    times = [x[:30] for x in trains_of_every_kind(4)]
+    rows = pad_trains(times, 32)
+    ran = np.ones(len(rows), bool)
+    run = dj.Run(rows, np.isfinite(rows).sum(1), ran, ~ran)
+    expected = jax.tree.leaves(dj.infer(times))
+    forms = (
+        run,
+        rows,
+        jnp.asarray(rows),
+        rows[:, None],
+        [SpikeTrain(x) for x in times],
+    )
+    for form in forms:
+        found = jax.tree.leaves(dj.infer(form))
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+    one = dj.Run(rows[0], np.array(30), np.array(True), np.array(False))
+    assert dj.infer(one).weights.shape[0] == 1
+    np.testing.assert_array_equal(as_train(one).times, times[0])
+    assert "Posterior: 1 train" in repr(dj.infer(one))
+
+
 def test_short_trains_are_refused_by_the_api():
     with pytest.raises(ValueError, match="10"):
         dj.infer([np.arange(5.0)])
     with pytest.raises(ValueError):
         dj.infer([])
+    with pytest.raises(ValueError, match="train 1"):
+        dj.infer(np.stack([np.arange(1.0, 20.0), np.r_[np.arange(8.0), [np.inf] * 11]]))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -8,6 +9,7 @@ from networks import random_encoder
 
 from dicjax.inference.config import EncoderConfig
 from dicjax.inference.posterior import Posterior, posterior_of, read_trains, windows
+from dicjax.spikes.trains import pad_trains
 
 
 SMALL = EncoderConfig(
@@ -114,12 +116,9 @@ def test_a_train_is_in_distribution_where_nothing_speaks_against_it():
 
 
 def test_windows_cover_a_long_train_from_end_to_end():
-    times = np.cumsum(np.full(100, 10.0))
-    pieces = windows(times, 32, 3)
-    assert [len(piece) for piece in pieces] == [32, 32, 32]
-    assert pieces[0][0] == times[0]
-    assert pieces[-1][-1] == times[-1]
-    assert len(windows(times[:32], 32, 3)) == 1
+    owner, begins = windows(np.array([100, 32, 0, 33]), 32, 3)
+    assert owner.tolist() == [0, 0, 0, 1, 2, 3, 3, 3]
+    assert begins.tolist() == [0, 34, 68, 0, 0, 0, 0, 1]
 
 
 def test_time_of_day_does_not_matter(encoder):
@@ -129,8 +128,13 @@ def test_time_of_day_does_not_matter(encoder):
 
 
 def test_trains_read_together_are_read_as_they_are_alone(encoder):
-    trains = [_train(n, seed=n) for n in (12, 30, 100)]
+    trains = [_train(n, seed=n) for n in (12, 30, 100, 33)]
     together = read_trains(encoder, trains)
+    padded = read_trains(encoder, pad_trains(trains))
+    for one, other in zip(
+        jax.tree.leaves(together), jax.tree.leaves(padded), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
     for i, train in enumerate(trains):
         alone = read_trains(encoder, [train])
         assert np.allclose(together.latent[i], alone.latent[0], atol=1e-4)
@@ -142,7 +146,8 @@ def test_trains_read_together_are_read_as_they_are_alone(encoder):
 def test_a_long_train_is_as_uncertain_as_its_windows(encoder):
     times = _train(100)
     whole = posterior_of(encoder, read_trains(encoder, [times]), PLAIN[None])
-    parts = windows(times, SMALL.max_spikes, SMALL.num_windows)
+    _, begins = windows(np.array([100]), SMALL.max_spikes, SMALL.num_windows)
+    parts = [times[first : first + SMALL.max_spikes] for first in begins]
     single = posterior_of(
         encoder, read_trains(encoder, parts), np.tile(PLAIN, (len(parts), 1))
     )

@@ -10,6 +10,7 @@ import pytest
 from cells import resistor, STG, twelve_cells
 from jaxtyping import Array, Float
 
+import dicjax as dj
 from dicjax.neurons.channels import GatedChannel
 from dicjax.neurons.curves import AbstractCurve, Constant, Gate, Sigmoid
 from dicjax.neurons.neuron import Neuron
@@ -144,3 +145,23 @@ def test_a_cell_in_equilibrium_stays_there():
     )
     assert np.abs(run(Ca0=float(Ca[rest])) - float(V[rest])).max() < 0.05
     assert np.abs(run(Ca0=20.0) - float(V[rest])).max() > 0.05
+
+
+def test_results_show_what_happened_and_what_they_hold():
+    times = np.full((2, 30), np.inf)
+    times[0, :3] = 5.0, 6.0, 99.0
+    lost = np.array([True, False])
+    run = dj.Run(times, np.array([31, 0]), ~lost, lost)
+    first, *fields = repr(run).splitlines()
+    assert first == "Run: 2 cells, 31 spikes, 1 failed, spikes missing in 1"
+    assert fields[0].strip() == "spike_times: float64[2, 30], 5 to 99"
+    assert fields[1].strip() == "num_spikes: [31, 0]"
+    fine = dj.Run(times[0], np.array(3), np.array(True), np.array(False))
+    assert repr(fine).startswith("Run: 1 cell, 3 spikes, all succeeded")
+    without_values = jax.eval_shape(lambda: fine)
+    assert repr(without_values).startswith("Run\n")
+    neuron = dj.hodgkin_huxley()
+    way = dj.solve(neuron, neuron.default_g, np.linspace(0.0, 5.0, 3))
+    assert "Trajectory: 1 cell, 0 spikes, all succeeded" in repr(way)
+    assert "ts: [0. , 2.5, 5. ]" in repr(way)
+    assert "final: SavedState: at 5 ms" in repr(way)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from dicjax.spikes.trains import pad_trains, SpikeTrain
+from dicjax.spikes.trains import as_train, as_trains, pad_trains, SpikeTrain
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,44 @@ def test_padding_refuses_what_it_would_lose():
         pad_trains([np.ones(1), np.arange(3.0)], 2)
     with pytest.raises(ValueError, match="Train 0 .* nan"):
         pad_trains([np.array([np.nan, 1.0])])
+
+
+TIMES = np.arange(1.0, 13.0)
+
+
+@pytest.mark.parametrize(
+    ("bad", "rule"),
+    (
+        (TIMES[::-1], "increasing"),
+        (np.append(TIMES, 12.0), "strictly increasing"),
+        (TIMES - 5, "non-negative"),
+        (np.append(TIMES, np.nan), "finite"),
+        (np.append(-np.inf, TIMES), "finite"),
+        (np.append(np.inf, TIMES), "increasing"),
+        (TIMES[:9], "9 spikes"),
+        (np.zeros(0), "0 spikes"),
+    ),
+)
+def test_every_train_of_many_is_checked_and_refused_by_number_and_name(bad, rule):
+    trains = [TIMES, SpikeTrain(TIMES, name="LP"), bad, TIMES]
+    with pytest.raises(ValueError, match=f"train 2 .*{rule}|{rule}.* train 2"):
+        as_trains(trains)
+    if bad.size:
+        rows = np.full((3, 14), np.inf)
+        rows[0, :12] = rows[1, :12] = TIMES
+        rows[2, : bad.size] = bad
+        with pytest.raises(ValueError, match=f"train 2 .*{rule}|{rule}.* train 2"):
+            as_trains(rows)
+    with pytest.raises(ValueError, match=r"train 1 \('LP'\)"):
+        as_trains([TIMES, SpikeTrain(TIMES[:3], name="LP")])
+    with pytest.raises(ValueError):
+        as_train(bad)
+
+
+def test_one_train_is_taken_from_whatever_holds_just_one():
+    padded = np.append(TIMES, [np.inf, np.inf])
+    for form in (TIMES, padded, padded[None], [SpikeTrain(TIMES)], TIMES.tolist()):
+        np.testing.assert_array_equal(as_train(form).times, TIMES)
+    for several in ([TIMES, TIMES], np.stack([TIMES, TIMES])):
+        with pytest.raises(ValueError, match="one"):
+            as_train(several)

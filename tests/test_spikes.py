@@ -1,4 +1,6 @@
 import dataclasses
+import sys
+import types
 
 import elephant.statistics as statistics
 import h5py
@@ -25,11 +27,14 @@ from made_trains import (
 )
 from numpy.typing import ArrayLike
 
+import dicjax as dj
+from dicjax.simulation.simulate import Run
 from dicjax.spikes.features import burst_gap, spike_features
 from dicjax.spikes.patterns import LABELS
-from dicjax.spikes.trains import pad_trains, SpikeTrain
+from dicjax.spikes.trains import pad_trains, SpikeTrain, times_of
 
 
+trains_module = sys.modules["dicjax.spikes.trains"]
 FIELDS = (
     *("label", "num_spikes", "rate", "mean_isi", "cv", "cv2", "lv", "isi_quartiles"),
     *("num_bursts", "period", "intra_burst_isi", "spikes_per_burst"),
@@ -321,10 +326,101 @@ def test_features_are_differentiable(kind):
     check_grads(summary, (times,), order=1, modes=("fwd", "rev"), eps=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("times", ([3.0, 2.0], [1.0, np.nan, 2.0], [np.inf, 1.0]))
-def test_unsorted_rows_on_the_host_are_refused(times):
-    with pytest.raises(ValueError, match="ms follows"):
+@pytest.mark.parametrize(
+    "times", ([3.0, 2.0], [1.0, np.nan, 2.0], [np.inf, 1.0], [-np.inf, 1.0], [np.nan])
+)
+def test_rows_on_the_host_that_are_out_of_order_are_refused_by_number(times):
+    rows = [np.arange(4.0), np.array(times)]
+    for several in (rows, [rows[0], np.append(times, np.inf)]):
+        with pytest.raises(ValueError, match="train 1 "):
+            spike_features(several)
+    with pytest.raises(ValueError, match="train 0 "):
         spike_features(np.array(times))
+
+
+# What comes from dicjax goes back in
+
+
+def test_trains_in_any_form_have_the_same_features():
+    times = [kind(np.random.default_rng(2)) for kind in KINDS]
+    rows = pad_trains(times)
+    expected = spike_features(rows)
+    named = [SpikeTrain(x, name="unit") for x in times]
+    run = Run(rows, np.isfinite(rows).sum(1), np.ones(5, bool), np.zeros(5, bool))
+    stored = types.SimpleNamespace(spike_times=tuple(times))
+    for form in (times, tuple(named), rows.tolist(), list(rows), run):
+        assert_same(spike_features(form), expected, rtol=0, atol=0)
+    ragged = np.empty(5, object)
+    ragged[:] = times
+    for form in (ragged, stored):
+        assert_same(spike_features(times_of(form)), expected, rtol=0, atol=0)
+    one = jax.tree.map(lambda x: x[1], expected)
+    assert_same(spike_features(named[1]), one, rtol=0, atol=0)
+    assert_same(spike_features(times[1].tolist()), one, rtol=0, atol=0)
+    assert spike_features([]).label.shape == (0,)
+    for nothing in (None, 3.0, np.array(3.0)):
+        with pytest.raises(ValueError):
+            times_of(nothing)
+
+
+def test_features_of_a_trajectory_are_a_pure_function():
+    neuron = dj.hodgkin_huxley()
+    g = jnp.asarray(neuron.default_g)
+
+    def features(scale):
+        solved = dj.solve(neuron, scale * g, ts, stimulus=dj.Step(10.0), max_spikes=8)
+        return spike_features(solved), solved.spike_times
+
+    ts = np.linspace(0.0, 60.0, 3)
+    scales = jnp.array([1.0, 1.1])
+    found, times = jax.jit(jax.vmap(features))(scales)
+    assert found.num_spikes.min() > 2
+    assert_same(found, spike_features(np.asarray(times)), rtol=1e-6)
+
+
+def test_arrays_of_jax_stay_as_they_are_and_others_keep_their_precision():
+    rows = pad_trains(batch(), WIDTH)
+    for dtype in (np.float32, np.float64):
+        device = jnp.asarray(rows, dtype)
+        for times in (device, rows.astype(dtype)):
+            found = spike_features(times)
+            assert isinstance(found.rate, jax.Array)
+            assert found.rate.dtype == dtype
+            assert found.rate.devices() == device.devices()
+
+
+def test_trains_known_on_the_host_are_measured_while_jax_traces_others():
+    target = burster(isi=21.0)
+    own = lambda x: spike_features(x).period / spike_features(target).period
+    ratio = jax.jit(own)(jnp.asarray(burster(2000.0)))
+    np.testing.assert_allclose(ratio, 2)
+
+
+@pytest.mark.parametrize("at_once", (100, 1000))
+def test_features_do_not_depend_on_the_pieces_that_trains_are_taken_in(
+    monkeypatch, at_once
+):
+    times = [kind(np.random.default_rng(4)) for kind in KINDS for _ in range(5)]
+    rows = pad_trains(times)
+    whole = spike_features(rows)
+    monkeypatch.setattr(trains_module, "AT_ONCE", at_once)
+    assert_same(spike_features(rows), whole, rtol=0, atol=0)
+    assert_same(spike_features(times), whole, rtol=0, atol=0)
+    bad = [*times[:20], times[20][::-1]]
+    with pytest.raises(ValueError, match="train 20 "):
+        spike_features(bad)
+
+
+def test_features_show_their_patterns_and_values():
+    text = repr(spike_features(pad_trains(batch())))
+    assert text.startswith("Features: 7 trains, 2 silent, 1 tonic, 2 bursting, ")
+    assert "num_spikes: [40, 64, " in text
+    many = repr(spike_features(np.arange(90.0).reshape(30, 3)))
+    assert "30 trains, 30 tonic" in many
+    assert "num_spikes: int32[30], 3 to 3" in many
+    traced = []
+    jax.jit(lambda x: traced.append(repr(spike_features(x))))(jnp.arange(5.0))
+    assert "rate: f64[]" in traced[0]
 
 
 # Against elephant, scipy and each other

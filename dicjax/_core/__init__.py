@@ -106,4 +106,11 @@ from dicjax._core.progress import (
     stage_words as stage_words,
 )
 from dicjax._core.store import Busy as Busy, Row as Row, Store as Store, Swept as Swept
-from dicjax._core.words import listed as listed, short as short, spread as spread
+from dicjax._core.words import (
+    counted as counted,
+    described as described,
+    listed as listed,
+    outcome as outcome,
+    short as short,
+    spread as spread,
+)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dicjax._core import advice_of, compiled_size, in_words, Remedy, Stage
+from dicjax._core import advice_of, in_words, Remedy, Stage
 from dicjax.app.jobs import Job, LOG
 from dicjax.generation import generate, GenerateConfig, Generated, grouped, Round
 from dicjax.output import (
@@ -30,7 +30,6 @@ from dicjax.spikes import (
     Features,
     features_of,
     LABELS,
-    pad_trains,
     spike_features,
     SpikeTrain,
 )
@@ -237,9 +236,7 @@ def read_run(folder: pathlib.Path) -> Outcome:
     about, models = population.about, population.models
     channels = tuple(about.get("channels") or ())
     column = lambda name: models[name].to_numpy().astype(np.float64)
-    rows = list(population.spike_times or ())
-    width = compiled_size(max(map(len, rows), default=0), 128)
-    features = spike_features(pad_trains(rows, width))
+    features = spike_features(population.spike_times or ())
     train, inference, traces = _read_view(folder / RECORDING, about)
     return Outcome(
         folder=folder,

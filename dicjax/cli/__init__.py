@@ -36,7 +36,7 @@ from dicjax.dics import DICS, dynamic_input_conductances, feature_columns, thres
 from dicjax.generation import generate, GenerateConfig, infer, suit, UNLIKE
 from dicjax.recordings import checksum, listing
 from dicjax.simulation import NoisyCurrent, simulate, Step
-from dicjax.spikes import features_of
+from dicjax.spikes import spike_features
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,7 @@ class Features(Command):
 
     def run(self) -> int:
         trains = self.source.read()
-        measured = jax.tree.map(lambda *x: np.stack(x), *map(features_of, trains))
+        measured = jax.tree.map(np.asarray, spike_features(trains))
         columns = {name: x for name, (x, *_) in feature_columns(measured).items()}
         names = [train.name for train in trains]
         first = {"unit": names, "label": columns.pop("label")}

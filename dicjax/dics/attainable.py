@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Float
 
-from dicjax._core import check_targets
+from dicjax._core import check_targets, described
 from dicjax.dics.compensation import Bounds, nearest_reachable
 from dicjax.dics.conductances import dynamic_input_conductances
 from dicjax.dics.sampling import least_conductances, sample, with_bounds
@@ -42,6 +42,9 @@ class Reach(eqx.Module):
     def reachable(self) -> bool:
         """Whether the target itself can be reached."""
         return self.distance <= CLOSE
+
+    def __repr__(self) -> str:
+        return described(self, self.__str__)
 
     def __str__(self) -> str:
         show = lambda x: "(" + ", ".join(f"{v:.4g}" for v in x) + ")"

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from dicjax._core import HasConductances, jax_conductances_of, Scalar
+from dicjax._core import described, HasConductances, jax_conductances_of, Scalar
 from dicjax.neurons import Neuron, root
 
 
@@ -171,6 +171,9 @@ class Threshold(eqx.Module):
     V: Float[Array, "*cells"]
     status: Int[Array, "*cells"]
     names: tuple[str, ...] = eqx.field(static=True, default=THRESHOLD_STATUS)
+
+    def __repr__(self) -> str:
+        return described(self)
 
 
 def threshold(

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, Key
 from dicjax._core import (
     check_targets,
     conductances_of,
+    described,
     HasConductances,
     padded,
     renamed_argument,
@@ -75,6 +76,9 @@ class Population(eqx.Module):
     def num_ok(self) -> int:
         """How many members hit their target with admissible conductances."""
         return int((self.status == OK).sum())
+
+    def __repr__(self) -> str:
+        return described(self, self.__str__)
 
     def __str__(self) -> str:
         counts = np.bincount(self.status, minlength=len(self.names))

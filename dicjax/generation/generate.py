@@ -4,8 +4,8 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Sequence
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
@@ -28,11 +28,14 @@ from dicjax.inference import (
 from dicjax.neurons import MODELS
 from dicjax.recordings import examine
 from dicjax.spikes import (
+    AnyTrains,
     as_target,
     as_train,
+    as_trains,
     Features,
     features_of,
     pattern_of,
+    spike_features,
     SpikeTrain,
 )
 
@@ -52,7 +55,7 @@ class OutOfRange(ValueError):
 
 
 def infer(
-    trains: Sequence[Float[np.ndarray, " spikes"] | SpikeTrain],
+    trains: AnyTrains,
     model: str = "stg",
     *,
     prior: str = "any",
@@ -62,7 +65,10 @@ def infer(
 
     **Arguments:**
 
-    - `trains`: spike times, in ms, of one neuron each.
+    - `trains`: spike times, in ms, of one neuron each: a sequence of arrays or of
+        [`dicjax.SpikeTrain`][]s, one array with a row per train, padded with infinity,
+        or what holds such an array, as a [`dicjax.Run`][] or a
+        [`dicjax.Trajectory`][].
     - `model`: the model of these neurons.
     - `prior`: which neurons the posterior is over: "recipe", draws of the model's
         recipe, uniform in (g_s, g_u) for most models; "box", neurons with uniform
@@ -79,25 +85,24 @@ def infer(
     - `ValueError`: if there is no such model, checkpoint or prior, or a train is
         unsorted, negative, not finite or shorter than ten spikes.
     """
-    checked = [as_train(train) for train in trains]
-    if not checked:
+    checked = as_trains(trains)
+    if not len(checked):
         raise ValueError("There are no spike trains to infer anything from.")
     if prior not in PRIORS:
         raise ValueError(f"There is no prior {prior!r}; choose one of {PRIORS}.")
     return _read(checkpoint_for(model, checkpoint), checked, prior)[0]
 
 
-def _read(loaded: Checkpoint, trains: Sequence[SpikeTrain], prior: str = "any"):
+def _read(loaded: Checkpoint, trains, prior: str = "any"):
     """A posterior with a row per train, and the encoder's summary of each."""
     if prior == "recipe" and loaded.neuron.required_recipe.bounded:
         prior = "box"  # which is what the recipe draws from
-    reading = read_trains(loaded.encoder, [train.times for train in trains], prior)
-    targets = [features_of(train) for train in trains]
-    labels = np.array([int(target.label) for target in targets])
-    ranks = loaded.calibration.ranks_of(prior, labels)
+    reading = read_trains(loaded.encoder, trains, prior)
+    targets = jax.tree.map(np.asarray, spike_features(trains))
+    ranks = loaded.calibration.ranks_of(prior, targets.label)
     posterior = dataclasses.replace(
         posterior_of(loaded.encoder, reading, ranks),
-        distance=np.array([loaded.library.distance(target) for target in targets]),
+        distance=loaded.library.distances(targets),
         max_distance=MAX_DISTANCE,
         max_anomaly=float(loaded.calibration.max_anomaly[PRIORS.index(prior)]),
     )

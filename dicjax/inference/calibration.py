@@ -75,7 +75,7 @@ def calibrate(
     for prior in PRIORS:
         own = {**everyone, **known.get(prior, {})}
         ranks.append([own.get(label, everyone[None]) for label in _EACH_LABEL])
-        scores = read_trains(encoder, trains_of(recorded), prior).anomaly
+        scores = read_trains(encoder, recorded, prior).anomaly
         passing.append(np.quantile(scores, PASSING))
     return Calibration(np.array(ranks), np.asarray(passing, np.float32))
 
@@ -83,7 +83,7 @@ def calibrate(
 def _by_pattern(encoder, members, prior) -> dict[int | None, np.ndarray]:
     """Ranks of each pattern that enough members show; of all members as `None`."""
     plain = plain_calibration().ranks_of(prior, np.asarray(members.labels))
-    reading = read_trains(encoder, trains_of(members.spike_times), prior)
+    reading = read_trains(encoder, members.spike_times, prior)
     needed = levels_needed(posterior_of(encoder, reading, plain), members.slow)
     ranks: dict[int | None, np.ndarray] = {None: _ranks(needed)}
     for label in _EACH_LABEL:
@@ -126,7 +126,7 @@ def evaluate(
     for an anomaly. `prior` is one of `PRIORS`: members are taken to be draws of it.
     """
     labels = np.asarray(members.labels)
-    reading = read_trains(encoder, trains_of(members.spike_times), prior)
+    reading = read_trains(encoder, members.spike_times, prior)
     posterior = posterior_of(encoder, reading, calibration.ranks_of(prior, labels))
     miss, miss_of_mean, width, covered = _for_each(_errors, posterior, members.slow)
     columns = {}
@@ -161,11 +161,6 @@ def evaluate_sources(
             name = f"{source.sampler}, sigma {source.sigma:g}, prior {prior}"
             tests[name] = evaluate(encoder, calibration, known[of], prior)
     return tests
-
-
-def trains_of(spike_times: Float[AnyArray, "cells spikes"]) -> list[np.ndarray]:
-    """Rows without their padding."""
-    return [row[np.isfinite(row)] for row in np.asarray(spike_times)]
 
 
 def _errors(posterior, dics):

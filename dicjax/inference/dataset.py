@@ -20,7 +20,7 @@ from dicjax.inference.encoder import PRIORS
 from dicjax.inference.library import log_features
 from dicjax.neurons import Neuron
 from dicjax.simulation import AbstractStimulus, applied, NoisyCurrent, simulate
-from dicjax.spikes import AnyArray, FEATURES, features_of_all, LABELS, PATTERNS
+from dicjax.spikes import AnyArray, FEATURES, LABELS, PATTERNS, spike_features
 
 
 MAX_SPIKES = 512  # kept of a train
@@ -204,7 +204,7 @@ class Batch(eqx.Module):
 
 def batch_of(dataset: Dataset) -> Batch:
     """What there is to learn from simulated members, on the host."""
-    features = features_of_all(dataset.spike_times)
+    features = spike_features(dataset.spike_times)
     priors = np.array([PRIORS.index(PRIOR_OF[name]) for name in SAMPLERS], np.int32)
     return Batch(
         spike_times=dataset.spike_times,
@@ -218,7 +218,7 @@ def batch_of(dataset: Dataset) -> Batch:
 
 def rarity(drawn: Dataset) -> Float[np.ndarray, " cells"]:
     """Weights by which all kinds of activity are drawn equally often, bursting most."""
-    features = features_of_all(drawn.spike_times)
+    features = spike_features(drawn.spike_times)
     label = np.asarray(features.label)
     weights = np.zeros(len(drawn))
     for name, share in SHARES.items():

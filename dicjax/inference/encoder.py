@@ -71,15 +71,16 @@ def tokens(
     """
     present = known.astype(log_isi.dtype)
     x = log_isi * present
-    rows = jnp.pad(jnp.stack([x, present]), ((0, 0), (radius, radius)))
-    near = [rows[:, i : i + len(x)] for i in range(2 * radius + 1)]
+    pairs = jnp.pad(jnp.stack([x, present], axis=-1), ((radius, radius), (0, 0)))
+    around = np.arange(len(x))[:, None] + np.arange(2 * radius + 1)
+    near = pairs[around].reshape(len(x), -1)
     angle = 2 * jnp.pi * LOWEST_FREQUENCY * x
     sine, cosine = jnp.sin(angle), jnp.cos(angle)
     waves = []
     for _ in range(num_frequencies):
         waves += [sine, cosine]
         sine, cosine = 2 * sine * cosine, 1 - 2 * sine**2  # twice the angle
-    return jnp.concatenate([*near, jnp.stack(waves)]).T
+    return jnp.concatenate([near, jnp.stack(waves, axis=-1)], axis=1)
 
 
 class Block(eqx.Module):
@@ -219,12 +220,14 @@ class Encoder(eqx.Module):
         dtype = self.embed.weight.dtype
         log_isi = ((log_isi - self.scales.center) / self.scales.scale).astype(dtype)
         x = tokens(log_isi, known, self.config.radius, self.config.num_frequencies)
-        x = jax.vmap(self.mix)(jax.nn.silu(jax.vmap(self.embed)(x)))
-        scores = jax.vmap(self.queries)(x)
+        x = jax.nn.silu(jax.vmap(self.embed)(x))
+        # What queries see is mixed, and so are the slots. Mixing is linear and weights
+        # add up to one: it is left to the few slots. Biases shift all scores alike.
+        scores = x @ (self.queries.weight @ self.mix.weight).T
         # A train without intervals has nothing to attend to: weigh all alike.
         seen = known | ~known.any()
         weights = jax.nn.softmax(jnp.where(seen[:, None], scores, -jnp.inf), axis=0)
-        slots = weights.T @ x
+        slots = jax.vmap(self.mix)(weights.T @ x)
         for block in self.blocks:
             slots = block(slots)
         latent = self.to_latent(self.norm(slots.reshape(-1)))

@@ -5,12 +5,15 @@ which model suits the recording best, and which members fire most like it.
 """
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.spatial import KDTree
 
 from dicjax._core import listed, short
 from dicjax.spikes import (
     AnyArray,
+    columns_of,
     COMPARED,
     compared_errors,
     Features,
@@ -44,8 +47,26 @@ class Library(eqx.Module):
 
     def distance(self, target: Features) -> float:
         """The factor by which some feature of the nearest members misses the train."""
-        nearest = np.sort(self.errors(target))[:NEIGHBOURS]
-        return float(np.exp(nearest[-1])) if len(nearest) else float("inf")
+        one = jax.tree.map(lambda x: np.asarray(x)[None], target)
+        return float(self.distances(one)[0])
+
+    def distances(self, targets: Features) -> Float[np.ndarray, " trains"]:
+        """The same of many trains."""
+        labels, wanted = np.asarray(targets.label), log_features(targets)
+        nearest = np.full(len(labels), np.inf)
+        rank = min(NEIGHBOURS, len(self.g))
+        for label in np.unique(labels).tolist():
+            columns = list(columns_of(label))
+            members = self.features[self.labels == label][:, columns]
+            members = members[np.isfinite(members).all(axis=1)]
+            trains = np.flatnonzero(labels == label)
+            own = wanted[trains][:, columns]
+            known = np.isfinite(own).all(axis=1)
+            if columns and len(members) and known.any():
+                # The largest difference of logarithms, as in `errors`.
+                found, _ = KDTree(members).query(own[known], rank, p=np.inf)
+                nearest[trains[known]] = np.reshape(found, (-1, rank))[:, -1]
+        return np.exp(nearest)
 
     def span(self, target: Features) -> str:
         """The ranges of features of members with the train's pattern, in words."""

@@ -1,20 +1,24 @@
 """Posteriors over dynamic input conductances, and how trains are read into them."""
 
 import dataclasses
+import functools
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Key
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 
+from dicjax._core import counted, described
 from dicjax.inference.encoder import Encoder, Mixture, PRIORS, read, Reading
+from dicjax.spikes import end_to_end, Ragged, rows_of, times_of
 
 
 NUM_DRAWS = 4096  # by which means and regions are computed
 LENGTHS = (24, 48, 96)  # spikes that are compiled for; short trains are cheaper
-ROWS = (8, 64, 512)  # windows read at once that are compiled for
+ROWS = (8, 64, 256)  # windows read at once that are compiled for
 
 
 class Posterior(eqx.Module):
@@ -44,6 +48,9 @@ class Posterior(eqx.Module):
     fast: "Posterior | None" = None
     max_distance: float = eqx.field(static=True, default=float("inf"))
     max_anomaly: float = eqx.field(static=True, default=float("inf"))
+
+    def __repr__(self) -> str:
+        return described(self, lambda: counted(len(self.weights), "train"))
 
     def sample(self, key: Key[Array, ""], num: int) -> Float[Array, "cells {num} 2"]:
         """Draws `num` pairs (g_s, g_u) for every train."""
@@ -97,6 +104,9 @@ class Region(eqx.Module):
     posterior: Posterior
     floor: Float[Array, " cells"]
 
+    def __repr__(self) -> str:
+        return described(self)
+
     def contains(self, dics: Float[ArrayLike, "cells 2"]) -> Bool[Array, " cells"]:
         """Whether the region of each train holds its (g_s, g_u)."""
         dics = jnp.asarray(dics, self.floor.dtype)
@@ -134,36 +144,56 @@ def _log_prob(posterior, dics):
 
 
 def windows(
-    times: Float[np.ndarray, " spikes"], max_spikes: int, num_windows: int
-) -> list[np.ndarray]:
-    """Evenly spaced stretches of a train, each short enough to be read at once."""
-    if len(times) <= max_spikes:
-        return [times]
-    starts = np.linspace(0, len(times) - max_spikes, num_windows).astype(int)
-    return [times[start : start + max_spikes] for start in starts]
+    counts: Int[np.ndarray, " trains"], max_spikes: int, num_windows: int
+) -> tuple[Int[np.ndarray, " windows"], Int[np.ndarray, " windows"]]:
+    """Evenly spaced stretches of trains, each short enough to be read at once.
+
+    The train of each window, and the number of the spike that it begins with. A train
+    of at most `max_spikes` is one window.
+    """
+    is_long = counts > max_spikes
+    owner = np.repeat(np.arange(len(counts)), np.where(is_long, num_windows, 1))
+    begins = np.zeros(len(owner), int)
+    evenly = np.linspace(0, counts[is_long] - max_spikes, num_windows, axis=1)
+    begins[is_long[owner]] = evenly.astype(int).ravel()
+    return owner, begins
 
 
-def read_trains(
-    encoder: Encoder, trains: list[np.ndarray], prior: str = "any"
-) -> Reading:
+def read_trains(encoder: Encoder, trains: Any, prior: str = "any") -> Reading:
     """Reads trains (ms) of any lengths; arrays come back on the host, a row per train.
 
     A train longer than the encoder reads at once is read in windows, whose posteriors
     are averaged: stretches of one neuron's train do not count as independent evidence.
     What is no density (label, features, latent, anomaly) is averaged as it is.
     """
+    config, trains = encoder.config, times_of(trains)
+    pieces = functools.partial(end_to_end, trains, in_order=False)
+    longest = max(piece.counts.max() for piece in pieces())
+    slots = config.num_windows if longest > config.max_spikes else 1
+    index = PRIORS.index(prior)
+    parts = [_read_piece(encoder, piece, index, slots) for piece in pieces()]
+    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+
+
+def _read_piece(encoder: Encoder, trains: Ragged, prior: int, slots: int) -> Reading:
     config = encoder.config
-    pieces = [windows(times, config.max_spikes, config.num_windows) for times in trains]
-    flat = [window for piece in pieces for window in piece]
-    rows = _read_by_length(encoder, flat, PRIORS.index(prior))
-    count = np.array([len(piece) for piece in pieces])
-    owner = np.repeat(np.arange(len(trains)), count)
-    slot = np.concatenate([np.arange(num) for num in count])
+    owner, begins = windows(trains.counts, config.max_spikes, config.num_windows)
+    counts = np.minimum(trains.counts[owner], config.max_spikes)
+    stretches = Ragged(trains.times, trains.starts[owner] + begins, counts)
+    if slots == 1:
+        return _read_by_length(encoder, stretches, prior)
+    # Windows of a train that is hardly too long are often the same: they are read once.
+    is_new = np.append(True, (np.diff(owner) > 0) | (np.diff(begins) != 0))
+    distinct = Ragged(trains.times, stretches.starts[is_new], counts[is_new])
+    read_once = _read_by_length(encoder, distinct, prior)
+    rows = jax.tree.map(lambda x: x[np.cumsum(is_new) - 1], read_once)
+    count = np.bincount(owner)
+    slot = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
 
     def side_by_side(x, fill):
-        all_of = np.full((len(trains), count.max(), *x.shape[1:]), fill, x.dtype)
+        all_of = np.full((len(count), slots, *x.shape[1:]), fill, x.dtype)
         all_of[owner, slot] = x
-        return all_of.reshape(len(trains), -1, *x.shape[2:])
+        return all_of.reshape(len(count), -1, *x.shape[2:])
 
     def mixed(mixture):
         share = np.log(count[owner]).astype(mixture.weights.dtype)[:, None]
@@ -175,7 +205,7 @@ def read_trains(
         )
 
     def mean(x):
-        total = np.zeros((len(trains), *x.shape[1:]), x.dtype)
+        total = np.zeros((len(count), *x.shape[1:]), x.dtype)
         np.add.at(total, owner, x)
         return total / count.reshape(-1, *(1,) * (x.ndim - 1)).astype(x.dtype)
 
@@ -183,20 +213,21 @@ def read_trains(
     return Reading(mixed(rows.slow), mixed(rows.fast), *plain)
 
 
-def _read_by_length(encoder, trains, prior) -> Reading:
+def _read_by_length(encoder: Encoder, stretches: Ragged, prior: int) -> Reading:
     lengths = [x for x in LENGTHS if x < encoder.config.max_spikes]
     lengths = np.array([*lengths, encoder.config.max_spikes])
-    which = np.searchsorted(lengths, [len(times) for times in trains])
+    which = np.searchsorted(lengths, stretches.counts)
+    times = stretches.times.astype(np.float64)
+    first = np.append(times, 0)[stretches.starts]
     order, parts = [], []
-    for bucket, length in enumerate(lengths):
+    for bucket, length in enumerate(lengths.tolist()):
         members = np.flatnonzero(which == bucket)
         for start in range(0, len(members), ROWS[-1]):
             part = members[start : start + ROWS[-1]]
             num_rows = next(rows for rows in ROWS if rows >= len(part))
             rows = np.full((num_rows, length), np.inf, np.float32)
-            for row, member in zip(rows, part, strict=False):
-                times = np.asarray(trains[member], np.float64)
-                row[: len(times)] = times - times[:1]
+            own = rows_of(times, stretches.starts[part], stretches.counts[part], length)
+            rows[: len(part)] = own - first[part, None]
             reading = read(encoder, jnp.asarray(rows), jnp.asarray(prior, jnp.int32))
             own = jax.tree.map(lambda x, n=len(part): np.asarray(x)[:n], reading)
             parts.append(own)

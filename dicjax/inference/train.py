@@ -65,7 +65,7 @@ from dicjax.inference.training import (
     Trained,
 )
 from dicjax.neurons import check_recipe, Neuron
-from dicjax.spikes import features_of_all, LABELS
+from dicjax.spikes import LABELS, spike_features
 
 
 LIBRARY_SIZE = 16_384
@@ -352,7 +352,7 @@ def fit_emulator(
 ) -> Emulator:
     """An emulator of the activity of all members without noise, silent ones too."""
     quiet = members.everyone[members.everyone.sigma == 0]
-    features = features_of_all(quiet.spike_times)
+    features = spike_features(quiet.spike_times)
     # A quarter as they were drawn, one uniform, and half the rare activities.
     uniform = np.isin(quiet.sampler, [SAMPLERS.index(x) for x in ("box", "gamma")])
     weights = np.stack([np.ones(len(quiet)), uniform, rarity(quiet)])

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Key, ScalarLike
 
-from dicjax._core import compiled_size, in_batches
+from dicjax._core import compiled_size, described, in_batches
 from dicjax.operator.characteristics import (
     COUNTS,
     from_coordinates,
@@ -78,6 +78,9 @@ class Comparison(eqx.Module):
     predicted: StepResponse
     ts: Float[np.ndarray, " samples"]
     V: Float[np.ndarray, "neurons sweeps samples"]
+
+    def __repr__(self) -> str:
+        return described(self, self.summary)
 
     def table(self) -> dict[str, list]:
         """A row per sweep and feature: the recording, and quartiles of the ensemble."""

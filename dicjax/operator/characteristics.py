@@ -12,7 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from dicjax._core import as_progress, conductances_of, HasConductances, Progress, Stage
+from dicjax._core import (
+    as_progress,
+    conductances_of,
+    counted,
+    described,
+    HasConductances,
+    Progress,
+    Stage,
+)
 from dicjax.dics import dynamic_input_conductances
 from dicjax.operator.families import Family
 from dicjax.simulation import Run, simulate, Step
@@ -80,6 +88,9 @@ class Characteristics(eqx.Module):
     values: Float[np.ndarray, "cells features"]
     is_complete: Bool[np.ndarray, " cells"]
     names: tuple[str, ...] = eqx.field(static=True, default=NAMES)
+
+    def __repr__(self) -> str:
+        return described(self, lambda: counted(len(self.values), "cell"))
 
     def __getitem__(self, name: str) -> Float[np.ndarray, " cells"]:
         return self.values[:, self.names.index(name)]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from dicjax._core import described
 from dicjax.operator.characteristics import are_logarithms, to_coordinates
 from dicjax.operator.model import follow, Memory, Operator
 
@@ -27,6 +28,9 @@ class Response(eqx.Module):
 
     V: Float[Array, "*cells samples"]
     memory: Memory
+
+    def __repr__(self) -> str:
+        return described(self)
 
 
 def respond(

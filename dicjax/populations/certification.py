@@ -15,6 +15,8 @@ from dicjax._core import (
     as_progress,
     check_simulation,
     conductances_of,
+    counted,
+    described,
     HasConductances,
     Progress,
     Stage,
@@ -155,6 +157,9 @@ class Certificate(eqx.Module):
         if perturbed is None:
             return np.full(len(self.valid), np.nan)
         return perturbed.valid.mean(axis=1)
+
+    def __repr__(self) -> str:
+        return described(self, lambda: counted(len(self.valid), "member"))
 
     def __str__(self) -> str:
         width = max(len("check"), *map(len, self.names))

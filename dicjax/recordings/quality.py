@@ -6,15 +6,15 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from dicjax._core import Advice, compiled_size, Remedy
+from dicjax._core import Advice, Remedy
 from dicjax.spikes import (
     burst_gap,
     BURSTING,
     MIN_GAP_RATIO,
     MIN_SPIKES,
-    pad_trains,
     spike_features,
     SpikeTrain,
+    times_of_one,
 )
 
 
@@ -63,13 +63,13 @@ def examine(train: Times | SpikeTrain) -> list[Finding]:
 
     **Arguments:**
 
-    - `train`: spike times, in ms.
+    - `train`: spike times, in ms, or a [`dicjax.Run`][] of one cell.
 
     **Returns:**
 
     A list of [`dicjax.Finding`][]; empty where nothing is odd.
     """
-    times = train.times if isinstance(train, SpikeTrain) else np.asarray(train, float)
+    times = times_of_one(train)
     disorder = disorder_of(times)
     if disorder is not None:
         return [disorder]
@@ -146,10 +146,10 @@ def _burst_intervals(times: Times) -> Intervals:
     ordered = np.sort(isi)
     if (ordered[1:] < MIN_GAP_RATIO * ordered[:-1]).all():
         return np.zeros(0)  # without measuring how it bursts
-    features = spike_features(pad_trains([times], compiled_size(times.size, 128)))
-    if int(features.label[0]) != BURSTING:
+    features = spike_features(times)
+    if int(features.label) != BURSTING:
         return np.zeros(0)
-    return isi[isi < burst_gap(features)[0]]
+    return isi[isi < burst_gap(features)]
 
 
 def _pause(times: Times, ends: Ends) -> Finding | None:

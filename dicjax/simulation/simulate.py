@@ -16,9 +16,11 @@ from dicjax._core import (
     check_simulation,
     check_start,
     check_stimulus,
+    described,
     HasConductances,
     jax_conductances_of,
     members_of,
+    outcome,
     Progress,
     replaced_argument,
 )
@@ -59,6 +61,9 @@ class Run(eqx.Module):
     fell_short: Bool[AnyArray, "*cells"]
     ts: Float[AnyArray, " times"] | None = None
     V: Float[AnyArray, "*cells times"] | None = None
+
+    def __repr__(self) -> str:
+        return described(self, lambda: outcome(self))
 
 
 @replaced_argument("save", "save_every", {"spikes": None, "traces": 0.1})

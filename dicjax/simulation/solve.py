@@ -24,8 +24,10 @@ from dicjax._core import (
     check_start,
     check_stimulus,
     check_times,
+    described,
     HasConductances,
     jax_conductances_of,
+    outcome,
     Scalar,
 )
 from dicjax.neurons import member_axes, Neuron, State
@@ -64,6 +66,10 @@ class SavedState(eqx.Module):
     until: Moment
     num_bursts: Int[Array, "*cells"]
 
+    def __repr__(self) -> str:
+        at = lambda: np.asarray(self.until.whole) + np.asarray(self.until.rest)
+        return described(self, lambda: f"at {np.max(at()):g} ms")
+
 
 class Trajectory(eqx.Module):
     """What cells did, at times of one's choice.
@@ -94,6 +100,9 @@ class Trajectory(eqx.Module):
     fell_short: Bool[Array, "*cells"]
     num_steps: Int[Array, "*cells"]
     final: SavedState
+
+    def __repr__(self) -> str:
+        return described(self, lambda: outcome(self))
 
 
 class Kept(NamedTuple):

@@ -15,7 +15,6 @@ from dicjax.spikes.features import (
     burst_gap as burst_gap,
     Features as Features,
     features_of as features_of,
-    features_of_all as features_of_all,
     spike_features as spike_features,
 )
 from dicjax.spikes.patterns import (
@@ -41,10 +40,17 @@ from dicjax.spikes.step_response import (
 from dicjax.spikes.target import as_target as as_target, Target as Target
 from dicjax.spikes.trains import (
     AnyArray as AnyArray,
+    AnyTrains as AnyTrains,
     as_train as as_train,
+    as_trains as as_trains,
+    end_to_end as end_to_end,
     MIN_SPIKES as MIN_SPIKES,
     pad_trains as pad_trains,
+    Ragged as Ragged,
+    rows_of as rows_of,
     SpikeTrain as SpikeTrain,
+    times_of as times_of,
+    times_of_one as times_of_one,
 )
 from dicjax.spikes.validity import (
     compared_errors as compared_errors,

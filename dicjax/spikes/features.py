@@ -5,29 +5,36 @@ functions of its interspike intervals (ISIs), which are taken before anything is
 rounded to float32.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from dicjax._core import batches, compiled_size, widened
-from dicjax.spikes.patterns import BURSTING, label_of
+from dicjax._core import batches, compiled_size, counted, described
+from dicjax.spikes.patterns import BURSTING, label_of, LABELS
 from dicjax.spikes.trains import (
     AnyArray,
+    AnyTrains,
     Count,
     Counts,
+    end_to_end,
     Intervals,
     Mask,
-    pad_trains,
+    Ragged,
     Row,
+    rows_of,
     Scalar,
     SpikeTrain,
+    times_of,
     Trains,
 )
 
 
 NARROWEST, AT_ONCE = 64, 131_072  # spikes for which there is room in a row, and in all
+FEWEST = 64  # rows at once: the last digit may depend on it where there are fewer
 
 
 class Features(eqx.Module):
@@ -68,12 +75,21 @@ class Features(eqx.Module):
     burst_duration: Float[AnyArray, "*cells"]
     duty_cycle: Float[AnyArray, "*cells"]
 
+    def __repr__(self) -> str:
+        def patterns() -> str:
+            num = np.bincount(np.ravel(self.label), minlength=len(LABELS))
+            kinds = zip(num.tolist(), LABELS, strict=True)
+            of_kind = ", ".join(f"{n:,} {name}" for n, name in kinds if n)
+            return f"{counted(int(num.sum()), 'train')}, {of_kind}".rstrip(", ")
+
+        return described(self, patterns)
+
 
 TIMES = ("mean_isi", "isi_quartiles", "period", "intra_burst_isi", "burst_duration")
 """Fields of `Features` that are times, in ms."""
 
 
-def spike_features(spike_times: Trains) -> Features:
+def spike_features(spike_times: AnyTrains) -> Features:
     """Measures every spike train of a batch and names its firing pattern.
 
     The pattern is *silent* below 3 spikes; *tonic* if the coefficient of variation of
@@ -85,7 +101,12 @@ def spike_features(spike_times: Trains) -> Features:
     **Arguments:**
 
     - `spike_times`: in ms, rows increasing and padded with infinity. Leading axes, if
-        any, index independent cells.
+        any, index independent cells. Also a [`dicjax.SpikeTrain`][], a sequence of
+        them or of rows of any lengths, or what holds spike times, such as a
+        [`dicjax.Run`][] or a [`dicjax.Trajectory`][].
+
+    Arrays of JAX are measured where they are, in their precision and as a pure
+    function. Others are measured in pieces, so that memory stays bounded.
 
     **Returns:**
 
@@ -93,10 +114,12 @@ def spike_features(spike_times: Trains) -> Features:
 
     **Raises:**
 
-    - `ValueError`: if a row on the host does not increase; arrays on a device are
-        trusted.
+    - `ValueError`: if a row on the host does not increase; arrays of JAX are trusted.
     """
-    return _spike_features(*_intervals(spike_times))
+    times = times_of(spike_times)
+    if isinstance(times, jax.Array):
+        return _spike_features(*_differences(times))
+    return _on_host(times)
 
 
 def burst_gap(features: Features) -> Float[np.ndarray, "*cells"]:
@@ -109,28 +132,52 @@ def burst_gap(features: Features) -> Float[np.ndarray, "*cells"]:
     return np.asarray(np.sqrt(np.asarray(features.intra_burst_isi) * pause))
 
 
-def _intervals(spike_times: Trains) -> tuple[Intervals, Counts]:
-    if isinstance(spike_times, jax.Array):
-        return _differences(jnp, spike_times)
-    times = np.asarray(spike_times)
-    dtype = times.dtype if times.dtype.kind == "f" else np.float64
-    times = times.astype(np.float64)
-    before, after = times[..., :-1], times[..., 1:]
-    follows = after >= before
-    if not follows.all():
-        raise ValueError(
-            f"Spike times must increase along the last axis, but {after[~follows][0]} "
-            f"ms follows {before[~follows][0]} ms: sort them and pad with infinity."
-        )
-    intervals, num_spikes = _differences(np, times)
-    return jnp.asarray(intervals.astype(dtype)), jnp.asarray(num_spikes)
+def _differences(times: Trains) -> tuple[Intervals, Counts]:
+    is_spike = jnp.isfinite(times)
+    intervals = jnp.diff(jnp.where(is_spike, times, 0), axis=-1)
+    intervals = jnp.where(is_spike[..., 1:], intervals, jnp.inf)
+    return intervals, jnp.sum(is_spike, axis=-1, dtype=jnp.int32)
 
 
-def _differences(numpy, times):
-    is_spike = numpy.isfinite(times)
-    intervals = numpy.diff(numpy.where(is_spike, times, 0), axis=-1)
-    intervals = numpy.where(is_spike[..., 1:], intervals, numpy.inf)
-    return intervals, numpy.sum(is_spike, axis=-1).astype(np.int32)
+def _on_host(times: np.ndarray | list[Any]) -> Features:
+    shape = (len(times),) if isinstance(times, list) else times.shape[:-1]
+    # Values are known here even where a caller is being traced.
+    with jax.ensure_compile_time_eval():
+        pieces = [_of_piece(piece) for piece in end_to_end(times)]
+        if not pieces:
+            nothing = jnp.zeros((0, 2)), jnp.zeros(0, jnp.int32)
+            pieces = [_spike_features(*nothing)]
+    together = lambda *x: jnp.asarray(np.concatenate(x))
+    every = jax.tree.map(together, *pieces)
+    return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), every)
+
+
+def _of_piece(trains: Ragged) -> Features:
+    """Features on the host.
+
+    Trains are read in batches of few shapes, each in a row about as wide as its own
+    spikes need. This takes less time than reading all in rows of one width, and gives
+    the same features to the last digit.
+    """
+    dtype = jax.dtypes.canonicalize_dtype(trains.times.dtype)
+    # Across two trains they mean nothing, and are not read.
+    intervals = np.diff(trains.times.astype(np.float64)).astype(dtype)
+    num_spikes = trains.counts.astype(np.int32)
+    counts, which = np.unique(num_spikes, return_inverse=True)
+    sizes = [compiled_size(num, NARROWEST) for num in counts.tolist()]
+    widths = np.array(sizes)[which]
+    order, found = [], []
+    for width in np.unique(widths).tolist():
+        (rows,) = np.nonzero(widths == width)
+        size = min(max(1, AT_ONCE // width), compiled_size(len(rows), FEWEST))
+        for some, num in batches(rows, size):
+            counts = np.maximum(trains.counts[some] - 1, 0)
+            row = rows_of(intervals, trains.starts[some], counts, width - 1)
+            own = _spike_features(jnp.asarray(row), jnp.asarray(num_spikes[some]))
+            order.append(some[:num])
+            found.append(jax.tree.map(lambda x, n=num: np.asarray(x)[:n], own))
+    place = np.argsort(np.concatenate(order))
+    return jax.tree.map(lambda *x: np.concatenate(x)[place], *found)
 
 
 @eqx.filter_jit
@@ -258,29 +305,4 @@ def _sort_non_negative_jvp(primals, tangents):
 
 def features_of(train: SpikeTrain) -> Features:
     """Features of one train, as scalars on the host."""
-    # A few widths only, so that trains of other lengths compile nothing new.
-    padded = pad_trains([train], compiled_size(train.num_spikes, 128))
-    return jax.tree.map(lambda x: np.asarray(x)[0, ...], spike_features(padded))
-
-
-def features_of_all(spike_times: Float[np.ndarray, "cells spikes"]) -> Features:
-    """Features of many trains, on the host.
-
-    Trains are read in pieces of few shapes, each in a row about as wide as its own
-    spikes need. This takes less time than reading all in rows of one width, and gives
-    the same features to the last digit.
-    """
-    if not len(spike_times):
-        return jax.tree.map(np.asarray, spike_features(spike_times))
-    needed = np.isfinite(spike_times).sum(axis=1)
-    sizes = [compiled_size(num, NARROWEST) for num in range(spike_times.shape[1] + 1)]
-    widths = np.array(sizes)[needed]
-    order, pieces = [], []
-    for width in np.unique(widths).tolist():
-        (rows,) = np.nonzero(widths == width)
-        for some, num in batches(rows, max(1, AT_ONCE // width)):
-            found = spike_features(widened(spike_times[some, :width], width))
-            order.append(some[:num])
-            pieces.append(jax.tree.map(lambda x, n=num: np.asarray(x)[:n], found))
-    order = np.argsort(np.concatenate(order))
-    return jax.tree.map(lambda *x: np.concatenate(x)[order], *pieces)
+    return jax.tree.map(np.asarray, spike_features(train))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, ScalarLike
 
+from dicjax._core import described
 from dicjax.spikes.detection import find_spikes, ONSET, V_REARM, V_SPIKE
 from dicjax.spikes.features import mean_of
 
@@ -46,6 +47,9 @@ class StepResponse(eqx.Module):
     rest: Float[Array, "*cells"]
     steady: Float[Array, "*cells"]
     sag: Float[Array, "*cells"]
+
+    def __repr__(self) -> str:
+        return described(self)
 
 
 @eqx.filter_jit

@@ -1,9 +1,11 @@
-"""Spike trains: checked and padded."""
+"""Spike trains: in whatever form they come, checked, padded and laid end to end."""
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
@@ -17,6 +19,13 @@ Row = Float[Array, " _"]
 Mask = Bool[Array, " _"]
 Scalar = Float[Array, ""]
 Count = Int[Array, ""]
+
+MIN_SPIKES = 10  # in a train that is to tell anything about a neuron
+AT_ONCE = 1 << 21  # spikes, with padding, that are laid end to end together
+FINITE = "finite: remove it"
+SORTED = "increasing: sort the times and pad with infinity at the end only"
+POSITIVE = "non-negative: count time from the start of the recording"
+STRICT = "strictly increasing: sort the times and drop repeated ones"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,18 +84,142 @@ def _check_times(times: np.ndarray, name: str) -> None:
             f"Train {name!r} has shape {times.shape}, but spike times must be one row "
             "of numbers: make one train per unit."
         )
-    repeats = times <= np.append(-np.inf, times[:-1])
-    for bad, rule in (
-        (~np.isfinite(times), "finite: remove it"),
-        (times < 0, "non-negative: count time from the start of the recording"),
-        (repeats, "strictly increasing: sort the times and drop repeated ones"),
-    ):
+    whose = Ragged(times, np.zeros(1, int), np.array([times.size]))
+    of_name = lambda _: f"train {name!r}"
+    whose.refuse(~np.isfinite(times), FINITE, of_name)
+    whose.refuse(times < 0, POSITIVE, of_name)
+    whose.refuse(times <= whose.previous, STRICT, of_name)
+
+
+class Ragged(NamedTuple):
+    """Trains of any lengths, laid end to end.
+
+    - `times`: of all their spikes, in ms.
+    - `starts`: where in it each train begins; `counts`: how many spikes it has.
+    """
+
+    times: Float[np.ndarray, " spikes"]
+    starts: Int[np.ndarray, " trains"]
+    counts: Int[np.ndarray, " trains"]
+
+    @property
+    def previous(self) -> Float[np.ndarray, " spikes"]:
+        """The spike before each, in ms; -inf before the first one of a train."""
+        before = np.empty_like(self.times)
+        before[1:] = self.times[:-1]
+        before[self.starts[self.counts > 0]] = -np.inf
+        return before
+
+    def refuse(self, bad: np.ndarray, rule: str, name_of: Any) -> None:
+        """Raises `ValueError` if a spike is `bad`, with the rule that it breaks."""
         if bad.any():
             i = int(np.argmax(bad))
+            train = int(np.searchsorted(self.starts, i, "right")) - 1
             raise ValueError(
-                f"Spike {i} of train {name!r} is at {times[i]} ms, but spike times "
-                f"must be {rule}."
+                f"Spike {i - self.starts[train]} of {name_of(train)} is at "
+                f"{self.times[i]} ms, but spike times must be {rule}."
             )
+
+
+def rows_of(
+    values: Float[np.ndarray, " values"],
+    starts: Int[np.ndarray, " rows"],
+    counts: Int[np.ndarray, " rows"],
+    width: int,
+) -> Float[np.ndarray, "rows {width}"]:
+    """Stretches of `values` as rows, padded with infinity."""
+    rows = np.full((len(starts), width), np.inf, values.dtype)
+    slots = np.arange(width)
+    inside = slots < counts[:, None]
+    rows[inside] = values[(starts[:, None] + slots)[inside]]
+    return rows
+
+
+@runtime_checkable
+class HasSpikes(Protocol):
+    """What holds spike times (ms) beside other things, as a [`dicjax.Run`][] does."""
+
+    @property
+    def spike_times(self) -> Any: ...
+
+
+AnyTrains = Trains | SpikeTrain | HasSpikes | Sequence[Any]
+"""Trains in rows of one array, a sequence of rows or `SpikeTrain`s, or a result."""
+
+
+def times_of(trains: Any) -> AnyArray | list[Any]:
+    """Spike times (ms) of trains in any form: one array, or a list of rows.
+
+    An array has rows padded with infinity, after any leading axes, and is returned as
+    it is. So are the spike times of what holds them, such as a [`dicjax.Run`][]. Rows
+    of a list are arrays or `SpikeTrain`s of any lengths.
+    """
+    if isinstance(trains, HasSpikes):
+        trains = trains.spike_times
+    if isinstance(trains, SpikeTrain):
+        return trains.times
+    is_array = isinstance(trains, jax.Array | np.ndarray)
+    if is_array and trains.ndim and trains.dtype != object:
+        return trains
+    if not isinstance(trains, Iterable) or getattr(trains, "ndim", 1) == 0:
+        raise ValueError(f"Spike trains must be arrays of times in ms, got {trains}.")
+    rows = list(trains)
+    if all(map(_is_row, rows)):
+        return rows or np.zeros((0, 0))
+    return np.asarray(rows)  # numbers of one train, or tables of rows
+
+
+def _is_row(row: Any) -> bool:
+    if isinstance(row, np.ndarray):
+        return row.ndim == 1
+    return isinstance(row, SpikeTrain) or np.ndim(row) == 1
+
+
+def end_to_end(
+    trains: AnyArray | list[Any], *, in_order: bool = True
+) -> Iterator[Ragged]:
+    """Trains from `times_of` without their padding, in pieces of bounded memory.
+
+    Leading axes are taken as one. With `in_order`, a train with a nan, or with times
+    that fall, is a `ValueError`.
+    """
+    for first, flat, sizes in _pieces(trains):
+        padded = Ragged(flat, np.cumsum(sizes) - sizes, sizes)
+        if in_order:
+            name_of = lambda i, first=first: _named(trains, first + i)
+            padded.refuse(np.isnan(flat) | (flat == -np.inf), FINITE, name_of)
+            padded.refuse(flat < padded.previous, SORTED, name_of)
+        is_spike = np.isfinite(flat)
+        before = np.append(0, np.cumsum(is_spike))
+        counts = before[padded.starts + sizes] - before[padded.starts]
+        yield Ragged(flat[is_spike], np.cumsum(counts) - counts, counts)
+
+
+def _pieces(trains) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """The number of the first train, all times, and how many are of each train."""
+    if isinstance(trains, list):
+        arrays = [np.asarray(getattr(train, "times", train)) for train in trains]
+        sizes = np.array([times.size for times in arrays])
+        groups = np.cumsum(sizes) // AT_ONCE
+        ends = [*(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(arrays)]
+        for first, end in zip([0, *ends[:-1]], ends, strict=True):
+            yield first, _floats(np.concatenate(arrays[first:end])), sizes[first:end]
+        return
+    width = trains.shape[-1]
+    rows = np.reshape(trains, (math.prod(trains.shape[:-1]), width))
+    step = max(1, AT_ONCE // max(1, width))
+    for first in range(0, len(rows), step):
+        some = rows[first : first + step]
+        yield first, _floats(some.ravel()), np.full(len(some), width)
+
+
+def _floats(times: np.ndarray) -> np.ndarray:
+    return times if times.dtype.kind == "f" else times.astype(np.float64)
+
+
+def _named(trains, number: int) -> str:
+    name = getattr(trains[number], "name", "") if isinstance(trains, list) else ""
+    return f"train {number} ({name!r})" if name else f"train {number}"
 
 
 def pad_trains(
@@ -115,16 +248,52 @@ def pad_trains(
     return padded
 
 
-MIN_SPIKES = 10
+def as_trains(trains: Any) -> Float[np.ndarray, "trains spikes"] | list[Any]:
+    """Checked spike trains of at least ten spikes each, in any form, on the host.
+
+    They come as rows, as from `times_of`. What `SpikeTrain` refuses is refused here,
+    with the number of the train, and its name if it has one.
+    """
+    trains = times_of(trains)
+    if not isinstance(trains, list):
+        trains = np.asarray(trains)
+        trains = trains.reshape(math.prod(trains.shape[:-1]), trains.shape[-1])
+    first = 0
+    for piece in end_to_end(trains):
+        name_of = lambda i, first=first: _named(trains, first + i)
+        piece.refuse(piece.times < 0, POSITIVE, name_of)
+        piece.refuse(piece.times <= piece.previous, STRICT, name_of)
+        few = piece.counts < MIN_SPIKES
+        if few.any():
+            i = int(np.argmax(few))
+            raise ValueError(_too_few(name_of(i), int(piece.counts[i])))
+        first += len(piece.counts)
+    return trains
 
 
-def as_train(train: Float[np.ndarray, " spikes"] | SpikeTrain) -> SpikeTrain:
-    """A checked spike train of at least ten spikes, whatever it came as."""
+def times_of_one(train: Any) -> Float[np.ndarray, " spikes"]:
+    """Spike times (ms) of one train, in any form that holds just one, unpadded."""
+    rows = times_of(train)
+    num = len(rows) if isinstance(rows, list) else math.prod(rows.shape[:-1])
+    if num != 1:
+        raise ValueError(f"There must be one spike train here, not {num}.")
+    row = rows[0] if isinstance(rows, list) else np.ravel(rows)
+    times = np.asarray(getattr(row, "times", row), np.float64)
+    is_padding = np.logical_and.accumulate(times[::-1] == np.inf)
+    return times[: len(times) - int(is_padding.sum())]
+
+
+def as_train(train: Any) -> SpikeTrain:
+    """A checked spike train of at least ten spikes, in any form that holds just one."""
     if not isinstance(train, SpikeTrain):
-        train = SpikeTrain(np.asarray(train, np.float64))
+        train = SpikeTrain(times_of_one(train))
     if train.num_spikes < MIN_SPIKES:
-        raise ValueError(
-            f"A train needs at least {MIN_SPIKES} spikes to tell anything about a "
-            f"neuron, got {train.num_spikes}; give a longer recording or window."
-        )
+        raise ValueError(_too_few("the train", train.num_spikes))
     return train
+
+
+def _too_few(whose: str, num: int) -> str:
+    return (
+        f"There are {num} spikes in {whose}, but it takes {MIN_SPIKES} to tell "
+        "anything about a neuron: give a longer recording or window."
+    )

@@ -21,7 +21,7 @@ from dicjax.dics import (
 from dicjax.inference import draw_by_recipe, find_neuron, measured, stimulus_of
 from dicjax.output import run_columns
 from dicjax.simulation import Run, simulate
-from dicjax.spikes import features_of_all
+from dicjax.spikes import spike_features
 from dicjax.sweeps.batches import Batches, free_bytes, num_at_once
 from dicjax.sweeps.config import Drawn, SimulateJob
 from dicjax.sweeps.unit import Finish, Inputs, Part, Report, Span
@@ -134,7 +134,7 @@ class Simulating:
         columns: dict[str, Column] = {
             **conductance_columns(self.neuron, g, numbers.astype(np.int64)),
             **(dic_columns(*measured(self.neuron, g)) if has_dics else {}),
-            **feature_columns(features_of_all(run.spike_times)),
+            **feature_columns(spike_features(run.spike_times)),
             **run_columns(run),
         }
         table = table_of(columns, {})

@@ -20,6 +20,7 @@ COMMANDS = {
     "encoder tests": "encoder.checkpoints:Tests",
     "encoder seeds": "encoder.checkpoints:Seeds",
     "encoder speed": "encoder.speed:Speed",
+    "encoder inference": "encoder.speed:Inference",
     "encoder calibration": "encoder.readings:Calibration",
     "encoder flaws": "encoder.readings:Flaws",
     "encoder recordings": "encoder.readings:Recordings",

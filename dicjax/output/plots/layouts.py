@@ -10,14 +10,13 @@ import numpy as np
 from jaxtyping import ArrayLike, Float, ScalarLike
 from matplotlib.ticker import MaxNLocator
 
-from dicjax._core import compiled_size, short
+from dicjax._core import short
 from dicjax.inference import NUM_DRAWS, Posterior
 from dicjax.spikes import (
     burst_gap,
     BURSTING,
     Features,
     NUM_COMPARED,
-    pad_trains,
     spike_features,
     spike_trains,
     SpikeTrain,
@@ -69,11 +68,10 @@ def traces_of(
 
 def rhythm(train: SpikeTrain) -> tuple[float, float]:
     """The time (ms) of eight bursts or 25 ISIs, and the ISI (ms) that parts bursts."""
-    width = compiled_size(train.num_spikes, 128)
-    features = spike_features(pad_trains([train], width))
-    if int(features.label[0]) != BURSTING:
-        return 25 * float(features.mean_isi[0]), np.inf
-    return 7.8 * float(features.period[0]), float(burst_gap(features)[0])
+    features = spike_features(train)
+    if int(features.label) != BURSTING:
+        return 25 * float(features.mean_isi), np.inf
+    return 7.8 * float(features.period), float(burst_gap(features))
 
 
 def from_onset(times: np.ndarray, gap: float) -> np.ndarray:

@@ -5,6 +5,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import least_squares
 
+from dicjax._core import described
 from dicjax.recordings.current_clamp.sweeps import Rows, Sweeps
 from dicjax.spikes import LATE
 
@@ -36,6 +37,9 @@ class Steps(eqx.Module):
     holding: Float[np.ndarray, " sweeps"]
     start: float = eqx.field(static=True)
     stop: float = eqx.field(static=True)
+
+    def __repr__(self) -> str:
+        return described(self)
 
 
 def find_steps(sweeps: Sweeps, *, within: tuple[float, float] | None = None) -> Steps:

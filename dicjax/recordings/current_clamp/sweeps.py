@@ -6,6 +6,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
+from dicjax._core import counted, described
+
 
 MIN_SAMPLES = 100
 MIN_EVERY, MAX_EVERY = 0.001, 5.0  # ms between samples
@@ -33,6 +35,9 @@ class Sweeps(eqx.Module):
     V: Float[np.ndarray, "sweeps samples"] = eqx.field(converter=float64)
     every: float = eqx.field(static=True)
     name: str = eqx.field(static=True, default="cell")
+
+    def __repr__(self) -> str:
+        return described(self, lambda: counted(len(self.V), "sweep"))
 
     def __check_init__(self):
         current, V, every = self.current, self.V, self.every

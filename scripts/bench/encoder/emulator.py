@@ -13,7 +13,7 @@ import tyro
 import dicjax as dj
 from dicjax.inference import log_conductances, log_features
 from dicjax.inference.dataset import make_dataset, Source
-from dicjax.spikes import columns_of, features_of_all, LABELS
+from dicjax.spikes import columns_of, LABELS, spike_features
 from scripts.bench.encoder.held_out import load, SEED
 from scripts.bench.results import Benchmark, Measurement, row
 from scripts.bench.timing import timed
@@ -48,7 +48,7 @@ class Emulator(Benchmark):
                 continue
             source = (Source(sampler, self.members),)
             test = make_dataset(jr.key(SEED), neuron, source)
-            features = features_of_all(test.spike_times)
+            features = spike_features(test.spike_times)
             labels = np.asarray(features.label)
             log_g = jnp.asarray(log_conductances(test.g, neuron.bounds))
             guess = jax.jit(jax.vmap(loaded.emulator))

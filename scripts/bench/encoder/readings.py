@@ -11,7 +11,7 @@ import tyro
 
 import dicjax as dj
 from dicjax.inference import Posterior, posterior_of, read_trains, shipped_models
-from dicjax.inference.calibration import evaluate, NUM_DRAWS, trains_of
+from dicjax.inference.calibration import evaluate, NUM_DRAWS
 from dicjax.inference.dataset import batch_of
 from dicjax.spikes import pad_trains
 from scripts.bench.encoder.held_out import held_out, load, prior_of, SEED
@@ -46,7 +46,7 @@ class Calibration(Benchmark):
         test = held_out(self.model, self.members)
         known, prior = batch_of(test), prior_of(test)
         labels = np.asarray(known.labels)
-        reading = read_trains(loaded.encoder, trains_of(known.spike_times), prior)
+        reading = read_trains(loaded.encoder, known.spike_times, prior)
         plain = loaded.calibration.ranks_of(prior, labels)
         posterior = posterior_of(loaded.encoder, reading, plain)
         dics = np.asarray(known.slow)
@@ -118,7 +118,7 @@ class Flaws(Benchmark):
         loaded = load(self.model)
         test = held_out(self.model, self.members)
         known = batch_of(test)
-        trains = trains_of(known.spike_times)
+        trains = [row[np.isfinite(row)] for row in np.asarray(known.spike_times)]
         rng = np.random.default_rng(SEED)
         for flaw, sizes in FLAWS.items():
             for size in sizes:

@@ -11,16 +11,51 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+import dicjax as dj
 from dicjax.inference import PRIORS, TrainingConfig
 from dicjax.inference.dataset import Batch, batch_of
 from dicjax.inference.encoder import Encoder, read
 from dicjax.inference.training import train_encoder
+from dicjax.spikes import MIN_SPIKES
 from scripts.bench.encoder.held_out import held_out, load
 from scripts.bench.results import Benchmark, Measurement, row
 from scripts.bench.timing import side_by_side
 
 
+HELD_OUT = 2000  # members that are simulated for inference
 STEPS, COMPILING = 60, 18  # of a training; the first compile for every length
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inference(Benchmark):
+    """Trains that `infer` reads in a second of processor time of all threads.
+
+    Trains of more spikes than the encoder reads at once take one reading per window.
+    """
+
+    trains: tyro.conf.Positional[int] = 20_000
+    """Held-out trains to read, again and again if there are fewer."""
+    most: int = 96
+    """Spikes of each at most; later ones are cut off."""
+    repeats: int = 5
+    """Readings, after one that compiles."""
+
+    def measure(self) -> Iterator[Measurement]:
+        """Reads all trains in one call."""
+        times = held_out("stg", min(self.trains, HELD_OUT)).spike_times[:, : self.most]
+        times = times[np.isfinite(times).sum(axis=1) >= MIN_SPIKES]
+        times = times[np.arange(self.trains) % len(times)]
+        spent = []
+        for _ in range(1 + self.repeats):
+            began = time.process_time()
+            jax.block_until_ready(jax.tree.leaves(dj.infer(times, "stg")))
+            spent.append(time.process_time() - began)
+        case = {
+            "trains": self.trains,
+            "spikes": round(float(np.isfinite(times).sum(axis=1).mean())),
+        }
+        columns = {("read", "trains/CPU s"): [self.trains / x for x in spent[1:]]}
+        yield from row("inference", case, columns)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,9 @@ from dicjax.generation import GenerateConfig
 from dicjax.generation.candidates import first_candidates
 from dicjax.generation.state import Problem
 from dicjax.inference import Checkpoint, Dataset, posterior_of, read_trains
-from dicjax.inference.calibration import trains_of
 from dicjax.inference.dataset import learnable, make_dataset, Sampler, Source
 from dicjax.populations import window_for
-from dicjax.spikes import features_of, features_of_all, Target
+from dicjax.spikes import features_of, spike_features, Target
 from scripts.bench.encoder.held_out import load, SEED
 from scripts.bench.results import Benchmark, Measurement, row
 from scripts.bench.timing import clocked
@@ -79,8 +78,8 @@ class Targets(Benchmark):
         for sampler, sigma in KINDS:
             source = (Source(sampler, 60 * self.num, sigma),)
             drawn = learnable(make_dataset(jr.key(SEED), neuron, source))
-            labels = np.asarray(features_of_all(drawn.spike_times).label)
-            trains = trains_of(drawn.spike_times)
+            labels = np.asarray(spike_features(drawn.spike_times).label)
+            trains = [row[np.isfinite(row)] for row in drawn.spike_times]
             for pattern in PATTERNS:
                 of = np.flatnonzero(labels == dj.LABELS.index(pattern))[: self.num]
                 if len(of) < FEWEST:
@@ -149,7 +148,7 @@ def by_dicjax(loaded: Checkpoint) -> Method:
 
 def by_table(table: Dataset) -> Method:
     """The members of a table whose worst feature is nearest to the target's."""
-    features = features_of_all(table.spike_times)
+    features = spike_features(table.spike_times)
 
     def method(key, train, target, dics):
         del key, train, dics
@@ -200,7 +199,7 @@ def by_npe(neuron: dj.Neuron, num: int) -> Method:
 
 def summary(spike_times: np.ndarray) -> np.ndarray:
     """Fourteen features of each train, as log(1 + x); 0 where one is not defined."""
-    features = features_of_all(spike_times)
+    features = spike_features(spike_times)
     columns = [np.asarray(getattr(features, name), np.float64) for name in SCALARS]
     table = np.concatenate(
         [np.stack(columns, axis=1), np.asarray(features.isi_quartiles)], axis=1

@@ -45,6 +45,12 @@ def test_the_declared_neuron_does_what_its_page_says(declared):
     np.testing.assert_allclose(dics, (1.165, -1.892, 2.368, -54.98), rtol=1e-3)
 
 
+def test_small_spikes_of_the_declared_neuron_are_as_many_as_its_page_says(declared):
+    missed, found = declared["missed"], declared["found"]
+    assert (missed.num_spikes, bool(missed.fell_short)) == (0, True)
+    assert (found.num_spikes, bool(found.fell_short)) == (72, False)
+
+
 def test_the_declared_population_shares_its_input_conductances(declared):
     population = declared["population"]
     assert str(population) == "32 of 32 members ok"

@@ -1,6 +1,7 @@
 """Rhythms that JAX differentiates, beside solvers and formulas that know no dicjax."""
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -121,7 +122,7 @@ def test_a_changing_current_and_missing_times_are_refused():
 
 @pytest.mark.slow
 def test_bursts_have_derivatives_by_conductances_and_kinetics():
-    neuron = dj.stg()
+    neuron: Any = dj.stg()
     g = jnp.asarray(dj.compensate(jr.key(1), neuron, (-8.0, 4.0), num=1).g[0])
 
     def times(log_tau, log_g):
@@ -132,7 +133,7 @@ def test_bursts_have_derivatives_by_conductances_and_kinetics():
 
     at = jnp.zeros(()), jnp.log(g)
     by_tau, by_g = jax.jacfwd(times, (0, 1))(*at)
-    slopes = dj.feature_slopes(neuron, g[None], estimator=dj.Autodiff())
+    slopes = dj.feature_slopes(neuron, np.asarray(g[None]), estimator=dj.Autodiff())
     np.testing.assert_allclose(by_g[0], slopes[0, 0], atol=0.01)
 
     def simulated(log_tau):

@@ -71,8 +71,9 @@ class Slopes(Benchmark):
         each = STEP * np.eye(channels)
         factors = np.exp(np.concatenate([np.zeros((1, channels)), each, -each]))
         every = (g[:, None] * factors[None]).reshape(-1, channels)
-        how = {"discard": self.duration, "dt": 0.025}
-        run = dj.simulate(neuron, every, 2 * self.duration, **how)
+        run = dj.simulate(
+            neuron, every, 2 * self.duration, discard=self.duration, dt=0.025
+        )
         found = dj.spike_features(run.spike_times)
         of = lambda x: np.asarray(x, np.float64).reshape(num, -1)
         bursts = of(found.label) == dj.LABELS.index("bursting")

@@ -130,6 +130,8 @@ from .populations import (
     ReachabilityMap as ReachabilityMap,
     refine as refine,
     Refined as Refined,
+    Rhythm as Rhythm,
+    rhythm as rhythm,
 )
 from .recordings import (
     examine as examine,

@@ -105,6 +105,8 @@ def test_the_page_on_derivatives_does_what_it_says():
     one = page["dj"].solve(
         page["neuron"], page["neuron"].default_g, page["ts"], stimulus=page["step"]
     )
+    assert page["found"].is_trusted
+    assert float(page["found"].period) == pytest.approx(14.64, abs=0.01)
     both = np.concatenate((page["first"].V, page["second"].V))
     np.testing.assert_allclose(both, one.V, rtol=1e-4)
     assert page["clamped"].currents.shape == (len(page["ts"]), 3)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,17 +10,13 @@ import pytest
 import dicjax as dj
 from dicjax.populations.rhythm_gradient import (
     as_vector,
+    cycle,
     cycles,
-    Rhythm,
-    simulate_cycle,
+    ObservedRhythm,
+    rhythm_of,
     state_at_onset,
 )
-from dicjax.populations.sensitivities import (
-    Autodiff,
-    Differences,
-    feature_slopes,
-    rhythm_of,
-)
+from dicjax.populations.sensitivities import Autodiff, Differences, feature_slopes
 
 
 STG = dj.stg()
@@ -37,30 +35,50 @@ def by_differences(members):
 
 
 def test_a_cycle_is_differentiated_as_finite_differences_do():
-    # All of it: gates, calcium, the length of steps, and the time of the spike.
+    # All of it: gates, calcium, and the time of the spike.
     g = jnp.asarray(dj.compensate(jr.key(0), STG, TONIC, num=1).g[0])
     number = lambda x: jnp.asarray(x, jnp.float64)
     dt, none = number(0.05), number(0.0)
     y = jax.jit(
         lambda: state_at_onset(STG, g, number(2e3), number(60.0), none, dt, none)
     )()
-    z, rebuild = as_vector(STG, y)
+    z, _ = as_vector(STG, y)
 
-    def cycle(inputs):
-        own = jnp.exp(inputs[len(z) :])
-        end = simulate_cycle(
-            STG, own, rebuild(inputs[: len(z)]), 1, number(1e3), dt, none
+    def after(inputs):
+        own, tight = jnp.exp(inputs[len(z) :]), number(3e-5)
+        end, times, _ = cycle(
+            STG, own, inputs[: len(z)], jnp.int32(1), number(100.0), tight, none
         )
-        return jnp.append(as_vector(STG, end.at)[0], end.spike)
+        return jnp.append(end, times[0])
 
     inputs = jnp.concatenate([z, jnp.log(g)])
-    exact = jax.jit(jax.jacfwd(cycle))(inputs)
-    step, cycle = 1e-6, jax.jit(cycle)
+    exact = jax.jit(jax.jacfwd(after))(inputs)
+    # Steps are constants for derivatives, so that these agree as far as steps are fine.
+    step, after = 1e-3, jax.jit(after)
     for i in range(len(inputs)):
         h = step * (jnp.abs(inputs[i]) + 1e-3)
-        slope = (cycle(inputs.at[i].add(h)) - cycle(inputs.at[i].add(-h))) / (2 * h)
+        slope = (after(inputs.at[i].add(h)) - after(inputs.at[i].add(-h))) / (2 * h)
         size = np.abs(exact[:, i]).max()
-        np.testing.assert_allclose(slope, exact[:, i], atol=1e-5 * size)
+        np.testing.assert_allclose(slope, exact[:, i], atol=5e-3 * size)
+
+
+def test_slopes_are_the_same_whichever_cycle_is_taken(members):
+    # Cycles from other states, at other phases of the steps that lead there.
+    tonic, bursting = members[:2], members[4:6]
+    own = dj.simulate(STG, bursting, 6000.0, discard=3000.0, dt=0.05).spike_times
+    seen = rhythm_of(dj.spike_features(own))
+    one = ObservedRhythm(np.ones(2, int), np.full(2, 80.0), np.zeros(2))
+    rhythm = jax.tree.map(lambda a, b: np.concatenate([a, b]), one, seen)
+    g = np.concatenate([tonic, bursting])
+    first, second = (
+        cycles(STG, g, rhythm, settle=settle, dt=dt)
+        for settle, dt in ((1500.0, 0.05), (2200.0, 0.08))
+    )
+    assert first.is_trusted.all() and second.is_trusted.all()
+    np.testing.assert_allclose(first.times, second.times, rtol=1e-4)
+    size = np.abs(first.slopes).max(axis=2, keepdims=True)
+    assert np.max(np.abs(first.slopes - second.slopes) / size) < 5e-3
+    assert np.max(first.disagreement) < 0.05
 
 
 @pytest.mark.slow
@@ -69,23 +87,21 @@ def test_slopes_of_a_rhythm_are_those_of_finite_differences(members, by_differen
     assert np.isfinite(exact).all()
     size = np.abs(by_differences[:, :2]).max(axis=2, keepdims=True)
     away = np.abs(exact - by_differences)[:, :2] / np.maximum(size, 0.05)
-    assert np.median(away[:4, 0]) < 0.02  # of tonic members, the interval
+    assert np.max(away[:4, 0]) < 0.02  # of tonic members, the interval
     assert np.median(away[4:]) < 0.1  # of bursting ones, the period and the interval
     assert np.all(exact[:, 2] == 0)  # the number of spikes has no derivative
 
 
 @pytest.mark.slow
 def test_single_precision_is_enough(members):
-    # Next to where a spike is added to a burst, cycles are sensitive to anything, and
-    # which members are so near depends on the processor: hence many.
-    bursting = dj.compensate(jr.key(1), STG, BURSTING, num=16).g
+    bursting = dj.compensate(jr.key(1), STG, BURSTING, num=12).g
     g = np.concatenate([members[:4], bursting])
     double = feature_slopes(STG, g, estimator=Autodiff())
     single = feature_slopes(STG, g.astype("f4"), estimator=Autodiff())
     assert single.dtype == np.float32
+    assert np.isfinite(double).all() and np.isfinite(single).all()
     away = np.abs(single - double).max(axis=(1, 2)) / np.abs(double).max(axis=(1, 2))
-    assert np.all(away[:4] < 0.01)
-    assert np.median(away[4:]) < 0.25
+    assert np.max(away) < 0.03
 
 
 @pytest.mark.slow
@@ -106,9 +122,10 @@ def test_members_of_other_patterns_have_no_slopes(members):
 
 def test_what_is_no_rhythm_fails_instead_of_misleading(members):
     g = members[:2]
-    wrong = Rhythm(np.array([1, 7]), np.array([80.0, 80.0]), np.zeros(2))
+    wrong = ObservedRhythm(np.array([1, 7]), np.array([80.0, 80.0]), np.zeros(2))
     found = cycles(STG, g, wrong, settle=2000.0, dt=0.05)
-    assert found.succeeded.tolist() == [True, False]
+    assert found.is_closed.tolist() == [True, False]
+    assert found.is_trusted.tolist() == [True, False]
     silent = np.array(g)
     silent[:, STG.index("Na")[0]] = 0
     assert np.isnan(feature_slopes(STG, silent, estimator=Autodiff())).all()
@@ -153,8 +170,24 @@ def test_slopes_follow_a_faster_neuron(members):
     fast = eqx.tree_at(
         lambda n: n.temperature, fast, quick, is_leaf=lambda x: x is None
     )
-    rhythm = lambda T: Rhythm(np.ones(2, int), np.full(2, T), np.zeros(2))
+    rhythm = lambda T: ObservedRhythm(np.ones(2, int), np.full(2, T), np.zeros(2))
     slow = cycles(STG, members[:2], rhythm(80.0), settle=4000.0, dt=0.05)
     twice = cycles(fast, members[:2], rhythm(40.0), settle=2000.0, dt=0.025)
     np.testing.assert_allclose(slow.times, 2 * twice.times, rtol=2e-3)
     np.testing.assert_allclose(slow.slopes, twice.slopes, atol=0.02)
+
+
+def test_two_steps_of_differences_have_to_agree_if_asked(members):
+    # So long a step adds and removes spikes of bursts: half of it says otherwise.
+    how: Any = {"duration": 2500.0, "discard": 1500.0}
+    some = members[:1], members[4:5]
+    plain, checked = (
+        [feature_slopes(STG, g, estimator=x, **how) for g in some]
+        for x in (Differences(0.3), Differences(0.3, check=True))
+    )
+    assert np.isfinite(plain[0]).all()
+    assert np.isnan(checked[1][0, 2]).all()
+    fine = Differences(0.02, check=True)
+    trusted = feature_slopes(STG, some[0], estimator=fine, **how)
+    half = feature_slopes(STG, some[0], estimator=Differences(0.01), **how)
+    np.testing.assert_array_equal(trusted, half)

@@ -42,6 +42,7 @@ from dicjax.populations.refinement import (
     Refined as Refined,
     refined_by_ensemble as refined_by_ensemble,
 )
+from dicjax.populations.rhythms import Rhythm as Rhythm, rhythm as rhythm
 from dicjax.populations.sensitivities import (
     Autodiff as Autodiff,
     Differences as Differences,

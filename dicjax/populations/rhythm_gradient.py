@@ -10,14 +10,18 @@ into derivatives of the rhythm,
 $\frac{dz}{d\theta} = (1 - P_z)^{-1} P_\theta$,
 $\frac{dT}{d\theta} = T_\theta + T_z \frac{dz}{d\theta}$,
 
-which are the limit of infinitely many cycles. $\theta$ are logarithms of maximal
-conductances.
+which are the limit of infinitely many cycles. Here $\theta$ are logarithms of maximal
+conductances. The state moves to that limit by Newton's method, since transients may not
+be over. Slopes of two cycles, one in finer steps than the other, have to agree: where a
+cycle amplifies errors, they do not, and are not trusted.
 
 The number of spikes in a cycle has no derivative. Its dependence on conductances has to
 be estimated from models with different numbers of spikes.
 """
 
+import dataclasses
 import functools
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -27,6 +31,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from dicjax._core import in_batches, solve
 from dicjax.neurons import Neuron, State
+from dicjax.populations.limit_cycle import at_crossing, Flow, simulate_cycle
 from dicjax.simulation import (
     detect_spike,
     LONGEST,
@@ -34,12 +39,19 @@ from dicjax.simulation import (
     relax_gates,
     relax_membrane,
 )
-from dicjax.spikes import crossing_part
+from dicjax.spikes import AnyArray, burst_gap, BURSTING, crossing_part, Features
 
 
-BATCHES = (32, 256)  # numbers of cells that are compiled for
+BATCHES = (16, 64, 256)  # numbers of cells that are compiled for
 CLOSED = 0.02  # how far a cycle's end may be from its start, relative to its size
 STEEPEST = 30.0  # slope; if one is steeper, the cycle is no stable rhythm
+AGREEMENT = 0.1  # by how much two cycles may disagree, relative to the largest slope
+LEAST_SLOPE = 0.05  # that a largest slope counts as, at least
+SCALE, SCALE_V = 0.01, 10.0  # which errors of gates and calcium, and mV, count beside
+MAX_SPIKES = 512  # that show a rhythm
+FURTHEST = 0.2  # that Newton's method may move a state, relative to its size
+TOLERANCES = (1e-2, 1e-3, 2e-4)  # of steps, in a cycle for each
+DOUBLINGS = 10  # of cycles, after which a stable one has forgotten where it started
 
 
 class Cycle(eqx.Module):
@@ -48,15 +60,33 @@ class Cycle(eqx.Module):
     - `times`: the length of the cycle and the mean interval within it, in ms. In a
         cycle of one spike, both are the interval between spikes.
     - `slopes`: derivatives of the logarithms of `times` by logarithms of conductances.
-    - `succeeded`: whether the cycle closed; otherwise the slopes mean nothing.
+    - `disagreement`: the largest difference from the slopes of a cycle in longer steps,
+        relative to the largest slope of the same time, or to 0.05 if that is more.
+    - `is_closed`: whether this is a stable cycle.
+    - `is_trusted`: whether it is, and two cycles agree within 10 %; otherwise the
+        slopes mean nothing.
     """
 
-    times: Float[np.ndarray, "cells 2"]
-    slopes: Float[np.ndarray, "cells 2 channels"]
-    succeeded: Bool[np.ndarray, " cells"]
+    times: Float[AnyArray, "*cells 2"]
+    slopes: Float[AnyArray, "*cells 2 channels"]
+    disagreement: Float[AnyArray, "*cells"]
+    is_closed: Bool[AnyArray, "*cells"]
+    is_trusted: Bool[AnyArray, "*cells"]
 
 
-class Rhythm(eqx.Module):
+class Linear(NamedTuple):
+    """A limit cycle to first order: where it begins, and its derivatives there.
+
+    - `z`: the state at its onset.
+    - `P_z`, `T_z`: derivatives of the state and the times after one cycle by `z`.
+    """
+
+    z: Float[Array, " state"]
+    P_z: Float[Array, "state state"]
+    T_z: Float[Array, "times state"]
+
+
+class ObservedRhythm(eqx.Module):
     """A rhythm as spikes show it.
 
     - `num_spikes`: in a cycle; `period`: its length, in ms.
@@ -69,11 +99,7 @@ class Rhythm(eqx.Module):
 
 
 class _Running(eqx.Module):
-    """The state of a cell and its latest spikes, in a running simulation.
-
-    The length of steps is differentiated too. If it were fixed, steps at the upstroke
-    of a spike would be too long after the spike has moved.
-    """
+    """The state of a cell and its latest spikes, in a running simulation."""
 
     y: State
     t: Float[Array, ""]
@@ -88,7 +114,7 @@ class _Running(eqx.Module):
 def cycles(
     neuron: Neuron,
     g: Float[np.ndarray, "cells channels"],
-    rhythm: Rhythm,
+    rhythm: ObservedRhythm,
     *,
     settle: float,
     dt: float,
@@ -97,14 +123,14 @@ def cycles(
     """Differentiates the rhythms of cells, in the dtype of their conductances (mS/cm²).
 
     They are simulated under a constant `current` (µA/cm²), in steps of `dt` ms as
-    [`dicjax.simulate`][] takes it, for `settle` ms before their cycle.
+    [`dicjax.simulate`][] takes it, for `settle` ms before their cycles.
     """
     settings = (np.asarray(x, g.dtype) for x in (settle, dt, current))
     differentiate = functools.partial(_cycles, neuron.with_dtype(g.dtype), *settings)
     times = (np.asarray(x, g.dtype) for x in (rhythm.period, rhythm.onset_isi))
-    rhythm = Rhythm(np.asarray(rhythm.num_spikes, np.int32), *times)
+    rhythm = ObservedRhythm(np.asarray(rhythm.num_spikes, np.int32), *times)
     size = next((x for x in BATCHES if x >= len(g)), BATCHES[-1])
-    return Cycle(*in_batches(differentiate, g, rhythm, size=size))
+    return in_batches(differentiate, g, rhythm, size=size)
 
 
 @eqx.filter_jit
@@ -112,36 +138,88 @@ def _cycles(neuron, settle, dt, current, g, rhythm):
     def one(g, rhythm):
         period, onset_isi = rhythm.period, rhythm.onset_isi
         start = state_at_onset(neuron, g, settle, period, onset_isi, dt, current)
-        return _differentiated(neuron, g, start, rhythm.num_spikes, period, dt, current)
+        found, _ = linearised(neuron, g, start, rhythm.num_spikes, period, current)
+        return found
 
     return jax.vmap(one)(g, rhythm)
 
 
-def _differentiated(neuron, g, start, num_spikes, period, dt, current):
-    """Times of one cycle from the spike `start` on, their slopes, and whether the cycle
-    closed."""
-    z, rebuild = as_vector(neuron, start)
-    log_g, num = jnp.log(jnp.maximum(g, jnp.finfo(g.dtype).tiny)), len(z)
+def linearised(
+    neuron, g, start, num_spikes, period, current, tolerances=TOLERANCES
+) -> tuple[Cycle, Linear]:
+    """The limit cycle near the spike `start`, and whether its slopes are trusted.
 
-    def cycle(inputs):
-        own_g, own = jnp.exp(inputs[num:]), rebuild(inputs[:num])
-        end = simulate_cycle(neuron, own_g, own, num_spikes, 3 * period, dt, current)
-        within = jnp.where(num_spikes > 1, end.before, end.spike)
-        intervals = jnp.maximum(num_spikes - 1, 1).astype(z.dtype)
-        times = jnp.stack([end.spike, within / intervals])
-        return jnp.concatenate([as_vector(neuron, end.at)[0], times]), (times, end)
+    There is a cycle for each of the `tolerances`, of which the last two are compared.
+    """
+    first, _ = as_vector(neuron, start)
+    log_g, num = jnp.log(jnp.maximum(g, jnp.finfo(g.dtype).tiny)), len(first)
 
-    J, (times, end) = jax.jacfwd(cycle, has_aux=True)(jnp.concatenate([z, log_g]))
-    P_z, P_g = J[:num, :num], J[:num, num:]
-    T_z, T_g = J[num:, :num], J[num:, num:]
-    along = solve(jnp.eye(num, dtype=z.dtype) - P_z, P_g)
-    slopes = (T_g + T_z @ along) / times[:, None]
-    away = jnp.abs(as_vector(neuron, end.at)[0] - z) / (jnp.abs(z) + CLOSED)
-    is_closed = (jnp.max(away) <= CLOSED) & (end.count == num_spikes)
+    def visit(z, tolerance):
+        def both(inputs):
+            own_g, own = jnp.exp(inputs[num:]), inputs[:num]
+            end, times, is_whole = cycle(
+                neuron, own_g, own, num_spikes, period, tolerance, current
+            )
+            return jnp.concatenate([end, times]), (end, times, is_whole)
+
+        J, (end, times, is_whole) = jax.jacfwd(both, has_aux=True)(
+            jnp.concatenate([z, log_g])
+        )
+        P_z, T_z = J[:num, :num], J[num:, :num]
+        right = jnp.concatenate([J[:num, num:], (end - z)[:, None]], axis=1)
+        along = solve(jnp.eye(num, dtype=z.dtype) - P_z, right)
+        slopes = (J[num:, num:] + T_z @ along[:, :-1]) / times[:, None]
+        size = jnp.abs(z) + CLOSED
+        is_closed = is_whole & (jnp.max(jnp.abs(end - z) / size) <= CLOSED)
+        step = along[:, -1]
+        is_near = jnp.max(jnp.abs(step) / size) <= FURTHEST
+        new = jnp.where(is_near, z + step, end)
+        return new, (times, slopes, is_closed, Linear(z, P_z, T_z))
+
+    # Nothing of how the cycle is found has a derivative.
+    each = jnp.asarray(tolerances, first.dtype)
+    _, found = jax.lax.scan(visit, first, each)
+    times, slopes, is_closed, linear = jax.tree.map(lambda x: x[-1], found)
+    size = jnp.maximum(jnp.max(jnp.abs(slopes), axis=1), LEAST_SLOPE)
+    apart = jnp.abs(slopes - found[1][-2]) / size[:, None]
+    after = linear.P_z
+    for _ in range(DOUBLINGS):
+        after = after @ after
+    # Comparisons fail for what is not finite, too.
+    is_stable = jnp.max(jnp.abs(after)) < 1
+    is_stable &= jnp.max(jnp.abs(slopes)) <= STEEPEST
+    is_closed &= is_stable
+    is_trusted = is_closed & (jnp.max(apart) <= AGREEMENT)
+    return Cycle(times, slopes, jnp.max(apart), is_closed, is_trusted), linear
+
+
+def cycle(neuron, g, z, num_spikes, period, tolerance, current):
+    """The state after one cycle from `z`, its times, and whether it is a whole one."""
+    num, start = len(z), as_vector(neuron, neuron.initial_state())[1](z)
+    V = start.V
+
+    def rates(x):
+        y = as_vector(neuron, start)[1](x[:num])
+        y = dataclasses.replace(y, V=x[num])
+        I = current(y) if callable(current) else current
+        rate = neuron.vector_field(jnp.zeros_like(V), y, g, I)
+        return jnp.append(as_vector(neuron, rate)[0], rate.V)
+
+    is_gate = np.arange(num + 1) < len(start.gates)
+    is_V = np.arange(num + 1) == num
+    fast = np.stack([is_gate, is_V]).astype(z.dtype)
+    flow = Flow(rates, fast, np.where(is_V, SCALE_V, SCALE).astype(z.dtype))
+    x = jnp.append(z, V)
+    end = simulate_cycle(flow, x, num_spikes, 3 * period, tolerance)
+    crossings = jax.tree.map(lambda *x: jnp.stack(x), end.spike, end.last)
+    states, times = jax.vmap(lambda x: at_crossing(flow, x, V))(crossings)
+    length, until = times
+    intervals = jnp.maximum(num_spikes - 1, 1).astype(z.dtype)
+    mean = jnp.where(num_spikes > 1, until, length) / intervals
+    is_whole = end.count == num_spikes
     # The last interval of a bursting cycle is the one between bursts.
-    is_closed &= (num_spikes == 1) | (end.spike - end.before > times[1])
-    # The comparison fails for slopes that are not finite, too.
-    return times, slopes, is_closed & (jnp.max(jnp.abs(slopes)) <= STEEPEST)
+    is_whole &= (num_spikes == 1) | (length - until > mean)
+    return states[0, :num], jnp.stack([length, mean]), is_whole
 
 
 def as_vector(neuron: Neuron, y: State):
@@ -172,12 +250,34 @@ def state_at_onset(neuron, g, settle, period, onset_isi, dt, current) -> State:
     return jax.lax.while_loop(wanting, step, running).at
 
 
-def simulate_cycle(neuron, g, start, num_spikes, limit, dt, current) -> _Running:
-    """Simulates from a spike for `num_spikes` spikes, but at most `limit` ms."""
-    running = _start(start, dt, pending=0.0)
-    wanting = lambda running: (running.count < num_spikes) & (running.t < limit)
-    step = lambda running: _step(neuron, g, running, dt, current)
-    return jax.lax.while_loop(wanting, step, running)
+def observed_spikes(
+    neuron, g, duration, discard, dt, current
+) -> Float[Array, " spikes"]:
+    """The first spikes (ms) of a cell from `discard` to `duration` ms, with padding."""
+
+    def step(carry):
+        running, times, num = carry
+        new = _step(neuron, g, running, dt, current)
+        is_spike = (new.count > running.count) & (new.spike > discard)
+        place = jnp.where(is_spike, num, MAX_SPIKES)
+        times = times.at[place].set(new.spike, mode="drop")
+        return new, times, num + is_spike.astype(num.dtype)
+
+    running = _start(neuron.initial_state(), dt, pending=jnp.inf)
+    times = jnp.full(MAX_SPIKES, jnp.inf, g.dtype)
+    wanting = lambda carry: (carry[0].t < duration) & (carry[2] < MAX_SPIKES)
+    return jax.lax.while_loop(wanting, step, (running, times, jnp.int32(0)))[1]
+
+
+def rhythm_of(features: Features) -> ObservedRhythm:
+    """The cycle of tonic or bursting members, as their spikes show it."""
+    bursts = jnp.asarray(features.label) == BURSTING
+    num = jnp.where(bursts, jnp.round(features.spikes_per_burst), 1)
+    return ObservedRhythm(
+        num_spikes=num.astype(jnp.int32),
+        period=jnp.where(bursts, features.period, features.mean_isi),
+        onset_isi=jnp.where(bursts, burst_gap(features), 0),
+    )
 
 
 def _start(y: State, dt, *, pending: float) -> _Running:

@@ -23,9 +23,13 @@ from dicjax._core import (
 )
 from dicjax.neurons import Neuron
 from dicjax.populations.evaluation import simulate_by_recipe, Window
-from dicjax.populations.rhythm_gradient import cycles, Rhythm
+from dicjax.populations.rhythm_gradient import (
+    AGREEMENT,
+    cycles,
+    LEAST_SLOPE,
+    rhythm_of,
+)
 from dicjax.spikes import (
-    burst_gap,
     BURSTING,
     feature_errors,
     Features,
@@ -41,14 +45,24 @@ class Differences:
 
     - `step`: of ln g to either side: small for slopes at the member, larger for the
         overall slope of spikes per burst, which change in steps.
+    - `check`: whether to compare with half of the step, for twice as many simulations.
+        Slopes of a feature are nan where they differ by more than 10 % of the largest
+        one, or of 0.05 if that is more. By default nothing is compared, and a feature
+        that jumps within a step makes a slope that depends on the step.
     """
 
     step: float = 0.02
+    check: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Autodiff:
-    """Exact slopes from one cycle of a regular rhythm, of members that have one."""
+    """Exact slopes from one cycle of a regular rhythm, of members that have one.
+
+    Two cycles are compared, the second in shorter steps. Where their slopes differ by
+    more than 10 % of the largest slope of the same feature (or of 0.05 if that is
+    more), a member has none. [`dicjax.rhythm`][] says how much they differ.
+    """
 
 
 ESTIMATORS = {"differences": Differences, "autodiff": Autodiff}
@@ -83,7 +97,9 @@ def feature_slopes(
 
     Slopes of the features that [`dicjax.feature_errors`][] compares, in its order; zero
     where a pattern has fewer. They are nan where a member fires in another pattern than
-    the target, or leaves it on the way, or, of `Autodiff`, has no regular rhythm.
+    the target, or leaves it on the way, or, of `Autodiff`, has no regular rhythm. They
+    are nan, too, where they are not trusted: where two cycles of `Autodiff`, or the two
+    steps of `Differences(check=True)`, disagree by more than 10 %.
 
     **Raises:**
 
@@ -97,6 +113,10 @@ def feature_slopes(
     g = conductances_of(neuron, g)
     if isinstance(estimator, Differences):
         slopes, label = _differences(neuron, g, estimator.step, window, on_progress)
+        if estimator.check:
+            half = estimator.step / 2
+            finer, _ = _differences(neuron, g, half, window, on_progress)
+            slopes = _agreeing(finer, slopes)
     else:
         own = _simulated(neuron, g, window, on_progress)
         slopes, label = rhythm_slopes(neuron, g, own, window.discard), own.label
@@ -126,10 +146,17 @@ def _differences(neuron, g, step, window, on_progress):
     return slopes, own.label[:, 0]
 
 
+def _agreeing(slopes, others):
+    """Slopes of features (rows), or nan where others differ from them."""
+    size = np.maximum(np.abs(slopes).max(axis=2), LEAST_SLOPE)
+    differ = np.abs(slopes - others).max(axis=2) > AGREEMENT * size
+    return np.where(differ[:, :, None], np.nan, slopes)
+
+
 def rhythm_slopes(
     neuron: Neuron, g: Float[np.ndarray, "cells channels"], own: Features, settle: float
 ) -> Float[np.ndarray, "cells 4 channels"]:
-    """Exact slopes at members with a rhythm, nan of the others.
+    """Exact slopes at members with a rhythm, nan where there is none to be trusted.
 
     Members have the features `own`, and are simulated `settle` ms before their cycle.
     """
@@ -142,19 +169,8 @@ def rhythm_slopes(
     rhythm = rhythm_of(jax.tree.map(lambda x: x[regular], own))
     how = {"settle": settle, "dt": recipe.dt / 2, "current": recipe.current}
     found = cycles(neuron, g[regular], rhythm, **how)
-    well = regular[found.succeeded]
+    well = regular[found.is_trusted]
     slopes[well] = 0
-    slopes[well, :2] = found.slopes[found.succeeded]
+    slopes[well, :2] = found.slopes[found.is_trusted]
     slopes[well, 1] *= bursts[well, None]
     return slopes
-
-
-def rhythm_of(features: Features) -> Rhythm:
-    """The cycle of tonic or bursting members, as their spikes show it."""
-    bursts = np.asarray(features.label) == BURSTING
-    num = np.where(bursts, np.round(np.asarray(features.spikes_per_burst)), 1)
-    return Rhythm(
-        num_spikes=num.astype(np.int32),
-        period=np.where(bursts, features.period, features.mean_isi),
-        onset_isi=np.where(bursts, burst_gap(features), 0),
-    )

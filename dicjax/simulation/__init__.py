@@ -26,10 +26,13 @@ from dicjax.simulation.solvers import (
 from dicjax.simulation.stimulus import (
     AbstractStimulus as AbstractStimulus,
     applied as applied,
+    as_stimulus as as_stimulus,
+    cell_axes as cell_axes,
     Chirp as Chirp,
     Injected as Injected,
     InjectedConductance as InjectedConductance,
     NoisyCurrent as NoisyCurrent,
+    per_cell as per_cell,
     Ramp as Ramp,
     Step as Step,
     Waveform as Waveform,

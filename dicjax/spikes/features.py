@@ -122,14 +122,14 @@ def spike_features(spike_times: AnyTrains) -> Features:
     return _on_host(times)
 
 
-def burst_gap(features: Features) -> Float[np.ndarray, "*cells"]:
+def burst_gap(features: Features) -> Float[AnyArray, "*cells"]:
     """The interval (ms) that parts bursts: longer ones lie between two bursts.
 
     It is the geometric mean of the mean interval within bursts and the pause between
     them, and nan for trains that do not burst.
     """
-    pause = np.asarray(features.period) - np.asarray(features.burst_duration)
-    return np.asarray(np.sqrt(np.asarray(features.intra_burst_isi) * pause))
+    pause = features.period - features.burst_duration
+    return (features.intra_burst_isi * pause) ** 0.5
 
 
 def _differences(times: Trains) -> tuple[Intervals, Counts]:

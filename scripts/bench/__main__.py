@@ -14,6 +14,7 @@ from scripts.bench.processes import WIDE_VECTORS
 COMMANDS = {
     "simulation": "simulation.comparison:Simulation",
     "gradients": "gradients:Gradients",
+    "slopes": "slopes:Slopes",
     "generate synthetic": "generate.synthetic:Synthetic",
     "generate recordings": "generate.recordings:Recordings",
     "generate refinement": "generate.refinement:Refinement",

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Key
 
-from dicjax._core import compiled_size, in_batches
+from dicjax._core import compiled_size, in_batches, on_host
 from dicjax.operator.characteristics import (
     COUNTS,
     from_coordinates,
@@ -118,6 +118,7 @@ def _quartiles(x) -> dict[str, float]:
     return dict(zip(("q25", "median", "q75"), map(float, of), strict=True))
 
 
+@on_host()
 def measure_cell(
     sweeps: Sweeps,
     steps: Steps,
@@ -142,6 +143,7 @@ def measure_cell(
 
     - `ValueError`: if the step is shorter than a second, if `use` names sweeps that are
         not there, or if fewer than two of them have spikes.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     if steps.stop - steps.start < SECOND - 1:
         raise ValueError(
@@ -209,6 +211,7 @@ def _current_at(num: int, count, current) -> float:
     return np.nan
 
 
+@on_host()
 def compare(
     key: Key[jax.Array, ""],
     operator: Operator,
@@ -240,6 +243,7 @@ def compare(
     **Raises:**
 
     - `ValueError`: where [`dicjax.measure_cell`][] or [`dicjax.draw_ensemble`][] do.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     measured = measure_cell(sweeps, steps, capacitance, resistance=resistance, use=use)
     density = steps.amplitude / capacitance
@@ -361,6 +365,6 @@ def _within(operator: Operator, features):
         warnings.warn(
             f"The family {operator.family!r} does not reach the cell's "
             f"{', '.join(names)}: its edge is taken.",
-            stacklevel=3,
+            stacklevel=4,
         )
     return np.clip(features, low, high)

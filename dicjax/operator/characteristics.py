@@ -12,7 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from dicjax._core import as_progress, conductances_of, HasConductances, Progress, Stage
+from dicjax._core import (
+    as_progress,
+    conductances_of,
+    HasConductances,
+    on_host,
+    Progress,
+    Stage,
+)
 from dicjax.dics import dynamic_input_conductances
 from dicjax.operator.families import Family
 from dicjax.simulation import Run, simulate, Step
@@ -89,6 +96,10 @@ class Characteristics(eqx.Module):
         return jax.tree.map(lambda x: x[rows], self)
 
 
+@on_host(
+    "call it outside of them, and where JAX should trace use `dicjax.solve` and "
+    "`dicjax.step_response`"
+)
 def characterise(
     family: Family,
     g: Float[np.ndarray, "cells channels"] | HasConductances,
@@ -112,6 +123,7 @@ def characterise(
     **Raises:**
 
     - `ValueError`: if conductances are bad.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     g = conductances_of(family.neuron, g).astype(np.float32)
     cells = _Cells(family, g, as_progress(on_progress))

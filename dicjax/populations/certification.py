@@ -16,6 +16,7 @@ from dicjax._core import (
     check_simulation,
     conductances_of,
     HasConductances,
+    on_host,
     Progress,
     Stage,
 )
@@ -182,6 +183,7 @@ class Condition(NamedTuple):
     stimulus: AbstractStimulus | None
 
 
+@on_host()
 def certify(
     neuron: Neuron,
     g: Float[ArrayLike, "cells channels"] | HasConductances,
@@ -238,6 +240,7 @@ def certify(
     - `ValueError`: if `axes` has others than these or none, noise has no `key`, `g`
         does not match the channels of `neuron`, the target is silent, or numbers make
         no sense.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     plain = unperturbed(neuron, g, target, tolerance)
     recipe = neuron.required_recipe

@@ -9,13 +9,13 @@ from jaxtyping import ArrayLike, Bool, Float, Int
 from dicjax._core import (
     as_progress,
     cast_floats,
-    check_concrete,
     check_resolved,
     check_simulation,
     check_start,
     check_stimulus,
     HasConductances,
     jax_conductances_of,
+    on_host,
     Progress,
     replaced_argument,
 )
@@ -50,6 +50,10 @@ class Run(eqx.Module):
 
 
 @replaced_argument("save", "save_every", {"spikes": None, "traces": 0.1})
+@on_host(
+    "pass all cells as leading axes of `g`, call it outside of them, and where JAX "
+    "should trace or differentiate use `dicjax.solve`"
+)
 def simulate(
     neuron: Neuron,
     g: Float[ArrayLike, "*cells channels"] | HasConductances,
@@ -107,8 +111,8 @@ def simulate(
         non-finite entry; if times, `V0` or `Ca0` are impossible; if `dt` is too long
         for the model; or if the stimulus ends before the simulation, or has values for
         another number of cells.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
-    check_concrete(g)
     g = np.asarray(jax_conductances_of(neuron, g))
     check_simulation(duration, discard, dt, save_every, max_spikes)
     stimulus = as_stimulus(stimulus)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
+from dicjax._core import check_concrete
+
 
 AnyArray = Array | np.ndarray
 Trains = Float[ArrayLike, "*cells spikes"]
@@ -17,6 +19,7 @@ Row = Float[Array, " _"]
 Mask = Bool[Array, " _"]
 Scalar = Float[Array, ""]
 Count = Int[Array, ""]
+AS_ROWS = "make it outside of them; `dicjax.spike_features` takes rows of times there"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,6 +42,7 @@ class SpikeTrain:
     t_stop: float = math.nan
 
     def __post_init__(self):
+        check_concrete("SpikeTrain", AS_ROWS, **vars(self))
         times = np.array(self.times, dtype=np.float64)
         _check_times(times, self.name)
         times.flags.writeable = False

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxtyping import ArrayLike, Float
 
-from dicjax._core import conductances_of, HasConductances
+from dicjax._core import conductances_of, HasConductances, on_host
 from dicjax.neurons import Neuron
 from dicjax.output.exporters import brian2, jaxley, neuron as nmodl
 from dicjax.output.exporters.equations import (
@@ -25,6 +25,7 @@ from dicjax.output.files import render, write_text
 from dicjax.spikes import SPIKE_DOWN, SPIKE_UP
 
 
+@on_host()
 def export_neuron(
     neuron: Neuron,
     g: Float[ArrayLike, "*cells channels"] | HasConductances,
@@ -54,11 +55,13 @@ def export_neuron(
     - `ValueError`: if `g` cannot be conductances of `neuron`, `members` does not number
         them, the model uses an operation of JAX or an infinite constant that exports do
         not write, or its current is not a sum of conductances times currents.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     mechanism = {"mod": "mod/{suffix}.mod"}
     _export("neuron", nmodl.values_of, neuron, g, folder, members, **mechanism)
 
 
+@on_host()
 def export_brian2(
     neuron: Neuron,
     g: Float[ArrayLike, "*cells channels"] | HasConductances,
@@ -72,10 +75,15 @@ def export_brian2(
     equations, and `README.txt`. Cells run side by side with the Runge-Kutta method
     of fourth order. `neuron`, `g` (mS/cm²), `folder`, `members` and errors are as in
     [`dicjax.export_neuron`][].
+
+    **Raises:**
+
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     _export("brian2", brian2.values_of, neuron, g, folder, members)
 
 
+@on_host()
 def export_jaxley(
     neuron: Neuron,
     g: Float[ArrayLike, "*cells channels"] | HasConductances,
@@ -90,6 +98,10 @@ def export_jaxley(
     relax exponentially at a fixed potential, with the midpoint rule if one depends on
     another. The potential then takes a Crank-Nicolson step. `neuron`, `g` (mS/cm²),
     `folder`, `members` and errors are as in [`dicjax.export_neuron`][].
+
+    **Raises:**
+
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     _export("jaxley", jaxley.values_of, neuron, g, folder, members)
 

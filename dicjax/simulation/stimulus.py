@@ -284,8 +284,7 @@ class Chirp(AbstractStimulus):
     rise: float = eqx.field(static=True)
 
     def __check_init__(self):
-        times = {"low": self.low, "high": self.high, "rise": self.rise}
-        check_concrete("Chirp", **times)
+        check_concrete("Chirp", low=self.low, high=self.high, rise=self.rise)
 
     @property
     def longest_step(self) -> float:

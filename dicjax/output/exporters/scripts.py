@@ -1,7 +1,6 @@
 """Exports neurons to other simulators: equations, a table of cells, a script."""
 
 import csv
-import importlib.metadata
 import io
 import pathlib
 from collections.abc import Callable, Sequence
@@ -9,7 +8,7 @@ from typing import Any
 
 from jaxtyping import ArrayLike, Float
 
-from dicjax._core import conductances_of, HasConductances, on_host
+from dicjax._core import conductances_of, HasConductances, on_host, versions
 from dicjax.neurons import Neuron
 from dicjax.output.exporters import brian2, jaxley, neuron as nmodl
 from dicjax.output.exporters.equations import (
@@ -147,7 +146,7 @@ def _values_of(neuron: Neuron, model: Equations) -> dict[str, Any]:
     at = {V: number(neuron.initial_V), CALCIUM: number(neuron.initial_Ca)}
     return {
         "model": neuron.name,
-        "version": importlib.metadata.version("dicjax"),
+        "version": versions()["dicjax"],
         "title": title,
         "suffix": f"dicjax_{title}",  # no simulator has such names
         "capacitance": number(neuron.capacitance).value,

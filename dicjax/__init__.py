@@ -4,13 +4,19 @@ import importlib as _importlib
 import importlib.abc as _abc
 import importlib.machinery as _machinery
 import importlib.metadata as _metadata
+import pathlib as _pathlib
 import sys as _sys
+import tomllib as _tomllib
 import warnings as _warnings
 
 import lazy_loader as _lazy
 
 
-__version__ = _metadata.version("dicjax")
+try:
+    __version__ = _metadata.version("dicjax")
+except _metadata.PackageNotFoundError:  # a checkout that is not installed
+    _project = _pathlib.Path(__file__).parents[1] / "pyproject.toml"
+    __version__ = _tomllib.loads(_project.read_text("utf-8"))["project"]["version"]
 
 # Every public name is listed once, in `__init__.pyi`, and loaded when it is first used.
 __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

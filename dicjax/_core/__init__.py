@@ -15,6 +15,7 @@ from dicjax._core.arrays import (
     Scalar as Scalar,
     strong as strong,
     strong_pair as strong_pair,
+    varying_with as varying_with,
 )
 from dicjax._core.batching import (
     batches as batches,
@@ -44,8 +45,11 @@ from dicjax._core.checks import (
     check_times as check_times,
     conductances_of as conductances_of,
     HasConductances as HasConductances,
+    is_traced as is_traced,
     jax_conductances_of as jax_conductances_of,
     members_of as members_of,
+    on_host as on_host,
+    untraced as untraced,
 )
 from dicjax._core.deprecation import (
     option_of as option_of,

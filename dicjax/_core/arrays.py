@@ -1,5 +1,6 @@
 """Arrays as fields of modules: of one type whatever they were given as."""
 
+import functools
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -40,3 +41,14 @@ def strong_pair(pair: Any) -> tuple[Array, Array]:
 def in_float32(tree: Tree) -> Tree:
     """A tree whose floating-point arrays are in single precision."""
     return cast_floats(tree, jnp.float32)
+
+
+def varying_with(tree: Tree, *others: Any) -> Tree:
+    """The tree, with arrays that vary among devices, in `jax.shard_map`, as others do.
+
+    What a loop carries has to do so from its start. Values stay as they are.
+    """
+    numbers = filter(eqx.is_inexact_array, jax.tree.leaves(others))
+    flags = [jnp.isnan(x).reshape(-1)[0] for x in numbers if x.size]
+    flag = functools.reduce(jnp.logical_or, flags, jnp.zeros((), bool))
+    return jax.tree.map(lambda x: jnp.where(flag, x, x), tree)

@@ -1,6 +1,10 @@
 """Checks at the boundary, and what they say."""
 
-from typing import Any, Protocol, runtime_checkable
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, Protocol, runtime_checkable, TypeVar
 
 import jax
 import jax.core
@@ -9,18 +13,75 @@ import numpy as np
 from jaxtyping import PyTree
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 SAFE_DT = 0.1  # ms, fine for any neuron that fires
 MAX_STEPS_PER_TAU = 8  # of `dt`, a quarter of which is the shortest step
 
 
-def check_concrete(g) -> None:
-    """Raises `TypeError` if `g` has no values yet, as under `jit`, `vmap` or `grad`."""
-    if isinstance(g, jax.core.Tracer):
-        raise TypeError(
-            "`simulate` drives compiled code from the host and cannot be traced: pass "
-            "all cells as leading axes of `g` instead of `vmap`, call it outside of "
-            "`jit`, and where JAX should trace or differentiate use `dicjax.solve`."
-        )
+def is_traced(tree: Any) -> bool:
+    """Whether anything in a tree has no value yet, as under `jit`, `vmap` or `grad`.
+
+    Data classes are looked into too, whether or not JAX knows them.
+    """
+    return any(map(_is_traced, jax.tree.leaves(tree)))
+
+
+def _is_traced(leaf: Any) -> bool:
+    if isinstance(leaf, jax.core.Tracer):
+        return True
+    if not dataclasses.is_dataclass(leaf) or isinstance(leaf, type):
+        return False
+    return is_traced(list(vars(leaf).values()))
+
+
+NUMBER = "give a number, not an array of JAX"
+
+
+def check_concrete(function: str, remedy: str = NUMBER, **arguments: Any) -> None:
+    """Raises `TypeError` if one of these arguments of a function is traced.
+
+    The message names the first that is, and the remedy.
+    """
+    for name, value in arguments.items():
+        if is_traced(value):
+            raise TypeError(
+                f"`{function}` needs the value of `{name}`, which JAX is tracing (by "
+                f"`jit`, `vmap`, `grad` or `shard_map`): {remedy}."
+            )
+
+
+def on_host(
+    remedy: str = "call it outside of them",
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Marks a function that works on the host, so that no argument may be traced.
+
+    It raises `TypeError`, with the remedy, if one is.
+    """
+    return lambda function: _checking(function, None, remedy)
+
+
+def untraced(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Marks a function that JAX may trace, with arguments that shape its program.
+
+    It raises `TypeError` if one of these arguments is traced.
+    """
+    return lambda function: _checking(function, names, NUMBER)
+
+
+def _checking(
+    function: Callable[P, R], names: tuple[str, ...] | None, remedy: str
+) -> Callable[P, R]:
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        if is_traced((args, kwargs)):
+            given = inspect.signature(function).bind(*args, **kwargs).arguments
+            some = {x: given[x] for x in given if names is None or x in names}
+            check_concrete(function.__name__, remedy, **some)
+        return function(*args, **kwargs)
+
+    return checked
 
 
 @runtime_checkable
@@ -64,7 +125,7 @@ def _checked(neuron, g):
         )
     is_float = jnp.issubdtype(g.dtype, np.floating)
     floats = g if is_float else g.astype(jnp.zeros(()).dtype)
-    if isinstance(g, jax.core.Tracer):
+    if is_traced(g):
         return floats  # there are no values to look at
     if g.size == 0:
         raise ValueError(f"`g` must hold at least one cell, got shape {g.shape}.")
@@ -112,7 +173,7 @@ def check_times(ts: Any) -> float | None:
             f"`ts` must be one row of at least one time in ms, got shape "
             f"{np.shape(ts)}."
         )
-    if isinstance(ts, jax.core.Tracer):
+    if is_traced(ts):
         return None
     times = np.asarray(ts, float)
     if not np.all(np.isfinite(times)) or times[0] < 0:

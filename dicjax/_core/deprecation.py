@@ -93,6 +93,6 @@ def option_of(argument: str, given: Any, kinds: Mapping[str, type], **beside) ->
         f"`{argument}` is an option now, and the old spelling will go: write "
         f"`{argument}=dicjax.{option!r}`.",
         DeprecationWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
     return option

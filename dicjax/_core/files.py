@@ -7,6 +7,7 @@ import importlib.resources
 import os
 import pathlib
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 
@@ -16,7 +17,13 @@ PACKAGES = ("dicjax", "jax", "jaxlib", "equinox", "numpy", "pyarrow")
 
 def versions(*others: str) -> dict[str, str]:
     """Versions of the packages on which results depend, and of `others`."""
-    return {name: importlib.metadata.version(name) for name in (*PACKAGES, *others)}
+    return {name: _version(name) for name in (*PACKAGES, *others)}
+
+
+def _version(name: str) -> str:
+    if name == "dicjax":  # which may be a checkout that is not installed
+        return sys.modules[name].__version__
+    return importlib.metadata.version(name)
 
 
 @contextlib.contextmanager

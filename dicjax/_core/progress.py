@@ -83,7 +83,7 @@ def as_progress(on_progress: Callable[..., None] | None) -> Progress | None:
         "`on_progress` is called with (stage, done, total): give a callback of three "
         "arguments. One of two, (done, total), works until the next release.",
         DeprecationWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
     return lambda stage, done, total: on_progress(done, total)
 

@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Float
 
-from dicjax._core import check_targets, described
+from dicjax._core import check_targets, described, on_host
 from dicjax.dics.compensation import Bounds, nearest_reachable
 from dicjax.dics.conductances import dynamic_input_conductances
 from dicjax.dics.sampling import least_conductances, sample, with_bounds
@@ -59,6 +59,7 @@ class Reach(eqx.Module):
         )
 
 
+@on_host()
 def reach(
     neuron: Neuron,
     target: Float[np.ndarray, " dics"] | Sequence[float],
@@ -86,6 +87,7 @@ def reach(
     **Raises:**
 
     - `ValueError`: if the target is not two or three finite numbers, or bounds are bad.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     rows = check_targets(target, 1, 1)
     dtype = jnp.zeros(()).dtype

@@ -21,7 +21,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from dicjax._core import check_targets, in_batches, orthonormal, Scalar, solve
+from dicjax._core import check_targets, in_batches, on_host, orthonormal, Scalar, solve
 from dicjax.dics.compensation import INFEASIBLE, NOT_CONVERGED, OK
 from dicjax.dics.conductances import dics_of_one_cell, sensitivity
 from dicjax.dics.sampling import least_conductances, Population, Target, with_bounds
@@ -47,6 +47,7 @@ class Polytope(eqx.Module):
     values: Float[Array, " dics"]
 
 
+@on_host()
 def sample_polytope(
     key: Key[Array, ""],
     neuron: Neuron,
@@ -94,6 +95,7 @@ def sample_polytope(
     - `ValueError`: if targets are not finite or of another shape; if `bounds` or
         `sources` name other channels or contradict themselves; if the model has no
         third timescale, or no recipe and `bounds` leave a channel out.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     dtype = jnp.dtype(dtype or jnp.zeros(()).dtype)
     rows = check_targets(targets, num)[:, 0].astype(dtype)

@@ -18,8 +18,10 @@ from dicjax._core import (
     conductances_of,
     described,
     HasConductances,
+    on_host,
     padded,
     renamed_argument,
+    untraced,
 )
 from dicjax.dics.compensation import (
     best_compensated,
@@ -94,6 +96,7 @@ class Population(eqx.Module):
         return text + (f" (beyond its bounds: {limits})" if often else "")
 
 
+@untraced("num")
 def sample(
     key: Key[Array, ""],
     neuron: Neuron,
@@ -119,6 +122,7 @@ def sample(
     **Raises:**
 
     - `ValueError`: if the model has no recipe.
+    - `TypeError`: if `num` is traced.
     """
     box = jnp.asarray(neuron.box, dtype or float)
     draw = lambda i: jr.uniform(jr.fold_in(key, i), box.shape, box.dtype) * box
@@ -126,6 +130,7 @@ def sample(
 
 
 @renamed_argument("at", "V")
+@on_host()
 def compensate(
     key: Key[Array, ""],
     neuron: Neuron,
@@ -178,6 +183,7 @@ def compensate(
     - `ValueError`: if the model has no recipe; if targets are not finite or of another
         shape; if channels are unknown, or too many or too few to be solved for; if
         bounds contradict themselves.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
 
     ??? cite "Reference"
 
@@ -206,6 +212,7 @@ def compensate(
 
 
 @renamed_argument("at", "V")
+@on_host()
 def impose(
     neuron: Neuron,
     g: Float[np.ndarray, "cells channels"] | HasConductances,
@@ -233,6 +240,7 @@ def impose(
     **Raises:**
 
     - `ValueError`: as [`dicjax.compensate`][], and if conductances are bad.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     g = conductances_of(neuron, g)
     if through is None:

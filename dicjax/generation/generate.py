@@ -9,7 +9,16 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from dicjax._core import Advice, is_checkpoint, Progress, Remedy, short, Stage, versions
+from dicjax._core import (
+    Advice,
+    is_checkpoint,
+    on_host,
+    Progress,
+    Remedy,
+    short,
+    Stage,
+    versions,
+)
 from dicjax.generation.config import FEWEST_CANDIDATES, GenerateConfig
 from dicjax.generation.delivery import certificate_of, delivered, most_diverse
 from dicjax.generation.result import Generated
@@ -54,6 +63,7 @@ class OutOfRange(ValueError):
     """A recording that a model cannot fire like; the message says why."""
 
 
+@on_host()
 def infer(
     trains: AnyTrains,
     model: str = "stg",
@@ -84,6 +94,7 @@ def infer(
 
     - `ValueError`: if there is no such model, checkpoint or prior, or a train is
         unsorted, negative, not finite or shorter than ten spikes.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     checked = as_trains(trains)
     if not len(checked):
@@ -114,6 +125,7 @@ def suit(train: Float[np.ndarray, " spikes"] | SpikeTrain) -> str:
     return _load("auto", None, features_of(as_train(train)))[0].model
 
 
+@on_host()
 def generate(
     key: Key[Array, ""],
     train: Float[np.ndarray, " spikes"] | SpikeTrain,
@@ -153,6 +165,7 @@ def generate(
         small.
     - [`dicjax.OutOfRange`][]: if no member of the model fires remotely like
         the recording, unless `config.out_of_range` is "try".
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     started = time.time()
     report = on_progress or (lambda stage, done, total: None)

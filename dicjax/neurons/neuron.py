@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from dicjax._core import cast_floats, Scalar, strong
+from dicjax._core import cast_floats, Scalar, strong, varying_with
 from dicjax.neurons.channels import AbstractChannel, States
 from dicjax.neurons.curves import AbstractCurve
 from dicjax.neurons.kinetics import check_kinetics
@@ -305,33 +305,37 @@ class Neuron(eqx.Module):
             gates = self.steady_gates(V, Ca)
             return -self.calcium_rate(V, gates, Ca, g) * tau
 
-        return root(imbalance, jnp.broadcast_to(pool.baseline, jnp.shape(V)))
+        start = varying_with(jnp.broadcast_to(pool.baseline, jnp.shape(V)), self, V, g)
+        return root(imbalance, start)
 
 
 def root(residual: Callable[[Scalar], Scalar], guess: Scalar) -> Scalar:
-    """A zero of a scalar function by Newton's method, differentiable to third order.
+    """A zero of a scalar function by Newton's method, differentiable to any order.
 
-    Iterations without derivatives find the root. Two more iterations, with derivatives,
-    make derivatives exact in forward and reverse mode: each doubles the order to which
-    they are right, because Newton's method converges quadratically.
+    Derivatives follow from the implicit function theorem, with respect to all that the
+    function depends on. No iteration is differentiated.
     """
 
-    @jax.jit  # so that it is traced once
-    def newton(x: Scalar) -> Scalar:
-        value, slope = jax.jvp(residual, (x,), (jnp.ones_like(x),))
-        return x - value / slope
+    def search(residual: Callable[[Scalar], Scalar], start: Scalar) -> Scalar:
+        @jax.jit  # so that it is traced once
+        def newton(x: Scalar) -> Scalar:
+            value, slope = jax.jvp(residual, (x,), (jnp.ones_like(x),))
+            return x - value / slope
 
-    def moving(carry):
-        x, step, count = carry
-        eps = jnp.finfo(x.dtype).eps
-        return (jnp.abs(step) > 4 * eps * (1 + jnp.abs(x))) & (count < MAX_STEPS)
+        def moving(carry):
+            x, step, count = carry
+            eps = jnp.finfo(x.dtype).eps
+            return (jnp.abs(step) > 4 * eps * (1 + jnp.abs(x))) & (count < MAX_STEPS)
 
-    def iterate(carry):
-        x, _, count = carry
-        new = jax.lax.stop_gradient(newton(x))
-        return new, new - x, count + 1
+        def iterate(carry):
+            x, _, count = carry
+            new = newton(x)
+            return new, new - x, count + 1
 
-    start = jax.lax.stop_gradient(guess)
-    begun = start, jnp.full_like(start, jnp.inf), jnp.zeros_like(start)
-    x, _, _ = jax.lax.while_loop(moving, iterate, begun)
-    return newton(newton(jax.lax.stop_gradient(x)))
+        first = newton(start)
+        begun = first, first - start, jnp.zeros_like(start)
+        x, _, _ = jax.lax.while_loop(moving, iterate, begun)
+        return newton(x)
+
+    divide = lambda linear, y: y / linear(jnp.ones_like(y))
+    return jax.lax.custom_root(residual, jax.lax.stop_gradient(guess), search, divide)

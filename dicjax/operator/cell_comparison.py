@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Key, ScalarLike
 
-from dicjax._core import compiled_size, described, in_batches
+from dicjax._core import compiled_size, described, in_batches, on_host
 from dicjax.operator.characteristics import (
     COUNTS,
     from_coordinates,
@@ -122,6 +122,7 @@ def _quartiles(x) -> dict[str, float]:
     return dict(zip(("q25", "median", "q75"), map(float, of), strict=True))
 
 
+@on_host()
 def measure_cell(
     sweeps: Sweeps,
     steps: Steps,
@@ -150,6 +151,7 @@ def measure_cell(
 
     - `ValueError`: if the step is shorter than a second, if `use` names sweeps that are
         not there, or if fewer than two of them have spikes.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     if steps.stop - steps.start < SECOND - 1:
         raise ValueError(
@@ -219,6 +221,7 @@ def _current_at(num: int, count, current) -> float:
     return np.nan
 
 
+@on_host()
 def compare(
     key: Key[jax.Array, ""],
     operator: Operator,
@@ -250,6 +253,7 @@ def compare(
     **Raises:**
 
     - `ValueError`: where [`dicjax.measure_cell`][] or [`dicjax.draw_ensemble`][] do.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     levels = find_family(operator.family).neuron.spike_levels
     how = {"resistance": resistance, "use": use, **levels}
@@ -373,6 +377,6 @@ def _within(operator: Operator, features):
         warnings.warn(
             f"The family {operator.family!r} does not reach the cell's "
             f"{', '.join(names)}: its edge is taken.",
-            stacklevel=3,
+            stacklevel=4,
         )
     return np.clip(features, low, high)

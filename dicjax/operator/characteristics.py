@@ -18,6 +18,7 @@ from dicjax._core import (
     counted,
     described,
     HasConductances,
+    on_host,
     Progress,
     Stage,
 )
@@ -100,6 +101,10 @@ class Characteristics(eqx.Module):
         return jax.tree.map(lambda x: x[rows], self)
 
 
+@on_host(
+    "call it outside of them, and where JAX should trace use `dicjax.solve` and "
+    "`dicjax.step_response`"
+)
 def characterise(
     family: Family,
     g: Float[np.ndarray, "cells channels"] | HasConductances,
@@ -123,6 +128,7 @@ def characterise(
     **Raises:**
 
     - `ValueError`: if conductances are bad.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     g = conductances_of(family.neuron, g).astype(np.float32)
     cells = _Cells(family, g, as_progress(on_progress))

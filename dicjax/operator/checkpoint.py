@@ -13,6 +13,7 @@ from dicjax._core import (
     filled,
     is_checkpoint,
     leaves,
+    on_host,
     read_header,
     shipped,
     write_checkpoint,
@@ -42,6 +43,7 @@ def save_operator(
     write_checkpoint(path, FORMAT, VERSION, shape, {ARRAYS: operator}, about)
 
 
+@on_host()
 def load_operator(
     name: str | pathlib.Path = "cortical", *, family: str | None = None
 ) -> Operator:
@@ -56,6 +58,7 @@ def load_operator(
 
     - `ValueError`: if there is none, or if it is damaged, of another family, or made by
         another version.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     path = _find(name)
     header = operator_header(path)

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.spatial
 from jaxtyping import Array, Float, Key
 
+from dicjax._core import on_host
 from dicjax.operator.characteristics import BY_NAME, from_coordinates
 from dicjax.operator.model import Operator
 
@@ -24,6 +25,7 @@ FAR = 2.0  # times as far as members are from one another: beyond the family
 RIDGE = 1e-2
 
 
+@on_host()
 def draw_ensemble(
     key: Key[Array, ""],
     operator: Operator,
@@ -58,6 +60,7 @@ def draw_ensemble(
 
     - `ValueError`: if a name is unknown, or a value not finite, or not positive where
         it must be, or `num` below 1.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     if num < 1:
         raise ValueError(f"An ensemble needs one neuron at least, got {num} neurons.")
@@ -75,7 +78,7 @@ def draw_ensemble(
             f"No neuron of the family {operator.family!r} is like this one: the "
             f"nearest has a {names[worst]} of {float(value):.4g}, not "
             f"{measured[names[worst]]:.4g}. What is drawn extrapolates.",
-            stacklevel=2,
+            stacklevel=3,
         )
     order = np.argsort(distance)[: NEIGHBOURS if known.any() else len(library)]
     if pinned is not None:

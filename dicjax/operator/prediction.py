@@ -5,12 +5,11 @@ from typing import Literal
 
 import equinox as eqx
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from dicjax._core import described
+from dicjax._core import described, is_traced, untraced
 from dicjax.operator.characteristics import are_logarithms, to_coordinates
 from dicjax.operator.model import follow, Memory, Operator
 
@@ -33,6 +32,7 @@ class Response(eqx.Module):
         return described(self)
 
 
+@untraced("every")
 def respond(
     operator: Operator,
     current: Float[ArrayLike, "*#cells samples"],
@@ -62,6 +62,7 @@ def respond(
 
     - `ValueError`: if currents or features are not finite, if features lie outside of
         what the operator was trained on, or if shapes or `every` do not make sense.
+    - `TypeError`: if `every` is traced.
     """
     every = float(every)
     # The operator sets the precision of the computation.
@@ -121,7 +122,7 @@ def _check_current(current: Array, every: float) -> None:
             f"{SLOWEST_SAMPLING:g}, got {every}: sample the current more finely, or "
             "give its step in ms."
         )
-    if isinstance(current, jax.core.Tracer):
+    if is_traced(current):
         return
     bad = np.argwhere(~np.isfinite(np.asarray(current)))
     if len(bad):
@@ -139,7 +140,7 @@ def _check_features(operator: Operator, features: Array, out_of_range: str) -> N
             f"`features` must have a last axis of {len(names)}, {', '.join(names)}, "
             f"got shape {features.shape}."
         )
-    if isinstance(features, jax.core.Tracer):
+    if is_traced((features, operator.library)):
         return
     flat = np.asarray(features).reshape(-1, len(names))
     missing = np.argwhere(~np.isfinite(flat))

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float, Int, Shaped
 
+from dicjax._core import on_host
 from dicjax.generation import Generated
 from dicjax.output.population_files import (
     models_file,
@@ -80,6 +81,7 @@ class StoredPopulation:
         )
 
 
+@on_host()
 def read_population(path: pathlib.Path | str) -> StoredPopulation:
     """Reads a population back.
 
@@ -89,6 +91,7 @@ def read_population(path: pathlib.Path | str) -> StoredPopulation:
     **Raises:**
 
     - `ValueError`: if there is no such table or it cannot be read.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     path = pathlib.Path(path)
     table = models_file(path)

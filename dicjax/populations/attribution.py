@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from dicjax._core import HasConductances, jax_conductances_of, listed, spread
+from dicjax._core import HasConductances, jax_conductances_of, listed, on_host, spread
 from dicjax.dics import DICS, normaliser, sensitivity
 from dicjax.neurons import Neuron
 
@@ -63,6 +63,10 @@ class Attribution:
         return "\n".join(lines)
 
 
+@on_host(
+    "call it outside of them, and where JAX should trace or differentiate use "
+    "`dicjax.sensitivity`"
+)
 def attribute(
     neuron: Neuron,
     g: Float[ArrayLike, "cells channels"] | HasConductances,
@@ -86,6 +90,7 @@ def attribute(
     **Raises:**
 
     - `ValueError`: if `g` does not match the channels of `neuron`, or `V` the members.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     g = np.asarray(jax_conductances_of(neuron, g))
     potentials = np.asarray(neuron.V_ref if V is None else V, g.dtype)

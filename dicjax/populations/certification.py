@@ -18,6 +18,7 @@ from dicjax._core import (
     counted,
     described,
     HasConductances,
+    on_host,
     Progress,
     Stage,
 )
@@ -187,6 +188,7 @@ class Condition(NamedTuple):
     stimulus: AbstractStimulus | None
 
 
+@on_host()
 def certify(
     neuron: Neuron,
     g: Float[ArrayLike, "cells channels"] | HasConductances,
@@ -243,6 +245,7 @@ def certify(
     - `ValueError`: if `axes` has others than these or none, noise has no `key`, `g`
         does not match the channels of `neuron`, the target is silent, or numbers make
         no sense.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     plain = unperturbed(neuron, g, target, tolerance)
     recipe = neuron.required_recipe

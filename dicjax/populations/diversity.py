@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial import KDTree
 
-from dicjax._core import HasConductances, members_of, renamed_argument
+from dicjax._core import HasConductances, members_of, on_host, renamed_argument
 
 
 FLOOR = 1e-3  # of a channel's largest conductance: what counts as none of it
@@ -17,6 +17,7 @@ CONSTANT = 1e-6  # what a logarithm varies by, at most, if rounding is all of it
 SLACK = 1e-9  # by which rounding may lengthen a distance
 
 
+@on_host()
 def participation_ratio(
     g: Float[np.ndarray, "cells channels"] | HasConductances,
 ) -> float:
@@ -30,11 +31,16 @@ def participation_ratio(
 
     - `g`: maximal conductances, in mS/cm² or any other unit, or a
         [`dicjax.Population`][], of which members that are not "ok" are left out.
+
+    **Raises:**
+
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     share = _shares_of_variance(g)
     return float(1 / (share**2).sum()) if share.size else 0.0
 
 
+@on_host()
 def entropy_dimension(
     g: Float[np.ndarray, "cells channels"] | HasConductances,
 ) -> float:
@@ -43,6 +49,10 @@ def entropy_dimension(
     $e^H$ with $H = -\sum p \ln p$ and $p = \lambda / \sum \lambda$, where `g`,
     $\lambda$ and the limits are those of [`dicjax.participation_ratio`][]. It is larger
     in between, since directions in which little varies count more.
+
+    **Raises:**
+
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
 
     ??? cite "Reference"
 
@@ -54,6 +64,7 @@ def entropy_dimension(
 
 
 @renamed_argument("neighbours", "num_neighbours")
+@on_host()
 def coverage(
     reference: Float[np.ndarray, "cells channels"] | HasConductances,
     generated: Float[np.ndarray, "batch _"] | HasConductances,
@@ -77,6 +88,7 @@ def coverage(
     **Raises:**
 
     - `ValueError`: if the two have different channels, or `num_neighbours` is below 1.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
 
     ??? cite "Reference"
 

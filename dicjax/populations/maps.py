@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from dicjax._core import as_progress, listed, Progress, renamed, short
+from dicjax._core import as_progress, listed, on_host, Progress, renamed, short
 from dicjax.dics import compensate, OK, Population
 from dicjax.neurons import Neuron
 from dicjax.populations.evaluation import simulate_by_recipe, Window
@@ -147,6 +147,7 @@ class ReachabilityMap:
         return f"{text}, mostly firing as: {listed(kinds)}." if kinds else f"{text}."
 
 
+@on_host()
 def reachability(
     key: Key[Array, ""],
     neuron: Neuron,
@@ -181,6 +182,7 @@ def reachability(
 
     - `ValueError`: if the model has no recipe, an axis is not increasing and finite, or
         `num` is not positive.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     recipe = neuron.required_recipe
     if num < 1:

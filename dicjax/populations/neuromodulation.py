@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from dicjax._core import (
     check_targets,
     conductances_of,
+    on_host,
     Progress,
     renamed_argument,
     Stage,
@@ -87,6 +88,7 @@ class Path:
 
 
 @renamed_argument("at", "V")
+@on_host()
 def path(
     neuron: Neuron,
     population: Population | Float[np.ndarray, "cells channels"],
@@ -124,6 +126,7 @@ def path(
 
     - `ValueError`: if targets are not pairs, there are not as many expectations as
         waypoints, no member can reach a waypoint, or members there are silent.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     rows = check_targets(targets, None)[:, 0]
     if expected is not None and len(expected) != len(rows):

@@ -25,6 +25,7 @@ from dicjax._core import (
     conductances_of,
     HasConductances,
     in_batches,
+    on_host,
     Progress,
     solve,
     Stage,
@@ -107,6 +108,7 @@ class Refined:
         return "\n".join(lines)
 
 
+@on_host()
 def refine(
     neuron: Neuron,
     g: Float[np.ndarray, "cells channels"] | HasConductances,
@@ -144,6 +146,7 @@ def refine(
 
     - `ValueError`: if the estimator is unknown, the target silent, conductances bad, or
         members too few or too unlike the target to learn from.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     if estimator not in ESTIMATORS:
         raise ValueError(f"`estimator` must be one of {ESTIMATORS}, got {estimator!r}.")

@@ -17,6 +17,7 @@ from dicjax._core import (
     as_progress,
     conductances_of,
     HasConductances,
+    on_host,
     option_of,
     Progress,
     renamed,
@@ -68,6 +69,9 @@ class Autodiff:
 ESTIMATORS = {"differences": Differences, "autodiff": Autodiff}
 
 
+@on_host(
+    "call it outside of them, and where JAX should differentiate use `dicjax.solve`"
+)
 def feature_slopes(
     neuron: Neuron,
     g: Float[np.ndarray, "cells channels"] | HasConductances,
@@ -104,6 +108,7 @@ def feature_slopes(
     **Raises:**
 
     - `ValueError`: if the estimator is unknown, or conductances are bad.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     estimator = option_of("estimator", estimator, ESTIMATORS, step=step)
     on_progress = renamed(as_progress(on_progress), "measuring_slopes")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from dicjax._core import listed
+from dicjax._core import listed, on_host
 
 
 NAMED = 0.35  # of the largest loading: what a channel needs to be named
@@ -103,6 +103,7 @@ class Identifiability:
         )
 
 
+@on_host()
 def identifiability(
     slopes: Float[np.ndarray, "cells features channels"],
     channel_names: Sequence[str],
@@ -129,6 +130,7 @@ def identifiability(
 
     - `ValueError`: if names do not match `slopes`, no slope is defined, `spread` is
         negative or not finite, or `tolerance` is not positive.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
 
     ??? cite "Reference"
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from dicjax._core import Advice, Remedy
+from dicjax._core import Advice, on_host, Remedy
 from dicjax.spikes import (
     burst_gap,
     BURSTING,
@@ -46,6 +46,7 @@ class Finding(NamedTuple):
     window: tuple[float, float] | None = None
 
 
+@on_host()
 def examine(train: Times | SpikeTrain) -> list[Finding]:
     """Reports what an experimenter should know about a train before trusting it.
 
@@ -68,6 +69,10 @@ def examine(train: Times | SpikeTrain) -> list[Finding]:
     **Returns:**
 
     A list of [`dicjax.Finding`][]; empty where nothing is odd.
+
+    **Raises:**
+
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     times = times_of_one(train)
     disorder = disorder_of(times)

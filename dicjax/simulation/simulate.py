@@ -11,7 +11,6 @@ from jaxtyping import ArrayLike, Bool, Float, Int
 
 from dicjax._core import (
     as_progress,
-    check_concrete,
     check_resolved,
     check_simulation,
     check_start,
@@ -20,6 +19,7 @@ from dicjax._core import (
     HasConductances,
     jax_conductances_of,
     members_of,
+    on_host,
     outcome,
     Progress,
     replaced_argument,
@@ -67,6 +67,10 @@ class Run(eqx.Module):
 
 
 @replaced_argument("save", "save_every", {"spikes": None, "traces": 0.1})
+@on_host(
+    "pass all cells as leading axes of `g`, call it outside of them, and where JAX "
+    "should trace or differentiate use `dicjax.solve`"
+)
 def simulate(
     neuron: Neuron,
     g: Float[ArrayLike, "*#cells channels"] | HasConductances,
@@ -127,8 +131,8 @@ def simulate(
         non-finite entry; if times, `V0` or `Ca0` are impossible; if `dt` is too long
         for the model; if the stimulus ends before the simulation; or if conductances,
         numbers of the neuron, stimulus and start are for other numbers of cells.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
-    check_concrete(g)
     given = members_of(g)
     g = np.asarray(jax_conductances_of(neuron, given))
     check_simulation(duration, discard, dt, save_every, max_spikes)

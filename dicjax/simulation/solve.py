@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import equinox.internal as eqxi
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Real
@@ -26,9 +25,12 @@ from dicjax._core import (
     check_times,
     described,
     HasConductances,
+    is_traced,
     jax_conductances_of,
     outcome,
     Scalar,
+    untraced,
+    varying_with,
 )
 from dicjax.neurons import member_axes, Neuron, State
 from dicjax.simulation.cells import in_a_row
@@ -126,6 +128,7 @@ class Steps(NamedTuple):
     others: PyTree
 
 
+@untraced("dt", "is_adaptive", "max_steps", "max_spikes", "states", "currents")
 def solve(
     neuron: Neuron,
     g: Float[ArrayLike, "*cells channels"] | HasConductances,
@@ -178,7 +181,8 @@ def solve(
 
     - `ValueError`: if shapes do not match, times do not rise, `dt` is too long for the
         model, or the stimulus ends before the last time.
-    - `TypeError`: if `ts` is traced and `max_steps` is not given.
+    - `TypeError`: if `ts` is traced and `max_steps` is not given, or if any of `dt`
+        and the arguments after it is traced.
     """
     g = jax_conductances_of(neuron, g)
     end = _last_time(ts, max_steps)
@@ -217,6 +221,7 @@ def _solve(neuron, g, stimulus, start, ts, sizes, num_blocks, kept):
     axes = None if stimulus is None else cell_axes(stimulus)
 
     def one(neuron, g, stimulus, start):
+        start = varying_with(start, neuron, g, stimulus, start, ts)
         # Separate conductances vectorise over cells like the state.
         found = _integrate(
             neuron, tuple(g), stimulus, start.lanes, ts[-1], sizes, num_blocks, kept
@@ -263,7 +268,8 @@ def _integrate(neuron, g, stimulus, lane, end, sizes, num_blocks, kept):
             jnp.zeros(AT_ONCE, jnp.int32),
             jnp.full(AT_ONCE, jnp.inf, V.dtype),
         )
-        return carry, (t + jnp.inf, V, others, whole, spike)
+        nothing = (t + jnp.inf, V, others, whole, spike)
+        return carry, varying_with(nothing, lane)
 
     first = record(lane)
 
@@ -335,7 +341,7 @@ def _at(steps: Steps, time: Moment) -> tuple:
         is_before = offset(middle) <= 0
         return jnp.where(is_before, middle, low), jnp.where(is_before, high, middle - 1)
 
-    ends = jnp.int32(0), jnp.int32(last)
+    ends = varying_with((jnp.int32(0), jnp.int32(last)), steps.V, time)
     before, _ = jax.lax.fori_loop(0, last.bit_length(), halve, ends)
     # The step around the time, and the one before it and after it.
     i = jnp.clip(before + jnp.arange(-1, 3, dtype=jnp.int32), 0, last)
@@ -409,10 +415,6 @@ def _room(span: float, dt: float, longest: float, is_adaptive: bool) -> int:
     return math.ceil(span * per_ms) + 2 * BURST
 
 
-def _is_traced(tree: PyTree) -> bool:
-    return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(tree))
-
-
 def _last_time(ts: Any, max_steps: int | None) -> float | None:
     """The last of `ts`, in ms; None if they are traced. Raises if they do not rise."""
     end = check_times(ts)
@@ -426,14 +428,14 @@ def _last_time(ts: Any, max_steps: int | None) -> float | None:
 
 def _earliest(since: Moment) -> float:
     """The time in ms from which on steps are needed, or one before it."""
-    if _is_traced(since):
+    if is_traced(since):
         return 0.0
     return max(0.0, float(np.min(np.asarray(since.whole))))
 
 
 def _check_steps(neuron, dt: float, max_steps: int | None, max_spikes: int) -> None:
     check_dt(dt)
-    if not _is_traced(neuron):
+    if not is_traced(neuron):
         check_resolved(neuron, dt, member_axes(neuron))
     for name, num in (("max_steps", max_steps), ("max_spikes", max_spikes)):
         if num is not None and num < 1:
@@ -452,5 +454,5 @@ def _check_state(neuron, y: State, shape: tuple[int, ...]) -> None:
                 f"`start` holds potentials of shape {y.V.shape}, but gates or calcium "
                 f"of shape {leaf.shape}."
             )
-    if not _is_traced(y):
+    if not is_traced(y):
         check_start(np.asarray(y.V), np.asarray(y.Ca))

@@ -9,13 +9,12 @@ from typing import Any, cast
 
 import equinox as eqx
 import jax
-import jax.core
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree, UInt32
 
-from dicjax._core import Scalar, strong
+from dicjax._core import check_concrete, is_traced, Scalar, strong
 from dicjax.neurons import State
 
 
@@ -314,6 +313,9 @@ class Chirp(AbstractStimulus):
     high: float = eqx.field(static=True)
     rise: float = eqx.field(static=True)
 
+    def __check_init__(self):
+        check_concrete("Chirp", low=self.low, high=self.high, rise=self.rise)
+
     @property
     def longest_step(self) -> float:
         """A twentieth of the shortest period, in ms."""
@@ -345,12 +347,13 @@ class Waveform(AbstractStimulus):
     every: float = eqx.field(static=True)
 
     def __check_init__(self):
+        check_concrete("Waveform", every=self.every)
         if not self.every > 0:
             raise ValueError(
                 f"Samples must be more than 0 ms apart, got every={self.every}."
             )
         values = self.values
-        if isinstance(values, jax.core.Tracer):
+        if is_traced(values):
             return
         if values.ndim == 0 or values.shape[-1] < 2:
             raise ValueError(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, ScalarLike
 
-from dicjax._core import described
+from dicjax._core import described, untraced
 from dicjax.spikes.detection import find_spikes, ONSET, V_REARM, V_SPIKE
 from dicjax.spikes.features import mean_of
 
@@ -52,6 +52,7 @@ class StepResponse(eqx.Module):
         return described(self)
 
 
+@untraced("every", "start", "stop", "max_spikes")
 @eqx.filter_jit
 def step_response(
     V: Float[Array, "*cells times"],
@@ -85,6 +86,7 @@ def step_response(
 
     - `ValueError`: if `every` is not positive, or the step does not lie within the
         trace.
+    - `TypeError`: if another argument than `V` is traced.
     """
     if not every > 0:
         raise ValueError(f"Samples must be more than 0 ms apart, got every={every}.")
@@ -111,8 +113,9 @@ def _response_of_one(V, every, start, stop, max_spikes, levels):
     V_rearm = jnp.asarray(levels["V_rearm"], dtype)
     shape = jax.vmap(lambda i: _shape(V, i, every, V_rearm))(index)
     height, width = (mean_of(x, has & jnp.isfinite(x)) for x in shape)
-    intervals = times[1:] - times[:-1]
+    # What is not there is one, so that gradients of what is stay finite.
     between = has[1:]
+    intervals = jnp.where(between, times[1:] - jnp.where(has, times, 0)[:-1], 1)
     mean_interval = mean_of(intervals, between)
     change = (intervals[1:] - intervals[:-1]) / (intervals[1:] + intervals[:-1])
     rest = mean_of(V, (t >= start * (1 - LATE)) & (t < start))
@@ -122,7 +125,7 @@ def _response_of_one(V, every, start, stop, max_spikes, levels):
     sag = (steady - lowest) / jnp.where(is_below, rest - lowest, 1)
     return StepResponse(
         num_spikes=spikes.num,
-        rate=jnp.where(jnp.isnan(mean_interval), 0, 1000 / mean_interval),
+        rate=jnp.where(between[0], 1000 / mean_interval, 0),
         latency=jnp.where(has[0], times[0] - start, jnp.nan),
         adaptation=mean_of(change, between[1:]),
         height=height,
@@ -155,7 +158,7 @@ def _shape(V, index, every, V_rearm):
     right = jnp.min(jnp.where(low & (k > peak), k, len(i)))
     whole = (left >= 0) & (right < len(i))
     left, right = jnp.maximum(left, 0), jnp.minimum(right, len(i) - 1)
-    cross = lambda a, b: (half - around[a]) / (around[b] - around[a])
+    cross = lambda a, b: (half - around[a]) / jnp.where(whole, around[b] - around[a], 1)
     beyond = cross(right - 1, right) - cross(left, left + 1)
     width = ((right - 1 - left).astype(V.dtype) + beyond) * jnp.asarray(every, V.dtype)
     return V_peak - V_begin, jnp.where(whole, width, jnp.nan)

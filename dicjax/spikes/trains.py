@@ -9,6 +9,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
+from dicjax._core import check_concrete
+
 
 AnyArray = Array | np.ndarray
 Trains = Float[ArrayLike, "*cells spikes"]
@@ -19,6 +21,7 @@ Row = Float[Array, " _"]
 Mask = Bool[Array, " _"]
 Scalar = Float[Array, ""]
 Count = Int[Array, ""]
+AS_ROWS = "make it outside of them; `dicjax.spike_features` takes rows of times there"
 
 MIN_SPIKES = 10  # in a train that is to tell anything about a neuron
 AT_ONCE = 1 << 21  # spikes, with padding, that are laid end to end together
@@ -48,6 +51,7 @@ class SpikeTrain:
     t_stop: float = math.nan
 
     def __post_init__(self):
+        check_concrete("SpikeTrain", AS_ROWS, **vars(self))
         times = np.array(self.times, dtype=np.float64)
         _check_times(times, self.name)
         times.flags.writeable = False

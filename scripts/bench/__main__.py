@@ -35,6 +35,7 @@ COMMANDS = {
     "operator speed": "operator.speed:Speed",
     "devices simulation": "devices.simulation:Simulation",
     "devices training": "devices.training:Training",
+    "devices gpu": "devices.gpu:Gpu",
     "startup": "startup:Startup",
     "sweep throughput": "sweep.throughput:Throughput",
     "sweep scale": "sweep.scale:Scale",

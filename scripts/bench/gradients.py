@@ -1,8 +1,10 @@
 """What derivatives of trajectories cost, and how exact they are."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import diffrax as dfx
 import jax
@@ -10,12 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 import dicjax as dj
+from scripts.bench.peers.exported import is_installed, potentials_by_jaxley
 from scripts.bench.results import Benchmark, Measurement, row
 from scripts.bench.stg_members import stg_members
 
 
 EVERY = 1.0  # ms between the potentials of a loss
 EXACT = 20.0  # ms over which derivatives are compared with differences
+CURRENT = 10.0  # µA/cm² into the neurons that Jaxley has too
+JAXLEY_DT = 0.025  # ms
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,6 +31,10 @@ class Gradients(Benchmark):
     `simulate` for values, and beside `diffeqsolve` of a `Membrane` for gradients, which
     takes fixed steps of a quarter of `dt` to follow spikes as closely. Errors of
     gradients are those against central differences in float64.
+
+    Hodgkin-Huxley neurons that fire in a constant current are measured beside Jaxley,
+    which has the same kinetics, fixed steps of 0.025 ms, and keeps about as many states
+    as there are steps between two of them.
     """
 
     num: tuple[int, ...] = (1, 64)
@@ -38,9 +47,17 @@ class Gradients(Benchmark):
     """Measurements of each."""
     diffrax: bool = True
     """Whether to measure `diffeqsolve` too."""
+    models: tuple[Literal["stg", "hodgkin-huxley"], ...] = ("stg", "hodgkin-huxley")
+    """Neurons to measure; the second beside Jaxley."""
 
     def measure(self) -> Iterator[Measurement]:
         """Measures values, gradients, and the errors of gradients."""
+        if "stg" in self.models:
+            yield from self._of_stg()
+        if "hodgkin-huxley" in self.models:
+            yield from self._beside_jaxley()
+
+    def _of_stg(self) -> Iterator[Measurement]:
         neuron, ts = dj.stg(), np.arange(EVERY, self.duration, EVERY)
         for num in self.num:
             g = jnp.asarray(stg_members(2 * num, 0, "float32")[:num])
@@ -49,8 +66,8 @@ class Gradients(Benchmark):
                 return dj.solve(neuron, g, ts, dt=self.dt).V
 
             def simulated(g):
-                how = {"save": "traces", "save_every": EVERY, "dt": self.dt}
-                return dj.simulate(neuron, g, self.duration, **how).V
+                end, dt = self.duration, self.dt
+                return dj.simulate(neuron, g, end, dt=dt, save_every=EVERY).V
 
             loss = lambda g: jnp.mean(solved(g) ** 2)
             calls = {
@@ -62,14 +79,42 @@ class Gradients(Benchmark):
                 other = jax.value_and_grad(lambda g: self._by_diffrax(neuron, g, ts))
                 calls["gradients", "diffeqsolve"] = _compiled(other, g)
             for (table, of), call in calls.items():
-                first, later = _cpu_seconds(call, self.rounds)
-                work = num * self.duration / 1000
-                columns = {
-                    ("first call", "CPU-s"): first,
-                    ("throughput", "neuron-s/CPU-s"): [work / x for x in later],
-                }
-                yield from row(table, {"of": of, "neurons": num}, columns)
-        yield from self._errors(neuron)
+                yield from self._throughput(table, of, num, call)
+        g, ts = stg_members(4, 0, "float64")[0], np.arange(EVERY, EXACT, EVERY)
+        loss = lambda g: jnp.mean(dj.solve(neuron, g, ts, dt=self.dt).V ** 2)
+        yield from _errors("errors of gradients", {}, g, loss)
+
+    def _throughput(self, table, of, num, call) -> Iterator[Measurement]:
+        first, later = _cpu_seconds(call, self.rounds)
+        work = num * self.duration / 1000
+        columns = {
+            ("first call", "CPU-s"): first,
+            ("throughput", "neuron-s/CPU-s"): [work / x for x in later],
+        }
+        yield from row(table, {"of": of, "neurons": num}, columns)
+
+    def _beside_jaxley(self) -> Iterator[Measurement]:
+        title, spread = "Hodgkin-Huxley", np.random.default_rng(0)
+        default = np.asarray(dj.hodgkin_huxley().default_g)
+        losses = {"solve": self._loss_of_solve}
+        if is_installed():
+            losses["Jaxley"] = _loss_of_jaxley
+        else:
+            yield Measurement(title, {"of": "Jaxley"}, note="not installed")
+        for num in self.num:
+            rows = default * spread.uniform(0.9, 1.1, (num, len(default)))
+            g = jnp.asarray(rows, jnp.float32)
+            for of, make in losses.items():
+                both = jax.value_and_grad(_mean_over_cells(make(self.duration)))
+                yield from self._throughput(title, of, num, _compiled(both, g))
+        for of, make in losses.items():
+            table = f"{title}, errors of gradients"
+            yield from _errors(table, {"of": of}, default, make(EXACT))
+
+    def _loss_of_solve(self, duration: float) -> Callable:
+        neuron, ts = dj.hodgkin_huxley(), np.arange(EVERY, duration, EVERY)
+        how = {"stimulus": dj.Step(CURRENT), "dt": self.dt}
+        return lambda g: jnp.mean(dj.solve(neuron, g, ts, **how).V ** 2)
 
     def _by_diffrax(self, neuron, g, ts):
         def one(g):
@@ -90,28 +135,38 @@ class Gradients(Benchmark):
         assert V is not None  # saved at `ts`
         return jnp.mean(V**2)
 
-    def _errors(self, neuron) -> Iterator[Measurement]:
-        ts = np.arange(EVERY, EXACT, EVERY)
-        with jax.enable_x64(True):
-            g = stg_members(4, 0, "float64")[0]
 
-            def loss(g):
-                return jnp.mean(dj.solve(neuron, g, ts, dt=self.dt).V ** 2)
+def _loss_of_jaxley(duration: float) -> Callable:
+    # Twice the root of the steps is kept, and all else computed once more.
+    kept = math.ceil(math.sqrt(duration / JAXLEY_DT)) + 1
+    how = {"current": CURRENT, "checkpoints": [kept, kept]}
+    V = potentials_by_jaxley(dj.hodgkin_huxley(), duration, JAXLEY_DT, **how)
+    every = round(EVERY / JAXLEY_DT)
+    return lambda g: jnp.mean(V(g)[every : round(duration / JAXLEY_DT) : every] ** 2)
 
-            compiled = jax.jit(loss)
-            steps = 1e-7 * np.diag(g)  # beyond, step lengths change their rule
-            differences = [
-                float(compiled(jnp.asarray(g + x)) - compiled(jnp.asarray(g - x)))
-                for x in steps
-            ]
-            expected = np.array(differences) / (2 * np.diag(steps))
-            found = {"float64": np.asarray(jax.jit(jax.grad(loss))(jnp.asarray(g)))}
-            single = jnp.asarray(g, jnp.float32)
-            found["float32"] = np.asarray(jax.jit(jax.grad(loss))(single), float)
-        for dtype, gradient in found.items():
-            error = np.abs((gradient - expected) * g).max() / np.abs(expected * g).max()
-            columns = {("largest error", "of largest slope"): float(error)}
-            yield from row("errors of gradients", {"dtype": dtype}, columns)
+
+def _mean_over_cells(loss: Callable) -> Callable:
+    return lambda g: jnp.mean(jax.vmap(loss)(g))
+
+
+def _errors(table, case, g: np.ndarray, loss: Callable) -> Iterator[Measurement]:
+    """Errors of the gradient of a loss of one cell, in two precisions."""
+    with jax.enable_x64(True):
+        g = np.asarray(g, np.float64)
+        compiled = jax.jit(loss)
+        steps = 1e-7 * np.diag(g)  # beyond, step lengths change their rule
+        differences = [
+            float(compiled(jnp.asarray(g + x)) - compiled(jnp.asarray(g - x)))
+            for x in steps
+        ]
+        expected = np.array(differences) / (2 * np.diag(steps))
+        found = {"float64": np.asarray(jax.jit(jax.grad(loss))(jnp.asarray(g)))}
+        single = jnp.asarray(g, jnp.float32)
+        found["float32"] = np.asarray(jax.jit(jax.grad(loss))(single), float)
+    for dtype, gradient in found.items():
+        error = np.abs((gradient - expected) * g).max() / np.abs(expected * g).max()
+        columns = {("largest error", "of largest slope"): float(error)}
+        yield from row(table, {**case, "dtype": dtype}, columns)
 
 
 def _compiled(function: Callable, g) -> Callable[[], object]:

@@ -9,11 +9,13 @@ import h5py
 import numpy as np
 import pyarrow as pa
 
+from dicjax._core import on_host
 from dicjax.generation import Generated
 from dicjax.output.files import check_suffix, load, writing
 from dicjax.output.saved_population import stored, StoredPopulation, unit_and_meaning
 
 
+@on_host()
 def export_nwb(
     population: StoredPopulation | Generated, path: pathlib.Path | str
 ) -> None:
@@ -36,6 +38,7 @@ def export_nwb(
 
     - `ValueError`: if the population has no spike times, `path` has another suffix, or
         pynwb is not installed.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     path = check_suffix(path, ".nwb")
     pynwb = load("pynwb", "nwb")

@@ -1,7 +1,6 @@
 """Exports neurons to other simulators: equations, a table of cells, a script."""
 
 import csv
-import importlib.metadata
 import io
 import pathlib
 from collections.abc import Callable, Sequence
@@ -9,7 +8,7 @@ from typing import Any
 
 from jaxtyping import ArrayLike, Float
 
-from dicjax._core import conductances_of, HasConductances
+from dicjax._core import conductances_of, HasConductances, on_host, versions
 from dicjax.neurons import Neuron
 from dicjax.output.exporters import brian2, jaxley, neuron as nmodl
 from dicjax.output.exporters.equations import (
@@ -24,6 +23,7 @@ from dicjax.output.exporters.expressions import substitute, walk
 from dicjax.output.files import render, write_text
 
 
+@on_host()
 def export_neuron(
     neuron: Neuron,
     g: Float[ArrayLike, "*cells channels"] | HasConductances,
@@ -53,11 +53,13 @@ def export_neuron(
     - `ValueError`: if `g` cannot be conductances of `neuron`, `members` does not number
         them, the model uses an operation of JAX or an infinite constant that exports do
         not write, or its current is not a sum of conductances times currents.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     mechanism = {"mod": "mod/{suffix}.mod"}
     _export("neuron", nmodl.values_of, neuron, g, folder, members, **mechanism)
 
 
+@on_host()
 def export_brian2(
     neuron: Neuron,
     g: Float[ArrayLike, "*cells channels"] | HasConductances,
@@ -71,10 +73,15 @@ def export_brian2(
     equations, and `README.txt`. Cells run side by side with the Runge-Kutta method
     of fourth order. `neuron`, `g` (mS/cm²), `folder`, `members` and errors are as in
     [`dicjax.export_neuron`][].
+
+    **Raises:**
+
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     _export("brian2", brian2.values_of, neuron, g, folder, members)
 
 
+@on_host()
 def export_jaxley(
     neuron: Neuron,
     g: Float[ArrayLike, "*cells channels"] | HasConductances,
@@ -89,6 +96,10 @@ def export_jaxley(
     relax exponentially at a fixed potential, with the midpoint rule if one depends on
     another. The potential then takes a Crank-Nicolson step. `neuron`, `g` (mS/cm²),
     `folder`, `members` and errors are as in [`dicjax.export_neuron`][].
+
+    **Raises:**
+
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     _export("jaxley", jaxley.values_of, neuron, g, folder, members)
 
@@ -134,7 +145,7 @@ def _values_of(neuron: Neuron, model: Equations) -> dict[str, Any]:
     at = {V: number(neuron.initial_V), CALCIUM: number(neuron.initial_Ca)}
     return {
         "model": neuron.name,
-        "version": importlib.metadata.version("dicjax"),
+        "version": versions()["dicjax"],
         "title": title,
         "suffix": f"dicjax_{title}",  # no simulator has such names
         "capacitance": number(neuron.capacitance).value,

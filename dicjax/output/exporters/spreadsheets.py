@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
+from dicjax._core import on_host
 from dicjax.generation import Generated
 from dicjax.output.files import check_suffix, load, writing
 from dicjax.output.saved_population import stored, StoredPopulation, unit_and_meaning
@@ -20,6 +21,7 @@ MAX_COLUMNS = 16_384  # of a sheet
 Sheet = tuple[Sequence[str], Iterable[Sequence[Any]]]  # header, rows
 
 
+@on_host()
 def export_xlsx(
     population: StoredPopulation | Generated, path: pathlib.Path | str
 ) -> None:
@@ -40,6 +42,7 @@ def export_xlsx(
 
     - `ValueError`: if a sheet cannot hold so many members, `path` has another suffix,
         or openpyxl is not installed.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     path = check_suffix(path, ".xlsx")
     openpyxl = load("openpyxl", "xlsx")
@@ -53,12 +56,17 @@ def export_xlsx(
         book.save(partial)
 
 
+@on_host()
 def export_csv(
     population: StoredPopulation | Generated, path: pathlib.Path | str
 ) -> None:
     """Writes the models of a population as a table of CSV.
 
     `population` and `path`, which ends in `.csv`, are as in [`dicjax.export_xlsx`][].
+
+    **Raises:**
+
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     with writing(check_suffix(path, ".csv")) as partial:
         csv.write_csv(stored(population).models, partial)

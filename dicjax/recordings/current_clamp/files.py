@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from dicjax._core import on_host
 from dicjax.recordings.current_clamp.sweeps import check_count, Rows, Sweeps
 from dicjax.recordings.readers.common import (
     check_file,
@@ -34,6 +35,7 @@ Trace = Float[np.ndarray, " samples"]
 Recording = tuple[Rows, Rows, float]  # pA, mV, ms between samples
 
 
+@on_host()
 def read_sweeps(
     path: str | os.PathLike[str],
     *,
@@ -65,6 +67,7 @@ def read_sweeps(
     - `FileNotFoundError`: if there is no such file.
     - `ValueError`: if it cannot be read, has no or several potentials or currents, is
         not sampled evenly and in all sweeps alike, or holds what no cell does.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     path = pathlib.Path(path)
     check_file(path)

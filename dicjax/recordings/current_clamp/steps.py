@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import least_squares
 
-from dicjax._core import described
+from dicjax._core import described, on_host
 from dicjax.recordings.current_clamp.sweeps import Rows, Sweeps
 from dicjax.spikes import LATE
 
@@ -42,6 +42,7 @@ class Steps(eqx.Module):
         return described(self)
 
 
+@on_host()
 def find_steps(sweeps: Sweeps, *, within: tuple[float, float] | None = None) -> Steps:
     """Finds the one step of current that all sweeps have in common.
 
@@ -63,6 +64,7 @@ def find_steps(sweeps: Sweeps, *, within: tuple[float, float] | None = None) -> 
     **Raises:**
 
     - `ValueError`: if there is no single step, or no holding level before and after it.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     every, name = sweeps.every, sweeps.name
     duration = sweeps.current.shape[1] * every
@@ -159,6 +161,7 @@ class PassiveMembrane(eqx.Module):
         return 1e3 * self.time_constant / self.resistance
 
 
+@on_host()
 def passive_membrane(sweeps: Sweeps, steps: Steps) -> PassiveMembrane:
     """Measures the membrane by steps of current that make it fire no spikes.
 
@@ -181,6 +184,7 @@ def passive_membrane(sweeps: Sweeps, steps: Steps) -> PassiveMembrane:
 
     - `ValueError`: if all sweeps with a step have spikes, or the potential does not
         charge toward a steady level in the direction of the current.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     name = sweeps.name
     if len(steps.amplitude) != len(sweeps.V):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dicjax._core import Advice, advice_of, Remedy
+from dicjax._core import Advice, advice_of, on_host, Remedy
 from dicjax.recordings.quality import disorder_of
 from dicjax.recordings.readers.common import check_file, listing, tidy, Times, Train
 from dicjax.recordings.readers.excel import read_excel
@@ -33,6 +33,7 @@ from dicjax.spikes import MIN_SPIKES, SpikeTrain
 MAX_REPEATS = 0.01  # share of repeated times, which detectors mark by mistake
 
 
+@on_host()
 def read_spike_trains(
     path: str | os.PathLike[str] | Any,
     *,
@@ -85,6 +86,7 @@ def read_spike_trains(
     - `ValueError`: if the file cannot be read, lacks `unit_id` or has too few spikes;
         if times are not finite, non-negative and increasing; or if they are not
         credible in this unit.
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     if unit is not None:
         milliseconds_per(unit)
@@ -102,7 +104,7 @@ def read_spike_trains(
             alone = " Or read one unit alone, by ", Remedy("unit_id"), "."
             raise ValueError(Advice(advice_of(error), *alone)) from error
     for message in _notes(raw, trains, unit):
-        warnings.warn(Advice(f"{source}: ", message, "."), stacklevel=2)
+        warnings.warn(Advice(f"{source}: ", message, "."), stacklevel=3)
     return trains
 
 
@@ -143,7 +145,7 @@ def _long_enough(source: str, raw: list[Train]) -> list[Train]:
         )
     if short:
         message = f"{source}: left out for fewer than {MIN_SPIKES} spikes: {counts}."
-        warnings.warn(message, stacklevel=3)
+        warnings.warn(message, stacklevel=4)
     return enough
 
 

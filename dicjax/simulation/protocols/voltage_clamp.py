@@ -12,7 +12,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
@@ -22,6 +21,7 @@ from dicjax._core import (
     check_resolved,
     check_times,
     HasConductances,
+    is_traced,
     jax_conductances_of,
     Scalar,
 )
@@ -139,7 +139,7 @@ def clamp(
     given = {"V_hold": V_hold, "series_resistance": series_resistance}
     starts = {name: x for name, x in given.items() if x is not None}
     cells = in_a_row(neuron, g, command, **starts)
-    if not _is_traced(neuron):
+    if not is_traced(neuron):
         check_resolved(cells.neuron, dt, member_axes(cells.neuron))
     in_row = lambda x: jnp.broadcast_to(jnp.asarray(x, g.dtype), cells.shape).ravel()
     found = _clamp(
@@ -312,12 +312,8 @@ def as_command(command: Any, end: float) -> AbstractStimulus:
     return stimulus
 
 
-def _is_traced(tree: Any) -> bool:
-    return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(tree))
-
-
 def _check_potential(V_hold: Any) -> None:
-    if V_hold is None or _is_traced(V_hold):
+    if V_hold is None or is_traced(V_hold):
         return
     bad = ~(np.abs(np.asarray(V_hold)) <= 200)  # also where it is nan
     if bad.any():
@@ -328,7 +324,7 @@ def _check_potential(V_hold: Any) -> None:
 
 
 def _check_resistance(resistance: Any) -> None:
-    if resistance is None or _is_traced(resistance):
+    if resistance is None or is_traced(resistance):
         return
     R_s = np.asarray(resistance)
     bad = ~((R_s > 0) & np.isfinite(R_s))

@@ -113,8 +113,8 @@ class Gradients(Benchmark):
 
     def _loss_of_solve(self, neuron, stimulus=None) -> Callable:
         def make(duration: float) -> Callable:
-            ts, how = np.arange(EVERY, duration, EVERY), {"stimulus": stimulus}
-            V = lambda g: dj.solve(neuron, g, ts, dt=self.dt, **how).V
+            ts, dt = np.arange(EVERY, duration, EVERY), self.dt
+            V = lambda g: dj.solve(neuron, g, ts, stimulus=stimulus, dt=dt).V
             return lambda g: jnp.mean(V(g) ** 2)
 
         return make

@@ -80,9 +80,8 @@ class Gradients(Benchmark):
                 calls["gradients", "diffeqsolve"] = _compiled(other, g)
             for (table, of), call in calls.items():
                 yield from self._throughput(table, of, num, call)
-        g, ts = stg_members(4, 0, "float64")[0], np.arange(EVERY, EXACT, EVERY)
-        loss = lambda g: jnp.mean(dj.solve(neuron, g, ts, dt=self.dt).V ** 2)
-        yield from _errors("errors of gradients", {}, g, loss)
+        g, make = stg_members(4, 0, "float64")[0], self._loss_of_solve(neuron)
+        yield from _errors("errors of gradients", {}, g, make)
 
     def _throughput(self, table, of, num, call) -> Iterator[Measurement]:
         first, later = _cpu_seconds(call, self.rounds)
@@ -95,8 +94,9 @@ class Gradients(Benchmark):
 
     def _beside_jaxley(self) -> Iterator[Measurement]:
         title, spread = "Hodgkin-Huxley", np.random.default_rng(0)
-        default = np.asarray(dj.hodgkin_huxley().default_g)
-        losses = {"solve": self._loss_of_solve}
+        neuron, current = dj.hodgkin_huxley(), dj.Step(CURRENT)
+        default = np.asarray(neuron.default_g)
+        losses = {"solve": self._loss_of_solve(neuron, current)}
         if is_installed():
             losses["Jaxley"] = _loss_of_jaxley
         else:
@@ -109,12 +109,15 @@ class Gradients(Benchmark):
                 yield from self._throughput(title, of, num, _compiled(both, g))
         for of, make in losses.items():
             table = f"{title}, errors of gradients"
-            yield from _errors(table, {"of": of}, default, make(EXACT))
+            yield from _errors(table, {"of": of}, default, make)
 
-    def _loss_of_solve(self, duration: float) -> Callable:
-        neuron, ts = dj.hodgkin_huxley(), np.arange(EVERY, duration, EVERY)
-        how = {"stimulus": dj.Step(CURRENT), "dt": self.dt}
-        return lambda g: jnp.mean(dj.solve(neuron, g, ts, **how).V ** 2)
+    def _loss_of_solve(self, neuron, stimulus=None) -> Callable:
+        def make(duration: float) -> Callable:
+            ts, dt = np.arange(EVERY, duration, EVERY), self.dt
+            V = lambda g: dj.solve(neuron, g, ts, stimulus=stimulus, dt=dt).V
+            return lambda g: jnp.mean(V(g) ** 2)
+
+        return make
 
     def _by_diffrax(self, neuron, g, ts):
         def one(g):
@@ -149,9 +152,14 @@ def _mean_over_cells(loss: Callable) -> Callable:
     return lambda g: jnp.mean(jax.vmap(loss)(g))
 
 
-def _errors(table, case, g: np.ndarray, loss: Callable) -> Iterator[Measurement]:
-    """Errors of the gradient of a loss of one cell, in two precisions."""
+def _errors(table, case, g: np.ndarray, make: Callable) -> Iterator[Measurement]:
+    """Errors of the gradient of a loss of one cell, in two precisions.
+
+    `make` gives the loss over a time in ms. Jaxley computes in double precision where
+    JAX can, and keeps arrays, so that there is a loss for each precision.
+    """
     with jax.enable_x64(True):
+        loss = make(EXACT)
         g = np.asarray(g, np.float64)
         compiled = jax.jit(loss)
         steps = 1e-7 * np.diag(g)  # beyond, step lengths change their rule
@@ -161,8 +169,8 @@ def _errors(table, case, g: np.ndarray, loss: Callable) -> Iterator[Measurement]
         ]
         expected = np.array(differences) / (2 * np.diag(steps))
         found = {"float64": np.asarray(jax.jit(jax.grad(loss))(jnp.asarray(g)))}
-        single = jnp.asarray(g, jnp.float32)
-        found["float32"] = np.asarray(jax.jit(jax.grad(loss))(single), float)
+    single, loss = jnp.asarray(g, jnp.float32), make(EXACT)
+    found["float32"] = np.asarray(jax.jit(jax.grad(loss))(single), float)
     for dtype, gradient in found.items():
         error = np.abs((gradient - expected) * g).max() / np.abs(expected * g).max()
         columns = {("largest error", "of largest slope"): float(error)}

@@ -34,6 +34,7 @@ def by_differences(members):
     return feature_slopes(STG, members, estimator=Differences())
 
 
+@pytest.mark.slow
 def test_a_cycle_is_differentiated_as_finite_differences_do():
     # All of it: gates, calcium, and the time of the spike.
     g = jnp.asarray(dj.compensate(jr.key(0), STG, TONIC, num=1).g[0])

@@ -122,7 +122,7 @@ def test_what_simulations_return_is_read_like_the_trains_in_it():
     times = [x[:30] for x in trains_of_every_kind(4)]
     rows = pad_trains(times, 32)
     ran = np.ones(len(rows), bool)
-    run = dj.Run(rows, np.isfinite(rows).sum(1), ran, ~ran)
+    run = dj.Run(rows, np.isfinite(rows).sum(1), ran, ~ran, ~ran)
     expected = jax.tree.leaves(dj.infer(times))
     forms = (
         run,
@@ -135,7 +135,9 @@ def test_what_simulations_return_is_read_like_the_trains_in_it():
         found = jax.tree.leaves(dj.infer(form))
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
-    one = dj.Run(rows[0], np.array(30), np.array(True), np.array(False))
+    one = dj.Run(
+        rows[0], np.array(30), np.array(True), np.array(False), np.array(False)
+    )
     assert dj.infer(one).weights.shape[0] == 1
     np.testing.assert_array_equal(as_train(one).times, times[0])
     assert "Posterior: 1 train" in repr(dj.infer(one))

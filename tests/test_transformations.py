@@ -146,6 +146,15 @@ def solved(neuron, g):
     return run.V, run.spike_times[:1]
 
 
+def held(neuron, g):
+    return dj.clamp(neuron, g, dj.Step(-20.0), TIMES, dt=0.1).I
+
+
+def periodic(neuron, g):
+    how = {"stimulus": PULSE, "duration": 100.0, "discard": 40.0, "dt": 0.05}
+    return dj.rhythm(neuron, g, **how).period
+
+
 def steps(V):
     return dj.step_response(V, 0.1, 20.0, 80.0, max_spikes=8)
 
@@ -174,6 +183,9 @@ NUMERICAL: dict[str, Callable[[], Case]] = {
     "sensitivity": lambda: Case(lambda *of: dj.sensitivity(HH, *of), (G, V)),
     "threshold": lambda: Case(lambda *of: dj.threshold(*of).V, (each(HH), BISTABLE)),
     "solve": lambda: Case(solved, (each(HH), G)),
+    "clamp": lambda: Case(held, (each(HH), G)),
+    # Of forward mode alone: see its own tests.
+    "rhythm": lambda: Case(periodic, (each(HH), G), False),
     "spike_features": lambda: Case(dj.spike_features, (trains(),)),
     "feature_errors": lambda: Case(dj.feature_errors, features()),
     # Truth values have no slopes.
@@ -213,6 +225,9 @@ NUMERICAL: dict[str, Callable[[], Case]] = {
     "Ramp": lambda: of_stimulus(
         dj.Ramp, PULLS, PULLS + 1, np.full(CELLS, 1.0), np.full(CELLS, 9.0)
     ),
+    "PulseTrain": lambda: of_stimulus(
+        lambda a: dj.PulseTrain(a, 1.0, 2.0, 0.5, 9), PULLS
+    ),
     "Chirp": lambda: of_stimulus(lambda a: dj.Chirp(a, 1.0, 20.0, 1000.0), PULLS),
     "Waveform": lambda: of_stimulus(lambda x: dj.Waveform(x, 0.5), CURRENTS),
     "NoisyCurrent": lambda: of_stimulus(
@@ -246,11 +261,13 @@ NUMERICAL: dict[str, Callable[[], Case]] = {
 }
 
 # Its gradients take half a minute to compile; other tests look at them quickly.
-SLOW = {"solve"}
+SLOW = {"solve", "rhythm"}
 
 # Arguments that are no arrays: they shape the program.
 STATIC = {
     "solve": ("dt", "is_adaptive", "max_steps", "max_spikes", "states", "currents"),
+    "clamp": ("dt",),
+    "rhythm": ("duration", "discard", "dt"),
     "step_response": ("every", "start", "stop", "max_spikes"),
     "respond": ("every",),
     "sample": ("num",),

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from dicjax.neurons import Neuron
 from dicjax.simulation import detect_spike
 
 
@@ -37,11 +38,13 @@ Numbers = Float[Array, " numbers"]
 class Flow(NamedTuple):
     """What a state of numbers obeys; the last number is the potential, in mV.
 
+    - `neuron`: whose levels make a spike.
     - `rates`: of a state, per ms.
     - `fast`: which numbers relax fast, in rows of those that do not act on each other.
     - `scale`: what errors are relative to, beside the size of each number.
     """
 
+    neuron: Neuron
     rates: Callable[[Numbers], Numbers]
     fast: Float[np.ndarray, "rows numbers"]
     scale: Float[np.ndarray, " numbers"]
@@ -62,7 +65,7 @@ class Running(eqx.Module):
     x: Numbers
     t: Float[Array, ""]
     h: Float[Array, ""]
-    pending: Float[Array, ""]  # ms, a spike that has not fallen yet; else infinite
+    pending: Float[Array, ""]  # ms, as `detect_spike` leaves it
     spike: Crossing
     last: Crossing
     count: Int[Array, ""]
@@ -98,8 +101,8 @@ def simulate_cycle(
         factor = jnp.clip(0.9 * jnp.maximum(error, 1e-6) ** (-1 / 3), 0.2, 4)
         factor = jnp.where(jnp.isfinite(error), factor, 0.2)
         factor = jax.lax.stop_gradient(factor)
-        pending, _, _ = detect_spike(old[-1], new[-1], t, h, running.pending)
-        pending = jnp.where(is_good, pending, running.pending)
+        found = detect_spike(flow.neuron, old[-1], new[-1], t, h, running.pending)
+        pending = jnp.where(is_good, found.pending, running.pending)
         crosses = jnp.isinf(running.pending) & jnp.isfinite(pending)
         either = lambda new, old: jnp.where(crosses, new, old)
         return Running(

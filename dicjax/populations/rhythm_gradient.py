@@ -208,7 +208,7 @@ def cycle(neuron, g, z, num_spikes, period, tolerance, current):
     is_gate = np.arange(num + 1) < len(start.gates)
     is_V = np.arange(num + 1) == num
     fast = np.stack([is_gate, is_V]).astype(z.dtype)
-    flow = Flow(rates, fast, np.where(is_V, SCALE_V, SCALE).astype(z.dtype))
+    flow = Flow(neuron, rates, fast, np.where(is_V, SCALE_V, SCALE).astype(z.dtype))
     x = jnp.append(z, V)
     end = simulate_cycle(flow, x, num_spikes, 3 * period, tolerance)
     crossings = jax.tree.map(lambda *x: jnp.stack(x), end.spike, end.last)

@@ -21,6 +21,7 @@ from dicjax._core import (
     HasConductances,
     jax_conductances_of,
     solve,
+    untraced,
 )
 from dicjax.neurons import Neuron
 from dicjax.populations.rhythm_gradient import (
@@ -68,6 +69,7 @@ class Rhythm(eqx.Module):
     is_trusted: Bool[Array, "*cells"]
 
 
+@untraced("duration", "discard", "dt")
 def rhythm(
     neuron: Neuron,
     g: Float[ArrayLike, "*cells channels"] | HasConductances,
@@ -82,7 +84,8 @@ def rhythm(
     `jax.jacfwd` and `jax.jvp` give derivatives with respect to conductances and every
     number of the neuron and of the stimulus. They are derivatives of the limit cycle,
     by the implicit function theorem, as after infinitely many cycles. The number of
-    spikes in a burst has none.
+    spikes in a burst has none. Reverse mode (`jax.grad`) does not work, because a cycle
+    takes as many steps as it needs.
 
     **Arguments:**
 

@@ -24,6 +24,7 @@ from dicjax._core import (
     is_traced,
     jax_conductances_of,
     Scalar,
+    untraced,
 )
 from dicjax.neurons import member_axes, Neuron, State
 from dicjax.simulation.cells import in_a_row
@@ -74,6 +75,7 @@ class OfTime(eqx.Module):
         return self.command(t)
 
 
+@untraced("dt")
 def clamp(
     neuron: Neuron,
     g: Float[ArrayLike, "*#cells channels"] | HasConductances,

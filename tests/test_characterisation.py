@@ -223,6 +223,7 @@ def test_a_cell_that_cannot_fire_forty_times_is_not_complete(measured):
     assert not measured.is_complete[BRAKED]
 
 
+@pytest.mark.slow
 def test_members_of_a_population_are_measured_alike_whatever_the_others_are(measured):
     rows = np.arange(len(CELLS) + 1) % 2
     status = (np.arange(len(rows)) == 4).astype(np.int32)  # of one that is left out

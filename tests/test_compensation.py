@@ -91,6 +91,7 @@ def test_as_many_conductances_as_targets_meet_them_at_several_potentials():
     np.testing.assert_array_equal(made.g[:, others], away[:, others])
 
 
+@pytest.mark.slow
 def test_fewer_conductances_meet_several_potentials_in_the_least_squares_sense():
     voltages = (-51.0, -46.0)
     targets = np.array([[-8.0, 4.0], [8.0, 6.0]])

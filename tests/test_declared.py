@@ -123,7 +123,7 @@ def test_timescales_in_the_wrong_order_are_refused():
     fast, slow, ultraslow = SCALES
     for wrong, words in (
         ((slow, fast, ultraslow), "The fast timescale of mine .* slow one|5 and 1 ms"),
-        ((fast, ultraslow, slow), "100 and 5 ms at V = -120 mV"),
+        ((fast, ultraslow, slow), "100 and 5 ms at V = -80 mV"),
         ((slow, fast, None), "5 and 1 ms"),
     ):
         with pytest.raises(ValueError, match=words):

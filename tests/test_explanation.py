@@ -173,6 +173,7 @@ def test_a_map_shows_bursting_and_tonic_neurons_where_they_are_known_to_be():
     assert 20 < mapped.mean_isi[1, 0] < 300
 
 
+@pytest.mark.slow
 def test_every_member_of_a_map_is_accounted_for():
     mapped = _map()
     assert np.all(mapped.status.sum(axis=-1) == 3)

@@ -95,6 +95,7 @@ def test_single_precision_is_enough():
         assert alike(ours, theirs)
 
 
+@pytest.mark.slow
 def test_targets_may_differ_between_members_and_include_the_fast_one():
     rng = np.random.default_rng(0)
     targets = rng.uniform((-20, 0), (20, 15), (NUM, 2))

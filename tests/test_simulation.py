@@ -73,6 +73,7 @@ def test_spikes_are_those_of_an_adaptive_stiff_solver(g):
     assert np.mean(np.abs(errors) < 0.01) >= 0.75
 
 
+@pytest.mark.slow
 def test_potentials_are_those_of_an_adaptive_solver(g):
     chosen = jnp.array([4000.0, 110.0, 4.0, 10.0, 120.0, 200.0, 0.3, 0.01])
     run = simulate(STG, chosen, 60.0, dt=0.0025, save_every=0.5)

@@ -151,12 +151,12 @@ def test_results_show_what_happened_and_what_they_hold():
     times = np.full((2, 30), np.inf)
     times[0, :3] = 5.0, 6.0, 99.0
     lost = np.array([True, False])
-    run = dj.Run(times, np.array([31, 0]), ~lost, lost)
+    run = dj.Run(times, np.array([31, 0]), ~lost, lost, lost)
     first, *fields = repr(run).splitlines()
     assert first == "Run: 2 cells, 31 spikes, 1 failed, spikes missing in 1"
     assert fields[0].strip() == "spike_times: float64[2, 30], 5 to 99"
     assert fields[1].strip() == "num_spikes: [31, 0]"
-    fine = dj.Run(times[0], np.array(3), np.array(True), np.array(False))
+    fine = dj.Run(times[0], np.array(3), *map(np.array, (True, False, False)))
     assert repr(fine).startswith("Run: 1 cell, 3 spikes, all succeeded")
     without_values = jax.eval_shape(lambda: fine)
     assert repr(without_values).startswith("Run\n")

@@ -63,6 +63,7 @@ def test_a_cycle_is_differentiated_as_finite_differences_do():
         np.testing.assert_allclose(slope, exact[:, i], atol=5e-3 * size)
 
 
+@pytest.mark.slow
 def test_slopes_are_the_same_whichever_cycle_is_taken(members):
     # Cycles from other states, at other phases of the steps that lead there.
     tonic, bursting = members[:2], members[4:6]
@@ -158,7 +159,7 @@ def test_estimators_were_once_named(members):
         feature_slopes(STG, members, estimator="guess")
     silent = np.array(members[:1])
     silent[:, STG.index("Na")[0]] = 0
-    with pytest.warns(DeprecationWarning, match=r"Differences\(step=0.3\)"):
+    with pytest.warns(DeprecationWarning, match=r"Differences\(step=0.3"):
         feature_slopes(STG, silent, step=0.3, duration=50.0, discard=0.0)
 
 

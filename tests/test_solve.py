@@ -192,6 +192,7 @@ class Spring(eqx.Module):
         return self.stiffness * (-60.0 - y.V)
 
 
+@pytest.mark.slow
 def test_a_function_of_the_state_is_a_current():
     springs = [
         dj.InjectedConductance(dj.Step(0.4), -60.0),

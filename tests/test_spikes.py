@@ -346,7 +346,11 @@ def test_trains_in_any_form_have_the_same_features():
     rows = pad_trains(times)
     expected = spike_features(rows)
     named = [SpikeTrain(x, name="unit") for x in times]
-    run = Run(rows, np.isfinite(rows).sum(1), np.ones(5, bool), np.zeros(5, bool))
+    run = Run(
+        rows,
+        np.isfinite(rows).sum(1),
+        *np.array([[True], [False], [False]]).repeat(5, 1),
+    )
     stored = types.SimpleNamespace(spike_times=tuple(times))
     for form in (times, tuple(named), rows.tolist(), list(rows), run):
         assert_same(spike_features(form), expected, rtol=0, atol=0)

@@ -55,7 +55,10 @@ def is_first_run() -> bool:
     import jax
 
     cache = jax.config.values["jax_compilation_cache_dir"]
-    return bool(cache) and not any(pathlib.Path(cache).glob("*dispatch*"))
+    # Of the simulation on cores, and of that which stays on a GPU.
+    names = "*jit_take_bursts*", "*jit_advance*"
+    kept = (path for name in names for path in pathlib.Path(cache or ".").glob(name))
+    return bool(cache) and not any(kept)
 
 
 def stage_words(stage: Stage) -> str:

@@ -123,11 +123,15 @@ def _timescales(neuron: "Neuron") -> dict[str, AbstractCurve]:
 
 
 def _check_order(name: str, known: dict[str, np.ndarray], V: np.ndarray) -> None:
-    """Raises `ValueError` if a timescale is slower than the next at most potentials."""
-    scales = list(known.items())
+    """Raises `ValueError` if a timescale is slower than the next where cells live.
+
+    That is at most potentials from -80 to 0 mV. Further away, time constants of many
+    gates vanish.
+    """
+    scales, lived = list(known.items()), (V >= -80) & (V <= 0)
     for (faster, tau), (slower, other) in zip(scales, scales[1:], strict=False):
-        is_reversed = tau > other
-        if is_reversed.mean() > 0.5:
+        is_reversed = (tau > other) & lived
+        if is_reversed.sum() > 0.5 * lived.sum():
             i = tuple(np.argwhere(is_reversed)[0])
             raise ValueError(
                 f"{faster} of {name} is slower than t{slower[1:]}: {tau[i]:.4g} and "

@@ -11,6 +11,10 @@ from dicjax._core.advice import (
 from dicjax._core.arrays import (
     cast_floats as cast_floats,
     in_float32 as in_float32,
+    in_one_row as in_one_row,
+    leading_axes as leading_axes,
+    leading_shape as leading_shape,
+    of_cells as of_cells,
     optional as optional,
     Scalar as Scalar,
     strong as strong,

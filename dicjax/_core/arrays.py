@@ -1,12 +1,15 @@
-"""Arrays as fields of modules: of one type whatever they were given as."""
+"""Arrays as fields of modules: of one type, and for one cell or for many."""
 
 import functools
+import itertools
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, PyTree
 
 
 Tree = TypeVar("Tree")
@@ -52,3 +55,54 @@ def varying_with(tree: Tree, *others: Any) -> Tree:
     flags = [jnp.isnan(x).reshape(-1)[0] for x in numbers if x.size]
     flag = functools.reduce(jnp.logical_or, flags, jnp.zeros((), bool))
     return jax.tree.map(lambda x: jnp.where(flag, x, x), tree)
+
+
+def leading_shape(tree: PyTree, ranks: list[int], owner: str) -> tuple[int, ...]:
+    """The shape of the cells that leaves have values for; () if all share them.
+
+    `ranks` are the axes that each leaf has for one cell. Raises `ValueError` if two
+    leaves of `owner` do not fit.
+    """
+    pairs = zip(jax.tree.leaves(tree), ranks, strict=True)
+    shapes = {np.shape(leaf)[: np.ndim(leaf) - rank] for leaf, rank in pairs}
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        listed = ", ".join(str(shape) for shape in sorted(shapes) if shape)
+        raise ValueError(
+            f"{owner} has values for cells of shapes {listed}: give them equal shapes, "
+            "or such that broadcast."
+        ) from None
+
+
+def in_one_row(tree: Tree, ranks: list[int], shape: tuple[int, ...]) -> Tree:
+    """The tree for cells of this shape, whose leading axes become one.
+
+    Leaves that all cells share stay as they are.
+    """
+
+    def flat(leaf, rank):
+        if np.ndim(leaf) == rank:
+            return leaf
+        own = leaf.shape[leaf.ndim - rank :]
+        return jnp.broadcast_to(leaf, (*shape, *own)).reshape(-1, *own)
+
+    return _with_leaves(tree, ranks, flat)
+
+
+def leading_axes(tree: PyTree, ranks: list[int]) -> PyTree:
+    """The axes for `vmap` over cells: 0 for leaves that differ by cell, else None."""
+    axis = lambda leaf, rank: 0 if np.ndim(leaf) > rank else None
+    return _with_leaves(tree, ranks, axis)
+
+
+def of_cells(tree: Tree, ranks: list[int], cells: Any) -> Tree:
+    """The leaves of these cells, of a tree for cells in a row."""
+    own = lambda leaf, rank: leaf[cells] if np.ndim(leaf) > rank else leaf
+    return _with_leaves(tree, ranks, own)
+
+
+def _with_leaves(tree: Any, ranks: list[int], new: Callable[[Any, int], Any]) -> Any:
+    leaves, treedef = jax.tree.flatten(tree)
+    pairs = zip(leaves, ranks, strict=True)
+    return jax.tree.unflatten(treedef, list(itertools.starmap(new, pairs)))

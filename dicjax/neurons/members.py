@@ -6,15 +6,15 @@ many axes a number has of itself is what the field that holds it declares.
 
 import dataclasses
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from dicjax._core import in_one_row, leading_axes, leading_shape
 from dicjax.neurons.neuron import Neuron
 
 
@@ -23,16 +23,7 @@ def member_shape(neuron: Neuron) -> tuple[int, ...]:
 
     It is () if all numbers are shared. Raises `ValueError` if two numbers do not fit.
     """
-    pairs = zip(jax.tree.leaves(neuron), ranks(neuron), strict=True)
-    shapes = {np.shape(leaf)[: np.ndim(leaf) - rank] for leaf, rank in pairs}
-    try:
-        return np.broadcast_shapes(*shapes)
-    except ValueError:
-        listed = ", ".join(str(shape) for shape in sorted(shapes) if shape)
-        raise ValueError(
-            f"Numbers of {neuron.name} differ between members of shapes {listed}: give "
-            "them equal shapes, or such that broadcast."
-        ) from None
+    return leading_shape(neuron, ranks(neuron), neuron.name)
 
 
 def by_member(neuron: Neuron, shape: tuple[int, ...]) -> Neuron:
@@ -40,19 +31,12 @@ def by_member(neuron: Neuron, shape: tuple[int, ...]) -> Neuron:
 
     Numbers that all members share stay as they are.
     """
-
-    def flat(leaf, rank):
-        if np.ndim(leaf) == rank:
-            return leaf
-        own = leaf.shape[leaf.ndim - rank :]
-        return jnp.broadcast_to(leaf, (*shape, *own)).reshape(-1, *own)
-
-    return _with_leaves(neuron, flat)
+    return in_one_row(neuron, ranks(neuron), shape)
 
 
 def member_axes(neuron: Neuron) -> PyTree:
     """The axes for `vmap` over members: 0 for numbers that differ, else None."""
-    return _with_leaves(neuron, lambda leaf, rank: 0 if np.ndim(leaf) > rank else None)
+    return leading_axes(neuron, ranks(neuron))
 
 
 def varying(neuron: Neuron) -> list[bool]:
@@ -89,9 +73,3 @@ def _declared_rank(hint: Any) -> int | None:
         return None if any(x[0] in "*." for x in axes) else len(axes)
     found = map(_declared_rank, typing.get_args(hint))
     return next((rank for rank in found if rank is not None), None)
-
-
-def _with_leaves(neuron: Neuron, new: Callable[[Any, int], Any]) -> Any:
-    leaves, treedef = jax.tree.flatten(neuron)
-    pairs = zip(leaves, ranks(neuron), strict=True)
-    return jax.tree.unflatten(treedef, [new(leaf, rank) for leaf, rank in pairs])

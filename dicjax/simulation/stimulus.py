@@ -14,7 +14,16 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree, UInt32
 
-from dicjax._core import check_concrete, is_traced, Scalar, strong
+from dicjax._core import (
+    check_concrete,
+    in_one_row,
+    is_traced,
+    leading_axes,
+    leading_shape,
+    of_cells,
+    Scalar,
+    strong,
+)
 from dicjax.neurons import State
 
 
@@ -87,16 +96,7 @@ def cell_shape(stimulus: AbstractStimulus) -> tuple[int, ...]:
 
     Raises `ValueError` if two of its values do not fit.
     """
-    pairs = zip(jax.tree.leaves(stimulus), stimulus.ranks(), strict=True)
-    shapes = {leaf.shape[: leaf.ndim - rank] for leaf, rank in pairs}
-    try:
-        return np.broadcast_shapes(*shapes)
-    except ValueError:
-        listed = ", ".join(str(shape) for shape in sorted(shapes) if shape)
-        raise ValueError(
-            f"{type(stimulus).__name__} has values for cells of shapes {listed}: give "
-            "them equal shapes, or such that broadcast."
-        ) from None
+    return leading_shape(stimulus, stimulus.ranks(), type(stimulus).__name__)
 
 
 def per_cell(stimulus: AbstractStimulus, shape: tuple[int, ...]) -> AbstractStimulus:
@@ -104,33 +104,19 @@ def per_cell(stimulus: AbstractStimulus, shape: tuple[int, ...]) -> AbstractStim
 
     Leaves that all cells share stay as they are.
     """
-
-    def flat(leaf, rank):
-        own, rest = leaf.shape[: leaf.ndim - rank], leaf.shape[leaf.ndim - rank :]
-        if not own:
-            return leaf
-        return jnp.broadcast_to(leaf, (*shape, *rest)).reshape(-1, *rest)
-
-    return _with_leaves(stimulus, flat)
+    return in_one_row(stimulus, stimulus.ranks(), shape)
 
 
 def for_members(
     stimulus: AbstractStimulus, members: Int[Array, " lanes"]
 ) -> AbstractStimulus:
     """The part of a `per_cell` stimulus that these cells receive."""
-    own = lambda leaf, rank: leaf[members] if leaf.ndim > rank else leaf
-    return _with_leaves(stimulus, own).seeded(members)
+    return of_cells(stimulus, stimulus.ranks(), members).seeded(members)
 
 
 def cell_axes(stimulus: AbstractStimulus) -> PyTree:
     """The axes for `vmap` over cells: 0 for leaves that differ by cell, else None."""
-    return _with_leaves(stimulus, lambda leaf, rank: 0 if leaf.ndim > rank else None)
-
-
-def _with_leaves(stimulus: AbstractStimulus, new: Callable[[Array, int], Any]) -> Any:
-    leaves, treedef = jax.tree.flatten(stimulus)
-    pairs = zip(leaves, stimulus.ranks(), strict=True)
-    return jax.tree.unflatten(treedef, itertools.starmap(new, pairs))
+    return leading_axes(stimulus, stimulus.ranks())
 
 
 class Together(AbstractStimulus):

@@ -43,7 +43,7 @@ def refined_in_two_rounds(label, keep_dics):
     "label, keep_dics",
     [
         pytest.param("tonic", False, marks=pytest.mark.slow),
-        ("bursting", True),
+        pytest.param("bursting", True, marks=pytest.mark.slow),
         pytest.param("tonic", True, marks=pytest.mark.slow),
         pytest.param("bursting", False, marks=pytest.mark.slow),
     ],
@@ -67,7 +67,7 @@ def test_equal_input_conductances_become_equal_firing_in_two_rounds(label, keep_
 @pytest.mark.parametrize(
     "label, keep_dics",
     [
-        ("bursting", True),
+        pytest.param("bursting", True, marks=pytest.mark.slow),
         pytest.param("tonic", False, marks=pytest.mark.slow),
         pytest.param("bursting", False, marks=pytest.mark.slow),
     ],

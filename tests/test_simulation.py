@@ -99,7 +99,9 @@ def test_potentials_are_those_of_an_adaptive_solver(g):
     "stimulus",
     (
         pytest.param(None, marks=pytest.mark.slow),
-        Step(5.0, 11.3, 90.0) + Ramp(0.0, 5.0, 0.0, 100.0),
+        pytest.param(
+            Step(5.0, 11.3, 90.0) + Ramp(0.0, 5.0, 0.0, 100.0), marks=pytest.mark.slow
+        ),
     ),
     ids=("rest", "step and ramp"),
 )

@@ -260,8 +260,8 @@ NUMERICAL: dict[str, Callable[[], Case]] = {
     ),
 }
 
-# Its gradients take half a minute to compile; other tests look at them quickly.
-SLOW = {"solve", "rhythm"}
+# Their gradients take long to compile; other tests look at them quickly.
+SLOW = {"solve", "rhythm", "Encoder", "respond", "Operator.start"}
 
 # Arguments that are no arrays: they shape the program.
 STATIC = {

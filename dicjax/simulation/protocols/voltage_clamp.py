@@ -144,11 +144,13 @@ def clamp(
     if not is_traced(neuron):
         check_resolved(cells.neuron, dt, member_axes(cells.neuron))
     in_row = lambda x: jnp.broadcast_to(jnp.asarray(x, g.dtype), cells.shape).ravel()
+    held, resistance = (None if x is None else in_row(x) for x in given.values())
     found = _clamp(
         cells.neuron,
         cells.g,
         cells.stimulus,
-        *(None if x is None else in_row(x) for x in given.values()),
+        held,
+        resistance,
         jnp.asarray(ts, g.dtype),
         max(1, math.ceil(end / min(dt, command.longest_step) - 1e-6)),
     )

@@ -206,6 +206,7 @@ def test_the_nearest_point_is_as_near_as_an_independent_solver_finds():
 # Derivatives of conductances
 
 
+@pytest.mark.slow
 def test_conductances_follow_kinetics_targets_and_other_conductances():
     g, V, free = STG.default_g, jnp.asarray(-51.0), STG.index("CaS", "H")
     target = jnp.asarray(TARGET)

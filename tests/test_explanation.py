@@ -183,6 +183,7 @@ def test_every_member_of_a_map_is_accounted_for():
     assert np.all(mapped.limiting.sum(axis=-1) <= 3 - mapped.status[..., 0])
 
 
+@pytest.mark.slow
 def test_so_much_ultraslow_conductance_takes_more_h_than_there_is():
     mapped = _map()
     assert mapped.is_reached.tolist() == [[True, False, False]] * 2

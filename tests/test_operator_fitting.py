@@ -112,6 +112,7 @@ def test_members_kept_in_a_folder_are_not_simulated_again(library, folder):
     assert seen and unseen and not seen & unseen
 
 
+@pytest.mark.slow
 def test_tuning_brings_a_feature_nearer(operator, members):
     with jax.numpy_dtype_promotion("standard"):
         tuned = tune(jr.key(0), operator, members, "width", 4)

@@ -86,6 +86,7 @@ def test_no_member_gets_worse_and_valid_ones_are_left_alone(label, keep_dics):
     assert refined.num_simulated == pytest.approx(num_simulated)
 
 
+@pytest.mark.slow
 def test_a_single_member_is_refined_by_its_own_derivatives():
     train = example("tonic")
     mine = population("tonic", 1, seed=3) * np.float32(1.0)

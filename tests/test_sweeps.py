@@ -328,6 +328,7 @@ neuron = dataclasses.replace(base, recipe=recipe)
 """
 
 
+@pytest.mark.slow
 def test_a_dataset_is_that_of_the_function(tmp_path, write):
     short, _ = find_neuron(str(write(SHORT, "short.py")))
     path = write('job = "dataset"\nmodel = "short.py"\nnum = 48\nseed = 5\nshard = 8')

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import dataclasses
 import io
 import os
 import pathlib
@@ -17,6 +18,10 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 from test_readers_kilosort import GROUPS, kilosort
+from test_tables import make_generated
+
+from dicjax.app.runs import job_for, make, Order
+from dicjax.generation.result import Generated
 
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -152,14 +157,14 @@ def _download(tab, name: str) -> tuple[str, bytes]:
     ).read_bytes()
 
 
-def test_from_a_file_to_downloads(browser, app):
+def test_the_window_changes_the_spikes_that_are_counted(browser, app):
     with _tab(browser, app) as tab:
         _open_example(tab)
         facts = tab.get_by_test_id("facts")
         sync_api.expect(facts).to_contain_text("444")
         sync_api.expect(facts).to_contain_text("bursting")
 
-        # The window changes the spikes: by numbers, and by the keys of the slider.
+        # By numbers, and by the keys of the slider.
         tab.get_by_label("end (s)").fill("30")
         sync_api.expect(facts).not_to_contain_text("444")
         before = facts.inner_text()
@@ -171,6 +176,11 @@ def test_from_a_file_to_downloads(browser, app):
         tab.get_by_role("button", name="All of it").click()
         sync_api.expect(facts).to_contain_text("444")
 
+
+@pytest.mark.slow
+def test_from_a_file_to_downloads(browser, app):
+    with _tab(browser, app) as tab:
+        _open_example(tab)
         # One run waits for another, and is taken out of the queue.
         recording = tab.url
         _generate(tab)
@@ -186,35 +196,59 @@ def test_from_a_file_to_downloads(browser, app):
         # The other one goes on, to the end.
         tab.goto(first)
         sync_api.expect(stage).to_contain_text("Simulating", timeout=PATIENCE)
-        headline = tab.get_by_test_id("headline")
-        headline.wait_for(timeout=PATIENCE)
-        assert headline.inner_text().startswith("8 of 8 model neurons")
-        figures = tab.get_by_role("img").filter(has=tab.locator(".main-svg"))
-        sync_api.expect(figures).to_have_count(8)
-        sync_api.expect(tab.get_by_test_id("features")).to_contain_text("burst period")
+        tab.get_by_test_id("headline").wait_for(timeout=PATIENCE)
+        _look_at_the_run(tab, app, "slow_burster.csv", int(MEMBERS), int(MEMBERS))
 
-        name, content = _download(tab, "csv")
-        rows = list(csv.DictReader(io.StringIO(content.decode())))
-        assert name.endswith("slow_burster.csv")
-        assert len(rows) == 8
-        assert {row["accepted"] for row in rows} == {"true"}
-        _, content = _download(tab, "xlsx")
-        book = openpyxl.load_workbook(io.BytesIO(content), read_only=True)
-        assert {"models", "spikes"} <= set(book.sheetnames)
-        book.close()
-        _, content = _download(tab, "parquet")
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            (models,) = (x for x in archive.namelist() if x.endswith("models.parquet"))
-            table = parquet.read_table(io.BytesIO(archive.read(models)))
-        assert table.num_rows == 8
-        _, content = _download(tab, "neuron")
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            assert any(x.endswith(".mod") for x in archive.namelist())
-        name, content = _download(tab, "report")
-        assert name.endswith(".html")
-        assert b"8 of 8 model neurons" in content
-        shown = tab.request.get(f"{app.url}/report/{tab.url.rpartition('/')[2]}")
-        assert shown.text() == content.decode()
+
+@pytest.fixture(scope="module")
+def made(app) -> Generated:
+    """Neurons that were not searched for, saved as the app saves a run."""
+    result = make_generated()
+    settings = result.settings | {"warnings": []}
+    order = Order(result.train, "0f", model="stg", members=result.num_asked)
+    job = job_for(order, app.folder, {})
+    job.unsaved = dataclasses.replace(result, settings=settings)
+    make(job, app.folder)
+    assert not job.notes
+    (app.folder / job.name).rename(app.folder / "made")
+    return result
+
+
+def test_a_run_shows_its_figures_and_gives_its_files(browser, app, made):
+    with _tab(browser, app) as tab:
+        tab.goto(f"{app.url}/run/made")
+        _look_at_the_run(tab, app, "made.csv", made.num_accepted, made.num_asked)
+
+
+def _look_at_the_run(tab, app, file: str, num: int, asked: int) -> None:
+    """Its headline, figures and features, and every file that can be downloaded."""
+    headline = tab.get_by_test_id("headline").inner_text()
+    assert headline.startswith(f"{num} of {asked} model neurons")
+    figures = tab.get_by_role("img").filter(has=tab.locator(".main-svg"))
+    sync_api.expect(figures).to_have_count(8)
+    sync_api.expect(tab.get_by_test_id("features")).to_contain_text("burst period")
+
+    name, content = _download(tab, "csv")
+    rows = list(csv.DictReader(io.StringIO(content.decode())))
+    assert name.endswith(file)
+    assert sum(row["accepted"] == "true" for row in rows) == num
+    _, content = _download(tab, "xlsx")
+    book = openpyxl.load_workbook(io.BytesIO(content), read_only=True)
+    assert {"models", "spikes"} <= set(book.sheetnames)
+    book.close()
+    _, content = _download(tab, "parquet")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        (models,) = (x for x in archive.namelist() if x.endswith("models.parquet"))
+        table = parquet.read_table(io.BytesIO(archive.read(models)))
+    assert table.num_rows == len(rows)
+    _, content = _download(tab, "neuron")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert any(x.endswith(".mod") for x in archive.namelist())
+    name, content = _download(tab, "report")
+    assert name.endswith(".html")
+    assert f"{num} of {asked} model neurons".encode() in content
+    shown = tab.request.get(f"{app.url}/report/{tab.url.rpartition('/')[2]}")
+    assert shown.text() == content.decode()
 
 
 @pytest.mark.slow
@@ -419,19 +453,17 @@ def test_a_refused_run_offers_what_may_help(browser, app):
         assert headline.inner_text().startswith("4 of 4")
 
 
-def test_a_run_of_the_command_line_shows_what_it_holds(browser, app):
+def test_a_run_of_the_command_line_shows_what_it_holds(browser, app, made):
+    other = app.folder / "command_line"
+    shutil.copytree(
+        app.folder / "made", other, ignore=shutil.ignore_patterns("recording.npz")
+    )
+    period = f"{float(made.target.period):.0f}"
     with _tab(browser, app) as tab:
-        if not [*app.folder.glob("*/recording.npz")]:
-            _open_example(tab)
-            _generate(tab, "4")
-            tab.get_by_test_id("headline").wait_for(timeout=PATIENCE)
-        run = next(app.folder.glob("*/recording.npz")).parent
-        other = app.folder / "command_line"
-        shutil.copytree(run, other, ignore=shutil.ignore_patterns("recording.npz"))
         tab.goto(f"{app.url}/run/{other.name}")
         sync_api.expect(tab.get_by_text("made on the command line")).to_be_visible()
-        sync_api.expect(tab.get_by_test_id("features")).to_contain_text("725")
-        lead = tab.get_by_text(re.compile("444 spikes in 59.55"))
+        sync_api.expect(tab.get_by_test_id("features")).to_contain_text(period)
+        lead = tab.get_by_text(re.compile(f"{len(made.train.times)} spikes in"))
         sync_api.expect(lead).to_be_visible()
 
 

@@ -121,6 +121,7 @@ from .populations import (
     Differences as Differences,
     entropy_dimension as entropy_dimension,
     feature_slopes as feature_slopes,
+    FiringRates as FiringRates,
     Identifiability as Identifiability,
     identifiability as identifiability,
     participation_ratio as participation_ratio,
@@ -132,6 +133,7 @@ from .populations import (
     Refined as Refined,
     Rhythm as Rhythm,
     rhythm as rhythm,
+    VoltageTrace as VoltageTrace,
 )
 from .recordings import (
     examine as examine,

@@ -24,7 +24,8 @@ def padded(x: np.ndarray, num: int, fill: float | bool | None = None) -> np.ndar
 
 def widened(rows: np.ndarray, width: int, fill: float = np.inf) -> np.ndarray:
     """Rows with columns of `fill` up to `width`, as trains are padded."""
-    return np.pad(rows, ((0, 0), (0, width - rows.shape[1])), constant_values=fill)
+    missing = (*((0, 0),) * (rows.ndim - 1), (0, width - rows.shape[-1]))
+    return np.pad(rows, missing, constant_values=fill)
 
 
 def stacked(rows: list[np.ndarray], fill: float = np.inf) -> np.ndarray:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from dicjax._core import in_one_row, leading_axes, leading_shape
+from dicjax._core import in_one_row, leading_axes, leading_shape, of_cells
 from dicjax.neurons.neuron import Neuron
 
 
@@ -32,6 +32,11 @@ def by_member(neuron: Neuron, shape: tuple[int, ...]) -> Neuron:
     Numbers that all members share stay as they are.
     """
     return in_one_row(neuron, ranks(neuron), shape)
+
+
+def of_members(neuron: Neuron, members: Any) -> Neuron:
+    """The neuron of some members (indices), of one for members in a row."""
+    return of_cells(neuron, ranks(neuron), members)
 
 
 def member_axes(neuron: Neuron) -> PyTree:

@@ -38,9 +38,11 @@ from dicjax.populations.maps import (
 )
 from dicjax.populations.neuromodulation import Path as Path, path as path
 from dicjax.populations.refinement import (
+    FiringRates as FiringRates,
     refine as refine,
     Refined as Refined,
     refined_by_ensemble as refined_by_ensemble,
+    VoltageTrace as VoltageTrace,
 )
 from dicjax.populations.rhythms import Rhythm as Rhythm, rhythm as rhythm
 from dicjax.populations.sensitivities import (

@@ -7,10 +7,10 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, PyTree
 
-from dicjax._core import in_batches, Progress
+from dicjax._core import check_dt, in_batches, listed, Progress
 from dicjax.neurons import Neuron
-from dicjax.simulation import applied, Run, simulate
-from dicjax.spikes import BURSTING, Features, spike_features, Target, TONIC
+from dicjax.simulation import AbstractStimulus, applied, Run, simulate
+from dicjax.spikes import BURSTING, spike_features, Target, TONIC
 
 
 BATCH = 512  # members judged at once
@@ -21,6 +21,40 @@ class Window(NamedTuple):
 
     duration: float
     discard: float
+
+
+class Conditions(NamedTuple):
+    """How members are simulated: for how long, in which steps (ms), under what."""
+
+    window: Window
+    dt: float
+    stimulus: AbstractStimulus | None
+
+
+def conditions_for(
+    neuron: Neuron,
+    window: Window,
+    *,
+    dt: float | None = None,
+    stimulus: AbstractStimulus | None = None,
+) -> Conditions:
+    """What is given; by default half the step of the recipe, and its current."""
+    if dt is None:
+        dt = neuron.required_recipe.dt / 2
+    check_dt(dt)
+    if stimulus is None and neuron.recipe is not None:
+        stimulus = applied(neuron.recipe.current)
+    return Conditions(window, dt, stimulus)
+
+
+def check_given(neuron: Neuron, **times: float | None) -> None:
+    """Raises `ValueError` if a time (ms) is None that the neuron has no recipe for."""
+    missing = [f"`{name}`" for name, x in times.items() if x is None]
+    if missing and neuron.recipe is None:
+        raise ValueError(
+            f"{neuron.name} has no recipe that says how to simulate it: give "
+            f"{listed(missing)} in ms."
+        )
 
 
 def window_for(
@@ -35,7 +69,8 @@ def window_for(
     By default that is twelve bursts, twenty intervals of a regular train or forty of an
     irregular one, from 2 to 60 s, after as long a start as the recipe leaves out.
     """
-    start = neuron.required_recipe.discard
+    check_given(neuron, duration=duration, discard=discard)
+    start = neuron.recipe.discard if neuron.recipe is not None else 0.0
     if duration is None:
         features = target.features
         if target.label == BURSTING:
@@ -72,18 +107,20 @@ def simulate_by_recipe(
 class Verdict(eqx.Module):
     """How members fire beside a target.
 
-    - `errors`: ln(feature / target), as [`dicjax.feature_errors`][] gives them.
+    - `features`: what is compared; of spike trains [`dicjax.Features`][].
+    - `errors`: how far off each of them is; of spike trains ln(feature / target), as
+        [`dicjax.feature_errors`][] gives them.
     - `limits`: how far each of them may be off.
     - `succeeded`: whether they were simulated to the end.
     - `fell_short`: whether they rose like a spike without reaching `V_spike`.
     - `valid`: whether they succeeded, and they fire like the target.
-    - `score`: the largest error in units of what is allowed; infinite where the firing
-        pattern is another.
+    - `score`: how far off they are in units of what is allowed, by their largest error
+        unless the target says otherwise; infinite where the firing pattern is another.
     """
 
-    features: Features
-    errors: Float[np.ndarray, "cells 4"]
-    limits: Float[np.ndarray, "cells 4"]
+    features: Any
+    errors: Float[np.ndarray, "cells errors"]
+    limits: Float[np.ndarray, "cells errors"]
     succeeded: Bool[np.ndarray, " cells"]
     fell_short: Bool[np.ndarray, " cells"]
     valid: Bool[np.ndarray, " cells"]

@@ -1,0 +1,361 @@
+"""What members are refined towards, and how they are simulated to be compared with it."""
+
+import dataclasses
+import math
+from abc import abstractmethod
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from dicjax._core import check_times, in_batches
+from dicjax.neurons import Neuron, of_members
+from dicjax.populations.evaluation import (
+    check_given,
+    Conditions,
+    conditions_for,
+    judge,
+    Verdict,
+    Window,
+    window_for,
+)
+from dicjax.populations.refinement.unknowns import moved, Numbers
+from dicjax.populations.sensitivities import rhythm_slopes
+from dicjax.simulation import AbstractStimulus, simulate, solve, Step
+from dicjax.spikes import as_target, spike_features, Target
+
+
+LARGE = 10  # limits that an error counts as large from
+LEAST_RATE = 0.1  # of the highest rate of a curve, which errors are relative to
+MAX_SAMPLES = 400  # of a trace that are compared
+AT_ONCE = 32  # members whose trajectories are computed at once
+SHORTEST_ISI = 2.0  # ms, for which there is room in a trajectory
+
+
+class Outcome(NamedTuple):
+    """What members did: their spikes (ms), and how these compare."""
+
+    spike_times: Float[np.ndarray, "cells *steps spikes"]
+    verdict: Verdict
+
+
+class AbstractTarget:
+    """What members should do, and how they are simulated to find out."""
+
+    is_differentiable: ClassVar[bool] = False
+    comparable: ClassVar[str] = "were simulated to the end"
+    tolerance: float
+
+    @property
+    @abstractmethod
+    def claim(self) -> str:
+        """What is said of members that are valid."""
+
+    @property
+    @abstractmethod
+    def large(self) -> float:
+        """The length of a row of errors that counts as large."""
+
+    @abstractmethod
+    def conditions(
+        self,
+        neuron: Neuron,
+        duration: float | None,
+        discard: float | None,
+        dt: float | None,
+        stimulus: AbstractStimulus | None,
+    ) -> Conditions:
+        """How members are simulated, where it is not given."""
+
+    @abstractmethod
+    def evaluate(
+        self,
+        neuron: Neuron,
+        g: Float[np.ndarray, "cells channels"],
+        conditions: Conditions,
+    ) -> Outcome:
+        """Simulates members, and compares them with the target."""
+
+    def slopes(
+        self,
+        neuron: Neuron,
+        g: Float[np.ndarray, "cells channels"],
+        numbers: Numbers,
+        conditions: Conditions,
+        verdict: Verdict,
+    ) -> Float[np.ndarray, "cells errors unknowns"]:
+        """Derivatives of errors by log conductances, and by numbers over their reach."""
+        raise NotImplementedError(f"{type(self).__name__} has no derivatives.")
+
+
+def as_any_target(target: Any, tolerance: float) -> AbstractTarget:
+    """A target of any kind; spike trains, and their features, become one."""
+    if isinstance(target, AbstractTarget):
+        return target
+    return Firing(as_target(target, tolerance))
+
+
+def _check_share(tolerance: float) -> None:
+    if not 0 < tolerance < 1:
+        raise ValueError(f"`tolerance` must lie between 0 and 1, got {tolerance}.")
+
+
+def _check_no_times(kind: str, **times: float | None) -> None:
+    """Raises `ValueError` if a time is given that the target determines."""
+    for name, time in times.items():
+        if time is not None:
+            raise ValueError(
+                f"{kind} say for how long members are simulated: leave out `{name}`, "
+                f"which is {time} ms."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Firing(AbstractTarget):
+    """Firing like a spike train."""
+
+    target: Target
+    is_differentiable: ClassVar[bool] = True
+    comparable: ClassVar[str] = "fire in the target's pattern"
+    large: ClassVar[float] = 1.0
+
+    @property
+    def tolerance(self) -> float:
+        return self.target.tolerance
+
+    @property
+    def claim(self) -> str:
+        return f"fire like the target within {self.tolerance:.0%}"
+
+    def conditions(self, neuron, duration, discard, dt, stimulus) -> Conditions:
+        check_given(neuron, duration=duration, discard=discard, dt=dt)
+        window = window_for(neuron, self.target, duration=duration, discard=discard)
+        return conditions_for(neuron, window, dt=dt, stimulus=stimulus)
+
+    def evaluate(self, neuron, g, conditions) -> Outcome:
+        (duration, discard), dt, stimulus = conditions
+        how = {"discard": discard, "dt": dt, "stimulus": stimulus}
+        run = simulate(neuron, g, duration, **how)
+        return Outcome(np.asarray(run.spike_times), judge(run, self.target))
+
+    def slopes(self, neuron, g, numbers, conditions, verdict):
+        return rhythm_slopes(neuron, g, verdict.features, conditions.window.discard)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FiringRates(AbstractTarget):
+    """A curve of firing rates over currents, as a target of [`dicjax.refine`][].
+
+    Every member is simulated under each current, constant from the start. A rate is the
+    inverse of the mean interval between spikes after `discard`, and zero with fewer
+    than two spikes. Its error is relative to the rate of the curve, or to a tenth of
+    the curve's highest rate if that is more: rates near zero have a scale then, which
+    is that of the whole curve.
+
+    - `current`: constant currents, in µA/cm². They take the place of the recipe's. A
+        `stimulus` of `refine` is added.
+    - `rate`: firing rates under them, in Hz.
+    - `tolerance`: how far each may be off, as a share.
+
+    Raises `ValueError` if there are not as many rates as currents, if one is negative
+    or not finite, or if all are zero.
+    """
+
+    current: Float[ArrayLike, " steps"]
+    rate: Float[ArrayLike, " steps"]
+    tolerance: float = 0.10
+
+    def __post_init__(self):
+        current, rate = (np.asarray(x, float) for x in (self.current, self.rate))
+        if current.ndim != 1 or current.shape != rate.shape or not current.size:
+            raise ValueError(
+                "A curve must have one rate (Hz) for each current (µA/cm²), got shapes "
+                f"{rate.shape} and {current.shape}."
+            )
+        for name, bad in (
+            ("current", ~np.isfinite(current)),
+            ("rate", ~(np.isfinite(rate) & (rate >= 0))),
+        ):
+            if bad.any():
+                at = int(np.flatnonzero(bad)[0])
+                raise ValueError(
+                    f"`{name}` must be finite, and rates not negative, but entry {at} "
+                    f"is {(rate if name == 'rate' else current)[at]}."
+                )
+        if not rate.any():
+            raise ValueError(
+                "All rates of the curve are zero: there is nothing to fire like. Give "
+                "a current under which the cell fires."
+            )
+        _check_share(self.tolerance)
+        object.__setattr__(self, "current", current)
+        object.__setattr__(self, "rate", rate)
+
+    @property
+    def claim(self) -> str:
+        return f"have the target's firing rates within {self.tolerance:.0%}"
+
+    @property
+    def large(self) -> float:
+        return LARGE * self.tolerance * math.sqrt(np.size(self.rate))
+
+    def conditions(self, neuron, duration, discard, dt, stimulus) -> Conditions:
+        check_given(neuron, duration=duration, discard=discard, dt=dt)
+        if neuron.recipe is not None:
+            duration = neuron.recipe.duration if duration is None else duration
+            discard = neuron.recipe.discard if discard is None else discard
+        assert duration is not None and discard is not None
+        how = conditions_for(neuron, Window(duration, discard), dt=dt)
+        return how._replace(stimulus=stimulus)
+
+    def evaluate(self, neuron, g, conditions) -> Outcome:
+        (duration, discard), dt, stimulus = conditions
+        current, rate = np.asarray(self.current), np.asarray(self.rate)
+        members = np.repeat(np.arange(len(g)), len(current))
+        step: AbstractStimulus = Step(np.tile(current, len(g)))
+        run = simulate(
+            of_members(neuron, members),
+            g[members],
+            duration,
+            discard=discard,
+            dt=dt,
+            stimulus=step if stimulus is None else step + stimulus,
+        )
+        by_step = lambda x: np.asarray(x).reshape(len(g), len(current), *x.shape[1:])
+        rates = by_step(np.nan_to_num(np.asarray(spike_features(run.spike_times).rate)))
+        errors = (rates - rate) / np.maximum(rate, LEAST_RATE * rate.max())
+        limits = np.full_like(errors, self.tolerance)
+        ran = by_step(run.succeeded).all(axis=1)
+        fell_short = by_step(run.fell_short).any(axis=1)
+        largest = np.max(np.abs(errors) / limits, axis=1)
+        score = np.where(ran, largest, np.inf)
+        verdict = Verdict(rates, errors, limits, ran, fell_short, score <= 1, score)
+        return Outcome(by_step(run.spike_times), verdict)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class VoltageTrace(AbstractTarget):
+    """A trace of the potential, as a target of [`dicjax.refine`][].
+
+    Members are simulated from the neuron's initial state, at time zero, under the
+    `stimulus` of `refine`. Their potential is compared with the trace at no more than
+    400 of its times, evenly taken. They are valid if the root mean square of these
+    differences is at most `tolerance`.
+
+    - `ts`: times, in ms, in rising order from 0 on.
+    - `V`: potentials at these times, in mV.
+    - `tolerance`: in mV.
+
+    Raises `ValueError` if times do not rise, if there are not as many potentials as
+    times, if one is not finite, or if the tolerance is not positive.
+    """
+
+    ts: Float[ArrayLike, " times"]
+    V: Float[ArrayLike, " times"]
+    tolerance: float = 1.0
+    is_differentiable: ClassVar[bool] = True
+
+    def __post_init__(self):
+        check_times(self.ts)
+        ts, V = (np.asarray(x, float) for x in (self.ts, self.V))
+        if V.shape != ts.shape:
+            raise ValueError(
+                f"A trace must have one potential for each time, got shapes {V.shape} "
+                f"and {ts.shape}."
+            )
+        if not np.isfinite(V).all():
+            at = ts[~np.isfinite(V)][0]
+            raise ValueError(
+                f"`V` must be finite, but is not at {at:g} ms: leave such times out."
+            )
+        if not 0 < self.tolerance < np.inf:
+            raise ValueError(
+                f"`tolerance` must be a positive number of mV, got {self.tolerance}."
+            )
+        object.__setattr__(self, "ts", ts)
+        object.__setattr__(self, "V", V)
+
+    @property
+    def claim(self) -> str:
+        return f"follow the target's potential within {self.tolerance:g} mV"
+
+    @property
+    def large(self) -> float:
+        return LARGE * self.tolerance * math.sqrt(len(self._compared))
+
+    @property
+    def _compared(self) -> np.ndarray:
+        """Which samples are compared."""
+        last = np.size(self.ts) - 1
+        return np.linspace(0, last, min(last + 1, MAX_SAMPLES)).round().astype(int)
+
+    def _times(self) -> tuple[float, ...]:
+        return tuple(np.asarray(self.ts)[self._compared].tolist())
+
+    def conditions(self, neuron, duration, discard, dt, stimulus) -> Conditions:
+        _check_no_times("The times of a trace", duration=duration, discard=discard)
+        check_given(neuron, dt=dt)
+        window = Window(float(np.asarray(self.ts)[-1]), 0.0)
+        return conditions_for(neuron, window, dt=dt, stimulus=stimulus)
+
+    def evaluate(self, neuron, g, conditions) -> Outcome:
+        ts, (_, dt, stimulus) = self._times(), conditions
+
+        def one_batch(members):
+            own = of_members(neuron, members)
+            return _trajectories(own, jnp.asarray(g[members]), stimulus, ts, dt)
+
+        V, spike_times, ran, fell_short = _by_members(one_batch, len(g))
+        errors = V - np.asarray(self.V)[self._compared].astype(V.dtype)
+        ran &= np.isfinite(errors).all(axis=1)
+        score = np.sqrt(np.mean(errors.astype(float) ** 2, axis=1)) / self.tolerance
+        score = np.where(ran, score, np.inf)
+        limits = np.full_like(errors, self.tolerance)
+        verdict = Verdict(V, errors, limits, ran, fell_short, score <= 1, score)
+        return Outcome(spike_times, verdict)
+
+    def slopes(self, neuron, g, numbers, conditions, verdict):
+        ts, (_, dt, stimulus) = self._times(), conditions
+        reach = jnp.asarray(numbers.reach, g.dtype)
+
+        def one_batch(members):
+            own, own_g = of_members(neuron, members), jnp.asarray(g[members])
+            return _slopes(own, own_g, stimulus, reach, numbers.leaves, ts, dt)
+
+        return _by_members(one_batch, len(g))
+
+
+def _by_members(one_batch, num: int):
+    """Results of some members at a time, as few as there are."""
+    size = min(AT_ONCE, 1 << (num - 1).bit_length())
+    return in_batches(one_batch, np.arange(num), size=size)
+
+
+@eqx.filter_jit
+def _trajectories(neuron, g, stimulus, ts: tuple[float, ...], dt: float):
+    room = math.ceil(ts[-1] / SHORTEST_ISI) + 1
+    times = np.asarray(ts)
+    found = solve(neuron, g, times, stimulus=stimulus, dt=dt, max_spikes=room)
+    return found.V, found.spike_times, found.succeeded, found.fell_short
+
+
+@eqx.filter_jit
+def _slopes(neuron, g, stimulus, reach, leaves, ts, dt) -> Array:
+    """Derivatives of potentials by log conductances, and by numbers over `reach`."""
+
+    def potentials(log_g, part):
+        own = moved(neuron, leaves, part * reach[None])
+        return solve(own, jnp.exp(log_g), np.asarray(ts), stimulus=stimulus, dt=dt).V
+
+    log_g = jnp.log(jnp.maximum(g, jnp.finfo(g.dtype).tiny))
+    at = log_g, jnp.zeros((len(g), len(reach)), g.dtype)
+    num = g.shape[1]
+
+    def by_one(direction):
+        along = jnp.broadcast_to(direction, (len(g), len(direction)))
+        return jax.jvp(potentials, at, (along[:, :num], along[:, num:]))[1]
+
+    return jax.vmap(by_one, out_axes=-1)(jnp.eye(num + len(reach), dtype=g.dtype))

@@ -164,15 +164,23 @@ def propose(problem: Problem, state: State) -> tuple[Int[np.ndarray, " some"], P
     todo = np.flatnonzero(~state.verdict.valid)
     verdict, trust, place = state.verdict[todo], state.trust[todo], state.place[todo]
     unknowns = problem.unknowns(todo, place)
-    slopes = _slopes(problem, state, todo, unknowns)
+    errors, slopes = _slopes(problem, state, todo, unknowns)
     dic_slopes = None
     if problem.dics is not None:
         neuron = problem.neuron.with_dtype(unknowns.dtype)
         of_dics = functools.partial(_slopes_of_dics, neuron)
         dic_slopes = in_batches(of_dics, place.g, size=BATCH)
-    errors = np.nan_to_num(verdict.errors)
-    large = problem.target.large
-    new = _stepped(unknowns, slopes, errors, verdict.limits, trust, dic_slopes, large)
+    errors = np.nan_to_num(errors)
+    new = _stepped(
+        unknowns,
+        slopes,
+        errors,
+        verdict.limits,
+        trust,
+        dic_slopes,
+        large=problem.target.large,
+        ridge=problem.target.ridge,
+    )
     is_comparable = np.isfinite(verdict.score)
     can_move = np.isfinite(slopes.values).all(axis=(1, 2)) & is_comparable
     if problem.estimator == "ensemble" and not is_comparable.all():
@@ -211,13 +219,14 @@ def accept(
     return State(place, moved, spike_times, trust, known)
 
 
-def _slopes(problem: Problem, state: State, todo, unknowns) -> Slopes:
-    target, place = problem.target, state.place[todo]
+def _slopes(problem: Problem, state: State, todo, unknowns):
+    """Errors of members, and their slopes."""
+    target, place, verdict = problem.target, state.place[todo], state.verdict[todo]
     if problem.estimator == "autodiff":
         neuron = problem.neuron_of(todo, place)
-        how = problem.numbers, problem.conditions
-        slopes = target.slopes(neuron, place.g, *how, state.verdict[todo])
-        return Slopes(slopes, np.ones_like(unknowns[0]), LONGEST_BY_DERIVATIVES)
+        how = problem.numbers, problem.conditions, verdict, state.trust[todo]
+        errors, slopes = target.differentiate(neuron, place.g, *how)
+        return errors, Slopes(slopes, np.ones_like(unknowns[0]), LONGEST_BY_DERIVATIVES)
     num = int(state.known.usable.sum())
     if num < MIN_KNOWN:
         other = ', or choose estimator="autodiff"' * target.is_differentiable
@@ -226,7 +235,7 @@ def _slopes(problem: Problem, state: State, todo, unknowns) -> Slopes:
             f"from, but only {num} do: give more members{other}."
         )
     slopes = local_slopes(state.known, unknowns)
-    return slopes._replace(values=slopes.values * target.large)
+    return verdict.errors, slopes._replace(values=slopes.values * target.large)
 
 
 def _towards_known(known: Known, unknowns, trust):
@@ -257,14 +266,21 @@ def refined_by_ensemble(
 
 
 def _stepped(
-    unknowns, slopes: Slopes, errors, limits, trust, dic_slopes=None, large=1.0
+    unknowns,
+    slopes: Slopes,
+    errors,
+    limits,
+    trust,
+    dic_slopes=None,
+    large=1.0,
+    ridge=RIDGE,
 ):
     """Members after a step that leaves input conductances of these slopes alone."""
     dtype = unknowns.dtype
     if dic_slopes is None:
         dic_slopes = np.zeros((len(unknowns), 2, unknowns.shape[1]), dtype)
     steps = in_batches(
-        functools.partial(_step, jnp.asarray(slopes.longest, dtype)),
+        functools.partial(_step, ridge, jnp.asarray(slopes.longest, dtype)),
         np.nan_to_num(slopes.values / limits[:, :, None]).astype(dtype),
         (errors / limits).astype(dtype),
         (dic_slopes * slopes.scale).astype(dtype),
@@ -275,8 +291,9 @@ def _stepped(
     return unknowns + steps * slopes.scale
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnums=0)
 def _step(
+    ridge: float,
     longest: Float[Array, ""],
     slopes: Float[Array, "cells errors unknowns"],
     missed: Float[Array, "cells errors"],
@@ -293,7 +310,7 @@ def _step(
         # The smaller of two systems that have the same solution.
         is_wide = J.shape[0] <= J.shape[1]
         gram = J @ J.T if is_wide else J.T @ J
-        gram += RIDGE * (1 + jnp.trace(gram)) * jnp.eye(len(gram), dtype=J.dtype)
+        gram += ridge * (1 + jnp.trace(gram)) * jnp.eye(len(gram), dtype=J.dtype)
         step = -J.T @ solve(gram, missed) if is_wide else -solve(gram, J.T @ missed)
         size = jnp.max(jnp.abs(step)) + jnp.asarray(1e-9, J.dtype)
         return trust * step * jnp.minimum(1, longest / size)

@@ -24,14 +24,23 @@ from dicjax.populations.evaluation import (
 )
 from dicjax.populations.refinement.unknowns import moved, Numbers
 from dicjax.populations.sensitivities import rhythm_slopes
-from dicjax.simulation import AbstractStimulus, simulate, solve, Step
+from dicjax.simulation import (
+    AbstractStimulus,
+    InjectedConductance,
+    simulate,
+    solve,
+    Step,
+    Waveform,
+)
 from dicjax.spikes import as_target, spike_features, Target
 
 
-LARGE = 10  # limits that an error counts as large from
+LARGE = 10.0  # mV: differences of potentials that slopes do not explain
 LEAST_RATE = 0.1  # of the highest rate of a curve, which errors are relative to
 MAX_SAMPLES = 400  # of a trace that are compared
-AT_ONCE = 32  # members whose trajectories are computed at once
+FOLLOWING = 3.0  # mV by which a member may miss a trace, and not be held to it
+HELD = 10.0  # mS/cm² per µF/cm² that hold a member to a trace, within 0.1 ms
+AT_ONCE = 16  # members whose trajectories are computed at once
 SHORTEST_ISI = 2.0  # ms, for which there is room in a trajectory
 
 
@@ -42,11 +51,22 @@ class Outcome(NamedTuple):
     verdict: Verdict
 
 
+class Differentiated(NamedTuple):
+    """Errors of members, and their derivatives by unknowns.
+
+    These are logarithms of conductances, and numbers of the neuron over their reach.
+    """
+
+    errors: Float[np.ndarray, "cells errors"]
+    slopes: Float[np.ndarray, "cells errors unknowns"]
+
+
 class AbstractTarget:
     """What members should do, and how they are simulated to find out."""
 
     is_differentiable: ClassVar[bool] = False
     comparable: ClassVar[str] = "were simulated to the end"
+    ridge: ClassVar[float] = 1e-2
     tolerance: float
 
     @property
@@ -79,15 +99,16 @@ class AbstractTarget:
     ) -> Outcome:
         """Simulates members, and compares them with the target."""
 
-    def slopes(
+    def differentiate(
         self,
         neuron: Neuron,
         g: Float[np.ndarray, "cells channels"],
         numbers: Numbers,
         conditions: Conditions,
         verdict: Verdict,
-    ) -> Float[np.ndarray, "cells errors unknowns"]:
-        """Derivatives of errors by log conductances, and by numbers over their reach."""
+        trust: Float[np.ndarray, " cells"],
+    ) -> Differentiated:
+        """Errors of members that missed, or others with the same zeros, and slopes."""
         raise NotImplementedError(f"{type(self).__name__} has no derivatives.")
 
 
@@ -111,6 +132,11 @@ def _check_no_times(kind: str, **times: float | None) -> None:
                 f"{kind} say for how long members are simulated: leave out `{name}`, "
                 f"which is {time} ms."
             )
+
+
+def _root_mean_square(rows: np.ndarray) -> np.ndarray:
+    # The largest error would stay the same where one current makes no spikes.
+    return np.sqrt(np.mean(rows**2, axis=1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +167,10 @@ class Firing(AbstractTarget):
         run = simulate(neuron, g, duration, **how)
         return Outcome(np.asarray(run.spike_times), judge(run, self.target))
 
-    def slopes(self, neuron, g, numbers, conditions, verdict):
-        return rhythm_slopes(neuron, g, verdict.features, conditions.window.discard)
+    def differentiate(self, neuron, g, numbers, conditions, verdict, trust):
+        settle = conditions.window.discard
+        slopes = rhythm_slopes(neuron, g, verdict.features, settle)
+        return Differentiated(verdict.errors, slopes)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -200,7 +228,7 @@ class FiringRates(AbstractTarget):
 
     @property
     def large(self) -> float:
-        return LARGE * self.tolerance * math.sqrt(np.size(self.rate))
+        return math.sqrt(np.size(self.rate))
 
     def conditions(self, neuron, duration, discard, dt, stimulus) -> Conditions:
         check_given(neuron, duration=duration, discard=discard, dt=dt)
@@ -230,9 +258,9 @@ class FiringRates(AbstractTarget):
         limits = np.full_like(errors, self.tolerance)
         ran = by_step(run.succeeded).all(axis=1)
         fell_short = by_step(run.fell_short).any(axis=1)
-        largest = np.max(np.abs(errors) / limits, axis=1)
-        score = np.where(ran, largest, np.inf)
-        verdict = Verdict(rates, errors, limits, ran, fell_short, score <= 1, score)
+        valid = ran & (np.abs(errors) <= limits).all(axis=1)
+        score = np.where(ran, _root_mean_square(errors / limits), np.inf)
+        verdict = Verdict(rates, errors, limits, ran, fell_short, valid, score)
         return Outcome(by_step(run.spike_times), verdict)
 
 
@@ -256,6 +284,7 @@ class VoltageTrace(AbstractTarget):
     ts: Float[ArrayLike, " times"]
     V: Float[ArrayLike, " times"]
     tolerance: float = 1.0
+    ridge: ClassVar[float] = 1e-4  # hundreds of errors leave little open
     is_differentiable: ClassVar[bool] = True
 
     def __post_init__(self):
@@ -284,7 +313,7 @@ class VoltageTrace(AbstractTarget):
 
     @property
     def large(self) -> float:
-        return LARGE * self.tolerance * math.sqrt(len(self._compared))
+        return LARGE * math.sqrt(len(self._compared))
 
     @property
     def _compared(self) -> np.ndarray:
@@ -311,27 +340,51 @@ class VoltageTrace(AbstractTarget):
         V, spike_times, ran, fell_short = _by_members(one_batch, len(g))
         errors = V - np.asarray(self.V)[self._compared].astype(V.dtype)
         ran &= np.isfinite(errors).all(axis=1)
-        score = np.sqrt(np.mean(errors.astype(float) ** 2, axis=1)) / self.tolerance
+        score = _root_mean_square(errors.astype(float) / self.tolerance)
         score = np.where(ran, score, np.inf)
         limits = np.full_like(errors, self.tolerance)
         verdict = Verdict(V, errors, limits, ran, fell_short, score <= 1, score)
         return Outcome(spike_times, verdict)
 
-    def slopes(self, neuron, g, numbers, conditions, verdict):
-        ts, (_, dt, stimulus) = self._times(), conditions
-        reach = jnp.asarray(numbers.reach, g.dtype)
+    def differentiate(self, neuron, g, numbers, conditions, verdict, trust):
+        """As of the potential itself, or where it is far off, of one held to the trace.
+
+        A current towards the trace keeps every spike where it should be. Errors are
+        small then, and nearly linear in the unknowns, and zero for the same ones.
+        """
+        (_, dt, stimulus), reach = conditions, jnp.asarray(numbers.reach, g.dtype)
+        # A member whom this did not help is held every other time.
+        is_held = verdict.score * self.tolerance > FOLLOWING
+        is_held &= np.round(np.log2(trust)) % 2 == 0
+        G = np.where(is_held, HELD * np.asarray(neuron.capacitance), 0.0)
+        ts, V = np.asarray(self.ts), np.asarray(self.V)
+        every = float(max(np.diff(ts).min(), dt))
+        grid = every * np.arange(math.ceil(ts[-1] / every) + 2)
+        current = np.interp(grid, ts, V) * (grid >= ts[0])
 
         def one_batch(members):
-            own, own_g = of_members(neuron, members), jnp.asarray(g[members])
-            return _slopes(own, own_g, stimulus, reach, numbers.leaves, ts, dt)
+            own_G = G[members]
+            hold = Waveform(own_G[:, None] * current, every)
+            hold += InjectedConductance(Step(own_G, ts[0]), 0.0)
+            return _differentiated(
+                of_members(neuron, members),
+                jnp.asarray(g[members]),
+                hold if stimulus is None else stimulus + hold,
+                reach,
+                numbers.leaves,
+                self._times(),
+                dt,
+            )
 
-        return _by_members(one_batch, len(g))
+        found = _by_members(one_batch, len(g))
+        held = found.errors - V[self._compared].astype(g.dtype)
+        errors = np.where(is_held[:, None], held, verdict.errors)
+        return Differentiated(errors, found.slopes)
 
 
 def _by_members(one_batch, num: int):
-    """Results of some members at a time, as few as there are."""
-    size = min(AT_ONCE, 1 << (num - 1).bit_length())
-    return in_batches(one_batch, np.arange(num), size=size)
+    """Results of so many members, some at a time."""
+    return in_batches(one_batch, np.arange(num), size=AT_ONCE)
 
 
 @eqx.filter_jit
@@ -343,8 +396,8 @@ def _trajectories(neuron, g, stimulus, ts: tuple[float, ...], dt: float):
 
 
 @eqx.filter_jit
-def _slopes(neuron, g, stimulus, reach, leaves, ts, dt) -> Array:
-    """Derivatives of potentials by log conductances, and by numbers over `reach`."""
+def _differentiated(neuron, g, stimulus, reach, leaves, ts, dt) -> Differentiated:
+    """Potentials, and their derivatives by log conductances and numbers over `reach`."""
 
     def potentials(log_g, part):
         own = moved(neuron, leaves, part * reach[None])
@@ -356,6 +409,8 @@ def _slopes(neuron, g, stimulus, reach, leaves, ts, dt) -> Array:
 
     def by_one(direction):
         along = jnp.broadcast_to(direction, (len(g), len(direction)))
-        return jax.jvp(potentials, at, (along[:, :num], along[:, num:]))[1]
+        return jax.jvp(potentials, at, (along[:, :num], along[:, num:]))
 
-    return jax.vmap(by_one, out_axes=-1)(jnp.eye(num + len(reach), dtype=g.dtype))
+    directions = jnp.eye(num + len(reach), dtype=g.dtype)
+    V, slopes = jax.vmap(by_one, out_axes=(None, -1))(directions)
+    return Differentiated(V, slopes)

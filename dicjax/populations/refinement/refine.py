@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Float, PyTree
 
@@ -126,7 +127,7 @@ def refine(
     keep_dics: bool = False,
     tolerance: float = 0.10,
     where: Callable[[Neuron], PyTree] | None = None,
-    reach: Float[ArrayLike, " numbers"] | tuple[float, ...] | float | None = None,
+    reach: ArrayLike | tuple[float, ...] | None = None,
     stimulus: AbstractStimulus | Callable | None = None,
     max_rounds: int = 6,
     duration: float | None = None,
@@ -181,14 +182,13 @@ def refine(
     wanted = as_any_target(target, tolerance)
     given = as_stimulus(stimulus)
     conditions = wanted.conditions(neuron, duration, discard, dt, given)
-    row = by_member(jax.tree.map(np.asarray, neuron), (len(g),))
+    row = by_member(jax.tree.map(jnp.asarray, neuron), (len(g),))
     numbers = find_numbers(row, where, reach, len(g))
     _check_shared(given)
     if keep_dics:
         _check_kept(row, numbers.names)
     if estimator == "autodiff":
-        differs = bool(numbers.names or member_shape(row))
-        _check_differentiable(wanted, row, differs, given, dt)
+        _check_differentiable(wanted, row, numbers.names, given, dt)
     problem, before = begin(row, wanted, conditions, g, numbers, estimator, keep_dics)
     state, num_simulated, num_slopes = before, len(g), 0
     if numbers.names and estimator == "ensemble" and not before.verdict.valid.all():
@@ -256,26 +256,25 @@ def _check_kept(neuron: Neuron, names: tuple[str, ...]) -> None:
 def _check_differentiable(
     target: AbstractTarget,
     neuron: Neuron,
-    differs: bool,
+    names: tuple[str, ...],
     stimulus: AbstractStimulus | None,
     dt: float | None,
 ) -> None:
     """Raises `ValueError` if there are no derivatives of what is asked for."""
     learn = 'choose estimator="ensemble"'
-    if not target.is_differentiable:
+    if isinstance(target, Firing):
+        if names or member_shape(neuron):
+            raise ValueError(
+                "Cycles are differentiated by conductances alone, but members differ "
+                f"in numbers of the neuron too: {learn}, or leave out `where`."
+            )
+        if stimulus is not None or dt is not None or neuron.recipe is None:
+            raise ValueError(
+                "Cycles are differentiated under the current and in the steps of a "
+                f"recipe: leave out `stimulus` and `dt`, or {learn}."
+            )
+    elif not target.has_derivatives(neuron):
         raise ValueError(
             f"{type(target).__name__} have no derivatives, since a spike more or less "
             f"changes them in steps: {learn}."
-        )
-    if not isinstance(target, Firing):
-        return
-    if differs:
-        raise ValueError(
-            "Cycles are differentiated by conductances alone, but members differ in "
-            f"numbers of the neuron too: {learn}, or leave out `where`."
-        )
-    if stimulus is not None or dt is not None or neuron.recipe is None:
-        raise ValueError(
-            "Cycles are differentiated under the current and in the steps of a recipe: "
-            f"leave out `stimulus` and `dt`, or {learn}."
         )

@@ -29,7 +29,7 @@ FLOOR = 1e-3  # of a channel's bound: what counts as none of it
 BEYOND = 10.0  # bounds over the largest conductance, where no recipe has any
 LEAST_BOUND = 1e-6  # mS/cm²
 MIN_SHARE = 0.5  # of the way to the nearest member that can be compared
-PROBED = 0.3  # of their reach, by which numbers are displaced to learn slopes
+PROBED = 0.5  # of their reach, by which numbers are displaced to learn slopes
 
 
 class Place(eqx.Module):
@@ -229,7 +229,7 @@ def _slopes(problem: Problem, state: State, todo, unknowns):
         return errors, Slopes(slopes, np.ones_like(unknowns[0]), LONGEST_BY_DERIVATIVES)
     num = int(state.known.usable.sum())
     if num < MIN_KNOWN:
-        other = ', or choose estimator="autodiff"' * target.is_differentiable
+        other = ', or choose estimator="autodiff"' * target.has_derivatives(problem.neuron)
         raise ValueError(
             f"An ensemble needs {MIN_KNOWN} members that {target.comparable} to learn "
             f"from, but only {num} do: give more members{other}."

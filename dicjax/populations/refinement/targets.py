@@ -9,10 +9,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import ArrayLike, Float, Real
 
 from dicjax._core import check_times, in_batches
-from dicjax.neurons import Neuron, of_members
+from dicjax.neurons import member_shape, Neuron, of_members
 from dicjax.populations.evaluation import (
     check_given,
     Conditions,
@@ -35,7 +35,7 @@ from dicjax.simulation import (
 from dicjax.spikes import as_target, spike_features, Target
 
 
-LARGE = 10.0  # mV: differences of potentials that slopes do not explain
+LARGE = 3.0  # mV, root of the mean square: what slopes do not explain
 LEAST_RATE = 0.1  # of the highest rate of a curve, which errors are relative to
 MAX_SAMPLES = 400  # of a trace that are compared
 FOLLOWING = 3.0  # mV by which a member may miss a trace, and not be held to it
@@ -64,7 +64,6 @@ class Differentiated(NamedTuple):
 class AbstractTarget:
     """What members should do, and how they are simulated to find out."""
 
-    is_differentiable: ClassVar[bool] = False
     comparable: ClassVar[str] = "were simulated to the end"
     ridge: ClassVar[float] = 1e-2
     tolerance: float
@@ -98,6 +97,11 @@ class AbstractTarget:
         conditions: Conditions,
     ) -> Outcome:
         """Simulates members, and compares them with the target."""
+
+    def has_derivatives(self, neuron: Neuron) -> bool:
+        """Whether errors of members of a neuron can be differentiated."""
+        del neuron
+        return False
 
     def differentiate(
         self,
@@ -144,7 +148,6 @@ class Firing(AbstractTarget):
     """Firing like a spike train."""
 
     target: Target
-    is_differentiable: ClassVar[bool] = True
     comparable: ClassVar[str] = "fire in the target's pattern"
     large: ClassVar[float] = 1.0
 
@@ -166,6 +169,9 @@ class Firing(AbstractTarget):
         how = {"discard": discard, "dt": dt, "stimulus": stimulus}
         run = simulate(neuron, g, duration, **how)
         return Outcome(np.asarray(run.spike_times), judge(run, self.target))
+
+    def has_derivatives(self, neuron: Neuron) -> bool:
+        return neuron.recipe is not None and not member_shape(neuron)
 
     def differentiate(self, neuron, g, numbers, conditions, verdict, trust):
         settle = conditions.window.discard
@@ -192,8 +198,8 @@ class FiringRates(AbstractTarget):
     or not finite, or if all are zero.
     """
 
-    current: Float[ArrayLike, " steps"]
-    rate: Float[ArrayLike, " steps"]
+    current: Real[ArrayLike, "..."]
+    rate: Real[ArrayLike, "..."]
     tolerance: float = 0.10
 
     def __post_init__(self):
@@ -281,11 +287,10 @@ class VoltageTrace(AbstractTarget):
     times, if one is not finite, or if the tolerance is not positive.
     """
 
-    ts: Float[ArrayLike, " times"]
-    V: Float[ArrayLike, " times"]
+    ts: Real[ArrayLike, "..."]
+    V: Real[ArrayLike, "..."]
     tolerance: float = 1.0
     ridge: ClassVar[float] = 1e-4  # hundreds of errors leave little open
-    is_differentiable: ClassVar[bool] = True
 
     def __post_init__(self):
         check_times(self.ts)
@@ -345,6 +350,10 @@ class VoltageTrace(AbstractTarget):
         limits = np.full_like(errors, self.tolerance)
         verdict = Verdict(V, errors, limits, ran, fell_short, score <= 1, score)
         return Outcome(spike_times, verdict)
+
+    def has_derivatives(self, neuron: Neuron) -> bool:
+        del neuron
+        return True
 
     def differentiate(self, neuron, g, numbers, conditions, verdict, trust):
         """As of the potential itself, or where it is far off, of one held to the trace.

@@ -38,7 +38,7 @@ class Numbers(NamedTuple):
 def find_numbers(
     neuron: Neuron,
     where: Callable[[Neuron], PyTree] | None,
-    reach: Float[ArrayLike, " numbers"] | float | None,
+    reach: ArrayLike | tuple[float, ...] | None,
     num_members: int,
 ) -> Numbers:
     """Finds the numbers that `where` picks, of a neuron for members in a row.

@@ -133,6 +133,7 @@ from .populations import (
     Refined as Refined,
     Rhythm as Rhythm,
     rhythm as rhythm,
+    StepFeatures as StepFeatures,
     VoltageTrace as VoltageTrace,
 )
 from .recordings import (

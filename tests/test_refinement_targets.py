@@ -82,11 +82,13 @@ def test_a_capacitance_and_a_midpoint_are_found_from_a_trace(followed):
     assert found.number_names == ("capacitance", "channels[0].gates[1].beta.midpoint")
     np.testing.assert_array_equal(found.numbers_before, [[1.0, -35.0]] * 16)
     # Each member has its own, near those of the target.
-    C, V_half = np.median(found.numbers[found.valid], axis=0)
-    assert C == pytest.approx(1.1, abs=0.03) and V_half == pytest.approx(-33.0, abs=0.6)
+    middle = np.median(found.numbers[found.valid], axis=0)
+    assert np.all(np.abs(middle - np.array([1.1, -33.0])) < np.array([0.03, 0.6]))
     for mine, kept in zip(kinetics(found.neuron), found.numbers.T, strict=True):
         np.testing.assert_allclose(mine, kept)
-    assert np.all(np.abs(found.numbers - found.numbers_before) <= np.array(REACH) + 1e-6)
+    assert np.all(
+        np.abs(found.numbers - found.numbers_before) <= np.array(REACH) + 1e-6
+    )
     assert f"capacitance is {np.median(found.numbers[:, 0]):.4g}" in str(found)
     # The neuron of a result is one to go on from.
     again = dj.refine(
@@ -119,6 +121,47 @@ def test_a_shifted_midpoint_is_found_from_firing_rates():
     assert np.median(found.numbers) == pytest.approx(-33.0, abs=0.7)
 
 
+def steps_of(g, limits):
+    how = {"stimulus": dj.Step(STEPS, 20.0, 80.0), "dt": 0.05, "save_every": 0.1}
+    run = dj.simulate(HH, g[None], 90.0, **how)
+    assert run.V is not None
+    response = dj.step_response(jnp.asarray(run.V), 0.1, 19.9, 79.9)
+    return dj.StepFeatures(STEPS, response, 20.0, 80.0, limits)
+
+
+STEPS = np.array([-5.0, 25.0])
+
+
+def test_members_find_responses_to_steps_of_current():
+    limits = {"rate": 2.0, "latency": 0.3, "height": 2.0, "rest": 0.5, "sag": 0.05}
+    target = steps_of(TRUE, limits)
+    found = dj.refine(HH, perturbed(32), target, dt=0.05)
+    assert found.valid_before.mean() < 0.3 and found.valid.mean() > 0.8
+    for name, limit in limits.items():
+        mine = getattr(found.features, name)[found.valid]
+        off = np.abs(mine - np.asarray(getattr(target.response, name)))
+        assert np.nanmax(off) <= limit
+    assert found.score[found.valid].max() <= 1
+    assert "respond to steps like the target" in str(found)
+
+
+@pytest.mark.parametrize(
+    "limits, change, message",
+    (
+        ({"speed": 1.0}, {}, "'speed'"),
+        ({"rate": -1.0}, {}, "rate.*-1"),
+        ({"rate": 1.0}, {"current": np.ones(3)}, "3 values of rate"),
+        ({"rate": 1.0}, {"start": 90.0}, "90.0 to 80.0"),
+        ({"rate": 1.0}, {"every": 30.0}, "`every`.*30"),
+    ),
+)
+def test_bad_steps_are_refused_with_the_remedy(limits, change, message):
+    response = dj.step_response(jnp.full((2, 900), -65.0), 0.1, 20.0, 80.0)
+    how = {"current": STEPS, "start": 20.0, "stop": 80.0, **change}
+    with pytest.raises(ValueError, match=message):
+        dj.StepFeatures(response=response, limits=limits, **how)
+
+
 def test_spike_trains_are_for_neurons_without_recipes_too():
     how = {"stimulus": dj.Step(25.0), **LASTING}
     cell = dj.simulate(HH, TRUE[None], 250.0, discard=100.0, stimulus=dj.Step(25.0))
@@ -134,15 +177,42 @@ def test_spike_trains_are_for_neurons_without_recipes_too():
 @pytest.mark.parametrize(
     "make, message",
     (
-        (lambda: dj.FiringRates(np.array([1.0, 2.0]), np.array([3.0])), r"\(1,\) and \(2,\)"),
-        (lambda: dj.FiringRates(np.array([1.0, 2.0]), np.array([3.0, -4.0])), r"entry 1 is -4"),
-        (lambda: dj.FiringRates(np.array([1.0, np.nan]), np.array([3.0, 4.0])), r"`current`.*nan"),
-        (lambda: dj.FiringRates(np.array([1.0]), np.array([0.0])), "zero.*current under which"),
-        (lambda: dj.FiringRates(np.array([1.0]), np.array([5.0]), 0.0), "`tolerance`.*0.0"),
-        (lambda: dj.VoltageTrace(np.array([0.0, 2.0, 1.0]), np.zeros(3)), "1 ms follows 2 ms"),
-        (lambda: dj.VoltageTrace(np.array([0.0, 1.0]), np.zeros(3)), r"\(3,\) and \(2,\)"),
-        (lambda: dj.VoltageTrace(np.array([0.0, 1.0]), np.array([0.0, np.nan])), "1 ms: leave"),
-        (lambda: dj.VoltageTrace(np.array([0.0, 1.0]), np.array([0.0, 1.0]), -1.0), "`tolerance`.*-1"),
+        (
+            lambda: dj.FiringRates(np.array([1.0, 2.0]), np.array([3.0])),
+            r"\(1,\) and \(2,\)",
+        ),
+        (
+            lambda: dj.FiringRates(np.array([1.0, 2.0]), np.array([3.0, -4.0])),
+            r"entry 1 is -4",
+        ),
+        (
+            lambda: dj.FiringRates(np.array([1.0, np.nan]), np.array([3.0, 4.0])),
+            r"`current`.*nan",
+        ),
+        (
+            lambda: dj.FiringRates(np.array([1.0]), np.array([0.0])),
+            "zero.*current under which",
+        ),
+        (
+            lambda: dj.FiringRates(np.array([1.0]), np.array([5.0]), 0.0),
+            "`tolerance`.*0.0",
+        ),
+        (
+            lambda: dj.VoltageTrace(np.array([0.0, 2.0, 1.0]), np.zeros(3)),
+            "1 ms follows 2 ms",
+        ),
+        (
+            lambda: dj.VoltageTrace(np.array([0.0, 1.0]), np.zeros(3)),
+            r"\(3,\) and \(2,\)",
+        ),
+        (
+            lambda: dj.VoltageTrace(np.array([0.0, 1.0]), np.array([0.0, np.nan])),
+            "1 ms: leave",
+        ),
+        (
+            lambda: dj.VoltageTrace(np.array([0.0, 1.0]), np.array([0.0, 1.0]), -1.0),
+            "`tolerance`.*-1",
+        ),
     ),
 )
 def test_bad_targets_are_refused_with_the_remedy(make, message):

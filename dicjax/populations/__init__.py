@@ -42,6 +42,7 @@ from dicjax.populations.refinement import (
     refine as refine,
     Refined as Refined,
     refined_by_ensemble as refined_by_ensemble,
+    StepFeatures as StepFeatures,
     VoltageTrace as VoltageTrace,
 )
 from dicjax.populations.rhythms import Rhythm as Rhythm, rhythm as rhythm

@@ -30,6 +30,7 @@ from dicjax._core import (
     Stage,
 )
 from dicjax.neurons import by_member, member_shape, Neuron
+from dicjax.populations.refinement.responses import StepFeatures
 from dicjax.populations.refinement.steps import accept, begin, probe, propose
 from dicjax.populations.refinement.targets import (
     AbstractTarget,
@@ -56,12 +57,14 @@ class Refined:
     - `numbers`, `numbers_before`: of the neuron, in the order of `number_names` and in
         their own units.
     - `valid`, `valid_before`: whether they fire like the target.
-    - `score`, `score_before`: the largest miss in units of what is allowed, or of a
-        trace the root of the mean square; infinite in another firing pattern.
-    - `features`: of the refined members, which are compared: [`dicjax.Features`][] of
-        spike trains, rates (Hz) under each current, or potentials (mV) of a trace.
+    - `score`, `score_before`: the largest miss in units of what is allowed, or of other
+        targets than spike trains the root of the mean square; infinite in another
+        firing pattern.
+    - `features`: what the refined members do: [`dicjax.Features`][] of spike trains,
+        rates (Hz) under each current, potentials (mV) at times of a trace, or a
+        [`dicjax.StepResponse`][] to each step.
     - `spike_times`: in ms, of the refined members, simulated for `duration` ms; under
-        each current of a curve of rates.
+        each current, if the target has several.
     - `shares`: of valid members, before and after every round.
     - `num_simulated`: how often members were simulated, and `num_slopes` how often they
         were differentiated.
@@ -121,7 +124,8 @@ def refine(
     | SpikeTrain
     | Float[np.ndarray, " spikes"]
     | FiringRates
-    | VoltageTrace,
+    | VoltageTrace
+    | StepFeatures,
     *,
     estimator: str = "ensemble",
     keep_dics: bool = False,
@@ -145,8 +149,8 @@ def refine(
     - `neuron`: the model.
     - `g`: maximal conductances, in mS/cm², thousands of members at once; or a
         [`dicjax.Population`][], of which members that are not "ok" are left out.
-    - `target`: a spike train (ms), or its features; a [`dicjax.FiringRates`][]; or a
-        [`dicjax.VoltageTrace`][].
+    - `target`: a spike train (ms), or its features; a [`dicjax.FiringRates`][], a
+        [`dicjax.VoltageTrace`][] or a [`dicjax.StepFeatures`][].
     - `estimator`: where slopes come from: "ensemble", at least twenty members of the
         target's firing pattern; or "autodiff", derivatives of each member's own cycle,
         or of its trajectory if the target is a trace.
@@ -160,7 +164,7 @@ def refine(
         default that of the recipe, or none.
     - `max_rounds`: of steps, unless all members are valid before.
     - `duration`, `discard`: of simulations, in ms; by default what the target needs.
-        Without a recipe they must be given, unless the target is a trace.
+        Without a recipe they must be given, unless the target is a trace or steps.
     - `dt`: the time step, in ms, as of [`dicjax.simulate`][]; by default half of the
         recipe's. Without a recipe it must be given.
     - `on_progress`: called with (stage, valid members, members).

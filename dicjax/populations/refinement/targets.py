@@ -1,4 +1,4 @@
-"""What members are refined towards, and how they are simulated to be compared with it."""
+"""What members are refined towards, and how they are compared with it."""
 
 import dataclasses
 import math
@@ -128,7 +128,7 @@ def _check_share(tolerance: float) -> None:
         raise ValueError(f"`tolerance` must lie between 0 and 1, got {tolerance}.")
 
 
-def _check_no_times(kind: str, **times: float | None) -> None:
+def check_no_times(kind: str, **times: float | None) -> None:
     """Raises `ValueError` if a time is given that the target determines."""
     for name, time in times.items():
         if time is not None:
@@ -138,9 +138,11 @@ def _check_no_times(kind: str, **times: float | None) -> None:
             )
 
 
-def _root_mean_square(rows: np.ndarray) -> np.ndarray:
-    # The largest error would stay the same where one current makes no spikes.
-    return np.sqrt(np.mean(rows**2, axis=1))
+def root_mean_square(
+    errors: Float[np.ndarray, "cells errors"],
+) -> Float[np.ndarray, " cells"]:
+    """Of each member. The largest error may stay the same while others get smaller."""
+    return np.sqrt(np.mean(errors**2, axis=1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,7 +267,7 @@ class FiringRates(AbstractTarget):
         ran = by_step(run.succeeded).all(axis=1)
         fell_short = by_step(run.fell_short).any(axis=1)
         valid = ran & (np.abs(errors) <= limits).all(axis=1)
-        score = np.where(ran, _root_mean_square(errors / limits), np.inf)
+        score = np.where(ran, root_mean_square(errors / limits), np.inf)
         verdict = Verdict(rates, errors, limits, ran, fell_short, valid, score)
         return Outcome(by_step(run.spike_times), verdict)
 
@@ -330,7 +332,7 @@ class VoltageTrace(AbstractTarget):
         return tuple(np.asarray(self.ts)[self._compared].tolist())
 
     def conditions(self, neuron, duration, discard, dt, stimulus) -> Conditions:
-        _check_no_times("The times of a trace", duration=duration, discard=discard)
+        check_no_times("The times of a trace", duration=duration, discard=discard)
         check_given(neuron, dt=dt)
         window = Window(float(np.asarray(self.ts)[-1]), 0.0)
         return conditions_for(neuron, window, dt=dt, stimulus=stimulus)
@@ -345,7 +347,7 @@ class VoltageTrace(AbstractTarget):
         V, spike_times, ran, fell_short = _by_members(one_batch, len(g))
         errors = V - np.asarray(self.V)[self._compared].astype(V.dtype)
         ran &= np.isfinite(errors).all(axis=1)
-        score = _root_mean_square(errors.astype(float) / self.tolerance)
+        score = root_mean_square(errors.astype(float) / self.tolerance)
         score = np.where(ran, score, np.inf)
         limits = np.full_like(errors, self.tolerance)
         verdict = Verdict(V, errors, limits, ran, fell_short, score <= 1, score)
@@ -406,7 +408,7 @@ def _trajectories(neuron, g, stimulus, ts: tuple[float, ...], dt: float):
 
 @eqx.filter_jit
 def _differentiated(neuron, g, stimulus, reach, leaves, ts, dt) -> Differentiated:
-    """Potentials, and their derivatives by log conductances and numbers over `reach`."""
+    """Potentials, and derivatives by log conductances and numbers over `reach`."""
 
     def potentials(log_g, part):
         own = moved(neuron, leaves, part * reach[None])

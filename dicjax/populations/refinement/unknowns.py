@@ -48,8 +48,8 @@ def find_numbers(
     if where is None:
         if reach is not None:
             raise ValueError(
-                f"`reach` of {reach} says how far numbers may move, but none are named: "
-                "give `where` too, such as lambda neuron: (neuron.capacitance,)."
+                f"`reach` of {reach} says how far numbers may move, but none are "
+                "named: give `where` too, such as lambda neuron: (neuron.capacitance,)."
             )
         return Numbers((), (), np.zeros((num_members, 0)), np.zeros(0))
     leaves = _picked(neuron, where)

@@ -131,6 +131,9 @@ def test_the_page_on_populations_does_what_it_says():
     page = run_blocks("populations.md")
     assert str(page["population"]) == "100 of 100 members ok"
     assert page["refined"].valid.mean() > 0.95
+    for found in ("followed", "free", "fitted"):
+        assert page[found].valid.mean() > 0.85
+    assert page["free"].numbers.shape == (16, 2)
     assert page["way"].valid.mean() > 0.95
 
 

@@ -19,7 +19,7 @@ TRUE = np.array([110.0, 40.0, 0.25], np.float32)
 STEP = dj.Step(10.0, start=5.0)
 TS = np.arange(0.0, 30.0, 0.1)
 CURRENTS = np.array([4.0, 14.0, 25.0])
-LASTING = {"duration": 250.0, "discard": 100.0, "dt": 0.05}
+LASTING: Any = {"duration": 250.0, "discard": 100.0, "dt": 0.05}
 REACH = (0.3, 5.0)
 
 
@@ -41,7 +41,7 @@ def trace_of(neuron, g=TRUE, dt=0.05, tolerance=0.5):
 
 
 def rates_of(neuron, g):
-    how = {"stimulus": dj.Step(CURRENTS), **LASTING}
+    how: Any = {"stimulus": dj.Step(CURRENTS), **LASTING}
     run = dj.simulate(neuron, g[..., None, :], how.pop("duration"), **how)
     return np.nan_to_num(np.asarray(dj.spike_features(run.spike_times).rate))
 

@@ -282,7 +282,7 @@ def _stepped(
     if dic_slopes is None:
         dic_slopes = np.zeros((len(unknowns), 2, unknowns.shape[1]), dtype)
     steps = in_batches(
-        functools.partial(_step, ridge, jnp.asarray(slopes.longest, dtype)),
+        functools.partial(_step, ridge, np.asarray(slopes.longest, dtype)),
         np.nan_to_num(slopes.values / limits[:, :, None]).astype(dtype),
         (errors / limits).astype(dtype),
         (dic_slopes * slopes.scale).astype(dtype),
@@ -296,7 +296,7 @@ def _stepped(
 @functools.partial(jax.jit, static_argnums=0)
 def _step(
     ridge: float,
-    longest: Float[Array, ""],
+    longest: Float[Array | np.ndarray, ""],
     slopes: Float[Array, "cells errors unknowns"],
     missed: Float[Array, "cells errors"],
     dic_slopes: Float[Array, "cells 2 unknowns"],

@@ -363,7 +363,7 @@ class VoltageTrace(AbstractTarget):
         A current towards the trace keeps every spike where it should be. Errors are
         small then, and nearly linear in the unknowns, and zero for the same ones.
         """
-        (_, dt, stimulus), reach = conditions, jnp.asarray(numbers.reach, g.dtype)
+        (_, dt, stimulus), reach = conditions, numbers.reach.astype(g.dtype)
         # A member whom this did not help is held every other time.
         is_held = verdict.score * self.tolerance > FOLLOWING
         is_held &= np.round(np.log2(trust)) % 2 == 0

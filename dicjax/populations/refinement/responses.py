@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -140,25 +140,24 @@ class StepFeatures(AbstractTarget):
         )
         # The first sample is one interval after the start.
         during = self.start - self.every, self.stop - self.every
-        measure = lambda V: step_response(
-            jnp.asarray(V), self.every, *during, **neuron.spike_levels
-        )
+        levels: Any = neuron.spike_levels
+        measure = lambda V: step_response(jnp.asarray(V), self.every, *during, **levels)
         by_step = lambda x: np.asarray(x).reshape(len(g), len(current), *x.shape[1:])
         response = jax.tree.map(by_step, in_batches(measure, run.V, size=AT_ONCE))
         off = (self._values(response) - self._values(self.response))[:, self._has]
         limits = np.broadcast_to(np.array(list(self.limits.values())), self._has.shape)
         # In units of what is allowed: features have units of their own.
         errors = off / limits[self._has]
-        ran = by_step(run.succeeded).all(axis=1)
-        is_comparable = ran & np.isfinite(errors).all(axis=1)
+        ran = np.all(by_step(run.succeeded), axis=1)
+        is_comparable = ran & np.all(np.isfinite(errors), axis=1)
         score = np.where(is_comparable, root_mean_square(errors), np.inf)
         verdict = Verdict(
             response,
             errors,
             np.ones_like(errors),
             ran,
-            by_step(run.fell_short).any(axis=1),
-            is_comparable & (np.abs(errors) <= 1).all(axis=1),
+            np.any(by_step(run.fell_short), axis=1),
+            is_comparable & np.all(np.abs(errors) <= 1, axis=1),
             score,
         )
         return Outcome(by_step(run.spike_times), verdict)

@@ -14,11 +14,6 @@ from dicjax.simulation.protocols import (
 )
 from dicjax.simulation.scheduler import num_cores as num_cores
 from dicjax.simulation.simulate import Run as Run, simulate as simulate
-from dicjax.simulation.solve import (
-    SavedState as SavedState,
-    solve as solve,
-    Trajectory as Trajectory,
-)
 from dicjax.simulation.solvers import (
     Membrane as Membrane,
     StaggeredMidpoint as StaggeredMidpoint,
@@ -36,4 +31,9 @@ from dicjax.simulation.stimulus import (
     Ramp as Ramp,
     Step as Step,
     Waveform as Waveform,
+)
+from dicjax.simulation.trajectories import (
+    SavedState as SavedState,
+    solve as solve,
+    Trajectory as Trajectory,
 )

@@ -43,7 +43,7 @@ def compiled_programs_do_not_pile_up():
     """
     yield
     maps = pathlib.Path("/proc/self/maps")
-    if maps.exists() and len(maps.read_bytes().splitlines()) > 25_000:
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 40_000:
         jax.clear_caches()
         gc.collect()
 

@@ -69,6 +69,7 @@ def published_period(numbers):
     return (times[-1] - times[-6]) / 5
 
 
+@pytest.mark.slow
 def test_periods_and_their_derivatives_are_those_of_the_published_equations(
     differentiated,
 ):

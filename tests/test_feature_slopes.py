@@ -153,7 +153,7 @@ def test_bursts_have_slopes_by_kinetics():
     exact = dj.feature_slopes(neuron, g, where=where, estimator=EXACT)
     assert np.isfinite(exact).all()
     steps = dj.Differences((0.04, 0.01))
-    times = {"duration": 14_000.0, "discard": 8_000.0, "dt": 0.025}
+    times: Any = {"duration": 14_000.0, "discard": 8_000.0, "dt": 0.025}
     found = dj.feature_slopes(neuron, g, where=where, estimator=steps, **times)
     size = np.abs(exact[:, 0]).max(axis=0)
     np.testing.assert_allclose(found[:, 0] / size, exact[:, 0] / size, atol=0.05)

@@ -102,18 +102,16 @@ def test_cells_side_by_side_have_rhythms_or_none(differentiated):
 
 def test_numbers_of_the_neuron_may_differ_from_cell_to_cell(differentiated):
     _, alone = differentiated
-    numbers = eqx.tree_at(lambda n: n.capacitance, HH, jnp.array([[1.0], [1.3]]))
-    currents = dj.Step(jnp.array([10.0, 13.0]))
-    found = dj.rhythm(numbers, HH.default_g, stimulus=currents, **HOW)
-    assert found.period.shape == (2, 2) and found.is_trusted.all()
-    assert float(found.period[0, 0]) == pytest.approx(float(alone.period), rel=1e-6)
-    # 1.3 times capacitance, current and conductances are the same cell.
-    scaled = dj.rhythm(HH, HH.default_g / 1.3, stimulus=dj.Step(10.0), **HOW).period
-    assert float(found.period[1, 1]) == pytest.approx(float(scaled), rel=1e-6)
+    of = lambda C: eqx.tree_at(lambda n: n.capacitance, HH, jnp.array(C))
+    # The last two are the same cell, with more of everything or less.
+    currents = dj.Step(jnp.array([10.0, 13.0, 10.0]))
+    g = np.asarray(HH.default_g) / np.array([[1.0], [1.0], [1.3]])
+    found = dj.rhythm(of([1.0, 1.3, 1.0]), g, stimulus=currents, **HOW)
+    assert found.is_trusted.all() and found.period[0] > found.period[1]
+    expected = alone.period, found.period[2]
+    np.testing.assert_allclose(found.period[:2], expected, rtol=1e-6)
     with pytest.raises(ValueError, match=r"\(3,\) for `g` and \(2,\) for"):
-        three, two = np.tile(HH.default_g, (3, 1)), jnp.array([1.0, 1.3])
-        neuron = eqx.tree_at(lambda n: n.capacitance, HH, two)
-        dj.rhythm(neuron, three, stimulus=dj.Step(10.0), **HOW)
+        dj.rhythm(of([1.0, 1.3]), g, stimulus=dj.Step(10.0), **HOW)
 
 
 def test_a_changing_current_is_found_where_conductances_are_traced():

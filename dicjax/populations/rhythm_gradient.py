@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from dicjax._core import in_batches, solve
+from dicjax._core import in_batches, solve, varying_with
 from dicjax.neurons import Neuron, State
 from dicjax.populations.limit_cycle import at_crossing, Flow, simulate_cycle
 from dicjax.simulation import (
@@ -160,8 +160,8 @@ def linearised(
     cell: Cell,
     t: Float[Array, ""],
     start: State,
-    num_spikes: Int[Array, ""],
-    period: Float[Array, ""],
+    num_spikes: Int[AnyArray, ""],
+    period: Float[AnyArray, ""],
     tolerances: tuple[float, ...] = TOLERANCES,
     numbers: Numbers | None = None,
 ) -> tuple[Cycle, Linear]:
@@ -265,6 +265,7 @@ def as_vector(neuron: Neuron, y: State):
 def state_at_onset(neuron, g, settle, period, onset_isi, dt, current) -> State:
     """The state at the first onset of a cycle after `settle` ms."""
     running = _start(neuron.initial_state(), dt, pending=jnp.inf)
+    running = varying_with(running, neuron, g, period)
     limit = settle + 5 * period
 
     def wanting(running):
@@ -292,7 +293,8 @@ def observed_spikes(
     running = _start(neuron.initial_state(), dt, pending=jnp.inf)
     times = jnp.full(MAX_SPIKES, jnp.inf, duration.dtype)
     wanting = lambda carry: (carry[0].t < duration) & (carry[2] < MAX_SPIKES)
-    return jax.lax.while_loop(wanting, step, (running, times, jnp.int32(0)))[1]
+    begun = varying_with((running, times, jnp.int32(0)), neuron, g)
+    return jax.lax.while_loop(wanting, step, begun)[1]
 
 
 def rhythm_of(features: Features) -> ObservedRhythm:

@@ -15,7 +15,6 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from dicjax._core import (
-    check_dt,
     check_simulation,
     HasConductances,
     is_traced,
@@ -176,7 +175,7 @@ def simulated_times(
     neuron: Neuron, duration: float | None, discard: float | None, dt: float | None
 ) -> tuple[float, float, float]:
     """Duration, discarded time and time step, in ms: given, or of the recipe."""
-    given = {"duration": duration, "discard": discard, "dt": dt}
+    given: Any = {"duration": duration, "discard": discard, "dt": dt}
     missing = [name for name, x in given.items() if x is None]
     if missing and neuron.recipe is None:
         raise ValueError(
@@ -187,10 +186,9 @@ def simulated_times(
         own = neuron.recipe
         of_recipe = {"duration": own.duration, "discard": own.discard, "dt": own.dt / 2}
         given |= {name: of_recipe[name] for name in missing}
-    duration, discard, dt = given.values()
-    check_simulation(duration, discard, dt)
-    check_dt(dt)
-    return duration, discard, dt
+    times = given["duration"], given["discard"], given["dt"]
+    check_simulation(*times)
+    return times
 
 
 def stimulus_for(neuron: Neuron, stimulus: Any) -> AbstractStimulus | None:

@@ -148,8 +148,8 @@ def picked(cell: Cell, where: Callable[[Cell], Any]) -> Numbers:
 class Cells(NamedTuple):
     """Cells in a row, and the axes that they came in.
 
-    All numbers have the type of `g`. Numbers of the neuron and of the stimulus have an
-    axis of cells where these differ.
+    All numbers have the type of `g`, as JAX has it. Numbers of the neuron and of the
+    stimulus have an axis of cells where these differ.
     """
 
     shape: tuple[int, ...]
@@ -174,6 +174,7 @@ def in_a_row(
     Raises `ValueError` if these are for other numbers of cells.
     """
     neuron = jax.tree.map(jnp.asarray, neuron)  # also what NumPy has put there
+    g = g.astype(jax.dtypes.canonicalize_dtype(g.dtype))
     shapes = {"`g`": g.shape[:-1], neuron.name: member_shape(neuron)}
     if stimulus is not None:
         shapes[type(stimulus).__name__] = cell_shape(stimulus)

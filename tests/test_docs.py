@@ -107,6 +107,8 @@ def test_the_page_on_derivatives_does_what_it_says():
     )
     assert page["found"].is_trusted
     assert float(page["found"].period) == pytest.approx(14.64, abs=0.01)
+    np.testing.assert_allclose(page["exact"][0, 0], (-0.0138, -0.0370), rtol=0.02)
+    np.testing.assert_allclose(page["around"], page["exact"], rtol=0.05)
     both = np.concatenate((page["first"].V, page["second"].V))
     np.testing.assert_allclose(both, one.V, rtol=1e-4)
     assert page["clamped"].currents.shape == (len(page["ts"]), 3)
@@ -131,6 +133,7 @@ def test_the_page_on_populations_does_what_it_says():
     page = run_blocks("populations.md")
     assert str(page["population"]) == "100 of 100 members ok"
     assert page["refined"].valid.mean() > 0.95
+    assert np.isfinite(page["by_kinetics"][:, 0]).all(axis=1).mean() > 0.5
     assert page["way"].valid.mean() > 0.95
 
 

@@ -40,6 +40,7 @@ from dicjax.neurons.members import (
     by_member as by_member,
     member_axes as member_axes,
     member_shape as member_shape,
+    ranks as ranks,
     varying as varying,
 )
 from dicjax.neurons.models import (

@@ -1,5 +1,12 @@
 """Conductances in, spikes and trajectories out."""
 
+from dicjax.simulation.cells import (
+    Cell as Cell,
+    in_a_row as in_a_row,
+    log_conductances as log_conductances,
+    Numbers as Numbers,
+    picked as picked,
+)
 from dicjax.simulation.detection import detect_spike as detect_spike
 from dicjax.simulation.integrator import (
     LONGEST as LONGEST,

@@ -10,11 +10,10 @@ import pytest
 
 
 # Most programs of tests run for a moment, so that making them fast would take longer.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-    " --xla_cpu_parallel_codegen_split_count=1",
-)
+FLAGS = ["backend_optimization_level=0", "cpu_parallel_codegen_split_count=1"]
+if jax.__version_info__ < (0, 11):  # later, XLA stops at a flag that it has lost
+    FLAGS.append("cpu_use_fusion_emitters=false")
+os.environ.setdefault("XLA_FLAGS", " ".join(f"--xla_{flag}" for flag in FLAGS))
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -43,7 +42,7 @@ def compiled_programs_do_not_pile_up():
     """
     yield
     maps = pathlib.Path("/proc/self/maps")
-    if maps.exists() and len(maps.read_bytes().splitlines()) > 25_000:
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 40_000:
         jax.clear_caches()
         gc.collect()
 

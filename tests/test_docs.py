@@ -107,6 +107,8 @@ def test_the_page_on_derivatives_does_what_it_says():
     )
     assert page["found"].is_trusted
     assert float(page["found"].period) == pytest.approx(14.64, abs=0.01)
+    np.testing.assert_allclose(page["exact"][0, 0], (-0.0138, -0.0370), rtol=0.02)
+    np.testing.assert_allclose(page["around"], page["exact"], rtol=0.05)
     both = np.concatenate((page["first"].V, page["second"].V))
     np.testing.assert_allclose(both, one.V, rtol=1e-4)
     assert page["clamped"].currents.shape == (len(page["ts"]), 3)
@@ -134,6 +136,7 @@ def test_the_page_on_populations_does_what_it_says():
     for found in ("followed", "free", "fitted"):
         assert page[found].valid.mean() > 0.85
     assert page["free"].numbers.shape == (16, 2)
+    assert np.isfinite(page["by_kinetics"][:, 0]).all(axis=1).mean() > 0.5
     assert page["way"].valid.mean() > 0.95
 
 

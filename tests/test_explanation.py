@@ -203,6 +203,7 @@ def test_so_much_ultraslow_conductance_takes_more_h_than_there_is():
     assert wide.is_reached.all()
 
 
+@pytest.mark.slow
 def test_medians_of_a_map_are_those_of_members_built_one_point_at_a_time():
     point = np.tile([[-8.0, 4.0]], (3, 1))
     g = dj.compensate(jax.random.key(0), STG, point).g  # the first point of the map

@@ -243,7 +243,9 @@ def test_an_ensemble_around_a_recorded_cell_fires_nearly_like_it(data):
     assert off < 0.35 * recorded[~compared.is_used].sum()
 
 
-@pytest.mark.parametrize("name", ("cortical", "stg"))
+@pytest.mark.parametrize(
+    "name", ("cortical", pytest.param("stg", marks=pytest.mark.slow))
+)
 def test_cells_of_shipped_operators_have_the_f_i_curves_that_they_are_given(name):
     operator = dj.load_operator(name)
     features = np.asarray(from_coordinates(operator.library[:3], operator.names))

@@ -97,6 +97,7 @@ def test_a_single_member_is_refined_by_its_own_derivatives():
     assert refined.num_slopes > 0
 
 
+@pytest.mark.slow
 def test_members_of_another_pattern_find_it():
     g = np.concatenate([population("tonic", 32), population("bursting", 8)])
     refined = refine(STG, g, example("tonic"), max_rounds=4)

@@ -69,6 +69,7 @@ def published_period(numbers):
     return (times[-1] - times[-6]) / 5
 
 
+@pytest.mark.slow
 def test_periods_and_their_derivatives_are_those_of_the_published_equations(
     differentiated,
 ):
@@ -98,6 +99,28 @@ def test_cells_side_by_side_have_rhythms_or_none(differentiated):
     assert float(found.period[0]) == pytest.approx(float(alone.period), rel=1e-6)
     assert float(found.mean_isi[0]) == float(found.period[0])
     assert found.burst_duration[0] == 0 and np.isnan(found.period[1])
+
+
+def test_numbers_of_the_neuron_may_differ_from_cell_to_cell(differentiated):
+    _, alone = differentiated
+    of = lambda C: eqx.tree_at(lambda n: n.capacitance, HH, jnp.array(C))
+    # The last two are the same cell, with more of everything or less.
+    currents = dj.Step(jnp.array([10.0, 13.0, 10.0]))
+    g = np.asarray(HH.default_g) / np.array([[1.0], [1.0], [1.3]])
+    found = dj.rhythm(of([1.0, 1.3, 1.0]), g, stimulus=currents, **HOW)
+    assert found.is_trusted.all() and found.period[0] > found.period[1]
+    expected = alone.period, found.period[2]
+    np.testing.assert_allclose(found.period[:2], expected, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"\(3,\) for `g` and \(2,\) for"):
+        dj.rhythm(of([1.0, 1.3]), g, stimulus=dj.Step(10.0), **HOW)
+
+
+def test_a_changing_current_is_found_where_conductances_are_traced():
+    until = dj.Step(10.0, stop=150.0)
+    period = lambda g: dj.rhythm(HH, g, stimulus=until, **HOW).period
+    for transformed in (jax.jacfwd(period), jax.jit(period)):
+        with pytest.raises(ValueError, match="`stimulus`.*constant.*`Step`"):
+            transformed(HH.default_g)
 
 
 @pytest.mark.slow

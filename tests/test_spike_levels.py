@@ -18,6 +18,7 @@ from cells import spikes_of, STG, twelve_cells
 import dicjax as dj
 from dicjax.inference.dataset_store import neuron_hash
 from dicjax.populations.rhythm_gradient import cycles, ObservedRhythm
+from dicjax.simulation import in_a_row
 from dicjax.spikes import V_REARM, V_SPIKE
 
 
@@ -140,7 +141,8 @@ def test_a_rhythm_has_its_slopes_at_any_level():
     run = dj.simulate(HH, g, 400.0, stimulus=dj.Step(10.0), dt=0.05)
     period = np.diff(spikes_of(run))[-1:]
     rhythm = ObservedRhythm(np.array([1]), period, np.zeros(1))
-    of = lambda x: cycles(x, g, rhythm, settle=200.0, dt=0.05, current=10.0)
+    row = lambda neuron: in_a_row(neuron, g, dj.Step(10.0)).row
+    of = lambda neuron: cycles(row(neuron), rhythm, settle=200.0, dt=0.05)
     usual, low = of(HH), of(with_levels(HH, **LOW))
     assert usual.is_trusted.all() and low.is_trusted.all()
     np.testing.assert_allclose(low.times, usual.times, rtol=1e-3)

@@ -153,6 +153,8 @@ def test_the_noise_of_a_cell_depends_on_its_key_and_index_only():
     other = current(NoisyCurrent(jr.key(2), sigma=3.0), 3, 50)
     np.testing.assert_array_equal(many[:3], few)
     assert np.abs(other - few).max() > 1
+    shared = NoisyCurrent(jr.key(1), sigma=3.0, numbers=jnp.asarray(2, jnp.int32))
+    np.testing.assert_array_equal(current(shared, 3, 50), np.tile(few[2], (3, 1)))
 
 
 def test_waveforms_that_cannot_be_followed_are_refused():

@@ -47,6 +47,7 @@ from dicjax._core.checks import (
     check_stimulus as check_stimulus,
     check_targets as check_targets,
     check_times as check_times,
+    check_tolerance as check_tolerance,
     conductances_of as conductances_of,
     HasConductances as HasConductances,
     is_traced as is_traced,

@@ -16,6 +16,7 @@ from jaxtyping import PyTree
 P = ParamSpec("P")
 R = TypeVar("R")
 
+TOLERANCE_IN_EPS = 2  # rounding errors; finer tolerances are never reached
 SAFE_DT = 0.1  # ms, fine for any neuron that fires
 MAX_STEPS_PER_TAU = 8  # of `dt`, a quarter of which is the shortest step
 
@@ -194,6 +195,19 @@ def check_dt(dt: float) -> None:
     if not 0 < dt <= 0.5:
         raise ValueError(
             f"`dt` must lie between 0 and 0.5 ms to resolve a spike, got {dt}."
+        )
+
+
+def check_tolerance(tolerance: float | None, dtype: Any) -> None:
+    """Raises `ValueError` if numbers of `dtype` cannot reach a relative tolerance."""
+    if tolerance is None:
+        return
+    finest = TOLERANCE_IN_EPS * float(jnp.finfo(dtype).eps)
+    if not finest <= tolerance < 1:
+        raise ValueError(
+            f"`tolerance` must lie between {finest:.1g} and 1 in "
+            f"{jnp.dtype(dtype).name}, got {tolerance}. Finer ones need conductances "
+            "in float64, and `jax_enable_x64`."
         )
 
 

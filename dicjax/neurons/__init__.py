@@ -41,6 +41,7 @@ from dicjax.neurons.members import (
     member_axes as member_axes,
     member_shape as member_shape,
     of_members as of_members,
+    ranks as ranks,
     varying as varying,
 )
 from dicjax.neurons.models import (

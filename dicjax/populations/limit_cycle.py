@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from dicjax._core import varying_with
 from dicjax.neurons import Neuron
 from dicjax.simulation import detect_spike
 
@@ -85,6 +86,7 @@ def simulate_cycle(
     zero = jnp.zeros_like(x[0])
     first = Crossing(x, x, zero, zero)
     running = Running(x, zero, zero + FIRST, zero, first, first, jnp.int32(0))
+    running = varying_with(running, x)
     scale = jnp.asarray(flow.scale, x.dtype)
 
     def wanting(running):
@@ -145,7 +147,8 @@ def at_crossing(
 
 def _step(flow: Flow, x: Numbers, h) -> tuple[Numbers, Numbers]:
     """The state after `h` ms, and an estimate of its error."""
-    stop, rows = jax.lax.stop_gradient, jnp.asarray(flow.fast, x.dtype)
+    stop = jax.lax.stop_gradient
+    rows = varying_with(jnp.asarray(flow.fast, x.dtype), x)
     # How states are split into fast and slow is free, so that it has no derivative.
     slopes = jax.vmap(lambda row: jax.jvp(flow.rates, (stop(x),), (row,))[1])(rows)
     speed = stop(jnp.maximum(-jnp.sum(slopes * rows, axis=0), 0))
@@ -168,7 +171,7 @@ def _step(flow: Flow, x: Numbers, h) -> tuple[Numbers, Numbers]:
         y = decay * x + h * jnp.sum(weights * drives, axis=0)
         return (drives.at[i].set(flow.rates(y) + speed * y), y), None
 
-    start = jnp.zeros((4, len(x)), x.dtype), x
+    start = varying_with(jnp.zeros((4, len(x)), x.dtype), x), x
     (drives, rough), _ = jax.lax.scan(stage, start, (jnp.arange(4), decay, weights))
     middle = 2 * two - 4 * three
     weights = jnp.stack([one - 3 * two + 4 * three, middle, middle, 4 * three - two])

@@ -11,9 +11,10 @@ $\frac{dz}{d\theta} = (1 - P_z)^{-1} P_\theta$,
 $\frac{dT}{d\theta} = T_\theta + T_z \frac{dz}{d\theta}$,
 
 which are the limit of infinitely many cycles. Here $\theta$ are logarithms of maximal
-conductances. The state moves to that limit by Newton's method, since transients may not
-be over. Slopes of two cycles, one in finer steps than the other, have to agree: where a
-cycle amplifies errors, they do not, and are not trusted.
+conductances, and other numbers of the cell. The state moves to that limit by Newton's
+method, since transients may not be over. Slopes of two cycles, one in finer steps than
+the other, have to agree: where a cycle amplifies errors, they do not, and are not
+trusted.
 
 The number of spikes in a cycle has no derivative. Its dependence on conductances has to
 be estimated from models with different numbers of spikes.
@@ -29,13 +30,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from dicjax._core import in_batches, solve
+from dicjax._core import in_batches, solve, varying_with
 from dicjax.neurons import Neuron, State
 from dicjax.populations.limit_cycle import at_crossing, Flow, simulate_cycle
 from dicjax.simulation import (
+    Cell,
     detect_spike,
+    log_conductances,
     LONGEST,
     next_step,
+    Numbers,
     relax_gates,
     relax_membrane,
 )
@@ -44,7 +48,7 @@ from dicjax.spikes import AnyArray, burst_gap, BURSTING, crossing_part, Features
 
 BATCHES = (16, 64, 256)  # numbers of cells that are compiled for
 CLOSED = 0.02  # how far a cycle's end may be from its start, relative to its size
-STEEPEST = 30.0  # slope; if one is steeper, the cycle is no stable rhythm
+STEEPEST = 30.0  # slope by ln g; if one is steeper, the cycle is no stable rhythm
 AGREEMENT = 0.1  # by how much two cycles may disagree, relative to the largest slope
 LEAST_SLOPE = 0.05  # that a largest slope counts as, at least
 SCALE, SCALE_V = 0.01, 10.0  # which errors of gates and calcium, and mV, count beside
@@ -55,20 +59,22 @@ DOUBLINGS = 10  # of cycles, after which a stable one has forgotten where it sta
 
 
 class Cycle(eqx.Module):
-    """The cycles of cells, and their derivatives by conductances.
+    """The cycles of cells, and their derivatives by numbers of these.
 
     - `times`: the length of the cycle and the mean interval within it, in ms. In a
         cycle of one spike, both are the interval between spikes.
-    - `slopes`: derivatives of the logarithms of `times` by logarithms of conductances.
+    - `slopes`: derivatives of the logarithms of `times` by logarithms of conductances,
+        and by other numbers after them, per unit of each.
     - `disagreement`: the largest difference from the slopes of a cycle in longer steps,
         relative to the largest slope of the same time, or to 0.05 if that is more.
+        Slopes by other numbers are compared for their own size: per 100 %.
     - `is_closed`: whether this is a stable cycle.
     - `is_trusted`: whether it is, and two cycles agree within 10 %; otherwise the
         slopes mean nothing.
     """
 
     times: Float[AnyArray, "*cells 2"]
-    slopes: Float[AnyArray, "*cells 2 channels"]
+    slopes: Float[AnyArray, "*cells 2 numbers"]
     disagreement: Float[AnyArray, "*cells"]
     is_closed: Bool[AnyArray, "*cells"]
     is_trusted: Bool[AnyArray, "*cells"]
@@ -112,58 +118,78 @@ class _Running(eqx.Module):
 
 
 def cycles(
-    neuron: Neuron,
-    g: Float[np.ndarray, "cells channels"],
+    cell: Cell,
     rhythm: ObservedRhythm,
     *,
     settle: float,
     dt: float,
-    current: float = 0.0,
+    numbers: Numbers | None = None,
 ) -> Cycle:
-    """Differentiates the rhythms of cells, in the dtype of their conductances (mS/cm²).
+    """Differentiates the rhythms of cells in a row, in the dtype of their conductances.
 
-    They are simulated under a constant `current` (µA/cm²), in steps of `dt` ms as
-    [`dicjax.simulate`][] takes it, for `settle` ms before their cycles.
+    Derivatives are by logarithms of conductances, and by `numbers` after them. Cells
+    are simulated under the current that they receive at `settle` ms, in steps of `dt`
+    ms as [`dicjax.simulate`][] takes it, for `settle` ms before their cycles.
     """
-    settings = (np.asarray(x, g.dtype) for x in (settle, dt, current))
-    differentiate = functools.partial(_cycles, neuron.with_dtype(g.dtype), *settings)
-    times = (np.asarray(x, g.dtype) for x in (rhythm.period, rhythm.onset_isi))
+    dtype = cell.g[0].dtype
+    own, shared = cell.parted()
+    settings = (np.asarray(x, dtype) for x in (settle, dt))
+    differentiate = functools.partial(_cycles, shared, numbers, *settings)
+    times = (np.asarray(x, dtype) for x in (rhythm.period, rhythm.onset_isi))
     rhythm = ObservedRhythm(np.asarray(rhythm.num_spikes, np.int32), *times)
-    size = next((x for x in BATCHES if x >= len(g)), BATCHES[-1])
-    return in_batches(differentiate, g, rhythm, size=size)
+    num = len(cell.g[0])
+    size = next((x for x in BATCHES if x >= num), BATCHES[-1])
+    return in_batches(differentiate, own, rhythm, size=size)
 
 
 @eqx.filter_jit
-def _cycles(neuron, settle, dt, current, g, rhythm):
-    def one(g, rhythm):
+def _cycles(shared, numbers, settle, dt, own, rhythm):
+    def one(own, rhythm):
+        cell = eqx.combine(own, shared)
         period, onset_isi = rhythm.period, rhythm.onset_isi
-        start = state_at_onset(neuron, g, settle, period, onset_isi, dt, current)
-        found, _ = linearised(neuron, g, start, rhythm.num_spikes, period, current)
+        I = cell.current(settle)
+        start = state_at_onset(cell.neuron, cell.g, settle, period, onset_isi, dt, I)
+        num = rhythm.num_spikes
+        found, _ = linearised(cell, settle, start, num, period, numbers=numbers)
         return found
 
-    return jax.vmap(one)(g, rhythm)
+    return jax.vmap(one)(own, rhythm)
 
 
 def linearised(
-    neuron, g, start, num_spikes, period, current, tolerances=TOLERANCES
+    cell: Cell,
+    t: Float[Array, ""],
+    start: State,
+    num_spikes: Int[AnyArray, ""],
+    period: Float[AnyArray, ""],
+    tolerances: tuple[float, ...] = TOLERANCES,
+    numbers: Numbers | None = None,
 ) -> tuple[Cycle, Linear]:
     """The limit cycle near the spike `start`, and whether its slopes are trusted.
 
-    There is a cycle for each of the `tolerances`, of which the last two are compared.
+    The cell receives the current that it does at `t` ms. Slopes are by logarithms of
+    conductances, and by `numbers` after them. There is a cycle for each of the
+    `tolerances`, of which the last two are compared.
     """
-    first, _ = as_vector(neuron, start)
-    log_g, num = jnp.log(jnp.maximum(g, jnp.finfo(g.dtype).tiny)), len(first)
+    first, _ = as_vector(cell.neuron, start)
+    num, num_g, logs = len(first), len(cell.g), log_conductances(cell)
+    scale = jnp.ones(num_g, first.dtype)
+    if numbers is not None:
+        scale = jnp.append(scale, numbers.sizes(cell))
 
     def visit(z, tolerance):
         def both(inputs):
-            own_g, own = jnp.exp(inputs[num:]), inputs[:num]
+            moved = logs.moved(cell, inputs[num : num + num_g])
+            if numbers is not None:
+                moved = numbers.moved(moved, inputs[num + num_g :])
+            neuron, g, I = moved.neuron, moved.g, moved.current(t)
             end, times, is_whole = cycle(
-                neuron, own_g, own, num_spikes, period, tolerance, current
+                neuron, g, inputs[:num], num_spikes, period, tolerance, I
             )
             return jnp.concatenate([end, times]), (end, times, is_whole)
 
         J, (end, times, is_whole) = jax.jacfwd(both, has_aux=True)(
-            jnp.concatenate([z, log_g])
+            jnp.concatenate([z, jnp.zeros_like(scale)])
         )
         P_z, T_z = J[:num, :num], J[num:, :num]
         right = jnp.concatenate([J[:num, num:], (end - z)[:, None]], axis=1)
@@ -180,14 +206,14 @@ def linearised(
     each = jnp.asarray(tolerances, first.dtype)
     _, found = jax.lax.scan(visit, first, each)
     times, slopes, is_closed, linear = jax.tree.map(lambda x: x[-1], found)
-    size = jnp.maximum(jnp.max(jnp.abs(slopes), axis=1), LEAST_SLOPE)
-    apart = jnp.abs(slopes - found[1][-2]) / size[:, None]
+    size = jnp.maximum(jnp.max(jnp.abs(slopes * scale[None]), axis=1), LEAST_SLOPE)
+    apart = jnp.abs(slopes - found[1][-2]) * scale[None] / size[:, None]
     after = linear.P_z
     for _ in range(DOUBLINGS):
         after = after @ after
     # Comparisons fail for what is not finite, too.
     is_stable = jnp.max(jnp.abs(after)) < 1
-    is_stable &= jnp.max(jnp.abs(slopes)) <= STEEPEST
+    is_stable &= jnp.max(jnp.abs(slopes[:, :num_g])) <= STEEPEST
     is_closed &= is_stable
     is_trusted = is_closed & (jnp.max(apart) <= AGREEMENT)
     return Cycle(times, slopes, jnp.max(apart), is_closed, is_trusted), linear
@@ -239,6 +265,7 @@ def as_vector(neuron: Neuron, y: State):
 def state_at_onset(neuron, g, settle, period, onset_isi, dt, current) -> State:
     """The state at the first onset of a cycle after `settle` ms."""
     running = _start(neuron.initial_state(), dt, pending=jnp.inf)
+    running = varying_with(running, neuron, g, period)
     limit = settle + 5 * period
 
     def wanting(running):
@@ -264,9 +291,10 @@ def observed_spikes(
         return new, times, num + is_spike.astype(num.dtype)
 
     running = _start(neuron.initial_state(), dt, pending=jnp.inf)
-    times = jnp.full(MAX_SPIKES, jnp.inf, g.dtype)
+    times = jnp.full(MAX_SPIKES, jnp.inf, duration.dtype)
     wanting = lambda carry: (carry[0].t < duration) & (carry[2] < MAX_SPIKES)
-    return jax.lax.while_loop(wanting, step, (running, times, jnp.int32(0)))[1]
+    begun = varying_with((running, times, jnp.int32(0)), neuron, g)
+    return jax.lax.while_loop(wanting, step, begun)[1]
 
 
 def rhythm_of(features: Features) -> ObservedRhythm:

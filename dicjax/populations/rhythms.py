@@ -6,19 +6,18 @@ found, and its times depend on parameters as the implicit function theorem says
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from dicjax._core import (
-    cast_floats,
-    check_dt,
     check_simulation,
     HasConductances,
+    is_traced,
     jax_conductances_of,
     solve,
     untraced,
@@ -35,8 +34,8 @@ from dicjax.simulation import (
     AbstractStimulus,
     applied,
     as_stimulus,
-    cell_axes,
-    per_cell,
+    Cell,
+    in_a_row,
 )
 from dicjax.spikes import BURSTING, spike_features, TONIC
 
@@ -89,7 +88,8 @@ def rhythm(
 
     **Arguments:**
 
-    - `neuron`: the model.
+    - `neuron`: the model. Each of its numbers may be an array with the axes of cells in
+        front, which are broadcast against those of `g` and of the stimulus.
     - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`. Leading
         axes index independent cells. Its dtype is that of the computation.
     - `stimulus`: an applied current that is constant after `discard` ms, such as
@@ -107,63 +107,51 @@ def rhythm(
     **Raises:**
 
     - `ValueError`: if the neuron has no recipe and a time is not given, times or
-        conductances are bad, or the stimulus changes after `discard`.
+        conductances are bad, the stimulus changes after `discard`, or conductances,
+        numbers of the neuron and stimulus are for other numbers of cells.
     """
     g = jax_conductances_of(neuron, g)
-    shape, dtype = g.shape[:-1], g.dtype
-    duration, discard, dt = _times(neuron, duration, discard, dt)
-    if stimulus is None and neuron.recipe is not None:
-        stimulus = applied(neuron.recipe.current)
-    stimulus = as_stimulus(stimulus)
-    if stimulus is not None:
-        stimulus = cast_floats(per_cell(stimulus, shape), dtype)
-        _check_constant(neuron, stimulus, discard, duration)
-    times = (jnp.asarray(x, dtype) for x in (duration, discard, dt))
-    cells = g.reshape(-1, g.shape[-1])
-    found = _rhythms(cast_floats(neuron, dtype), cells, stimulus, *times)
-    return jax.tree.map(lambda x: x.reshape(shape), found)
+    duration, discard, dt = simulated_times(neuron, duration, discard, dt)
+    cells = in_a_row(neuron, g, stimulus_for(neuron, stimulus))
+    cell = cells.row
+    check_constant(cell, discard, duration)
+    times = (jnp.asarray(x, g.dtype) for x in (duration, discard, dt))
+    found = _rhythms(cell, *times)
+    return jax.tree.map(lambda x: x.reshape(cells.shape), found)
 
 
 @eqx.filter_jit
-def _rhythms(neuron, g, stimulus, duration, discard, dt) -> Rhythm:
-    axes = None if stimulus is None else cell_axes(stimulus)
-
-    def one(g, stimulus):
-        return _rhythm(neuron, g, stimulus, duration, discard, dt)
-
-    return jax.vmap(one, (0, axes))(g, stimulus)
+def _rhythms(cell, duration, discard, dt) -> Rhythm:
+    one = lambda cell: _rhythm(cell, duration, discard, dt)
+    return jax.vmap(one, (cell.axes(),))(cell)
 
 
-def _rhythm(neuron, g, stimulus, duration, discard, dt) -> Rhythm:
+def _rhythm(cell: Cell, duration, discard, dt) -> Rhythm:
     """The rhythm of one cell."""
-
-    def current(stimulus):
-        zero = jnp.zeros_like(discard)
-        return zero if stimulus is None else stimulus(discard)
-
-    frozen, own_g, own_stimulus = jax.lax.stop_gradient((neuron, g, stimulus))
-    I = current(own_stimulus)
-    spikes = observed_spikes(frozen, own_g, duration, discard, dt, I)
+    frozen = jax.lax.stop_gradient(cell)
+    neuron, g, I = frozen.neuron, frozen.g, frozen.current(discard)
+    spikes = observed_spikes(neuron, g, duration, discard, dt, I)
     features = spike_features(spikes)
     seen = rhythm_of(features)
     num, onset_isi = seen.num_spikes, seen.onset_isi
-    start = state_at_onset(frozen, own_g, discard, seen.period, onset_isi, dt, I)
-    found, at = linearised(frozen, own_g, start, num, seen.period, I, TOLERANCES)
+    start = state_at_onset(neuron, g, discard, seen.period, onset_isi, dt, I)
+    found, at = linearised(frozen, discard, start, num, seen.period, TOLERANCES)
     # This cycle carries tangents. What it adds to the state adds up over all cycles.
-    finest = jnp.asarray(TOLERANCES[-1], g.dtype)
-    end, times, _ = cycle(neuron, g, at.z, num, seen.period, finest, current(stimulus))
-    same = jnp.eye(len(at.z), dtype=g.dtype)
+    finest = jnp.asarray(TOLERANCES[-1], at.z.dtype)
+    I = cell.current(discard)
+    end, times, _ = cycle(cell.neuron, cell.g, at.z, num, seen.period, finest, I)
+    same = jnp.eye(len(at.z), dtype=at.z.dtype)
     times = times + at.T_z @ solve(same - at.P_z, end - at.z)
     is_regular = (features.label == TONIC) | (features.label == BURSTING)
     is_regular &= found.is_closed
     is_trusted = is_regular & found.is_trusted
     times = _trusted(jnp.where(is_regular, times, jnp.nan), is_trusted)
-    intervals = (num - 1).astype(g.dtype)
+    intervals = (num - 1).astype(times.dtype)
     num = jnp.where(is_regular, num, 0)
     return Rhythm(
         period=times[0],
         burst_duration=jnp.where(intervals > 0, times[1] * intervals, times[1] * 0),
-        mean_isi=times[0] / jnp.maximum(num, 1).astype(g.dtype),
+        mean_isi=times[0] / jnp.maximum(num, 1).astype(times.dtype),
         num_spikes=num,
         disagreement=jnp.where(is_regular, found.disagreement, jnp.inf),
         is_trusted=is_trusted,
@@ -183,9 +171,11 @@ def _trusted_jvp(primals, tangents):
     return x, jnp.where(is_trusted, dx, jnp.nan)
 
 
-def _times(neuron, duration, discard, dt) -> tuple[float, float, float]:
+def simulated_times(
+    neuron: Neuron, duration: float | None, discard: float | None, dt: float | None
+) -> tuple[float, float, float]:
     """Duration, discarded time and time step, in ms: given, or of the recipe."""
-    given = {"duration": duration, "discard": discard, "dt": dt}
+    given: Any = {"duration": duration, "discard": discard, "dt": dt}
     missing = [name for name, x in given.items() if x is None]
     if missing and neuron.recipe is None:
         raise ValueError(
@@ -196,26 +186,37 @@ def _times(neuron, duration, discard, dt) -> tuple[float, float, float]:
         own = neuron.recipe
         of_recipe = {"duration": own.duration, "discard": own.discard, "dt": own.dt / 2}
         given |= {name: of_recipe[name] for name in missing}
-    duration, discard, dt = given.values()
-    check_simulation(duration, discard, dt)
-    check_dt(dt)
-    return duration, discard, dt
+    times = given["duration"], given["discard"], given["dt"]
+    check_simulation(*times)
+    return times
 
 
-def _check_constant(neuron, stimulus, discard: float, duration: float) -> None:
-    leaves = jax.tree.leaves((neuron, stimulus))
-    if any(isinstance(x, jax.core.Tracer) for x in leaves):
-        return  # there are no values to look at
-    y, axes = neuron.initial_state(), cell_axes(stimulus)
-    times = jnp.linspace(discard, duration, NUM_PROBED, dtype=y.V.dtype)
+def stimulus_for(neuron: Neuron, stimulus: Any) -> AbstractStimulus | None:
+    """The stimulus that was given, or else the current of the recipe, if any."""
+    if stimulus is None and neuron.recipe is not None:
+        return applied(neuron.recipe.current)
+    return as_stimulus(stimulus)
 
-    def probe(t, stimulus):
-        I = stimulus(t)
-        return I(y) if callable(I) else I
 
+def check_constant(cell: Cell, discard: float, duration: float) -> None:
+    """Raises `ValueError` if the current changes from `discard` to `duration` ms.
+
+    Of a current that depends on the state, that is where the cell starts.
+    """
+    if cell.stimulus is None or is_traced((cell.neuron, cell.stimulus)):
+        return  # or there are no values to look at
+    dtype, cell = cell.g[0].dtype, Cell(cell.neuron, (), cell.stimulus)
+    times = np.linspace(discard, duration, NUM_PROBED, dtype=dtype)
+
+    def probe(t, cell):
+        I = cell.current(t)
+        return I(cell.neuron.initial_state()) if callable(I) else I
+
+    axes = cell.axes()
     if any(axis == 0 for axis in jax.tree.leaves(axes)):
         probe = jax.vmap(probe, (None, axes))
-    probed = np.array([probe(t, stimulus) for t in times])
+    with jax.ensure_compile_time_eval():  # conductances may be traced
+        probed = np.array([probe(t, cell) for t in jnp.asarray(times)])
     if not np.allclose(probed, probed[:1], rtol=1e-5, atol=1e-7):
         raise ValueError(
             f"`stimulus` must be constant after `discard` ({discard:g} ms), but it "

@@ -1,5 +1,12 @@
 """Conductances in, spikes and trajectories out."""
 
+from dicjax.simulation.cells import (
+    Cell as Cell,
+    in_a_row as in_a_row,
+    log_conductances as log_conductances,
+    Numbers as Numbers,
+    picked as picked,
+)
 from dicjax.simulation.detection import detect_spike as detect_spike
 from dicjax.simulation.integrator import (
     LONGEST as LONGEST,
@@ -14,11 +21,6 @@ from dicjax.simulation.protocols import (
 )
 from dicjax.simulation.scheduler import num_cores as num_cores
 from dicjax.simulation.simulate import Run as Run, simulate as simulate
-from dicjax.simulation.solve import (
-    SavedState as SavedState,
-    solve as solve,
-    Trajectory as Trajectory,
-)
 from dicjax.simulation.solvers import (
     Membrane as Membrane,
     StaggeredMidpoint as StaggeredMidpoint,
@@ -36,4 +38,9 @@ from dicjax.simulation.stimulus import (
     Ramp as Ramp,
     Step as Step,
     Waveform as Waveform,
+)
+from dicjax.simulation.trajectories import (
+    SavedState as SavedState,
+    solve as solve,
+    Trajectory as Trajectory,
 )

@@ -1,4 +1,7 @@
-"""Simulation by any diffrax solver: slow, and as accurate as wanted."""
+"""Simulations by any diffrax solver: slow, and as accurate as wanted.
+
+Spikes are found in potentials that are sampled every 0.05 ms or finer.
+"""
 
 import math
 
@@ -7,9 +10,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
-from dicjax._core import Progress, Stage
-from dicjax.neurons import member_axes
+from dicjax._core import check_tolerance, Progress, Stage
+from dicjax.neurons import member_axes, Neuron
 from dicjax.simulation.lane_block import initial_conditions
 from dicjax.simulation.problem import (
     assemble,
@@ -30,6 +34,7 @@ from dicjax.spikes import list_spikes, mark_shortfalls
 
 STRETCH = 50.0  # ms of simulated time between reports of progress
 SAMPLED = 0.05  # ms, the longest time between samples
+MOST_PER_MS = 1000  # steps that a tolerance may take
 
 
 def solve(
@@ -40,9 +45,8 @@ def solve(
 ) -> Solution:
     """Simulates all cells of a problem by `solver`.
 
-    Spikes are found in potentials that are sampled every 0.05 ms or finer. Steps are
-    of the problem's `dt`, or as long as a relative tolerance of `tolerance` and an
-    absolute one a hundred times smaller allow.
+    Steps are of the problem's `dt`, or as long as a relative tolerance of `tolerance`
+    and an absolute one a hundred times smaller allow.
     """
     finer, every = 1, SAMPLED
     if problem.save_every is not None:
@@ -81,11 +85,13 @@ def _potentials(problem, every, solver, tolerance, on_progress):
     samples = math.ceil(problem.duration / every - 1e-9)
     per_stretch = max(1, min(samples, round(STRETCH / every)))
     dt, pieces = jnp.asarray(problem.dt, g.dtype), [np.asarray(y.V)[:, None]]
+    max_steps = most_steps(every * per_stretch, problem.dt, tolerance)
+    how = (solver, controller_of(tolerance), max_steps)
     for first in range(0, samples, per_stretch):
         # All stretches are equally long, so that one program serves them. The last may
         # go beyond the end.
         ts = jnp.asarray(every * np.arange(first, first + per_stretch + 1), g.dtype)
-        y, V = _stretch(problem.neuron, y, g, stimulus, ts, dt, solver, tolerance)
+        y, V = _stretch(problem.neuron, y, g, stimulus, ts, dt, *how)
         pieces.append(np.asarray(V))
         if on_progress is not None:
             done = min(samples, first + per_stretch)
@@ -95,11 +101,8 @@ def _potentials(problem, every, solver, tolerance, on_progress):
 
 
 @eqx.filter_jit
-def _stretch(neuron, y, g, stimulus, ts, dt, solver, tolerance):
+def _stretch(neuron, y, g, stimulus, ts, dt, solver, controller, max_steps):
     """The states at the last of `ts`, and potentials at all but the first."""
-    controller = dfx.ConstantStepSize()
-    if tolerance is not None:
-        controller = dfx.PIDController(rtol=tolerance, atol=tolerance / 100)
 
     def one(neuron, y, g, stimulus):
         solution = dfx.diffeqsolve(
@@ -112,7 +115,7 @@ def _stretch(neuron, y, g, stimulus, ts, dt, solver, tolerance):
             args=g,
             stepsize_controller=controller,
             saveat=dfx.SaveAt(ts=ts[1:]),
-            max_steps=None,
+            max_steps=max_steps,
             throw=False,
         )
         ys = solution.ys
@@ -123,3 +126,27 @@ def _stretch(neuron, y, g, stimulus, ts, dt, solver, tolerance):
 
     axes = None if stimulus is None else cell_axes(stimulus)
     return jax.vmap(one, (member_axes(neuron), 0, 0, axes))(neuron, y, g, stimulus)
+
+
+def controller_of(tolerance: float | None) -> dfx.AbstractStepSizeController:
+    """Steps as long as a relative tolerance allows, or all equal."""
+    if tolerance is None:
+        return dfx.ConstantStepSize()
+    return dfx.PIDController(rtol=tolerance, atol=tolerance / 100)
+
+
+def most_steps(span: float, dt: float, tolerance: float | None) -> int:
+    """Steps that are enough for `span` ms, so that nothing runs for ever."""
+    per_ms = 1 / dt if tolerance is None else max(MOST_PER_MS, 2 / dt)
+    return math.ceil(span * per_ms) + 16
+
+
+def check_followed(neuron: Neuron, tolerance: float | None, dtype: DTypeLike) -> None:
+    """Raises `ValueError` if no solver could follow `neuron` in numbers of `dtype`."""
+    check_tolerance(tolerance, dtype)
+    if not any(channel.num_states for channel in neuron.channels):
+        # Loops of equinox take an empty tuple for another.
+        raise ValueError(
+            f"{neuron.name} has no gates, and diffrax cannot follow a state without "
+            "any: leave `solver` out."
+        )

@@ -117,7 +117,8 @@ def simulate(
     - `max_spikes`: how many spikes per cell the result has room for; by default all.
     - `solver`: a diffrax solver, such as `diffrax.Tsit5()`, in place of our own. It is
         20 to 100 times slower, and its memory grows with the duration.
-    - `tolerance`: relative tolerance of `solver`; None makes its steps `dt` long.
+    - `tolerance`: relative tolerance of `solver`; None makes its steps `dt` long. A
+        cell that takes more than 1,000 steps per ms has not succeeded.
     - `on_progress`: called with (stage, done, total), in units of work. An exception
         that it raises stops the simulation.
 
@@ -130,7 +131,8 @@ def simulate(
     - `ValueError`: if `g` does not match the channels of `neuron`, or has a negative or
         non-finite entry; if times, `V0` or `Ca0` are impossible; if `dt` is too long
         for the model; if the stimulus ends before the simulation; or if conductances,
-        numbers of the neuron, stimulus and start are for other numbers of cells.
+        numbers of the neuron, stimulus and start are for other numbers of cells; or if
+        the precision of `g` cannot reach `tolerance`.
     - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     given = members_of(g)
@@ -161,6 +163,7 @@ def simulate(
         # Loads diffrax, which most never need.
         from dicjax.simulation import diffrax_backend
 
+        diffrax_backend.check_followed(neuron, tolerance, g.dtype)
         solution = diffrax_backend.solve(problem, solver, tolerance, on_progress)
     else:
         backend = resident if resident.suits(problem) else scheduler

@@ -411,6 +411,7 @@ class NoisyCurrent(AbstractStimulus):
         """The stimulus with two random words for each of these cells."""
         root = cast(Key[Array, ""], self.key)
         numbers = members if self.numbers is None else self.numbers
+        numbers = jnp.broadcast_to(numbers, members.shape)
         keys = jax.vmap(lambda i: jr.fold_in(root, i))(numbers)
         words = jax.vmap(lambda key: jr.bits(key, (2,), jnp.uint32))(keys)
         return NoisyCurrent((words[:, 0], words[:, 1]), self.sigma, self.mean)
@@ -433,6 +434,21 @@ class NoisyCurrent(AbstractStimulus):
 
     def average(self, prepared: PyTree, t: Scalar, h: Scalar) -> Scalar:
         return _between(prepared, (t + h / 2) / NODE_INTERVAL)
+
+
+def with_noise_of(stimulus: AbstractStimulus, num_cells: int) -> AbstractStimulus:
+    """The stimulus whose noise stays that of each of so many cells, wherever they go.
+
+    Noise that has numbers of its own keeps them.
+    """
+    is_noise = lambda x: isinstance(x, NoisyCurrent)
+
+    def numbered(x):
+        if not is_noise(x) or x.numbers is not None:
+            return x
+        return dataclasses.replace(x, numbers=jnp.arange(num_cells, dtype=jnp.int32))
+
+    return jax.tree.map(numbered, stimulus, is_leaf=is_noise)
 
 
 def _between(nodes: Nodes, position: Scalar) -> Scalar:

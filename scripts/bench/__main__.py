@@ -13,6 +13,7 @@ from scripts.bench.processes import WIDE_VECTORS
 
 COMMANDS = {
     "simulation": "simulation.comparison:Simulation",
+    "kinetics": "simulation.kinetics:Kinetics",
     "gradients": "gradients:Gradients",
     "slopes": "slopes:Slopes",
     "generate synthetic": "generate.synthetic:Synthetic",

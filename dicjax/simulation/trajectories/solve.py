@@ -7,7 +7,7 @@ last time that is asked for. What it did after every step is kept, and interpola
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TYPE_CHECKING
 
 import equinox as eqx
 import equinox.internal as eqxi
@@ -23,96 +23,45 @@ from dicjax._core import (
     check_start,
     check_stimulus,
     check_times,
-    described,
     HasConductances,
     is_traced,
     jax_conductances_of,
-    outcome,
-    Scalar,
     untraced,
     varying_with,
 )
 from dicjax.neurons import member_axes, Neuron, State
 from dicjax.simulation.cells import in_a_row
 from dicjax.simulation.integrator import FINEST, relax_gates
-from dicjax.simulation.lanes import BURST, burst, Lanes, lanes_at, step_sizes_of
+from dicjax.simulation.lanes import (
+    BURST,
+    burst,
+    Lanes,
+    lanes_at,
+    step_sizes_of,
+    StepSizes,
+)
 from dicjax.simulation.stimulus import (
     AbstractStimulus,
     as_stimulus,
     cell_axes,
     for_members,
 )
+from dicjax.simulation.trajectories.trajectory import (
+    after,
+    fields_of,
+    Followed,
+    Kept,
+    Moment,
+    moments,
+    SavedState,
+    Trajectory,
+)
 
+
+if TYPE_CHECKING:
+    import diffrax
 
 AT_ONCE = 4  # bursts whose steps are kept together for derivatives
-
-
-class Moment(eqx.Module):
-    """A time in ms as a whole number and the rest: one float would lose digits."""
-
-    whole: Int[Array, "*times"]
-    rest: Float[Array, "*times"]
-
-    def __getitem__(self, i) -> "Moment":
-        return Moment(self.whole[i], self.rest[i])
-
-
-class SavedState(eqx.Module):
-    """Where cells stand at the end of a trajectory.
-
-    - `until`: the time of that end; `lanes`: the cells some bursts before it.
-    - `num_bursts`: how many bursts, which are taken once more to go on.
-    """
-
-    lanes: Lanes
-    until: Moment
-    num_bursts: Int[Array, "*cells"]
-
-    def __repr__(self) -> str:
-        at = lambda: np.asarray(self.until.whole) + np.asarray(self.until.rest)
-        return described(self, lambda: f"at {np.max(at()):g} ms")
-
-
-class Trajectory(eqx.Module):
-    """What cells did, at times of one's choice.
-
-    - `ts`: these times, in ms.
-    - `V`: potentials, in mV.
-    - `gates`, `Ca`: gates in channel order, and calcium in µM, with `states=True`.
-    - `currents`: of every channel, in µA/cm², outward positive, with `currents=True`.
-    - `spike_times`: of the first `max_spikes` spikes, in ms, padded with inf.
-    - `num_spikes`: how many spikes there were.
-    - `succeeded`: whether everything stayed finite, the steps were enough, and no spike
-        was lost. Potentials that are not known are nan.
-    - `overflowed`: whether spikes are missing in `spike_times`.
-    - `fell_short`: as in [`dicjax.Run`][].
-    - `num_steps`: how many steps were taken.
-    - `final`: where the cells stand. Another [`dicjax.solve`][] goes on from there.
-    """
-
-    ts: Real[Array, " times"]
-    V: Float[Array, "*cells times"]
-    gates: Float[Array, "*cells times gates"] | None
-    Ca: Float[Array, "*cells times"] | None
-    currents: Float[Array, "*cells times channels"] | None
-    spike_times: Float[Array, "*cells spikes"]
-    num_spikes: Int[Array, "*cells"]
-    succeeded: Bool[Array, "*cells"]
-    overflowed: Bool[Array, "*cells"]
-    fell_short: Bool[Array, "*cells"]
-    num_steps: Int[Array, "*cells"]
-    final: SavedState
-
-    def __repr__(self) -> str:
-        return described(self, lambda: outcome(self))
-
-
-class Kept(NamedTuple):
-    """What a trajectory holds beside potentials."""
-
-    max_spikes: int
-    states: bool
-    currents: bool
 
 
 class Steps(NamedTuple):
@@ -128,7 +77,17 @@ class Steps(NamedTuple):
     others: PyTree
 
 
-@untraced("dt", "is_adaptive", "max_steps", "max_spikes", "states", "currents")
+@untraced(
+    "dt",
+    "is_adaptive",
+    "max_steps",
+    "max_spikes",
+    "states",
+    "currents",
+    "solver",
+    "tolerance",
+    "adjoint",
+)
 def solve(
     neuron: Neuron,
     g: Float[ArrayLike, "*cells channels"] | HasConductances,
@@ -142,6 +101,9 @@ def solve(
     max_spikes: int = 64,
     states: bool = False,
     currents: bool = False,
+    solver: "diffrax.AbstractSolver | None" = None,
+    tolerance: float | None = 1e-6,
+    adjoint: "diffrax.AbstractAdjoint | None" = None,
 ) -> Trajectory:
     """Integrates cells as a pure function, under any transformation of JAX.
 
@@ -171,21 +133,29 @@ def solve(
         traced.
     - `max_spikes`: how many spike times there is room for.
     - `states`, `currents`: whether to keep gates and calcium, and currents.
+    - `solver`: a diffrax solver, such as `diffrax.Tsit5()`, in place of our own:
+        slower, and as accurate as wanted. `dt` is its first step, and `ts` must have
+        values. Spikes are looked for every 0.05 ms. It goes on from the `final` of a
+        solver alone.
+    - `tolerance`: relative tolerance of `solver`; None makes its steps `dt` long.
+    - `adjoint`: how diffrax differentiates: by default in reverse mode, and by
+        `diffrax.ForwardMode()` in forward mode.
 
     **Returns:**
 
     A [`dicjax.Trajectory`][]. Spike times are differentiable: a spike is where the
-    line between two steps crosses the neuron's `V_spike`.
+    line between two steps, or samples, crosses the neuron's `V_spike`.
 
     **Raises:**
 
     - `ValueError`: if shapes do not match, times do not rise, `dt` is too long for the
-        model, or the stimulus ends before the last time.
-    - `TypeError`: if `ts` is traced and `max_steps` is not given, or if any of `dt`
-        and the arguments after it is traced.
+        model, the stimulus ends before the last time, or the precision of `g` cannot
+        reach `tolerance`.
+    - `TypeError`: if `ts` is traced and `max_steps` is not given, or there is a
+        `solver`; or if any of `dt` and the arguments after it is traced.
     """
     g = jax_conductances_of(neuron, g)
-    end = _last_time(ts, max_steps)
+    end = _last_time(ts, max_steps, solver)
     stimulus = as_stimulus(stimulus)
     if stimulus is not None and end is not None:
         check_stimulus(stimulus, end)
@@ -195,26 +165,31 @@ def solve(
     _check_steps(neuron, dt, max_steps, max_spikes)
     sizes = step_sizes_of(dt, stimulus, g.dtype, is_adaptive)
     begin = _begin(neuron, start, shape, sizes)
-    if max_steps is None:
+    kept = Kept(max_spikes, states or currents, currents)
+    if solver is not None:
+        # Loads diffrax, which most never need.
+        from dicjax.simulation.diffrax_backend import check_followed
+        from dicjax.simulation.trajectories.by_diffrax import following
+
+        check_followed(neuron, tolerance, g.dtype)
+        _check_from_a_solver(start)
         assert end is not None  # or `_last_time` has raised
-        longest = math.inf if stimulus is None else stimulus.longest_step
-        max_steps = _room(end - _earliest(begin.until), dt, longest, is_adaptive)
-    found = _solve(
-        neuron,
-        g,
-        stimulus,
-        begin,
-        _moment(ts, g.dtype),
-        sizes,
-        math.ceil(max_steps / (AT_ONCE * BURST)),
-        Kept(max_spikes, states or currents, currents),
-    )
+        span = end - _earliest(begin.until)
+        follow = following(solver, tolerance, adjoint, dt, span, max_steps, kept.states)
+    else:
+        if max_steps is None:
+            assert end is not None  # or `_last_time` has raised
+            longest = math.inf if stimulus is None else stimulus.longest_step
+            max_steps = _room(end - _earliest(begin.until), dt, longest, is_adaptive)
+        num_blocks = math.ceil(max_steps / (AT_ONCE * BURST))
+        follow = Stepping(sizes, num_blocks, kept.states)
+    found = _solve(neuron, g, stimulus, begin, moments(ts, g.dtype), follow, kept)
     found = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), found)
     return Trajectory(jnp.asarray(ts), **found)
 
 
 @eqx.filter_jit
-def _solve(neuron, g, stimulus, start, ts, sizes, num_blocks, kept):
+def _solve(neuron, g, stimulus, start, ts, follow, kept):
     """The fields of the trajectories of all cells, but for their times."""
     if stimulus is not None:
         stimulus = for_members(stimulus, jnp.arange(len(g)))
@@ -222,17 +197,43 @@ def _solve(neuron, g, stimulus, start, ts, sizes, num_blocks, kept):
 
     def one(neuron, g, stimulus, start):
         start = varying_with(start, neuron, g, stimulus, start, ts)
-        # Separate conductances vectorise over cells like the state.
-        found = _integrate(
-            neuron, tuple(g), stimulus, start.lanes, ts[-1], sizes, num_blocks, kept
-        )
-        return _described(neuron, g, start, *found, ts, kept)
+        return fields_of(neuron, g, follow(neuron, g, stimulus, start, ts), ts, kept)
 
     axes = (member_axes(neuron), 0, axes, 0)
     return jax.vmap(one, axes)(neuron, g, stimulus, start)
 
 
-def _integrate(neuron, g, stimulus, lane, end, sizes, num_blocks, kept):
+class Stepping(eqx.Module):
+    """Follows cells in the steps of populations."""
+
+    sizes: StepSizes
+    num_blocks: int = eqx.field(static=True)
+    keeps_states: bool = eqx.field(static=True)
+
+    def __call__(self, neuron, g, stimulus, start, ts) -> Followed:
+        """One cell from `start` to the last of `ts`."""
+        # Separate conductances vectorise over cells like the state.
+        steps, spikes, lane, last = _integrate(
+            neuron, tuple(g), stimulus, start.lanes, ts[-1], self
+        )
+        V, others = jax.vmap(_at, (None, 0))(steps, ts)
+        # Bursts that are taken once more may have spikes that have been told.
+        is_new = jnp.arange(spikes.rest.size, dtype=jnp.int32) >= start.num_bursts
+        is_new |= jax.vmap(after, (0, None))(spikes, start.until) > 0
+        num_steps = jnp.sum(jnp.isfinite(steps.t), dtype=jnp.int32) - 1
+        return Followed(
+            V=V,
+            others=others,
+            spikes=spikes,
+            is_new=is_new,
+            num_steps=num_steps,
+            is_done=_has_passed(lane, ts[-1]) & jnp.isfinite(lane.y.V),
+            has_lost=lane.lost,
+            final=SavedState(last, ts[-1], jnp.minimum(num_steps // BURST, 2)),
+        )
+
+
+def _integrate(neuron, g, stimulus, lane, end, stepping: Stepping):
     """Takes bursts of steps until the time is past `end`.
 
     Returns what was recorded; the moments of spikes, infinite where a burst has none,
@@ -241,7 +242,7 @@ def _integrate(neuron, g, stimulus, lane, end, sizes, num_blocks, kept):
     """
 
     def record(lane: Lanes) -> tuple:
-        if not kept.states:
+        if not stepping.keeps_states:
             return lane.t, lane.y.V, None
         # Gates are half a step behind.
         y = relax_gates(neuron, lane.y, lane.h / 2)
@@ -250,11 +251,11 @@ def _integrate(neuron, g, stimulus, lane, end, sizes, num_blocks, kept):
     def advance(carry, _):
         lane, last, _ = carry
         going = ~_has_passed(lane, end)
-        after, spike, (t, V, others) = burst(
-            neuron, lane, g, stimulus, sizes, record=record
+        new, spike, (t, V, others) = burst(
+            neuron, lane, g, stimulus, stepping.sizes, record=record
         )
         either = lambda new, old: jnp.where(going, new, old)
-        carry = jax.tree.map(either, (after, lane, last), carry)
+        carry = jax.tree.map(either, (new, lane, last), carry)
         row = either(t, jnp.inf), V, others, lane.whole, either(spike, jnp.inf)
         return carry, row
 
@@ -280,60 +281,19 @@ def _integrate(neuron, g, stimulus, lane, end, sizes, num_blocks, kept):
         # The same decision for all cells that are vectorised, or both sides would run.
         return jax.lax.cond(eqxi.unvmap_any(going), take, skip, carry)
 
-    (after, _, last), rows = jax.lax.scan(block, (lane,) * 3, length=num_blocks)
+    (new, _, last), rows = jax.lax.scan(block, (lane,) * 3, length=stepping.num_blocks)
     t, V, others, whole, spike = rows
     whole, spike = whole.reshape(-1), spike.reshape(-1)
     join = lambda x, more: jnp.concatenate((x[None], more.reshape(-1)))
     every = jnp.repeat(whole, BURST, total_repeat_length=t.size)
     steps = Steps(join(lane.whole, every), *jax.tree.map(join, first, (t, V, others)))
-    return steps, Moment(whole, spike), after, last
-
-
-def _described(neuron, g, start, steps, spikes, lane, last, ts, kept):
-    """The fields of the trajectory of one cell, but for its times."""
-    end = ts[-1]
-    V, others = jax.vmap(_at, (None, 0))(steps, ts)
-    # Bursts that are taken once more may have spikes that have been told.
-    is_new = jnp.arange(spikes.rest.size, dtype=jnp.int32) >= start.num_bursts
-    fell_short = jnp.any(is_new & (spikes.rest == -jnp.inf))
-    is_new |= jax.vmap(_after, (0, None))(spikes, start.until) > 0
-    is_kept = is_new & (jax.vmap(_after, (0, None))(spikes, end) <= 0)
-    is_kept &= jnp.isfinite(spikes.rest)
-    num = jnp.sum(is_kept, dtype=jnp.int32)
-    num_steps = jnp.sum(jnp.isfinite(steps.t), dtype=jnp.int32) - 1
-    place = jnp.where(is_kept, jnp.cumsum(is_kept) - 1, kept.max_spikes)
-    times = jnp.full(kept.max_spikes, jnp.inf, V.dtype)
-    spike_times = times.at[place].set(
-        spikes.whole.astype(V.dtype) + spikes.rest, mode="drop"
-    )
-    gates = Ca = currents = None
-    if kept.states:
-        states, Ca = others
-        gates = jnp.stack((*states, V), axis=-1)[:, :-1]  # also if there are none
-        if kept.currents:
-            unit = jax.vmap(neuron.unit_currents)(V, states, Ca)
-            currents = jnp.stack(unit, axis=-1) * g[None]
-    is_rising = jnp.all(jax.vmap(_after)(ts[1:], ts[:-1]) > 0)
-    is_known = jnp.all(jnp.isfinite(V)) & jnp.isfinite(lane.y.V)
-    return {
-        "V": V,
-        "gates": gates,
-        "Ca": Ca,
-        "currents": currents,
-        "spike_times": spike_times,
-        "num_spikes": num,
-        "succeeded": is_known & _has_passed(lane, end) & is_rising & ~lane.lost,
-        "overflowed": lane.lost | (num > kept.max_spikes),
-        "fell_short": fell_short,
-        "num_steps": num_steps,
-        "final": SavedState(last, end, jnp.minimum(num_steps // BURST, 2)),
-    }
+    return steps, Moment(whole, spike), new, last
 
 
 def _at(steps: Steps, time: Moment) -> tuple:
     """Potential, and others, at one time; nan at a time that no step is around."""
     last = steps.t.size - 1
-    offset = lambda i: _after(Moment(steps.whole[i], steps.t[i]), time)
+    offset = lambda i: after(Moment(steps.whole[i], steps.t[i]), time)
 
     def halve(_, ends):
         low, high = ends
@@ -368,23 +328,10 @@ def _at(steps: Steps, time: Moment) -> tuple:
     return interpolate(steps.V), jax.tree.map(interpolate, steps.others)
 
 
-def _after(a: Moment, b: Moment) -> Scalar:
-    """How much later `a` is than `b`, in ms."""
-    return (a.whole - b.whole).astype(a.rest.dtype) + a.rest - b.rest
-
-
 def _has_passed(lane: Lanes, end: Moment) -> Bool[Array, ""]:
     """Whether the cell is a step past `end`, or never will be."""
     before = Moment(lane.whole, lane.t - lane.h)
-    return (_after(before, end) > 0) | ~jnp.isfinite(lane.y.V)
-
-
-def _moment(ts: Any, dtype: Any) -> Moment:
-    # On the host, times in float64 keep their digits.
-    numpy = jnp if isinstance(ts, jax.Array) else np
-    whole = numpy.floor(ts)
-    rest = numpy.asarray(ts - whole, dtype)
-    return Moment(jnp.asarray(whole, jnp.int32), jnp.asarray(rest))
+    return (after(before, end) > 0) | ~jnp.isfinite(lane.y.V)
 
 
 def _begin(neuron, start, shape, sizes) -> SavedState:
@@ -415,9 +362,11 @@ def _room(span: float, dt: float, longest: float, is_adaptive: bool) -> int:
     return math.ceil(span * per_ms) + 2 * BURST
 
 
-def _last_time(ts: Any, max_steps: int | None) -> float | None:
+def _last_time(ts: Any, max_steps: int | None, solver: Any) -> float | None:
     """The last of `ts`, in ms; None if they are traced. Raises if they do not rise."""
     end = check_times(ts)
+    if end is None and solver is not None:
+        raise TypeError("With a `solver`, `ts` must have values, but they are traced.")
     if end is None and max_steps is None:
         raise TypeError(
             "`ts` is traced, so that `solve` cannot know how many steps there will be: "
@@ -440,6 +389,16 @@ def _check_steps(neuron, dt: float, max_steps: int | None, max_spikes: int) -> N
     for name, num in (("max_steps", max_steps), ("max_spikes", max_spikes)):
         if num is not None and num < 1:
             raise ValueError(f"`{name}` must be at least 1, got {num}.")
+
+
+def _check_from_a_solver(start: Any) -> None:
+    if not isinstance(start, SavedState) or is_traced(start.num_bursts):
+        return
+    if np.any(np.asarray(start.num_bursts)):
+        raise ValueError(
+            "With a `solver`, `start` must be a state, or the `final` of a trajectory "
+            "that was made with one."
+        )
 
 
 def _check_state(neuron, y: State, shape: tuple[int, ...]) -> None:

@@ -23,11 +23,15 @@ LASTING: Any = {"duration": 250.0, "discard": 100.0, "dt": 0.05}
 REACH = (0.3, 5.0)
 
 
-def kinetics(neuron: Any):
+def numbers_of(neuron: Any):
     return neuron.capacitance, neuron.channels[0].gates[1].beta.midpoint
 
 
-OTHER = eqx.tree_at(kinetics, HH, (jnp.asarray(1.1), jnp.asarray(-33.0)))
+def kinetics(cell: Any):
+    return numbers_of(cell.neuron)
+
+
+OTHER = eqx.tree_at(numbers_of, HH, (jnp.asarray(1.1), jnp.asarray(-33.0)))
 
 
 def perturbed(num, spread=0.15):
@@ -84,7 +88,7 @@ def test_a_capacitance_and_a_midpoint_are_found_from_a_trace(followed):
     # Each member has its own, near those of the target.
     middle = np.median(found.numbers[found.valid], axis=0)
     assert np.all(np.abs(middle - np.array([1.1, -33.0])) < np.array([0.03, 0.6]))
-    for mine, kept in zip(kinetics(found.neuron), found.numbers.T, strict=True):
+    for mine, kept in zip(numbers_of(found.neuron), found.numbers.T, strict=True):
         np.testing.assert_allclose(mine, kept)
     assert np.all(
         np.abs(found.numbers - found.numbers_before) <= np.array(REACH) + 1e-6
@@ -111,8 +115,8 @@ def test_members_find_a_curve_of_firing_rates():
 
 @pytest.mark.slow
 def test_a_midpoint_takes_part_in_finding_firing_rates():
-    midpoint = lambda neuron: neuron.channels[0].gates[1].beta.midpoint
-    shifted = eqx.tree_at(midpoint, HH, jnp.asarray(-33.0))
+    midpoint = lambda cell: numbers_of(cell.neuron)[1]
+    shifted = eqx.tree_at(lambda n: numbers_of(n)[1], HH, jnp.asarray(-33.0))
     target = dj.FiringRates(CURRENTS, rates_of(shifted, TRUE), tolerance=0.03)
     g = perturbed(32, 0.01)
     found = dj.refine(HH, g, target, where=midpoint, reach=5.0, **LASTING)
@@ -233,8 +237,8 @@ TRAIN = np.arange(1, 60) * 80.0
         (TRACE, {"reach": 1.0}, "`where`"),
         (TRACE, {"where": kinetics, "reach": (1.0,) * 3}, "2 distances"),
         (TRACE, {"where": kinetics, "reach": (1.0, 0.0)}, "positive"),
-        (TRACE, {"where": lambda n: 2 * n.capacitance, "reach": 1.0}, "as they are"),
-        (TRACE, {"where": lambda n: (n.V_ref,) * 2, "reach": 1.0}, "once"),
+        (TRACE, {"where": lambda cell: None, "reach": 1.0}, "`where` picks None"),
+        (TRACE, {"where": lambda cell: (cell.neuron.V_ref,) * 2, "reach": 1.0}, "once"),
         (TRACE, {"where": kinetics, "reach": 1.0, "keep_dics": True}, "`keep_dics`"),
         (TRACE, {"dt": None}, "no recipe.*`dt`"),
         (TRACE, {"duration": 50.0}, "leave out `duration`"),
@@ -252,7 +256,7 @@ def test_bad_requests_are_refused_with_the_remedy(target, settings, message):
 
 
 def test_cycles_have_no_derivatives_by_kinetics():
-    how: Any = {"where": lambda neuron: neuron.capacitance, "reach": 0.1}
+    how: Any = {"where": lambda cell: cell.neuron.capacitance, "reach": 0.1}
     with pytest.raises(ValueError, match="leave out `where`"):
         g = np.ones((2, 8), np.float32)
         dj.refine(dj.stg(), g, TRAIN, estimator="autodiff", **how)

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike, Bool, Float, PyTree
+from jaxtyping import ArrayLike, Bool, Float
 
 from dicjax._core import (
     conductances_of,
@@ -40,7 +40,7 @@ from dicjax.populations.refinement.targets import (
     VoltageTrace,
 )
 from dicjax.populations.refinement.unknowns import find_numbers, with_numbers
-from dicjax.simulation import AbstractStimulus, as_stimulus, cell_axes
+from dicjax.simulation import AbstractStimulus, as_stimulus, Cell, cell_axes
 from dicjax.spikes import Features, SpikeTrain, Target
 
 
@@ -130,7 +130,7 @@ def refine(
     estimator: str = "ensemble",
     keep_dics: bool = False,
     tolerance: float = 0.10,
-    where: Callable[[Neuron], PyTree] | None = None,
+    where: Callable[[Cell], Any] | None = None,
     reach: ArrayLike | tuple[float, ...] | None = None,
     stimulus: AbstractStimulus | Callable | None = None,
     max_rounds: int = 6,
@@ -158,7 +158,7 @@ def refine(
     - `tolerance`: how far each feature of a spike train may be off, as a share. Other
         targets hold their own.
     - `where`: picks numbers of the neuron that each member may change, such as
-        `lambda neuron: (neuron.capacitance,)`.
+        `lambda cell: cell.neuron.capacitance`, as in [`dicjax.feature_slopes`][].
     - `reach`: how far each of these may move from its value, in its own units.
     - `stimulus`: a current applied to all members, such as [`dicjax.Step`][]; by
         default that of the recipe, or none.

@@ -11,14 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float
 
 from dicjax._core import counted
 from dicjax.neurons import Neuron, varying
-
-
-class _Mark:
-    """Stands where a number is, while `where` looks for it."""
+from dicjax.simulation import Cell, picked
 
 
 class Numbers(NamedTuple):
@@ -37,7 +34,7 @@ class Numbers(NamedTuple):
 
 def find_numbers(
     neuron: Neuron,
-    where: Callable[[Neuron], PyTree] | None,
+    where: Callable[[Cell], Any] | None,
     reach: ArrayLike | tuple[float, ...] | None,
     num_members: int,
 ) -> Numbers:
@@ -49,10 +46,10 @@ def find_numbers(
         if reach is not None:
             raise ValueError(
                 f"`reach` of {reach} says how far numbers may move, but none are "
-                "named: give `where` too, such as lambda neuron: (neuron.capacitance,)."
+                "named: give `where` too, such as lambda cell: cell.neuron.capacitance."
             )
         return Numbers((), (), np.zeros((num_members, 0)), np.zeros(0))
-    leaves = _picked(neuron, where)
+    leaves = _leaves(neuron, where)
     paths = jax.tree_util.tree_flatten_with_path(neuron)[0]
     names = tuple(jax.tree_util.keystr(paths[i][0]).lstrip(".") for i in leaves)
     if reach is None:
@@ -81,28 +78,13 @@ def find_numbers(
     return numbers
 
 
-def _picked(neuron: Neuron, where: Callable[[Neuron], PyTree]) -> tuple[int, ...]:
+def _leaves(neuron: Neuron, where: Callable[[Cell], Any]) -> tuple[int, ...]:
     """Places of the numbers that `where` picks, among those of the neuron."""
-    own, structure = jax.tree.flatten(neuron)
-    marks = [_Mark() for _ in own]
-    place = {id(mark): i for i, mark in enumerate(marks)}
-    try:
-        picked = jax.tree.leaves(where(jax.tree.unflatten(structure, marks)))
-        leaves = tuple(place[id(x)] for x in picked)
-    except (TypeError, KeyError):
-        leaves = ()
-    if not leaves:
+    leaves = picked(Cell(neuron, (), None), where).places
+    if max(Counter(leaves).values()) > 1:
         raise ValueError(
-            "`where` must return numbers of the neuron as they are, in a tuple, such "
-            "as lambda neuron: (neuron.capacitance,)."
-        )
-    several = zip(own, varying(neuron), strict=True)
-    is_number = [np.ndim(x) == of_each for x, of_each in several]
-    if not all(is_number[i] for i in leaves) or max(Counter(leaves).values()) > 1:
-        raise ValueError(
-            "`where` must return every number once, and no tables: it gives "
-            f"{len(leaves)} of {len(set(leaves))} places, of shapes "
-            f"{[np.shape(own[i]) for i in leaves]}."
+            f"`where` must pick every number once, but its {len(leaves)} are only "
+            f"{len(set(leaves))} numbers."
         )
     return leaves
 

@@ -238,6 +238,7 @@ TRAIN = np.arange(1, 60) * 80.0
         (TRACE, {"where": kinetics, "reach": (1.0,) * 3}, "2 distances"),
         (TRACE, {"where": kinetics, "reach": (1.0, 0.0)}, "positive"),
         (TRACE, {"where": lambda cell: None, "reach": 1.0}, "`where` picks None"),
+        (TRACE, {"where": lambda cell: 2 * cell.neuron.V_ref}, "as they are"),
         (TRACE, {"where": lambda cell: (cell.neuron.V_ref,) * 2, "reach": 1.0}, "once"),
         (TRACE, {"where": kinetics, "reach": 1.0, "keep_dics": True}, "`keep_dics`"),
         (TRACE, {"dt": None}, "no recipe.*`dt`"),
@@ -246,7 +247,11 @@ TRAIN = np.arange(1, 60) * 80.0
         (RATES, {}, "no recipe.*`duration` and `discard`"),
         (RATES, {"estimator": "autodiff", **LASTING}, "FiringRates.*ensemble"),
         (TRAIN, {"duration": 100.0, "dt": None}, "`discard` and `dt`"),
-        (TRAIN, {"estimator": "autodiff", **LASTING}, "recipe.*ensemble"),
+        (
+            TRAIN,
+            {"estimator": "autodiff", "stimulus": dj.Ramp(0, 9, 0, 999), **LASTING},
+            "`stimulus` must be constant",
+        ),
     ),
 )
 def test_bad_requests_are_refused_with_the_remedy(target, settings, message):
@@ -255,8 +260,22 @@ def test_bad_requests_are_refused_with_the_remedy(target, settings, message):
         dj.refine(HH, np.ones((2, 3), np.float32), target, **settings)
 
 
-def test_cycles_have_no_derivatives_by_kinetics():
-    how: Any = {"where": lambda cell: cell.neuron.capacitance, "reach": 0.1}
-    with pytest.raises(ValueError, match="leave out `where`"):
-        g = np.ones((2, 8), np.float32)
-        dj.refine(dj.stg(), g, TRAIN, estimator="autodiff", **how)
+def test_cycles_have_derivatives_by_kinetics_under_any_current():
+    step, how = dj.Step(10.0), {"duration": 400.0, "discard": 100.0, "dt": 0.05}
+    faster = dj.Step(14.0)
+    run: Any = dj.simulate(HH, HH.default_g, 400.0, discard=100.0, stimulus=faster)
+    train = np.asarray(run.spike_times)[: int(run.num_spikes)]
+    g = np.asarray(HH.default_g) * np.array([[1.0], [1.05]])
+    found = dj.refine(
+        HH,
+        g,
+        train,
+        estimator="autodiff",
+        where=kinetics,
+        reach=REACH,
+        stimulus=step,
+        tolerance=0.02,
+        **how,
+    )
+    assert not found.valid_before.any() and found.valid.all()
+    assert (np.abs(found.numbers - found.numbers_before) > 0).all()

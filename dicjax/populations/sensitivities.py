@@ -40,7 +40,6 @@ from dicjax.populations.rhythms import (
 )
 from dicjax.simulation import (
     AbstractStimulus,
-    applied,
     Cell,
     in_a_row,
     log_conductances,
@@ -185,7 +184,10 @@ def feature_slopes(
     else:
         check_constant(cell, discard, duration)
         own = features_of(cell)
-        slopes, label = _of_rhythms(cell, numbers, own, discard, dt), own.label
+        # Slopes by logarithms of conductances come first, whatever else is asked for.
+        others, first = (None, 0) if numbers.are_log else (numbers, len(cell.g))
+        slopes = rhythm_slopes(cell, others, own, discard, dt)[:, :, first:]
+        label = own.label
     if target is not None:
         slopes[label != int(target.label)] = np.nan
     return slopes.reshape(*cells.shape, *slopes.shape[1:])
@@ -222,33 +224,25 @@ def _agreeing(slopes, others, sizes):
 
 
 def rhythm_slopes(
-    neuron: Neuron, g: Float[np.ndarray, "cells channels"], own: Features, settle: float
-) -> Float[np.ndarray, "cells 4 channels"]:
-    """Exact slopes by ln g at members with a rhythm, nan where none is to be trusted.
+    cell: Cell, numbers: Numbers | None, own: Features, settle: float, dt: float
+) -> Float[np.ndarray, "cells 4 unknowns"]:
+    """Exact slopes of members with a rhythm, nan where none is to be trusted.
 
-    Members have the features `own`, fire under the current of their recipe, and are
-    simulated `settle` ms before their cycle.
+    They are by ln g, and then by `numbers`. Members have the features `own`, and are
+    simulated `settle` ms before their cycle, in steps of `dt` ms.
     """
-    recipe = neuron.required_recipe
-    cell = in_a_row(neuron, g, applied(recipe.current)).row
-    return _of_rhythms(cell, log_conductances(cell), own, settle, recipe.dt / 2)
-
-
-def _of_rhythms(cell: Cell, numbers: Numbers, own: Features, settle, dt):
     num, channels = len(own.label), len(cell.g)
-    shape = (num, NUM_COMPARED, len(numbers.places))
-    slopes = np.full(shape, np.nan, cell.g[0].dtype)
+    count = channels + (0 if numbers is None else len(numbers.places))
+    slopes = np.full((num, NUM_COMPARED, count), np.nan, cell.g[0].dtype)
     bursts = own.label == BURSTING
     regular = np.flatnonzero(bursts | (own.label == TONIC))
     if not len(regular):
         return slopes
     rhythm = rhythm_of(jax.tree.map(lambda x: x[regular], own))
-    # Slopes by logarithms of conductances come first, whatever else is asked for.
-    others, first = (None, 0) if numbers.are_log else (numbers, channels)
-    how: Any = {"settle": settle, "dt": dt, "numbers": others}
+    how: Any = {"settle": settle, "dt": dt, "numbers": numbers}
     found = cycles(cell.of_rows(regular), rhythm, **how)
     well = regular[found.is_trusted]
     slopes[well] = 0
-    slopes[well, :2] = found.slopes[found.is_trusted, :, first:]
+    slopes[well, :2] = found.slopes[found.is_trusted]
     slopes[well, 1] *= bursts[well, None]
     return slopes

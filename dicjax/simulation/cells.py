@@ -119,7 +119,12 @@ def picked(cell: Cell, where: Callable[[Cell], Any]) -> Numbers:
     Raises `ValueError` if it picks none, or what is no single floating-point number.
     """
     named, treedef = jax.tree.flatten_with_path(cell)
-    found = where(jax.tree.unflatten(treedef, map(_Place, range(len(named)))))
+    try:
+        found = where(jax.tree.unflatten(treedef, map(_Place, range(len(named)))))
+    except TypeError as error:
+        raise ValueError(
+            f"`where` must return numbers of the cell as they are, but {error}."
+        ) from error
     nodes = found if isinstance(found, tuple | list) else (found,)
     picks = jax.tree.leaves(nodes)
     odd = [x for x in (*nodes, *picks) if x is None or not _has_places(x)]

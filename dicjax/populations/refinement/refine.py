@@ -30,6 +30,7 @@ from dicjax._core import (
     Stage,
 )
 from dicjax.neurons import by_member, member_shape, Neuron
+from dicjax.populations.evaluation import Conditions
 from dicjax.populations.refinement.responses import StepFeatures
 from dicjax.populations.refinement.steps import accept, begin, probe, propose
 from dicjax.populations.refinement.targets import (
@@ -40,7 +41,14 @@ from dicjax.populations.refinement.targets import (
     VoltageTrace,
 )
 from dicjax.populations.refinement.unknowns import find_numbers, with_numbers
-from dicjax.simulation import AbstractStimulus, as_stimulus, Cell, cell_axes
+from dicjax.populations.rhythms import check_constant
+from dicjax.simulation import (
+    AbstractStimulus,
+    as_stimulus,
+    Cell,
+    cell_axes,
+    in_a_row,
+)
 from dicjax.spikes import Features, SpikeTrain, Target
 
 
@@ -192,7 +200,7 @@ def refine(
     if keep_dics:
         _check_kept(row, numbers.names)
     if estimator == "autodiff":
-        _check_differentiable(wanted, row, numbers.names, given, dt)
+        _check_differentiable(wanted, neuron, g, conditions)
     problem, before = begin(row, wanted, conditions, g, numbers, estimator, keep_dics)
     state, num_simulated, num_slopes = before, len(g), 0
     if numbers.names and estimator == "ensemble" and not before.verdict.valid.all():
@@ -258,27 +266,14 @@ def _check_kept(neuron: Neuron, names: tuple[str, ...]) -> None:
 
 
 def _check_differentiable(
-    target: AbstractTarget,
-    neuron: Neuron,
-    names: tuple[str, ...],
-    stimulus: AbstractStimulus | None,
-    dt: float | None,
+    target: AbstractTarget, neuron: Neuron, g: np.ndarray, conditions: Conditions
 ) -> None:
     """Raises `ValueError` if there are no derivatives of what is asked for."""
-    learn = 'choose estimator="ensemble"'
-    if isinstance(target, Firing):
-        if names or member_shape(neuron):
-            raise ValueError(
-                "Cycles are differentiated by conductances alone, but members differ "
-                f"in numbers of the neuron too: {learn}, or leave out `where`."
-            )
-        if stimulus is not None or dt is not None or neuron.recipe is None:
-            raise ValueError(
-                "Cycles are differentiated under the current and in the steps of a "
-                f"recipe: leave out `stimulus` and `dt`, or {learn}."
-            )
-    elif not target.has_derivatives(neuron):
+    if not target.has_derivatives(neuron):
         raise ValueError(
             f"{type(target).__name__} have no derivatives, since a spike more or less "
-            f"changes them in steps: {learn}."
+            'changes them in steps: choose estimator="ensemble".'
         )
+    if isinstance(target, Firing):
+        (duration, discard), _, stimulus = conditions
+        check_constant(in_a_row(neuron, g[:1], stimulus).row, discard, duration)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import ArrayLike, Float, Real
 
 from dicjax._core import check_times, in_batches
-from dicjax.neurons import member_shape, Neuron, of_members
+from dicjax.neurons import Neuron, of_members
 from dicjax.populations.evaluation import (
     check_given,
     Conditions,
@@ -26,7 +26,9 @@ from dicjax.populations.refinement.unknowns import moved, Numbers
 from dicjax.populations.sensitivities import rhythm_slopes
 from dicjax.simulation import (
     AbstractStimulus,
+    in_a_row,
     InjectedConductance,
+    Numbers as Places,
     simulate,
     solve,
     Step,
@@ -173,11 +175,16 @@ class Firing(AbstractTarget):
         return Outcome(np.asarray(run.spike_times), judge(run, self.target))
 
     def has_derivatives(self, neuron: Neuron) -> bool:
-        return neuron.recipe is not None and not member_shape(neuron)
+        del neuron
+        return True
 
     def differentiate(self, neuron, g, numbers, conditions, verdict, trust):
-        settle = conditions.window.discard
-        slopes = rhythm_slopes(neuron, g, verdict.features, settle)
+        """By one cycle of each member."""
+        (_, settle), dt, stimulus = conditions
+        cell = in_a_row(neuron, g, stimulus).row
+        others = Places(numbers.leaves) if numbers.leaves else None
+        slopes = rhythm_slopes(cell, others, verdict.features, settle, dt)
+        slopes[..., g.shape[1] :] *= numbers.reach.astype(g.dtype)
         return Differentiated(verdict.errors, slopes)
 
 

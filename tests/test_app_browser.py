@@ -350,6 +350,7 @@ def test_a_neuron_is_chosen_where_there_are_several(browser, app):
         sync_api.expect(facts).to_contain_text("90 ms")
 
 
+@pytest.mark.slow
 def test_what_the_encoder_does_not_know_is_reported_before_anything_is_made(
     browser, app
 ):

@@ -59,6 +59,7 @@ def test_targets_at_the_own_threshold_hold_there(neuron, dtype, close):
         assert np.std(made.V[first::3]) > 0.01
 
 
+@pytest.mark.slow
 def test_a_place_that_is_not_the_first_threshold_is_none():
     g = np.asarray(sample(jr.key(3), DA, 64))
     made = impose(DA, g, np.full((64, 2), (3.0, 1.0)), V="V_th", through="best")
@@ -116,6 +117,7 @@ def test_fewer_conductances_meet_several_potentials_in_the_least_squares_sense()
             assert (squares(moved) > best).all()
 
 
+@pytest.mark.slow
 def test_three_targets_fix_the_fast_conductance_too():
     made = compensate(jr.key(0), DA, (-13.0, 3.0, 6.0), num=32)
     assert made.num_ok == 32

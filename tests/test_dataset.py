@@ -63,6 +63,7 @@ def test_tests_are_drawn_as_the_recipe_says_and_from_the_box():
     assert [s.sampler for s in sources_of_tests(stg_prinz(), 100)] == ["box"] * 3
 
 
+@pytest.mark.slow
 def test_members_carry_the_dics_and_thresholds_of_their_conductances(neuron, dataset):
     dics = dynamic_input_conductances(neuron, dataset.g, neuron.V_ref)
     assert np.allclose(dics, dataset.dics, rtol=1e-3, atol=1e-3)

@@ -78,6 +78,7 @@ def test_simulation_goes_on_where_it_was_stopped(neuron, tmp_path):
     assert first.stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_data_sets_whose_members_differ_are_kept_apart(neuron, tmp_path):
     few = (Source("box", 4),)
     other = dataclasses.replace(

@@ -239,6 +239,7 @@ def test_medians_are_over_members_of_the_commonest_pattern_that_ran():
     np.testing.assert_allclose(found["mean_isi"][:, 0], [25, np.nan])
 
 
+@pytest.mark.slow
 def test_the_current_of_the_recipe_is_applied():
     cortical = MODELS["pospischil-ib"]()  # which is silent without its current
     mapped = reachability(
@@ -306,6 +307,7 @@ def test_a_map_says_what_it_knows_of_a_point():
     )
 
 
+@pytest.mark.slow
 def test_a_map_without_a_reachable_point_says_so():
     nowhere = reachability(
         jax.random.key(0),

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from made_trains import bursting, poisson, tonic
-from tests.runs import dicjax, EXAMPLE, example_train, write_csv
+from runs import dicjax, EXAMPLE, example_train, write_csv
 
 import dicjax as dj
 from dicjax.generation.generate import checkpoint_for, suit, warnings_about

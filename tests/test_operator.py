@@ -119,6 +119,7 @@ def test_errors_go_with_the_square_of_the_step(by_step):
         assert np.all((coarse / fine > 3.4) & (coarse / fine < 5))
 
 
+@pytest.mark.slow
 def test_an_operator_of_cells_with_calcium_follows_it():
     stg = dj.stg()
     around = {name: (0.8 * x, 1.25 * x) for name, x in stg.defaults or ()}

@@ -337,6 +337,7 @@ def compared(run, recording, tmp_path):
     return out, said
 
 
+@pytest.mark.slow
 def test_a_cell_that_the_operator_knows_is_predicted(compared, simulated):
     out, said = compared
     assert "2 sweeps predicted" in said and "comparison.png" in said

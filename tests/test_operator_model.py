@@ -36,6 +36,7 @@ def knowing(rest):
     return exact(FAMILY, CELLS, rest)
 
 
+@pytest.mark.slow
 def test_features_that_differ_are_embedded_differently(operator):
     embed = operator.branch.embed
     x = operator.library[:20]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax.random as jr
 import numpy as np
 import pytest
-from tests.runs import dicjax, EXAMPLE, example_train, write_csv
+from runs import dicjax, EXAMPLE, example_train, write_csv
 
 import dicjax as dj
 from dicjax._core.progress import Stage

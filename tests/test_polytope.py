@@ -155,7 +155,7 @@ def rejected(neuron, targets, sources, solved, num, seed=0):
             *(PRINZ, {"CaT": 8.0, "CaS": 5.0}, ("KCa", "A")), marks=pytest.mark.slow
         ),
         (DA, {}, ("ERG", "Kd")),
-        (CORTICAL, {}, ("Kd", "M")),
+        pytest.param(CORTICAL, {}, ("Kd", "M"), marks=pytest.mark.slow),
     ),
     ids=TARGETS,
 )

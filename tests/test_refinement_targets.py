@@ -137,6 +137,7 @@ def steps_of(g, limits):
 STEPS = np.array([-5.0, 25.0])
 
 
+@pytest.mark.slow
 def test_members_find_responses_to_steps_of_current():
     limits = {"rate": 2.0, "latency": 0.3, "height": 2.0, "rest": 0.5, "sag": 0.05}
     target = steps_of(TRUE, limits)
@@ -260,6 +261,7 @@ def test_bad_requests_are_refused_with_the_remedy(target, settings, message):
         dj.refine(HH, np.ones((2, 3), np.float32), target, **settings)
 
 
+@pytest.mark.slow
 def test_cycles_have_derivatives_by_kinetics_under_any_current():
     step, how = dj.Step(10.0), {"duration": 400.0, "discard": 100.0, "dt": 0.05}
     faster = dj.Step(14.0)

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from tests.runs import dicjax, EXAMPLE, example_train, write_csv
+from runs import dicjax, EXAMPLE, example_train, write_csv
 
 from dicjax.inference.checkpoint import shipped_checkpoint
 

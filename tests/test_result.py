@@ -2,7 +2,7 @@ import dataclasses
 
 import jax
 import numpy as np
-from tests.runs import example_train
+from runs import example_train
 
 import dicjax as dj
 from dicjax.generation.result import count_failures

@@ -83,6 +83,7 @@ def test_periods_and_their_derivatives_are_those_of_the_published_equations(
         np.testing.assert_allclose(slopes[i], (above - below) / (2 * step), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_more_of_every_channel_and_of_the_current_is_less_capacitance(differentiated):
     slopes, _ = differentiated
     by_capacitance, by_scale = slopes[0], slopes[3:] @ NUMBERS[3:]

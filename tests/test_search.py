@@ -178,9 +178,8 @@ def test_a_surplus_is_sought_only_where_it_is_cheap():
     assert not wants_more(problem, state._replace(shares={"correction": 0.1}))
 
 
-@pytest.mark.parametrize(
-    "label", (pytest.param("tonic", marks=pytest.mark.slow), "bursting")
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("label", ("tonic", "bursting"))
 def test_first_candidates_are_valid_and_diverse_before_any_is_simulated(label):
     problem, _ = _example(1, label)
     neuron, target = problem.neuron, problem.target

@@ -34,7 +34,10 @@ UNITS = {
 }
 KINDS = {"differences": dj.Differences, "autodiff": dj.Autodiff}
 VAGUE = {"at", "x", "y", "data", "info", "args", "kwargs", "options", "where"}
-AS_ELSEWHERE = {"feature_slopes": {"where"}}  # as in `equinox.tree_at`
+AS_ELSEWHERE = {
+    "feature_slopes": {"where"},
+    "refine": {"where"},
+}  # as in `equinox.tree_at`
 COUNTED = re.compile(r"(at most )?how many\b|(the )?number of\b(?! the first)")
 
 

@@ -90,7 +90,14 @@ def test_errors_fall_with_the_square_of_the_step():
 # Going on
 
 
-@pytest.mark.parametrize("cut", [7, 20, 33])
+@pytest.mark.parametrize(
+    "cut",
+    [
+        pytest.param(7, marks=pytest.mark.slow),
+        20,
+        pytest.param(33, marks=pytest.mark.slow),
+    ],
+)
 def test_a_trajectory_in_two_parts_is_the_whole(trajectory, cut):
     first = one(ts=TS[:cut])
     second = one(ts=TS[cut:], start=first.final)

@@ -119,6 +119,7 @@ def test_derivatives_of_every_kind_are_those_of_differences():
             np.testing.assert_allclose(along, slope, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_cells_are_followed_side_by_side():
     g = np.stack([G, 1.1 * G])
     both = one(g=g, max_spikes=4)

@@ -91,6 +91,7 @@ def test_small_spikes_are_counted_at_the_level_of_the_neuron():
     assert run.succeeded and not run.fell_short
 
 
+@pytest.mark.slow
 def test_small_spikes_at_the_usual_level_are_flagged_in_every_way():
     neuron = butera()
     run = dj.simulate(neuron, G_BUTERA, 200.0)
@@ -122,6 +123,7 @@ def test_all_ways_to_simulate_use_the_levels():
     np.testing.assert_allclose(found.spike_times[: len(times)], times, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_spike_times_can_be_differentiated_by_the_level():
     def first(V_spike):
         neuron = dataclasses.replace(HH, V_spike=V_spike)
@@ -136,6 +138,7 @@ def test_spike_times_can_be_differentiated_by_the_level():
     )
 
 
+@pytest.mark.slow
 def test_a_rhythm_has_its_slopes_at_any_level():
     g = G_HH[None]
     run = dj.simulate(HH, g, 400.0, stimulus=dj.Step(10.0), dt=0.05)

@@ -450,6 +450,7 @@ def generated(tmp_path_factory):
     return folder, found
 
 
+@pytest.mark.slow
 def test_every_recording_gets_its_population_or_the_reason_why_not(generated):
     folder, found = generated
     assert found.counts["targets"] == 3 and found.counts["refused"] == 2

@@ -65,6 +65,7 @@ def trained(known):
     return train(known)
 
 
+@pytest.mark.slow
 def test_training_learns_what_trains_tell_and_is_unsure_of_the_rest(trained):
     assert trained.losses[-50:].mean() < trained.losses[:50].mean() - 0.5
     encoder = trained.encoder
@@ -83,6 +84,7 @@ def test_training_learns_what_trains_tell_and_is_unsure_of_the_rest(trained):
     assert table["flagged"] < 0.1
 
 
+@pytest.mark.slow
 def test_the_prior_asked_for_is_the_one_that_answers(trained):
     encoder = trained.encoder
     trains = list(toy(64, 2).spike_times)

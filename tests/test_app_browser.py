@@ -384,6 +384,7 @@ def _shows_the_sorting(tab, name: str) -> None:
     assert tab.get_by_text(name, exact=True).first.is_visible()
 
 
+@pytest.mark.slow
 def test_a_folder_of_kilosort_is_chosen(browser, app, sorting):
     with _tab(browser, app) as tab:
         for folder, name in ((sorting, "sorted"), (sorting / "sorted", "sorted")):
@@ -419,6 +420,7 @@ def test_a_folder_of_kilosort_is_dropped(browser, app, sorting):
         _shows_the_sorting(tab, "sorted")
 
 
+@pytest.mark.slow
 def test_what_no_model_can_do_is_refused_where_one_looks(browser, app):
     times = b"".join(b"%.3f\n" % (5000.0 * i + 1) for i in range(60))
     with _tab(browser, app) as tab:

@@ -92,6 +92,7 @@ def test_what_is_left_out_is_counted(neuron, dataset):
     assert few.num_left_out["outside the range of DICs"] == 48 - len(few) > 0
 
 
+@pytest.mark.slow
 def test_the_size_of_shards_changes_nothing(neuron, dataset):
     other = make_dataset(jr.key(0), neuron, SOURCES, shard_size=32)
     for name in COLUMNS[:-1]:

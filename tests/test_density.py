@@ -58,6 +58,7 @@ def test_contexts_hold_zeros_where_a_feature_is_unknown():
     assert not rows[1, 3:17].any()
 
 
+@pytest.mark.slow
 def test_training_finds_how_conductances_hang_together():
     # The third conductance is twice the first; the second and fourth are solved for.
     rng = np.random.default_rng(0)

@@ -207,15 +207,9 @@ def test_at_threshold_the_slope_falls_through_zero(model):
         assert (at(np.full(NUM, V))[lower[ok]] > 0).all()
 
 
-@pytest.mark.parametrize(
-    "model, differentiate",
-    (
-        ("stg", jax.jacfwd),
-        pytest.param("stg", jax.jacrev, marks=pytest.mark.slow),
-        pytest.param("stg-prinz", jax.jacfwd, marks=pytest.mark.slow),
-        pytest.param("stg-prinz", jax.jacrev, marks=pytest.mark.slow),
-    ),
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("differentiate", (jax.jacfwd, jax.jacrev))
+@pytest.mark.parametrize("model", ("stg", "stg-prinz"))
 def test_derivatives_of_the_threshold_are_those_of_finite_differences(
     model, differentiate
 ):

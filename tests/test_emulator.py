@@ -49,6 +49,7 @@ def emulator():
         )
 
 
+@pytest.mark.slow
 def test_an_emulator_learns_what_conductances_do(emulator):
     g, labels, features = _members(1000, 1)
     log_g = log_conductances(g, BOUNDS)

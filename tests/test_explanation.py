@@ -71,6 +71,7 @@ def test_the_leak_is_one_unit_of_fast_input_conductance():
     assert np.all(attribution.V == -51.0)
 
 
+@pytest.mark.slow
 def test_shares_vanish_together_at_each_members_own_threshold():
     g = _members((-8.0, 4.0))
     own = np.asarray(dj.threshold(STG, g).V)

@@ -94,6 +94,7 @@ def test_a_solver_of_diffrax_takes_them_as_well(each):
         np.testing.assert_allclose(times[0], one.spike_times[0], atol=0.05)
 
 
+@pytest.mark.slow
 def test_trajectories_of_many_neurons_are_those_that_vmap_gives():
     ts = np.arange(0.0, 20.0, 0.5)
     axes = member_axes(MANY)

@@ -104,6 +104,7 @@ def by_step(rest, known, noisy):
     return {step: answer(step) for step in steps}
 
 
+@pytest.mark.slow
 def test_an_operator_that_knows_cells_answers_as_they_do(by_step, simulated):
     coarse, middle, fine = (
         _rms(by_step[step] - simulated) for step in (0.05, 0.025, 0.0125)

@@ -127,6 +127,7 @@ def test_a_member_does_not_depend_on_how_many_there_are(many):
     np.testing.assert_allclose(one.g, many.g[:1], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_redrawn_member_does_not_depend_on_how_many_there_are():
     few, more = (
         compensate(jr.key(5), PRINZ, np.array(REACHABLE), num=num, through="recipe")

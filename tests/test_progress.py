@@ -139,6 +139,7 @@ def test_public_functions_take_callbacks_of_either_kind():
     assert follower.calls[half - 1][1:] == follower.calls[-1]
 
 
+@pytest.mark.slow
 def test_a_run_is_the_first_until_the_solver_was_compiled(tmp_path):
     code = """
 from dicjax.cli import configure_jax

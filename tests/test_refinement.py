@@ -152,6 +152,7 @@ def test_a_population_is_led_from_tonic_firing_to_bursting():
     assert str(corrected).splitlines()[-1].startswith(f"{num} ")
 
 
+@pytest.mark.slow
 def test_waypoints_out_of_reach_and_other_mistakes_say_so():
     start = compensate(jr.key(0), STG, (5.0, 4.0), num=8, dtype=FLOAT)
     with pytest.raises(ValueError, match=r"Waypoint 1, \(500, 4\)"):

@@ -292,6 +292,7 @@ np.testing.assert_array_equal(both.spike_times, alone.spike_times)
 """
 
 
+@pytest.mark.slow
 def test_two_devices_give_what_one_gives_bit_for_bit(g, tmp_path):
     np.save(tmp_path / "g.npy", np.tile(g, (6, 1)))
     args = [sys.executable, "-c", ON_DEVICES, str(tmp_path / "g.npy")]

@@ -128,6 +128,7 @@ def test_members_of_other_patterns_have_no_slopes(members):
     assert np.isnan(slopes[:2]).all() and np.isfinite(slopes[2:]).all()
 
 
+@pytest.mark.slow
 def test_what_is_no_rhythm_fails_instead_of_misleading(members):
     g = members[:2]
     wrong = ObservedRhythm(np.array([1, 7]), np.array([80.0, 80.0]), np.zeros(2))

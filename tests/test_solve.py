@@ -162,6 +162,7 @@ def test_derivatives_of_both_modes_are_those_of_differences():
         np.testing.assert_allclose(along(reverse), along(forward), rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_vectorising_cells_and_neurons_changes_nothing(trajectory):
     cells = jnp.outer(jnp.array([1.0, 1.1, 0.9]), G)
     together = one(g=cells).V

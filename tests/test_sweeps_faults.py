@@ -33,6 +33,7 @@ def test_jobs_of_submitit_make_the_same_parts(bench):
     bench.compare(out)
 
 
+@pytest.mark.slow
 def test_a_worker_that_gets_nowhere_ends_itself(tmp_path):
     path = tmp_path / "sweep.toml"
     path.write_text('job = "simulate"\nmodel = "stg"\nmembers = {num = 8}\n')

@@ -1,5 +1,6 @@
 """Operators from their training to recorded cells, on a small one made here."""
 
+import pathlib
 import shutil
 
 import equinox as eqx
@@ -23,6 +24,7 @@ from dicjax.operator.training import make_pool, operator_loss, segment
 from dicjax.operator.tuning import feature_errors, tune
 
 
+SHIPPED = pathlib.Path(__file__).parents[1] / "checkpoints" / "operators" / "cortical"
 NUM = 16
 CONFIG = OperatorConfig(width=32, num_layers=1)
 TRAINING = OperatorTraining(
@@ -83,6 +85,7 @@ def fresh_loss(operator, members):
     return operator_loss(operator, members[pool.number], samples)
 
 
+@pytest.mark.slow
 def test_training_brings_membranes_near_to_the_simulated_ones(operator, members):
     start = eqx.tree_at(
         lambda o: (o.branch.last.weight, o.branch.last.bias),
@@ -92,6 +95,7 @@ def test_training_brings_membranes_near_to_the_simulated_ones(operator, members)
     assert fresh_loss(operator, members) < 0.5 * fresh_loss(start, members)
 
 
+@pytest.mark.slow
 def test_progress_is_reported_stage_by_stage(scores, reported):
     names = [stage.name for stage, _, _ in reported]
     assert list(dict.fromkeys(names)) == ["correcting_curves", "training", "testing"]
@@ -100,6 +104,7 @@ def test_progress_is_reported_stage_by_stage(scores, reported):
         assert steps[-1] == (num, num) and steps == sorted(steps)
 
 
+@pytest.mark.slow
 def test_members_kept_in_a_folder_are_not_simulated_again(library, folder):
     def never(stage, done, total):
         raise AssertionError("simulated again")
@@ -120,6 +125,7 @@ def test_tuning_brings_a_feature_nearer(operator, members):
     assert error(tuned) < error(operator)
 
 
+@pytest.mark.slow
 def test_scores_are_of_seen_and_unseen_members(scores, library):
     assert scores["seen"].num == len(library.seen)
     assert scores["unseen"].num == len(library.unseen)
@@ -129,6 +135,7 @@ def test_scores_are_of_seen_and_unseen_members(scores, library):
 # On disk
 
 
+@pytest.mark.slow
 def test_an_operator_is_kept_with_its_training_and_scores(saved, scores):
     header = operator_header(saved)
     assert header["num_parameters"] > 1000
@@ -161,17 +168,17 @@ def test_what_ships_is_small_and_says_how_well_it_does():
         ),
     ],
 )
-def test_damaged_operators_are_refused(saved, tmp_path, spoil, message):
+def test_damaged_operators_are_refused(tmp_path, spoil, message):
     copy = tmp_path / "copy"
-    shutil.copytree(saved, copy)
+    shutil.copytree(SHIPPED, copy)
     spoil(copy)
     with pytest.raises(ValueError, match=message):
         load_operator(copy)
 
 
-def test_other_checkpoints_and_families_are_refused(saved):
+def test_other_checkpoints_and_families_are_refused():
     with pytest.raises(ValueError, match="'cortical'.* 'stg'"):
-        load_operator(saved, family="stg")
+        load_operator(SHIPPED, family="stg")
     with pytest.raises(ValueError, match="dicjax-encoder"):
         load_operator(shipped_checkpoint("stg"))
     with pytest.raises(ValueError, match="'squid'"):
@@ -208,6 +215,7 @@ def recording(folder, library):
     return path
 
 
+@pytest.mark.slow
 def test_a_simulated_cell_is_measured_as_its_model_is(recording, library):
     sweeps = dj.read_sweeps(recording)
     found = dj.measure_cell(sweeps, dj.find_steps(sweeps), 100.0)

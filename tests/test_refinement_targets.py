@@ -101,6 +101,7 @@ def test_a_capacitance_and_a_midpoint_are_found_from_a_trace(followed):
     np.testing.assert_allclose(again.score, found.score, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_members_find_a_curve_of_firing_rates():
     rates = rates_of(HH, TRUE)
     assert rates[0] == 0 < rates[1]

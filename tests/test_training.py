@@ -127,6 +127,7 @@ def stop_at(last, losses):
     return note
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(known, trained, tmp_path):
     losses = {}
     with pytest.raises(KeyboardInterrupt):

@@ -49,7 +49,7 @@ from dicjax.simulation import (
     cell_axes,
     in_a_row,
 )
-from dicjax.spikes import Features, SpikeTrain, Target
+from dicjax.spikes import AnyArray, Features, SpikeTrain, Target
 
 
 ESTIMATORS = ("ensemble", "autodiff")
@@ -130,7 +130,7 @@ def refine(
     target: Target
     | Features
     | SpikeTrain
-    | Float[np.ndarray, " spikes"]
+    | Float[AnyArray, " spikes"]
     | FiringRates
     | VoltageTrace
     | StepFeatures,

@@ -204,10 +204,12 @@ def check_tolerance(tolerance: float | None, dtype: Any) -> None:
         return
     finest = TOLERANCE_IN_EPS * float(jnp.finfo(dtype).eps)
     if not finest <= tolerance < 1:
+        name, finer = jnp.dtype(dtype).name, ""
+        if name == "float32" and 0 < tolerance < finest:
+            finer = " Finer ones need conductances in float64, and `jax_enable_x64`."
         raise ValueError(
-            f"`tolerance` must lie between {finest:.1g} and 1 in "
-            f"{jnp.dtype(dtype).name}, got {tolerance}. Finer ones need conductances "
-            "in float64, and `jax_enable_x64`."
+            f"`tolerance` must lie between {finest:.2g} and 1 in {name}, got "
+            f"{tolerance}.{finer}"
         )
 
 

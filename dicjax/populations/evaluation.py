@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, PyTree
 
-from dicjax._core import check_dt, in_batches, listed, Progress
+from dicjax._core import check_dt, check_simulation, in_batches, listed, Progress
 from dicjax.neurons import Neuron
-from dicjax.simulation import AbstractStimulus, applied, Run, simulate
+from dicjax.simulation import AbstractStimulus, applied, as_stimulus, Run, simulate
 from dicjax.spikes import BURSTING, spike_features, Target, TONIC
 
 
@@ -42,9 +42,32 @@ def conditions_for(
     if dt is None:
         dt = neuron.required_recipe.dt / 2
     check_dt(dt)
+    return Conditions(window, dt, stimulus_for(neuron, stimulus))
+
+
+def stimulus_for(neuron: Neuron, stimulus: Any) -> AbstractStimulus | None:
+    """The stimulus that was given, or else the current of the recipe, if any."""
     if stimulus is None and neuron.recipe is not None:
-        stimulus = applied(neuron.recipe.current)
-    return Conditions(window, dt, stimulus)
+        return applied(neuron.recipe.current)
+    return as_stimulus(stimulus)
+
+
+def simulated_times(
+    neuron: Neuron, duration: float | None, discard: float | None, dt: float | None
+) -> tuple[float, float, float]:
+    """Duration, discarded time and time step, in ms: given, or of the recipe.
+
+    The time step is half of the recipe's.
+    """
+    given: Any = {"duration": duration, "discard": discard, "dt": dt}
+    check_given(neuron, **given)
+    if neuron.recipe is not None:
+        own = neuron.recipe
+        of_recipe = {"duration": own.duration, "discard": own.discard, "dt": own.dt / 2}
+        given = {name: of_recipe[name] if x is None else x for name, x in given.items()}
+    times = given["duration"], given["discard"], given["dt"]
+    check_simulation(*times)
+    return times
 
 
 def check_given(neuron: Neuron, **times: float | None) -> None:

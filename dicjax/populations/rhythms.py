@@ -6,7 +6,6 @@ found, and its times depend on parameters as the implicit function theorem says
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,7 +14,6 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from dicjax._core import (
-    check_simulation,
     HasConductances,
     is_traced,
     jax_conductances_of,
@@ -23,6 +21,7 @@ from dicjax._core import (
     untraced,
 )
 from dicjax.neurons import Neuron
+from dicjax.populations.evaluation import simulated_times, stimulus_for
 from dicjax.populations.rhythm_gradient import (
     cycle,
     linearised,
@@ -32,8 +31,6 @@ from dicjax.populations.rhythm_gradient import (
 )
 from dicjax.simulation import (
     AbstractStimulus,
-    applied,
-    as_stimulus,
     Cell,
     in_a_row,
 )
@@ -169,33 +166,6 @@ def _trusted(x, is_trusted):
 def _trusted_jvp(primals, tangents):
     (x, is_trusted), (dx, _) = primals, tangents
     return x, jnp.where(is_trusted, dx, jnp.nan)
-
-
-def simulated_times(
-    neuron: Neuron, duration: float | None, discard: float | None, dt: float | None
-) -> tuple[float, float, float]:
-    """Duration, discarded time and time step, in ms: given, or of the recipe."""
-    given: Any = {"duration": duration, "discard": discard, "dt": dt}
-    missing = [name for name, x in given.items() if x is None]
-    if missing and neuron.recipe is None:
-        raise ValueError(
-            f"{neuron.name} has no recipe that says how long to simulate it: give "
-            f"{' and '.join(f'`{name}`' for name in missing)} in ms."
-        )
-    if neuron.recipe is not None:
-        own = neuron.recipe
-        of_recipe = {"duration": own.duration, "discard": own.discard, "dt": own.dt / 2}
-        given |= {name: of_recipe[name] for name in missing}
-    times = given["duration"], given["discard"], given["dt"]
-    check_simulation(*times)
-    return times
-
-
-def stimulus_for(neuron: Neuron, stimulus: Any) -> AbstractStimulus | None:
-    """The stimulus that was given, or else the current of the recipe, if any."""
-    if stimulus is None and neuron.recipe is not None:
-        return applied(neuron.recipe.current)
-    return as_stimulus(stimulus)
 
 
 def check_constant(cell: Cell, discard: float, duration: float) -> None:

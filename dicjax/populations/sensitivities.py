@@ -27,17 +27,14 @@ from dicjax._core import (
     renamed,
 )
 from dicjax.neurons import Neuron
+from dicjax.populations.evaluation import simulated_times, stimulus_for
 from dicjax.populations.rhythm_gradient import (
     AGREEMENT,
     cycles,
     LEAST_SLOPE,
     rhythm_of,
 )
-from dicjax.populations.rhythms import (
-    check_constant,
-    simulated_times,
-    stimulus_for,
-)
+from dicjax.populations.rhythms import check_constant
 from dicjax.simulation import (
     AbstractStimulus,
     Cell,

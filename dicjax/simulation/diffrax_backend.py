@@ -137,7 +137,8 @@ def controller_of(tolerance: float | None) -> dfx.AbstractStepSizeController:
 
 def most_steps(span: float, dt: float, tolerance: float | None) -> int:
     """Steps that are enough for `span` ms, so that nothing runs for ever."""
-    per_ms = 1 / dt if tolerance is None else max(MOST_PER_MS, 2 / dt)
+    # Late times are rounded, so that equal steps may be more than `span / dt`.
+    per_ms = 2 / dt if tolerance is None else max(MOST_PER_MS, 2 / dt)
     return math.ceil(span * per_ms) + 16
 
 

@@ -269,7 +269,7 @@ def _check_differentiable(
     target: AbstractTarget, neuron: Neuron, g: np.ndarray, conditions: Conditions
 ) -> None:
     """Raises `ValueError` if there are no derivatives of what is asked for."""
-    if not target.has_derivatives(neuron):
+    if not target.has_derivatives:
         raise ValueError(
             f"{type(target).__name__} have no derivatives, since a spike more or less "
             'changes them in steps: choose estimator="ensemble".'

@@ -229,9 +229,7 @@ def _slopes(problem: Problem, state: State, todo, unknowns):
         return errors, Slopes(slopes, np.ones_like(unknowns[0]), LONGEST_BY_DERIVATIVES)
     num = int(state.known.usable.sum())
     if num < MIN_KNOWN:
-        other = ', or choose estimator="autodiff"' * target.has_derivatives(
-            problem.neuron
-        )
+        other = ', or choose estimator="autodiff"' * target.has_derivatives
         raise ValueError(
             f"An ensemble needs {MIN_KNOWN} members that {target.comparable} to learn "
             f"from, but only {num} do: give more members{other}."

@@ -1,8 +1,8 @@
 """What members are refined towards, and how they are compared with it."""
 
+import abc
 import dataclasses
 import math
-from abc import abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -18,6 +18,7 @@ from dicjax.populations.evaluation import (
     Conditions,
     conditions_for,
     judge,
+    simulated_times,
     Verdict,
     Window,
     window_for,
@@ -63,24 +64,25 @@ class Differentiated(NamedTuple):
     slopes: Float[np.ndarray, "cells errors unknowns"]
 
 
-class AbstractTarget:
+class AbstractTarget(abc.ABC):
     """What members should do, and how they are simulated to find out."""
 
     comparable: ClassVar[str] = "were simulated to the end"
+    has_derivatives: ClassVar[bool] = False
     ridge: ClassVar[float] = 1e-2
     tolerance: float
 
     @property
-    @abstractmethod
+    @abc.abstractmethod
     def claim(self) -> str:
         """What is said of members that are valid."""
 
     @property
-    @abstractmethod
+    @abc.abstractmethod
     def large(self) -> float:
         """The length of a row of errors that counts as large."""
 
-    @abstractmethod
+    @abc.abstractmethod
     def conditions(
         self,
         neuron: Neuron,
@@ -91,7 +93,7 @@ class AbstractTarget:
     ) -> Conditions:
         """How members are simulated, where it is not given."""
 
-    @abstractmethod
+    @abc.abstractmethod
     def evaluate(
         self,
         neuron: Neuron,
@@ -99,11 +101,6 @@ class AbstractTarget:
         conditions: Conditions,
     ) -> Outcome:
         """Simulates members, and compares them with the target."""
-
-    def has_derivatives(self, neuron: Neuron) -> bool:
-        """Whether errors of members of a neuron can be differentiated."""
-        del neuron
-        return False
 
     def differentiate(
         self,
@@ -153,6 +150,7 @@ class Firing(AbstractTarget):
 
     target: Target
     comparable: ClassVar[str] = "fire in the target's pattern"
+    has_derivatives: ClassVar[bool] = True
     large: ClassVar[float] = 1.0
 
     @property
@@ -173,10 +171,6 @@ class Firing(AbstractTarget):
         how = {"discard": discard, "dt": dt, "stimulus": stimulus}
         run = simulate(neuron, g, duration, **how)
         return Outcome(np.asarray(run.spike_times), judge(run, self.target))
-
-    def has_derivatives(self, neuron: Neuron) -> bool:
-        del neuron
-        return True
 
     def differentiate(self, neuron, g, numbers, conditions, verdict, trust):
         """By one cycle of each member."""
@@ -246,13 +240,8 @@ class FiringRates(AbstractTarget):
         return math.sqrt(np.size(self.rate))
 
     def conditions(self, neuron, duration, discard, dt, stimulus) -> Conditions:
-        check_given(neuron, duration=duration, discard=discard, dt=dt)
-        if neuron.recipe is not None:
-            duration = neuron.recipe.duration if duration is None else duration
-            discard = neuron.recipe.discard if discard is None else discard
-        assert duration is not None and discard is not None
-        how = conditions_for(neuron, Window(duration, discard), dt=dt)
-        return how._replace(stimulus=stimulus)
+        duration, discard, dt = simulated_times(neuron, duration, discard, dt)
+        return Conditions(Window(duration, discard), dt, stimulus)
 
     def evaluate(self, neuron, g, conditions) -> Outcome:
         (duration, discard), dt, stimulus = conditions
@@ -299,6 +288,7 @@ class VoltageTrace(AbstractTarget):
     ts: Real[ArrayLike, "..."]
     V: Real[ArrayLike, "..."]
     tolerance: float = 1.0
+    has_derivatives: ClassVar[bool] = True
     ridge: ClassVar[float] = 1e-4  # hundreds of errors leave little open
 
     def __post_init__(self):
@@ -359,10 +349,6 @@ class VoltageTrace(AbstractTarget):
         limits = np.full_like(errors, self.tolerance)
         verdict = Verdict(V, errors, limits, ran, fell_short, score <= 1, score)
         return Outcome(spike_times, verdict)
-
-    def has_derivatives(self, neuron: Neuron) -> bool:
-        del neuron
-        return True
 
     def differentiate(self, neuron, g, numbers, conditions, verdict, trust):
         """As of the potential itself, or where it is far off, of one held to the trace.

@@ -38,7 +38,7 @@ def following(
         adjoint=adjoint or dfx.RecursiveCheckpointAdjoint(),
         dt=dt,
         max_steps=max_steps or most_steps(span, dt, tolerance),
-        num_samples=math.ceil(span / SAMPLED - 1e-9),
+        num_samples=max(1, math.ceil(span / SAMPLED - 1e-9)),
         keeps_states=keeps_states,
     )
 

@@ -1,14 +1,11 @@
 """The app as people use it: in a browser, without a network."""
 
-import contextlib
 import csv
 import dataclasses
 import io
-import os
 import pathlib
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import zipfile
@@ -16,6 +13,21 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from app_in_browser import (
+    App,
+    column,
+    download,
+    EXAMPLE,
+    generate,
+    MEMBERS,
+    OFFLINE,
+    open_example,
+    opened,
+    PATIENCE,
+    PLACES,
+    sync_api,
+    upload,
+)
 from pyarrow import parquet
 from test_readers_kilosort import GROUPS, kilosort
 from test_tables import make_generated
@@ -24,24 +36,7 @@ from dicjax.app.runs import job_for, make, Order
 from dicjax.generation.result import Generated
 
 
-sync_api = pytest.importorskip("playwright.sync_api")
 openpyxl = pytest.importorskip("openpyxl")
-
-EXAMPLE = pathlib.Path(__file__).parents[1] / "examples" / "slow_burster.csv"
-PLACES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-OFFLINE = (
-    "--no-sandbox",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-)
-# Nothing moves, since drawing what moves takes time from what is tested.
-STILL = """addEventListener("DOMContentLoaded", () => {
-  const style = document.createElement("style")
-  style.textContent = "*, ::before, ::after { animation: none !important }"
-  document.head.append(style)
-})"""
-PATIENCE = 400_000  # ms, for a run on busy cores
-MEMBERS = "8"
-sync_api.expect.set_options(timeout=60_000)
 
 
 @pytest.fixture(scope="module")
@@ -55,38 +50,6 @@ def browser() -> Iterator:
         made = playwright.chromium.launch(executable_path=found, args=[*OFFLINE])
         yield made
         made.close()
-
-
-class App:
-    """`dicjax app` in a process of its own."""
-
-    def __init__(self, folder: pathlib.Path, log: pathlib.Path):
-        self.folder = folder
-        command = [sys.executable, "-c", "from dicjax.cli import main; main()", "app"]
-        self.log = log.open("w")
-        self.process = subprocess.Popen(
-            [*command, "--no-browser", "--folder", str(folder)],
-            cwd=log.parent,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            text=True,
-            env=os.environ | {"HOME": str(log.parent)},
-        )
-        assert self.process.stdout is not None
-        said = self.process.stdout.readline()
-        found = re.search(r"http://127\.0\.0\.1:\d+", said)
-        assert found, f"{said}{log.read_text()}"
-        self.url = found[0]
-
-    def close(self) -> None:
-        self.process.send_signal(signal.SIGINT)
-        try:
-            self.process.wait(60)
-        finally:
-            self.process.kill()
-            assert self.process.stdout is not None
-            self.process.stdout.close()
-            self.log.close()
 
 
 @pytest.fixture(scope="module")
@@ -103,63 +66,9 @@ def app(tmp_path_factory, browser) -> Iterator[App]:
     assert not list(made.folder.glob(".temporary*"))
 
 
-@contextlib.contextmanager
-def _tab(browser, app: App, scheme: str = "light") -> Iterator:
-    """A tab that fails if anything is asked of another machine, or goes wrong in it."""
-    context = browser.new_context(
-        viewport={"width": 1280, "height": 800}, color_scheme=scheme
-    )
-    context.add_init_script(STILL)
-    tab = context.new_page()
-    tab.set_default_timeout(60_000)
-    asked, errors = [], []
-    tab.on("request", lambda request: asked.append(request.url))
-    tab.on("pageerror", lambda error: errors.append(str(error)))
-    try:
-        tab.goto(app.url)
-        yield tab
-        tab.wait_for_timeout(200)
-    finally:
-        context.close()
-    own = (app.url, app.url.replace("http", "ws"), "data:", "blob:")
-    assert not [url for url in asked if not url.startswith(own)]
-    assert not errors
-
-
-def _upload(tab, name: str, content: bytes) -> None:
-    file = {"name": name, "mimeType": "application/octet-stream", "buffer": content}
-    tab.get_by_test_id("upload").locator("input").set_input_files(file)
-
-
-def _column(times) -> bytes:
-    return b"".join(b"%.3f\n" % t for t in times)
-
-
-def _open_example(tab) -> None:
-    _upload(tab, EXAMPLE.name, EXAMPLE.read_bytes())
-    tab.wait_for_url("**/recording/*")
-    tab.get_by_test_id("generate").wait_for()
-
-
-def _generate(tab, members: str = MEMBERS, model: str = "slow") -> None:
-    tab.get_by_label("How many model neurons").fill(members)
-    tab.get_by_label("Kind of neuron").click()
-    tab.get_by_role("option", name=re.compile(model)).click()
-    tab.get_by_test_id("generate").click()
-    tab.wait_for_url("**/run/*")
-
-
-def _download(tab, name: str) -> tuple[str, bytes]:
-    with tab.expect_download() as caught:
-        tab.get_by_test_id(f"download-{name}").click()
-    return caught.value.suggested_filename, pathlib.Path(
-        caught.value.path()
-    ).read_bytes()
-
-
 def test_the_window_changes_the_spikes_that_are_counted(browser, app):
-    with _tab(browser, app) as tab:
-        _open_example(tab)
+    with opened(browser, app) as tab:
+        open_example(tab)
         facts = tab.get_by_test_id("facts")
         sync_api.expect(facts).to_contain_text("444")
         sync_api.expect(facts).to_contain_text("bursting")
@@ -179,14 +88,14 @@ def test_the_window_changes_the_spikes_that_are_counted(browser, app):
 
 @pytest.mark.slow
 def test_from_a_file_to_downloads(browser, app):
-    with _tab(browser, app) as tab:
-        _open_example(tab)
+    with opened(browser, app) as tab:
+        open_example(tab)
         # One run waits for another, and is taken out of the queue.
         recording = tab.url
-        _generate(tab)
+        generate(tab)
         first = tab.url
         tab.goto(recording)
-        _generate(tab, "9000")
+        generate(tab, "9000")
         stage = tab.get_by_test_id("stage")
         sync_api.expect(stage).to_contain_text("Waiting behind another run")
         tab.get_by_test_id("cancel").press("Enter")
@@ -215,7 +124,7 @@ def made(app) -> Generated:
 
 
 def test_a_run_shows_its_figures_and_gives_its_files(browser, app, made):
-    with _tab(browser, app) as tab:
+    with opened(browser, app) as tab:
         tab.goto(f"{app.url}/run/made")
         _look_at_the_run(tab, app, "made.csv", made.num_accepted, made.num_asked)
 
@@ -228,23 +137,23 @@ def _look_at_the_run(tab, app, file: str, num: int, asked: int) -> None:
     sync_api.expect(figures).to_have_count(8)
     sync_api.expect(tab.get_by_test_id("features")).to_contain_text("burst period")
 
-    name, content = _download(tab, "csv")
+    name, content = download(tab, "csv")
     rows = list(csv.DictReader(io.StringIO(content.decode())))
     assert name.endswith(file)
     assert sum(row["accepted"] == "true" for row in rows) == num
-    _, content = _download(tab, "xlsx")
+    _, content = download(tab, "xlsx")
     book = openpyxl.load_workbook(io.BytesIO(content), read_only=True)
     assert {"models", "spikes"} <= set(book.sheetnames)
     book.close()
-    _, content = _download(tab, "parquet")
+    _, content = download(tab, "parquet")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         (models,) = (x for x in archive.namelist() if x.endswith("models.parquet"))
         table = parquet.read_table(io.BytesIO(archive.read(models)))
     assert table.num_rows == len(rows)
-    _, content = _download(tab, "neuron")
+    _, content = download(tab, "neuron")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         assert any(x.endswith(".mod") for x in archive.namelist())
-    name, content = _download(tab, "report")
+    name, content = download(tab, "report")
     assert name.endswith(".html")
     assert f"{num} of {asked} model neurons".encode() in content
     shown = tab.request.get(f"{app.url}/report/{tab.url.rpartition('/')[2]}")
@@ -253,9 +162,9 @@ def _look_at_the_run(tab, app, file: str, num: int, asked: int) -> None:
 
 @pytest.mark.slow
 def test_a_stopped_run_keeps_what_it_found(browser, app):
-    with _tab(browser, app) as tab:
-        _open_example(tab)
-        _generate(tab, "9000")  # far more than there is time for
+    with opened(browser, app) as tab:
+        open_example(tab)
+        generate(tab, "9000")  # far more than there is time for
         stage = tab.get_by_test_id("stage")
         said = re.compile("Correcting|Looking")
         sync_api.expect(stage).to_contain_text(said, timeout=PATIENCE)
@@ -269,17 +178,17 @@ def test_a_stopped_run_keeps_what_it_found(browser, app):
 
 @pytest.mark.slow
 def test_a_second_run_waits_and_a_closed_tab_loses_nothing(browser, app):
-    with _tab(browser, app) as tab:
-        _open_example(tab)
+    with opened(browser, app) as tab:
+        open_example(tab)
         recording = tab.url
-        _generate(tab, "4")
+        generate(tab, "4")
         first = tab.url
         tab.goto(recording)
-        _generate(tab, "5")
+        generate(tab, "5")
         second = tab.url
         stage = tab.get_by_test_id("stage")
         sync_api.expect(stage).to_contain_text("Waiting behind another run")
-    with _tab(browser, app, "dark") as tab:
+    with opened(browser, app, "dark") as tab:
         runs = tab.get_by_test_id("runs")
         runs.get_by_text("slow_burster.csv").first.wait_for()
         tab.goto(first)
@@ -309,8 +218,8 @@ def test_a_second_run_waits_and_a_closed_tab_loses_nothing(browser, app):
     ],
 )
 def test_bad_files_show_a_message(browser, app, name, content, said):
-    with _tab(browser, app) as tab:
-        _upload(tab, name, content)
+    with opened(browser, app) as tab:
+        upload(tab, name, content)
         notice = tab.get_by_test_id("notice")
         sync_api.expect(notice).to_contain_text(said)
         assert "fault of dicjax" not in notice.inner_text()
@@ -320,8 +229,8 @@ def test_bad_files_show_a_message(browser, app, name, content, said):
 
 def test_the_unit_is_asked_for_where_a_file_leaves_it_open(browser, app):
     lines = EXAMPLE.read_bytes().splitlines(keepends=True)[1:]
-    with _tab(browser, app) as tab:
-        _upload(tab, "../../x.csv", b"".join(lines))
+    with opened(browser, app) as tab:
+        upload(tab, "../../x.csv", b"".join(lines))
         tab.wait_for_url("**/recording/*")
         asked = tab.get_by_text("444 spikes: 7.44")
         asked.wait_for()
@@ -341,8 +250,8 @@ def test_a_neuron_is_chosen_where_there_are_several(browser, app):
     rows = [b"unit,time_ms\n"]
     for name, step in (("LP", 150.0), ("PD", 90.0)):
         rows += [f"{name},{step * i}\n".encode() for i in range(1, 60)]
-    with _tab(browser, app) as tab:
-        _upload(tab, "two.csv", b"".join(rows))
+    with opened(browser, app) as tab:
+        upload(tab, "two.csv", b"".join(rows))
         facts = tab.get_by_test_id("facts")
         sync_api.expect(facts).to_contain_text("150 ms")
         tab.get_by_label("Neuron (2 in the file)").click()
@@ -356,12 +265,12 @@ def test_what_the_encoder_does_not_know_is_reported_before_anything_is_made(
 ):
     rng = np.random.default_rng(0)
     times = np.cumsum(3 + rng.exponential(60, 400))
-    with _tab(browser, app) as tab:
-        _upload(tab, "poisson.csv", b"time_ms\n" + _column(times))
+    with opened(browser, app) as tab:
+        upload(tab, "poisson.csv", b"time_ms\n" + column(times))
         verdict = tab.get_by_test_id("verdict")
         sync_api.expect(verdict).to_contain_text("is unlike anything the encoder")
-    with _tab(browser, app) as tab:
-        _open_example(tab)
+    with opened(browser, app) as tab:
+        open_example(tab)
         verdict = tab.get_by_test_id("verdict")
         sync_api.expect(verdict).to_contain_text("nothing odd")
 
@@ -386,7 +295,7 @@ def _shows_the_sorting(tab, name: str) -> None:
 
 @pytest.mark.slow
 def test_a_folder_of_kilosort_is_chosen(browser, app, sorting):
-    with _tab(browser, app) as tab:
+    with opened(browser, app) as tab:
         for folder, name in ((sorting, "sorted"), (sorting / "sorted", "sorted")):
             tab.goto(app.url)
             with tab.expect_file_chooser() as caught:
@@ -406,7 +315,7 @@ def test_a_folder_of_kilosort_is_chosen(browser, app, sorting):
 
 
 def test_a_folder_of_kilosort_is_dropped(browser, app, sorting):
-    with _tab(browser, app) as tab:
+    with opened(browser, app) as tab:
         tab.get_by_test_id("runs").get_by_text(
             re.compile("None yet|model neurons")
         ).first.wait_for()
@@ -423,14 +332,14 @@ def test_a_folder_of_kilosort_is_dropped(browser, app, sorting):
 @pytest.mark.slow
 def test_what_no_model_can_do_is_refused_where_one_looks(browser, app):
     times = b"".join(b"%.3f\n" % (5000.0 * i + 1) for i in range(60))
-    with _tab(browser, app) as tab:
-        _upload(tab, "slow.csv", b"time_ms\n" + times)
+    with opened(browser, app) as tab:
+        upload(tab, "slow.csv", b"time_ms\n" + times)
         tab.wait_for_url("**/recording/*")
         tab.get_by_label("How many model neurons").fill("")
         tab.get_by_test_id("generate").click()
         notice = tab.get_by_test_id("notice")
         sync_api.expect(notice).to_contain_text("must be a number from 1")
-        _generate(tab, "4", "fast")
+        generate(tab, "4", "fast")
         message = tab.get_by_test_id("message")
         message.wait_for(timeout=PATIENCE)
         assert "outside what stg can do" in message.inner_text()
@@ -441,9 +350,9 @@ def test_what_no_model_can_do_is_refused_where_one_looks(browser, app):
 
 @pytest.mark.slow
 def test_a_refused_run_offers_what_may_help(browser, app):
-    with _tab(browser, app) as tab:
-        _open_example(tab)
-        _generate(tab, "4", "fast")
+    with opened(browser, app) as tab:
+        open_example(tab)
+        generate(tab, "4", "fast")
         message = tab.get_by_test_id("message")
         message.wait_for(timeout=PATIENCE)
         refused = tab.url
@@ -462,7 +371,7 @@ def test_a_run_of_the_command_line_shows_what_it_holds(browser, app, made):
         app.folder / "made", other, ignore=shutil.ignore_patterns("recording.npz")
     )
     period = f"{float(made.target.period):.0f}"
-    with _tab(browser, app) as tab:
+    with opened(browser, app) as tab:
         tab.goto(f"{app.url}/run/{other.name}")
         sync_api.expect(tab.get_by_text("made on the command line")).to_be_visible()
         sync_api.expect(tab.get_by_test_id("features")).to_contain_text(period)
@@ -474,8 +383,8 @@ def test_a_run_of_the_command_line_shows_what_it_holds(browser, app, made):
 def test_the_screen_turns_dark_and_stays_so(browser, app):
     paper = "getComputedStyle(document.body).backgroundColor"
     ink = "document.querySelector('.js-plotly-plot .xtick text').style.fill"
-    with _tab(browser, app) as tab:
-        _open_example(tab)
+    with opened(browser, app) as tab:
+        open_example(tab)
         tab.locator(".js-plotly-plot .xtick text").first.wait_for()
         light = tab.evaluate(paper), tab.evaluate(ink)
         tab.get_by_test_id("dark").click()
@@ -488,7 +397,7 @@ def test_the_screen_turns_dark_and_stays_so(browser, app):
 
 
 def test_pages_that_are_not_there_say_so(browser, app):
-    with _tab(browser, app) as tab:
+    with opened(browser, app) as tab:
         for address, said in (
             ("recording/999", "no longer open"),
             ("run/nothing", "no such run"),

@@ -1,5 +1,7 @@
 import pathlib
 import re
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -15,12 +17,28 @@ from dicjax.spikes.patterns import BURSTING
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 
 
+def blocks_of(page: pathlib.Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
+
+
 def run_blocks(page: str) -> dict:
     """Runs the Python blocks of a page one after the other, as a reader would."""
     namespace = {}
-    for block in re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.S):
+    for block in blocks_of(DOCS / page):
         exec(compile(block, page, "exec"), namespace)
     return namespace
+
+
+@pytest.mark.slow
+def test_type_checkers_find_no_error_on_any_page(tmp_path):
+    pages = [DOCS.parent / "README.md", *DOCS.rglob("*.md")]
+    written = {page: "\n".join(blocks_of(page)) for page in pages}
+    assert sum(map(bool, written.values())) > 10
+    for page, text in written.items():
+        (tmp_path / f"{page.parent.name}_{page.stem}.py").write_text(text)
+    command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable]
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +47,7 @@ def declared():
 
 
 def test_a_neuron_takes_some_forty_lines(declared):
-    (block, *_) = re.findall(
-        r"```python\n(.*?)```", (DOCS / "declare_a_neuron.md").read_text(), re.S
-    )
+    block, *_ = blocks_of(DOCS / "declare_a_neuron.md")
     assert len([line for line in block.splitlines() if line.strip()]) <= 60
     assert declared["thalamic"].name == "thalamic"
 

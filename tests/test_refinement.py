@@ -57,7 +57,8 @@ def test_equal_input_conductances_become_equal_firing_in_two_rounds(label, keep_
         STG, refined.g, refined.duration, discard=3000.0, dt=STG.required_recipe.dt / 2
     )
     fired = dj.spike_features(again.spike_times)
-    valid = np.asarray(dj.is_valid(fired, features_of(dj.SpikeTrain(train)), 0.1))
+    target = features_of(dj.SpikeTrain(np.asarray(train)))
+    valid = np.asarray(dj.is_valid(fired, target, 0.1))
     np.testing.assert_array_equal(valid, refined.valid)
     dics = lambda g: np.asarray(dynamic_input_conductances(STG, np.float64(g), -51.0))
     moved = np.abs(dics(refined.g) - dics(g))[:, 1:].max(axis=1)

@@ -264,7 +264,8 @@ def test_bad_requests_are_refused_with_the_remedy(target, settings, message):
 
 @pytest.mark.slow
 def test_cycles_have_derivatives_by_kinetics_under_any_current():
-    step, how = dj.Step(10.0), {"duration": 400.0, "discard": 100.0, "dt": 0.05}
+    step = dj.Step(10.0)
+    how: dict[str, Any] = {"duration": 400.0, "discard": 100.0, "dt": 0.05}
     faster = dj.Step(14.0)
     run: Any = dj.simulate(HH, HH.default_g, 400.0, discard=100.0, stimulus=faster)
     train = np.asarray(run.spike_times)[: int(run.num_spikes)]

@@ -68,7 +68,7 @@ def make_generated() -> Generated:
     g = (BURSTING * noise).astype(np.float32)
     run = simulate(NEURON, g, 1500.0, discard=500.0)
     features = jax.tree.map(np.asarray, spike_features(run.spike_times))
-    times = run.spike_times[0][: run.num_spikes[0]].astype(np.float64)
+    times = np.asarray(run.spike_times[0], np.float64)[: run.num_spikes[0]]
     train = SpikeTrain(times, name="<b>LP</b>", source="/home/ana/mouse & co <1>.csv")
     target = jax.tree.map(lambda x: x[0], features)
     valid = np.asarray(is_valid(features, target, 0.1))
@@ -95,7 +95,7 @@ def make_generated() -> Generated:
             dynamic_input_conductances(NEURON, jnp.asarray(g[order]), -51.0)
         ),
         V_th=np.where(np.arange(16) == 3, np.nan, -51.0).astype(np.float32),
-        spike_times=run.spike_times[order],
+        spike_times=np.asarray(run.spike_times)[order],
         features=jax.tree.map(lambda x: x[order], features),
         distance=distance[order],
         accepted=valid[order],

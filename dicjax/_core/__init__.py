@@ -9,6 +9,7 @@ from dicjax._core.advice import (
     Remedy as Remedy,
 )
 from dicjax._core.arrays import (
+    AnyArray as AnyArray,
     cast_floats as cast_floats,
     in_float32 as in_float32,
     in_one_row as in_one_row,
@@ -16,6 +17,7 @@ from dicjax._core.arrays import (
     leading_shape as leading_shape,
     of_cells as of_cells,
     optional as optional,
+    OrNone as OrNone,
     Scalar as Scalar,
     strong as strong,
     strong_pair as strong_pair,

@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TYPE_CHECKING, TypeVar
 
 import equinox as eqx
 import jax
@@ -15,6 +15,13 @@ from jaxtyping import Array, Float, PyTree
 Tree = TypeVar("Tree")
 Scalar = Float[Array, ""]
 """A number of one cell. Functions of scalars are mapped over many cells."""
+AnyArray = Array | np.ndarray
+
+# None of a value that was not asked for. Who asked for it need not check for None.
+if TYPE_CHECKING:
+    OrNone = Any
+else:
+    OrNone = None
 
 
 def strong(x: Any) -> Array:

@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Float, Int
 
-from dicjax._core import in_batches
+from dicjax._core import AnyArray, in_batches
 from dicjax.inference.dataset import (
     Batch,
     batch_of,
@@ -20,7 +20,7 @@ from dicjax.inference.dataset import (
 )
 from dicjax.inference.encoder import Encoder, PRIORS
 from dicjax.inference.posterior import Posterior, posterior_of, read_trains
-from dicjax.spikes import AnyArray, LABELS
+from dicjax.spikes import LABELS
 
 
 NUM_LEVELS = 101

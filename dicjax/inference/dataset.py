@@ -14,13 +14,13 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from dicjax._core import compiled_size, in_batches, Progress, stacked, Stage
+from dicjax._core import AnyArray, compiled_size, in_batches, Progress, stacked, Stage
 from dicjax.dics import compensate, dynamic_input_conductances, OK, sample, threshold
 from dicjax.inference.encoder import PRIORS
 from dicjax.inference.library import log_features
 from dicjax.neurons import Neuron
 from dicjax.simulation import AbstractStimulus, applied, NoisyCurrent, simulate
-from dicjax.spikes import AnyArray, FEATURES, LABELS, PATTERNS, spike_features
+from dicjax.spikes import FEATURES, LABELS, PATTERNS, spike_features
 
 
 MAX_SPIKES = 512  # kept of a train

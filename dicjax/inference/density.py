@@ -21,9 +21,9 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from dicjax._core import fit_network, in_float32, Progress, strong
+from dicjax._core import AnyArray, fit_network, in_float32, Progress, strong
 from dicjax.inference.config import DensityConfig
-from dicjax.spikes import AnyArray, LABELS
+from dicjax.spikes import LABELS
 
 
 Context = Float[Array, " context"]

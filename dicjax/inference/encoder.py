@@ -13,9 +13,9 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from dicjax._core import strong
+from dicjax._core import AnyArray, strong
 from dicjax.inference.config import EncoderConfig
-from dicjax.spikes import AnyArray, COMPARED, LABELS
+from dicjax.spikes import COMPARED, LABELS
 
 
 MARGIN = 0.05  # of the range of DICs, added on either side

@@ -10,9 +10,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial import KDTree
 
-from dicjax._core import listed, short
+from dicjax._core import AnyArray, listed, short
 from dicjax.spikes import (
-    AnyArray,
     columns_of,
     COMPARED,
     compared_errors,

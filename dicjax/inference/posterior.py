@@ -11,7 +11,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 
-from dicjax._core import counted, described
+from dicjax._core import counted, described, OrNone
 from dicjax.inference.encoder import Encoder, Mixture, PRIORS, read, Reading
 from dicjax.spikes import end_to_end, Ragged, rows_of, times_of
 
@@ -45,7 +45,7 @@ class Posterior(eqx.Module):
     ranks: Float[Array, "cells levels"]
     distance: Float[np.ndarray, " cells"] | None = None
     anomaly: Float[np.ndarray, " cells"] | None = None
-    fast: "Posterior | None" = None
+    fast: "Posterior | OrNone" = None
     max_distance: float = eqx.field(static=True, default=float("inf"))
     max_anomaly: float = eqx.field(static=True, default=float("inf"))
 

@@ -13,7 +13,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PyTree, ScalarLike
 
 from dicjax._core import cast_floats, Scalar, strong, varying_with
 from dicjax.neurons.channels import AbstractChannel, States
@@ -176,7 +176,7 @@ class Neuron(eqx.Module):
         """Returns the neuron with every constant in `dtype`."""
         return cast_floats(self, dtype)
 
-    def at(self, celsius: float) -> "Neuron":
+    def at(self, celsius: ScalarLike) -> "Neuron":
         """Returns the neuron at another temperature, in °C."""
         if self.temperature is None:
             raise self._lack("temperature", "a `Temperature`")

@@ -9,11 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from dicjax._core import as_progress, listed, on_host, Progress, renamed, short
+from dicjax._core import (
+    AnyArray,
+    as_progress,
+    listed,
+    on_host,
+    Progress,
+    renamed,
+    short,
+)
 from dicjax.dics import compensate, OK, Population
 from dicjax.neurons import Neuron
 from dicjax.populations.evaluation import simulate_by_recipe, Window
-from dicjax.spikes import AnyArray, BURSTING, Features, LABELS, SILENT, spike_features
+from dicjax.spikes import BURSTING, Features, LABELS, SILENT, spike_features
 
 
 GRID = (21, 11)  # points of a map along g_s and g_u

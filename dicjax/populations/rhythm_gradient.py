@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from dicjax._core import in_batches, solve, varying_with
+from dicjax._core import AnyArray, in_batches, solve, varying_with
 from dicjax.neurons import Neuron, State
 from dicjax.populations.limit_cycle import at_crossing, Flow, simulate_cycle
 from dicjax.simulation import (
@@ -43,7 +43,7 @@ from dicjax.simulation import (
     relax_gates,
     relax_membrane,
 )
-from dicjax.spikes import AnyArray, burst_gap, BURSTING, crossing_part, Features
+from dicjax.spikes import burst_gap, BURSTING, crossing_part, Features
 
 
 BATCHES = (16, 64, 256)  # numbers of cells that are compiled for

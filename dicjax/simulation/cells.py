@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from dicjax._core import cast_floats, leading_axes, of_cells, Scalar
+from dicjax._core import AnyArray, cast_floats, leading_axes, of_cells, Scalar
 from dicjax.neurons import by_member, member_shape, Neuron, ranks
 from dicjax.simulation.stimulus import (
     AbstractStimulus,
@@ -19,7 +19,6 @@ from dicjax.simulation.stimulus import (
     per_cell,
     with_noise_of,
 )
-from dicjax.spikes import AnyArray
 
 
 class Cell(eqx.Module):

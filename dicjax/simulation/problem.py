@@ -11,10 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dicjax._core import compiled_size, widened
+from dicjax._core import AnyArray, compiled_size, widened
 from dicjax.neurons import Neuron
 from dicjax.simulation.stimulus import AbstractStimulus
-from dicjax.spikes import AnyArray
 
 
 ROOM = 64  # spikes per cell at first, where there is room for all

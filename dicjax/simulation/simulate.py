@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import ArrayLike, Bool, Float, Int
 
 from dicjax._core import (
+    AnyArray,
     as_progress,
     check_resolved,
     check_simulation,
@@ -20,6 +21,7 @@ from dicjax._core import (
     jax_conductances_of,
     members_of,
     on_host,
+    OrNone,
     outcome,
     Progress,
     replaced_argument,
@@ -29,7 +31,6 @@ from dicjax.simulation import resident, scheduler
 from dicjax.simulation.cells import in_a_row
 from dicjax.simulation.problem import Problem, saved_samples
 from dicjax.simulation.stimulus import AbstractStimulus, as_stimulus
-from dicjax.spikes import AnyArray
 
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ class Run(eqx.Module):
     succeeded: Bool[AnyArray, "*cells"]
     overflowed: Bool[AnyArray, "*cells"]
     fell_short: Bool[AnyArray, "*cells"]
-    ts: Float[AnyArray, " times"] | None = None
-    V: Float[AnyArray, "*cells times"] | None = None
+    ts: Float[AnyArray, " times"] | OrNone = None
+    V: Float[AnyArray, "*cells times"] | OrNone = None
 
     def __repr__(self) -> str:
         return described(self, lambda: outcome(self))

@@ -39,7 +39,6 @@ from dicjax.spikes.step_response import (
 )
 from dicjax.spikes.target import as_target as as_target, Target as Target
 from dicjax.spikes.trains import (
-    AnyArray as AnyArray,
     AnyTrains as AnyTrains,
     as_train as as_train,
     as_trains as as_trains,

@@ -13,10 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from dicjax._core import batches, compiled_size, counted, described
+from dicjax._core import AnyArray, batches, compiled_size, counted, described, Scalar
 from dicjax.spikes.patterns import BURSTING, label_of, LABELS
 from dicjax.spikes.trains import (
-    AnyArray,
     AnyTrains,
     Count,
     Counts,
@@ -26,7 +25,6 @@ from dicjax.spikes.trains import (
     Ragged,
     Row,
     rows_of,
-    Scalar,
     SpikeTrain,
     times_of,
     Trains,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, ScalarLike
 
-from dicjax._core import described, untraced
+from dicjax._core import AnyArray, described, untraced
 from dicjax.spikes.detection import find_spikes, ONSET, V_REARM, V_SPIKE
 from dicjax.spikes.features import mean_of
 
@@ -55,7 +55,7 @@ class StepResponse(eqx.Module):
 @untraced("every", "start", "stop", "max_spikes")
 @eqx.filter_jit
 def step_response(
-    V: Float[Array, "*cells times"],
+    V: Float[AnyArray, "*cells times"],
     every: float,
     start: float,
     stop: float,

@@ -9,17 +9,15 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from dicjax._core import check_concrete
+from dicjax._core import AnyArray, check_concrete
 
 
-AnyArray = Array | np.ndarray
 Trains = Float[ArrayLike, "*cells spikes"]
 Intervals = Float[Array, "*cells intervals"]
 Counts = Int[Array, "*cells"]
 Errors = Float[AnyArray, "*cells 4"]
 Row = Float[Array, " _"]
 Mask = Bool[Array, " _"]
-Scalar = Float[Array, ""]
 Count = Int[Array, ""]
 AS_ROWS = "make it outside of them; `dicjax.spike_features` takes rows of times there"
 

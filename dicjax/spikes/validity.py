@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from dicjax._core import AnyArray, Scalar
 from dicjax.spikes.features import Features
 from dicjax.spikes.patterns import columns_of, COMPARED, LABELS, NUM_COMPARED
-from dicjax.spikes.trains import AnyArray, Errors, Scalar
+from dicjax.spikes.trains import Errors
 
 
 # For each pattern, where the features it is compared by stand in `COMPARED`; -1 where

@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import ArrayLike, Bool, Float
 
 from dicjax._core import (
+    AnyArray,
     conductances_of,
     HasConductances,
     on_host,
@@ -49,7 +50,7 @@ from dicjax.simulation import (
     cell_axes,
     in_a_row,
 )
-from dicjax.spikes import AnyArray, Features, SpikeTrain, Target
+from dicjax.spikes import Features, SpikeTrain, Target
 
 
 ESTIMATORS = ("ensemble", "autodiff")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, Real
 
-from dicjax._core import described, outcome, Scalar
+from dicjax._core import described, OrNone, outcome, Scalar
 from dicjax.neurons import Neuron
 from dicjax.simulation.lanes import Lanes
 
@@ -59,9 +59,9 @@ class Trajectory(eqx.Module):
 
     ts: Real[Array, " times"]
     V: Float[Array, "*cells times"]
-    gates: Float[Array, "*cells times gates"] | None
-    Ca: Float[Array, "*cells times"] | None
-    currents: Float[Array, "*cells times channels"] | None
+    gates: Float[Array, "*cells times gates"] | OrNone
+    Ca: Float[Array, "*cells times"] | OrNone
+    currents: Float[Array, "*cells times channels"] | OrNone
     spike_times: Float[Array, "*cells spikes"]
     num_spikes: Int[Array, "*cells"]
     succeeded: Bool[Array, "*cells"]

@@ -117,7 +117,7 @@ def agreement(sizes: Sizes) -> Rows:
     here = dj.simulate(dj.stg(), g, SHORT)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         there = dj.simulate(dj.stg(), g, SHORT)
-    equal = np.mean(here.num_spikes == there.num_spikes)
+    equal = float(np.mean(here.num_spikes == there.num_spikes))
     yield from figure(part, "spike counts as on the CPU", equal, "", 1)
     ours, theirs = here.spike_times[:, :3], there.spike_times[:, :3]
     known = np.isfinite(ours) & np.isfinite(theirs)

@@ -159,8 +159,13 @@ def burst(
     if record is None:
         val = jax.lax.fori_loop(0, BURST, lambda _, val: one(val), val)
     else:
-        both = lambda val: (val, record(val[0]))
-        val, records = jax.lax.scan(lambda val, _: both(one(val)), val, length=BURST)
+        # Derivatives keep the state between steps, and take each step once more.
+        @functools.partial(jax.checkpoint, prevent_cse=False)
+        def recorded(val, _):
+            val = one(val)
+            return val, record(val[0])
+
+        val, records = jax.lax.scan(recorded, val, length=BURST)
     lane, spike = val
     gone = jnp.where(jnp.isfinite(lane.t), jnp.floor(lane.t), 0)
     lane = dataclasses.replace(

@@ -99,6 +99,16 @@ def test_a_single_member_is_refined_by_its_own_derivatives():
 
 
 @pytest.mark.slow
+def test_members_without_derivatives_stay_as_they_are():
+    is_leak = np.array(STG.channel_names) == "leak"
+    silent = population("tonic", 1) * is_leak.astype(np.float32)
+    target = example("tonic")
+    found = refine(STG, silent, target, estimator="autodiff", keep_dics=True)
+    assert not found.valid.any()
+    np.testing.assert_array_equal(found.g, silent)
+
+
+@pytest.mark.slow
 def test_members_of_another_pattern_find_it():
     g = np.concatenate([population("tonic", 32), population("bursting", 8)])
     refined = refine(STG, g, example("tonic"), max_rounds=4)

@@ -190,7 +190,7 @@ def propose(problem: Problem, state: State) -> tuple[Int[np.ndarray, " some"], P
     members = todo[can_move]
     place = problem.place(members, np.clip(new, *problem.bounds)[can_move])
     place = Place(place.g.astype(state.place.g.dtype), place.numbers)
-    if problem.dics is not None:
+    if problem.dics is not None and len(members):
         dics = problem.dics[members].astype(float)
         imposed = impose(problem.neuron, place.g, dics, through="best")
         ok = (imposed.g <= np.exp(problem.bounds[1])).all(axis=1)

@@ -64,18 +64,58 @@ def split_into_bursts(times, threshold):
     return bursts
 
 
+def widest_gap(isi):
+    """How many times as wide as it must be the widest gap is, and its middle."""
+    isi, widest = np.sort(isi), (0.0, np.inf)
+    for k in range(1, len(isi)):
+        longer = len(isi) - k
+        if longer < max(2, len(isi) / 200) or 3 * k + 3 < len(isi):
+            continue
+        strays = min(k, longer) // 5
+        for below, above, least in (
+            *((0, 0, 1.8), (0, strays, 2.2), (strays, 0, 2.2)),
+            (strays // 2, strays - strays // 2, 2.2),
+        ):
+            low, high = isi[k - 1 - below], isi[k + above]
+            if high / low / least > widest[0]:
+                widest = (high / low / least, np.sqrt(low * high))
+    return widest
+
+
 def bursts_of(times):
-    isi = np.sort(np.diff(times))
     if len(times) < 6:
         return None
-    ratios = isi[1:] / isi[:-1]
-    k = int(np.argmax(ratios))
-    if ratios[k] < 1.8:
+    clearness, middle = widest_gap(np.diff(times))
+    counts = np.array([len(b) for b in split_into_bursts(times, middle)])
+    complete, many = counts[1:-1], counts[1:-1][counts[1:-1] > 1]
+    if clearness < 1 or len(counts) < 3 or complete.mean() < 1.5:
         return None
-    bursts = split_into_bursts(times, np.sqrt(isi[k] * isi[k + 1]))
-    if len(bursts) < 3 or np.mean([len(b) for b in bursts[1:-1]]) < 1.5:
+    if many.std() >= 0.7 * many.mean() > 0:
         return None
-    return bursts
+    outer = max(counts[0], counts[-1])
+    if outer > 3 * complete.mean() and 2 * complete.sum() < len(times):
+        return None
+    return split_into_bursts(times, middle)
+
+
+def is_regular_but_for_some(times):
+    isi = np.diff(times)
+    near = isi[(isi <= 1.4 * ordinary(isi)) & (1.4 * isi > ordinary(isi))]
+    if near.std() >= 0.15 * near.mean() or len(times) < 6:
+        return False
+    if len(near) < 0.8 * len(isi) or near.sum() < 0.72 * isi.sum():
+        return False
+    clearness, middle = widest_gap(isi)
+    runs = np.array([len(b) for b in split_into_bursts(times, middle)][1:-1])
+    if clearness >= 0.8 and len(runs) > 2 and runs.std() < 0.5 * runs.mean():
+        return False
+    long = isi[isi > 1.4 * ordinary(isi)] / ordinary(isi)
+    are_multiples = np.abs(long - np.round(long)) < 0.25
+    return bursts_of(times) is None or not len(long) or are_multiples.mean() >= 0.6
+
+
+def ordinary(isi):
+    return np.sort(isi)[(len(isi) - 1) // 2]
 
 
 @dataclasses.dataclass
@@ -111,7 +151,7 @@ def reference(times):
     bursts = bursts_of(times)
     if len(times) < 3:
         r.label = LABELS.index("silent")
-    elif cv < 0.15:
+    elif cv < 0.15 or is_regular_but_for_some(times):
         r.label = LABELS.index("tonic")
     elif bursts is None:
         r.label = LABELS.index("irregular")
@@ -220,6 +260,27 @@ def test_cut_bursts_at_the_ends_do_not_count():
 )
 def test_the_label_changes_where_the_rule_says(times, label):
     assert label_of(times) == label
+
+
+@pytest.mark.parametrize(
+    ("counts", "label"),
+    (
+        ((250, 4, 98), "irregular"),  # the only whole burst is the smallest
+        ((2, 4, 3), "bursting"),
+        (20 * (5,) + (40,), "bursting"),  # twenty others count for more
+    ),
+)
+def test_bursts_that_may_be_cut_must_not_be_the_largest(counts, label):
+    intervals = [[*(num - 1) * [10.0], 500.0] for num in counts]
+    assert label_of(np.cumsum(np.concatenate(intervals)[:-1]), width=400) == label
+
+
+def test_missed_and_spurious_spikes_leave_a_tonic_train_tonic():
+    rng = np.random.default_rng(0)
+    whole = np.cumsum(rng.normal(100, 5, 400))
+    missed = whole[rng.random(400) > 0.08]
+    spurious = np.sort(np.append(whole, rng.uniform(0, whole[-1], 12)))
+    assert {label_of(x, width=512) for x in (missed, spurious)} == {"tonic"}
 
 
 @pytest.mark.parametrize(("cv", "label"), ((0.149, "tonic"), (0.151, "irregular")))
@@ -491,6 +552,33 @@ def test_units_of_a_behaving_animal_are_irregular(data):
     with h5py.File(data / "recordings" / "pynapple_A8604-211122.nwb") as file:
         times = 1000 * np.asarray(file["units/spike_times"])
         ends = np.asarray(file["units/spike_times_index"])
-    for unit in np.split(times, ends[:-1]):
-        row = pad_trains([unit[unit < unit[0] + 300_000]], 5000)[0]
-        assert LABELS[int(spike_features(row).label)] == "irregular"
+    labels = spike_features(np.split(times, ends[:-1])).label
+    assert [LABELS[i] for i in labels] == ["irregular"] * 3
+
+
+FLAWS = {
+    "1 % spurious spikes": lambda t, rng: np.sort(
+        np.append(t, rng.uniform(t[0], t[-1], rng.poisson(0.01 * t.size)))
+    ),
+    "5 % missed spikes": lambda t, rng: t[rng.random(t.size) > 0.05],
+    "2 ms of jitter": lambda t, rng: np.sort(t + rng.normal(0, 2, t.size)),
+    "half of the time": lambda t, rng: half_of(t, t[0] + rng.random() * np.ptp(t) / 2),
+}
+UNSTEADY = "retina_wave_mouse_P"  # which comes and goes
+
+
+def half_of(times, start):
+    return times[(times >= start) & (times <= start + np.ptp(times) / 2)]
+
+
+@pytest.mark.parametrize("flaw", FLAWS)
+def test_flaws_of_recordings_leave_their_label(data, flaw):
+    rng, kept = np.random.default_rng(0), {}
+    folders = (data / "recordings", data / "many_neurons")
+    for path in (x for folder in folders for x in folder.glob("*.csv")):
+        times = np.genfromtxt(path, skip_header=1)
+        copies = [FLAWS[flaw](times, rng) for _ in range(20)]
+        found = spike_features([times, *map(np.unique, copies)])
+        kept[path.stem] = np.mean(found.label[1:] == found.label[0])
+    wrong = {name: share for name, share in kept.items() if share < 0.9}
+    assert len(kept) > 20 and set(wrong) <= {UNSTEADY}

@@ -10,7 +10,6 @@ from dicjax._core import Advice, on_host, Remedy
 from dicjax.spikes import (
     burst_gap,
     BURSTING,
-    MIN_GAP_RATIO,
     MIN_SPIKES,
     spike_features,
     SpikeTrain,
@@ -147,11 +146,7 @@ def _merged(times: Times) -> Finding | None:
 
 def _burst_intervals(times: Times) -> Intervals:
     """Intervals within bursts, of a train that bursts."""
-    isi = np.diff(times)
-    ordered = np.sort(isi)
-    if (ordered[1:] < MIN_GAP_RATIO * ordered[:-1]).all():
-        return np.zeros(0)  # without measuring how it bursts
-    features = spike_features(times)
+    isi, features = np.diff(times), spike_features(times)
     if int(features.label) != BURSTING:
         return np.zeros(0)
     return isi[isi < burst_gap(features)]

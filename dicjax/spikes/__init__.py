@@ -25,7 +25,6 @@ from dicjax.spikes.patterns import (
     FEATURES as FEATURES,
     IRREGULAR as IRREGULAR,
     LABELS as LABELS,
-    MIN_GAP_RATIO as MIN_GAP_RATIO,
     NUM_COMPARED as NUM_COMPARED,
     pattern_of as pattern_of,
     PATTERNS as PATTERNS,

@@ -10,14 +10,29 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from dicjax._core import Scalar
 
-# What separates the patterns, for recordings and simulated neurons alike.
+
+# What separates the patterns, for recordings and simulated neurons alike. Recordings
+# miss spikes and hold wrong ones, so that a few intervals may lie anywhere.
 MIN_SPIKES_TO_FIRE = 3
+MIN_SPIKES_TO_JUDGE = 6  # by anything but the variation of all intervals
 MAX_TONIC_CV = 0.15
-MIN_SPIKES_TO_BURST = 6
-MIN_GAP_RATIO = 1.8
+ORDINARY = 1.4  # how many times longer or shorter than the median an interval may be
+MIN_ORDINARY = 0.8  # share of the intervals of a tonic train
+MIN_ORDINARY_TIME = 0.72  # that these take
+MISSED_WITHIN = 0.25  # of a median interval, around its multiples
+MIN_MISSED = 0.6  # share of long intervals that are such multiples
+MIN_MISSED_CV = 0.5  # of spikes between long intervals, which come at random
+MIN_RHYTHM = 0.8  # share of the width of a gap, if what it parts comes in a rhythm
+MIN_GAP_RATIO = 1.8  # of the intervals on both sides of an empty gap
+MIN_STRAY_GAP_RATIO = 2.2  # of a gap that holds strays
+INTERVALS_PER_STRAY = 5  # at least, on the side of the gap that has fewer
+INTERVALS_PER_PAUSE = 200  # at most
 MIN_BURSTS = 3
 MIN_SPIKES_PER_BURST = 1.5
+MAX_BURST_CV = 0.7  # of spikes per burst; bursts of random lengths have about 1
+MAX_OUTER = 3.0  # spikes in the first or last burst, in mean bursts, if these hold few
 
 
 class Feature(NamedTuple):
@@ -119,20 +134,66 @@ COMPARED = tuple(dict.fromkeys(x for pattern in PATTERNS for x in pattern.compar
 NUM_COMPARED = max(len(pattern.compared) for pattern in PATTERNS)
 
 
-def label_of(num_spikes, cv, gap_ratio, num_bursts, spikes_per_burst) -> Int[Array, ""]:
-    """The number of a train's pattern, from its bursts if its largest gap splits it.
+class Regularity(NamedTuple):
+    """How regular the intervals of a train are.
 
-    `gap_ratio` is of the intervals on both sides of that gap. `num_bursts` counts the
-    first and the last burst too, `spikes_per_burst` the others alone.
+    - `cv`: of all intervals.
+    - `ordinary_cv`: of the intervals near the median; `ordinary`: their share of all
+        intervals; `ordinary_time`: of the time.
+    - `multiples`: the share of longer intervals that are near multiples of the median.
     """
+
+    cv: Scalar
+    ordinary_cv: Scalar
+    ordinary: Scalar
+    ordinary_time: Scalar
+    multiples: Scalar
+
+
+class Grouping(NamedTuple):
+    """What a train is like if its widest gap splits it into bursts.
+
+    - `clearness`: how many times as wide as it must be the gap is.
+    - `num_bursts`: with the first and the last one.
+    - `spikes_per_burst`: in the mean of the others, the complete ones.
+    - `outer`: spikes of the first or the last burst, whichever has more; `complete`: of
+        all complete bursts together.
+    - `run_cv`: of the numbers of spikes between gaps; `burst_cv`: without lone spikes.
+    """
+
+    clearness: Scalar
+    num_bursts: Int[Array, ""]
+    spikes_per_burst: Scalar
+    outer: Scalar
+    complete: Int[Array, ""]
+    run_cv: Scalar
+    burst_cv: Scalar
+
+
+def label_of(num_spikes, regular: Regularity, split: Grouping) -> Int[Array, ""]:
+    """The number of a train's pattern."""
+    # Cut bursts have no more spikes than complete ones, or these are not typical.
+    is_cut = split.outer <= MAX_OUTER * split.spikes_per_burst
     is_bursting = (
-        (num_spikes >= MIN_SPIKES_TO_BURST)
-        & (gap_ratio >= MIN_GAP_RATIO)
-        & (num_bursts >= MIN_BURSTS)
-        & (spikes_per_burst >= MIN_SPIKES_PER_BURST)
+        (num_spikes >= MIN_SPIKES_TO_JUDGE)
+        & (split.clearness >= 1)
+        & (split.num_bursts >= MIN_BURSTS)
+        & (split.spikes_per_burst >= MIN_SPIKES_PER_BURST)
+        & (split.burst_cv < MAX_BURST_CV)
+        & (is_cut | (2 * split.complete >= num_spikes))
     )
+    is_ordinary = (
+        (num_spikes >= MIN_SPIKES_TO_JUDGE)
+        & (regular.ordinary_cv < MAX_TONIC_CV)
+        & (regular.ordinary >= MIN_ORDINARY)
+        & (regular.ordinary_time >= MIN_ORDINARY_TIME)
+    )
+    is_rhythm = (split.run_cv < MIN_MISSED_CV) & (split.clearness >= MIN_RHYTHM)
+    has_missed = regular.multiples >= MIN_MISSED
+    is_tonic = regular.cv < MAX_TONIC_CV
+    is_tonic |= is_ordinary & ~is_rhythm & (has_missed | ~is_bursting)
     label = jnp.where(is_bursting, BURSTING, IRREGULAR)
-    label = jnp.where(cv < MAX_TONIC_CV, TONIC, label)
+    label = jnp.where(is_tonic, TONIC, label)
     return jnp.where(num_spikes < MIN_SPIKES_TO_FIRE, SILENT, label).astype(jnp.int32)
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, ScalarLike
 
 from dicjax._core import AnyArray, described, untraced
 from dicjax.spikes.detection import find_spikes, ONSET, V_REARM, V_SPIKE
-from dicjax.spikes.features import mean_of
+from dicjax.spikes.grouping import mean_of
 
 
 BEFORE, AFTER = 4.0, 8.0  # ms around a crossing, in which the spike's shape lies

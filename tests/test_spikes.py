@@ -553,7 +553,7 @@ def test_units_of_a_behaving_animal_are_irregular(data):
         times = 1000 * np.asarray(file["units/spike_times"])
         ends = np.asarray(file["units/spike_times_index"])
     labels = spike_features(np.split(times, ends[:-1])).label
-    assert [LABELS[i] for i in labels] == ["irregular"] * 3
+    assert [LABELS[int(i)] for i in labels] == ["irregular"] * 3
 
 
 FLAWS = {

@@ -9,24 +9,38 @@ import h5py
 import numpy as np
 
 from dicjax.recordings.readers.common import (
+    check_size,
     grouped,
     is_vector,
     labelled_train,
     listing,
     reading,
     Train,
+    UNIT_BYTES,
 )
-from dicjax.recordings.readers.matlab_files import load_hdf5, load_matrices
+from dicjax.recordings.readers.matlab_files import load_hdf5, load_matrices, Sparse
+from dicjax.recordings.readers.sorters.matlab_structs import trains_of_sorter
+from dicjax.recordings.readers.tabular.columns import are_bits, is_count
+from dicjax.recordings.readers.tabular.matrices import (
+    Axis,
+    NO_AXIS,
+    trains_in_matrix,
+    trains_in_raster,
+)
 from dicjax.recordings.readers.units import (
     is_id,
     is_intervals,
     is_of_spikes,
     is_time,
     named_unit,
+    stated_unit,
 )
 
 
 Fields = dict[str, Any]
+
+MIN_BINS = 20  # of a raster
+UNEVEN = 1e-3  # part of the mean step by which an axis may vary
 
 _UNIT_FIELDS = {"unit", "units", "timeunit", "timeunits"}
 _RATE_FIELDS = {"fs", "sr", "samplingrate", "samplerate", "samplingfrequency"}
@@ -54,36 +68,77 @@ class _Place:
     name: str = ""
     unit: str | None = None
     rate: float | None = None
+    axis: Axis = dataclasses.field(default_factory=lambda: NO_AXIS)  # times of bins
+    beside: Fields = dataclasses.field(default_factory=dict)  # of the same struct
     others: list[str] = dataclasses.field(default_factory=list)  # without times
 
     def below(self, part: str) -> "_Place":
         return dataclasses.replace(self, name=f"{self.name}_{part}".lstrip("_"))
+
+    def names(self, num: int) -> list[str]:
+        """Names of trains, from numbers of channels or units beside them."""
+        for label, value in self.beside.items():
+            is_named = is_id(label) and is_vector(value) and np.size(value) == num > 1
+            own = [f"{x:g}" for x in np.ravel(value)] if is_named else []
+            if len({*own}) == num:
+                return own
+        return [str(i) for i in range(1, num + 1)]
 
 
 def _of_value(at: _Place, label: str, value: Any) -> Iterator[Train]:
     if isinstance(value, dict):
         yield from _of_struct(at, value)
     elif isinstance(value, list):
-        for i, part in enumerate(value, 1):
+        for name, part in zip(at.names(len(value)), value, strict=True):
             # A cell with one spike was squeezed into a number.
             part = part if _number(part) is None else np.atleast_1d(part)
-            yield from _of_value(at.below(str(i)), label, part)
-    elif is_vector(value):
+            yield from _of_value(at.below(name), label, part)
+    elif is_vector(value) and not _is_raster(value):
         numbers, name = np.ravel(value).astype(float), at.name or at.path.stem
         train = labelled_train(at.path, name, label, numbers, at.unit)
         yield train._replace(rate=at.rate)
+    elif trains := _in_matrix(at, value):
+        check_size(at.path, UNIT_BYTES * len(trains))
+        places = [str(i) for i in range(1, len(trains) + 1)]
+        own = [train.name for train in trains]
+        for name, train in zip(at.names(len(own)) if own == places else own, trains):
+            below = at.below(name) if name and len(own) > 1 else at
+            unit = train.unit or at.unit or stated_unit(label)
+            named = train._replace(name=below.name or at.path.stem, unit=unit)
+            yield named._replace(rate=at.rate)
     else:
-        shape = " × ".join(map(str, np.shape(value)))
-        at.others.append(f"{label} ({shape or 'no vector'})")
+        shape = getattr(value, "shape", None) or np.shape(value)
+        at.others.append(f"{label} ({' × '.join(map(str, shape)) or 'no vector'})")
+
+
+def _in_matrix(at: _Place, value: Any) -> list[Train]:
+    if isinstance(value, Sparse):
+        is_raster = bool((value.values == 1).all())
+        place = (value.rows, value.columns, value.shape, at.axis)
+        return trains_in_raster(*place) if is_raster else []
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        value = value[:, None]
+    return trains_in_matrix(value, at.axis)
 
 
 def _of_struct(at: _Place, fields: Fields, is_top: bool = False) -> Iterator[Train]:
+    known = trains_of_sorter(at.path, fields)
+    if known:
+        yield from (t._replace(name=at.below(t.name).name) for t in known)
+        return
     at = dataclasses.replace(
         at,
         unit=_stated(fields, _UNIT_FIELDS, _unit) or at.unit,
         rate=_stated(fields, _RATE_FIELDS, _rate) or at.rate,
+        beside=fields,
     )
     times = _times_among(fields, is_top)
+    rasters = [x for x in fields if _is_raster(fields[x])]
+    if rasters and not [x for x in times if is_of_spikes(x) and x not in rasters]:
+        times, at = rasters, dataclasses.replace(at, axis=_axis(fields, rasters))
+    counts = [x for x in times if is_vector(fields[x]) and is_count(np.ravel(fields[x]))]
+    at.others.extend(f"{x} (whole numbers in a row)" for x in counts)
+    times = [x for x in times if x not in counts]
     ids = _ids_of(fields, times)
     if ids is not None:
         (whole,) = _of_value(at, times[0], fields[times[0]])
@@ -96,6 +151,25 @@ def _of_struct(at: _Place, fields: Fields, is_top: bool = False) -> Iterator[Tra
         is_lone = len(times) == 1 and (is_time(label) or not is_top)
         below = place if is_lone else place.below(label)
         yield from _of_value(below, label, fields[label])
+
+
+def _is_raster(value: Any) -> bool:
+    if isinstance(value, Sparse):
+        return bool(value.values.size and (value.values == 1).all())
+    is_long = isinstance(value, np.ndarray) and max(value.shape, default=0) > MIN_BINS
+    return is_long and value.dtype.kind in "biuf" and value.ndim < 3 and are_bits(value)
+
+
+def _axis(fields: Fields, rasters: list[str]) -> Axis:
+    """The times of a raster's bins, if they stand beside it."""
+    sizes = {size for x in rasters for size in fields[x].shape}
+    for label, value in fields.items():
+        if is_time(label) and is_vector(value) and np.size(value) in sizes:
+            times = np.ravel(value).astype(float)
+            steps = np.diff(times)
+            if (steps > 0).all() and np.ptp(steps) <= UNEVEN * steps.mean():
+                return times
+    return NO_AXIS
 
 
 def _times_among(fields: Fields, is_top: bool) -> list[str]:

@@ -40,6 +40,11 @@ def read_text(path: pathlib.Path) -> list[Train]:
     return _table_trains(path, lines)
 
 
+def read_nex_table(path: pathlib.Path) -> list[Train]:
+    """Timestamps of NeuroExplorer, in s: a column per neuron."""
+    return [train._replace(usual_unit="s") for train in read_text(path)]
+
+
 def lines_of(path: pathlib.Path) -> Lines:
     with reading(path, "open to you"):
         raw = path.read_bytes()

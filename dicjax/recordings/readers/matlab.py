@@ -20,7 +20,7 @@ from dicjax.recordings.readers.common import (
 )
 from dicjax.recordings.readers.matlab_files import load_hdf5, load_matrices, Sparse
 from dicjax.recordings.readers.sorters.matlab_structs import trains_of_sorter
-from dicjax.recordings.readers.tabular.columns import are_bits, is_count
+from dicjax.recordings.readers.tabular.columns import are_bits, is_count, is_regular
 from dicjax.recordings.readers.tabular.matrices import (
     Axis,
     NO_AXIS,
@@ -40,7 +40,6 @@ from dicjax.recordings.readers.units import (
 Fields = dict[str, Any]
 
 MIN_BINS = 20  # of a raster
-UNEVEN = 1e-3  # part of the mean step by which an axis may vary
 
 _UNIT_FIELDS = {"unit", "units", "timeunit", "timeunits"}
 _RATE_FIELDS = {"fs", "sr", "samplingrate", "samplerate", "samplingfrequency"}
@@ -166,8 +165,7 @@ def _axis(fields: Fields, rasters: list[str]) -> Axis:
     for label, value in fields.items():
         if is_time(label) and is_vector(value) and np.size(value) in sizes:
             times = np.ravel(value).astype(float)
-            steps = np.diff(times)
-            if (steps > 0).all() and np.ptp(steps) <= UNEVEN * steps.mean():
+            if is_regular(times):
                 return times
     return NO_AXIS
 

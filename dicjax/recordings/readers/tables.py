@@ -32,6 +32,7 @@ from dicjax.recordings.readers.tabular.columns import (
     id_column,
     in_order,
     is_count,
+    is_regular,
     padding_caution,
     spans_of_rows,
     without_padding,
@@ -139,7 +140,8 @@ def trains_of(table: Table) -> list[Train]:
 def _headed_trains(table: Table, numeric: list[int], bits: list[int]) -> list[Train]:
     ids, times, others = _roles(table, numeric)
     rest = [j for j in range(len(table.columns)) if j not in times]
-    if len(times) == 1 and rest and bits == rest and not ids and _vary(table, bits):
+    has_axis = len(times) == 1 and rest and bits == rest and not ids
+    if has_axis and _vary(table, bits) and is_regular(table.numbers(times[0]).values):
         return _raster_trains(table, bits, times[0])
     if ids:
         values = times or others

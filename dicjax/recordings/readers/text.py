@@ -24,7 +24,8 @@ from dicjax.recordings.readers.tabular.heads import (
 
 _NO_MARK = "\x1f"
 _COMMENTS = ("#", "%", "//", ";")
-_QUOTED = re.compile(r'"[^"]*"')
+_COUNTING = re.compile(r"#\s*[,;\t]")  # a header of numbers of rows, no comment
+_QUOTED = re.compile(r'"[^"]*"|(?<=\d\d-\d\d) (?=\d)')  # also between day and hour
 _NUM_SAMPLE = 100  # lines that show how a table is separated
 _SEP = re.compile(r"\s*\"?sep=(.|\\t)\"?\s*", re.I)
 
@@ -104,7 +105,11 @@ def _without_comments(lines: Lines) -> tuple[list[int], str | None, str]:
     sample = filled[len(filled) // 2 :][:_NUM_SAMPLE]
     has_semicolons = mark == ";" or 2 * sum(";" in lines[i] for i in sample) > len(sample)
     comments = _COMMENTS[:-1] if has_semicolons else _COMMENTS
-    kept = [i for i in filled if not lines[i].startswith(comments)]
+    kept = [
+        i
+        for i in filled
+        if not lines[i].startswith(comments) or _COUNTING.match(lines[i])
+    ]
     above = [i for i in filled if not kept or i < kept[0]]
     comment = lines[above[-1]].lstrip("#%/; ") if above else None
     return kept, comment, mark
@@ -127,16 +132,19 @@ def _separator(path: pathlib.Path, texts: Lines) -> str:
             return mark
     if counts[","] and path.suffix.lower() != ".tsv" and _separates(path, texts, sample):
         return ","
-    is_grouped = counts[" "] < len(sample) and all(map(is_number, sample))
-    return " " if counts[" "] and not is_grouped else _NO_MARK
+    is_one = counts[" "] and all(map(is_number, sample))
+    are_thousands = is_one and not all(" " in _QUOTED.sub("", x) for x in texts)
+    if are_thousands or (is_one and " " not in (_title(texts) or " ")):
+        return _NO_MARK
+    return " " if counts[" "] else _NO_MARK
 
 
 def _separates(path: pathlib.Path, texts: Lines, sample: Lines) -> bool:
     """Whether a comma separates cells. If not, it is within numbers."""
-    header = next((text for text in reversed(texts[:MOST_TITLES]) if _is_title(text)), None)
+    header = _title(texts)
     if not all(map(is_number, sample)):
         return not (header and "," not in header and " " in sample[0])
-    if header is not None:
+    if header:
         return "," in _QUOTED.sub("", header)
     if not all("," in text for text in sample) or any(re.search(r",0\d", x) for x in sample):
         return False
@@ -151,8 +159,10 @@ def _separates(path: pathlib.Path, texts: Lines, sample: Lines) -> bool:
     return True
 
 
-def _is_title(text: str) -> bool:
-    return not is_number(text) and has_words([text.strip('"')])
+def _title(texts: Lines) -> str:
+    """The last of the first lines that holds words."""
+    first = reversed(texts[:MOST_TITLES])
+    return next((x for x in first if not is_number(x) and has_words([x.strip('"')])), "")
 
 
 def _split(texts: Lines, mark: str) -> list[tuple[int, Row]]:

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 Numbers = Float[np.ndarray, " rows"]
 
 MAX_FALLS = 0.1  # share of steps back in a column of times
+UNEVEN = 1e-3  # part of the mean step by which an axis may vary
 MIN_COUNT = 3  # whole numbers in a row that count rows
 
 
@@ -16,6 +17,12 @@ def is_count(values: Numbers) -> bool:
     """Whether they are whole numbers in a row, which count rows."""
     steps = np.diff(values)
     return values.size >= MIN_COUNT and not values[0] % 1 and bool((steps == 1).all())
+
+
+def is_regular(values: Numbers) -> bool:
+    """Whether they rise in equal steps, as the times of bins do."""
+    steps = np.diff(values)
+    return bool(steps.size and np.ptp(steps) <= UNEVEN * steps.mean())
 
 
 def in_order(values: Numbers) -> bool:

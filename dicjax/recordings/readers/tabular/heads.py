@@ -73,7 +73,7 @@ def _header(above: list[Row], sample: Sequence[Row]) -> Row:
 
 def _is_unit(cell: str) -> bool:
     bare = cell.strip("[]()").casefold()
-    is_of_time = " " not in bare and named_unit(bare) is not None
+    is_of_time = bare.isalpha() and named_unit(bare) is not None
     return is_of_time or bare in _OTHER_UNITS
 
 

@@ -9,14 +9,12 @@ import h5py
 import numpy as np
 
 from dicjax.recordings.readers.common import (
-    check_size,
     grouped,
     is_vector,
     labelled_train,
     listing,
     reading,
     Train,
-    UNIT_BYTES,
 )
 from dicjax.recordings.readers.matlab_files import load_hdf5, load_matrices, Sparse
 from dicjax.recordings.readers.sorters.matlab_structs import trains_of_sorter
@@ -97,10 +95,10 @@ def _of_value(at: _Place, label: str, value: Any) -> Iterator[Train]:
         train = labelled_train(at.path, name, label, numbers, at.unit)
         yield train._replace(rate=at.rate)
     elif trains := _in_matrix(at, value):
-        check_size(at.path, UNIT_BYTES * len(trains))
-        places = [str(i) for i in range(1, len(trains) + 1)]
         own = [train.name for train in trains]
-        for name, train in zip(at.names(len(own)) if own == places else own, trains):
+        is_counted = own == [str(i) for i in range(1, len(own) + 1)]
+        names = at.names(len(own)) if is_counted else own
+        for name, train in zip(names, trains, strict=True):
             below = at.below(name) if name and len(own) > 1 else at
             unit = train.unit or at.unit or stated_unit(label)
             named = train._replace(name=below.name or at.path.stem, unit=unit)
@@ -114,10 +112,10 @@ def _in_matrix(at: _Place, value: Any) -> list[Train]:
     if isinstance(value, Sparse):
         is_raster = bool((value.values == 1).all())
         place = (value.rows, value.columns, value.shape, at.axis)
-        return trains_in_raster(*place) if is_raster else []
+        return trains_in_raster(at.path, *place) if is_raster else []
     if isinstance(value, np.ndarray) and value.ndim == 1:
         value = value[:, None]
-    return trains_in_matrix(value, at.axis)
+    return trains_in_matrix(at.path, value, at.axis)
 
 
 def _of_struct(at: _Place, fields: Fields, is_top: bool = False) -> Iterator[Train]:
@@ -135,7 +133,9 @@ def _of_struct(at: _Place, fields: Fields, is_top: bool = False) -> Iterator[Tra
     rasters = [x for x in fields if _is_raster(fields[x])]
     if rasters and not [x for x in times if is_of_spikes(x) and x not in rasters]:
         times, at = rasters, dataclasses.replace(at, axis=_axis(fields, rasters))
-    counts = [x for x in times if is_vector(fields[x]) and is_count(np.ravel(fields[x]))]
+    counts = [
+        x for x in times if is_vector(fields[x]) and is_count(np.ravel(fields[x]))
+    ]
     at.others.extend(f"{x} (whole numbers in a row)" for x in counts)
     times = [x for x in times if x not in counts]
     ids = _ids_of(fields, times)
@@ -187,6 +187,8 @@ def _times_among(fields: Fields, is_top: bool) -> list[str]:
 def _ids_of(fields: Fields, times: list[str]) -> str | None:
     """The field that holds the unit of each spike."""
     if len(times) != 1 or not is_vector(fields[times[0]]) or is_intervals(times[0]):
+        return None
+    if _is_raster(fields[times[0]]):
         return None
     size = np.size(fields[times[0]])
     for label, value in fields.items():

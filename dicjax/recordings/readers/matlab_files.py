@@ -1,11 +1,12 @@
 """The variables of MATLAB files, as arrays, text, lists (cells) and dictionaries."""
 
+import dataclasses
 import io
 import math
 import pathlib
 import zlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import numpy as np
@@ -29,7 +30,8 @@ _LOGICAL, _COMPLEX = 0x200, 0x800
 Elements = Iterator[tuple[int, memoryview]]  # their kinds and data
 
 
-class Sparse(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Sparse:
     """Where the numbers of a sparse matrix are, that are not zero."""
 
     rows: Shaped[np.ndarray, " numbers"]
@@ -148,7 +150,11 @@ def _sparse(
 ) -> Sparse:
     starts = starts.astype(np.int64)
     num = int(starts[-1])
-    if len(shape) != 2 or len(starts) != shape[1] + 1 or num > min(rows.size, values.size):
+    if (
+        len(shape) != 2
+        or len(starts) != shape[1] + 1
+        or num > min(rows.size, values.size)
+    ):
         raise ValueError("A sparse matrix does not have the shape that it states.")
     columns = np.repeat(np.arange(shape[1]), np.diff(starts))
     rows, values = rows[:num].astype(np.int64), values[:num]
@@ -199,7 +205,8 @@ class _Hdf5:
         parts: list[Any] = [group[x] for x in ("ir", "jc", "data") if x in group]
         self._spend(sum(part.size * 8 for part in parts))
         rows, starts, values = (part[()] for part in parts)
-        shape = [int(group.attrs["MATLAB_sparse"]), len(starts) - 1]
+        stated: Any = group.attrs["MATLAB_sparse"]
+        shape = [int(stated), len(starts) - 1]
         return _sparse(shape, rows, starts, values)
 
     def _spend(self, num_bytes: int) -> None:

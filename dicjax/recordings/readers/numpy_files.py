@@ -16,7 +16,6 @@ from dicjax.recordings.readers.common import (
     reading,
     span_of,
     Train,
-    UNIT_BYTES,
     unpacked_size,
     vector,
 )
@@ -92,8 +91,7 @@ def _array_trains(path: pathlib.Path, arrays: Arrays) -> list[Train]:
     trains = []
     for label, array in arrays.items():
         name = name_of(path, label, is_lone=len(arrays) == 1)
-        parts = [] if is_vector(array) else trains_in_matrix(array)
-        check_size(path, UNIT_BYTES * len(parts))
+        parts = [] if is_vector(array) else trains_in_matrix(path, array)
         if not parts:
             train = labelled_train(path, name, label, vector(path, label, array), unit)
             trains.append(train._replace(span=span))

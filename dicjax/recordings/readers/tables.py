@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from jaxtyping import Bool
 
 from dicjax.recordings.readers.common import (
@@ -26,6 +25,7 @@ from dicjax.recordings.readers.tabular.cells import (
     Lines,
     number,
     numbers,
+    pc,
     refuse_missing,
 )
 from dicjax.recordings.readers.tabular.columns import (
@@ -45,6 +45,7 @@ from dicjax.recordings.readers.units import (
     is_usual_ms,
     stated_unit,
 )
+
 
 MIN_ROW = 3  # times in the longest line of a file with a train per line
 
@@ -114,7 +115,9 @@ def table_of(
     width = max(len(header), len(columns))
     columns = [*columns, *[blank] * (width - len(columns))]
     header = header + [""] * (width - len(header))
-    kept = [j for j, x in enumerate(header) if x or (j < len(filled) and filled[j].any())]
+    kept = [
+        j for j, x in enumerate(header) if x or (j < len(filled) and filled[j].any())
+    ]
     header, columns = [header[j] for j in kept], [columns[j] for j in kept]
     numeric = [cells for cells in columns if all_numbers(cells)]
     return Table(path, header, columns, lines, decimal_mark(path, numeric), {})
@@ -160,9 +163,7 @@ def _headed_trains(table: Table, numeric: list[int], bits: list[int]) -> list[Tr
     return _column_trains(table, values, [j for j in others if times])
 
 
-def _roles(
-    table: Table, numeric: list[int]
-) -> tuple[list[int], list[int], list[int]]:
+def _roles(table: Table, numeric: list[int]) -> tuple[list[int], list[int], list[int]]:
     """Columns of labels of neurons, of times, and of numbers of an unknown kind."""
     ids, times, others = [], [], []
     for j, label in enumerate(table.header):
@@ -215,7 +216,9 @@ def _long_trains(table: Table, ids: list[int], times: int) -> list[Train]:
     for key in keys:
         words = [word.removesuffix(".0") for word in key.dictionary.to_pylist()]
         joined = codes * len(words) + key.indices.to_numpy()
-        distinct, first, joined = np.unique(joined, return_index=True, return_inverse=True)
+        distinct, first, joined = np.unique(
+            joined, return_index=True, return_inverse=True
+        )
         if len(distinct) > len(names):
             check_size(table.path, UNIT_BYTES * len(distinct))
             before = [names[code] for code in codes[first]]
@@ -286,7 +289,9 @@ def _rows_as_trains(table: Table, numeric: list[int]) -> list[Train]:
         for name, row in zip(names, values, strict=True)
     ]
     if len(trains) > 1:
-        caution = f"is the first of {len(trains)} lines, each read as a train of its own"
+        caution = (
+            f"is the first of {len(trains)} lines, each read as a train of its own"
+        )
         trains[0] = trains[0]._replace(caution=caution)
     return trains
 

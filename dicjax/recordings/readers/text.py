@@ -7,13 +7,12 @@ import re
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from dicjax.recordings.readers.common import check_size, reading, Train
 from dicjax.recordings.readers.sorters.exports import EXPORTS
 from dicjax.recordings.readers.tables import columns_of, table_of, trains_of
-from dicjax.recordings.readers.tabular.cells import Cells, is_number
+from dicjax.recordings.readers.tabular.cells import Cells, is_number, pc
 from dicjax.recordings.readers.tabular.heads import (
     has_words,
     MOST_TITLES,
@@ -103,7 +102,9 @@ def _without_comments(lines: Lines) -> tuple[list[int], str | None, str]:
     filled = filled[1:] if stated else filled
     mark = stated[1].replace("\\t", "\t") if stated else ""
     sample = filled[len(filled) // 2 :][:_NUM_SAMPLE]
-    has_semicolons = mark == ";" or 2 * sum(";" in lines[i] for i in sample) > len(sample)
+    has_semicolons = mark == ";" or 2 * sum(";" in lines[i] for i in sample) > len(
+        sample
+    )
     comments = _COMMENTS[:-1] if has_semicolons else _COMMENTS
     kept = [
         i
@@ -130,7 +131,11 @@ def _separator(path: pathlib.Path, texts: Lines) -> str:
     for mark in ";\t":
         if 2 * counts[mark] > len(sample):
             return mark
-    if counts[","] and path.suffix.lower() != ".tsv" and _separates(path, texts, sample):
+    if (
+        counts[","]
+        and path.suffix.lower() != ".tsv"
+        and _separates(path, texts, sample)
+    ):
         return ","
     is_one = counts[" "] and all(map(is_number, sample))
     are_thousands = is_one and not all(" " in _QUOTED.sub("", x) for x in texts)
@@ -146,7 +151,9 @@ def _separates(path: pathlib.Path, texts: Lines, sample: Lines) -> bool:
         return not (header and "," not in header and " " in sample[0])
     if header:
         return "," in _QUOTED.sub("", header)
-    if not all("," in text for text in sample) or any(re.search(r",0\d", x) for x in sample):
+    if not all("," in text for text in sample) or any(
+        re.search(r",0\d", x) for x in sample
+    ):
         return False
     if any("." in text for text in sample):
         return True
@@ -162,7 +169,9 @@ def _separates(path: pathlib.Path, texts: Lines, sample: Lines) -> bool:
 def _title(texts: Lines) -> str:
     """The last of the first lines that holds words."""
     first = reversed(texts[:MOST_TITLES])
-    return next((x for x in first if not is_number(x) and has_words([x.strip('"')])), "")
+    return next(
+        (x for x in first if not is_number(x) and has_words([x.strip('"')])), ""
+    )
 
 
 def _split(texts: Lines, mark: str) -> list[tuple[int, Row]]:

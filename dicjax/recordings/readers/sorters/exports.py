@@ -76,7 +76,9 @@ def _mc_rack_trains(path: pathlib.Path, lines: Lines) -> list[Train]:
     trains = []
     for (name, own), times in spikes.items():
         trains.append(
-            Train(f"{name}_{own}" if len(units[name]) > 1 else name, np.array(times), unit)
+            Train(
+                f"{name}_{own}" if len(units[name]) > 1 else name, np.array(times), unit
+            )
         )
     steps = np.concatenate([np.diff(train.times) for train in trains] or [np.zeros(0)])
     if steps.size and unit == "ms" and np.median(steps) < MIN_STEP:

@@ -22,8 +22,8 @@ MAX_RATIO = 1100  # of numbers to stored bytes; no compression does better
 def read_hdf5(path: pathlib.Path) -> list[Train]:
     """The trains of an HDF5 file, by the layout that it has."""
     with reading(path, "an HDF5 file"), h5py.File(path, "r") as file:
-        names = set(file)
-        slots = set(file["data"]) if "data" in names else set()
+        names, data = set(file), file.get("data")
+        slots = set(data) if isinstance(data, h5py.Group) else set()
     if "i0" in slots:
         return read_psort(path)
     if "units" in names:
@@ -83,7 +83,7 @@ def read_psort(path: pathlib.Path) -> list[Train]:
     return trains
 
 
-def _places(path: pathlib.Path, marks: h5py.Dataset) -> np.ndarray:
+def _places(path: pathlib.Path, marks: Any) -> np.ndarray:
     """Where a dataset is true, read in parts."""
     stored = marks.id.get_storage_size()
     if marks.size > MAX_RATIO * stored + _NUM_READ:

@@ -2,17 +2,18 @@
 
 import pathlib
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int
+from pyarrow import compute
 
 from dicjax.recordings.readers.common import tidy
 
 
-Cells = pa.StringArray  # of a column, without blanks around them
+pc: Any = compute  # its functions are made when it is imported
+Cells: TypeAlias = Any  # of a column: pa.StringArray, without blanks around them
 Lines = Int[np.ndarray, " rows"]  # where each row stands in the file
 
 MISSING = ("", "nan", "na", "n/a", "#n/a", "null", "none")

@@ -1,12 +1,13 @@
 """Spike trains in a matrix of numbers, whatever file it comes from."""
 
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from dicjax.recordings.readers.common import Train
+from dicjax.recordings.readers.common import check_size, Train, UNIT_BYTES
 from dicjax.recordings.readers.tabular.columns import (
     are_bits,
     id_column,
@@ -23,7 +24,9 @@ Axis = Float[np.ndarray, " bins"]
 NO_AXIS = np.zeros(0)
 
 
-def trains_in_matrix(matrix: Any, axis: Axis = NO_AXIS) -> list[Train]:
+def trains_in_matrix(
+    path: pathlib.Path, matrix: Any, axis: Axis = NO_AXIS
+) -> list[Train]:
     """The trains in a matrix, with their numbers as names, "" for a lone one.
 
     A matrix may be a raster of zeros and ones, two columns of which one says whose
@@ -35,18 +38,26 @@ def trains_in_matrix(matrix: Any, axis: Axis = NO_AXIS) -> list[Train]:
     if matrix.ndim != 2 or 0 in matrix.shape:
         return []
     if are_bits(matrix):
+        check_size(path, 32 * int(np.count_nonzero(matrix)))
         rows, columns = np.nonzero(matrix)
-        return trains_in_raster(rows, columns, matrix.shape, axis)
+        return trains_in_raster(path, rows, columns, matrix.shape, axis)
+    check_size(path, 8 * matrix.size)
     values = matrix.astype(float)
     thin = values if values.shape[1] == 2 else values.T
     pairs = _pair_trains(*thin.T) if thin.shape[1] == 2 and len(thin) > 2 else []
     # Time runs along the longer side, if it could along both.
     sides = sorted((values, values.T), key=lambda side: -len(side))
-    return pairs or _padded_trains(sides[0]) or _padded_trains(sides[1])
+    trains = pairs or _padded_trains(sides[0]) or _padded_trains(sides[1])
+    check_size(path, UNIT_BYTES * len(trains))
+    return trains
 
 
 def trains_in_raster(
-    rows: Places, columns: Places, shape: Sequence[int], axis: Axis = NO_AXIS
+    path: pathlib.Path,
+    rows: Places,
+    columns: Places,
+    shape: Sequence[int],
+    axis: Axis = NO_AXIS,
 ) -> list[Train]:
     """Trains from where the ones of a raster are, in bins or in times of its axis."""
     num_bins = axis.size if axis.size in shape else max(shape)
@@ -56,6 +67,7 @@ def trains_in_raster(
     span = axis[[0, -1]] if has_axis else np.array([0.0, num_bins])
     order = np.lexsort((bins, which))
     num = shape[1] if bins is rows else shape[0]
+    check_size(path, UNIT_BYTES * num)
     ends = np.searchsorted(which[order], np.arange(1, num))
     parts = np.split(times[order], ends)
     unit = None if has_axis else "samples"

@@ -2,7 +2,7 @@
 
 import pathlib
 import zipfile
-from typing import IO
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
@@ -76,7 +76,7 @@ def _is_of_objects(archive: zipfile.ZipFile, name: str) -> bool:
         return _dtype(file).hasobject
 
 
-def _dtype(file: IO[bytes]) -> np.dtype:
+def _dtype(file: Any) -> np.dtype:
     version = np.lib.format.read_magic(file)
     one, two = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
     return (one if version == (1, 0) else two)(file)[2]

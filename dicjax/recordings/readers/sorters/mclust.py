@@ -9,7 +9,7 @@ from dicjax.recordings.readers.units import samples_at
 
 
 _BEGIN, _END = b"%%BEGINHEADER", b"%%ENDHEADER"
-_UNIT = samples_at(10_000)  # tenths of a ms
+_UNIT = samples_at(10_000.0)  # tenths of a ms
 _WIDTHS = {".t": None, ".t32": 4, ".t64": 8}  # bytes a time
 
 

@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 
 
-Numbers = Float[np.ndarray, " rows"]
+Numbers = Float[np.ndarray, " _"]
 
 MAX_FALLS = 0.1  # share of steps back in a column of times
 UNEVEN = 1e-3  # part of the mean step by which an axis may vary
 MIN_COUNT = 3  # whole numbers in a row that count rows
 
 
-def is_count(values: Numbers) -> bool:
+def is_count(values: Shaped[np.ndarray, " _"]) -> bool:
     """Whether they are whole numbers in a row, which count rows."""
     steps = np.diff(values)
     return values.size >= MIN_COUNT and not values[0] % 1 and bool((steps == 1).all())

@@ -8,6 +8,7 @@ import numpy as np
 
 from dicjax.recordings.readers.common import Train
 from dicjax.recordings.readers.tabular.cells import number
+from dicjax.recordings.readers.units import named_unit
 
 
 Lines = list[str]
@@ -61,14 +62,14 @@ def _is_mc_rack(lines: Lines) -> bool:
 def _mc_rack_trains(path: pathlib.Path, lines: Lines) -> list[Train]:
     """Spikes of MC_Rack, exported by MC_DataTool: their times in ms, first."""
     spikes: Spikes = {}
-    channel, has_units, unit = "", False, "ms"
+    channel, has_units, unit = "", False, None
     for i, line in enumerate(lines, 1):
         head = _CHANNEL.fullmatch(line)
         cells = [cell.strip() for cell in line.split("\t")]
         if head:
             channel, has_units = head[1], head[2] is not None
         elif cells[0].startswith("["):
-            unit = cells[0].strip("[]")
+            unit = named_unit(cells[0].strip("[]"))
         elif channel and cells[0]:
             own = cells[2] if has_units and len(cells) > 2 else ""
             spikes.setdefault((channel, own), []).append(number(path, i, cells[0]))

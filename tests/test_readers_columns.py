@@ -84,6 +84,12 @@ def test_what_is_measured_beside_times_is_no_neuron(header):
         assert np.array_equal(train.times, TIMES)
 
 
+@pytest.mark.parametrize("header", ("sample,time_s", "timestamp,time_s", None))
+def test_the_same_times_in_samples_are_no_other_neuron(header):
+    text = table((TIMES * 30).astype(int), TIMES / 1e3, header=header)
+    assert_one(read(text, unit=None if header else "s"))
+
+
 def test_bounds_of_bursts_are_no_spikes():
     with pytest.raises(ValueError, match="burst_start, burst_end .*`time_ms`"):
         read(table(TIMES, TIMES + 20, header="burst_start,burst_end"))

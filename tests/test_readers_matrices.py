@@ -206,3 +206,22 @@ def test_a_sparse_matrix_that_contradicts_itself_is_refused(tmp_path, damage):
             group[name] = part
     with pytest.raises(ValueError, match="cell.mat is not a MATLAB file"):
         read_spike_trains(tmp_path / "cell.mat")
+
+
+@pytest.mark.parametrize("kind", (".mat", "7.3.mat", ".npz"))
+def test_vectors_beside_times_are_understood_by_their_names(kind, tmp_path):
+    read, ms = reader(kind, tmp_path), {"unit": "ms"}
+    times, _, short = TRAINS
+    samples = (times * 30).round()
+    (train,) = read(ms, LP=times, amplitude=short)
+    assert np.array_equal(train.times, times)
+    (train,) = read({}, time_s=times / 1e3, spike_samples=samples)
+    np.testing.assert_allclose(train.times, times)
+    ids = np.arange(300) % 2
+    even, _ = read(ms, times=times, cluster=ids)
+    assert np.array_equal(even.times, times[::2])
+    for label in ("spike_clusters", "channel", "unitID"):
+        even, odd = read(ms, **{"spike_times": times, label: ids})
+        assert np.array_equal(even.times, times[::2]) and odd.name == "1"
+    (train,) = read(ms, row=np.arange(300), LP=times)
+    assert np.array_equal(train.times, times)

@@ -133,6 +133,16 @@ def test_mea_nap_has_a_struct_per_channel(write, unit, per_ms, tmp_path):
     assert_same(trains, {"31_mea": A, "31_thr4": A[:250], "41_mea": B})
 
 
+@MATLAB
+def test_field_trip_counts_times_from_each_trial(write, tmp_path):
+    path, trials = tmp_path / "spike.mat", np.repeat([1, 2], 150)
+    held = {"label": cells("a", "b"), "timestamp": cells(A * 40, B * 40)}
+    held |= {"time": cells(A / 1e3, B / 1e3), "trial": cells(trials, np.ones(200))}
+    write(path, spike=held)
+    expected = {"a_1": A[:150], "a_2": A[150:], "b": B}
+    assert_same(read_spike_trains(path), expected)
+
+
 # ---- HDF5
 
 

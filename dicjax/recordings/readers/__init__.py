@@ -57,7 +57,8 @@ def read_spike_trains(
     - `.npy`, `.npz` (an array per neuron and optionally `unit`, `t_start` and
         `t_stop`; or pynapple's archives), and the Units table of `.nwb`,
     - `.mat` of any version: vectors, cells of vectors, structs with a field of times,
-    - the folder of Kilosort or phy, without its noise clusters,
+    - the folder of Kilosort or phy, without its noise clusters; sortings that
+        spikeinterface saved; MClust's `.t`, `.psort`, and `.h5` of SONATA,
     - formats that [neo](https://neo.readthedocs.io) reads, such as `.nex`, `.plx`,
         `.nev`, `.smr` and `.nix`,
     - objects of pynapple (`Ts`, `TsGroup`), neo (`SpikeTrain`, `Segment`, `Block`, or a

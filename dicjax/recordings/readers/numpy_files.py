@@ -24,6 +24,7 @@ from dicjax.recordings.readers.sorters.spikeinterface import (
     sorting_trains,
 )
 from dicjax.recordings.readers.tabular.matrices import trains_in_matrix
+from dicjax.recordings.readers.tabular.vectors import times_among
 from dicjax.recordings.readers.units import named_unit, stated_unit
 
 
@@ -88,6 +89,14 @@ def _array_trains(path: pathlib.Path, arrays: Arrays) -> list[Train]:
         span, unit = np.array(ends, float), None
         if "unit" in arrays and arrays["unit"].dtype.kind == "U":
             unit = named_unit(arrays.pop("unit").item())
+    vectors = {x: np.ravel(array) for x, array in arrays.items() if is_vector(array)}
+    times, ids = times_among(vectors)
+    if ids is not None and len(vectors) == len(arrays):
+        numbers = vector(path, times[0], arrays[times[0]])
+        whole = labelled_train(path, "", times[0], numbers, unit)._replace(span=span)
+        own = grouped(path, vectors[ids], whole.times)
+        return [whole._replace(name=x, times=part) for x, part in own.items()]
+    arrays = {x: own for x, own in arrays.items() if x in times or x not in vectors}
     trains = []
     for label, array in arrays.items():
         name = name_of(path, label, is_lone=len(arrays) == 1)

@@ -37,6 +37,7 @@ from dicjax.recordings.readers.tabular.columns import (
     spans_of_rows,
     without_padding,
 )
+from dicjax.recordings.readers.tabular.vectors import copies_among
 from dicjax.recordings.readers.units import (
     is_id,
     is_intervals,
@@ -177,6 +178,7 @@ def _roles(table: Table, numeric: list[int]) -> tuple[list[int], list[int], list
         elif label or not _is_whole(table, j, numeric):
             others.append(j)
     spikes = [j for j in times if not is_intervals(table.header[j])]
+    spikes = _without_copies(table, [j for j in spikes if j in numeric]) or spikes
     return ids if times or others else [], spikes or times, others
 
 
@@ -246,8 +248,7 @@ def _bare_trains(table: Table, numeric: list[int]) -> list[Train]:
         return _column_trains(table, [0], [])
     counts = [j for j in numeric if _counts(table, j)]
     rest = [j for j in numeric if j not in counts]
-    if not rest:
-        rest, words = numeric, words
+    rest = _without_copies(table, rest or numeric)
     if len(words) == 1 and len(rest) == 1:
         return _long_trains(table, words, rest[0])
     if not words and len(rest) == 1:
@@ -334,6 +335,11 @@ def _listed_trains(table: Table, lists: int) -> list[Train]:
         train = labelled_train(table.path, name, label, np.array(values, float))
         trains.append(train._replace(usual_unit=usual))
     return trains
+
+
+def _without_copies(table: Table, columns: list[int]) -> list[int]:
+    copies = copies_among([table.numbers(j).values for j in columns])
+    return [j for i, j in enumerate(columns) if i not in copies]
 
 
 def _are_bits(column: Column) -> bool:

@@ -18,6 +18,7 @@ _INTERVAL_WORDS = {"isi", "interval", "interspike", "inter"}
 _TIME_WORDS = _SPIKE_WORDS | {"t", "time", "zeit", "temp", "tiempo", "tempo", "tijd"}
 _ID_WORDS = {"id", "unit", "neuron", "cell", "cluster", "channel", "electrode", "ch"}
 _ID_WORDS |= {"chan", "site", "tetrode", "name", "label", "sender", "node", "gid"}
+_ID_WORDS |= {"clu"}
 _ID_WORDS |= {"population", "source", "trial", "sweep", "segment", "episode"}
 _COUNT_WORDS = {"number", "no", "nr", "num", "index", "idx"}
 # Of columns beside times; the first also where a label has a word for times.

@@ -13,12 +13,14 @@ Fields = dict[str, Any]
 
 
 def trains_of_sorter(path: pathlib.Path, fields: Fields) -> list[Train]:
-    """The trains of wave_clus, MEA-NAP or CellExplorer; of other structs, none."""
+    """The trains of a sorter or toolbox; of structs of other fields, none."""
     clusters = fields.get("cluster_class")
     if isinstance(clusters, np.ndarray) and clusters.ndim == 2:
         return _wave_clus_trains(path, clusters)
     if isinstance(fields.get("spikeTimes"), list) and "spikeDetectionResult" in fields:
         return _mea_nap_trains(fields)
+    if {"label", "trial"} <= fields.keys() and isinstance(fields.get("time"), list):
+        return _field_trip_trains(fields)
     if isinstance(fields.get("times"), list) and {"UID", "ts"} & fields.keys():
         return _cell_explorer_trains(fields)
     return []
@@ -86,3 +88,21 @@ def _cell_explorer_trains(fields: Fields) -> list[Train]:
         for name, own in vectors
         if own.dtype.kind in "iuf"
     ]
+
+
+def _field_trip_trains(fields: Fields) -> list[Train]:
+    """Times in s since the start of each trial; `timestamp` has ticks of a clock."""
+    labels, trains = fields["label"], []
+    trials = fields["trial"] if isinstance(fields["trial"], list) else []
+    for i, own in enumerate(fields["time"]):
+        has_name = isinstance(labels, list) and i < len(labels)
+        name = labels[i] if has_name and isinstance(labels[i], str) else str(i + 1)
+        times, which = np.ravel(own), np.ravel(trials[i]) if i < len(trials) else own
+        if times.dtype.kind not in "iuf" or which.shape != times.shape:
+            return []
+        several = np.unique(which) if i < len(trials) else [0]
+        for trial in several:
+            part = times[which == trial] if len(several) > 1 else times
+            after = f"_{trial:g}" if len(several) > 1 else ""
+            trains.append(Train(name + after, part.astype(float), usual_unit="s"))
+    return trains

@@ -358,7 +358,7 @@ def test_units_with_few_spikes_are_left_out_aloud():
 
 def test_only_the_unit_asked_for_must_be_sound():
     rows = "".join(f"{t},{-t}\n" for t in TRAIN.tolist())
-    (train,) = read("spike_time_ms,amplitude\n" + rows, ".csv", unit_id="spike_time_ms")
+    (train,) = read("LP,PD\n" + rows.replace(",-", ","), ".csv", unit_id="LP")
     assert np.array_equal(train.times, TRAIN)
 
 

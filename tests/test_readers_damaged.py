@@ -6,13 +6,16 @@ import struct
 import tempfile
 import warnings
 
+import h5py
 import numpy as np
 import openpyxl
 import pytest
+import scipy.sparse
 from hypothesis import given, settings, strategies as st
 from test_readers_kilosort import kilosort
 from test_readers_matlab import cells, OTHER, TRAIN, version_5, version_7_3
 from test_readers_neo import nex
+from test_readers_sorters import mc_rack
 from test_readers_text import wavemarks
 
 from dicjax.recordings.readers import neo_files, neo_worker, read_spike_trains
@@ -43,6 +46,21 @@ def archive(**arrays):
     return file.getvalue()
 
 
+def array(values):
+    np.save(file := io.BytesIO(), values)
+    return file.getvalue()
+
+
+def hdf5(parts):
+    with h5py.File(buffer := io.BytesIO(), "w") as file:
+        for name, part in parts.items():
+            file[name] = part
+    return buffer.getvalue()
+
+
+ONES = np.ones(40, int)
+MARKS = np.bincount(TRAIN.astype(int)) > 0
+PSORT = {"ss_index": MARKS, "cs_index": MARKS, "ch_time": TRAIN, "sample_rate": [1e3]}
 GROUP = {"index": np.repeat([3, 7], 20), "keys": np.array([3, 7]), "type": ["TsGroup"]}
 VARIABLES = {
     "LP": TRAIN,
@@ -50,7 +68,28 @@ VARIABLES = {
     "units": {"ts": TRAIN, "name": "LP"},
     "unit": "ms",
 }
+CLOCK = [f"0:{t / 60_000:02.0f}:{t / 1e3 % 60:06.3f}" for t in TRAIN.tolist()]
 SOUND = {
+    "ids.csv": "".join(f"{i % 2},{t}\n" for i, t in enumerate(TRAIN)).encode(),
+    "lines.txt": ("1.5 2.5 30.5\n" * 9 + " ".join(map(str, TRAIN))).encode(),
+    "clock.csv": "\n".join(["Titles,", "# x", "Time,Amp", *CLOCK]).encode(),
+    "thousands.csv": ("sep=;\nunit;t_ms\n" + "a;1.250,5\nb;3,25\n" * 20).encode(),
+    "rack.txt": mc_rack({31: [(t, 0) for t in TRAIN]}).encode(),
+    "x.nexTimestamps": "\n".join(f"{t / 1e3}\t" for t in TRAIN).encode(),
+    "x.t": b"%%BEGINHEADER\n%%ENDHEADER\n" + TRAIN.astype(">u4").tobytes(),
+    "sonata.h5": hdf5({"spikes/v1/timestamps": TRAIN, "spikes/v1/node_ids": ONES}),
+    "x.psort": hdf5({f"data/i0/{k}": v for k, v in PSORT.items()}),
+    "padded.npy": array(np.pad(np.stack([TRAIN, TRAIN + 1], 1), ((0, 3), (0, 0)))),
+    "sorting.npz": archive(
+        unit_ids=[1],
+        num_segment=[1],
+        sampling_frequency=[1e3],
+        spike_indexes_seg0=TRAIN.astype(int),
+        spike_labels_seg0=ONES,
+    ),
+    "sparse.mat": written(
+        uncompressed, spikeMatrix=scipy.sparse.eye(40, 50, format="csc")
+    ),
     "wavemarks.txt": wavemarks((3, TRAIN / 1e3, [1] * 40)).encode(),
     "isi.csv": ("isi_ms\n" + "50.5\n" * 40).encode(),
     "raster.csv": ("0 1 0\n1 0 1\n" * 40).encode(),

@@ -25,7 +25,13 @@ from dicjax.recordings.readers.numpy_files import read_numpy
 from dicjax.recordings.readers.nwb import read_nwb
 from dicjax.recordings.readers.objects import read_object
 from dicjax.recordings.readers.plausibility import disbelief, is_credible, is_usual
-from dicjax.recordings.readers.text import read_text
+from dicjax.recordings.readers.sorters.hdf5 import read_hdf5, read_psort
+from dicjax.recordings.readers.sorters.mclust import read_mclust
+from dicjax.recordings.readers.sorters.spikeinterface import (
+    read_sorting_folder,
+    sorting_folder,
+)
+from dicjax.recordings.readers.text import read_nex_table, read_text
 from dicjax.recordings.readers.units import contradict, milliseconds_per, samples_at
 from dicjax.spikes import MIN_SPIKES, SpikeTrain
 
@@ -51,7 +57,8 @@ def read_spike_trains(
     - `.npy`, `.npz` (an array per neuron and optionally `unit`, `t_start` and
         `t_stop`; or pynapple's archives), and the Units table of `.nwb`,
     - `.mat` of any version: vectors, cells of vectors, structs with a field of times,
-    - the folder of Kilosort or phy, without its noise clusters,
+    - the folder of Kilosort or phy, without its noise clusters; sortings that
+        spikeinterface saved; MClust's `.t`, `.psort`, and `.h5` of SONATA,
     - formats that [neo](https://neo.readthedocs.io) reads, such as `.nex`, `.plx`,
         `.nev`, `.smr` and `.nix`,
     - objects of pynapple (`Ts`, `TsGroup`), neo (`SpikeTrain`, `Segment`, `Block`, or a
@@ -114,8 +121,9 @@ def read_raw(path: Any) -> tuple[str, list[Train]]:
         return type(path).__name__, read_object(path)
     path = pathlib.Path(path)
     if os.path.isdir(path):
-        is_sorted = is_kilosort(path)
-        trains = read_kilosort(path) if is_sorted else read_neo(path, [*READERS])
+        own = (read for is_own, read in FOLDERS if is_own(path))
+        read = next(own, None)
+        trains = read(path) if read else read_neo(path, [*READERS])
         return path.resolve().name, trains
     check_file(path)
     read = READERS.get(path.suffix.lower())
@@ -226,3 +234,8 @@ def _notes(raw: list[Train], trains: list[SpikeTrain], unit: str | None) -> list
 READERS = dict.fromkeys((".csv", ".txt", ".tsv"), read_text)
 READERS |= dict.fromkeys((".npy", ".npz"), read_numpy)
 READERS |= {".nwb": read_nwb, ".mat": read_matlab, ".xlsx": read_excel}
+READERS |= dict.fromkeys((".t", ".t32", ".t64"), read_mclust)
+READERS |= {".nextimestamps": read_nex_table, ".psort": read_psort}
+READERS |= dict.fromkeys((".h5", ".hdf5"), read_hdf5)
+# How a folder of each kind is known, and read.
+FOLDERS = ((is_kilosort, read_kilosort), (sorting_folder, read_sorting_folder))

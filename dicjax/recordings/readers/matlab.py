@@ -1,6 +1,7 @@
 """Reads spike trains from the variables of a MATLAB file."""
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,17 +17,34 @@ from dicjax.recordings.readers.common import (
     reading,
     Train,
 )
-from dicjax.recordings.readers.matlab_files import load_hdf5, load_matrices
+from dicjax.recordings.readers.matlab_files import load_hdf5, load_matrices, Sparse
+from dicjax.recordings.readers.sorters.matlab_structs import trains_of_sorter
+from dicjax.recordings.readers.tabular.columns import are_bits, is_regular
+from dicjax.recordings.readers.tabular.matrices import (
+    Axis,
+    NO_AXIS,
+    trains_in_matrix,
+    trains_in_raster,
+)
+from dicjax.recordings.readers.tabular.vectors import (
+    copies_among,
+    names_neurons,
+    times_among,
+)
 from dicjax.recordings.readers.units import (
     is_id,
     is_intervals,
+    is_measure,
     is_of_spikes,
     is_time,
     named_unit,
+    stated_unit,
 )
 
 
 Fields = dict[str, Any]
+
+MIN_BINS = 20  # of a raster
 
 _UNIT_FIELDS = {"unit", "units", "timeunit", "timeunits"}
 _RATE_FIELDS = {"fs", "sr", "samplingrate", "samplerate", "samplingfrequency"}
@@ -54,37 +72,75 @@ class _Place:
     name: str = ""
     unit: str | None = None
     rate: float | None = None
+    axis: Axis = dataclasses.field(default_factory=lambda: NO_AXIS)  # times of bins
+    beside: Fields = dataclasses.field(default_factory=dict)  # of the same struct
     others: list[str] = dataclasses.field(default_factory=list)  # without times
 
     def below(self, part: str) -> "_Place":
         return dataclasses.replace(self, name=f"{self.name}_{part}".lstrip("_"))
+
+    def names(self, num: int) -> list[str]:
+        """Names of trains, from numbers of channels or units beside them."""
+        for label, value in self.beside.items():
+            is_named = is_id(label) and is_vector(value) and np.size(value) == num > 1
+            own = [f"{x:g}" for x in np.ravel(value)] if is_named else []
+            if len({*own}) == num:
+                return own
+        return [str(i) for i in range(1, num + 1)]
 
 
 def _of_value(at: _Place, label: str, value: Any) -> Iterator[Train]:
     if isinstance(value, dict):
         yield from _of_struct(at, value)
     elif isinstance(value, list):
-        for i, part in enumerate(value, 1):
+        for name, part in zip(at.names(len(value)), value, strict=True):
             # A cell with one spike was squeezed into a number.
             part = part if _number(part) is None else np.atleast_1d(part)
-            yield from _of_value(at.below(str(i)), label, part)
-    elif is_vector(value):
+            yield from _of_value(at.below(name), label, part)
+    elif is_vector(value) and not _is_raster(value):
         numbers, name = np.ravel(value).astype(float), at.name or at.path.stem
         train = labelled_train(at.path, name, label, numbers, at.unit)
         yield train._replace(rate=at.rate)
+    elif trains := _in_matrix(at, value):
+        own = [train.name for train in trains]
+        is_counted = own == [str(i) for i in range(1, len(own) + 1)]
+        names = at.names(len(own)) if is_counted else own
+        for name, train in zip(names, trains, strict=True):
+            below = at.below(name) if name and len(own) > 1 else at
+            unit = train.unit or at.unit or stated_unit(label)
+            named = train._replace(name=below.name or at.path.stem, unit=unit)
+            yield named._replace(rate=at.rate)
     else:
-        shape = " × ".join(map(str, np.shape(value)))
-        at.others.append(f"{label} ({shape or 'no vector'})")
+        shape = getattr(value, "shape", None) or np.shape(value)
+        at.others.append(f"{label} ({' × '.join(map(str, shape)) or 'no vector'})")
+
+
+def _in_matrix(at: _Place, value: Any) -> list[Train]:
+    if isinstance(value, Sparse):
+        is_raster = bool((value.values == 1).all())
+        place = (value.rows, value.columns, value.shape, at.axis)
+        return trains_in_raster(at.path, *place) if is_raster else []
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        value = value[:, None]
+    return trains_in_matrix(at.path, value, at.axis)
 
 
 def _of_struct(at: _Place, fields: Fields, is_top: bool = False) -> Iterator[Train]:
+    known = trains_of_sorter(at.path, fields)
+    if known:
+        yield from (t._replace(name=at.below(t.name).name) for t in known)
+        return
     at = dataclasses.replace(
         at,
         unit=_stated(fields, _UNIT_FIELDS, _unit) or at.unit,
         rate=_stated(fields, _RATE_FIELDS, _rate) or at.rate,
+        beside=fields,
     )
     times = _times_among(fields, is_top)
-    ids = _ids_of(fields, times)
+    rasters = _rasters(fields, times)
+    if rasters:
+        times, at = rasters, dataclasses.replace(at, axis=_axis(fields, rasters))
+    times, ids = _without_others(at, fields, times)
     if ids is not None:
         (whole,) = _of_value(at, times[0], fields[times[0]])
         for name, own in grouped(at.path, np.ravel(fields[ids]), whole.times).items():
@@ -98,6 +154,35 @@ def _of_struct(at: _Place, fields: Fields, is_top: bool = False) -> Iterator[Tra
         yield from _of_value(below, label, fields[label])
 
 
+def _is_raster(value: Any) -> bool:
+    if isinstance(value, Sparse):
+        return bool(value.values.size and (value.values == 1).all())
+    is_long = isinstance(value, np.ndarray) and max(value.shape, default=0) > MIN_BINS
+    return is_long and value.dtype.kind in "biuf" and value.ndim < 3 and are_bits(value)
+
+
+def _rasters(fields: Fields, times: list[str]) -> list[str]:
+    """Fields that are rasters, if there are no fields of spike times."""
+    rasters = [x for x in fields if _is_raster(fields[x])]
+    for x in times:
+        is_vague = x in rasters or not is_time(x)
+        is_axis = is_vector(fields[x]) and is_regular(np.ravel(fields[x]).astype(float))
+        if not (is_vague or is_axis) or (is_of_spikes(x) and x not in rasters):
+            return []
+    return [x for x in rasters if not (names_neurons(x) or is_measure(x))]
+
+
+def _axis(fields: Fields, rasters: list[str]) -> Axis:
+    """The times of a raster's bins, if they stand beside it."""
+    sizes = {size for x in rasters for size in fields[x].shape}
+    for label, value in fields.items():
+        if is_time(label) and is_vector(value) and np.size(value) in sizes:
+            times = np.ravel(value).astype(float)
+            if is_regular(times):
+                return times
+    return NO_AXIS
+
+
 def _times_among(fields: Fields, is_top: bool) -> list[str]:
     """Fields with the names of times; all possible fields if there are none."""
     known = _UNIT_FIELDS | _RATE_FIELDS | _NAME_FIELDS
@@ -107,21 +192,52 @@ def _times_among(fields: Fields, is_top: bool) -> list[str]:
         if _plain(label) not in known or isinstance(value, dict | list)
     ]
     times = [x for x in labels if is_time(x) and _holds_several(fields[x])]
-    spikes = [x for x in times if is_of_spikes(x)]
+    spikes = [x for x in times if is_of_spikes(x) or _repeats_spikes(fields, x, times)]
     # At the top of a file, `t` may be the time of a trace.
     return spikes or (labels if is_top else times or labels)
 
 
-def _ids_of(fields: Fields, times: list[str]) -> str | None:
-    """The field that holds the unit of each spike."""
-    if len(times) != 1 or not is_vector(fields[times[0]]) or is_intervals(times[0]):
-        return None
-    size = np.size(fields[times[0]])
-    for label, value in fields.items():
-        bare = label.casefold().removeprefix("spike").lstrip("_")
-        if is_id(bare) and is_vector(value) and np.size(value) == size > 0:
-            return label
-    return None
+def _repeats_spikes(fields: Fields, label: str, times: list[str]) -> bool:
+    """Whether a field of times has those of a field of spikes in another unit."""
+    vectors = [fields[x] for x in times if is_of_spikes(x) and is_vector(fields[x])]
+    own = fields[label]
+    pairs = [(np.ravel(own), np.ravel(x)) for x in vectors if is_vector(own)]
+    return any(copies_among(pair) for pair in pairs)
+
+
+def _without_others(
+    at: _Place, fields: Fields, times: list[str]
+) -> tuple[list[str], str | None]:
+    """Fields of times without vectors of another kind, and the field of units."""
+    plain = [x for x in times if is_vector(fields[x]) and not _is_raster(fields[x])]
+    rest = [x for x in times if x not in plain]
+    named = [x for x in fields if is_vector(fields[x]) and names_neurons(x)]
+    vectors = {x: np.ravel(fields[x]) for x in dict.fromkeys([*plain, *named])}
+    kept, ids = times_among(vectors)
+    kept = [x for x in kept if not (rest and x in named)] + _without_copies(
+        fields, rest
+    )
+    left = [x for x in times if x not in kept and x != ids]
+    at.others.extend(f"{x} (no times, or the same ones)" for x in left)
+    times = [x for x in times if x in kept]
+    can_group = len(times) == 1 and not rest and not is_intervals(times[0])
+    return times, ids if can_group else None
+
+
+def _without_copies(fields: Fields, labels: list[str]) -> list[str]:
+    """Without cells that hold the vectors of others in another unit."""
+    copies: set[str] = set()
+    cells = [x for x in labels if isinstance(fields[x], list)]
+    for first, second in itertools.combinations(cells, 2):
+        pairs = list(zip(fields[first], fields[second], strict=False))
+        own = [pair for pair in pairs if all(is_vector(part) for part in pair)]
+        found = [copies_among([np.ravel(part) for part in pair]) for pair in own]
+        found = [
+            places for pair, places in zip(own, found, strict=True) if pair[0].size > 3
+        ]
+        if found and all(found):
+            copies.add(second if 1 in found[0] else first)
+    return [x for x in labels if x not in copies]
 
 
 def _number(value: Any) -> float | None:

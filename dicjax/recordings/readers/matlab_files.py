@@ -1,5 +1,6 @@
 """The variables of MATLAB files, as arrays, text, lists (cells) and dictionaries."""
 
+import dataclasses
 import io
 import math
 import pathlib
@@ -24,9 +25,19 @@ _MATRIX, _COMPRESSED = 14, 15
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8"}
 _NUMBERS |= {12: "i8", 13: "u8"}
 _WIDE_TEXT = (4, 17)
-_CELL, _STRUCT, _CHAR, _NUMERIC = 1, 2, 4, range(6, 16)
+_CELL, _STRUCT, _CHAR, _SPARSE, _NUMERIC = 1, 2, 4, 5, range(6, 16)
 _LOGICAL, _COMPLEX = 0x200, 0x800
 Elements = Iterator[tuple[int, memoryview]]  # their kinds and data
+
+
+@dataclasses.dataclass(frozen=True)
+class Sparse:
+    """Where the numbers of a sparse matrix are, that are not zero."""
+
+    rows: Shaped[np.ndarray, " numbers"]
+    columns: Shaped[np.ndarray, " numbers"]
+    values: Shaped[np.ndarray, " numbers"]
+    shape: tuple[int, int]
 
 
 def load_matrices(path: pathlib.Path) -> dict[str, Any]:
@@ -103,6 +114,8 @@ class _Version5:
             return name, self._struct(parts, depth)
         if kind == _CHAR:
             return name, self._text(*next(parts))
+        if kind == _SPARSE and not flags & _COMPLEX:
+            return name, _sparse(shape, *(self._numbers(*next(parts)) for _ in "123"))
         if kind not in _NUMERIC or flags & _COMPLEX:
             return name, None
         array = self._numbers(*next(parts)).reshape(shape, order="F")
@@ -129,6 +142,27 @@ class _Version5:
         check_size(self.path, self.spent)
 
 
+def _sparse(
+    shape: list[int],
+    rows: Shaped[np.ndarray, " numbers"],
+    starts: Shaped[np.ndarray, " ends"],
+    values: Shaped[np.ndarray, " numbers"],
+) -> Sparse:
+    starts = starts.astype(np.int64)
+    num = int(starts[-1])
+    if (
+        len(shape) != 2
+        or len(starts) != shape[1] + 1
+        or num > min(rows.size, values.size)
+    ):
+        raise ValueError("A sparse matrix does not have the shape that it states.")
+    columns = np.repeat(np.arange(shape[1]), np.diff(starts))
+    rows, values = rows[:num].astype(np.int64), values[:num]
+    if num and not 0 <= rows.min() <= rows.max() < shape[0]:
+        raise ValueError("A sparse matrix has rows outside itself.")
+    return Sparse(rows, columns, values, (shape[0], shape[1]))
+
+
 def load_hdf5(path: pathlib.Path) -> dict[str, Any]:
     """The variables of a file of version 7.3."""
     with h5py.File(path, "r") as file:
@@ -147,6 +181,8 @@ class _Hdf5:
         self._spend(UNIT_BYTES)
         if depth == 0:
             raise ValueError("Its cells do not fit into one another.")
+        if isinstance(item, h5py.Group) and "MATLAB_sparse" in item.attrs:
+            return self._sparse(item)
         if isinstance(item, h5py.Group):
             return _struct(self.fields(item, depth))
         kind = item.attrs.get("MATLAB_class", b"")
@@ -164,6 +200,14 @@ class _Hdf5:
         if kind == b"char":
             return "".join(map(chr, np.ravel(array)))
         return np.squeeze(array.T != 0 if kind == b"logical" else array.T)
+
+    def _sparse(self, group: h5py.Group) -> Sparse:
+        parts: list[Any] = [group[x] for x in ("ir", "jc", "data") if x in group]
+        self._spend(sum(part.size * 8 for part in parts))
+        rows, starts, values = (part[()] for part in parts)
+        stated: Any = group.attrs["MATLAB_sparse"]
+        shape = [int(stated), len(starts) - 1]
+        return _sparse(shape, rows, starts, values)
 
     def _spend(self, num_bytes: int) -> None:
         self.spent += num_bytes

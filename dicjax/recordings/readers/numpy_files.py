@@ -1,6 +1,8 @@
 """Reads NumPy arrays and archives, and archives of pynapple."""
 
 import pathlib
+import zipfile
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
@@ -8,6 +10,7 @@ from jaxtyping import Shaped
 from dicjax.recordings.readers.common import (
     check_size,
     grouped,
+    is_vector,
     labelled_train,
     name_of,
     reading,
@@ -16,7 +19,13 @@ from dicjax.recordings.readers.common import (
     unpacked_size,
     vector,
 )
-from dicjax.recordings.readers.units import named_unit
+from dicjax.recordings.readers.sorters.spikeinterface import (
+    is_sorting,
+    sorting_trains,
+)
+from dicjax.recordings.readers.tabular.matrices import trains_in_matrix
+from dicjax.recordings.readers.tabular.vectors import times_among
+from dicjax.recordings.readers.units import named_unit, stated_unit
 
 
 Arrays = dict[str, Shaped[np.ndarray, "..."]]
@@ -26,6 +35,7 @@ _KIND = "a NumPy file of numbers"
 
 def read_numpy(path: pathlib.Path) -> list[Train]:
     check_size(path, unpacked_size(path, _KIND))
+    _refuse_objects(path)
     with reading(path, _KIND), path.open("rb") as file:
         loaded = np.load(file, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -37,7 +47,40 @@ def read_numpy(path: pathlib.Path) -> list[Train]:
             raise ValueError("It holds other files than arrays.")
     if {"t", "start", "end", "type"} <= arrays.keys():
         return _pynapple_trains(path, arrays)
+    if is_sorting(arrays):
+        return sorting_trains(path, arrays)
     return _array_trains(path, arrays)
+
+
+def _refuse_objects(path: pathlib.Path) -> None:
+    """Raises a `ValueError` for arrays of objects, which are pickles."""
+    with reading(path, _KIND), path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            file.seek(0)
+            has_objects = _dtype(file).hasobject
+        else:
+            with zipfile.ZipFile(file) as archive:
+                names = [x for x in archive.namelist() if x != "_metadata.npy"]
+                has_objects = any(_is_of_objects(archive, name) for name in names)
+    if has_objects:
+        raise ValueError(
+            f"{path.name} is not a NumPy file of numbers: it holds Python objects, "
+            "which are not opened as they could run code. Save a list of trains by "
+            'np.savez("trains.npz", *trains).'
+        )
+
+
+def _is_of_objects(archive: zipfile.ZipFile, name: str) -> bool:
+    if not name.endswith(".npy"):
+        return False
+    with archive.open(name) as file:
+        return _dtype(file).hasobject
+
+
+def _dtype(file: Any) -> np.dtype:
+    version = np.lib.format.read_magic(file)
+    one, two = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
+    return (one if version == (1, 0) else two)(file)[2]
 
 
 def _array_trains(path: pathlib.Path, arrays: Arrays) -> list[Train]:
@@ -46,11 +89,25 @@ def _array_trains(path: pathlib.Path, arrays: Arrays) -> list[Train]:
         span, unit = np.array(ends, float), None
         if "unit" in arrays and arrays["unit"].dtype.kind == "U":
             unit = named_unit(arrays.pop("unit").item())
+    vectors = {x: np.ravel(array) for x, array in arrays.items() if is_vector(array)}
+    times, ids = times_among(vectors)
+    if ids is not None and len(vectors) == len(arrays):
+        numbers = vector(path, times[0], arrays[times[0]])
+        whole = labelled_train(path, "", times[0], numbers, unit)._replace(span=span)
+        own = grouped(path, vectors[ids], whole.times)
+        return [whole._replace(name=x, times=part) for x, part in own.items()]
+    arrays = {x: own for x, own in arrays.items() if x in times or x not in vectors}
     trains = []
     for label, array in arrays.items():
         name = name_of(path, label, is_lone=len(arrays) == 1)
-        train = labelled_train(path, name, label, vector(path, label, array), unit)
-        trains.append(train._replace(span=span))
+        parts = [] if is_vector(array) else trains_in_matrix(path, array)
+        if not parts:
+            train = labelled_train(path, name, label, vector(path, label, array), unit)
+            trains.append(train._replace(span=span))
+        for part in parts:
+            own = "_".join(x for x in (label, part.name) if x) or path.stem
+            stated = part.unit or unit or stated_unit(label)
+            trains.append(part._replace(name=own, unit=stated))
     return trains
 
 

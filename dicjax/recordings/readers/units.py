@@ -15,8 +15,21 @@ _UNIT_WORDS = {
 }
 _SPIKE_WORDS = {"spike", "spiking", "spiketime", "spk", "ts", "timestamp"}
 _INTERVAL_WORDS = {"isi", "interval", "interspike", "inter"}
-_TIME_WORDS = _SPIKE_WORDS | {"t", "time"}
-_ID_WORDS = {"id", "unit", "neuron", "cell", "cluster", "channel", "electrode"}
+_TIME_WORDS = _SPIKE_WORDS | {"t", "time", "zeit", "temp", "tiempo", "tempo", "tijd"}
+_ID_WORDS = {"id", "unit", "neuron", "cell", "cluster", "channel", "electrode", "ch"}
+_ID_WORDS |= {"chan", "site", "tetrode", "name", "label", "sender", "node", "gid"}
+_ID_WORDS |= {"clu"}
+_ID_WORDS |= {"population", "source", "trial", "sweep", "segment", "episode"}
+_COUNT_WORDS = {"number", "no", "nr", "num", "index", "idx"}
+# Of columns beside times; the first also where a label has a word for times.
+_BOUND_WORDS = {"burst", "start", "end", "stop", "begin", "duration", "rise", "decay"}
+_BOUND_WORDS |= {"stim", "stimulus", "latency", "lag"}
+_MEASURE_WORDS = {"amplitude", "amp", "voltage", "potential", "mv", "µv", "μv", "uv"}
+_MEASURE_WORDS |= {"pa", "na", "hz", "khz", "rate", "freq", "frequency", "peak"}
+_MEASURE_WORDS |= {"trough", "height", "width", "energy", "area", "slope", "snr"}
+_MEASURE_WORDS |= {"depth", "count", "row", "onset", "offset", "current", "quality"}
+_MEASURE_WORDS |= {"temperature", "date", "comment", "note", "score", "waveform"}
+_MEASURE_WORDS |= _COUNT_WORDS
 _RATE = re.compile(r"samples@(\d+(\.\d*)?)", re.ASCII)
 
 
@@ -46,6 +59,7 @@ def contradict(unit: str, stated: str) -> bool:
 def _words(label: str) -> set[str]:
     # "Time(s)" is in seconds, "Spike(s)" is a plural.
     label = re.sub(r"(?i)(spike|neuron|unit|cell)\(s\)", r"\1", label)
+    label = re.sub(r"(?<=[a-z]{2})(?=[A-Z])", " ", label)  # unitID
     words = re.findall(r"[^\W\d_]+", label.casefold())
     return {word.removesuffix("s") if len(word) > 2 else word for word in words}
 
@@ -80,7 +94,17 @@ def is_intervals(label: str) -> bool:
 
 
 def is_id(label: str) -> bool:
-    return set() < _words(label) <= _ID_WORDS and not re.search(r"\d", label)
+    words = _words(label)
+    is_known = bool(words & _ID_WORDS) and words <= _ID_WORDS | _COUNT_WORDS
+    return is_known and not re.search(r"\d", label)
+
+
+def is_measure(label: str) -> bool:
+    """Whether a label names what is measured beside spikes, or counts rows."""
+    words = _words(label)
+    is_timed = bool(words & _TIME_WORDS)
+    known = _BOUND_WORDS if is_timed else _BOUND_WORDS | _MEASURE_WORDS
+    return bool(words & known) or label.strip() == "#"
 
 
 def is_usual_ms(label: str) -> bool:

@@ -28,7 +28,8 @@ with atheris.instrument_imports(include=[OWN, "neo", "scipy.io"]):
     import openpyxl
     import scipy.io
 
-    from dicjax.recordings.readers import neo_files, neo_worker, read_spike_trains
+    from dicjax._core import in_this_process
+    from dicjax.recordings.readers import read_spike_trains
 
 
 TRAIN = np.arange(1, 41) * 50.125

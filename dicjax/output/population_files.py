@@ -12,7 +12,7 @@ import pyarrow as pa
 from jaxtyping import Float
 from pyarrow import csv, parquet
 
-from dicjax._core import replacing_folder, versions
+from dicjax._core import apart, limits_of, Overrun, replacing_folder, versions
 from dicjax.dics import (
     Column,
     column_lines,
@@ -269,10 +269,11 @@ def models_file(path: pathlib.Path) -> pathlib.Path:
 def read_table(path: pathlib.Path) -> pa.Table:
     """A table of CSV or Parquet, or a `ValueError` if it cannot be read."""
     try:
-        read = csv.read_csv if path.suffix == ".csv" else parquet.read_table
-        return read(path)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
+        if path.suffix == ".csv":
+            return csv.read_csv(path)
+        return apart(parquet.read_table, limits_of(path), path)  # a few bytes can swell
+    except (pa.ArrowException, OSError, MemoryError, Overrun) as error:
+        reason = [*str(error).splitlines(), "there is no memory for it"][0]
         raise ValueError(f"{path} cannot be read as a table: {reason}") from error
 
 

@@ -8,6 +8,7 @@ from dicjax.recordings.readers.common import check_size, reading, Train, unpacke
 from dicjax.recordings.readers.tables import Row, table_of, trains_of
 
 
+LIBRARIES = ("openpyxl",)
 _KIND = "an Excel workbook (.xlsx)"
 
 

@@ -26,6 +26,7 @@ from dicjax.recordings.readers.units import (
 )
 
 
+LIBRARIES = ("scipy.io",)
 Fields = dict[str, Any]
 
 _UNIT_FIELDS = {"unit", "units", "timeunit", "timeunits"}

@@ -274,7 +274,9 @@ def read_table(path: pathlib.Path) -> pa.Table:
         return apart(parquet.read_table, limits_of(path), path)  # a few bytes can swell
     except (pa.ArrowException, OSError, MemoryError, Overrun) as error:
         reason = [*str(error).splitlines(), "there is no memory for it"][0]
-        raise ValueError(f"{path} cannot be read as a table: {reason}") from error
+        raise ValueError(
+            f"{path} cannot be read as a table ({reason.strip(' .:')}): write it again."
+        ) from error
 
 
 def _neuron_of(path: pathlib.Path, table: pa.Table) -> Neuron:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from jaxtyping import Float
 from pyarrow import csv, parquet
 
-from dicjax._core import apart, limits_of, Overrun, replacing_folder, versions
+from dicjax._core import Overrun, replacing_folder, versions
 from dicjax.dics import (
     Column,
     column_lines,
@@ -26,6 +26,7 @@ from dicjax.dics import (
 from dicjax.generation import Generated
 from dicjax.neurons import MODELS, Neuron
 from dicjax.output.files import render, write_text, writing
+from dicjax.output.parquet_files import read_parquet
 from dicjax.simulation import Run
 from dicjax.spikes import spike_features
 
@@ -271,7 +272,7 @@ def read_table(path: pathlib.Path) -> pa.Table:
     try:
         if path.suffix == ".csv":
             return csv.read_csv(path)
-        return apart(parquet.read_table, limits_of(path), path)  # a few bytes can swell
+        return read_parquet(path)
     except (pa.ArrowException, OSError, MemoryError, Overrun) as error:
         reason = [*str(error).splitlines(), "there is no memory for it"][0]
         raise ValueError(

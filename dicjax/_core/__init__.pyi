@@ -33,6 +33,7 @@ from .batching import (
 )
 from .checkpoint_format import (
     check_files as check_files,
+    described_by_header as described_by_header,
     filled as filled,
     is_checkpoint as is_checkpoint,
     leaves as leaves,

@@ -216,3 +216,23 @@ def test_a_sheet_that_takes_for_ever_is_given_up(tmp_path):
     with pytest.raises(ValueError, match="cell.xlsx .*(takes over|too large)"):
         dj.read_spike_trains(path)
     assert time.monotonic() - began < 60
+
+
+# ---- what was found by changes at random
+
+
+def test_a_table_with_a_column_of_no_text_is_refused(tmp_path):
+    path = tmp_path / "models.parquet"
+    pq.write_table(pa.table({"g_Nagami": [1.0]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"g_Nagami", b"g_\xbfagami"))
+    with pytest.raises(ValueError, match=r"models.parquet cannot be read"):
+        read_population(path)
+
+
+def test_an_archive_of_sweeps_with_another_file_is_refused(tmp_path):
+    path = tmp_path / "cell.npz"
+    np.savez(path, t_ms=np.arange(200.0), I_pA=np.zeros(200))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("V_mV", b"abc")
+    with pytest.raises(ValueError, match="cell.npz .*archive"):
+        dj.read_sweeps(path)

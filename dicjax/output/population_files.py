@@ -273,7 +273,7 @@ def read_table(path: pathlib.Path) -> pa.Table:
         if path.suffix == ".csv":
             return csv.read_csv(path)
         return read_parquet(path)
-    except (pa.ArrowException, OSError, MemoryError, Overrun) as error:
+    except (pa.ArrowException, OSError, UnicodeError, MemoryError, Overrun) as error:
         reason = [*str(error).splitlines(), "there is no memory for it"][0]
         raise ValueError(
             f"{path} cannot be read as a table ({reason.strip(' .:')}): write it again."

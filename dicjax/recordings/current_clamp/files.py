@@ -94,6 +94,8 @@ def _read_npz(source: Source) -> Recording:
     _check_size(path, unpacked_size(path, kind))
     with reading(path, kind), np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
+        if not all(isinstance(x, np.ndarray) for x in arrays.values()):
+            raise ValueError("It holds other files than arrays.")
     labels, values = list(arrays), []
     for i, factor in source.columns(labels):
         array = arrays[labels[i]]

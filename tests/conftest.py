@@ -8,6 +8,8 @@ import hypothesis
 import jax
 import pytest
 
+from dicjax._core import in_this_process
+
 
 # Most programs of tests run for a moment, so that making them fast would take longer.
 FLAGS = ["backend_optimization_level=0", "cpu_parallel_codegen_split_count=1"]
@@ -55,3 +57,10 @@ def data() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip(f"no reference data in {folder}; set DICJAX_DATA to their folder")
     return folder
+
+
+@pytest.fixture
+def read_here():
+    """Files are read in this process, where limits can be changed."""
+    with in_this_process():
+        yield

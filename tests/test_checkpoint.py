@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from networks import random_encoder, random_network
 
+from dicjax._core import digest
 from dicjax.inference import checkpoint
 from dicjax.inference.adapter import attach, LowRank, merge
 from dicjax.inference.calibration import Calibration
@@ -169,6 +170,53 @@ def test_an_edited_configuration_is_refused(saved):
     (saved / "header.json").write_text(json.dumps(header))
     with pytest.raises(ValueError, match=str(saved)):
         load_checkpoint(saved, "stg")
+
+
+@pytest.mark.parametrize(
+    "edit, part",
+    (
+        (lambda header: header.update(model="stg-prinz"), "edited"),
+        (lambda header: header.update(date="2027-01-01"), "edited"),
+        (lambda header: header.pop("model"), "lacks 'model'"),
+        (lambda header: header.pop("encoder_hash"), "lacks 'encoder_hash'"),
+        (lambda header: header.pop("config"), "edited"),
+        (lambda header: header.pop("files_hash"), "edited"),
+    ),
+)
+def test_an_edited_header_is_refused(saved, edit, part):
+    header = json.loads((saved / "header.json").read_text())
+    edit(header)
+    (saved / "header.json").write_text(json.dumps(header))
+    with pytest.raises(ValueError, match=f"{saved}.* {part}"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize("key", ("encoder", "density", "base"))
+def test_a_configuration_without_a_key_is_refused(saved, key):
+    header = json.loads((saved / "header.json").read_text())
+    del header["config"][key], header["header_hash"]
+    content = json.dumps(header["config"], sort_keys=True).encode()
+    header["config_hash"] = digest(content)
+    (saved / "header.json").write_text(json.dumps(header))
+    with pytest.raises(ValueError, match=f"{saved}.*'{key}'"):
+        load_checkpoint(saved)
+
+
+def test_a_header_without_a_hash_of_its_own_is_read_as_before(saved):
+    header = json.loads((saved / "header.json").read_text())
+    del header["header_hash"]
+    (saved / "header.json").write_text(json.dumps(header))
+    assert load_checkpoint(saved).model == "stg"
+
+
+@pytest.mark.parametrize("name", (".DS_Store", "Thumbs.db", "._arrays", "desktop.ini"))
+def test_litter_of_systems_does_not_damage_a_checkpoint(saved, name):
+    for folder in (saved, saved / "encoder"):
+        (folder / name).write_bytes(b"litter")
+    assert load_checkpoint(saved, "stg").model == "stg"
+    (saved / "other.bin").write_bytes(b"1")
+    with pytest.raises(ValueError, match="damaged"):
+        load_checkpoint(saved)
 
 
 @pytest.mark.parametrize("folder", ["encoder", "arrays"])

@@ -362,6 +362,7 @@ def test_only_the_unit_asked_for_must_be_sound():
     assert np.array_equal(train.times, TRAIN)
 
 
+@pytest.mark.usefixtures("read_here")
 @pytest.mark.parametrize(
     "suffix, content",
     (

@@ -18,7 +18,14 @@ from test_readers_neo import nex
 from test_readers_sorters import mc_rack
 from test_readers_text import wavemarks
 
-from dicjax.recordings.readers import neo_files, neo_worker, read_spike_trains
+from dicjax._core import in_this_process
+from dicjax.recordings.readers import read_spike_trains
+
+
+@pytest.fixture(autouse=True, scope="module")
+def many_files_are_read_in_this_process():
+    with in_this_process():
+        yield
 
 
 def written(write, **variables):
@@ -128,14 +135,6 @@ def check(name, content):
         path = pathlib.Path(folder, name)
         path.write_bytes(content)
         assert_trains_or_sentence(path, name)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def neo_runs_here():
-    """Not in processes of its own, each of which takes a second to start."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neo_files, "look_apart", neo_worker.look_into)
-        yield
 
 
 @pytest.mark.parametrize("name", [*SOUND, *BEGUN])

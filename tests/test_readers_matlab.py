@@ -206,6 +206,7 @@ def test_a_file_without_vectors_says_what_it_has(write, tmp_path):
         read(write, tmp_path, rates=TRAIN.reshape(4, 10), note="x")
 
 
+@pytest.mark.usefixtures("read_here")
 @WRITERS
 def test_large_files_are_refused(write, tmp_path, monkeypatch):
     monkeypatch.setattr(common, "MAX_BYTES", 3000)
@@ -213,6 +214,7 @@ def test_large_files_are_refused(write, tmp_path, monkeypatch):
         read(write, tmp_path, LP=np.zeros(5000))
 
 
+@pytest.mark.usefixtures("read_here")
 def test_what_unpacks_to_more_than_it_should_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(common, "MAX_BYTES", 2**20)
     path = tmp_path / "bomb.mat"
@@ -264,6 +266,7 @@ def test_datasets_that_only_claim_to_be_large_are_not_loaded(tmp_path, dtype):
         read_spike_trains(path)
 
 
+@pytest.mark.usefixtures("read_here")
 def test_a_table_of_units_that_only_claims_to_be_large_is_not_loaded(
     tmp_path, monkeypatch
 ):

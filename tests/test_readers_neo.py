@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import quantities as pq
 
-from dicjax.recordings.readers import neo_files, neo_worker, read_spike_trains
+from dicjax.recordings.readers import neo_worker, read_spike_trains
 
 
 TRAIN = np.arange(1, 41) * 50.125
@@ -49,12 +49,6 @@ def assert_same(trains, **expected):
         np.testing.assert_allclose(train.times, times, rtol=1e-9)
 
 
-@pytest.fixture
-def neo_runs_here(monkeypatch):
-    """Not in a process of its own, which takes a second to start."""
-    monkeypatch.setattr(neo_files, "look_apart", neo_worker.look_into)
-
-
 # ---- files
 
 
@@ -65,7 +59,7 @@ def test_neuroexplorer_files_are_read_in_ms(tmp_path):
     assert trains[0].t_stop == pytest.approx(OTHER[-1]) and trains[0].t_start == 0
 
 
-@pytest.mark.usefixtures("neo_runs_here")
+@pytest.mark.usefixtures("read_here")
 def test_one_unit_of_a_neuroexplorer_file_is_read_in_ms_alone(tmp_path):
     path, content = tmp_path / "cell.nex", nex({"LP": TRAIN, "PD": OTHER})
     assert_same(read(path, content, unit_id="PD"), PD=OTHER)
@@ -73,20 +67,20 @@ def test_one_unit_of_a_neuroexplorer_file_is_read_in_ms_alone(tmp_path):
         read(path, content, unit="s")
 
 
-@pytest.mark.usefixtures("neo_runs_here")
+@pytest.mark.usefixtures("read_here")
 def test_a_file_of_traces_alone_wants_its_spikes_sorted(tmp_path):
     content = nex({}, np.arange(1000))
     with pytest.raises(ValueError, match="cell.nex has traces"):
         read(tmp_path / "cell.nex", content)
 
 
-@pytest.mark.usefixtures("neo_runs_here")
+@pytest.mark.usefixtures("read_here")
 def test_a_broken_trace_of_axon_is_refused(tmp_path):
     with pytest.raises(ValueError, match="cell.abf"):
         read(tmp_path / "cell.abf", b"ABF2" + bytes(600))
 
 
-@pytest.mark.usefixtures("neo_runs_here")
+@pytest.mark.usefixtures("read_here")
 @pytest.mark.parametrize(
     "suffix, part",
     (
@@ -122,34 +116,13 @@ def test_without_neo_a_file_says_how_to_get_it(tmp_path, monkeypatch):
         read_spike_trains(tmp_path)
 
 
-@pytest.mark.usefixtures("neo_runs_here")
+@pytest.mark.usefixtures("read_here")
 def test_nix_files_are_read(tmp_path):
     pytest.importorskip("nixio")
     path = tmp_path / "cell.nix"
     with neo.NixIO(str(path), "ow") as io:
         io.write_block(block([TRAIN / 1e3, OTHER / 1e3]))
     assert_same(read_spike_trains(path), LP=TRAIN, PD=OTHER)
-
-
-def test_a_reader_that_takes_for_ever_is_given_up(tmp_path, monkeypatch):
-    (tmp_path / "worker.py").write_text("while True:\n    pass")
-    monkeypatch.setattr(neo_worker, "__file__", str(tmp_path / "worker.py"))
-    monkeypatch.setattr(neo_files, "MAX_SECONDS", 1.0)
-    with pytest.raises(ValueError, match="cell.nex .* 1 s"):
-        read(tmp_path / "cell.nex", nex({"LP": TRAIN}))
-
-
-@pytest.mark.parametrize(
-    "program",
-    ("import sys; sys.exit(3)", "print('no archive')", "import os; os.abort()"),
-)
-def test_a_reader_that_breaks_down_does_not_take_us_along(
-    tmp_path, monkeypatch, program
-):
-    (tmp_path / "worker.py").write_text(program)
-    monkeypatch.setattr(neo_worker, "__file__", str(tmp_path / "worker.py"))
-    with pytest.raises(ValueError, match="cell.nex .*broke down"):
-        read(tmp_path / "cell.nex", nex({"LP": TRAIN}))
 
 
 # ---- objects of neo
@@ -227,7 +200,7 @@ def test_what_is_neither_a_path_nor_a_library_object_is_refused(other):
         read_spike_trains(other)
 
 
-@pytest.mark.usefixtures("neo_runs_here")
+@pytest.mark.usefixtures("read_here")
 def test_large_files_are_refused_where_neo_would_load_them_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(neo_worker, "MAX_BYTES", 300)
     with pytest.raises(ValueError, match="cell.gdf .*NestIO.*too large"):

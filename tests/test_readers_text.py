@@ -188,6 +188,7 @@ def test_the_first_sheet_has_the_shapes_of_text(sheet):
     assert [t.name for t in sheet([["unit", "time_ms"], *long])] == ["x", "y"]
 
 
+@pytest.mark.usefixtures("read_here")
 def test_bad_workbooks_are_refused(sheet, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="cell.xlsx .*no lines"):
         sheet([])
@@ -201,6 +202,7 @@ def test_bad_workbooks_are_refused(sheet, tmp_path, monkeypatch):
         sheet([["t_ms"], *[[t] for t in TRAIN.tolist()]])
 
 
+@pytest.mark.usefixtures("read_here")
 def test_a_sheet_that_claims_billions_of_rows_is_refused(tmp_path, monkeypatch):
     import zipfile
 

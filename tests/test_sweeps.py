@@ -2,6 +2,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import shutil
 
 import jax
@@ -265,7 +266,7 @@ def test_a_folder_of_another_sweep_or_of_something_else_is_refused(
 ):
     out = tmp_path / "out"
     shutil.copytree(swept, out)
-    config = read_config(write(SIMULATE.replace("num = 60", "num = 61")))
+    config = read_config(write(SIMULATE.replace("num = 60", "num = 59")))
     with pytest.raises(ValueError, match=r"members\.num"):
         run_sweep(config, out)
     plan = json.loads((out / "sweep.json").read_text())
@@ -280,6 +281,89 @@ def test_a_folder_of_another_sweep_or_of_something_else_is_refused(
         run_sweep(config, tmp_path / "photos")
     with pytest.raises(ValueError, match=r"sweep\.json"):
         standing(tmp_path)
+
+
+def test_a_finished_sweep_is_extended_by_what_is_new(swept, write, tmp_path):
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    shutil.copytree(swept, out)
+    kept = (out / "parts/part-000000.parquet").stat().st_mtime_ns
+    config = read_config(write(SIMULATE.replace("num = 60", "num = 75")))
+    assert run_sweep(config, out).done_units == 75
+    assert (out / "parts/part-000000.parquet").stat().st_mtime_ns == kept
+    run_sweep(config, whole)
+    assert rows(out).equals(rows(whole))
+    before = contents(out)
+    assert run_sweep(config, out).is_complete and contents(out) == before
+    (tmp_path / "out/parts/part-000002.parquet").unlink()
+    assert run_sweep(config, out).is_complete and contents(out) == before
+
+
+def test_a_part_that_lacks_new_units_counts_as_missing(swept, write, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(swept, out)
+    config = read_config(write(SIMULATE.replace("num = 60", "num = 70")))
+    plan = make_plan(config, out)
+    assert [*plan.done(range(3))] == [0, 1]
+    with pytest.raises(ValueError, match="1 of 3 parts"):
+        plan.rows(range(3))
+
+
+def test_a_table_that_grew_extends_its_sweep_and_another_is_refused(
+    swept, write, tmp_path
+):
+    table, out = rows(swept), tmp_path / "out"
+    names = [f"g_{x}" for x in dj.stg().channel_names]
+    text = SIMULATE.replace('sampler = "box"\nnum = 60', 'table = "models.parquet"')
+
+    def run(some):
+        pq.write_table(some.select(names), tmp_path / "models.parquet")
+        return run_sweep(read_config(write(text)), out)
+
+    assert run(table.slice(0, 30)).done_units == 30
+    assert run(table).done_units == 60
+    assert rows(out).equals(rows(swept))
+    with pytest.raises(ValueError, match="inputs differ"):
+        run(table.slice(1))
+
+
+def test_new_recordings_and_tolerances_come_after_the_targets_that_were_there(
+    write, tmp_path
+):
+    def targets(*names, tolerances):
+        for name in names:
+            shutil.copyfile(EXAMPLE, tmp_path / name)
+        section = f"recordings = {[*names]}\ntolerances = {tolerances}"
+        text = f'job = "generate"\n[targets]\nmodels = ["stg"]\n{section}'
+        plan = make_plan(read_config(write(text)), tmp_path / "out")
+        table = pq.read_table(plan.inputs["targets"])
+        return [(x["recording"], x["tolerance"]) for x in table.to_pylist()]
+
+    before = targets("b.csv", tolerances=[0.1])
+    grown = targets("a.csv", "b.csv", tolerances=[0.05, 0.1])
+    assert grown[:1] == before == [("b.csv", 0.1)]
+    assert {*grown[1:]} == {("a.csv", 0.1), ("a.csv", 0.05), ("b.csv", 0.05)}
+    assert targets("a.csv", "b.csv", tolerances=[0.05, 0.1]) == grown
+    with pytest.raises(ValueError, match="differ"):
+        targets("a.csv", tolerances=[0.1])
+
+
+@pytest.mark.parametrize(
+    "text, grows",
+    (
+        ('job = "operator"\nfamily = "stg"\nnum = 2048', True),
+        ('job = "operator"\nfamily = "stg"\nnum = 2000', True),
+        ('job = "operator"\nfamily = "stg"\nshard = 500\nnum = 2000', False),
+        ('job = "dataset"\nmodel = "stg"\nnum = 2000', False),
+    ),
+)
+def test_a_sweep_grows_only_where_its_parts_stay_the_same(write, tmp_path, text, grows):
+    make_plan(read_config(write(text)), tmp_path / "out")
+    config = read_config(write(re.sub("num = .*", "num = 3000", text)))
+    if grows:
+        assert make_plan(config, tmp_path / "out").num_units == 3000
+    else:
+        with pytest.raises(ValueError, match="num"):
+            make_plan(config, tmp_path / "out")
 
 
 def test_a_stranger_among_the_parts_is_named(swept, tmp_path):

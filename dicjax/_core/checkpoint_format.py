@@ -1,8 +1,9 @@
 """Checkpoints on disk: a JSON header that people read, and arrays by Orbax."""
 
+import contextlib
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -15,6 +16,8 @@ from dicjax._core.files import digest, replacing_folder, shipped_path, versions
 
 
 HEADER = "header.json"
+# Files that systems leave in folders that people open.
+LITTER = {".ds_store", "thumbs.db", "desktop.ini", ".directory", "__pycache__"}
 
 
 def write_checkpoint(
@@ -38,8 +41,8 @@ def write_checkpoint(
         "config": config,
         "config_hash": _digest_config(config),
         "versions": versions("orbax-checkpoint"),
-        **about,
     }
+    header = header | about | header  # a header that was read does not replace this one
     with replacing_folder(path) as folder:
         for name, tree in trees.items():
             named = {f"{i:03}": np.asarray(x) for i, x in enumerate(leaves(tree))}
@@ -50,11 +53,17 @@ def write_checkpoint(
         if add is not None:
             add(folder)
         header["files_hash"] = _digest_files(folder)
+        header["header_hash"] = _digest_header(header)
         (folder / HEADER).write_text(json.dumps(header, indent=2) + "\n")
 
 
-def read_header(path: pathlib.Path, format: str, version: int) -> dict[str, Any]:
-    """The header of a checkpoint; raises `ValueError` if it is missing or wrong."""
+def read_header(
+    path: pathlib.Path, format: str, version: int, keys: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The header of a checkpoint; raises `ValueError` if it is missing or wrong.
+
+    It is wrong if it was edited, or lacks one of the `keys`.
+    """
     try:
         header = json.loads((path / HEADER).read_text())
     except (OSError, ValueError) as e:
@@ -80,7 +89,30 @@ def read_header(path: pathlib.Path, format: str, version: int) -> dict[str, Any]
             f"The header of the checkpoint {path} was edited: its configuration does "
             "not match its hash; restore it."
         )
+    lost = [repr(key) for key in keys if key not in header]
+    if lost:
+        raise ValueError(
+            f"The header of the checkpoint {path} lacks {', '.join(lost)}: restore it."
+        )
+    # Older checkpoints have no such hash.
+    if header.get("header_hash") not in (None, _digest_header(header)):
+        raise ValueError(
+            f"The header of the checkpoint {path} was edited: it does not match its "
+            "hash; restore it."
+        )
     return header
+
+
+@contextlib.contextmanager
+def described_by_header(path: pathlib.Path) -> Iterator[None]:
+    """Turns what is missing from a configuration, or unknown, into a `ValueError`."""
+    try:
+        yield
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"The header of the checkpoint {path} does not describe one of this "
+            f"dicjax ({error}): train it again."
+        ) from error
 
 
 def check_files(path: pathlib.Path, header: dict[str, Any]) -> None:
@@ -173,10 +205,19 @@ def _digest_config(config: dict[str, Any]) -> str:
     return digest(json.dumps(config, sort_keys=True).encode())
 
 
+def _digest_header(header: dict[str, Any]) -> str:
+    rest = {name: value for name, value in header.items() if name != "header_hash"}
+    return digest(json.dumps(rest, sort_keys=True).encode())
+
+
 def _digest_files(folder: pathlib.Path) -> str:
     content = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = path.relative_to(folder).as_posix()
-        if name != HEADER and "__pycache__" not in name:
-            content += [name.encode(), path.read_bytes()]
+        place = path.relative_to(folder)
+        if place.as_posix() != HEADER and not any(map(_is_litter, place.parts)):
+            content += [place.as_posix().encode(), path.read_bytes()]
     return digest(b"".join(content))
+
+
+def _is_litter(name: str) -> bool:
+    return name.casefold() in LITTER or name.startswith("._")

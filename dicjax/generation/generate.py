@@ -196,7 +196,7 @@ def generate(
         "model_asked": model,
         "config": dataclasses.asdict(config),
         "distance_to_simulated_members": distances,
-        "encoder": {name: loaded.header[name] for name in identity},
+        "encoder": {name: loaded.header.get(name) for name in identity},
         "interrupted": is_interrupted,
         # Of the spikes that are delivered.
         "dt_ms": loaded.neuron.required_recipe.dt / 2,

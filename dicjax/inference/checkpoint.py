@@ -16,6 +16,7 @@ from jaxtyping import PyTree
 
 from dicjax._core import (
     check_files,
+    described_by_header,
     digest,
     filled,
     is_checkpoint,
@@ -101,8 +102,8 @@ def save_checkpoint(
         "model": checkpoint.neuron.name,
         "encoder_hash": encoder_hash(kept),
         "num_parameters": int(sum(x.size for x in leaves(kept))),
-        **checkpoint.header,
     }
+    about = about | checkpoint.header | about  # what is written now is as it is now
 
     def add(folder):
         if neuron_file is not None:
@@ -119,18 +120,21 @@ def load_checkpoint(path: pathlib.Path | str, model: str | None = None) -> Check
     of the format, belongs to another model, or adapts an encoder that does not ship.
     """
     path = pathlib.Path(path)
-    header = read_header(path, FORMAT, VERSION)
+    header = read_header(path, FORMAT, VERSION, ("model", "encoder_hash"))
     if model is not None and header["model"] != model:
         raise ValueError(
             f"The checkpoint {path} is for the model {header['model']!r}, not for "
             f"{model!r}; choose that model or another checkpoint."
         )
     check_files(path, header)
-    neuron, config = _neuron(path, header), header["config"]
-    encoder, *rest = _skeleton(config, len(neuron.channels))
+    config = header["config"]
+    with described_by_header(path):
+        neuron = _neuron(path, header)
+        encoder, *rest = _skeleton(config, len(neuron.channels))
+        base = None if config["base"] is None else Base(**config["base"])
     encoder = filled(encoder, path / "encoder")
-    if config["base"] is not None:
-        encoder = _on_base(encoder, Base(**config["base"]), path)
+    if base is not None:
+        encoder = _on_base(encoder, base, path)
     rest = filled(tuple(rest), path / "arrays")
     return Checkpoint(encoder, *rest, neuron=neuron, header=header)
 

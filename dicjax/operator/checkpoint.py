@@ -10,6 +10,7 @@ import numpy as np
 
 from dicjax._core import (
     check_files,
+    described_by_header,
     filled,
     is_checkpoint,
     leaves,
@@ -63,16 +64,18 @@ def load_operator(
     path = _find(name)
     header = operator_header(path)
     shape = header["config"]
-    if family is not None and shape["family"] != family:
+    with described_by_header(path):
+        found, names, num = shape["family"], shape["names"], shape["num_members"]
+        config = OperatorConfig(**shape["operator"])
+    if family is not None and found != family:
         raise ValueError(
-            f"The operator {path} is of the family {shape['family']!r}, not of "
+            f"The operator {path} is of the family {found!r}, not of "
             f"{family!r}: choose that family or another operator."
         )
     check_files(path, header)
-    own, names, num = find_family(shape["family"]), shape["names"], shape["num_members"]
+    own = find_family(found)
     x = np.ones((num, len(names)), np.float32)
     g = np.ones((num, len(own.neuron.channels)), np.float32)
-    config = OperatorConfig(**shape["operator"])
     # Shapes alone: drawing weights that are replaced would take seconds.
     make = lambda: untrained(jr.key(0), config, own, tuple(names), x, g)
     skeleton = eqx.filter_eval_shape(make)
@@ -86,7 +89,8 @@ def operator_header(name: str | pathlib.Path) -> dict[str, Any]:
 
 def operator_config(name: str | pathlib.Path) -> OperatorConfig:
     """The shape of an operator."""
-    return OperatorConfig(**operator_header(name)["config"]["operator"])
+    with described_by_header(_find(name)):
+        return OperatorConfig(**operator_header(name)["config"]["operator"])
 
 
 def _find(name: str | pathlib.Path) -> pathlib.Path:

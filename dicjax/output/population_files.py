@@ -12,7 +12,7 @@ import pyarrow as pa
 from jaxtyping import Float
 from pyarrow import csv, parquet
 
-from dicjax._core import replacing_folder, versions
+from dicjax._core import Overrun, replacing_folder, versions
 from dicjax.dics import (
     Column,
     column_lines,
@@ -26,6 +26,7 @@ from dicjax.dics import (
 from dicjax.generation import Generated
 from dicjax.neurons import MODELS, Neuron
 from dicjax.output.files import render, write_text, writing
+from dicjax.output.parquet_files import read_parquet
 from dicjax.simulation import Run
 from dicjax.spikes import spike_features
 
@@ -269,11 +270,14 @@ def models_file(path: pathlib.Path) -> pathlib.Path:
 def read_table(path: pathlib.Path) -> pa.Table:
     """A table of CSV or Parquet, or a `ValueError` if it cannot be read."""
     try:
-        read = csv.read_csv if path.suffix == ".csv" else parquet.read_table
-        return read(path)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path} cannot be read as a table: {reason}") from error
+        if path.suffix == ".csv":
+            return csv.read_csv(path)
+        return read_parquet(path)
+    except (pa.ArrowException, OSError, UnicodeError, MemoryError, Overrun) as error:
+        reason = [*str(error).splitlines(), "there is no memory for it"][0]
+        raise ValueError(
+            f"{path} cannot be read as a table ({reason.strip(' .:')}): write it again."
+        ) from error
 
 
 def _neuron_of(path: pathlib.Path, table: pa.Table) -> Neuron:

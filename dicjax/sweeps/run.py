@@ -91,7 +91,8 @@ def run_sweep(
 
     Every part is a file in `folder / "parts"`. Its bytes do not depend on the worker
     that computes it. A sweep that was interrupted or killed continues where it was when
-    it is run again.
+    it is run again. One that is run with more members, recordings, tolerances or models
+    than before computes only what is new.
 
     **Arguments:**
 
@@ -126,7 +127,7 @@ def run_sweep(
                 "one: move it away."
             )
         report(Stage("checking"), 0, plan.num_units)
-        done = set(plan.store.done(range(len(plan.spans))))
+        done = set(plan.done(range(len(plan.spans))))
         run = _Run(plan, executor or Here(), share or (0, 1), report, done)
         run.run(retries)
         if share is None:
@@ -206,7 +207,7 @@ def standing(folder: pathlib.Path | str, *, check: bool = False) -> Standing:
     - `ValueError`: if the folder holds no sweep.
     """
     plan = read_plan(pathlib.Path(folder))
-    done = plan.store.done(range(len(plan.spans)), check=check)
+    done = plan.done(range(len(plan.spans)), check=check)
     counts: Counter[str] = Counter()
     for row in done.values():
         counts.update(row["counts"])
@@ -233,7 +234,7 @@ def read_sweep(folder: pathlib.Path | str) -> pd.Dataset:
     - `ValueError`: if the folder holds no sweep, or no part is done yet.
     """
     plan = read_plan(pathlib.Path(folder))
-    done = plan.store.done(range(len(plan.spans)), check=False)
+    done = plan.done(range(len(plan.spans)), check=False)
     if not done:
         raise ValueError(f"No part of the sweep in {folder} is complete yet.")
     return pd.dataset([str(plan.store.path(i)) for i in sorted(done)])

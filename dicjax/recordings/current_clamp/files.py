@@ -5,34 +5,37 @@ the time between samples. What no cell does is refused by [`dicjax.Sweeps`][] it
 """
 
 import csv
+import importlib.util
 import os
 import pathlib
-import re
-from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from dicjax._core import on_host
-from dicjax.recordings.current_clamp.sweeps import check_count, Rows, Sweeps
+from dicjax.recordings.current_clamp.channels import (
+    check_alike,
+    Recording,
+    rounded,
+    Rows,
+    Source,
+    Trace,
+    UNEVEN,
+    words_of,
+)
+from dicjax.recordings.current_clamp.neo_sweeps import sweeps_of_neo
+from dicjax.recordings.current_clamp.sweeps import check_count, Sweeps
 from dicjax.recordings.readers.common import (
     check_file,
-    listing,
+    read_apart,
     reading,
     TooLarge,
     unpacked_size,
 )
-from dicjax.recordings.readers.neo_files import UNKNOWN, UNREADABLE, WITHOUT_NEO
-from dicjax.recordings.readers.neo_worker import first_read
+from dicjax.recordings.readers.neo_files import check_readable, WITHOUT_NEO
 from dicjax.recordings.readers.text import lines_of
 
 
 MAX_BYTES = 2**30
-UNEVEN = 0.01  # part of the time between samples by which it may vary
-
-Trace = Float[np.ndarray, " samples"]
-Recording = tuple[Rows, Rows, float]  # pA, mV, ms between samples
 
 
 @on_host()
@@ -74,7 +77,7 @@ def read_sweeps(
     _check_size(path, path.stat().st_size)
     read = _READERS.get(path.suffix.lower(), _read_neo)
     with np.errstate(all="ignore"):  # what overflows is refused as not finite
-        currents, V, every = read(_Source(path, voltage, current))
+        currents, V, every = read(Source(path, voltage, current))
     return Sweeps(currents, V, every, path.stem)
 
 
@@ -83,80 +86,16 @@ def _check_size(path: pathlib.Path, num_bytes: int) -> None:
         raise TooLarge(f"{path.name} is too large: export fewer sweeps of one cell.")
 
 
-class _Quantity(NamedTuple):
-    name: str
-    units: dict[str, float]
-    words: set[str]  # that may name it
-
-
-_TIME = _Quantity("time", {"ms": 1.0, "s": 1e3}, {"t", "time", "times"})
-_CURRENT = _Quantity(
-    "current",
-    {"pA": 1.0, "nA": 1e3},
-    {"i", "iinj", "inj", "injected", "current", "stim", "stimulus", "command"},
-)
-_VOLTAGE = _Quantity(
-    "voltage", {"mV": 1.0, "V": 1e3}, {"v", "vm", "u", "voltage", "potential"}
-)
 _SWEEP_WORDS = {"sweep", "episode", "trial", "segment"}
 
 
-def _words(label: str) -> list[str]:
-    return re.findall(r"[^\W\d_]+", label.casefold())
-
-
-def _factor(quantity: _Quantity, label: str) -> float | None:
-    *before, unit = _words(label) or [""]
-    # A lone "V" names the potential and states no unit; a lone "mV" does both.
-    is_meant = quantity.words & {*before} or (not before and len(unit) == 2)
-    factors = {name.casefold(): factor for name, factor in quantity.units.items()}
-    return factors.get(unit) if is_meant else None
-
-
-class _Source(NamedTuple):
-    """A file, and the names of the channels to read."""
-
-    path: pathlib.Path
-    voltage: str | None
-    current: str | None
-
-    def only(
-        self, quantity: _Quantity, channels: list[int], labels: list[str], remedy: str
-    ) -> int:
-        """Which of the channels of this quantity is the one meant."""
-        what, wanted = quantity.name, getattr(self, quantity.name, None)
-        chosen = [i for i in channels if wanted in (None, labels[i])]
-        if not chosen:
-            named = "" if wanted is None else f" named {wanted!r}"
-            raise ValueError(
-                f"{self.path.name} has no {what}{named} with its unit in "
-                f"{listing(labels)}: {remedy}."
-            )
-        if len(chosen) > 1:
-            raise ValueError(
-                f"{self.path.name} has several channels of {what}, "
-                f"{listing([labels[i] for i in chosen])}: say which, as in "
-                f"{what}={labels[chosen[0]]!r}, if need be after renaming."
-            )
-        return chosen[0]
-
-    def columns(self, labels: list[str]) -> list[tuple[int, float]]:
-        """Where time, current and potential are, and by what their unit multiplies."""
-        columns = []
-        for quantity in (_TIME, _CURRENT, _VOLTAGE):
-            factors = [_factor(quantity, label) for label in labels]
-            channels = [i for i, factor in enumerate(factors) if factor]
-            names = " or ".join(f"{quantity.name}_{unit}" for unit in quantity.units)
-            i = self.only(quantity, channels, labels, f"name one {names}")
-            columns.append((i, factors[i]))
-        return columns
-
-
-def _read_npz(source: _Source) -> Recording:
+def _read_npz(source: Source) -> Recording:
     path, kind = source.path, "a NumPy archive of numbers"
     _check_size(path, unpacked_size(path, kind))
     with reading(path, kind), np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
+        if not all(isinstance(x, np.ndarray) for x in arrays.values()):
+            raise ValueError("It holds other files than arrays.")
     labels, values = list(arrays), []
     for i, factor in source.columns(labels):
         array = arrays[labels[i]]
@@ -175,7 +114,7 @@ def _read_npz(source: _Source) -> Recording:
     return currents, V, _every(path, times)
 
 
-def _read_table(source: _Source) -> Recording:
+def _read_table(source: Source) -> Recording:
     path, lines = source.path, lines_of(source.path)
     with reading(path, "a table of text with a header"):
         numbers = [i for i, line in enumerate(lines) if line.strip()]
@@ -185,7 +124,7 @@ def _read_table(source: _Source) -> Recording:
         labels = [label.strip() for label in next(split([header]))]
         rows = list(split([lines[i] for i in numbers[1:]]))
     columns = source.columns(labels)
-    numbering = {i for i, x in enumerate(labels) if _SWEEP_WORDS & {*_words(x)}}
+    numbering = {i for i, x in enumerate(labels) if _SWEEP_WORDS & {*words_of(x)}}
     sweep = min(numbering - {i for i, _ in columns}, default=None)
     decimal = mark if mark == "," else "."  # a comma that separates is no decimal one
     sweeps: dict[str, list[list[float]]] = {}
@@ -201,21 +140,10 @@ def _read_table(source: _Source) -> Recording:
             ) from None
         sweeps.setdefault("" if sweep is None else row[sweep], []).append(sample)
     counts = [len(samples) for samples in sweeps.values()] or [0]
-    _check_alike(path, counts, "samples")
+    check_alike(path, counts, "samples")
     check_count(path.name, counts[0])
     times, currents, V = np.moveaxis(np.array([*sweeps.values()]), 2, 0)
     return currents, V, _every(path, times)
-
-
-def _check_alike(
-    path: pathlib.Path, values: Sequence[int | float], what: str, tolerance: float = 0.0
-) -> None:
-    for i, value in enumerate(values):
-        if abs(value - values[0]) > tolerance * values[0]:
-            raise ValueError(
-                f"{path.name}: sweep {i} (from 0) has {value:.6g} {what}, and the "
-                f"first has {values[0]:.6g}: export whole sweeps of one protocol."
-            )
 
 
 def _every(path: pathlib.Path, times: Rows) -> float:
@@ -226,13 +154,8 @@ def _every(path: pathlib.Path, times: Rows) -> float:
         raise ValueError(f"{path.name}: a time is not finite: number every sample.")
     name = path.name
     periods = [_period(f"{name}, sweep {i} (from 0)", t) for i, t in enumerate(times)]
-    _check_alike(path, periods, "ms between samples", 1 / num_samples)
-    return _tidy(periods[0], num_samples)
-
-
-def _tidy(every: float, num_samples: int) -> float:
-    near = float(f"{every:.6g}")  # in float32, 0.05 ms is 0.04999999 ms
-    return near if abs(near - every) * num_samples <= UNEVEN * near else every
+    check_alike(path, periods, "ms between samples", 1 / num_samples)
+    return rounded(periods[0], num_samples)
 
 
 def _period(where: str, times: Trace) -> float:
@@ -257,115 +180,13 @@ def _period(where: str, times: Trace) -> float:
     return every
 
 
-class _Signal(NamedTuple):
-    name: str
-    values: Any  # an array with a unit
-    every: float
-
-    def in_unit(self, unit: str) -> Trace | None:
-        try:
-            return np.asarray(self.values.rescale(unit).magnitude, np.float64)
-        except ValueError:  # it is of another dimension
-            return None
-
-
-_Sweep = list[_Signal]
-
-
-def _read_neo(source: _Source) -> Recording:
-    sweeps, commands = _neo_sweeps(source.path)
-    V, every = _neo_channel(source, sweeps, _VOLTAGE)
-    has_current = any(s.in_unit("pA") is not None for sweep in sweeps for s in sweep)
-    recorded = sweeps if has_current or not any(commands) else commands
-    currents, period = _neo_channel(source, recorded, _CURRENT)
-    num, other = V.shape[1], currents.shape[1]
-    if other != num or abs(period - every) * num > every:
-        raise ValueError(
-            f"{source.path.name}: the current has {other} samples {period:g} ms apart, "
-            f"and the voltage {num} samples {every:g} ms apart: export both alike."
-        )
-    return currents, V, _tidy(every, num)
-
-
-def _neo_channel(
-    source: _Source, sweeps: list[_Sweep], quantity: _Quantity
-) -> tuple[Rows, float]:
-    unit, rows, periods = next(iter(quantity.units)), [], []
-    remedy = f"export one in {unit}"
-    if quantity is _CURRENT:
-        remedy += " (of protocols, only the steps in ABF2 files are known)"
-    for sweep in sweeps:
-        labels = [signal.name for signal in sweep]
-        values = [signal.in_unit(unit) for signal in sweep]
-        channels = [i for i, x in enumerate(values) if x is not None]
-        i = source.only(quantity, channels, labels, remedy)
-        rows.append(values[i])
-        periods.append(sweep[i].every)
-    counts = [len(row) for row in rows]
-    _check_alike(source.path, counts, "samples")
-    tolerance = 1 / max(counts[0], 1)
-    _check_alike(source.path, periods, "ms between samples", tolerance)
-    return np.array(rows), periods[0]
-
-
-def _neo_sweeps(path: pathlib.Path) -> tuple[list[_Sweep], list[_Sweep]]:
-    """The signals recorded in every sweep and, of ABF2 files, the commands."""
-    known = ", ".join(_READERS)
-    try:
-        import neo.io
-    except ImportError as error:
-        raise ValueError(WITHOUT_NEO.format(path.name, known, ".abf")) from error
-    try:
-        candidates = neo.io.list_candidate_ios(path)
-    except ValueError as error:
-        raise ValueError(UNKNOWN.format(path.name, known)) from error
-
-    def read(candidate: Any) -> tuple[list[_Sweep], Any]:
-        if candidate is neo.io.PickleIO:
-            raise ValueError("to read a pickle is to run it")
-        io = candidate(str(path))
-        segments = [segment for block in io.read() for segment in block.segments]
-        sweeps = [_signals(segment) for segment in segments]
-        if not any(sweeps):
-            raise ValueError("no signals")
-        return sweeps, io
-
-    found, reasons = first_read(candidates, read)
-    if found is None:
-        why = "; ".join(reasons[:3])
-        raise ValueError(UNREADABLE.format(path.name, why, "it as .npz"))
-    sweeps, io = found
-    return sweeps, _commands(path, io) if isinstance(io, neo.io.AxonIO) else []
-
-
-def _signals(segment: Any) -> list[_Signal]:
-    signals = []
-    for signal in segment.analogsignals:
-        several = [f"{signal.name} {j}" for j in range(signal.shape[1])]
-        usual = several if len(several) > 1 else [signal.name]
-        names = signal.array_annotations.get("channel_names", usual)
-        every = float(signal.sampling_period.rescale("ms"))
-        for j, name in enumerate(names):
-            values = signal.magnitude[:, j] * signal.units
-            signals.append(_Signal(str(name), values, every))
-    return signals
-
-
-def _commands(path: pathlib.Path, io: Any) -> list[_Sweep]:
-    info = io._axon_info  # what is public does not say which outputs are in use
-    if info["fFileVersionNumber"] < 2:
-        return []
-    with reading(path, "an ABF2 file with a protocol"):
-        outputs = []
-        sweeps = [_signals(segment) for segment in io.read_protocol()]
-        for i, output in enumerate(info["listDACInfo"]):
-            # In place of ramps, trains and waveforms of other files neo draws steps.
-            epochs = info["dictEpochInfoPerDAC"].get(i, {}).values()
-            lasting = [x["nEpochType"] for x in epochs if x["lEpochInitDuration"]]
-            is_steps = output["nWaveformSource"] == 1 and {*lasting} <= {1}
-            if output["nWaveformEnable"] and is_steps:
-                outputs.append(i)
-    return [[sweep[i] for i in outputs] for sweep in sweeps]
+def _read_neo(source: Source) -> Recording:
+    path, known = source.path, ", ".join(_READERS)
+    check_readable(path)
+    if importlib.util.find_spec("neo") is None:
+        raise ValueError(WITHOUT_NEO.format(path.name, known, ".abf"))
+    channels = (source.voltage, source.current, known)
+    return read_apart(sweeps_of_neo, path, *channels, remedy="export it as .npz")
 
 
 _READERS = {".npz": _read_npz, **dict.fromkeys((".csv", ".tsv", ".txt"), _read_table)}

@@ -6,7 +6,8 @@ from jaxtyping import Float, Int
 from scipy.optimize import least_squares
 
 from dicjax._core import described, on_host
-from dicjax.recordings.current_clamp.sweeps import Rows, Sweeps
+from dicjax.recordings.current_clamp.channels import Rows
+from dicjax.recordings.current_clamp.sweeps import Sweeps
 from dicjax.spikes import LATE
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float
 
 from dicjax._core import counted, described
+from dicjax.recordings.current_clamp.channels import Rows
 
 
 MIN_SAMPLES = 100
@@ -14,8 +14,6 @@ MIN_EVERY, MAX_EVERY = 0.001, 5.0  # ms between samples
 MAX_V = 250.0  # mV
 MIN_V = 0.5  # mV; a potential that stays closer to 0 is in volts
 MAX_CURRENT = 1e5  # pA
-
-Rows = Float[np.ndarray, "sweeps samples"]
 
 
 def float64(values: Any) -> np.ndarray:
@@ -31,8 +29,8 @@ class Sweeps(eqx.Module):
     - `name`: of the cell, as tables and figures should name it.
     """
 
-    current: Float[np.ndarray, "sweeps samples"] = eqx.field(converter=float64)
-    V: Float[np.ndarray, "sweeps samples"] = eqx.field(converter=float64)
+    current: Rows = eqx.field(converter=float64)
+    V: Rows = eqx.field(converter=float64)
     every: float = eqx.field(static=True)
     name: str = eqx.field(static=True, default="cell")
 

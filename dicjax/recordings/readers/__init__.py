@@ -16,7 +16,14 @@ from jaxtyping import Float
 
 from dicjax._core import Advice, advice_of, on_host, Remedy
 from dicjax.recordings.quality import disorder_of
-from dicjax.recordings.readers.common import check_file, listing, tidy, Times, Train
+from dicjax.recordings.readers.common import (
+    check_file,
+    listing,
+    read_apart,
+    tidy,
+    Times,
+    Train,
+)
 from dicjax.recordings.readers.excel import read_excel
 from dicjax.recordings.readers.kilosort import is_kilosort, read_kilosort
 from dicjax.recordings.readers.matlab import read_matlab
@@ -127,7 +134,9 @@ def read_raw(path: Any) -> tuple[str, list[Train]]:
         return path.resolve().name, trains
     check_file(path)
     read = READERS.get(path.suffix.lower())
-    return path.name, read(path) if read else read_neo(path, [*READERS])
+    if read is None:
+        return path.name, read_neo(path, [*READERS])
+    return path.name, read(path) if read in HARMLESS else read_apart(read, path)
 
 
 def _select(source: str, raw: list[Train], unit_id: str | int | None) -> list[Train]:
@@ -233,6 +242,8 @@ def _notes(raw: list[Train], trains: list[SpikeTrain], unit: str | None) -> list
 
 READERS = dict.fromkeys((".csv", ".txt", ".tsv"), read_text)
 READERS |= dict.fromkeys((".npy", ".npz"), read_numpy)
+# They check sizes before they unpack, and need no library that could do anything else.
+HARMLESS = {read_text, read_numpy}
 READERS |= {".nwb": read_nwb, ".mat": read_matlab, ".xlsx": read_excel}
 READERS |= dict.fromkeys((".t", ".t32", ".t64"), read_mclust)
 READERS |= {".nextimestamps": read_nex_table, ".psort": read_psort}

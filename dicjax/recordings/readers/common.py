@@ -5,16 +5,17 @@ import os
 import pathlib
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from dicjax._core import sha256
+from dicjax._core import apart, Forbidden, limits_of, Overrun, sha256
 from dicjax.recordings.readers.units import is_intervals, is_time, stated_unit
 
 
+Read = TypeVar("Read")
 Times = Float[np.ndarray, " spikes"]
 Numbers = Float[np.ndarray, " numbers"]  # times, or intervals between them
 
@@ -71,7 +72,27 @@ def unpacked_size(path: pathlib.Path, kind: str) -> int:
 
 def check_size(path: pathlib.Path, num_bytes: int) -> None:
     if num_bytes > MAX_BYTES:
-        raise TooLarge(f"{path.name} is too large: export only times, of fewer units.")
+        raise too_large(path)
+
+
+def too_large(path: pathlib.Path) -> TooLarge:
+    return TooLarge(f"{path.name} is too large: export only times, of fewer units.")
+
+
+def read_apart(
+    read: Callable[..., Read],
+    path: pathlib.Path,
+    *args: Any,
+    remedy: str = "export only its spike times, as text",
+) -> Read:
+    """What `read(path, *args)` returns, in a process with limits of time and memory.
+
+    Raises `ValueError` if it passes them, and what `read` raises.
+    """
+    try:
+        return apart(read, limits_of(path), path, *args)
+    except Overrun as error:
+        raise _unread(path, error, remedy) from error
 
 
 @contextlib.contextmanager
@@ -82,10 +103,18 @@ def reading(path: pathlib.Path, kind: str) -> Iterator[None]:
             yield
     except TooLarge:
         raise
+    except MemoryError as error:
+        raise too_large(path) from error
+    except Forbidden as error:
+        raise _unread(path, error, "save all that is needed in it") from error
     except Exception as error:  # damaged files also raise undocumented types
         raise ValueError(
             f"{path.name} is not {kind}, or is damaged: export it again."
         ) from error
+
+
+def _unread(path: pathlib.Path, why: Exception, remedy: str) -> ValueError:
+    return ValueError(f"{path.name} cannot be read, as {why}: {remedy}.")
 
 
 def listing(names: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from dicjax.recordings.readers.tables import columns_of, table_of, trains_of
 from dicjax.recordings.readers.tabular.heads import MOST_TITLES, split_head
 
 
+LIBRARIES = ("openpyxl",)
 _KIND = "an Excel workbook (.xlsx)"
 _NUM_SAMPLE = 100  # rows that show which columns hold numbers
 

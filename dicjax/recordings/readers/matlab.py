@@ -42,6 +42,7 @@ from dicjax.recordings.readers.units import (
 )
 
 
+LIBRARIES = ("scipy.io",)
 Fields = dict[str, Any]
 
 MIN_BINS = 20  # of a raster

@@ -1,18 +1,12 @@
 """Reads files of recording systems with neo: spike trains of all segments."""
 
 import importlib.util
-import io
 import pathlib
-import subprocess
-import sys
-import zipfile
 from collections.abc import Sequence
 
 from dicjax.recordings.readers import neo_worker
-from dicjax.recordings.readers.common import Train
+from dicjax.recordings.readers.common import read_apart, Train
 
-
-MAX_SECONDS = 60.0  # plus the same for each 600 MB
 
 WITHOUT_NEO = (
     "{} is not one of {}: export it as one; all else, such as {}, is read by neo: "
@@ -29,13 +23,13 @@ _REMEDIES = {
 
 
 def read_neo(path: pathlib.Path, known: Sequence[str]) -> list[Train]:
-    name, own, suffix = path.name, ", ".join(known), path.suffix.lower()
-    if suffix in _REMEDIES:
-        raise ValueError(f"{name} cannot be read here: {_REMEDIES[suffix]}.")
+    name, own = path.name, ", ".join(known)
+    check_readable(path)
     has_neo = importlib.util.find_spec("neo") is not None
     if not has_neo and not path.is_dir():
         raise ValueError(WITHOUT_NEO.format(name, own, ".nex, .plx or .nix"))
-    found = look_apart(path) if has_neo else neo_worker.Found([])
+    look = neo_worker.look_into
+    found = read_apart(look, path) if has_neo else neo_worker.Found([])
     if found.trains:
         return neo_trains(found.trains)
     if found.has_traces:
@@ -54,17 +48,11 @@ def read_neo(path: pathlib.Path, known: Sequence[str]) -> list[Train]:
     raise ValueError(UNKNOWN.format(name, own))
 
 
-def look_apart(path: pathlib.Path) -> neo_worker.Found:
-    seconds = MAX_SECONDS * (1 + path.stat().st_size / 6e8)
-    # Modules must not be imported from the worker's folder.
-    command = [sys.executable, "-P", neo_worker.__file__, str(path.resolve())]
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=seconds, check=True)
-        return neo_worker.unpack(io.BytesIO(done.stdout))
-    except subprocess.TimeoutExpired:
-        return neo_worker.Found([], reasons=[f"it takes over {seconds:.0f} s"])
-    except (subprocess.CalledProcessError, zipfile.BadZipFile, ValueError, KeyError):
-        return neo_worker.Found([], reasons=["the reader broke down"])
+def check_readable(path: pathlib.Path) -> None:
+    """Refuses what no reader of neo reads, or only by running it."""
+    remedy = _REMEDIES.get(path.suffix.lower())
+    if remedy:
+        raise ValueError(f"{path.name} cannot be read here: {remedy}.")
 
 
 def neo_trains(found: Sequence[neo_worker.SpikeTimes]) -> list[Train]:

@@ -1,14 +1,11 @@
-"""Reads a file with neo, in a separate process.
+"""Reads a file with neo, as the process does that reads apart.
 
-A damaged file can make a reader of neo loop for ever or fill the memory. It therefore
-runs in a separate process, which can be ended: `python neo_worker.py FILE` writes an
-archive of NumPy to its output. To start fast, this module imports nothing of dicjax.
+A damaged file can make a reader of neo loop for ever or fill the memory. To start fast,
+this module imports neo only where it reads, and nothing of dicjax.
 """
 
-import contextlib
 import importlib
 import pathlib
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -16,12 +13,14 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 
-MAX_BYTES = 2**31  # limit of memory, and of files that are read whole
+MAX_BYTES = 2**31  # limit of files that are read whole
 
 # PickleIO and ElphyIO may run code of a file, ExampleIO invents data, and Plexon2IO
 # downloads a library. The formats of the others are read without neo.
-UNUSED = {"PickleIO", "ElphyIO", "ExampleIO", "Plexon2IO"}
-UNUSED |= {"PhyIO", "NeoMatlabIO", "AsciiSpikeTrainIO"}
+UNSAFE = {"PickleIO", "ElphyIO", "ExampleIO", "Plexon2IO"}
+UNUSED = UNSAFE | {"PhyIO", "NeoMatlabIO", "AsciiSpikeTrainIO"}
+
+LIBRARIES = ("neo.io",)
 
 Read = TypeVar("Read")
 
@@ -49,7 +48,9 @@ def look_into(path: pathlib.Path) -> Found:
             raise ValueError("no spike trains")
         return Found(trains, not trains)
 
-    found, reasons = first_read(_candidates(path), read)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found, reasons = first_read(_candidates(path), read)
     return Found([], reasons=reasons) if found is None else found
 
 
@@ -62,7 +63,7 @@ def first_read(
         try:
             return read(candidate), reasons
         except Exception as error:  # of any type, of a hundred readers
-            why = " ".join(str(error).split())[:100]
+            why = " ".join(str(error).split())[:100] or type(error).__name__
             reasons.append(f"{candidate.__name__}: {why}")
     return None, reasons
 
@@ -127,32 +128,3 @@ def _in_ms(name: str, train: Any) -> SpikeTimes:
     in_ms = lambda times: np.ravel(np.asarray(times.rescale("ms").magnitude, float))
     span = np.concatenate([in_ms(train.t_start), in_ms(train.t_stop)])
     return SpikeTimes(name, in_ms(train.times), span)
-
-
-def pack(found: Found, file: Any) -> None:
-    np.savez(
-        file,
-        *(train.times for train in found.trains),
-        names=np.array([train.name for train in found.trains], "U"),
-        spans=np.array([train.span for train in found.trains], float),
-        has_traces=found.has_traces,
-        reasons=np.array(found.reasons, "U"),
-    )
-
-
-def unpack(file: Any) -> Found:
-    with np.load(file, allow_pickle=False) as held:
-        parts = enumerate(zip(held["names"].tolist(), held["spans"], strict=True))
-        trains = [SpikeTimes(name, held[f"arr_{i}"], span) for i, (name, span) in parts]
-        return Found(trains, bool(held["has_traces"]), held["reasons"].tolist())
-
-
-if __name__ == "__main__":
-    # Some systems, such as Windows, have no limit of memory.
-    with contextlib.suppress(ImportError, AttributeError, ValueError, OSError):
-        resource = importlib.import_module("resource")
-        resource.setrlimit(resource.RLIMIT_DATA, (MAX_BYTES, MAX_BYTES))
-    output, sys.stdout = sys.stdout.buffer, sys.stderr  # readers may print to stdout
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pack(look_into(pathlib.Path(sys.argv[1])), output)

@@ -37,7 +37,7 @@ def _column(rows: list[dict[str, str]], name: str) -> np.ndarray:
 def _write(folder: pathlib.Path, neuron: dj.Neuron, g: np.ndarray) -> pathlib.Path:
     folder.mkdir()
     run = dj.simulate(neuron, g, 100.0)
-    write_simulation(neuron.name, g, run, folder)
+    write_simulation(neuron, g, run, folder)
     return folder
 
 

@@ -35,7 +35,7 @@ class Training(Command):
 
     def run(self) -> int:
         join(self.distributed)
-        from_first(lambda: check_new(self.out))
+        from_first(lambda: check_new(self.out, self.data))
         if not is_first():
             self.train(None)
             return 0

@@ -21,6 +21,7 @@ from dicjax.operator.model import Operator
 
 NEIGHBOURS = 400  # members that resemble the cell
 MIXED = 12  # of a member's neighbours, between which ensembles fill in
+ABSURD = 4.0  # times the span of the family, beyond which a unit is mistaken
 FAR = 2.0  # times as far as members are from one another: beyond the family
 RIDGE = 1e-2
 
@@ -59,11 +60,14 @@ def draw_ensemble(
     **Raises:**
 
     - `ValueError`: if a name is unknown, or a value not finite, or not positive where
-        it must be, or `num` below 1.
+        it must be, or far from all that neurons of the family have, or `num` below 1,
+        or `spread` is not a finite number from 0 on.
     - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     if num < 1:
         raise ValueError(f"An ensemble needs one neuron at least, got {num} neurons.")
+    if not 0 <= spread < np.inf:
+        raise ValueError(f"`spread` must be a finite number from 0 on, got {spread}.")
     names = operator.names
     wanted = _coordinates(operator, measured)
     library = np.asarray(operator.library)
@@ -98,7 +102,22 @@ def _coordinates(operator: Operator, measured: Mapping[str, float]) -> np.ndarra
                 f"{'positive ' * is_log}number: leave out what was not measured."
             )
         wanted[i] = np.log(value) if is_log else value
+        _check_sane(operator, i, wanted[i], value)
     return wanted
+
+
+def _check_sane(operator: Operator, i: int, x: float, value: float) -> None:
+    """Raises `ValueError` if a feature is so far off that it cannot be meant."""
+    name, library = operator.names[i], np.asarray(operator.library)
+    low, high = library.min(axis=0), library.max(axis=0)
+    if not low[i] - x <= ABSURD * (high - low)[i] >= x - high[i]:
+        ends = (np.asarray(from_coordinates(z, operator.names))[i] for z in (low, high))
+        span = " to ".join(f"{float(end):.3g}" for end in ends)
+        raise ValueError(
+            f"{name} is {value:g}, but neurons of the family {operator.family!r} have "
+            f"{span} {BY_NAME[name].unit}".rstrip()
+            + ": check its unit."
+        )
 
 
 def _indices(operator: Operator, names: Collection[str]) -> list[int]:

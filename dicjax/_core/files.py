@@ -87,10 +87,10 @@ def _take_the_place(partial: pathlib.Path, path: pathlib.Path) -> None:
 
 
 def _remove(path: pathlib.Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):  # which names can raise, too
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink()
 
 
@@ -129,8 +129,10 @@ def check_destination(path: pathlib.Path) -> None:
             path.rmdir()
         elif path.is_dir() and not any(path.iterdir()):
             os.replace(partial, path)  # a folder that is mounted cannot be replaced
-    except OSError as error:
-        message = f"{path} cannot be written ({reason_of(error)}): choose another "
+    except (OSError, ValueError) as error:
+        message = (
+            f"{path} cannot be written ({reason_of(error)}): choose another place by "
+        )
         raise ValueError(Advice(message, Remedy("out"), ".")) from error
     finally:
         _remove(partial)

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from dicjax.cli.ending import ended
+from dicjax.cli.ending import ended, leaving_at_once
 
 
 def main(args: list[str] | None = None) -> None:
@@ -14,7 +14,8 @@ def main(args: list[str] | None = None) -> None:
 
     def run() -> int:
         # Here, because imports take seconds, in which people press Ctrl-C.
-        from dicjax.cli.commands import run
+        with leaving_at_once():
+            from dicjax.cli.commands import run
 
         return run(args)
 

@@ -103,9 +103,9 @@ class FolderCommand(Command):
     def check_out(self) -> None:
         from dicjax.output import check_folder
 
+        check_destination(self.out)
         check_apart(self, self.out)
         check_folder(self.out, self.overwrite)
-        check_destination(self.out)
 
     def write(
         self,
@@ -165,10 +165,10 @@ class TableCommand(Command):
     def check_out(self) -> None:
         if self.out is None:
             return
+        check_destination(self.out)
         check_apart(self, self.out)
         if self.out.is_dir():
             raise ValueError(f"{self.out} is a folder: name a file in it.")
-        check_destination(self.out)
 
     def write_table(self, columns: Mapping[str, Any]) -> None:
         """Writes columns as CSV, or as readable lines on a terminal."""
@@ -305,9 +305,9 @@ def check_new(out: pathlib.Path, data: pathlib.Path | None = None) -> None:
 
     So it does if nothing can be kept in the folder `data`.
     """
+    check_destination(out)
     if os.path.lexists(out):
         raise ValueError(f"{out} exists already; name another folder.")
-    check_destination(out)
     if data is not None:
         check_destination(data / "tried")
 

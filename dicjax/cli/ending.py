@@ -47,15 +47,33 @@ def ended(run: Callable[[], int], args: Sequence[str]) -> int:
         return status
 
 
-@contextlib.contextmanager
-def terminating() -> Iterator[None]:
+def terminating() -> contextlib.AbstractContextManager[None]:
     """Lets SIGTERM, and the end of a terminal, stop a command as Ctrl-C does."""
-    old = {}
+    return _handling(signal.default_int_handler, "SIGTERM", "SIGHUP")
+
+
+def leaving_at_once() -> contextlib.AbstractContextManager[None]:
+    """Lets a signal end the process while it imports, when there is nothing to lose.
+
+    An exception in the middle of an import may be taken for something else.
+    """
+
+    def leave(*_) -> None:
+        say("dicjax: stopped")
+        os._exit(STOPPED)
+
+    return _handling(leave, "SIGINT", "SIGTERM", "SIGHUP")
+
+
+@contextlib.contextmanager
+def _handling(handler: Callable[..., None], *names: str) -> Iterator[None]:
+    """Handles signals that nobody else handles."""
+    old, usual = {}, (signal.SIG_DFL, signal.default_int_handler)
     if threading.current_thread() is threading.main_thread():
-        for name in ("SIGTERM", "SIGHUP"):
+        for name in names:
             number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-                old[number] = signal.signal(number, signal.default_int_handler)
+            if number is not None and signal.getsignal(number) in usual:
+                old[number] = signal.signal(number, handler)
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pyarrow as pa
 
-from dicjax._core import Potential, Seed, Within
+from dicjax._core import check_destination, Potential, Seed, Within
 from dicjax.cli.common import (
     Drawings,
     FolderCommand,
@@ -59,6 +59,7 @@ class Explain(FolderCommand, ModelsCommand):
     """Seed of the members of the map."""
 
     def check_out(self) -> None:
+        check_destination(self.out)
         if any((self.out / x).exists() for x in ("models.parquet", "models.csv")):
             raise ValueError(
                 f"{self.out} holds models, which an explanation would replace: choose "

@@ -76,6 +76,7 @@ class Export(FolderCommand, ModelsCommand):
     def check_out(self) -> None:
         from dicjax.output import check_suffix
 
+        check_destination(self.out)
         out, models = self.out.resolve(), self.models.resolve()
         if out in (models, models.parent) or (out.parent == models and out.exists()):
             raise ValueError(
@@ -93,4 +94,3 @@ class Export(FolderCommand, ModelsCommand):
                 f"{self.out} exists already: choose another place, or pass "
                 "`--overwrite` to replace it."
             )
-        check_destination(out)

@@ -14,16 +14,24 @@ import numpy as np
 import scipy.spatial
 from jaxtyping import Array, Float, Key
 
-from dicjax._core import on_host
+from dicjax._core import on_host, Within
 from dicjax.operator.characteristics import BY_NAME, from_coordinates
 from dicjax.operator.model import Operator
 
 
 NEIGHBOURS = 400  # members that resemble the cell
 MIXED = 12  # of a member's neighbours, between which ensembles fill in
-ABSURD = 4.0  # times the span of the family, beyond which a unit is mistaken
 FAR = 2.0  # times as far as members are from one another: beyond the family
 RIDGE = 1e-2
+PLAUSIBLE = {
+    "mV": Within(-200, 200, "mV"),
+    "kΩ·cm²": Within(0, 1e6, "kΩ·cm²"),
+    "µA/cm²": Within(-1e4, 1e4, "µA/cm²"),
+    "Hz·cm²/µA": Within(0, 1e6, "Hz·cm²/µA"),
+    "ms": Within(0, 1e6, "ms"),
+    "": Within(-1e4, 1e4),
+}
+"""Limits of what can be measured in a neuron, by its unit; beyond, a unit is wrong."""
 
 
 @on_host()
@@ -101,23 +109,14 @@ def _coordinates(operator: Operator, measured: Mapping[str, float]) -> np.ndarra
                 f"{operator.names[i]} is {value}, but must be a "
                 f"{'positive ' * is_log}number: leave out what was not measured."
             )
+        limits = PLAUSIBLE.get(BY_NAME[operator.names[i]].unit, Within())
+        if not limits.holds(value):
+            raise ValueError(
+                f"{operator.names[i]} is {value:g}, but no neuron has that: it must be "
+                f"{limits}. Check its unit."
+            )
         wanted[i] = np.log(value) if is_log else value
-        _check_sane(operator, i, wanted[i], value)
     return wanted
-
-
-def _check_sane(operator: Operator, i: int, x: float, value: float) -> None:
-    """Raises `ValueError` if a feature is so far off that it cannot be meant."""
-    name, library = operator.names[i], np.asarray(operator.library)
-    low, high = library.min(axis=0), library.max(axis=0)
-    if not low[i] - x <= ABSURD * (high - low)[i] >= x - high[i]:
-        ends = (np.asarray(from_coordinates(z, operator.names))[i] for z in (low, high))
-        span = " to ".join(f"{float(end):.3g}" for end in ends)
-        raise ValueError(
-            f"{name} is {value:g}, but neurons of the family {operator.family!r} have "
-            f"{span} {BY_NAME[name].unit}".rstrip()
-            + ": check its unit."
-        )
 
 
 def _indices(operator: Operator, names: Collection[str]) -> list[int]:

@@ -37,9 +37,9 @@ def write_folder(
 def check_folder(folder: pathlib.Path | str, overwrite: bool) -> pathlib.Path:
     """The absolute path of `folder`, or a `ValueError` if it may not be written."""
     path = pathlib.Path(folder).resolve()
-    if _exists(path) and not path.is_dir():
+    if path.exists() and not path.is_dir():
         raise ValueError(f"{folder} is a file: choose another folder to write to.")
-    if not _exists(path) or not _files(path):
+    if not path.exists() or not _files(path):
         return path
     about = read_manifest(path)
     if about.get("format") != FORMAT:
@@ -99,10 +99,3 @@ def _is_own(folder: pathlib.Path, name: str, named: Mapping[str, str]) -> bool:
     if path.is_symlink() or not path.is_file():
         return False
     return name == MANIFEST or (name in named and sha256(path) == named[name])
-
-
-def _exists(path: pathlib.Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # its name is too long, which is said where it is tried
-        return False

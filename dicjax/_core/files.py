@@ -147,14 +147,16 @@ def deliver(
     check: Callable[[], object] = lambda: None,
     *,
     is_folder: bool = True,
+    rescue: bool = True,
 ) -> None:
     """Makes a folder or a file, whole or not at all, without losing it.
 
     `write` fills a new folder or writes a file, which takes the place of `path` unless
     `check` raises `ValueError` at the end. If it may not or cannot, as on a full disk,
     results are kept beside it or else in the temporary directory, and `Rescued` says
-    where. If `write` fails in another way, what it has written is kept at the path in
-    the attribute `KEPT` of the error.
+    where; without `rescue`, the caller has another way. If `write` fails for another
+    reason than the disk, what it has written is kept at the path in the attribute
+    `KEPT` of the error.
     """
     path = path.absolute()
     ending = "" if is_folder else path.suffix[:16]  # which writers may insist on
@@ -166,7 +168,7 @@ def deliver(
             check()
             _take_the_place(partial, path)
         except (OSError, ValueError) as error:
-            if not is_whole and not isinstance(error, OSError):
+            if not rescue or (not is_whole and not isinstance(error, OSError)):
                 raise
             place = _rescue(path, partial if is_whole else None, write, is_folder)
             if place is None:

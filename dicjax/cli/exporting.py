@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import numpy as np
 from tyro.conf import arg, Positional
 
-from dicjax._core import check_destination, deliver, holding_interrupts
+from dicjax._core import check_destination, deliver, holding_interrupts, Within
 from dicjax.cli.common import FolderCommand, ModelsCommand
 
 
@@ -35,7 +35,7 @@ class Export(FolderCommand, ModelsCommand):
     """Tool to export to."""
     out: pathlib.Path
     """Folder (neuron, brian2, jaxley) or file (.nwb, .xlsx, .csv) to write."""
-    member: tuple[int, ...] = ()
+    member: tuple[Annotated[int, Within(0)], ...] = ()
     """Numbers of the members to export, as in the column `member` of models.csv."""
     accepted: bool = False
     """Export only members that match the recording."""

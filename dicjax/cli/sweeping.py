@@ -37,7 +37,7 @@ class Run(Command):
     process uses all of them."""
     dask: str | None = None
     """Workers of Dask: tcp://HOST:PORT of a scheduler, or local:N."""
-    submitit: int | None = None
+    submitit: Annotated[int, Within(high=MOST_WORKERS)] | None = None
     """Submit this many jobs to the cluster's scheduler and wait for them."""
     cluster: str | None = None
     """For --submitit: slurm, local or debug; by default found by submitit."""

@@ -15,15 +15,20 @@ LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # of systems, in any folder
 
 
 def write_folder(
-    folder: pathlib.Path | str, overwrite: bool, write: Callable[[pathlib.Path], object]
+    folder: pathlib.Path | str,
+    overwrite: bool,
+    write: Callable[[pathlib.Path], object],
+    *,
+    rescue: bool = True,
 ) -> None:
     """Makes a folder whole or not at all.
 
     `write` fills a temporary folder beside it, which takes its place once complete. Its
     manifest then names every file with its checksum. With `overwrite`, a folder may be
     replaced that holds only files that its own manifest names; a `ValueError` refuses
-    others. Parents are made as needed. A `dicjax._core.Rescued` error says where the
-    files are if they cannot be in `folder`.
+    others. Parents are made as needed. If files cannot be in `folder`, they are kept
+    elsewhere, and a `dicjax._core.Rescued` error says where; without `rescue`, they are
+    not.
     """
     path = check_folder(folder, overwrite)
 
@@ -31,7 +36,8 @@ def write_folder(
         write(partial)
         _name_files(partial)
 
-    deliver(path, fill, lambda: check_folder(folder, overwrite))
+    check = lambda: check_folder(folder, overwrite)
+    deliver(path, fill, check, rescue=rescue)
 
 
 def check_folder(folder: pathlib.Path | str, overwrite: bool) -> pathlib.Path:

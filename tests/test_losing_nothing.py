@@ -16,6 +16,7 @@ from test_tables import make_generated
 
 from dicjax._core import check_destination, deliver, holding_interrupts, KEPT, Rescued
 from dicjax.cli.common import FolderCommand
+from dicjax.cli.joining import Training
 from dicjax.output import read_manifest, write_manifest, write_report
 
 
@@ -291,3 +292,27 @@ def test_a_signal_while_dicjax_is_imported_ends_it_in_a_sentence(number):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 130
     assert done.stderr == "dicjax: stopped\n"
+
+
+class Learning(Training):
+    """A training that is stopped after it has kept something, or ends."""
+
+    def train(self, on_progress):
+        assert self.data is not None
+        self.data.mkdir()
+        (self.data / "state").write_text("hours of training")
+        if self.out.name == "stopped":
+            raise KeyboardInterrupt
+
+    def report(self, trained) -> None:
+        pass
+
+
+def test_a_training_that_is_stopped_leaves_its_state_beside(tmp_path, capsys):
+    assert Learning(out=tmp_path / "done").execute() == 0
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(KeyboardInterrupt):
+        Learning(out=tmp_path / "stopped").execute()
+    (kept,) = tmp_path.iterdir()
+    assert (kept / "state").read_text() == "hours of training"
+    assert f"with --data {kept} continues" in capsys.readouterr().err

@@ -191,7 +191,7 @@ MOST = 10**9  # of things that are counted
 Count = Annotated[int, Within(1, MOST)]
 Seed = Annotated[int, Within(0, 2**32 - 1)]
 Positive = Annotated[float, Within(0, is_open=True)]
-Tolerance = Annotated[float, Within(0, 0.9, is_open=True)]
+Tolerance = Annotated[float, Within(0, 1, is_open=True)]
 SomeShare = Annotated[float, Within(0, 1)]
 Current = Annotated[float, Within(-1000, 1000, "µA/cm²")]
 Noise = Annotated[float, Within(0, 1000, "µA/cm²")]

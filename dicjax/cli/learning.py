@@ -48,7 +48,7 @@ class EncoderTraining(Training):
 
         Draws the losses into the folder of the training's state, if there is one.
         """
-        if trained.folder is not None:
+        if self.data is not None and trained.folder is not None:
             from dicjax.output import plots
 
             of = trained.trained

@@ -83,8 +83,13 @@ class Commands:
     def start(self, args: list[str], **variables: str) -> subprocess.Popen:
         """A command that runs, whose messages are kept."""
         kept = environment({"TMPDIR": str(self.spare), **variables})
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        return subprocess.Popen([*COMMAND, *args], env=kept, text=True, **pipes)
+        return subprocess.Popen(
+            [*COMMAND, *args],
+            env=kept,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     def run(self, *args: str, **variables: str) -> tuple[int, str]:
         """The exit status of a command, and all that it says."""

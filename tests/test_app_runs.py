@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from test_tables import make_generated
 
 from dicjax.app import figures
 from dicjax.app.canvas import DARK, interval_axes, LIGHT, new_plot
@@ -17,7 +18,7 @@ from dicjax.app.jobs import Job, State
 from dicjax.app.runs import job_for, Order, Outcome, read_run, run_folder, summaries
 from dicjax.app.server_state import ServerState
 from dicjax.generation import GenerateConfig, Generated
-from dicjax.output import style
+from dicjax.output import read_manifest, style, write_manifest, write_population
 from dicjax.recordings import read_spike_trains
 
 
@@ -121,6 +122,20 @@ def test_runs_of_the_command_line_are_read_too(outcome, tmp_path):
     for name in ("label", "mean_isi", "period", "spikes_per_burst", "num_spikes"):
         expected = getattr(outcome.target, name)
         np.testing.assert_allclose(getattr(found.target, name), expected, rtol=1e-6)
+
+
+def test_a_download_runs_nothing_that_a_manifest_names(tmp_path):
+    evil, mark = tmp_path / "evil.py", tmp_path / "ran"
+    evil.write_text(f"import dicjax\nopen({str(mark)!r}, 'w')\nneuron = dicjax.stg()")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    write_population(make_generated(), folder)
+    about = read_manifest(folder)
+    for model in (str(evil), [str(evil)], str(tmp_path)):
+        write_manifest(folder, about | {"model": model})
+        with pytest.raises(ValueError, match="does not ship"):
+            DOWNLOADS["neuron"].make(read_run(folder))
+    assert not mark.exists()
 
 
 @pytest.mark.parametrize("name", DOWNLOADS)

@@ -9,8 +9,10 @@ import jax.random as jr
 import numpy as np
 import pytest
 from networks import random_encoder, random_network
+from runs import dicjax, EXAMPLE
 
-from dicjax._core import digest
+from dicjax._core import digest, Rescued, shipped
+from dicjax.generation.generate import checkpoint_for
 from dicjax.inference import checkpoint
 from dicjax.inference.adapter import attach, LowRank, merge
 from dicjax.inference.calibration import Calibration
@@ -132,16 +134,68 @@ def test_a_neuron_of_ones_own_travels_with_its_checkpoint(made, tmp_path):
     path = tmp_path / "mine"
     mine = dataclasses.replace(made, neuron=load_neuron(file))
     save_checkpoint(path, mine, neuron_file=file)
+    assert load_checkpoint(path, str(file)).neuron.name == "mine"
     file.unlink()
-    loaded = load_checkpoint(path)
+    copy = path / "neuron.py"
+    loaded = load_checkpoint(copy)
     assert loaded.model == loaded.neuron.name == "mine"
-    neuron, copy = find_neuron(str(path))
-    assert neuron.name == "mine"
-    assert copy is not None
-    load_checkpoint(path)  # looking at it has left nothing behind
+    assert checkpoint_for(str(copy)).neuron.name == "mine"
+    neuron, named = find_neuron(str(copy))
+    assert neuron.name == "mine" and named == copy
+    load_checkpoint(copy)  # looking at it has left nothing behind
     copy.write_text(NEURON + "\n# edited")
     with pytest.raises(ValueError, match="damaged"):
-        load_checkpoint(path)
+        load_checkpoint(copy)
+
+
+def test_no_python_in_a_checkpoint_runs_unless_it_is_named(made, tmp_path):
+    file, mark = tmp_path / "evil.py", tmp_path / "ran"
+    file.write_text(f"open({str(mark)!r}, 'w')\n{NEURON}")
+    path = tmp_path / "mine"
+    mine = dataclasses.replace(made, neuron=load_neuron(file))
+    save_checkpoint(path, mine, neuron_file=file)
+    mark.unlink()
+    out = tmp_path / "out"
+    for way in (
+        lambda: load_checkpoint(path),
+        lambda: load_checkpoint(path, "mine"),
+        lambda: find_neuron(str(path)),
+        lambda: checkpoint_for(str(path)),
+        lambda: checkpoint_for("mine", path),
+    ):
+        with pytest.raises(ValueError, match="no Python in a checkpoint is run"):
+            way()
+    assert dicjax("generate", EXAMPLE, "--model", path, "--out", out) == 2
+    assert not mark.exists()
+    other = tmp_path / "other.py"
+    other.write_text(NEURON)
+    with pytest.raises(ValueError, match="is not the file that declares"):
+        load_checkpoint(path, str(other))
+    load_checkpoint(path / "neuron.py")
+    assert mark.exists()
+
+
+@pytest.mark.parametrize("name", ("../stg", "/etc", "stg/..", "operators/../stg", ""))
+def test_headers_lead_to_nothing_but_what_ships(made, saved, tmp_path, name):
+    assert shipped(name) is None
+    base = Base(name, 2, encoder_hash(made.encoder))
+    adapted = dataclasses.replace(made, encoder=attach(jr.key(2), made.encoder, 2))
+    save_checkpoint(tmp_path / "new", adapted, base=base)
+    with pytest.raises(ValueError, match="does not ship"):
+        load_checkpoint(tmp_path / "new")
+
+
+def test_a_checkpoint_replaces_nothing_but_a_whole_checkpoint(made, saved, tmp_path):
+    for change in ("thesis.tex", "header.json"):
+        path = tmp_path / change
+        shutil.copytree(saved, path)
+        (path / change).write_text("years of work")
+        with pytest.raises(Rescued, match="did not write") as raised:
+            save_checkpoint(path, made)
+        assert load_checkpoint(raised.value.place).model == "stg"
+        assert (path / change).read_text() == "years of work"
+    save_checkpoint(saved, made)
+    assert load_checkpoint(saved).model == "stg"
 
 
 def test_a_model_this_version_does_not_have_is_refused(made, tmp_path):

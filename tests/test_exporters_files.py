@@ -287,9 +287,9 @@ def test_what_an_export_must_not_replace_is_kept(folder, tmp_path, capsys):
     for to, out, message in (
         ("neuron", folder, "holds the models"),
         ("csv", folder / "models.csv", "holds the models"),
-        ("neuron", other, "earlier export"),
-        ("jaxley", table, "earlier export"),
-        ("csv", other, "earlier export"),
+        ("neuron", other, "did not write"),
+        ("jaxley", table, "is a file"),
+        ("csv", other, "must end in .csv"),
     ):
         args = ("export", folder, "--to", to, "--out", out, "--overwrite")
         assert run(*args) == 2

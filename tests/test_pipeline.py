@@ -274,7 +274,7 @@ def test_models_of_a_run_are_certified_by_command(folder, tmp_path, capsys):
 def test_bad_questions_to_certify_get_a_sentence(folder, tmp_path, capsys):
     out = ("--out", tmp_path / "checks.csv")
     assert dicjax("certify", folder, EXAMPLE, "--tolerance", 2, *out) == 2
-    assert "`tolerance` must lie between 0 and 1" in capsys.readouterr().err
+    assert "--tolerance must be above 0 and at most 1, got 2" in capsys.readouterr().err
     assert dicjax("certify", folder, EXAMPLE, "--axes", "pressure", *out) == 2
     assert "pressure" in capsys.readouterr().err
     two = tmp_path / "two.csv"
@@ -291,7 +291,7 @@ def test_a_run_is_not_overwritten_unasked(folder, capsys):
     assert "--overwrite" in capsys.readouterr().err
     args = ("--duration", 2000, "--overwrite")
     assert dicjax("simulate", folder, "--out", folder, *args) == 2
-    assert "holds the models to simulate" in capsys.readouterr().err
+    assert "is read and would be replaced" in capsys.readouterr().err
     assert (folder / "models.csv").read_bytes() == before
 
 

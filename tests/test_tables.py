@@ -17,9 +17,9 @@ from dicjax.dics.conductances import dynamic_input_conductances
 from dicjax.generation.result import Generated, Round
 from dicjax.inference.posterior import Posterior
 from dicjax.neurons.models import stg
+from dicjax.output.folders import write_folder
 from dicjax.output.population_files import (
     read_models,
-    write_folder,
     write_population,
     write_simulation,
 )
@@ -290,14 +290,14 @@ def test_simulated_cells_are_written_like_a_population(generated, tmp_path):
     good = np.ones(len(times), bool)
     run = Run(times, num, good, ~good, ~good)
     g = generated.g.astype(np.float64)
-    write_folder(tmp_path / "out", False, lambda x: write_simulation("stg", g, run, x))
+    write_folder(tmp_path / "out", False, lambda x: write_simulation(stg(), g, run, x))
     model, read = read_models(tmp_path / "out")
     assert model == "stg"
     np.testing.assert_array_equal(read, g)
     table = parquet.read_table(tmp_path / "out" / "models.parquet")
     assert table["num_spikes"].to_pylist() == num.tolist()
     # What we wrote may be replaced.
-    write_folder(tmp_path / "out", True, lambda x: write_simulation("stg", g, run, x))
+    write_folder(tmp_path / "out", True, lambda x: write_simulation(stg(), g, run, x))
 
 
 @given(

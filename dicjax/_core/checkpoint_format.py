@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -12,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from dicjax._core.files import digest, replacing_folder, shipped_path, versions
+from dicjax._core.files import deliver, digest, shipped_path, versions
+from dicjax._core.processes import holding_interrupts
 
 
 HEADER = "header.json"
@@ -30,10 +33,13 @@ def write_checkpoint(
     *,
     add: Callable[[pathlib.Path], None] | None = None,
 ) -> None:
-    """Writes a checkpoint folder, whole or not at all; an older one is replaced.
+    """Writes a checkpoint folder, whole or not at all.
 
     From `config` the trees without their numbers can be made again. Their arrays go to
-    folders of these names, and `about` into the header. `add` writes further files.
+    folders of these names, and `about` into the header. `add` writes further files. An
+    older checkpoint is replaced if it is whole and nothing else is in its folder.
+    Otherwise, or where `path` cannot be written, the new one is kept elsewhere, and a
+    `dicjax._core.Rescued` error says where.
     """
     header = {
         "format": format,
@@ -43,11 +49,11 @@ def write_checkpoint(
         "versions": versions("orbax-checkpoint"),
     }
     header = header | about | header  # a header that was read does not replace this one
-    with replacing_folder(path) as folder:
+
+    def fill(folder: pathlib.Path) -> None:
         for name, tree in trees.items():
             named = {f"{i:03}": np.asarray(x) for i, x in enumerate(leaves(tree))}
-            with _checkpointer() as writer:
-                writer.save(folder / name, named)
+            _save(folder / name, named)
             # It holds the path of the folder on this machine, which is private.
             (folder / name / "commit_success.txt").unlink(missing_ok=True)
         if add is not None:
@@ -55,6 +61,31 @@ def write_checkpoint(
         header["files_hash"] = _digest_files(folder)
         header["header_hash"] = _digest_header(header)
         (folder / HEADER).write_text(json.dumps(header, indent=2) + "\n")
+
+    with holding_interrupts():
+        deliver(path, fill, lambda: _check_replaceable(path))
+
+
+def _save(folder: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    try:
+        with _checkpointer() as writer:
+            writer.save(folder, arrays)
+    # Orbax raises whatever its storage layer does, such as `ValueError` on a full disk.
+    except Exception as e:
+        raise OSError(f"its arrays could not be stored: {e}") from e
+
+
+def _check_replaceable(path: pathlib.Path) -> None:
+    """Raises `ValueError` unless `path` is free, or a whole checkpoint that may go."""
+    if not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir())):
+        return
+    try:
+        header = json.loads((path / HEADER).read_text())
+        is_whole = _digest_files(path) == header["files_hash"]
+    except (OSError, ValueError, KeyError, TypeError):
+        is_whole = False
+    if not is_whole or path.is_symlink():
+        raise ValueError(f"{path} holds what dicjax did not write, or what was changed")
 
 
 def read_header(
@@ -132,6 +163,9 @@ def is_checkpoint(path: pathlib.Path | str) -> bool:
 
 def shipped(name: str) -> pathlib.Path | None:
     """The folder of the checkpoint of this name that dicjax ships, if it does."""
+    # The name may be data, which must lead to nothing but what ships.
+    if not re.fullmatch(r"[\w-]+(/[\w-]+)?", name):
+        return None
     folder = shipped_path("checkpoints", name)
     return folder if folder is not None and is_checkpoint(folder) else None
 

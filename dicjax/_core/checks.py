@@ -3,8 +3,18 @@
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any, ParamSpec, Protocol, runtime_checkable, TypeVar
+import math
+from collections.abc import Callable, Iterator
+from typing import (
+    Annotated,
+    Any,
+    get_args,
+    get_type_hints,
+    ParamSpec,
+    Protocol,
+    runtime_checkable,
+    TypeVar,
+)
 
 import jax
 import jax.core
@@ -12,12 +22,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from dicjax._core.advice import Advice, Remedy
+
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 TOLERANCE_IN_EPS = 2  # rounding errors; finer tolerances are never reached
 SAFE_DT = 0.1  # ms, fine for any neuron that fires
+FINEST_DT = 1e-4  # ms, below which rounding outweighs what steps resolve
+LONGEST = 1e8  # ms, more than a day
 MAX_STEPS_PER_TAU = 8  # of `dt`, a quarter of which is the shortest step
 
 
@@ -142,6 +156,87 @@ def _checked(neuron, g):
     return floats
 
 
+@dataclasses.dataclass(frozen=True)
+class Within:
+    """Limits of a number that people set, as part of its annotation.
+
+    - `low`, `high`: the least and the largest; both are allowed.
+    - `unit`: their unit, if any.
+    - `is_open`: whether the number must be above `low`, and not `low` itself.
+    - `or_infinite`: whether it may be infinite.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    unit: str = ""
+    is_open: bool = False
+    or_infinite: bool = False
+
+    def holds(self, x: float) -> bool:
+        """Whether a number lies within the limits; nan never does."""
+        if math.isinf(x):
+            return self.or_infinite and self.low <= x
+        return (self.low < x if self.is_open else self.low <= x) and x <= self.high
+
+    def __str__(self) -> str:
+        unit = f" {self.unit}" if self.unit else ""
+        least = f"{'above' if self.is_open else 'at least'} {self.low:,.12g}"
+        most = f"at most {self.high:,.12g}"
+        limits = [least] if math.isfinite(self.low) else []
+        limits += [most] if math.isfinite(self.high) else []
+        return f"{' and '.join(limits)}{unit}" if limits else f"a finite number{unit}"
+
+
+MOST = 10**9  # of things that are counted
+Count = Annotated[int, Within(1, MOST)]
+Seed = Annotated[int, Within(0, 2**32 - 1)]
+Positive = Annotated[float, Within(0, is_open=True)]
+Tolerance = Annotated[float, Within(0, 1, is_open=True)]
+SomeShare = Annotated[float, Within(0, 1)]
+Current = Annotated[float, Within(-1000, 1000, "µA/cm²")]
+Noise = Annotated[float, Within(0, 1000, "µA/cm²")]
+Milliseconds = Annotated[float, Within(0, LONGEST, "ms")]
+Potential = Annotated[float, Within(-200, 200, "mV")]
+
+
+def check_numbers(
+    settings: Any,
+    spelled: Callable[[tuple[str, ...]], str] = lambda names: ".".join(names),
+) -> None:
+    """Raises `ValueError` unless all numbers of settings lie within their limits.
+
+    `settings` is a data class; so may be what it holds. Limits are the `Within` in the
+    annotations of fields; without any, numbers must not be nan. `spelled` makes a name
+    of the fields that lead to a number.
+    """
+    for names, limits, value in _numbers_of(settings, ()):
+        if not limits.holds(value):
+            setting = Remedy(spelled(names))
+            raise ValueError(Advice(setting, f" must be {limits}, got {value:g}."))
+
+
+def _numbers_of(
+    settings: Any, names: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], Within, float]]:
+    hints = get_type_hints(type(settings), include_extras=True)
+    for field in dataclasses.fields(settings):
+        value, own = getattr(settings, field.name), (*names, field.name)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            yield from _numbers_of(value, own)
+            continue
+        limits = next(_limits_in(hints[field.name]), Within(or_infinite=True))
+        for x in value if isinstance(value, tuple) else (value,):
+            if isinstance(x, int | float) and not isinstance(x, bool):
+                yield own, limits, x
+
+
+def _limits_in(annotation: Any) -> Iterator[Within]:
+    metadata = getattr(annotation, "__metadata__", ())
+    yield from (x for x in metadata if isinstance(x, Within))
+    for part in get_args(annotation):
+        yield from _limits_in(part)
+
+
 def check_simulation(
     duration: float,
     discard: float,
@@ -150,8 +245,11 @@ def check_simulation(
     max_spikes: int | None = None,
 ) -> None:
     """Raises `ValueError` unless the times of a simulation make sense (ms)."""
-    if not np.isfinite(duration) or duration < 1:
-        raise ValueError(f"`duration` must be at least 1 ms, got {duration}.")
+    if not 1 <= duration <= LONGEST:
+        raise ValueError(
+            f"`duration` must be at least 1 ms and at most {LONGEST:,.0f} ms, got "
+            f"{duration}."
+        )
     if not 0 <= discard < duration:
         raise ValueError(
             f"`discard` must lie between 0 and the duration of {duration} ms, got "
@@ -191,10 +289,15 @@ def check_times(ts: Any) -> float | None:
 
 
 def check_dt(dt: float) -> None:
-    """Raises `ValueError` unless steps of `dt` ms can resolve a spike."""
+    """Raises `ValueError` unless steps of `dt` ms can resolve a spike, and soon."""
     if not 0 < dt <= 0.5:
         raise ValueError(
             f"`dt` must lie between 0 and 0.5 ms to resolve a spike, got {dt}."
+        )
+    if dt < FINEST_DT:
+        raise ValueError(
+            f"`dt` must be at least {FINEST_DT:g} ms, since finer steps only take "
+            f"longer, got {dt}."
         )
 
 

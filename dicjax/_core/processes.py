@@ -3,11 +3,13 @@
 The first of the processes does what is done only once.
 """
 
+import contextlib
 import itertools
 import pickle
 import queue
+import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, cast, TypeVar
 
 import jax
@@ -18,6 +20,7 @@ from jax.experimental import multihost_utils
 Made = TypeVar("Made")
 Report = TypeVar("Report")
 Work = Callable[[Any, Callable[[Report], None], threading.Event], None]
+MOST_HELD = 2  # interruptions that wait
 PIECE = 1 << 26  # bytes that are sent at once
 LONGEST = 7 * 24 * 3600 * 1000  # ms that the others wait
 _numbers = itertools.count()
@@ -134,3 +137,49 @@ def handed_out(num: int) -> Callable[[int], range]:
             return taken
 
     return take
+
+
+class Held:
+    """Interruptions that wait until something is done.
+
+    - `interrupted`: whether there was one.
+    """
+
+    def __init__(self):
+        self.interrupted, self.is_released, self.num_held = False, False, 0
+
+    @contextlib.contextmanager
+    def released(self) -> Iterator[None]:
+        """A part that an interruption ends at once, by `KeyboardInterrupt`."""
+        self.is_released = True
+        try:
+            yield
+        finally:
+            self.is_released = False
+
+    def __call__(self, number: int, frame: object) -> None:
+        del number, frame
+        self.interrupted = True
+        self.num_held += not self.is_released
+        if self.is_released or self.num_held > MOST_HELD:
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def holding_interrupts() -> Iterator[Held]:
+    """Lets Ctrl-C, and SIGTERM where it does the same, wait until a block is done.
+
+    Whoever insists ends the block all the same. Threads other than the first get no
+    signals.
+    """
+    held, old = Held(), {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            own = signal.getsignal(number)
+            if own is signal.default_int_handler or isinstance(own, Held):
+                old[number] = signal.signal(number, held)
+    try:
+        yield held
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

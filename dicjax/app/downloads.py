@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dicjax.app.runs import Outcome
-from dicjax.inference import find_neuron
+from dicjax.neurons import MODELS
 from dicjax.output import export_csv, export_neuron, export_xlsx
 
 
@@ -30,7 +30,14 @@ def _table(export: Callable[..., None], suffix: str, outcome: Outcome) -> bytes:
 
 
 def _neuron(outcome: Outcome) -> bytes:
-    neuron, _ = find_neuron(str(outcome.about.get("model")))
+    model = str(outcome.about.get("model"))
+    # A manifest is data: it may name a model that ships, and never code to run.
+    if model not in MODELS:
+        raise ValueError(
+            f"This run is of the model {model!r}, which does not ship: export it by "
+            "`dicjax export RESULTS --to neuron --model FILE.py`."
+        )
+    neuron = MODELS[model]()
     rows = outcome.shown
     members, g = outcome.population.members[rows], outcome.g[rows].astype(np.float32)
     with tempfile.TemporaryDirectory(prefix="neuron-") as name:

@@ -94,7 +94,8 @@ def make(job: Job, folder: pathlib.Path) -> None:
         job.unsaved = _generate(job)
     result: Generated = job.unsaved
     job.report(Stage("writing"), result.num_accepted, result.num_asked)
-    write_folder(folder / job.name, False, lambda path: _write(result, path, job.notes))
+    write = lambda path: _write(result, path, job.notes)
+    write_folder(folder / job.name, False, write, rescue=False)  # the job keeps it
     job.unsaved = None
 
 

@@ -1,18 +1,23 @@
 """The command that tests members under other conditions."""
 
 import dataclasses
-import pathlib
+from typing import Annotated
 
 import jax
 import numpy as np
+from tyro.conf import arg
 
-from dicjax.cli.common import Flat, ModelsCommand, Progress, write_table
+from dicjax._core import Seed, Tolerance
+from dicjax.cli.common import Flat, ModelsCommand, Progress, Table, TableCommand
 from dicjax.cli.recording import Recording
 from dicjax.populations import AXES, Axis, certify
 
 
+CHECKS = "CSV to write, with a row per model and a column per check; none if not given."
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Certify(ModelsCommand):
+class Certify(TableCommand, ModelsCommand):
     """Test whether MODELS still match RECORDING when something changes.
 
     Prints the number of matching models at half the time step, from another start, with
@@ -21,13 +26,12 @@ class Certify(ModelsCommand):
     """
 
     source: Flat[Recording]
-    out: pathlib.Path | None = None
-    """CSV to write, with a row per model and a column per check; none if not given."""
-    tolerance: float = 0.10
+    out: Annotated[Table, arg(help=CHECKS)] = None
+    tolerance: Tolerance = 0.10
     """Largest relative error of each feature."""
     axes: tuple[Axis, ...] = AXES
     """What to change."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the noise."""
 
     def run(self) -> int:
@@ -48,6 +52,6 @@ class Certify(ModelsCommand):
             columns = {"member": range(len(g)), **checks}
             if np.isfinite(certificate.robustness).all():
                 columns["robustness"] = certificate.robustness
-            write_table(columns, self.out)
+            self.write_table(columns)
         print(certificate)
         return 0

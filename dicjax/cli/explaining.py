@@ -2,18 +2,19 @@
 
 import dataclasses
 import pathlib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
 import pyarrow as pa
 
+from dicjax._core import check_destination, Potential, Seed, Within
 from dicjax.cli.common import (
+    Drawings,
     FolderCommand,
     ModelsCommand,
     note,
     Progress,
-    write_manifest,
     write_table,
 )
 from dicjax.dics import Column, column_lines, dynamic_input_conductances, threshold
@@ -47,25 +48,28 @@ class Explain(FolderCommand, ModelsCommand):
     not be measured; 2: bad input.
     """
 
-    V: float | Literal["threshold"] | None = None
+    V: Potential | Literal["threshold"] | None = None
     """Potential of the input conductances, in mV, or each model's own threshold; the
     reference potential if not given."""
     map: bool = False
     """Also map which (g_s, g_u) the model can have, and its firing pattern there."""
-    members_per_point: int = 8
+    members_per_point: Annotated[int, Within(1, 100_000)] = 8
     """Number of members to try at every point of the map."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the members of the map."""
 
-    def run(self) -> int:
-        from dicjax.output import file_name, plots
-
+    def check_out(self) -> None:
+        check_destination(self.out)
         if any((self.out / x).exists() for x in ("models.parquet", "models.csv")):
             raise ValueError(
                 f"{self.out} holds models, which an explanation would replace: choose "
                 f"another folder, such as {self.out / 'explanation'}."
             )
-        self.check_out()
+        super().check_out()
+
+    def run(self) -> int:
+        from dicjax.output import file_name, plots, write_manifest
+
         neuron, g = self.read_models()
         g = np.asarray(g, np.float32)
         attribution = attribute(neuron, g, _potential(neuron, g, self.V))
@@ -82,31 +86,34 @@ class Explain(FolderCommand, ModelsCommand):
         about = f"{len(g)} {neuron.name} models of {file_name(str(self.models))}."
         paragraphs = [about, str(attribution)]
         tables = {"attribution": _attribution_columns(attribution)}
-        figures = {"attribution": plots.plot_attribution(attribution)}
+        figures = {"attribution": lambda: plots.plot_attribution(attribution)}
         if identified is not None:
             paragraphs.append(str(identified))
             tables["identifiability"] = _direction_columns(identified)
-            figures["identifiability"] = plots.plot_identifiability(identified)
+            figures["identifiability"] = lambda: plots.plot_identifiability(identified)
         if mapped is not None:
             dics = np.asarray(dynamic_input_conductances(neuron, g, neuron.V_ref))
             _, g_s, g_u = np.median(dics, axis=0)
             own = mapped.describe(float(g_s), float(g_u))
             paragraphs.append(f"{mapped}\nWhere the median model is: {own}")
             tables["reachability"] = _point_columns(mapped)
-            figures["reachability"] = plots.plot_reachability(mapped, dics)
+            figures["reachability"] = lambda: plots.plot_reachability(mapped, dics)
         text = "\n\n".join(paragraphs)
 
         def fill(folder: pathlib.Path) -> None:
             for name, columns in tables.items():
                 listed = {column: _listed(x) for column, (x, *_) in columns.items()}
                 write_table(listed, folder / f"{name}.csv")
-                figures[name].savefig(folder / f"{name}.png", dpi=200)
             texts = {"README.txt": _readme(tables), "explanation.txt": text}
             for name, content in texts.items():
                 (folder / name).write_text(content + "\n", encoding="utf-8")
             write_manifest(folder, self._about(neuron, len(g)))
 
-        self.write(fill)
+        drawings: Drawings = {
+            f"{name}.png": lambda path, draw=draw: draw().savefig(path, dpi=200)
+            for name, draw in figures.items()
+        }
+        self.write(fill, drawings)
         print(text)
         print(f"Look at the figures in {self.out}.")
         return 0 if identified is not None else 1

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 import numpy as np
 from tyro.conf import arg, Positional
 
-from dicjax.cli.common import ModelsCommand
+from dicjax._core import check_destination, deliver, holding_interrupts, Within
+from dicjax.cli.common import FolderCommand, ModelsCommand
 
 
 Tool = Literal["neuron", "brian2", "jaxley", "nwb", "xlsx", "csv"]
@@ -15,7 +16,7 @@ SIMULATORS = ("neuron", "brian2", "jaxley")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Export(ModelsCommand):
+class Export(FolderCommand, ModelsCommand):
     """Export the models of RESULTS to other simulators, to NWB or to a spreadsheet.
 
     neuron, brian2 and jaxley write a folder with a script that runs the models and
@@ -34,17 +35,16 @@ class Export(ModelsCommand):
     """Tool to export to."""
     out: pathlib.Path
     """Folder (neuron, brian2, jaxley) or file (.nwb, .xlsx, .csv) to write."""
-    member: tuple[int, ...] = ()
+    member: tuple[Annotated[int, Within(0)], ...] = ()
     """Numbers of the members to export, as in the column `member` of models.csv."""
     accepted: bool = False
     """Export only members that match the recording."""
     overwrite: bool = False
-    """Replace an export that is already there."""
+    """Replace a file, or a folder of which dicjax wrote all."""
 
     def run(self) -> int:
-        from dicjax.output import exporters, read_population
+        from dicjax.output import exporters, read_population, write_manifest
 
-        self._check_out()
         population = read_population(self.models)
         rows = np.arange(population.models.num_rows)
         if self.member:
@@ -56,32 +56,41 @@ class Export(ModelsCommand):
         chosen, export = population.take(rows), getattr(exporters, f"export_{self.to}")
         if self.to in SIMULATORS:
             neuron, g = self.read_models()
-            export(neuron, g[rows], self.out, members=chosen.members.tolist())
+
+            def fill(folder: pathlib.Path) -> None:
+                export(neuron, g[rows], folder, members=chosen.members.tolist())
+                about = {"content": "export", "tool": self.to, "model": neuron.name}
+                write_manifest(folder, about)
+
+            self.write(fill)
             place = f"{self.out / 'README.txt'} says how to run them"
         else:
-            export(chosen, self.out)
+            write = lambda path: export(chosen, path)
+            with holding_interrupts():
+                deliver(self.out, write, is_folder=False)
             place = str(self.out)
         models = "model" if len(rows) == 1 else "models"
         print(f"{len(rows)} {models} exported: {place}.")
         return 0
 
-    def _check_out(self) -> None:
+    def check_out(self) -> None:
+        from dicjax.output import check_suffix
+
+        check_destination(self.out)
         out, models = self.out.resolve(), self.models.resolve()
         if out in (models, models.parent) or (out.parent == models and out.exists()):
             raise ValueError(
                 f"{self.out} holds the models, which an export would replace: choose "
                 "another place."
             )
-        if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        if self.to in SIMULATORS:
+            super().check_out()
             return
-        if not self.overwrite:
+        check_suffix(self.out, f".{self.to}")
+        if out.is_dir():
+            raise ValueError(f"{self.out} is a folder: name a file in it.")
+        if out.exists() and not self.overwrite:
             raise ValueError(
                 f"{self.out} exists already: choose another place, or pass "
                 "`--overwrite` to replace it."
-            )
-        is_folder = self.to in SIMULATORS
-        if out.is_dir() != is_folder or (is_folder and not (out / "run.py").exists()):
-            raise ValueError(
-                f"{self.out} is not an earlier export to {self.to}: choose another "
-                "place."
             )

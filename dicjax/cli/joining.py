@@ -1,15 +1,18 @@
 """Processes of one or several machines that train together."""
 
 import abc
+import contextlib
 import dataclasses
 import pathlib
 import re
-from typing import Annotated, Any
+import shutil
+from collections.abc import Iterator
+from typing import Annotated, Any, Self
 
 import jax
 from tyro.conf import arg
 
-from dicjax._core import from_first, is_first
+from dicjax._core import beside, from_first, is_first
 from dicjax.cli.common import check_new, Command, Progress, say
 
 
@@ -28,21 +31,41 @@ class Training(Command):
     sweep's."""
     data: pathlib.Path | None = None
     """Folder of simulated data and the state of training. With it, the same command
-    continues where it was stopped."""
+    continues where it was stopped. Without it, both are kept beside OUT only if the
+    command fails or is stopped."""
     distributed: Annotated[str | None, arg(metavar="auto|I/N@HOST:PORT")] = None
     """Train in several processes that all run this command: auto under Slurm or MPI;
     elsewhere process I of N, from 0. Process 0 listens at HOST:PORT."""
 
     def run(self) -> int:
         join(self.distributed)
-        from_first(lambda: check_new(self.out))
+        from_first(lambda: check_new(self.out, self.data))
         if not is_first():
             self.train(None)
             return 0
-        with Progress() as progress:
-            trained = self.train(progress)
+        with Progress() as progress, self.keeping() as command:
+            trained = command.train(progress)
         self.report(trained)
         return 0
+
+    @contextlib.contextmanager
+    def keeping(self) -> Iterator[Self]:
+        """This command with a folder of its own for data, which is left if it fails."""
+        if self.data is not None or jax.process_count() > 1:
+            yield self
+            return
+        folder = beside(self.out.absolute(), "unfinished")
+        folder = folder.with_name(folder.name.lstrip("."))
+        try:
+            yield dataclasses.replace(self, data=folder)
+        except BaseException:
+            if folder.exists():
+                say(
+                    f"What was simulated and learned so far is in {folder}: the same "
+                    f"command with --data {folder} continues."
+                )
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
 
     @abc.abstractmethod
     def train(self, on_progress: Progress | None) -> Any:

@@ -4,8 +4,8 @@ import dataclasses
 
 from tyro.conf import Positional
 
-from dicjax._core import from_first
-from dicjax.cli.common import Flat, Progress
+from dicjax._core import Count, from_first
+from dicjax.cli.common import draw_apart, Flat, Progress
 from dicjax.cli.joining import Training
 from dicjax.inference import (
     AdapterConfig,
@@ -48,12 +48,13 @@ class EncoderTraining(Training):
 
         Draws the losses into the folder of the training's state, if there is one.
         """
-        if trained.folder is not None:
+        if self.data is not None and trained.folder is not None:
             from dicjax.output import plots
 
             of = trained.trained
-            figure = plots.plot_training(of.losses, of.validation)
-            figure.savefig(trained.folder / "training.png", dpi=150)
+            path = trained.folder / "training.png"
+            draw = lambda: plots.plot_training(of.losses, of.validation)
+            draw_apart(lambda path: draw().savefig(path, dpi=150), path)
         for name, table in trained.tests.items():
             for label, row in table.items():
                 print(
@@ -61,7 +62,9 @@ class EncoderTraining(Training):
                     f"{row['mae_g_s']:.2f}, of g_u {row['mae_g_u']:.2f}; 90 % regions "
                     f"hold {100 * row['coverage_90']:.0f} % of true values"
                 )
-        print(f"Use it with `dicjax generate RECORDING --model {self.out}`.")
+        own = self.out / "neuron.py"  # of a neuron that a Python file declares
+        named = own if own.exists() else self.out
+        print(f"Use it with `dicjax generate RECORDING --model {named}`.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +76,7 @@ class Train(EncoderTraining):
 
     model: Positional[str]
     """A model's name: stg, stg-prinz, da or another with a recipe."""
-    members: int = 300_000
+    members: Count = 300_000
     """Number of neurons to simulate."""
     encoder: EncoderConfig = EncoderConfig()
     training: TrainingConfig = TrainingConfig()
@@ -99,7 +102,10 @@ class Adapt(EncoderTraining):
     """Adapt an encoder that ships with dicjax to another neuron, in minutes.
 
     Simulates members of NEURON, trains a low-rank adapter of the encoder on them, and
-    writes a checkpoint that `dicjax generate --model FOLDER` accepts.
+    writes a checkpoint that `dicjax generate --model FOLDER` accepts. A Python file is
+    run, here and whenever it is named. For a neuron that a Python file declares, a copy
+    is kept in the checkpoint and never run unless it is named, as `--model
+    FOLDER/neuron.py`. Run only files that you trust.
     """
 
     neuron: Positional[str]

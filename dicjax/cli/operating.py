@@ -9,15 +9,15 @@ import jax
 import numpy as np
 from tyro.conf import arg, FlagCreatePairsOff, OmitSubcommandPrefixes, Positional
 
-from dicjax._core import from_first
+from dicjax._core import Count, Current, from_first, Milliseconds, Seed, Within
 from dicjax.cli.common import (
     check_new,
     Command,
     FolderCommand,
+    Group,
     Progress,
     say,
-    Table,
-    write_manifest,
+    TableCommand,
     write_table,
 )
 from dicjax.cli.joining import Training
@@ -99,17 +99,19 @@ class Tune(Command):
     out: pathlib.Path
     """Folder of the new checkpoint; it must not exist yet."""
     operator: OperatorName = "cortical"
-    members: int = 2048
+    members: Count = 2048
     """Number of neurons of the family to learn from."""
-    num_steps: int = 300
+    num_steps: Count = 300
     """Optimiser steps."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of everything random."""
     data: pathlib.Path | None = None
     """Folder of characterised members."""
 
+    def check_out(self) -> None:
+        check_new(self.out, self.data)
+
     def run(self) -> int:
-        check_new(self.out)
         with Progress() as progress:
             before, after = tune_to_feature(
                 self.operator,
@@ -142,20 +144,19 @@ class Predict(FolderCommand):
     current: pathlib.Path | None = None
     """CSV with columns time_ms and current (µA/cm²), evenly sampled; by default a
     step."""
-    step: float = 2.0
+    step: Current = 2.0
     """Height of the step, in µA/cm²."""
-    start: float = 50.0
+    start: Milliseconds = 50.0
     """Start of the step, in ms."""
-    stop: float = 550.0
+    stop: Milliseconds = 550.0
     """End of the step, in ms."""
-    duration: float = 600.0
+    duration: Milliseconds = 600.0
     """Predicted time, in ms."""
     operator: OperatorName = "cortical"
 
     def run(self) -> int:
-        from dicjax.output import plots
+        from dicjax.output import plots, write_manifest
 
-        self.check_out()
         operator = load_operator(self.operator)
         features = read_features(self.features, operator)
         current, every = read_current(self.current) if self.current else self._step()
@@ -169,11 +170,12 @@ class Predict(FolderCommand):
                 current_uA_cm2=current,
                 voltage_mV=V,
             )
-            figure = plots.plot_responses(current, V, every)
-            figure.savefig(folder / "traces.png", dpi=150)
             write_manifest(folder, {"operator": self.operator, "every_ms": every})
 
-        self.write(fill)
+        draw = lambda path: plots.plot_responses(current, V, every).savefig(
+            path, dpi=150
+        )
+        self.write(fill, {"traces.png": draw})
         print(f"{len(V)} neurons, {V.shape[1] * every:g} ms -> {self.out}")
         return 0
 
@@ -188,24 +190,23 @@ class Predict(FolderCommand):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Ensemble(Command):
+class Ensemble(TableCommand):
     """Draw neurons that resemble a cell in its measured features.
 
     Writes a CSV with a row per neuron and a column per feature. Without measured
     features it draws from the whole family.
     """
 
-    out: Table = None
     measured: tuple[str, ...] = ()
     """Measured features, as name=value, in the units that `dicjax operator ensemble
     --list` shows: `--measured rest=-70 threshold=1.2 gain=10`."""
-    neurons: int = 200
+    neurons: Count = 200
     """Number of neurons to draw."""
-    spread: float = 0.0
+    spread: Annotated[float, Within(0, 100)] = 0.0
     """Spread of the neurons around the measured features, relative to the variation in
     the family."""
     operator: OperatorName = "cortical"
-    seed: int = 0
+    seed: Seed = 0
     """The same seed gives the same neurons."""
     list: Annotated[bool, FlagCreatePairsOff] = False
     """Only show the features, their units and their ranges."""
@@ -222,7 +223,7 @@ class Ensemble(Command):
             self.neurons,
             spread=self.spread,
         )
-        write_table(dict(zip(operator.names, drawn.T, strict=True)), self.out)
+        self.write_table(dict(zip(operator.names, drawn.T, strict=True)))
         if self.out is not None:
             print(f"{self.neurons} neurons -> {self.out}")
         return 0
@@ -242,24 +243,23 @@ class Compare(FolderCommand):
     that neo reads."""
     membrane: pathlib.Path | None = None
     """A recording of the cell with a small step, for resistance and capacitance."""
-    capacitance: float | None = None
+    capacitance: Annotated[float, Within(0, 1e6, "pF")] | None = None
     """Capacitance of the cell, in pF, if there is no such recording."""
-    use: tuple[int, ...] = ()
+    use: tuple[Annotated[int, Within(0)], ...] = ()
     """Sweeps, counted from 0, to measure features from; by default all. The other
     sweeps are predicted."""
-    neurons: int = 200
+    neurons: Count = 200
     """Number of neurons in the ensemble."""
-    spread: float = 0.3
+    spread: Annotated[float, Within(0, 100)] = 0.3
     """Spread of candidates around the cell's F-I curve, relative to the variation in
     the family."""
     operator: OperatorName = "cortical"
-    seed: int = 0
+    seed: Seed = 0
     """The same seed gives the same ensemble."""
 
     def run(self) -> int:
-        from dicjax.output import plots
+        from dicjax.output import plots, write_manifest
 
-        self.check_out()
         operator = load_operator(self.operator)
         sweeps = read_sweeps(self.recording)
         steps = find_steps(sweeps)
@@ -290,10 +290,10 @@ class Compare(FolderCommand):
                 "seed": self.seed,
             }
             write_manifest(folder, about)
-            figure = plots.plot_comparison(compared, sweeps, steps)
-            figure.savefig(folder / "comparison.png", dpi=150)
 
-        self.write(fill)
+        plot = lambda: plots.plot_comparison(compared, sweeps, steps)
+        draw = lambda path: plot().savefig(path, dpi=150)
+        self.write(fill, {"comparison.png": draw})
         print(compared.summary())
         print(f"Look at {self.out / 'comparison.png'}.")
         return 0
@@ -327,10 +327,7 @@ def _named(text: str) -> tuple[str, float]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Operator(Command):
+class Operator(Group):
     """The neural operator: currents and features of neurons in, potentials out."""
 
     command: OmitSubcommandPrefixes[Train | Tune | Predict | Ensemble | Compare]
-
-    def run(self) -> int:
-        return self.command.run()

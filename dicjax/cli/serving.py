@@ -4,7 +4,9 @@ import dataclasses
 import importlib.util
 import os
 import pathlib
+from typing import Annotated
 
+from dicjax._core import cache_folder, Within
 from dicjax.cli.common import Command
 
 
@@ -21,7 +23,7 @@ class App(Command):
 
     folder: pathlib.Path = pathlib.Path("dicjax-results")
     """Folder of results; the app lists results that it already holds."""
-    port: int = 0
+    port: Annotated[int, Within(0, 65_535)] = 0
     """Port to listen at; any free port if 0."""
     browser: bool = True
     """Open a browser."""
@@ -30,9 +32,8 @@ class App(Command):
         lacking = " and ".join(x for x in NEEDED if importlib.util.find_spec(x) is None)
         if lacking:
             raise ValueError(f'The app needs {lacking}: pip install "dicjax[app]".')
-        cache = os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")
-        kept = pathlib.Path(cache) / "dicjax" / "matplotlib"
-        os.environ.setdefault("MPLCONFIGDIR", str(kept))
+        if (cache := cache_folder()) is not None:
+            os.environ.setdefault("MPLCONFIGDIR", str(cache / "matplotlib"))
         from dicjax.app import serve
 
         serve(self.folder, self.port, open_browser=self.browser, announce=self._greet)

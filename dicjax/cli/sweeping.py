@@ -11,7 +11,11 @@ from typing import Annotated
 import jax
 from tyro.conf import arg, OmitSubcommandPrefixes, Positional
 
-from dicjax.cli.common import Command, Progress, say
+from dicjax._core import Positive, Within
+from dicjax.cli.common import Command, Group, Progress, say
+
+
+MOST_WORKERS = 100_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,15 +28,16 @@ class Run(Command):
     """
 
     config: Annotated[Positional[pathlib.Path], arg(metavar="CONFIG")]
-    """TOML file of the sweep's settings; see docs/sweeps.md."""
+    """TOML file of the sweep's settings; see docs/sweeps.md. If its `model` is a Python
+    file, that is run: use only configurations that you trust."""
     out: pathlib.Path
     """Folder of the sweep: a new one, or one that already holds this sweep."""
-    workers: int = 1
+    workers: Annotated[int, Within(high=MOST_WORKERS)] = 1
     """Processes of this machine, each with a GPU or a share of the cores. With 1, this
     process uses all of them."""
     dask: str | None = None
     """Workers of Dask: tcp://HOST:PORT of a scheduler, or local:N."""
-    submitit: int | None = None
+    submitit: Annotated[int, Within(high=MOST_WORKERS)] | None = None
     """Submit this many jobs to the cluster's scheduler and wait for them."""
     cluster: str | None = None
     """For --submitit: slurm, local or debug; by default found by submitit."""
@@ -41,9 +46,9 @@ class Run(Command):
     shard: str | None = None
     """I/N: every N-th part from the I-th on, as in a Slurm array
     (--shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT)."""
-    retries: int = 2
+    retries: Annotated[int, Within(0, 1000)] = 2
     """How often a failed part is tried again."""
-    timeout: float | None = None
+    timeout: Positive | None = None
     """Seconds for a part, after which its worker is replaced."""
     any_version: bool = False
     """Continue a sweep that other versions of packages began."""
@@ -152,10 +157,7 @@ def _share_cache() -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sweep(Command):
+class Sweep(Group):
     """Massive sweeps: seeded, resumable, on one machine or many."""
 
     command: OmitSubcommandPrefixes[Run | Status]
-
-    def run(self) -> int:
-        return self.command.run()

@@ -1,7 +1,9 @@
 """How hard a population is searched for."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
+
+from dicjax._core import Count, Within
 
 
 FEWEST_CANDIDATES = 16  # in a round, from which corrections can learn
@@ -11,11 +13,11 @@ FEWEST_CANDIDATES = 16  # in a round, from which corrections can learn
 class GenerateConfig:
     """How hard a population is searched for."""
 
-    budget: int = 20_000
+    budget: Count = 20_000
     """Candidates simulated at most."""
-    candidates_per_round: int = 512
+    candidates_per_round: Annotated[int, Within(FEWEST_CANDIDATES, 10**6)] = 512
     """Candidates simulated side by side, from which the next round learns."""
-    spread: float = 2.0
+    spread: Annotated[float, Within(0, 100, is_open=True)] = 2.0
     """How far corrected candidates stray at first, in standard deviations of the
     conductances of those that fire most alike."""
     out_of_range: Literal["refuse", "try"] = "refuse"

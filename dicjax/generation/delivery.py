@@ -49,6 +49,15 @@ def certificate_of(
     )
 
 
+def untested(error: Exception) -> str:
+    """What to say where members could not be tried under other conditions."""
+    what = str(error).partition("\n")[0][:200]
+    return (
+        "The models could not be tested under other conditions "
+        f"({type(error).__name__}: {what}). They match the recording all the same."
+    )
+
+
 def delivered(
     problem: Problem,
     state: SearchState,

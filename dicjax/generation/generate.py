@@ -11,6 +11,8 @@ from jaxtyping import Array, Float, Key
 
 from dicjax._core import (
     Advice,
+    check_numbers,
+    holding_interrupts,
     is_checkpoint,
     on_host,
     Progress,
@@ -19,13 +21,19 @@ from dicjax._core import (
     Stage,
     versions,
 )
-from dicjax.generation.config import FEWEST_CANDIDATES, GenerateConfig
-from dicjax.generation.delivery import certificate_of, delivered, most_diverse
+from dicjax.generation.config import GenerateConfig
+from dicjax.generation.delivery import (
+    certificate_of,
+    delivered,
+    most_diverse,
+    untested,
+)
 from dicjax.generation.result import Generated
 from dicjax.generation.search import INTERRUPTIONS, search
 from dicjax.generation.state import Problem
 from dicjax.inference import (
     Checkpoint,
+    checkpoint_folder,
     load_checkpoint,
     Posterior,
     posterior_of,
@@ -152,7 +160,9 @@ def generate(
     - `key`: everything random follows from it.
     - `train`: spike times, in ms.
     - `model`: a model's name, the folder of a checkpoint, or "auto" for the
-        stomatogastric model that fires most like the train.
+        stomatogastric model that fires most like the train. For a checkpoint of a
+        neuron that a Python file declares, that file, such as "folder/neuron.py", which
+        is run.
     - `num`: how many valid members are wanted.
     - `tolerance`: how far each feature may be off, as a share.
     - `config`: the budget and other choices.
@@ -171,11 +181,7 @@ def generate(
     report = on_progress or (lambda stage, done, total: None)
     if num < 1:
         raise ValueError(f"`num` must be at least 1, got {num}.")
-    if config.candidates_per_round < FEWEST_CANDIDATES:
-        raise ValueError(
-            f"`candidates_per_round` must be at least {FEWEST_CANDIDATES}, got "
-            f"{config.candidates_per_round}: the next round learns from them."
-        )
+    check_numbers(config)
     train = as_train(train)
     target = as_target(train, tolerance)
     report(Stage("reading_the_encoder"), 0, num)
@@ -185,26 +191,32 @@ def generate(
     posterior, latent = _read(loaded, [train])
     problem = Problem(loaded, target, posterior, latent[0], num, config)
     state, is_interrupted = search(key, problem, report)
-    members, certificate = most_diverse(problem, state), None
-    if not is_interrupted:
+    # From here on there is something to lose.
+    with holding_interrupts() as held:
+        members, certificate = most_diverse(problem, state), None
+        warned = warnings_about(train, posterior)
         try:
-            certificate = certificate_of(key, problem, members, report)
+            with held.released():
+                if not (is_interrupted or held.interrupted):
+                    certificate = certificate_of(key, problem, members, report)
         except INTERRUPTIONS:
             is_interrupted = True
-    identity = ("config_hash", "encoder_hash", "date")
-    settings = {
-        "model_asked": model,
-        "config": dataclasses.asdict(config),
-        "distance_to_simulated_members": distances,
-        "encoder": {name: loaded.header.get(name) for name in identity},
-        "interrupted": is_interrupted,
-        # Of the spikes that are delivered.
-        "dt_ms": loaded.neuron.required_recipe.dt / 2,
-        "warnings": warnings_about(train, posterior),
-        "versions": versions("diffrax"),
-    }
-    seconds = time.time() - started
-    return delivered(problem, state, members, certificate, seconds, settings)
+        except Exception as error:
+            warned.append(untested(error))
+        identity = ("config_hash", "encoder_hash", "date")
+        settings = {
+            "model_asked": model,
+            "config": dataclasses.asdict(config),
+            "distance_to_simulated_members": distances,
+            "encoder": {name: loaded.header.get(name) for name in identity},
+            "interrupted": is_interrupted or held.interrupted,
+            # Of the spikes that are delivered.
+            "dt_ms": loaded.neuron.required_recipe.dt / 2,
+            "warnings": warned,
+            "versions": versions("diffrax"),
+        }
+        seconds = time.time() - started
+        return delivered(problem, state, members, certificate, seconds, settings)
 
 
 def warnings_about(train: SpikeTrain, posterior: Posterior) -> list[str]:
@@ -224,7 +236,7 @@ def checkpoint_for(model: str, checkpoint: pathlib.Path | None = None) -> Checkp
     if checkpoint is not None:
         return load_checkpoint(checkpoint, model)
     if model not in MODELS:
-        if is_checkpoint(model):
+        if is_checkpoint(checkpoint_folder(model)):
             return load_checkpoint(model)
         raise ValueError(
             f"There is no model {model!r}; choose one of {', '.join(shipped_models())}"

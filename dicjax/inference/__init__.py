@@ -2,6 +2,7 @@
 
 from dicjax.inference.checkpoint import (
     Checkpoint as Checkpoint,
+    checkpoint_folder as checkpoint_folder,
     find_neuron as find_neuron,
     load_checkpoint as load_checkpoint,
     shipped_checkpoint as shipped_checkpoint,

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from dicjax._core import (
+    Advice,
     check_files,
     described_by_header,
     digest,
@@ -22,6 +23,7 @@ from dicjax._core import (
     is_checkpoint,
     leaves,
     read_header,
+    Remedy,
     shipped,
     write_checkpoint,
 )
@@ -37,7 +39,7 @@ from dicjax.neurons import load_neuron, MODELS, Neuron
 
 FORMAT = "dicjax-encoder"
 VERSION = 3
-NEURON_FILE = "neuron.py"  # in the checkpoint of a model that does not ship
+NEURON_FILE = "neuron.py"  # a copy of what declares a model that does not ship
 
 
 class Checkpoint(eqx.Module):
@@ -85,7 +87,8 @@ def save_checkpoint(
     """Writes a checkpoint folder, whole or not at all; an older one is replaced.
 
     The checkpoint's header goes into the file's. What an adapter is attached to, its
-    `base`, is not kept; a `neuron_file`, which declares a model of others, is copied.
+    `base`, is not kept; a `neuron_file`, which declares a model of others, is copied,
+    and never run unless it is named.
     """
     encoder, density = checkpoint.encoder, checkpoint.density
     kept = encoder if base is None else adapter(encoder)
@@ -116,12 +119,17 @@ def save_checkpoint(
 def load_checkpoint(path: pathlib.Path | str, model: str | None = None) -> Checkpoint:
     """Reads a folder that `save_checkpoint` wrote, for `model` if that is given.
 
-    Raises `ValueError` if it is no checkpoint, is damaged, was made by another version
-    of the format, belongs to another model, or adapts an encoder that does not ship.
+    A checkpoint is data, of which nothing is run. If it is for a neuron that a Python
+    file declares, `model` or `path` names that file, which is then run; it may be the
+    copy in the checkpoint's folder, as "folder/neuron.py". Raises `ValueError` if that
+    is missing or another file, if there is no checkpoint, or if it is damaged, was made
+    by another version of the format, belongs to another model, or adapts an encoder
+    that does not ship.
     """
-    path = pathlib.Path(path)
+    file = next((pathlib.Path(x) for x in (path, model) if x and is_python(x)), None)
+    path = checkpoint_folder(path)
     header = read_header(path, FORMAT, VERSION, ("model", "encoder_hash"))
-    if model is not None and header["model"] != model:
+    if model is not None and not is_python(model) and header["model"] != model:
         raise ValueError(
             f"The checkpoint {path} is for the model {header['model']!r}, not for "
             f"{model!r}; choose that model or another checkpoint."
@@ -129,7 +137,7 @@ def load_checkpoint(path: pathlib.Path | str, model: str | None = None) -> Check
     check_files(path, header)
     config = header["config"]
     with described_by_header(path):
-        neuron = _neuron(path, header)
+        neuron = _neuron(path, header, file)
         encoder, *rest = _skeleton(config, len(neuron.channels))
         base = None if config["base"] is None else Base(**config["base"])
     encoder = filled(encoder, path / "encoder")
@@ -158,16 +166,16 @@ def shipped_models() -> tuple[str, ...]:
 def find_neuron(name: str) -> tuple[Neuron, pathlib.Path | None]:
     """The neuron of a model's name, of a file that declares one, or of a checkpoint.
 
-    With it comes the file of its declaration, for a model that does not ship. Raises
-    `ValueError` where there is none, or where it fails a physical check.
+    A Python file is run; nothing in a checkpoint is. With the neuron comes the file of
+    its declaration, for a model that does not ship. Raises `ValueError` where there is
+    none, or where it fails a physical check.
     """
     if name in MODELS:
         return MODELS[name](), None
     path = pathlib.Path(name)
     if is_checkpoint(path):
-        file = path / NEURON_FILE
-        return load_checkpoint(path).neuron, file if file.exists() else None
-    if path.suffix == ".py":
+        return load_checkpoint(path).neuron, None
+    if is_python(path):
         return load_neuron(path), path
     raise ValueError(
         f"There is no model {name!r}; choose one of {', '.join(MODELS)}, a Python file "
@@ -183,9 +191,36 @@ def encoder_hash(encoder: Encoder) -> str:
     return digest(b"".join(content))
 
 
-def _neuron(path, header) -> Neuron:
-    if header["config"]["neuron_file"] is not None:
-        return load_neuron(path / NEURON_FILE)
+def is_python(path: pathlib.Path | str) -> bool:
+    """Whether a path names a Python file."""
+    return pathlib.Path(path).suffix == ".py"
+
+
+def checkpoint_folder(path: pathlib.Path | str) -> pathlib.Path:
+    """The folder of a checkpoint, which a Python file in it may name instead."""
+    path = pathlib.Path(path)
+    return path.parent if is_python(path) else path
+
+
+def _neuron(path: pathlib.Path, header, file: pathlib.Path | None) -> Neuron:
+    wanted = header["config"]["neuron_file"]
+    if wanted is not None and file is None:
+        raise ValueError(
+            Advice(
+                f"The checkpoint {path} is for a neuron that a Python file declares, "
+                "and no Python in a checkpoint is run unless it is named. Read "
+                f"{path / NEURON_FILE} and, if you trust it, name it: ",
+                Remedy("model", str(path / NEURON_FILE)),
+                ".",
+            )
+        )
+    if wanted is not None and file is not None:
+        if not file.is_file() or digest(file.read_bytes()) != wanted:
+            raise ValueError(
+                f"{file} is not the file that declares the neuron of the checkpoint "
+                f"{path}: name that file, or {path / NEURON_FILE}."
+            )
+        return load_neuron(file)
     if header["model"] not in MODELS:
         raise ValueError(
             f"The checkpoint {path} is for the model {header['model']!r}, which this "
@@ -218,6 +253,11 @@ def _networks(config, num_channels):
 
 
 def _on_base(kept: Encoder, base: Base, path: pathlib.Path) -> Encoder:
+    if base.model not in MODELS:
+        raise ValueError(
+            f"The checkpoint {path} adapts the encoder of {base.model!r}, which does "
+            "not ship."
+        )
     own = load_checkpoint(shipped_checkpoint(base.model), base.model)
     if own.header["encoder_hash"] != base.encoder_hash:
         raise ValueError(

@@ -1,33 +1,40 @@
 """Everything a user may set, defined once for the API, command line and saved runs."""
 
 import dataclasses
+from typing import Annotated
+
+from dicjax._core import Count, Seed, SomeShare, Within
+
+
+Size = Annotated[int, Within(1, 100_000)]
+Rate = Annotated[float, Within(0, 10, is_open=True)]
 
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
     """The shape of an encoder."""
 
-    width: int = 64
+    width: Size = 64
     """Features per interval."""
-    radius: int = 6
+    radius: Annotated[int, Within(0, 1000)] = 6
     """Neighbours on either side that an interval is seen with."""
-    num_frequencies: int = 6
+    num_frequencies: Size = 6
     """Sinusoids per interval."""
-    num_slots: int = 4
+    num_slots: Size = 4
     """Queries that attend to all intervals."""
-    num_heads: int = 4
+    num_heads: Size = 4
     """Attention heads per block."""
-    num_blocks: int = 1
+    num_blocks: Annotated[int, Within(0, 1000)] = 1
     """Self-attention blocks among the slots."""
-    latent: int = 16
+    latent: Size = 16
     """Size of the summary of a spike train."""
-    hidden: int = 128
+    hidden: Size = 128
     """Width of the networks between the summary and the posteriors."""
-    num_components: int = 6
+    num_components: Size = 6
     """Gaussians in a posterior."""
-    max_spikes: int = 96
+    max_spikes: Size = 96
     """Spikes read at once; longer trains are read in windows."""
-    num_windows: int = 8
+    num_windows: Size = 8
     """Windows that a longer train is read in."""
 
 
@@ -35,35 +42,35 @@ class EncoderConfig:
 class TrainingConfig:
     """How an encoder is trained."""
 
-    num_steps: int = 48_000
+    num_steps: Count = 48_000
     """Optimiser steps."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Trains per step."""
-    learning_rate: float = 2e-3
+    learning_rate: Rate = 2e-3
     """Peak learning rate, reached after a warm-up and left along a cosine; a third of
     the steps then starts again from half of it."""
-    weight_decay: float = 1e-4
+    weight_decay: Annotated[float, Within(0, 1)] = 1e-4
     """Decoupled weight decay."""
-    max_jitter: float = 5.0
+    max_jitter: Annotated[float, Within(0, 1000, "ms")] = 5.0
     """Largest standard deviation of spike-time jitter, in ms."""
-    max_missed: float = 0.05
+    max_missed: SomeShare = 0.05
     """Largest share of spikes missed."""
-    max_spurious: float = 0.03
+    max_spurious: SomeShare = 0.03
     """Largest share of spikes that are none of the neuron's."""
-    max_drift: float = 0.2
+    max_drift: SomeShare = 0.2
     """Largest change of rate over a train, as a share."""
-    anomalies: float = 0.15
+    anomalies: SomeShare = 0.15
     """Share of trains that are turned into what no single neuron fires."""
-    crops: tuple[int, ...] = (24, 48, 96)
+    crops: tuple[Size, ...] = (24, 48, 96)
     """Lengths of the stretches of trains to learn from, in spikes. A step sees one of
     them; short ones are cheaper."""
-    crop_shares: tuple[float, ...] = (0.45, 0.35, 0.2)
+    crop_shares: tuple[SomeShare, ...] = (0.45, 0.35, 0.2)
     """Share of the steps that see each length."""
-    save_every: int = 2000
+    save_every: Count = 2000
     """Steps between validations, at which the state is kept."""
-    num_test: int = 8000
+    num_test: Count = 8000
     """Neurons to simulate for each test, and for calibration."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of everything random."""
 
 
@@ -71,9 +78,9 @@ class TrainingConfig:
 class AdapterConfig:
     """How an encoder is turned to another model."""
 
-    rank: int = 16
+    rank: Size = 16
     """Rank of what is added to each weight matrix."""
-    members: int = 100_000
+    members: Count = 100_000
     """How many neurons to simulate."""
     training: TrainingConfig = TrainingConfig(num_steps=12_000)
     """How the adapter is trained."""
@@ -83,15 +90,15 @@ class AdapterConfig:
 class DensityConfig:
     """The shape of a density of conductances, and how it is trained."""
 
-    width: int = 64
+    width: Size = 64
     """Width of its networks."""
-    num_components: int = 8
+    num_components: Size = 8
     """Gaussians per conductance."""
-    num_steps: int = 8_000
+    num_steps: Count = 8_000
     """Optimiser steps."""
-    batch_size: int = 1024
+    batch_size: Count = 1024
     """Members per step."""
-    learning_rate: float = 2e-3
+    learning_rate: Rate = 2e-3
     """Peak learning rate."""
 
 
@@ -99,13 +106,13 @@ class DensityConfig:
 class EmulatorConfig:
     """The shape of an emulator, and how it is trained."""
 
-    width: int = 128
+    width: Size = 128
     """Width of its network."""
-    num_layers: int = 4
+    num_layers: Size = 4
     """Layers."""
-    num_steps: int = 12_000
+    num_steps: Count = 12_000
     """Optimiser steps."""
-    batch_size: int = 1024
+    batch_size: Count = 1024
     """Members per step."""
-    learning_rate: float = 2e-3
+    learning_rate: Rate = 2e-3
     """Peak learning rate."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from dicjax._core import (
     batches,
+    check_numbers,
     from_first,
     in_batches,
     only_first,
@@ -138,7 +139,9 @@ def fit_encoder(
     members were `simulated` elsewhere (see [`dicjax.sweeps.swept_dataset`][]), their
     number and seed count. The header of the checkpoint holds the tests, too.
     """
-    simulation = _simulation(neuron, data, on_progress, training)
+    simulation = _simulation(
+        neuron, data, on_progress, training, config, density, emulator
+    )
     members = simulate_members(simulation, num_members, data_seed, simulated)
 
     def begin() -> Encoder:
@@ -172,7 +175,9 @@ def fit_adapter(
     that declares a model of others. The rest is as in `fit_encoder`.
     """
     training = adapting.training
-    simulation = _simulation(neuron, data, on_progress, training)
+    simulation = _simulation(
+        neuron, data, on_progress, training, adapting, density, emulator
+    )
     if simulated is not None:
         adapting = dataclasses.replace(adapting, members=simulated.num)
     members = simulate_members(simulation, adapting.members, data_seed, simulated)
@@ -193,7 +198,10 @@ def fit_adapter(
     return _fit("adapter", simulation, members, training, begin, finish)
 
 
-def _simulation(neuron, data, on_progress, training) -> Simulation:
+def _simulation(neuron, data, on_progress, *configs) -> Simulation:
+    for config in configs:
+        check_numbers(config)
+    training, *_ = configs
     placement(batch_size=training.batch_size)  # before hours of simulation
     check_recipe(neuron)
     folder = None if data is None else data / neuron.name

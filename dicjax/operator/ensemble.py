@@ -14,7 +14,7 @@ import numpy as np
 import scipy.spatial
 from jaxtyping import Array, Float, Key
 
-from dicjax._core import on_host
+from dicjax._core import on_host, Within
 from dicjax.operator.characteristics import BY_NAME, from_coordinates
 from dicjax.operator.model import Operator
 
@@ -23,6 +23,15 @@ NEIGHBOURS = 400  # members that resemble the cell
 MIXED = 12  # of a member's neighbours, between which ensembles fill in
 FAR = 2.0  # times as far as members are from one another: beyond the family
 RIDGE = 1e-2
+PLAUSIBLE = {
+    "mV": Within(-200, 200, "mV"),
+    "kΩ·cm²": Within(0, 1e6, "kΩ·cm²"),
+    "µA/cm²": Within(-1e4, 1e4, "µA/cm²"),
+    "Hz·cm²/µA": Within(0, 1e6, "Hz·cm²/µA"),
+    "ms": Within(0, 1e6, "ms"),
+    "": Within(-1e4, 1e4),
+}
+"""Limits of what can be measured in a neuron, by its unit; beyond, a unit is wrong."""
 
 
 @on_host()
@@ -59,11 +68,14 @@ def draw_ensemble(
     **Raises:**
 
     - `ValueError`: if a name is unknown, or a value not finite, or not positive where
-        it must be, or `num` below 1.
+        it must be, or far from all that neurons of the family have, or `num` below 1,
+        or `spread` is not a finite number from 0 on.
     - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     if num < 1:
         raise ValueError(f"An ensemble needs one neuron at least, got {num} neurons.")
+    if not 0 <= spread < np.inf:
+        raise ValueError(f"`spread` must be a finite number from 0 on, got {spread}.")
     names = operator.names
     wanted = _coordinates(operator, measured)
     library = np.asarray(operator.library)
@@ -96,6 +108,12 @@ def _coordinates(operator: Operator, measured: Mapping[str, float]) -> np.ndarra
             raise ValueError(
                 f"{operator.names[i]} is {value}, but must be a "
                 f"{'positive ' * is_log}number: leave out what was not measured."
+            )
+        limits = PLAUSIBLE.get(BY_NAME[operator.names[i]].unit, Within())
+        if not limits.holds(value):
+            raise ValueError(
+                f"{operator.names[i]} is {value:g}, but no neuron has that: it must be "
+                f"{limits}. Check its unit."
             )
         wanted[i] = np.log(value) if is_log else value
     return wanted

@@ -10,7 +10,15 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Float
 
-from dicjax._core import from_first, Progress, renamed, replacing, Stage, Swept
+from dicjax._core import (
+    check_numbers,
+    from_first,
+    Progress,
+    renamed,
+    replacing,
+    Stage,
+    Swept,
+)
 from dicjax.operator.characteristics import characterise, Characteristics
 from dicjax.operator.checkpoint import load_operator, operator_config, save_operator
 from dicjax.operator.config import OperatorConfig, OperatorTraining
@@ -94,7 +102,7 @@ def characterise_members(
 def _kept(path: pathlib.Path | None, g) -> Characteristics | None:
     if path is None or not path.exists():
         return None
-    with np.load(path) as file:
+    with np.load(path, allow_pickle=False) as file:
         if not np.array_equal(file["g"], g):
             return None
         names = tuple(file["names"].tolist())
@@ -129,6 +137,8 @@ def fit_operator(
     [`dicjax.sweeps.swept_library`][]), their number and seed count. Returns scores on
     members that were learned from, under new currents, and on others.
     """
+    check_numbers(config)
+    check_numbers(training)
     placement_of(training)  # before long simulations
     if characterised is None:
         num, seed = training.members, training.library_seed

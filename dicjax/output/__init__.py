@@ -8,17 +8,21 @@ from dicjax.output.exporters import (
     export_nwb as export_nwb,
     export_xlsx as export_xlsx,
 )
+from dicjax.output.files import check_suffix as check_suffix
+from dicjax.output.folders import (
+    check_folder as check_folder,
+    FORMAT as FORMAT,
+    read_manifest as read_manifest,
+    VERSION as VERSION,
+    write_folder as write_folder,
+    write_manifest as write_manifest,
+)
 from dicjax.output.glossary import glossary as glossary
 from dicjax.output.plots import layouts as layouts, style as style
 from dicjax.output.population_files import (
-    check_folder as check_folder,
     file_name as file_name,
-    FORMAT as FORMAT,
-    read_manifest as read_manifest,
     read_models as read_models,
     run_columns as run_columns,
-    VERSION as VERSION,
-    write_folder as write_folder,
     write_population as write_population,
     write_simulation as write_simulation,
 )

@@ -1,14 +1,13 @@
 """Templates filled in, files that are whole or absent, and libraries they need."""
 
 import contextlib
-import importlib
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jinja2
 
-from dicjax._core import replacing
+from dicjax._core import optional_library, replacing
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
@@ -50,10 +49,4 @@ def check_suffix(path: pathlib.Path | str, suffix: str) -> pathlib.Path:
 
 def load(library: str, extra: str) -> Any:
     """An optional library; raises `ValueError` if it is not installed."""
-    try:
-        return importlib.import_module(library)
-    except ImportError as error:
-        raise ValueError(
-            f"{library} is not installed, which writes this file: "
-            f'pip install "dicjax[{extra}]".'
-        ) from error
+    return optional_library(library, extra, "writes this file")

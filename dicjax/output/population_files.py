@@ -4,7 +4,6 @@ import json
 import pathlib
 import platform
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import pyarrow as pa
 from jaxtyping import Float
 from pyarrow import csv, parquet
 
-from dicjax._core import Overrun, replacing_folder, versions
+from dicjax._core import Advice, Overrun, Remedy, versions
 from dicjax.dics import (
     Column,
     column_lines,
@@ -26,14 +25,18 @@ from dicjax.dics import (
 from dicjax.generation import Generated
 from dicjax.neurons import MODELS, Neuron
 from dicjax.output.files import render, write_text, writing
+from dicjax.output.folders import (
+    FORMAT,
+    MANIFEST,
+    read_manifest,
+    VERSION,
+    write_manifest,
+)
 from dicjax.output.parquet_files import read_parquet
 from dicjax.simulation import Run
 from dicjax.spikes import spike_features
 
 
-FORMAT = "dicjax-population"
-VERSION = 1
-MANIFEST = "manifest.json"
 COUNTS = ("num_asked", "num_accepted", "num_simulated", "num_uncertified")
 
 DISTANCE = "largest |ln(member / recording)| of the features that decide"
@@ -71,20 +74,23 @@ def write_population(result: Generated, folder: pathlib.Path) -> None:
 
 
 def write_simulation(
-    model: str, g: Float[np.ndarray, "cells channels"], run: Run, folder: pathlib.Path
+    neuron: Neuron,
+    g: Float[np.ndarray, "cells channels"],
+    run: Run,
+    folder: pathlib.Path,
 ) -> None:
     """Writes simulated cells in the form of a population.
 
-    `model` is the name of one that ships, `g` holds maximal conductances (mS/cm²), and
-    `folder` exists.
+    `neuron` is their model, `g` holds maximal conductances (mS/cm²), and `folder`
+    exists.
     """
     columns = {
-        **conductance_columns(MODELS[model](), g),
+        **conductance_columns(neuron, g),
         **feature_columns(spike_features(run.spike_times)),
         **run_columns(run),
     }
-    about = {**_about(model), "num_simulated": len(g)}
-    title = f"{len(g)} simulated {model} neurons (made with dicjax)."
+    about = {**_about(neuron.name), "num_simulated": len(g)}
+    title = f"{len(g)} simulated {neuron.name} neurons (made with dicjax)."
     clock = "since the start of the simulation"
     _write(folder, title, columns, np.asarray(run.spike_times), clock, about)
 
@@ -127,41 +133,6 @@ def read_models(
             )
     g = [_numbers(path, name, table.column(name)) for name in wanted]
     return neuron.name, np.stack(g, axis=1)
-
-
-def check_folder(folder: pathlib.Path | str, overwrite: bool) -> pathlib.Path:
-    """The absolute path of `folder`, or a `ValueError` if it may not be written."""
-    path = pathlib.Path(folder).resolve()
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"{folder} is a file: choose another folder to write to.")
-    if not path.exists() or not any(path.iterdir()):
-        return path
-    if read_manifest(path).get("format") != FORMAT:
-        raise ValueError(
-            f"{folder} holds files that are not a population of dicjax, which would be "
-            "lost: choose a folder that is empty or new."
-        )
-    if not overwrite:
-        raise ValueError(
-            f"{folder} already holds a population: choose another folder, or pass "
-            "`--overwrite` to replace it."
-        )
-    return path
-
-
-def write_folder(
-    folder: pathlib.Path | str, overwrite: bool, write: Callable[[pathlib.Path], None]
-) -> None:
-    """Makes a folder whole or not at all.
-
-    `write` fills a temporary folder beside it, which takes its place once complete.
-    With `overwrite` it may replace a population, but no folder with anything else; a
-    `ValueError` refuses. Parents are made as needed.
-    """
-    path = check_folder(folder, overwrite)
-    with replacing_folder(path) as partial:
-        write(partial)
-        check_folder(folder, overwrite)  # writing took time
 
 
 def _manifest(result: Generated) -> dict[str, Any]:
@@ -236,8 +207,7 @@ def _write(
     ):
         with writing(folder / name) as path:
             write(table_of(table, metadata), path)
-    text = json.dumps(_plain(about), indent=2, ensure_ascii=False)
-    write_text(folder / MANIFEST, text + "\n")
+    write_manifest(folder, _plain(about))
 
 
 def _robustness_columns(result: Generated) -> dict[str, Column]:
@@ -282,12 +252,16 @@ def read_table(path: pathlib.Path) -> pa.Table:
 
 def _neuron_of(path: pathlib.Path, table: pa.Table) -> Neuron:
     name = (table.schema.metadata or {}).get(b"model", b"").decode()
-    name = name or read_manifest(path.parent).get("model")
+    name = name or str(read_manifest(path.parent).get("model") or "")
     if name not in MODELS:
         problem = f"is of the model {name!r}" if name else "does not say of which model"
         raise ValueError(
-            f"{path} {problem}: keep it beside its {MANIFEST}, or name one of "
-            f"{', '.join(MODELS)}."
+            Advice(
+                f"{path} {problem}: keep it beside its {MANIFEST}, or name its model "
+                "by ",
+                Remedy("model"),
+                f": one of {', '.join(MODELS)}, or a Python file that declares it.",
+            )
         )
     return MODELS[name]()
 
@@ -303,15 +277,6 @@ def _numbers(path: pathlib.Path, name: str, column: pa.ChunkedArray) -> np.ndarr
             "must be finite, non-negative numbers of mS/cm²."
         )
     return values if values.dtype.kind == "f" else values.astype(np.float64)
-
-
-def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
-    """The manifest of a folder, empty where there is none."""
-    try:
-        about = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return about if isinstance(about, dict) else {}
 
 
 def _plain(x: Any) -> Any:

@@ -5,11 +5,15 @@ and sent like a document.
 """
 
 import base64
+import contextlib
+import functools
 import io
 import json
 import pathlib
 import platform
 import re
+import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,13 +80,13 @@ def write_report(
 ) -> None:
     """Writes the page about a population to `path`, whole or not at all.
 
-    It shows `traces`, or else simulates up to three members again.
+    It shows `traces`, or else simulates up to three members again. Where a figure
+    cannot be drawn, the page says so in its place, and a warning names it.
     """
-    traces = potentials(result) if traces is None else traces
     write_text(path, render("report.html.jinja", _values(result, traces)))
 
 
-def _values(result: Generated, traces: Traces) -> dict[str, Any]:
+def _values(result: Generated, traces: Traces | None) -> dict[str, Any]:
     members, target = shown(result.accepted), result.target
     first, rounds = result.rounds[0], grouped(result.rounds)
     low, high = wilson(first.num_valid, first.num)
@@ -221,27 +225,52 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f}\u202f%"
 
 
-def _figures(result: Generated, members, traces: Traces) -> dict[str, Markup]:
+def _figures(result: Generated, members, traces: Traces | None) -> dict[str, Markup]:
     neuron, train, accepted = result.neuron, result.train, result.accepted
-    g, times, target = result.g[members], result.spike_times, result.target
+    g, times = result.g[members], result.spike_times
     dics, V_ref = result.dics[members], float(neuron.V_ref)
-    features = plots.plot_features(target, result.features, result.tolerance, accepted)
-    figures = {
-        "raster": plots.plot_raster(train, times, accepted),
-        "isis": plots.plot_isis(train, times[members]),
-        "features": features,
-        "posterior": plots.plot_posterior(result.posterior, dics, V_ref),
-        "yield": plots.plot_yield(grouped(result.rounds)),
+    shown_traces = functools.cache(lambda: traces or potentials(result))
+
+    def draw_traces() -> Figure:
+        of = shown_traces()
+        names = [f"member {i}" for i in of.members]
+        return plots.plot_traces(train, of.ts, of.V, names, **of.levels)
+
+    def draw_conductances() -> Figure:
+        with contextlib.suppress(Exception):
+            highlight = np.searchsorted(members, shown_traces().members).tolist()
+            return plots.plot_conductances(neuron, g, highlight)
+        return plots.plot_conductances(neuron, g)
+
+    compared = result.target, result.features, result.tolerance, accepted
+    figures: dict[str, Callable[[], Figure]] = {
+        "raster": lambda: plots.plot_raster(train, times, accepted),
+        "isis": lambda: plots.plot_isis(train, times[members]),
+        "features": lambda: plots.plot_features(*compared),
+        "posterior": lambda: plots.plot_posterior(result.posterior, dics, V_ref),
+        "yield": lambda: plots.plot_yield(grouped(result.rounds)),
     }
     if len(g):
-        names = [f"member {i}" for i in traces.members]
-        ts, V, levels = traces.ts, traces.V, traces.levels
-        figures["traces"] = plots.plot_traces(train, ts, V, names, **levels)
-        highlight = np.searchsorted(members, traces.members).tolist()
-        figures["conductances"] = plots.plot_conductances(neuron, g, highlight)
+        figures |= {"traces": draw_traces, "conductances": draw_conductances}
     if len(g) > 2:
-        figures["correlations"] = plots.plot_correlations(neuron, g)
-    return {name: _inline(name, figure) for name, figure in figures.items()}
+        figures["correlations"] = lambda: plots.plot_correlations(neuron, g)
+    return {name: _drawn(name, draw) for name, draw in figures.items()}
+
+
+def _drawn(name: str, draw: Callable[[], Figure]) -> Markup:
+    """A figure as part of a page, or a sentence in its place if it cannot be drawn."""
+    try:
+        with style.own_style():
+            return _inline(name, draw())
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        warnings.warn(
+            f"The report lacks its figure of {name}, which could not be drawn "
+            f"({reason}).",
+            stacklevel=2,
+        )
+        said = "This figure could not be drawn ({}). The tables are complete."
+        return Markup(said).format(reason)
 
 
 def potentials(result: Generated) -> Traces:

@@ -13,12 +13,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from dicjax._core import on_host
 from dicjax.generation import Generated
-from dicjax.output.population_files import (
-    models_file,
-    read_manifest,
-    read_table,
-    write_population,
-)
+from dicjax.output.folders import read_manifest
+from dicjax.output.population_files import models_file, read_table, write_population
 
 
 @dataclasses.dataclass(frozen=True)

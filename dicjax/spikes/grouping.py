@@ -89,9 +89,9 @@ def widest_gap(ordered: Row, num: Count) -> tuple[Scalar, Scalar]:
     is_candidate &= 3 * shorter + 3 >= num  # or bursts have too few spikes
     strays = jnp.minimum(shorter, longer) // INTERVALS_PER_STRAY
     # Strays are the longest of the short intervals, the shortest of the long, or both.
-    ways = [(0, 0, MIN_GAP_RATIO)]
-    for below in (0, strays // 2, strays):
-        ways.append((below, strays - below, MIN_STRAY_GAP_RATIO))
+    some = (0, strays // 2, strays)
+    ways = [(below, strays - below, MIN_STRAY_GAP_RATIO) for below in some]
+    ways = [(0, 0, MIN_GAP_RATIO), *ways]
     clearness, middle = jnp.zeros_like(ordered[1:]), jnp.full_like(ordered[1:], jnp.inf)
     for num_below, num_above, least in ways:
         below = ordered[jnp.maximum(index - num_below, 0)]

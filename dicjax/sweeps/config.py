@@ -10,21 +10,22 @@ from typing import Annotated, Any, get_args, Literal
 import pydantic
 from pydantic import AfterValidator, Field
 
-from dicjax._core import is_checkpoint, shipped
+from dicjax._core import FINEST_DT, is_checkpoint, LONGEST, shipped
 from dicjax.generation import AUTO, FEWEST_CANDIDATES, GenerateConfig
-from dicjax.inference import find_neuron
+from dicjax.inference import checkpoint_folder, find_neuron
 from dicjax.neurons import MODELS
 from dicjax.operator import FAMILIES
 from dicjax.populations import AXES, Axis
 from dicjax.recordings import milliseconds_per
 
 
+MOST = 10**12  # of members; more are a mistake
 SHORTEST = 50.0  # ms; shorter times were probably given in seconds
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class _Section(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _in_folder(check: Callable[[Any, pathlib.Path], Any]) -> AfterValidator:
@@ -60,7 +61,7 @@ def _globbed(patterns: Sequence[str], folder: pathlib.Path) -> tuple[str, ...]:
 def _known_model(name: str, folder: pathlib.Path) -> str:
     path = folder / name
     name = str(path.resolve()) if name not in MODELS and path.exists() else name
-    find_neuron(name)
+    find_neuron(name)  # which runs a Python file
     return name
 
 
@@ -68,7 +69,7 @@ def _with_encoder(name: str, folder: pathlib.Path) -> str:
     if name == "auto" or (name in MODELS and shipped(name)):
         return name
     path = folder / pathlib.Path(name).expanduser()
-    if not is_checkpoint(path):
+    if not is_checkpoint(checkpoint_folder(path)):
         raise ValueError(
             f"{name!r} has no encoder: give auto, a model that ships with dicjax, or "
             "the folder that `dicjax adapt` made"
@@ -79,6 +80,8 @@ def _with_encoder(name: str, folder: pathlib.Path) -> str:
 def _in_ms(time: float) -> float:
     if time < SHORTEST:
         raise ValueError(f"times are in ms, and {time:g} ms is too short to fire in")
+    if time > LONGEST:
+        raise ValueError(f"times are in ms, and {time:g} ms is more than a day")
     return time
 
 
@@ -100,7 +103,7 @@ class Drawn(_Section):
     """Members to draw from the box of the model's recipe, or by its compensation."""
 
     sampler: Literal["box", "recipe"] = "box"
-    num: int = Field(ge=1)
+    num: int = Field(ge=1, le=MOST)
 
 
 class Tabled(_Section):
@@ -126,7 +129,7 @@ class Simulation(_Section):
 
     duration: Time | None = None
     discard: float | None = Field(default=None, ge=0)
-    dt: float | None = Field(default=None, gt=0, le=0.5)
+    dt: float | None = Field(default=None, ge=FINEST_DT, le=0.5)
     current: float | None = Field(default=None, ge=-1000, le=1000)
     noise: float = Field(default=0.0, ge=0, le=1000)
     max_spikes: int | None = Field(default=None, ge=1, le=65_536)
@@ -170,12 +173,12 @@ class Targets(_Section):
 class Search(_Section):
     """How populations are searched for; see `dicjax generate --help`."""
 
-    members: int = Field(default=100, ge=1)
-    budget: int = Field(default=GenerateConfig.budget, ge=1)
+    members: int = Field(default=100, ge=1, le=MOST)
+    budget: int = Field(default=GenerateConfig.budget, ge=1, le=MOST)
     candidates_per_round: int = Field(
-        default=GenerateConfig.candidates_per_round, ge=FEWEST_CANDIDATES
+        default=GenerateConfig.candidates_per_round, ge=FEWEST_CANDIDATES, le=10**6
     )
-    spread: float = Field(default=GenerateConfig.spread, gt=0)
+    spread: float = Field(default=GenerateConfig.spread, gt=0, le=100)
     out_of_range: Literal["refuse", "try"] = "refuse"
     robustness: bool = False
 
@@ -189,8 +192,8 @@ class Refinement(_Section):
 
 
 class _Job(_Section):
-    seed: int = Field(default=0, ge=0)
-    shard: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    shard: int | None = Field(default=None, ge=1, le=MOST)
 
 
 class SimulateJob(_Job):
@@ -208,7 +211,7 @@ class DatasetJob(_Job):
 
     job: Literal["dataset"]
     model: Model
-    num: int = Field(ge=1)
+    num: int = Field(ge=1, le=MOST)
 
 
 class GenerateJob(_Job):
@@ -247,7 +250,7 @@ class OperatorJob(_Job):
 
     job: Literal["operator"]
     family: Literal[tuple(FAMILIES)]  # pyright: ignore[reportInvalidTypeForm]
-    num: int = Field(ge=1)
+    num: int = Field(ge=1, le=MOST)
 
 
 Config = (

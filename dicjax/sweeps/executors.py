@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import as_completed, CancelledError
 from typing import Any, Protocol, runtime_checkable
 
+from dicjax._core import optional_library
 from dicjax.sweeps.tasks import open_plan, work, work_through
 from dicjax.sweeps.unit import error_line, Groups, Outcome, Report
 from dicjax.sweeps.worker_main import begin_worker
@@ -99,6 +100,7 @@ class Dask:
                 f"{address!r} names no workers: give local:4 for four processes, or "
                 "the address of a scheduler, as tcp://host:8786."
             )
+        optional_library("distributed", "dask", "runs sweeps on Dask")
         self.address, self.timeout = address, timeout
         self.num_workers = self.local or 1
 
@@ -165,6 +167,7 @@ class Submitit:
         timeout: float | None = None,
         parameters: dict[str, Any] | None = None,
     ):
+        optional_library("submitit", "slurm", "sends sweeps to a scheduler")
         self.num_workers, self.folder, self.cluster = num, folder, cluster
         self.timeout, self.parameters = timeout, parameters or {}
 

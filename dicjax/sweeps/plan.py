@@ -21,7 +21,7 @@ from dicjax._core import (
     Store,
     versions,
 )
-from dicjax.inference import find_neuron, neuron_hash
+from dicjax.inference import checkpoint_folder, find_neuron, neuron_hash
 from dicjax.operator import find_family
 from dicjax.sweeps.config import (
     Config,
@@ -241,7 +241,8 @@ def _models(config: Config) -> dict[str, str]:
         return {config.family: neuron_hash(find_family(config.family).neuron)}
     if not isinstance(config, GenerateJob):
         return {config.model: neuron_hash(find_neuron(config.model)[0])}
-    folders = {x: shipped(x) or pathlib.Path(x) for x in config.targets.all_models}
+    folder_of = lambda x: shipped(x) or checkpoint_folder(x)
+    folders = {x: folder_of(x) for x in config.targets.all_models}
     return {name: sha256(x / "header.json")[:12] for name, x in folders.items()}
 
 

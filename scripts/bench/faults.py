@@ -1,7 +1,9 @@
-"""Breaks sweeps in every way that comes to mind, and looks for what was lost."""
+"""Breaks sweeps and commands in every way that comes to mind, and looks for what was
+lost."""
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import random
@@ -21,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tyro
 
+from scripts.bench.faults_of_commands import Commands, FAULTS as OF_COMMANDS, Lost
 from scripts.bench.processes import SWEEP
 from scripts.bench.results import Benchmark, Measurement, row
 
@@ -110,10 +113,6 @@ class Bench:
             if self.wanted.get(name) != found.get(name):
                 kind = "missing" if name not in found else "different"
                 raise Lost(f"{name} is {kind}")
-
-
-class Lost(Exception):
-    """What a sweep did not give after it was broken."""
 
 
 def contents(out: pathlib.Path) -> dict[str, bytes]:
@@ -359,7 +358,8 @@ FAULTS: dict[str, Callable[[Bench], None]] = {
     "poisoned-member": poisoned_member,
     "two-runs": two_runs,
 }
-Fault = Literal[tuple(FAULTS)]  # pyright: ignore
+ALL = (*FAULTS, *OF_COMMANDS)
+Fault = Literal[ALL]  # pyright: ignore
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -367,11 +367,13 @@ class Faults(Benchmark):
     """Breaks a small sweep at random moments, and compares what it gives in the end.
 
     The sweep is run again until it is complete. Every part is compared, byte by byte,
-    with the parts of a sweep that ran undisturbed. Exit status 1: something was lost.
+    with the parts of a sweep that ran undisturbed. Other commands are broken too:
+    what they computed has to be whole, in its place or where they say. Exit status 1:
+    something was lost.
     """
 
-    faults: tyro.conf.Positional[tuple[Fault, ...]] = tuple(FAULTS)  # pyright: ignore
-    """What to do to the sweep."""
+    faults: tyro.conf.Positional[tuple[Fault, ...]] = ALL  # pyright: ignore
+    """What to do to the sweep, or to other commands."""
     repetitions: int = 50
     """How often each is done."""
     seed: int = 0
@@ -383,24 +385,35 @@ class Faults(Benchmark):
         """Tries one fault after the other."""
         with tempfile.TemporaryDirectory() as folder:
             rng = random.Random(self.seed)
-            bench = Bench(pathlib.Path(folder), rng, self.members)
-            parts = {("parts", ""): len(bench.wanted), ("time", "s"): bench.seconds}
-            yield from row("undisturbed", {}, parts)
-            for name in self.faults:
-                yield from try_fault(bench, name, self.repetitions)
+            if of_sweeps := [x for x in self.faults if x in FAULTS]:
+                bench = Bench(pathlib.Path(folder), rng, self.members)
+                parts = {("parts", ""): len(bench.wanted), ("time", "s"): bench.seconds}
+                yield from row("undisturbed", {}, parts)
+                for name in of_sweeps:
+                    do = functools.partial(FAULTS[name], bench)
+                    yield from try_fault(do, name, self.repetitions)
+            if of_commands := [x for x in self.faults if x in OF_COMMANDS]:
+                place = pathlib.Path(folder, "commands")
+                place.mkdir()
+                commands = Commands(place, rng)
+                for name in of_commands:
+                    do = functools.partial(OF_COMMANDS[name], commands)
+                    yield from try_fault(do, name, self.repetitions)
 
     def status(self, measurements: Sequence[Measurement]) -> int:
         """1 if anything was lost, double or different."""
         return int(any(x.note for x in measurements))
 
 
-def try_fault(bench: Bench, name: str, repetitions: int) -> Iterator[Measurement]:
+def try_fault(
+    do: Callable[[], None], name: str, repetitions: int
+) -> Iterator[Measurement]:
     """How often something was lost, and what."""
     lost, seconds = [], []
     for i in range(repetitions):
         began = time.perf_counter()
         try:
-            FAULTS[name](bench)
+            do()
         except Lost as e:
             lost.append(str(e))
         seconds.append(time.perf_counter() - began)

@@ -1,8 +1,10 @@
 """How every figure looks: colours, axes, ticks, words in place of legends."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import matplotlib.style
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -46,6 +48,16 @@ WIDTH = 7.2  # inches, of a figure that fills a page
 MAX_VECTOR = 150  # marks beyond which a layer is drawn as pixels
 
 Color = str | tuple[str, float]  # with an opacity
+
+
+@contextlib.contextmanager
+def own_style() -> Iterator[None]:
+    """Figures as they are meant, whatever the user's settings of Matplotlib.
+
+    These may ask for what is not there, such as LaTeX.
+    """
+    with matplotlib.style.context("default"):
+        yield
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:

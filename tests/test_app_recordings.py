@@ -114,7 +114,7 @@ def test_a_pause_is_reported_without_options_of_the_command_line():
     recording = open_recording(_accepted(_text(times, "time_ms\n")))
     (finding,) = glance(recording).findings
     assert "--" not in finding.message
-    assert "consider the window 60.005 to 77.95 s." in finding.message
+    assert "consider the window 60.005 to 77.95 s or" in finding.message
     assert finding.window is not None
 
 

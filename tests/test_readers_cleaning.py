@@ -133,11 +133,10 @@ def test_an_overflow_of_32_bits_is_named_and_counted_on(tmp_path):
     samples = np.round(TIMES * 30 + 2**31 - 300_000)
     wrapped = (samples + 2**31) % 2**32 - 2**31
     path = saved(tmp_path / "cell.csv", "spike_samples", a=wrapped.astype(int))
-    options = {"unit": "samples@30000"}
     with pytest.raises(ValueError, match='32 bits.*clean="overflow"'):
-        dj.read_spike_trains(path, **options)
+        dj.read_spike_trains(path, unit="samples@30000")
     with pytest.warns(UserWarning, match=r"32 bits overflow.*\(1\)"):
-        (train,) = dj.read_spike_trains(path, clean="overflow", **options)
+        (train,) = dj.read_spike_trains(path, clean="overflow", unit="samples@30000")
     np.testing.assert_allclose(np.diff(train.times), np.diff(TIMES), atol=0.05)
 
 

@@ -11,6 +11,7 @@ from dicjax.app.recordings import (
     open_recording,
     question,
     seconds,
+    ways_to_mend,
 )
 from dicjax.app.server_state import example
 from dicjax.app.uploads import accepted
@@ -70,6 +71,35 @@ def test_whole_numbers_may_be_samples():
     assert candidates_of(Train("a", STEADY * 20, "samples", rate=20e3)) == ()
 
 
+def test_a_unit_is_only_suggested_where_no_other_fits():
+    slow = 8300.0 * np.arange(1, 80) + 250 * np.sin(np.arange(79))  # ms, 0.12 Hz
+    likely = {x.unit for x in candidates_of(Train("a", slow / 1e3)) if x.is_credible}
+    assert {"ms", "s"} <= likely
+    frames = {x.name for x in candidates_of(Train("a", slow / 1e3))}
+    assert any("stimulus" in name for name in frames)
+
+
+def test_stamps_are_mended_once_the_user_agrees():
+    times = np.random.default_rng(0).permutation(STEADY)
+    recording = open_recording(_accepted(_text(times, "time_ms\n")))
+    assert not recording.trains and recording.fault is not None
+    assert ways_to_mend(recording.fault) == ("order",)
+    recording.mend("order")
+    assert np.allclose(recording.train.times, STEADY) and recording.fault is None
+    assert recording.clean == ("order",) and "sorted" in recording.notes[0]
+
+
+def test_a_finding_offers_to_mend_what_it_found():
+    times = np.sort(np.append(STEADY, STEADY[::9] + 0.2))
+    recording = open_recording(_accepted(_text(times, "time_ms\n")))
+    (finding,) = glance(recording).findings
+    assert (finding.kind, finding.clean) == ("doubles", "doubles")
+    recording.window = (0.0, 9000.0)
+    recording.mend("doubles")
+    assert recording.window == (0.0, 9000.0) and not glance(recording).findings
+    assert recording.trains[0].num_spikes == 98
+
+
 def test_times_of_a_usual_unit_raise_a_question_only_if_it_is_impossible():
     assert candidates_of(Train("a", STEADY / 1e3, usual_unit="s")) == ()
     found = candidates_of(Train("a", STEADY, usual_unit="s"))
@@ -114,7 +144,7 @@ def test_a_pause_is_reported_without_options_of_the_command_line():
     recording = open_recording(_accepted(_text(times, "time_ms\n")))
     (finding,) = glance(recording).findings
     assert "--" not in finding.message
-    assert "consider the window 60.005 to 77.95 s." in finding.message
+    assert "consider the window 60.005 to 77.95 s or" in finding.message
     assert finding.window is not None
 
 

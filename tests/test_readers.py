@@ -10,12 +10,14 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 
 from dicjax.recordings.readers import common, read_spike_trains
+from dicjax.recordings.readers.plausibility import units_that_fit
 
 
-# In eighths of a millisecond, so that the text of a time is exact and never whole.
+# In eighths of a millisecond, so that the text of a time is exact and never whole. So
+# coarse a clock is of ms, and no interval is as short as a few frames of a stimulus.
 @st.composite
 def spike_times(draw):
-    eighths = draw(st.lists(st.integers(80, 8000), min_size=10, max_size=30))
+    eighths = draw(st.lists(st.integers(104, 8000), min_size=10, max_size=30))
     return (np.cumsum(eighths) * 8 + draw(st.integers(1, 7))) / 64
 
 
@@ -279,11 +281,76 @@ def test_sample_indices_need_their_rate():
     np.testing.assert_allclose(train.times, TRAIN, atol=1 / 30)
 
 
-def test_whole_numbers_without_a_unit_come_with_a_warning():
-    whole = np.arange(1, 21) * 50
-    with pytest.warns(UserWarning, match="samples@30000"):
+@pytest.mark.parametrize("mean", (20, 60, 500))
+def test_whole_numbers_without_a_unit_are_asked_about(mean):
+    rng = np.random.default_rng(0)
+    whole = np.cumsum(4 + rng.exponential(mean, 1000)).astype(int)
+    with pytest.raises(ValueError, match='unit="ms" .*unit="samples@'):
         read(column(whole), ".csv")
     read(column(whole), ".csv", unit="ms")
+
+
+def regular(rate, seconds, cv=0.02):
+    rng = np.random.default_rng(0)
+    isi = np.maximum(1 + cv * rng.standard_normal(int(rate * seconds)), 0.1)
+    return np.cumsum(1e3 / rate * isi)
+
+
+def irregular(rate, seconds, dead=3.0):
+    rng = np.random.default_rng(0)
+    return np.cumsum(dead + rng.exponential(1e3 / rate - dead, int(rate * seconds)))
+
+
+ODD_UNITS = {
+    "a slow pacemaker in s": (regular(0.12, 600) / 1e3, "s", "0.1198 Hz"),
+    "a slower one, briefly": (regular(0.02, 1200) / 1e3, "s", "0.02005 Hz"),
+    "parts of samples": (irregular(5, 120) * 15, "samples@30000", "Hz"),
+    "samples of all units": ((irregular(30, 64, 0) * 30).astype(int), "samples@", "Hz"),
+    "frames of a stimulus": (irregular(6, 120, 30) * 0.12, "samples@60", "frames"),
+    "whole frames": ((irregular(2, 600, 30) * 0.06).astype(int), "samples@60", "Hz"),
+    "microseconds": (irregular(150, 60) * 1e3, "us", "150"),
+}
+
+
+@pytest.mark.parametrize("numbers, unit, rate", ODD_UNITS.values(), ids=ODD_UNITS)
+@pytest.mark.parametrize("suffix", (".csv", ".npy"))
+def test_what_several_units_make_sense_of_is_asked_about(suffix, numbers, unit, rate):
+    numbers = np.unique(numbers)
+    content = column(numbers) if suffix == ".csv" else npy(numbers)
+    with pytest.raises(ValueError) as error:
+        read(content, suffix)
+    message = str(error.value)
+    assert f'unit="{unit}' in message and rate in message, message
+    assert 'unit="ms" makes it' in message
+
+
+def test_a_bare_file_that_only_ms_makes_sense_of_raises_no_question():
+    bursts = np.cumsum(np.tile([31.25, 33.1, 35.7, 41.2, 655.3], 90)) + 4.809
+    steady = regular(5.4, 60, 0.06).round(3)
+    sampled = np.round(irregular(10, 300) * 30) / 30  # at 30 kHz
+    for times in (bursts.round(3), steady, sampled):
+        (train,) = read(column(times), ".csv")
+        assert np.array_equal(train.times, times)
+
+
+def test_real_trains_in_any_unit_are_read_right_or_asked_about(data):
+    """Stripped of their headers, as they are or rounded as people round."""
+    ways = {"ms": (1.0, (0, 1, 3)), "s": (1e3, (3, 4, 6)), "us": (1e-3, (0, 1))}
+    ways |= {f"samples@{r}": (1e3 / r, (0, 2)) for r in (10000, 15000, 24414.0625, 3e4)}
+    ways |= {f"samples@{r}": (1e3 / r, (0, 3)) for r in (30, 60, 119.982)}
+    paths = [*(data / "recordings").glob("*.csv"), *(data / "many_neurons").glob("*")]
+    outcomes = {True: set(), False: set()}
+    for path in sorted(x for x in paths if x.suffix == ".csv"):
+        times = np.loadtxt(path, skiprows=1)
+        for unit, (per, digits) in ways.items():
+            for places in (*digits, None):
+                numbers = times / per
+                if places is not None:
+                    numbers = np.unique(np.round(numbers, places))
+                is_read = units_that_fit([numbers]).is_ms
+                outcomes[unit == "ms"].add((is_read, path.name))
+    assert {is_read for is_read, _ in outcomes[False]} == {False}
+    assert len({name for is_read, name in outcomes[True] if is_read}) >= 8
 
 
 @pytest.mark.parametrize(
@@ -300,7 +367,7 @@ def test_whole_numbers_without_a_unit_come_with_a_warning():
         (".csv", "a,b\n1.5,2.5\n,3.5\n3.5,4.5\n", ["line 3", "''"]),
         (".csv", "a,b\n1.5,2.5,3.5\n", ["line 2", "3 cells under 2 headers"]),
         (".csv", column(TRAIN) + "1e999\n", ["finite", "40", "cell"]),
-        (".csv", "-2.5\n" + column(TRAIN), ["non-negative", "0", "-2.5"]),
+        (".csv", "-1\n" + column(TRAIN), ["non-negative", "0", "-1", "negative"]),
         (".csv", column(TRAIN[::-1]), ["strictly increasing", "1", "1954.875"]),
         (".csv", column(np.repeat(TRAIN, 2)), ["strictly increasing", "1", "50.125"]),
         (".csv", column(TRAIN[:9]), ["too few", "cell (9)", "10"]),

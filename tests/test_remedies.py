@@ -25,6 +25,12 @@ from dicjax._core.advice import (
             "the window 0.3 to 7 s",
         ),
         (Remedy("unit", "s"), 'unit="s"', "--unit s", "“s”"),
+        (
+            Remedy("clean", "doubles"),
+            'clean="doubles"',
+            "--clean doubles",
+            "“Drop doubles”",
+        ),
         (Remedy("unit_id"), "`unit_id`", "--unit-id", "a file of its own"),
         (Remedy("model", "da"), 'model="da"', "--model da", "the model da"),
         (

@@ -5,6 +5,7 @@ from .advice import (
     advice_of as advice_of,
     as_argument as as_argument,
     as_option as as_option,
+    CLEANING as CLEANING,
     in_words as in_words,
     Remedy as Remedy,
 )

@@ -9,11 +9,21 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 
+# What the stamps of a file can be cleaned of, as it is said to those who click.
+CLEANING = {
+    "order": "Sort the stamps",
+    "doubles": "Drop doubles",
+    "negative": "Drop negative stamps",
+    "overflow": "Count on after the overflow",
+    "pauses": "Leave pauses out",
+}
+
+
 class Remedy(NamedTuple):
     """A setting to change, and the value to give it; none where the user chooses.
 
-    Settings are arguments of functions: "unit", "unit_id", "window" (ms), "model",
-    "out_of_range" and "budget".
+    Settings are arguments of functions: "unit", "unit_id", "window" (ms), "clean",
+    "model", "out_of_range" and "budget".
     """
 
     setting: str
@@ -87,6 +97,8 @@ def in_words(remedy: Remedy) -> str:
             return f"the window {start / 1e3:g} to {stop / 1e3:g} s"
         case "unit":
             return f"“{value}”"
+        case "clean":
+            return f"“{CLEANING[value]}”"
         case "unit_id":
             return "a file of its own"
         case "out_of_range":

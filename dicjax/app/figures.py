@@ -18,11 +18,12 @@ from dicjax.populations import wilson
 from dicjax.spikes import SpikeTrain
 
 
+MAX_PAUSES = 100  # that are painted
 MAX_POINTS = 3000  # that a potential is drawn with
 
 
 def overview(train: SpikeTrain, window: tuple[float, float], colors: Palette) -> Plot:
-    """All spikes of a recording, with the window on top."""
+    """All spikes of a recording, with the window on top; pauses are grey."""
     figure = canvas.new_plot(colors, 96, **canvas.SIDES, bottom=26, top=6)
     inside = (train.times >= window[0]) & (train.times <= window[1])
     for keep, color in ((~inside, colors.other), (inside, colors.recording)):
@@ -32,6 +33,10 @@ def overview(train: SpikeTrain, window: tuple[float, float], colors: Palette) ->
     band = {"fillcolor": colors.recording, "opacity": 0.1, "line_width": 0}
     figure.add_vrect(start / 1e3, stop / 1e3, layer="below", **band)
     ends = [train.t_start / 1e3, canvas.end_of(train) / 1e3]
+    away = {"fillcolor": colors.other, "opacity": 0.25, "line_width": 0}
+    pauses = (train.observed.ravel()[1:-1] / 1e3).reshape(-1, 2).tolist()
+    for start, stop in pauses[:MAX_PAUSES]:
+        figure.add_vrect(start, stop, layer="below", **away)
     figure.update_xaxes(range=ends, fixedrange=True)
     canvas.name_rows(figure, ["whole"])
     return canvas.as_plot(figure)
@@ -40,7 +45,7 @@ def overview(train: SpikeTrain, window: tuple[float, float], colors: Palette) ->
 def closeup(train: SpikeTrain, colors: Palette) -> Plot:
     """The first bursts or spikes of a train; dragging shows the others."""
     figure = canvas.new_plot(colors, 130, **canvas.SIDES, bottom=42, top=6)
-    times = train.times
+    times = train.longest
     span = min(layouts.rhythm(train)[0], float(times[-1] - times[0]))
     near = times[times <= times[0] + 40 * span][: 2 * canvas.MAX_TICKS]
     canvas.spike_ticks(figure, near, 0, 0.4, colors.recording, width=1.6)
@@ -54,7 +59,7 @@ def closeup(train: SpikeTrain, colors: Palette) -> Plot:
 
 def intervals(train: SpikeTrain, colors: Palette) -> Plot:
     """A histogram of interspike intervals, on a logarithmic axis."""
-    isi = np.diff(train.times)
+    isi = train.intervals
     edges = layouts.log_bins([isi])
     shares = layouts.shares_of(isi, edges)
     figure = canvas.new_plot(colors, 210, **canvas.SIDES)
@@ -85,7 +90,7 @@ def rasters(outcome: Outcome, colors: Palette, num: int = 12) -> Plot:
 
 def interval_bands(outcome: Outcome, colors: Palette) -> Plot:
     """Intervals of the recording and of members; the band holds 90 % of members."""
-    recorded = [] if outcome.train is None else [np.diff(outcome.train.times)]
+    recorded = [] if outcome.train is None else [outcome.train.intervals]
     members = layouts.intervals_of(outcome.spike_times[i] for i in outcome.shown)
     edges = layouts.log_bins([*recorded, *members])
     figure = canvas.new_plot(colors, 380)

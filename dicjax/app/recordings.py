@@ -4,11 +4,12 @@ import dataclasses
 import itertools
 import threading
 import warnings
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
 
-from dicjax._core import advice_of, in_words, short
+from dicjax._core import Advice, advice_of, in_words, short
 from dicjax.app.uploads import Upload
 from dicjax.generation import infer, suit
 from dicjax.recordings import (
@@ -20,6 +21,7 @@ from dicjax.recordings import (
     readers,
     samples_at,
     Train,
+    units_that_fit,
 )
 from dicjax.spikes import (
     BURSTING,
@@ -35,6 +37,7 @@ from dicjax.spikes import (
 
 UNITS = {"ms": "milliseconds", "s": "seconds", "us": "microseconds", "min": "minutes"}
 COMMON_RATE = 30_000.0  # Hz, of most spike sorters
+LOWEST_RATE = 1000.0  # Hz, that spikes are sampled at
 FEW_SPIKES = 40  # below which firing patterns cannot be told apart reliably
 _filters = threading.Lock()  # all threads share Python's warning filters
 _numbers = itertools.count(1)
@@ -61,6 +64,8 @@ class Recording:
     - `candidates`: possible units of its times; none if the file states its unit.
     - `trains`: spike trains of its neurons, once the unit is known.
     - `notes`: warnings of the reader.
+    - `clean`: what was mended in its stamps, as the user wished.
+    - `fault`: why stamps cannot be used until they are mended, with the ways to do it.
     """
 
     upload: Upload
@@ -69,6 +74,8 @@ class Recording:
     unit: str | None = None
     trains: tuple[SpikeTrain, ...] = ()
     notes: tuple[str, ...] = ()
+    clean: tuple[str, ...] = ()
+    fault: Advice | None = None
     chosen: int = 0
     window: tuple[float, float] | None = None
     number: int = dataclasses.field(default_factory=lambda: next(_numbers))
@@ -83,12 +90,33 @@ class Recording:
         train = self.trains[self.chosen]
         return train if self.window is None else train.window(*self.window)
 
-    def answer(self, unit: str | None) -> None:
-        """Reads the neurons in a unit; a `ValueError` changes nothing."""
-        with _filters, self.upload.on_disk() as path, _caught() as caught:
-            trains = readers.read_spike_trains(path, unit=unit)
+    def answer(self, unit: str | None, clean: tuple[str, ...] = ()) -> None:
+        """Reads the neurons in a unit, mended as `clean` says.
+
+        A `ValueError` changes nothing, unless stamps can be mended. Then the unit is
+        kept with the `fault`.
+        """
+        try:
+            with _filters, self.upload.on_disk() as path, _caught() as caught:
+                trains = readers.read_spike_trains(path, unit=unit, clean=clean)
+        except ValueError as error:
+            fault = advice_of(error)
+            if ways_to_mend(fault):
+                self.unit, self.clean, self.fault = unit, clean, fault
+            raise
+        if len(trains) != len(self.trains):
+            self.chosen, self.window = 0, None
         self.notes = tuple(_plain(warning.message) for warning in caught or ())
-        self.trains, self.unit, self.chosen, self.window = tuple(trains), unit, 0, None
+        self.trains, self.unit = tuple(trains), unit
+        self.clean, self.fault = clean, None
+
+    def mend(self, way: str) -> None:
+        """Reads the file again, and mends one more thing."""
+        self.answer(self.unit, (*self.clean, way))
+
+    def ask_again(self) -> None:
+        """Forgets the unit, and what followed from it."""
+        self.trains, self.window, self.clean, self.fault = (), None, (), None
 
 
 def open_recording(upload: Upload) -> Recording:
@@ -103,8 +131,17 @@ def open_recording(upload: Upload) -> Recording:
         )
     recording = Recording(upload, longest.times.size, candidates_of(longest))
     if not recording.candidates:
-        recording.answer(None)
+        try:
+            recording.answer(None)
+        except ValueError:
+            if recording.fault is None:
+                raise
     return recording
+
+
+def ways_to_mend(advice: Advice) -> tuple[str, ...]:
+    """Values of `clean` that a sentence advises."""
+    return tuple(str(x.value) for x in advice.remedies if x.setting == "clean")
 
 
 def candidates_of(raw: Train) -> tuple[Candidate, ...]:
@@ -115,23 +152,36 @@ def candidates_of(raw: Train) -> tuple[Candidate, ...]:
     usual = raw.usual_unit
     if usual is not None and is_credible(raw.times * milliseconds_per(usual)):
         return ()
-    if not (np.isfinite(raw.times).all() and (np.diff(raw.times) >= 0).all()):
+    times = np.unique(raw.times[np.isfinite(raw.times)])
+    if times.size < MIN_SPIKES:
         return ()  # such times are refused in every unit
+    fit = units_that_fit([times]).rates
     units = [] if needs_rate else [*UNITS]
-    if needs_rate or not np.any(raw.times % 1):
+    if needs_rate or not np.any(times % 1):
         units.append(samples_at(raw.rate or COMMON_RATE))
-    found = [candidate(raw.times, unit) for unit in units]
+    has_rate = bool(units) and units[-1] not in UNITS
+    units += [x for x in fit if x not in UNITS and not (has_rate and is_of_samples(x))]
+    found = [candidate(times, unit, fit) for unit in dict.fromkeys(units)]
     found = [x for x in found if x.unit != "min" or x.is_credible]
     return tuple(sorted(found, key=lambda x: not x.is_credible))
 
 
-def candidate(times: np.ndarray, unit: str) -> Candidate:
+def is_of_samples(unit: str) -> bool:
+    """Whether a unit has the rate of a digitiser, and not of a screen."""
+    kind, _, rate = unit.partition("@")
+    return kind == "samples" and float(rate) >= LOWEST_RATE
+
+
+def candidate(times: np.ndarray, unit: str, fit: Collection[str]) -> Candidate:
     """The times in a unit: the firing rate, and whether it is credible."""
     ms = times * milliseconds_per(unit)
     span = float(ms[-1] - ms[0])
     rate = 1e3 * (ms.size - 1) / span if span > 0 else float("inf")
-    name = UNITS.get(unit, f"sample numbers at {unit.rpartition('@')[2]} Hz")
-    return Candidate(unit, name, rate, span > 0 and is_credible(ms))
+    at = unit.rpartition("@")[2]
+    what = "sample numbers" if is_of_samples(unit) else "numbers of a stimulus' frames"
+    name = UNITS.get(unit, f"{what} at {at} Hz")
+    is_likely = unit in fit or (is_of_samples(unit) and any(map(is_of_samples, fit)))
+    return Candidate(unit, name, rate, span > 0 and is_likely)
 
 
 def question(recording: Recording) -> str:
@@ -163,7 +213,7 @@ def glance(recording: Recording) -> Glance:
         train = recording.train
     except ValueError as error:
         return Glance(recording.trains[recording.chosen], obstacle=_plain(error))
-    num, length = train.num_spikes, seconds(train.t_stop - train.t_start)
+    num, length = train.num_spikes, seconds(train.duration)
     facts = [("spikes", f"{num:,}"), ("length", length)]
     if num < MIN_SPIKES:
         few = f"The window has only {num} spikes: widen it."

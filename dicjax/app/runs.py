@@ -48,6 +48,7 @@ class Order:
     tolerance: float = 0.10
     seed: int = 0
     config: GenerateConfig = GenerateConfig()
+    clean: tuple[str, ...] = ()
 
     def changed(self, remedy: Remedy) -> "Order | None":
         """The order with the setting of a remedy, or None if it has no such setting."""
@@ -117,6 +118,7 @@ def _generate(job: Job) -> Generated:
         "seed": order.seed,
         "source_sha256": order.sha256,
         "window_ms": order.window,
+        "clean": order.clean,
         "started": started,
         "finished": datetime.datetime.now(datetime.UTC),
     }
@@ -141,10 +143,9 @@ def _write(result: Generated, folder: pathlib.Path, notes: list[str]) -> None:
 def _write_view(result: Generated, path: pathlib.Path, traces: Traces) -> None:
     dics, train = result.dics[shown(result.accepted)], result.train
     inference = layouts.inference_of(result.posterior, dics, float(result.neuron.V_ref))
-    span = np.array([train.t_start, train.t_stop])
     parts = inference._asdict() | traces._asdict()
     parts |= {"ts": np.float32(traces.ts), "V": np.float16(traces.V)}
-    np.savez_compressed(path, times=train.times, span=span, **parts)
+    np.savez_compressed(path, times=train.times, span=train.observed, **parts)
 
 
 class Summary(NamedTuple):
@@ -275,7 +276,8 @@ def _read_view(path: pathlib.Path, about: dict[str, Any]):
     with np.load(path, allow_pickle=False) as stored:
         found = dict(stored)
     unit, file = (str(source.get(x) or "") for x in ("unit", "file"))
-    train = SpikeTrain(found["times"], unit, file, *found["span"].tolist())
+    observed = found["span"].reshape(-1, 2)
+    train = SpikeTrain(found["times"], unit, file, observed=observed)
     found["V"] = found["V"].astype(np.float32)
     part = lambda kind: kind(**{x: found[x] for x in kind._fields if x in found})
     return train, part(layouts.Inference), part(Traces)

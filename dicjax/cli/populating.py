@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import pathlib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
@@ -36,6 +36,7 @@ from dicjax.cli.common import (
 from dicjax.cli.recording import Recording
 from dicjax.dics import DICS, dynamic_input_conductances, feature_columns, threshold
 from dicjax.generation import generate, GenerateConfig, infer, suit, UNLIKE
+from dicjax.inference import Posterior
 from dicjax.recordings import checksum, listing
 from dicjax.simulation import NoisyCurrent, simulate, Step
 from dicjax.spikes import spike_features
@@ -48,7 +49,7 @@ class EncoderCommand(Command):
     source: Flat[Recording]
     model: str = "auto"
     """stg, stg-prinz, da, a folder that `dicjax adapt` wrote, or auto for the
-    stomatogastric model that suits the first spike train. For a neuron of your own,
+    stomatogastric model that suits each spike train. For a neuron of your own,
     name its Python file in that folder: FOLDER/neuron.py. The file is run, so name only
     files that you trust."""
     checkpoint: pathlib.Path | None = None
@@ -95,6 +96,7 @@ class Generate(FolderCommand, EncoderCommand):
                 "seed": self.seed,
                 "source_sha256": source_sha256,
                 "window_ms": self.source.window,
+                "clean": self.source.clean,
             }
             result = dataclasses.replace(result, settings=settings)
             self.write(
@@ -125,27 +127,48 @@ class Infer(TableCommand, EncoderCommand):
 
     def run(self) -> int:
         trains = self.source.read()
-        model = suit(trains[0]) if self.model == "auto" else self.model
-        found = infer(trains, model, prior=self.prior, checkpoint=self.checkpoint)
-        columns: dict = {
+        is_auto = self.model == "auto"
+        models = [suit(x) if is_auto else self.model for x in trains]
+        rows: list[dict[str, Any]] = [{} for _ in trains]
+        for model in dict.fromkeys(models):
+            own = [i for i, name in enumerate(models) if name == model]
+            found = infer(
+                [trains[i] for i in own],
+                model,
+                prior=self.prior,
+                checkpoint=self.checkpoint,
+            )
+            for i, row in zip(own, _inferred(found), strict=True):
+                rows[i] = row
+        columns: dict[str, Any] = {
             "unit": [train.name for train in trains],
             "num_spikes": [train.num_spikes for train in trains],
-            "model": [model] * len(trains),
+            "model": models,
         }
-        for one, names in ((found, ("g_s", "g_u")), (found.fast, ("g_f", "V_th"))):
-            if one is None:
-                continue
-            median, interval = one.median, one.interval(0.9)
-            for i, name in enumerate(names):
-                columns[name] = median[:, i]
-                columns[f"{name}_5"] = interval[:, i, 0]
-                columns[f"{name}_95"] = interval[:, i, 1]
-        known = columns["in_distribution"] = found.in_distribution
+        for name in dict.fromkeys(name for row in rows for name in row):
+            columns[name] = [row.get(name, math.nan) for row in rows]
         self.write_table(columns)
+        known = columns["in_distribution"]
         strange = [x.name for x, ok in zip(trains, known, strict=True) if not ok]
         if strange:
             note(f"{listing(strange)} {UNLIKE}.")
         return 0
+
+
+def _inferred(found: Posterior) -> list[dict[str, Any]]:
+    """The columns of a row per train: medians and intervals, and whether to trust."""
+    columns: dict[str, Any] = {}
+    for one, names in ((found, ("g_s", "g_u")), (found.fast, ("g_f", "V_th"))):
+        if one is None:
+            continue
+        median, interval = np.asarray(one.median), np.asarray(one.interval(0.9))
+        for i, name in enumerate(names):
+            columns[name] = median[:, i]
+            columns[f"{name}_5"] = interval[:, i, 0]
+            columns[f"{name}_95"] = interval[:, i, 1]
+    columns["in_distribution"] = np.asarray(found.in_distribution)
+    values = zip(*(x.tolist() for x in columns.values()), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in values]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

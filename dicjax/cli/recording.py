@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 import warnings
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import arg, Positional
 
@@ -12,6 +12,7 @@ from dicjax.recordings import examine, read_spike_trains
 from dicjax.spikes import SpikeTrain
 
 
+Cleaning = Literal["order", "doubles", "negative", "overflow", "pauses"]
 MOST_WARNINGS = 10  # of a file with many neurons
 
 
@@ -29,6 +30,10 @@ class Recording:
     """Neuron to read from a file with several."""
     window: tuple[float, float] | None = None
     """Start and stop, in ms, of the part to use."""
+    clean: tuple[Cleaning, ...] = ()
+    """What to mend: sort stamps (order), drop spikes that were detected twice (doubles)
+    or stamps below zero (negative), count on where 32 bits overflow (overflow), or take
+    silences as pauses of the recording (pauses)."""
 
     def read(self) -> list[SpikeTrain]:
         """The spike trains of the file, cut to the window; warns of odd ones."""
@@ -44,10 +49,13 @@ class Recording:
         return trains
 
     def _read(self) -> list[SpikeTrain]:
-        trains = read_spike_trains(self.recording, unit=self.unit, unit_id=self.unit_id)
-        if self.window is not None:
-            trains = [train.window(*self.window) for train in trains]
-        return trains
+        return read_spike_trains(
+            self.recording,
+            unit=self.unit,
+            unit_id=self.unit_id,
+            window=self.window,
+            clean=self.clean,
+        )
 
     def read_one(self) -> SpikeTrain:
         """The only spike train of the file; a `ValueError` if there are several."""

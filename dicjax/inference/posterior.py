@@ -13,7 +13,14 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 
 from dicjax._core import counted, described, OrNone
 from dicjax.inference.encoder import Encoder, Mixture, PRIORS, read, Reading
-from dicjax.spikes import end_to_end, Ragged, rows_of, times_of
+from dicjax.spikes import (
+    end_to_end,
+    MIN_SPIKES,
+    Ragged,
+    rows_of,
+    SpikeTrain,
+    times_of,
+)
 
 
 NUM_DRAWS = 4096  # by which means and regions are computed
@@ -159,17 +166,49 @@ def windows(
     return owner, begins
 
 
+def stretches_of(
+    trains: Ragged, max_spikes: int, num_windows: int
+) -> tuple[Int[np.ndarray, " windows"], Int[np.ndarray, " windows"], np.ndarray]:
+    """At most `num_windows` stretches to read of each train, none across a pause of
+    the recording: the train of each, its first spike, and how many spikes it has."""
+    counts = trains.counts
+    if trains.is_fresh is None:
+        owner, begins = windows(counts, max_spikes, num_windows)
+        return owner, begins, np.minimum(counts[owner], max_spikes)
+    found = []
+    for i, (start, count) in enumerate(zip(trains.starts, counts, strict=True)):
+        breaks = np.flatnonzero(trains.is_fresh[start : start + count])
+        edges = np.concatenate([[0], breaks, [count]])
+        sizes = np.diff(edges)
+        # So few spikes tell little; one stretch at least must be read.
+        keep = sizes >= min(MIN_SPIKES, sizes.max())
+        part, begins = windows(sizes[keep], max_spikes, num_windows)
+        rows = np.stack(
+            [
+                np.full(len(part), i),
+                edges[:-1][keep][part] + begins,
+                np.minimum(sizes[keep][part], max_spikes),
+            ]
+        )
+        few = min(len(part), num_windows)
+        found.append(rows[:, np.linspace(0, len(part) - 1, few).astype(int)])
+    owner, begins, sizes = np.concatenate(found, axis=1)
+    return owner, begins, sizes
+
+
 def read_trains(encoder: Encoder, trains: Any, prior: str = "any") -> Reading:
     """Reads trains (ms) of any lengths; arrays come back on the host, a row per train.
 
-    A train longer than the encoder reads at once is read in windows, whose posteriors
-    are averaged: stretches of one neuron's train do not count as independent evidence.
-    What is no density (label, features, latent, anomaly) is averaged as it is.
+    A train that is longer than the encoder reads at once, or that was observed with
+    pauses, is read in windows, whose posteriors are averaged: stretches of one neuron's
+    train do not count as independent evidence. What is no density (label, features,
+    latent, anomaly) is averaged as it is.
     """
-    config, trains = encoder.config, times_of(trains)
+    config = encoder.config
+    trains = [trains] if isinstance(trains, SpikeTrain) else times_of(trains)
     pieces = functools.partial(end_to_end, trains, in_order=False)
-    longest = max(piece.counts.max() for piece in pieces())
-    slots = config.num_windows if longest > config.max_spikes else 1
+    is_whole = lambda x: x.is_fresh is None and x.counts.max() <= config.max_spikes
+    slots = 1 if all(map(is_whole, pieces())) else config.num_windows
     index = PRIORS.index(prior)
     parts = [_read_piece(encoder, piece, index, slots) for piece in pieces()]
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)
@@ -177,8 +216,8 @@ def read_trains(encoder: Encoder, trains: Any, prior: str = "any") -> Reading:
 
 def _read_piece(encoder: Encoder, trains: Ragged, prior: int, slots: int) -> Reading:
     config = encoder.config
-    owner, begins = windows(trains.counts, config.max_spikes, config.num_windows)
-    counts = np.minimum(trains.counts[owner], config.max_spikes)
+    sizes = config.max_spikes, config.num_windows
+    owner, begins, counts = stretches_of(trains, *sizes)
     stretches = Ragged(trains.times, trains.starts[owner] + begins, counts)
     if slots == 1:
         return _read_by_length(encoder, stretches, prior)

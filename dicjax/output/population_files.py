@@ -155,6 +155,7 @@ def _manifest(result: Generated) -> dict[str, Any]:
             "num_spikes": train.num_spikes,
             "t_start": train.t_start,
             "t_stop": train.t_stop,
+            "observed": train.observed.tolist(),
             "features": {name: x.tolist()[0] for name, (x, *_) in features},
         },
         **of("tolerance", *COUNTS),

@@ -94,7 +94,7 @@ def _values(result: Generated, traces: Traces | None) -> dict[str, Any]:
         "result": result,
         "name": file_name(result.train.source) or result.train.name or "the recording",
         "pattern": LABELS[int(target.label)],
-        "seconds": short((result.train.t_stop - result.train.t_start) / 1000),
+        "seconds": short(result.train.duration / 1000),
         "percent": short(100 * result.tolerance),
         "any_accepted": result.num_accepted > 0,
         "alerts": _alerts(result),

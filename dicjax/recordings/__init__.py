@@ -1,5 +1,6 @@
 """Files in, spike trains and current-clamp sweeps out, and what is odd about them."""
 
+from dicjax.recordings.cleaning import cleanings as cleanings
 from dicjax.recordings.current_clamp.files import read_sweeps as read_sweeps
 from dicjax.recordings.current_clamp.steps import (
     find_steps as find_steps,
@@ -22,6 +23,7 @@ from dicjax.recordings.readers.kilosort import PARTS as PARTS, TIMES as TIMES
 from dicjax.recordings.readers.plausibility import (
     is_credible as is_credible,
     POSSIBLE_HZ as POSSIBLE_HZ,
+    units_that_fit as units_that_fit,
 )
 from dicjax.recordings.readers.units import (
     milliseconds_per as milliseconds_per,

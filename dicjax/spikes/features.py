@@ -5,6 +5,7 @@ functions of its interspike intervals (ISIs), which are taken before anything is
 rounded to float32.
 """
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -20,7 +21,9 @@ from dicjax.spikes.grouping import (
     ratio_of,
     regularity_of,
     sum_of,
+    unbroken,
     variation_of,
+    whole_bursts,
     widest_gap,
 )
 from dicjax.spikes.patterns import BURSTING, label_of, LABELS
@@ -127,6 +130,9 @@ def spike_features(spike_times: AnyTrains) -> Features:
         them or of rows of any lengths, or what holds spike times, such as a
         [`dicjax.Run`][] or a [`dicjax.Trajectory`][].
 
+    No interval reaches across a time in which a train was not `observed`, and a burst
+    that this cuts is left out like the first and the last one.
+
     Arrays of JAX are measured where they are, in their precision and as a pure
     function. Others are measured in pieces, so that memory stays bounded.
 
@@ -138,6 +144,8 @@ def spike_features(spike_times: AnyTrains) -> Features:
 
     - `ValueError`: if a row on the host does not increase; arrays of JAX are trusted.
     """
+    if isinstance(spike_times, SpikeTrain):
+        return jax.tree.map(lambda x: x[0], _on_host([spike_times]))
     times = times_of(spike_times)
     if isinstance(times, jax.Array):
         return _spike_features(*_differences(times))
@@ -182,9 +190,9 @@ def _of_piece(trains: Ragged) -> Features:
     the same features to the last digit.
     """
     dtype = jax.dtypes.canonicalize_dtype(trains.times.dtype)
-    # Across two trains they mean nothing, and are not read.
-    intervals = np.diff(trains.times.astype(np.float64)).astype(dtype)
+    intervals = trains.intervals.astype(dtype)
     num_spikes = trains.counts.astype(np.int32)
+    has_breaks = trains.is_fresh is not None
     counts, which = np.unique(num_spikes, return_inverse=True)
     sizes = [compiled_size(num, NARROWEST) for num in counts.tolist()]
     widths = np.array(sizes)[which]
@@ -195,7 +203,8 @@ def _of_piece(trains: Ragged) -> Features:
         for some, num in batches(rows, size):
             counts = np.maximum(trains.counts[some] - 1, 0)
             row = rows_of(intervals, trains.starts[some], counts, width - 1)
-            own = _spike_features(jnp.asarray(row), jnp.asarray(num_spikes[some]))
+            numbers = jnp.asarray(row), jnp.asarray(num_spikes[some])
+            own = _spike_features(*numbers, has_breaks)
             order.append(some[:num])
             found.append(jax.tree.map(lambda x, n=num: np.asarray(x)[:n], own))
     place = np.argsort(np.concatenate(order))
@@ -203,17 +212,21 @@ def _of_piece(trains: Ragged) -> Features:
 
 
 @eqx.filter_jit
-def _spike_features(intervals: Intervals, num_spikes: Counts) -> Features:
+def _spike_features(
+    intervals: Intervals, num_spikes: Counts, has_breaks: bool = False
+) -> Features:
     # Two intervals at least, so that no reduction is over nothing.
     missing = [(0, 0)] * num_spikes.ndim + [(0, max(2 - intervals.shape[-1], 0))]
     intervals = jnp.pad(intervals, missing, constant_values=jnp.inf)
-    measure = _features_of_one
+    measure = functools.partial(_features_of_one, has_breaks=has_breaks)
     for _ in range(num_spikes.ndim):
         measure = jax.vmap(measure)
     return measure(intervals, num_spikes)
 
 
-def _features_of_one(intervals: Row, num_spikes: Count) -> Features:
+def _features_of_one(
+    intervals: Row, num_spikes: Count, *, has_breaks: bool
+) -> Features:
     known = jnp.isfinite(intervals)
     num = jnp.sum(known, dtype=jnp.int32)
     isi = jnp.where(known, intervals, 0)
@@ -224,8 +237,12 @@ def _features_of_one(intervals: Row, num_spikes: Count) -> Features:
 
     clearness, threshold = widest_gap(ordered, num)
     is_gap = known & (isi > threshold)
-    split = grouping_of(is_gap, num, clearness)
-    bursts = _bursts(isi, is_gap, split.num_bursts - 2)
+    whole = whole_bursts(is_gap)
+    if has_breaks:
+        index = jnp.arange(isi.size, dtype=jnp.int32)
+        whole &= unbroken(is_gap, ~known & (index < num_spikes - 1))
+    split = grouping_of(is_gap, whole, num_spikes, clearness)
+    bursts = _bursts(isi, is_gap, whole, split.num_bursts - 2)
     regular = regularity_of(isi, known, ordered, cv)
     label = label_of(num_spikes, regular, split)
     return Features(
@@ -242,19 +259,18 @@ def _features_of_one(intervals: Row, num_spikes: Count) -> Features:
     )
 
 
-def _bursts(isi: Row, is_gap: Mask, num_complete: Count) -> dict[str, Scalar]:
-    # Complete bursts lie between the first and the last gap, and there their means
-    # telescope: no burst needs to be looked at alone.
-    index = jnp.arange(isi.size, dtype=jnp.int32)
-    first = jnp.min(jnp.where(is_gap, index, isi.size))
-    last = jnp.max(jnp.where(is_gap, index, -1))
-    between = (index > first) & (index <= last)
-    within = between & ~is_gap
-    time, time_within = sum_of(isi, between), sum_of(isi, within)
+def _bursts(
+    isi: Row, is_gap: Mask, whole: Mask, num_complete: Count
+) -> dict[str, Scalar]:
+    # Complete bursts lie between gaps, and there their means telescope: no burst needs
+    # to be looked at alone.
+    within = whole & ~is_gap
+    time, time_within = sum_of(isi, whole), sum_of(isi, within)
+    num_spikes = jnp.sum(whole, dtype=jnp.int32).astype(isi.dtype)
     return {
         "period": ratio_of(time, num_complete),
         "intra_burst_isi": mean_of(isi, within),
-        "spikes_per_burst": ratio_of((last - first).astype(isi.dtype), num_complete),
+        "spikes_per_burst": ratio_of(num_spikes, num_complete),
         "burst_duration": ratio_of(time_within, num_complete),
         "duty_cycle": time_within / jnp.where(time > 0, time, 1),
     }
@@ -262,7 +278,7 @@ def _bursts(isi: Row, is_gap: Mask, num_complete: Count) -> dict[str, Scalar]:
 
 def _local_variation(isi: Row, known: Mask) -> tuple[Scalar, Scalar]:
     total = isi[1:] + isi[:-1]
-    is_pair = known[1:] & (total > 0)
+    is_pair = known[1:] & known[:-1] & (total > 0)
     change = jnp.abs(isi[1:] - isi[:-1]) / jnp.where(is_pair, total, 1)
     return 2 * mean_of(change, is_pair), 3 * mean_of(change**2, is_pair)
 

@@ -4,6 +4,7 @@ All functions see one train, and their number of intervals may be any, so that s
 row are not known.
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -106,23 +107,44 @@ def widest_gap(ordered: Row, num: Count) -> tuple[Scalar, Scalar]:
     return widest, jnp.min(jnp.where(is_widest, middle, jnp.inf))
 
 
-def grouping_of(is_gap: Mask, num: Count, clearness: Scalar) -> Grouping:
-    """What a train of `num` intervals is like that gaps split into bursts."""
+def whole_bursts(is_gap: Mask) -> Mask:
+    """Intervals of whole bursts, with the gap after each: from the first gap on."""
+    index = jnp.arange(is_gap.size, dtype=jnp.int32)
+    first = jnp.min(jnp.where(is_gap, index, is_gap.size))
+    last = jnp.max(jnp.where(is_gap, index, -1))
+    return (index > first) & (index <= last)
+
+
+def unbroken(is_gap: Mask, is_break: Mask) -> Mask:
+    """Intervals in bursts that no break cuts: a gap lies next to them on both sides."""
+    index = jnp.arange(is_gap.size, dtype=jnp.int32)
+    at = lambda mask, fill: jnp.where(mask, index, fill)
+    earlier = lambda mask: jnp.pad(at(mask, -1)[:-1], (1, 0), constant_values=-1)
+    before = lambda mask: jax.lax.cummax(earlier(mask))
+    after = lambda mask: jax.lax.cummin(at(mask, is_gap.size), reverse=True)
+    return (before(is_gap) > before(is_break)) & (after(is_gap) < after(is_break))
+
+
+def grouping_of(
+    is_gap: Mask, whole: Mask, num_spikes: Count, clearness: Scalar
+) -> Grouping:
+    """What a train is like that gaps split into bursts, of which some are `whole`."""
     index = jnp.arange(is_gap.size, dtype=jnp.int32)
     at = jnp.sort(jnp.where(is_gap, index, is_gap.size), stable=False)
-    num_gaps = jnp.sum(is_gap, dtype=jnp.int32)
-    first, last = at[0], at[jnp.maximum(num_gaps - 1, 0)]
+    first, last = at[0], jnp.max(jnp.where(is_gap, index, -1))
+    num_complete = jnp.sum(whole & is_gap, dtype=jnp.int32)
+    complete = jnp.sum(whole, dtype=jnp.int32)
     runs = (at[1:] - at[:-1]).astype(clearness.dtype)
-    is_run = at[1:] < is_gap.size
+    is_run = (at[1:] < is_gap.size) & whole[jnp.minimum(at[1:], is_gap.size - 1)]
     many = is_run & (runs > 1)
-    complete = jnp.where(num_gaps > 0, last - first, 0)
-    burst_cv = variation_of(runs, many)
+    outer = jnp.maximum(first + 1, num_spikes - 1 - last)
+    run_cv, burst_cv = variation_of(runs, is_run), variation_of(runs, many)
     return Grouping(
         clearness=clearness,
-        num_bursts=num_gaps + 1,
-        spikes_per_burst=ratio_of(complete.astype(clearness.dtype), num_gaps - 1),
-        outer=jnp.maximum(first + 1, num - last).astype(clearness.dtype),
+        num_bursts=num_complete + 2,  # the first and the last may be cut
+        spikes_per_burst=ratio_of(complete.astype(clearness.dtype), num_complete),
+        outer=outer.astype(clearness.dtype),
         complete=complete,
-        run_cv=jnp.where(num_gaps > 3, variation_of(runs, is_run), jnp.nan),
+        run_cv=jnp.where(num_complete > 2, run_cv, jnp.nan),
         burst_cv=jnp.where(jnp.any(many), burst_cv, 0),
     )

@@ -27,6 +27,7 @@ FINITE = "finite: remove it"
 SORTED = "increasing: sort the times and pad with infinity at the end only"
 POSITIVE = "non-negative: count time from the start of the recording"
 STRICT = "strictly increasing: sort the times and drop repeated ones"
+OBSERVED = "within what was observed: correct `observed`"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,6 +41,10 @@ class SpikeTrain:
     - `name`, `source`: the unit and its file, as tables and figures should name them.
     - `t_start`, `t_stop`: what was recorded, in ms. By default from the first to the
         last spike, which leaves open how long the silence at the ends was.
+    - `observed`: the stretches in which spikes would have been recorded, as rows of
+        start and stop, in ms, one after another. By default one, from `t_start` to
+        `t_stop`. Between two stretches, nothing is known: this is no silence, and no
+        interval between spikes reaches across.
     """
 
     times: Float[np.ndarray, " spikes"]
@@ -47,37 +52,94 @@ class SpikeTrain:
     source: str = ""
     t_start: float = math.nan
     t_stop: float = math.nan
+    observed: Float[np.ndarray, "stretches 2"] = dataclasses.field(
+        default_factory=lambda: np.zeros((0, 2))
+    )
 
     def __post_init__(self):
         check_concrete("SpikeTrain", AS_ROWS, **vars(self))
         times = np.array(self.times, dtype=np.float64)
         _check_times(times, self.name)
-        times.flags.writeable = False
-        first, last = (times[0], times[-1]) if times.size else (0.0, 0.0)
-        start = float(first if math.isnan(self.t_start) else self.t_start)
-        stop = float(max(start, last) if math.isnan(self.t_stop) else self.t_stop)
-        if not start <= stop or (times.size and not start <= first <= last <= stop):
-            raise ValueError(
-                f"Train {self.name!r} has spikes from {first} to {last} ms outside its "
-                f"recording, {start} to {stop} ms: correct `t_start` and `t_stop`."
-            )
-        for field, value in (("times", times), ("t_start", start), ("t_stop", stop)):
+        observed = self._stretches(times)
+        for array in (times, observed):
+            array.flags.writeable = False
+        start, stop = float(observed[0, 0]), float(observed[-1, 1])
+        settled = {"times": times, "t_start": start, "t_stop": stop}
+        for field, value in (settled | {"observed": observed}).items():
             object.__setattr__(self, field, value)
+
+    def _stretches(self, times: np.ndarray) -> np.ndarray:
+        """What was observed, checked, with defaults where nothing was stated."""
+        first, last = (times[0], times[-1]) if times.size else (0.0, 0.0)
+        observed = np.array(self.observed, dtype=np.float64)
+        ends = [self.t_start, self.t_stop]
+        if not observed.size:
+            start = float(first if math.isnan(ends[0]) else ends[0])
+            stop = float(max(start, last) if math.isnan(ends[1]) else ends[1])
+            if not start <= stop or (times.size and not start <= first <= last <= stop):
+                raise ValueError(
+                    f"Train {self.name!r} has spikes from {first} to {last} ms outside "
+                    f"its recording, {start} to {stop} ms: correct `t_start` and "
+                    "`t_stop`."
+                )
+            return np.array([[start, stop]])
+        is_table = observed.ndim == 2 and observed.shape[1:] == (2,)
+        if not is_table or not (np.diff(observed.ravel()) >= 0).all():
+            raise ValueError(
+                f"Train {self.name!r} has `observed` {observed.tolist()}, but it must "
+                "be rows of start and stop, in ms, in order and without overlap."
+            )
+        known = np.where(np.isnan(ends), observed.ravel()[[0, -1]], ends)
+        if not (known == observed.ravel()[[0, -1]]).all():
+            raise ValueError(
+                f"Train {self.name!r} was observed from {observed[0, 0]} to "
+                f"{observed[-1, 1]} ms, but `t_start` and `t_stop` are {ends}: leave "
+                "these out."
+            )
+        which = np.searchsorted(observed[:, 0], times, "right") - 1
+        outside = (which < 0) | (times > observed[which, 1])
+        whose = Ragged(times, np.zeros(1, int), np.array([times.size]))
+        whose.refuse(outside, OBSERVED, lambda _: f"train {self.name!r}")
+        return observed
 
     @property
     def num_spikes(self) -> int:
         return self.times.size
 
+    @property
+    def duration(self) -> float:
+        """How long it was observed, in ms, without what lies between stretches."""
+        return float((self.observed[:, 1] - self.observed[:, 0]).sum())
+
+    @property
+    def is_fresh(self) -> Bool[np.ndarray, " spikes"]:
+        """Which spikes are the first after a time in which nothing was observed."""
+        which = np.searchsorted(self.observed[:, 0], self.times, "right")
+        return np.diff(which, prepend=which[:1]) > 0
+
+    @property
+    def intervals(self) -> Float[np.ndarray, " intervals"]:
+        """Intervals between spikes that follow each other, in ms, in order."""
+        return np.diff(self.times)[~self.is_fresh[1:]]
+
+    @property
+    def longest(self) -> Float[np.ndarray, " spikes"]:
+        """The spike times (ms) of the stretch that holds most of them."""
+        parts = np.split(self.times, np.flatnonzero(self.is_fresh))
+        return max(parts, key=len)
+
     def window(self, start: float, stop: float) -> "SpikeTrain":
         """The spikes from `start` to `stop` (ms, included), on the same clock."""
-        first, last = max(start, self.t_start), min(stop, self.t_stop)
-        if not first < last:
+        observed = np.clip(self.observed, start, stop)
+        observed = observed[observed[:, 0] < observed[:, 1]]
+        if not start < stop or not observed.size:
             raise ValueError(
                 f"Nothing was recorded from {start} to {stop} ms: choose a window "
                 f"within {self.t_start} to {self.t_stop} ms."
             )
-        inside = (self.times >= first) & (self.times <= last)
-        return SpikeTrain(self.times[inside], self.name, self.source, first, last)
+        first, last = observed[0, 0], observed[-1, 1]
+        inside = self.times[(self.times >= first) & (self.times <= last)]
+        return SpikeTrain(inside, self.name, self.source, observed=observed)
 
 
 def _check_times(times: np.ndarray, name: str) -> None:
@@ -98,11 +160,14 @@ class Ragged(NamedTuple):
 
     - `times`: of all their spikes, in ms.
     - `starts`: where in it each train begins; `counts`: how many spikes it has.
+    - `is_fresh`: which spikes are the first after a time in which nothing was observed,
+        if there are such; the interval before them is none.
     """
 
     times: Float[np.ndarray, " spikes"]
     starts: Int[np.ndarray, " trains"]
     counts: Int[np.ndarray, " trains"]
+    is_fresh: Bool[np.ndarray, " spikes"] | None = None
 
     @property
     def previous(self) -> Float[np.ndarray, " spikes"]:
@@ -111,6 +176,17 @@ class Ragged(NamedTuple):
         before[1:] = self.times[:-1]
         before[self.starts[self.counts > 0]] = -np.inf
         return before
+
+    @property
+    def intervals(self) -> Float[np.ndarray, " intervals"]:
+        """From each spike to the next, in ms; infinite where nothing was observed.
+
+        Across two trains they mean nothing.
+        """
+        intervals = np.diff(self.times.astype(np.float64))
+        if self.is_fresh is not None:
+            intervals[self.is_fresh[1:]] = np.inf
+        return intervals
 
     def refuse(self, bad: np.ndarray, rule: str, name_of: Any) -> None:
         """Raises `ValueError` if a spike is `bad`, with the rule that it breaks."""
@@ -185,7 +261,7 @@ def end_to_end(
     Leading axes are taken as one. With `in_order`, a train with a nan, or with times
     that fall, is a `ValueError`.
     """
-    for first, flat, sizes in _pieces(trains):
+    for first, flat, sizes, is_fresh in _pieces(trains):
         padded = Ragged(flat, np.cumsum(sizes) - sizes, sizes)
         if in_order:
             name_of = lambda i, first=first: _named(trains, first + i)
@@ -194,25 +270,39 @@ def end_to_end(
         is_spike = np.isfinite(flat)
         before = np.append(0, np.cumsum(is_spike))
         counts = before[padded.starts + sizes] - before[padded.starts]
-        yield Ragged(flat[is_spike], np.cumsum(counts) - counts, counts)
+        if is_fresh is not None:
+            is_fresh = is_fresh[is_spike]
+        yield Ragged(flat[is_spike], np.cumsum(counts) - counts, counts, is_fresh)
 
 
-def _pieces(trains) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """The number of the first train, all times, and how many are of each train."""
+def _pieces(
+    trains,
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray | None]]:
+    """The number of the first train, all times, how many are of each train, and which
+    are fresh if any is."""
     if isinstance(trains, list):
         arrays = [np.asarray(getattr(train, "times", train)) for train in trains]
         sizes = np.array([times.size for times in arrays])
         groups = np.cumsum(sizes) // AT_ONCE
         ends = [*(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(arrays)]
         for first, end in zip([0, *ends[:-1]], ends, strict=True):
-            yield first, _floats(np.concatenate(arrays[first:end])), sizes[first:end]
+            flat = _floats(np.concatenate(arrays[first:end]))
+            yield first, flat, sizes[first:end], _fresh_among(trains[first:end])
         return
     width = trains.shape[-1]
     rows = np.reshape(trains, (math.prod(trains.shape[:-1]), width))
     step = max(1, AT_ONCE // max(1, width))
     for first in range(0, len(rows), step):
         some = rows[first : first + step]
-        yield first, _floats(some.ravel()), np.full(len(some), width)
+        yield first, _floats(some.ravel()), np.full(len(some), width), None
+
+
+def _fresh_among(trains: list[Any]) -> np.ndarray | None:
+    if not any(isinstance(x, SpikeTrain) and len(x.observed) > 1 for x in trains):
+        return None
+    none_of = lambda times: np.zeros(np.size(times), bool)
+    fresh = [x.is_fresh if isinstance(x, SpikeTrain) else none_of(x) for x in trains]
+    return np.concatenate(fresh)
 
 
 def _floats(times: np.ndarray) -> np.ndarray:
@@ -256,7 +346,8 @@ def as_trains(trains: Any) -> Float[np.ndarray, "trains spikes"] | list[Any]:
     They come as rows, as from `times_of`. What `SpikeTrain` refuses is refused here,
     with the number of the train, and its name if it has one.
     """
-    trains = times_of(trains)
+    # By itself, an array of times would not say when it was observed.
+    trains = [trains] if isinstance(trains, SpikeTrain) else times_of(trains)
     if not isinstance(trains, list):
         trains = np.asarray(trains)
         trains = trains.reshape(math.prod(trains.shape[:-1]), trains.shape[-1])

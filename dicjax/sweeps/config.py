@@ -16,7 +16,7 @@ from dicjax.inference import checkpoint_folder, find_neuron
 from dicjax.neurons import MODELS
 from dicjax.operator import FAMILIES
 from dicjax.populations import AXES, Axis
-from dicjax.recordings import milliseconds_per
+from dicjax.recordings import cleanings, milliseconds_per
 
 
 MOST = 10**12  # of members; more are a mistake
@@ -90,12 +90,18 @@ def _known_unit(unit: str) -> str:
     return unit
 
 
+def _known_cleaning(names: tuple[str, ...]) -> tuple[str, ...]:
+    cleanings(names)
+    return names
+
+
 File = Annotated[pathlib.Path, _in_folder(_found)]
 Files = Annotated[tuple[str, ...], Field(min_length=1), _in_folder(_globbed)]
 Time = Annotated[float, AfterValidator(_in_ms)]
 Unit = Annotated[str, AfterValidator(_known_unit)]
 Model = Annotated[str, _in_folder(_known_model)]
 Trained = Annotated[str, _in_folder(_with_encoder)]
+Cleaning = Annotated[tuple[str, ...], AfterValidator(_known_cleaning)]
 Window = Annotated[tuple[float, float], Field(description="ms")]
 
 
@@ -151,6 +157,7 @@ class Target(_Section):
     unit: Unit | None = None
     unit_id: str | None = None
     window: Window | None = None
+    clean: Cleaning = ()
     tolerance: Share = 0.10
 
 
@@ -160,6 +167,7 @@ class Targets(_Section):
     recordings: Files
     unit: Unit | None = None
     window: Window | None = None
+    clean: Cleaning = ()
     tolerances: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.10,)
     models: Annotated[tuple[Trained, ...], Field(min_length=1)] = ("auto",)
 

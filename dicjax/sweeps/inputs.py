@@ -8,6 +8,7 @@ import itertools
 import os
 import pathlib
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,7 @@ TRAIN = pa.schema(
         ("unit_id", pa.string()),
         ("t_start", pa.float64()),
         ("t_stop", pa.float64()),
+        ("observed", pa.list_(pa.float64())),  # start, stop, start ...
         ("spike_times", pa.list_(pa.float64())),
         ("refused", pa.string()),
     ]
@@ -49,7 +51,9 @@ def read_inputs(config: Config) -> dict[str, pa.Table]:
         tables["members"] = pa.table(list(g.astype(np.float32).T), names)
     if isinstance(config, TabledJob):
         target = config.target
-        rows = _trains(target.recording, target.unit, target.window, target.unit_id)
+        rows = _trains(
+            target.recording, target.unit, target.window, target.unit_id, target.clean
+        )
         if "refused" in rows[0]:
             raise ValueError(rows[0]["refused"])
         if len(rows) > 1:
@@ -66,6 +70,7 @@ def train_of(row: dict) -> SpikeTrain:
     """The spike train of a row of targets."""
     return SpikeTrain(
         np.asarray(row["spike_times"], np.float64),
+        observed=np.reshape(row.get("observed") or [], (-1, 2)),
         t_start=row["t_start"],
         t_stop=row["t_stop"],
         name=row["unit_id"],
@@ -79,7 +84,7 @@ def _targets(config: GenerateJob) -> pa.Table:
     trains = [
         row | {"recording": pathlib.Path(path).relative_to(above).as_posix()}
         for path in targets.recordings
-        for row in _trains(path, targets.unit, targets.window, None)
+        for row in _trains(path, targets.unit, targets.window, None, targets.clean)
     ]
     refused = [row["refused"] for row in trains if "refused" in row]
     if len(refused) == len(trains):
@@ -91,7 +96,9 @@ def _targets(config: GenerateJob) -> pa.Table:
     return pa.Table.from_pylist(rows, TARGETS)
 
 
-def _trains(path: pathlib.Path | str, unit, window, unit_id) -> list[dict]:
+def _trains(
+    path: pathlib.Path | str, unit, window, unit_id, clean: Sequence[str]
+) -> list[dict]:
     """The trains of a file as rows; or one row with the reason if it cannot be read."""
     name = pathlib.Path(path).name
 
@@ -100,7 +107,7 @@ def _trains(path: pathlib.Path | str, unit, window, unit_id) -> list[dict]:
         return {"recording": name, "unit_id": unit_id, "refused": reason}
 
     try:
-        trains = read_spike_trains(path, unit=unit, unit_id=unit_id)
+        trains = read_spike_trains(path, unit=unit, unit_id=unit_id, clean=clean)
     except ValueError as e:
         return [refused(e)]
     rows = []
@@ -110,7 +117,8 @@ def _trains(path: pathlib.Path | str, unit, window, unit_id) -> list[dict]:
         except ValueError as e:
             rows.append(refused(e, train.name))
         else:
-            ends = {"t_start": cut.t_start, "t_stop": cut.t_stop}
+            ends: dict = {"t_start": cut.t_start, "t_stop": cut.t_stop}
+            ends["observed"] = cut.observed.ravel()
             about = {"recording": name, "unit_id": train.name, **ends}
             rows.append({**about, "spike_times": cut.times})
     return rows

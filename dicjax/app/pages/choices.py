@@ -88,6 +88,7 @@ class Choices:
             tolerance=value["tolerance"] / 100,
             seed=int(value["seed"]),
             config=config,
+            clean=self.recording.clean,
         )
 
     async def _go(self) -> None:

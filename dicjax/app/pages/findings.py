@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from nicegui import run, ui
 
+from dicjax._core import CLEANING
 from dicjax.app.pages.choices import Choices
 from dicjax.app.pages.parts import card, numbers, text
 from dicjax.app.recordings import Glance, is_known, Recording
@@ -11,14 +12,15 @@ from dicjax.generation import UNKNOWN
 from dicjax.recordings import Finding
 
 
+Mend = Callable[[str], Awaitable[None]]
 UseWindow = Callable[[tuple[float, float]], Awaitable[None]]
 
 
 class Findings:
     """A card with the facts of a window, and warnings that may offer another one."""
 
-    def __init__(self, recording: Recording, use_window: UseWindow):
-        self.recording, self.use_window = recording, use_window
+    def __init__(self, recording: Recording, use_window: UseWindow, mend: Mend):
+        self.recording, self.use_window, self.mend = recording, use_window, mend
         with card("What was recorded"):
             self.facts = ui.element("div").props('data-testid="facts"')
             self.warnings = ui.element("div").classes("stack")
@@ -49,6 +51,10 @@ class Findings:
             if window is not None:
                 use = lambda: self.use_window(window)
                 ui.button("Use this window", on_click=use).props("flat dense")
+            if finding.clean is not None:
+                way = finding.clean
+                mend = ui.button(CLEANING[way], on_click=lambda: self.mend(way))
+                mend.props(f'flat dense data-testid="clean-{way}"')
 
     async def _compare(self, seen: Glance, choices: Choices, verdict: ui.html) -> None:
         model = str(choices.model.value)

@@ -141,7 +141,8 @@ def _lead(outcome: Outcome) -> str:
     source = outcome.about.get("source") or {}
     if outcome.target is not None and source.get("t_stop") is not None:
         pattern = LABELS[int(outcome.target.label)]
-        length = seconds(source["t_stop"] - source["t_start"])
+        ends = source.get("observed") or [[source["t_start"], source["t_stop"]]]
+        length = seconds(sum(stop - start for start, stop in ends))
         num = f"{source['num_spikes']:,} spikes in {length}"
         lead += f"The recording is {pattern}: {num}. "
     return lead + "Every model neuron was simulated, and again at half the time step."

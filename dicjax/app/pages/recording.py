@@ -5,6 +5,7 @@ import math
 
 from nicegui import events, run, ui
 
+from dicjax._core import Advice, CLEANING, in_words
 from dicjax.app import figures
 from dicjax.app.pages.choices import Choices
 from dicjax.app.pages.findings import Findings
@@ -17,6 +18,7 @@ from dicjax.app.recordings import (
     hertz,
     question,
     Recording,
+    ways_to_mend,
 )
 from dicjax.app.server_state import ServerState
 from dicjax.app.theme import Look
@@ -36,13 +38,19 @@ async def recording_page(state: ServerState, number: int) -> None:
         has_unit = bool(recording.trains)
         with ui.element("div"):
             text(recording.upload.name, "over")
-            which = "Which part of the recording should the model neurons match?"
-            text(which if has_unit else "In which unit are the times?", tag="h1")
+            title = "In which unit are the times?"
+            if has_unit:
+                title = "Which part of the recording should the model neurons match?"
+            elif recording.fault is not None:
+                title = "May its stamps be mended?"
+            text(title, tag="h1")
         body = ui.element("div").classes("stack")
         await look.settle()
         seen = await run.io_bound(glance, recording) if has_unit else None
         with body:
-            if seen is None:
+            if recording.fault is not None:
+                _Mend(recording, recording.fault)
+            elif seen is None:
                 _Question(recording)
             else:
                 _Preview(state, look, recording, seen)
@@ -60,9 +68,12 @@ class _Question:
         with card(question(recording)):
             self.unit = ui.radio(options, value=likely[0] if len(likely) == 1 else None)
             self.unit.classes("units").props('data-testid="unit"')
+            self.unit.on_value_change(self._show_rate)
             self.rate = None
             if any(unit.startswith("samples") for unit in options):
-                self.rate = ui.number("sampling rate (Hz)", value=COMMON_RATE, min=1)
+                self.rate = ui.number(
+                    "rate of samples or frames (Hz)", value=COMMON_RATE, min=1
+                )
                 self.rate.style("max-width: 14rem")
             self.notice = Notice()
             with ui.element("div").classes("line"):
@@ -76,6 +87,12 @@ class _Question:
         doubt = "" if candidate.is_credible else ", which is hardly possible"
         return f"{candidate.name}: the neuron fires at {hertz(candidate.rate)}{doubt}"
 
+    def _show_rate(self) -> None:
+        """Offers the rate of the chosen option, which the user may correct."""
+        kind, _, rate = str(self.unit.value).partition("@")
+        if kind == "samples" and rate and self.rate is not None:
+            self.rate.set_value(float(rate))
+
     async def _answer(self) -> None:
         unit = self.unit.value
         if unit is None:
@@ -87,7 +104,28 @@ class _Question:
                 return
             unit = samples_at(self.rate.value)
         await self.notice.attempt(self.recording.answer, unit)
-        if self.recording.trains:
+        if self.recording.trains or self.recording.fault is not None:
+            ui.navigate.reload()
+
+
+class _Mend:
+    """Asks whether stamps that cannot be used as they are may be mended, and how."""
+
+    def __init__(self, recording: Recording, fault: Advice):
+        self.recording = recording
+        with card("What is wrong"):
+            text(fault.said(in_words))
+            self.notice = Notice()
+            with ui.element("div").classes("line"):
+                for way in ways_to_mend(fault):
+                    mend = lambda way=way: self._mend(way)
+                    button = ui.button(CLEANING[way], on_click=mend)
+                    button.props(f'data-testid="clean-{way}"')
+                ui.link("Open another file", "/")
+
+    async def _mend(self, way: str) -> None:
+        await self.notice.attempt(self.recording.mend, way)
+        if way in self.recording.clean:
             ui.navigate.reload()
 
 
@@ -111,7 +149,7 @@ class _Preview:
                     with card("Intervals between spikes"):
                         label = "Histogram of intervals"
                         self.histogram = look.draw(label, figures.intervals, seen.train)
-                    self.findings = Findings(recording, self._use)
+                    self.findings = Findings(recording, self._use, self._clean)
             self.choices = Choices(state, recording)
         show = lambda: self.findings.show(self.seen, self.choices)
         self.choices.model.on_value_change(show)
@@ -168,7 +206,7 @@ class _Preview:
         return self.recording.window or (self.low * 1e3, self.high * 1e3)
 
     def _ask_again(self) -> None:
-        self.recording.trains, self.recording.window = (), None
+        self.recording.ask_again()
         ui.navigate.reload()
 
     def _choose(self, event: events.ValueChangeEventArguments) -> None:
@@ -182,6 +220,13 @@ class _Preview:
         start, stop = self.start.value, self.stop.value
         if start is not None and stop is not None and start < stop:
             await self._move(start, stop)
+
+    async def _clean(self, way: str) -> None:
+        with self.findings.warnings:
+            notice = Notice()
+        await notice.attempt(self.recording.mend, way)
+        if way in self.recording.clean:
+            ui.navigate.reload()
 
     async def _use(self, window: tuple[float, float]) -> None:
         await self._move(window[0] / 1e3, window[1] / 1e3)

@@ -55,7 +55,7 @@ def plot_isis(train: SpikeTrain, spike_times: Trains) -> Figure:
     the share of intervals up to each duration, of the recording and the median member;
     bands hold 90 % of members.
     """
-    recorded = np.diff(train.times)
+    recorded = train.intervals
     members = layouts.intervals_of(np.asarray(spike_times))
     edges = layouts.log_bins([recorded, *members])
     fine = np.geomspace(edges[0], edges[-1], 400)

@@ -39,7 +39,8 @@ def raster_of(
 ) -> tuple[list[np.ndarray], Span]:
     """Spikes (ms) of a recording and of members since their first whole burst."""
     cycle, gap = rhythm(train)
-    rows = [from_onset(row, gap) for row in (train.times, *spike_times)]
+    # One stretch of the recording, since what follows a pause is no rhythm.
+    rows = [from_onset(row, gap) for row in (train.longest, *spike_times)]
     stop = span_of(rows, cycle)
     start = -0.015 * stop
     return [row[(row >= start) & (row <= stop)] for row in rows], (start, stop)
@@ -55,7 +56,7 @@ def traces_of(
     every member since its own; times in ms. `levels` are those of `spike_trains`."""
     cycle, gap = rhythm(train)
     trains = spike_trains(ts, V, **levels) if len(V) else []
-    spikes, *rows = [from_onset(x, gap) for x in (train.times, *trains)]
+    spikes, *rows = [from_onset(x, gap) for x in (train.longest, *trains)]
     stop = span_of([spikes, *rows], 0.5 * cycle)
     start = -0.03 * stop
     lines = []

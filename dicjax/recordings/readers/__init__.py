@@ -9,13 +9,23 @@ import collections
 import os
 import pathlib
 import warnings
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from dicjax._core import Advice, advice_of, on_host, Remedy
-from dicjax.recordings.quality import disorder_of
+from dicjax.recordings.cleaning import (
+    clean_times,
+    Cleaned,
+    cleanings,
+    counted_on,
+    is_mark,
+    start_of_session,
+    without_pauses,
+)
+from dicjax.recordings.quality import disorder_of, overflow_of
 from dicjax.recordings.readers.common import (
     check_file,
     listing,
@@ -31,7 +41,13 @@ from dicjax.recordings.readers.neo_files import read_neo
 from dicjax.recordings.readers.numpy_files import read_numpy
 from dicjax.recordings.readers.nwb import read_nwb
 from dicjax.recordings.readers.objects import read_object
-from dicjax.recordings.readers.plausibility import disbelief, is_credible, is_usual
+from dicjax.recordings.readers.plausibility import (
+    disbelief,
+    is_credible,
+    is_usual,
+    question,
+    units_that_fit,
+)
 from dicjax.recordings.readers.sorters.hdf5 import read_hdf5, read_psort
 from dicjax.recordings.readers.sorters.mclust import read_mclust
 from dicjax.recordings.readers.sorters.spikeinterface import (
@@ -43,7 +59,7 @@ from dicjax.recordings.readers.units import contradict, milliseconds_per, sample
 from dicjax.spikes import MIN_SPIKES, SpikeTrain
 
 
-MAX_REPEATS = 0.01  # share of repeated times, which detectors mark by mistake
+TICK = 0.1  # ms between two intervals that were observed without a pause
 
 
 @on_host()
@@ -52,6 +68,8 @@ def read_spike_trains(
     *,
     unit: str | None = None,
     unit_id: str | int | None = None,
+    window: tuple[float, float] | None = None,
+    clean: str | Iterable[str] = (),
 ) -> list[SpikeTrain]:
     """Reads the spike trains of a file, a folder, or another library's object.
 
@@ -74,9 +92,13 @@ def read_spike_trains(
     The unit of time is never guessed silently. A header such as `spike_time_ms` or
     `t [s]` states it. NWB, pynapple and WaveMarks use seconds, `spiking_times` ms, and
     Kilosort samples at the rate in its `params.py`. If nothing states the unit, times
-    are read as ms, but only if the train is then credible: 0.05 to 200 Hz, with 99 % of
-    intervals at least 0.7 ms long. In every unit, rates below 0.001 Hz or above
-    1,000 Hz are refused.
+    are read as ms if only ms makes a credible neuron of them; otherwise the file is
+    refused with the units that fit and the rate in each. In every unit, rates below
+    0.001 Hz or above 1,000 Hz are refused.
+
+    Stamps of a machine's clock, such as Unix time, and stamps that begin below zero are
+    counted from the first one of the trains that are read, with a warning. Only what is
+    used is checked: the unit asked for, within the window.
 
     [`dicjax.examine`][] reports what is odd about a train.
 
@@ -87,39 +109,52 @@ def read_spike_trains(
         indices with their rate in Hz, as `"samples@30000"`; for a raster, the rate of
         its bins, `"samples@1000"` for bins of 1 ms. Default: the file's.
     - `unit_id`: name of the unit (neuron) to read. Default: all.
+    - `window`: start and stop, in ms, of the part to read. Default: all.
+    - `clean`: what to mend, one name or several, each with a count in a warning:
+        "order" sorts stamps; "doubles" drops those less than 0.5 ms after another;
+        "negative" drops those below zero; "overflow" counts on where numbers of 32 bits
+        start over; "pauses" takes silences that look like pauses of the recording as
+        not observed. Default: nothing.
 
     **Returns:**
 
     One [`dicjax.SpikeTrain`][] per unit, in the order of the file. Units with fewer
     than 10 spikes are left out with a warning if others have enough. Repeated times are
-    also left out with a warning, if they are at most 1 % of all.
+    also left out with a warning, if they are at most 1 % of all. Trains know in which
+    intervals they were observed, if the file states it.
 
     **Raises:**
 
     - `FileNotFoundError`: if there is no such file.
     - `ValueError`: if the file cannot be read, lacks `unit_id` or has too few spikes;
-        if times are not finite, non-negative and increasing; or if they are not
-        credible in this unit.
+        if times are not finite, non-negative and increasing; if they are not credible
+        in this unit; if several units fit and none is given; or if `clean` names
+        nothing that can be done.
     - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     if unit is not None:
         milliseconds_per(unit)
+    wanted = cleanings(clean)
     with np.errstate(all="ignore"):  # overflows are refused later as not finite
         source, raw = read_raw(path)
         raw = [train._replace(name=tidy(train.name)) for train in raw]
         raw = _long_enough(source, _select(source, raw, unit_id))
         raw = [_with_unit_of_rate(source, train, unit) for train in raw]
-        is_sure = unit is not None or is_usual(raw)
         try:
-            trains = [_spike_train(source, train, unit, is_sure) for train in raw]
+            known = _units_of(source, raw, unit, "order" in wanted)
+            is_sure = unit is not None or is_usual(raw)
+            request = _Request(source, window, wanted, is_sure)
+            clock = _clock_of(raw, known, wanted)
+            parts = zip(raw, known, strict=True)
+            made = [_spike_train(request, x, per, clock) for x, per in parts]
         except ValueError as error:
             if len(raw) == 1:
                 raise
             alone = " Or read one unit alone, by ", Remedy("unit_id"), "."
             raise ValueError(Advice(advice_of(error), *alone)) from error
-    for message in _notes(raw, trains, unit):
+    for message in _notes(raw, made, clock):
         warnings.warn(Advice(f"{source}: ", message, "."), stacklevel=3)
-    return trains
+    return [train for train, _ in made]
 
 
 def read_raw(path: Any) -> tuple[str, list[Train]]:
@@ -183,60 +218,155 @@ def _with_unit_of_rate(source: str, raw: Train, unit: str | None) -> Train:
     return raw
 
 
+class _Request(NamedTuple):
+    """What is asked for, beside the unit (neuron)."""
+
+    source: str
+    window: tuple[float, float] | None
+    wanted: frozenset[str]
+    is_sure: bool
+
+
+def _units_of(
+    source: str, raw: list[Train], unit: str | None, is_sorted: bool
+) -> list[str | None]:
+    """The unit of each train; none for times in ms that nothing states."""
+    for train in raw:
+        where = f"{source}, unit {train.name[:40]}"
+        if unit and train.unit and contradict(unit, train.unit):
+            raise ValueError(
+                f"{where}: the file states its times in {train.unit}, which "
+                f"contradicts unit={unit!r}: leave `unit` out, or correct the file."
+            )
+        if (unit or train.unit or train.usual_unit) == "samples":
+            advice = Advice(
+                f"{where}: sample indices, and bins of a raster, need their rate in "
+                "Hz: give it as ",
+                Remedy("unit", "samples@30000"),
+                ", or samples@1000 for bins of 1 ms.",
+            )
+            raise ValueError(advice)
+    known = [unit or train.unit or train.usual_unit for train in raw]
+    bare = [train for train, name in zip(raw, known, strict=True) if name is None]
+    if bare:
+        fit = units_that_fit([train.times for train in bare])
+        if len(fit.rates) > 1 and "ms" in fit.rates and not fit.is_ms:
+            longest = max(bare, key=lambda train: train.times.size)
+            asked = question(longest.times.size, fit)
+            disorder = disorder_of(longest.times)
+            # Such numbers may be no times at all, but intervals or values.
+            if disorder is not None and disorder.kind == "unsorted" and not is_sorted:
+                asked = disorder.message
+            raise ValueError(Advice(f"{source}, unit {longest.name[:40]}: ", asked))
+    return known
+
+
+def _clock_of(
+    raw: list[Train], known: list[str | None], wanted: frozenset[str]
+) -> float:
+    """What to count all times from, in ms."""
+    times, starts = [], []
+    for train, unit in zip(raw, known, strict=True):
+        numbers = _numbers(train, wanted).times
+        if "order" in wanted:
+            numbers = np.sort(numbers)
+        if "negative" in wanted:
+            numbers = numbers[~(numbers < 0)]
+        elif is_mark(numbers):
+            return 0.0
+        per = milliseconds_per(unit or "ms")
+        times.append(numbers * per)
+        starts += (train.span[:1] * per).tolist()
+    return start_of_session(times, starts)
+
+
+def _numbers(raw: Train, wanted: frozenset[str]) -> Cleaned:
+    """The numbers of a train, without an overflow if that is wanted."""
+    return counted_on(raw.times) if "overflow" in wanted else Cleaned(raw.times, {})
+
+
 def _spike_train(
-    source: str, raw: Train, unit: str | None, is_sure: bool
-) -> SpikeTrain:
-    where = f"{source}, unit {raw.name[:40]}"
-    if unit and raw.unit and contradict(unit, raw.unit):
-        raise ValueError(
-            f"{where}: the file states its times in {raw.unit}, which contradicts "
-            f"unit={unit!r}: leave `unit` out, or correct the file."
-        )
-    known = unit or raw.unit or raw.usual_unit
-    if known == "samples":
-        advice = Advice(
-            f"{where}: sample indices, and bins of a raster, need their rate in Hz: "
-            "give it as ",
-            Remedy("unit", "samples@30000"),
-            ", or samples@1000 for bins of 1 ms.",
-        )
-        raise ValueError(advice)
+    request: _Request, raw: Train, known: str | None, clock: float
+) -> tuple[SpikeTrain, dict[str, int]]:
+    """The train within the window, and what was cleaned how often."""
+    where = f"{request.source}, unit {raw.name[:40]}"
     per = milliseconds_per(known or "ms")
-    times = _without_repeats(raw.times * per)
-    # Spikes outside the file's span extend the span.
-    ends = np.append(raw.span[np.isfinite(raw.span)] * per, times[[0, -1]])
+    numbers, done = _numbers(raw, request.wanted)
+    overflow = overflow_of(numbers)
+    if overflow is not None:
+        raise ValueError(Advice(f"{where}: ", overflow.message))
+    # Subtracted first: large stamps leave few digits to what follows the point.
+    times = (numbers - clock / per) * per
+    span = (raw.span - clock / per) * per
+    ends = times[np.isfinite(times)]
+    if request.window is not None:
+        first, last = request.window
+        times = times[~((times < first) | (times > last))]
+    times, cleaned = clean_times(times, request.wanted)
     disorder = disorder_of(times)
     if disorder is not None:
-        raise ValueError(f"{where}: {disorder.message}")
-    start, stop = float(ends.min()), float(ends.max())
+        raise ValueError(Advice(f"{where}: ", disorder.message))
     try:
-        train = SpikeTrain(times, raw.name, source, start, stop)
+        # The silence before the first and after the last stamp is unknown.
+        observed = _observed(span, ends if request.window is not None else times)
+        train = SpikeTrain(times, raw.name, request.source, observed=observed)
+        if request.window is not None:
+            train = train.window(*request.window)
+        if "pauses" in request.wanted:
+            train, left_out = without_pauses(train)
+            cleaned |= left_out
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
-    if not is_credible(times, is_sure or raw.unit is not None):
-        raise ValueError(Advice(f"{where}: ", disbelief(raw, known, is_sure)))
-    return train
+    is_sure = request.is_sure or raw.unit is not None
+    if train.num_spikes >= MIN_SPIKES and not is_credible(train.times, is_sure):
+        used = raw._replace(times=train.times / per)
+        advice = disbelief(used, known, request.is_sure)
+        raise ValueError(Advice(f"{where}: ", advice))
+    return train, done | cleaned
 
 
-def _without_repeats(times: Times) -> Float[np.ndarray, " distinct"]:
-    steps = np.diff(times)
-    is_new = np.append(True, steps > 0)
-    is_sorted = bool((steps >= 0).all())
-    few = np.sum(~is_new) <= MAX_REPEATS * times.size
-    return times[is_new] if is_sorted and few else times
+def _observed(span: Times, times: Times) -> Float[np.ndarray, "stretches 2"]:
+    """When a train was observed (ms). Spikes outside of the file's span extend it."""
+    ends = span[np.isfinite(span)]
+    if times.size == 0:
+        return ends.reshape(-1, 2) if ends.size % 2 == 0 else np.zeros((0, 2))
+    if ends.size < 4 or ends.size % 2 or (np.diff(ends) < 0).any():
+        ends = np.append(ends, [times.min(), times.max()])
+        return np.array([[ends.min(), ends.max()]])
+    starts, stops = ends.reshape(-1, 2).T.copy()
+    before = np.clip(np.searchsorted(starts, times, "right") - 1, 0, None)
+    after = np.minimum(before + 1, starts.size - 1)
+    is_nearer = np.abs(starts[after] - times) < np.abs(times - stops[before])
+    np.minimum.at(starts, np.where(is_nearer, after, before), times)
+    np.maximum.at(stops, np.where(is_nearer, after, before), times)
+    is_apart = starts[1:] - stops[:-1] > TICK
+    edges = np.append(True, is_apart), np.append(is_apart, True)
+    return np.stack([starts[edges[0]], stops[edges[1]]], axis=1)
 
 
-def _notes(raw: list[Train], trains: list[SpikeTrain], unit: str | None) -> list[str]:
+def _notes(
+    raw: list[Train],
+    made: list[tuple[SpikeTrain, dict[str, int]]],
+    clock: float,
+) -> list[str]:
     """Notes for the user about how the file was read."""
     notes = [f"unit {r.name[:40]} {r.caution}" for r in raw[:10] if r.caution]
-    pairs = zip(raw, trains, strict=True)
-    dropped = {r.name: r.times.size - t.num_spikes for r, t in pairs}
-    repeats = [f"{name} ({num})" for name, num in dropped.items() if num]
-    if repeats:
-        notes.append(f"dropped stamps that repeat the one before: {listing(repeats)}")
-    if unit is None and any(train.is_whole for train in raw):
-        read = "whole numbers without a unit were read as ms; if they are sample "
-        notes.append(Advice(f"{read}indices, give ", Remedy("unit", "samples@30000")))
+    if clock > 0:
+        notes.append(
+            "its stamps are of a clock that does not start with the recording: times "
+            f"are counted from its start, at {clock:.15g} ms"
+        )
+    elif clock < 0:
+        below = (
+            f"its stamps begin below zero: times are counted from {clock:.15g} ms on; "
+            "to drop those below zero instead, use "
+        )
+        notes.append(Advice(below, Remedy("clean", "negative")))
+    for what in dict.fromkeys(what for _, done in made for what in done):
+        counts = {train.name: done.get(what, 0) for train, done in made}
+        some = [f"{name} ({num})" for name, num in counts.items() if num]
+        if some:
+            notes.append(f"{what}: {listing(some)}")
     return notes
 
 

@@ -31,7 +31,7 @@ class Train(NamedTuple):
     times: Times
     unit: str | None = None  # unit of time, if the file states it
     usual_unit: str | None = None  # usual unit of time in this format
-    span: Float[np.ndarray, " ends"] = NO_SPAN  # start and end of the recording
+    span: Float[np.ndarray, " ends"] = NO_SPAN  # when it was observed: start, stop ...
     rate: float | None = None  # sampling rate in Hz, if the file states it
     caution: str = ""  # a reason in the file not to trust the train
 
@@ -169,8 +169,8 @@ def _since_first(path: pathlib.Path, label: str, isi: Numbers) -> Times:
 
 
 def span_of(starts: Numbers, ends: Numbers) -> Numbers:
-    """From the first start to the last end of pynapple's epochs."""
-    return np.array([starts.min(), ends.max()]) if starts.size else NO_SPAN
+    """When pynapple's epochs start and end, in turn."""
+    return np.stack([starts, ends], axis=1).ravel()
 
 
 def grouped(

@@ -20,7 +20,7 @@ def test_help_exits_cleanly(capsys):
         ([], "no lines of spike times"),
         (["1", "x", "3"], "x"),
         ([10, 20, "nan", *range(30, 200, 10)], "nan"),
-        ([-5, *range(10, 200, 10)], "-5"),
+        ([-1, *range(10, 200, 10)], "--clean negative"),
         ([10, 30, 20, *range(40, 200, 10)], "20"),
         ([10, 10, *range(20, 200, 10)], "10"),
         ([10, 20, 30], "at least 10"),
@@ -73,7 +73,8 @@ def test_a_refusal_says_which_window_may_help(tmp_path, capsys):
     paused = np.append(example.times, example.times[-1] + 60_000)
     out = ("--model", "stg-prinz", "--out", tmp_path / "out")
     assert dicjax("generate", write_csv(tmp_path / "x.csv", list(paused)), *out) == 2
-    assert "consider --window 5 59554." in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "consider --window 5 59554 or, to use both sides, --clean pauses." in said
 
 
 def test_unknown_models_and_foreign_checkpoints_are_refused(tmp_path, capsys):

@@ -228,5 +228,6 @@ def _fits(family: str, facts: Facts, per: float, span: float) -> bool:
             return seconds >= SHORTEST_S[is_whole] and not (is_quick or is_other)
         case "frames":
             is_near = (is_whole and is_brief) or facts.shortest <= MOST_FRAMES
-            return is_near and rate >= PLAUSIBLE_HZ[0] and not is_on_ms_grid
+            is_usual_rate = PLAUSIBLE_HZ[0] <= rate <= PLAUSIBLE_HZ[1]
+            return is_near and is_usual_rate and not is_on_ms_grid
     raise ValueError(family)

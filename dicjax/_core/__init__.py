@@ -85,7 +85,6 @@ from dicjax._core.devices import (
 )
 from dicjax._core.files import (
     beside as beside,
-    cache_folder as cache_folder,
     check_destination as check_destination,
     deliver as deliver,
     digest as digest,

@@ -15,7 +15,8 @@ import pytest
 from runs import dicjax, EXAMPLE
 
 import dicjax as dj
-from dicjax._core import cache_folder, check_numbers, Rescued, Within
+from dicjax._core import check_numbers, Rescued, Within
+from dicjax.cli import cache_folder
 from dicjax.cli.commands import Commands
 from dicjax.cli.ending import ended, is_refusal
 from dicjax.cli.recording import Recording

@@ -10,7 +10,7 @@ import pytest
 from dicjax.cli import main
 from dicjax.sweeps import read_config
 from dicjax.sweeps.plan import make_plan
-from scripts.bench import faults
+from scripts.bench import faults, faults_of_commands
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +61,16 @@ def test_options_that_make_no_sense_are_refused(tmp_path, capsys, options, messa
         main(["sweep", "run", str(path), "--out", str(out), *options])
     assert stopped.value.code == 2 and message in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory):
+    return faults_of_commands.Commands(tmp_path_factory.mktemp("c"), random.Random(0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", faults_of_commands.FAULTS)
+def test_commands_lose_nothing(commands, fault):
+    if fault == "full-disk-of-results" and (os.name != "posix" or os.geteuid() != 0):
+        pytest.skip("only root can mount a small disk")
+    faults_of_commands.FAULTS[fault](commands)

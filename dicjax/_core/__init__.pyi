@@ -87,7 +87,6 @@ from .devices import (
 )
 from .files import (
     beside as beside,
-    cache_folder as cache_folder,
     check_destination as check_destination,
     deliver as deliver,
     digest as digest,

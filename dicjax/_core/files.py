@@ -226,16 +226,6 @@ def reason_of(error: BaseException) -> str:
     return (said or str(error) or type(error).__name__).rstrip(".")
 
 
-def cache_folder() -> pathlib.Path | None:
-    """Where things are kept between runs; None for a user without a home."""
-    if stated := os.environ.get("XDG_CACHE_HOME"):
-        return pathlib.Path(stated, "dicjax")
-    try:
-        return pathlib.Path.home() / ".cache" / "dicjax"
-    except RuntimeError:
-        return None
-
-
 def optional_library(library: str, extra: str, use: str) -> Any:
     """An optional library; a `ValueError` that names its extra if it is not installed.
 

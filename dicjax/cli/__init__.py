@@ -1,6 +1,7 @@
 """The command line: each command parses its arguments, calls dicjax and writes."""
 
 import os
+import pathlib
 import sys
 
 from dicjax.cli.ending import ended, leaving_at_once
@@ -29,10 +30,18 @@ def configure_jax() -> None:
     """
     import jax
 
-    from dicjax._core import cache_folder
-
     os.environ["MPLBACKEND"] = "agg"
     cache = cache_folder()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ and cache is not None:
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def cache_folder() -> pathlib.Path | None:
+    """Where things are kept between runs; None for a user without a home."""
+    if stated := os.environ.get("XDG_CACHE_HOME"):
+        return pathlib.Path(stated, "dicjax")
+    try:
+        return pathlib.Path.home() / ".cache" / "dicjax"
+    except RuntimeError:
+        return None

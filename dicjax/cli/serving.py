@@ -6,7 +6,8 @@ import os
 import pathlib
 from typing import Annotated
 
-from dicjax._core import cache_folder, Within
+from dicjax._core import Within
+from dicjax.cli import cache_folder
 from dicjax.cli.common import Command
 
 

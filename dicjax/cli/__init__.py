@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import tyro
 
+import dicjax
 from dicjax._core import advice_of, as_option, in_words, Stage
 from dicjax.cli.certifying import Certify
 from dicjax.cli.common import (
@@ -25,6 +26,7 @@ from dicjax.cli.common import (
     Table,
     write_table,
 )
+from dicjax.cli.examples import Example
 from dicjax.cli.explaining import Explain
 from dicjax.cli.exporting import Export
 from dicjax.cli.learning import Adapt, Train
@@ -271,16 +273,20 @@ def _as_typed(message: object) -> str:
 
 # Each class gives its command its name.
 Populations = Generate | Infer | Features | Simulate | Dic | Certify | Explain | Export
-Commands = App | Populations | Train | Adapt | Operator | Sweep
+Commands = App | Populations | Train | Adapt | Operator | Sweep | Example
 
 
 def main(args: list[str] | None = None) -> None:
     """Runs `dicjax`; exits with 0 (done), 1 (done in part) or 2 (bad input)."""
+    if (sys.argv[1:] if args is None else args) == ["--version"]:
+        print(f"dicjax {dicjax.__version__}")
+        return
     command = tyro.cli(
         Commands,
         args=args,
         prog="dicjax",
-        description="Spike times in, validated populations of neuron models out.",
+        description="Spike times in, validated populations of neuron models out. "
+        "`dicjax --version` prints the version.",
     )
     configure_jax()
     try:

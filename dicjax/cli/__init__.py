@@ -278,6 +278,9 @@ Commands = App | Populations | Train | Adapt | Operator | Sweep | Example
 
 def main(args: list[str] | None = None) -> None:
     """Runs `dicjax`; exits with 0 (done), 1 (done in part) or 2 (bad input)."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed before we were started
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     if (sys.argv[1:] if args is None else args) == ["--version"]:
         print(f"dicjax {dicjax.__version__}")
         return

@@ -4,6 +4,7 @@ import os
 import pathlib
 import sys
 
+import dicjax
 from dicjax.cli.ending import ended, leaving_at_once
 
 
@@ -12,6 +13,12 @@ def main(args: list[str] | None = None) -> None:
 
     These are 3 for a fault of dicjax, with a report to send, and 130 for Ctrl-C.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed before we were started
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    if (sys.argv[1:] if args is None else args) == ["--version"]:
+        print(f"dicjax {dicjax.__version__}")
+        return
 
     def run() -> int:
         # Here, because imports take seconds, in which people press Ctrl-C.

@@ -8,6 +8,7 @@ from dicjax._core import advice_of, as_option
 from dicjax.cli import configure_jax
 from dicjax.cli.certifying import Certify
 from dicjax.cli.common import note
+from dicjax.cli.examples import Example
 from dicjax.cli.explaining import Explain
 from dicjax.cli.exporting import Export
 from dicjax.cli.learning import Adapt, Train
@@ -19,7 +20,7 @@ from dicjax.cli.sweeping import Sweep
 
 # Each class gives its command its name.
 Populations = Generate | Infer | Features | Simulate | Dic | Certify | Explain | Export
-Commands = App | Populations | Train | Adapt | Operator | Sweep
+Commands = App | Populations | Train | Adapt | Operator | Sweep | Example
 
 
 def run(args: list[str] | None) -> int:
@@ -28,7 +29,8 @@ def run(args: list[str] | None) -> int:
         Commands,
         args=args,
         prog="dicjax",
-        description="Spike times in, validated populations of neuron models out.",
+        description="Spike times in, validated populations of neuron models out. "
+        "`dicjax --version` prints the version.",
     )
     configure_jax()
     with warnings.catch_warnings(record=True) as caught:

@@ -103,16 +103,12 @@ def _started() -> Process:
             _end(process)
     # Modules must not be imported from the worker's folder.
     command = [sys.executable, "-P", worker.__file__]
-    # One thread: a process of several cannot be copied, and each takes memory.
-    alone = {f"{x}_NUM_THREADS": "1" for x in ("OMP", "OPENBLAS", "MKL")}
-    alone["ARROW_DEFAULT_MEMORY_POOL"] = "system"  # which asks only for what it needs
     try:
         return subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=os.environ | alone,
             start_new_session=True,
         )
     except OSError as error:

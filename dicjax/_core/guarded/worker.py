@@ -139,6 +139,10 @@ def _portable(error: BaseException) -> BaseException:
 
 
 def main() -> None:
+    # One thread: a process of several cannot be copied, and each takes memory.
+    for library in ("OMP", "OPENBLAS", "MKL"):
+        os.putenv(f"{library}_NUM_THREADS", "1")
+    os.putenv("ARROW_DEFAULT_MEMORY_POOL", "system")  # it takes only what it needs
     # Libraries may print, which must not be read as a reply.
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

@@ -104,13 +104,14 @@ def test_padding_at_the_end_of_rows_is_left_out(read_array, blank):
     assert_same(read_array({"unit": "ms"}, spikes=padded), TRAINS, ["1", "2", "3"])
 
 
-def test_trials_aligned_to_a_stimulus_keep_their_negative_times(read_array):
+def test_trials_aligned_to_a_stimulus_are_counted_from_the_first_time(read_array):
     padded = np.full((20, 60), np.nan)
     for row in padded:
         num = RNG.integers(20, 60)
         row[:num] = np.sort(RNG.uniform(-1000, 3000, num))
-    with pytest.raises(ValueError, match=r"at -\d.* non-negative"):
-        read_array({"unit": "ms"}, trials=padded)
+    expected = [row[np.isfinite(row)] - np.nanmin(padded) for row in padded]
+    with pytest.warns(UserWarning, match="begin below zero"):
+        assert_same(read_array({"unit": "ms"}, trials=padded), expected)
 
 
 def test_zeros_and_ones_are_a_raster_in_bins(read_array):

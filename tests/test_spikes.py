@@ -271,7 +271,7 @@ def test_the_label_changes_where_the_rule_says(times, label):
     ),
 )
 def test_bursts_that_may_be_cut_must_not_be_the_largest(counts, label):
-    intervals = [[*(num - 1) * [10.0], 500.0] for num in counts]
+    intervals = [[*(num - 1) * [10.0], 5000.0] for num in counts]
     assert label_of(np.cumsum(np.concatenate(intervals)[:-1]), width=400) == label
 
 

@@ -11,6 +11,7 @@ from dicjax.recordings.readers.units import is_id, is_measure
 
 
 MAX_ERROR = 1e-5  # of a recording, by which rounding may move times
+LEAST_SCALE = 2.0  # of numbers in another unit
 Vector = Shaped[np.ndarray, " _"]
 
 
@@ -55,7 +56,9 @@ def _are_copies(first: Vector, second: Vector) -> bool:
         return False
     a, b = first.astype(float), second.astype(float)
     spans = [float(x[-1] - x[0]) for x in (a, b)]
-    if not (min(spans) > 0 and np.isfinite(spans).all()) or spans[0] == spans[1]:
+    if not (min(spans) > 0 and np.isfinite(spans).all()):
+        return False
+    if max(spans) < LEAST_SCALE * min(spans):  # two cells may fire in one rhythm
         return False
     a, b = (a, b) if spans[0] < spans[1] else (b, a)
     scaled = b[0] + (a - a[0]) * (max(spans) / min(spans))

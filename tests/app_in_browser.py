@@ -1,15 +1,12 @@
 """The app in a browser, for tests."""
 
 import contextlib
-import os
 import pathlib
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
+from app_in_process import App
 
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -31,38 +28,6 @@ MEMBERS = "8"
 sync_api.expect.set_options(timeout=60_000)
 
 
-class App:
-    """`dicjax app` in a process of its own."""
-
-    def __init__(self, folder: pathlib.Path, log: pathlib.Path):
-        self.folder = folder
-        command = [sys.executable, "-c", "from dicjax.cli import main; main()", "app"]
-        self.log = log.open("w")
-        self.process = subprocess.Popen(
-            [*command, "--no-browser", "--folder", str(folder)],
-            cwd=log.parent,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            text=True,
-            env=os.environ | {"HOME": str(log.parent)},
-        )
-        assert self.process.stdout is not None
-        said = self.process.stdout.readline()
-        found = re.search(r"http://127\.0\.0\.1:\d+", said)
-        assert found, f"{said}{log.read_text()}"
-        self.url = found[0]
-
-    def close(self) -> None:
-        self.process.send_signal(signal.SIGINT)
-        try:
-            self.process.wait(60)
-        finally:
-            self.process.kill()
-            assert self.process.stdout is not None
-            self.process.stdout.close()
-            self.log.close()
-
-
 @contextlib.contextmanager
 def opened(browser, app: App, scheme: str = "light") -> Iterator:
     """A tab that fails if anything is asked of another machine, or goes wrong in it."""
@@ -76,7 +41,7 @@ def opened(browser, app: App, scheme: str = "light") -> Iterator:
     tab.on("request", lambda request: asked.append(request.url))
     tab.on("pageerror", lambda error: errors.append(str(error)))
     try:
-        tab.goto(app.url)
+        tab.goto(app.address)
         yield tab
         tab.wait_for_timeout(200)
     finally:

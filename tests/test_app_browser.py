@@ -14,7 +14,6 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from app_in_browser import (
-    App,
     column,
     download,
     EXAMPLE,
@@ -28,6 +27,7 @@ from app_in_browser import (
     sync_api,
     upload,
 )
+from app_in_process import App
 from pyarrow import parquet
 from test_readers_kilosort import GROUPS, kilosort
 from test_tables import make_generated

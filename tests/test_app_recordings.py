@@ -1,5 +1,7 @@
 """An opened recording: its unit, its window, and what is said of it."""
 
+import io
+
 import numpy as np
 import pytest
 
@@ -19,7 +21,7 @@ from dicjax.recordings import Train
 
 
 def _accepted(content: bytes):
-    return accepted({"x.csv": content})
+    return accepted({"x.csv": io.BytesIO(content)})
 
 
 def _text(times, header="") -> bytes:

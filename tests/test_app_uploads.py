@@ -1,7 +1,9 @@
 """Files that a browser sends, and the folder in which they are read."""
 
+import gc
 import io
 import os
+import tempfile
 import zipfile
 
 import pytest
@@ -9,8 +11,18 @@ from test_readers_kilosort import GROUPS, kilosort
 
 from dicjax.app.recordings import open_recording
 from dicjax.app.scratch import scratch
-from dicjax.app.uploads import accepted, check_size, safe_name
+from dicjax.app.uploads import accepted as accepted_files, check_size, safe_name, Upload
 from dicjax.recordings import checksum, MAX_BYTES, PARTS
+
+
+def accepted(files: dict[str, bytes], folder: str = "") -> Upload:
+    return accepted_files({x: io.BytesIO(y) for x, y in files.items()}, folder)
+
+
+def _files(upload: Upload) -> dict[str, bytes]:
+    path = upload.path
+    found = path.iterdir() if path.is_dir() else [path]
+    return {x.name: x.read_bytes() for x in found}
 
 
 @pytest.mark.parametrize(
@@ -56,12 +68,16 @@ def test_uploads_are_bounded_and_not_empty():
         check_size("x.csv", MAX_BYTES + 1)
 
 
-def test_an_upload_is_on_disk_only_while_it_is_read():
+def test_an_upload_is_on_disk_for_as_long_as_it_is_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     upload = accepted({"../../x.csv": b"1\n2\n"})
-    with upload.on_disk() as path:
-        assert path.read_bytes() == b"1\n2\n"
-        assert path.name == "x.csv"
-    assert not path.parent.exists()
+    assert (upload.path.name, upload.path.read_bytes()) == ("x.csv", b"1\n2\n")
+    with pytest.raises(ValueError, match="one recording"):
+        accepted({"x.zip": _zip({"a.csv": b"1", "b.csv": b"1"})})
+    assert len([*tmp_path.iterdir()]) == 1
+    del upload
+    gc.collect()
+    assert not [*tmp_path.iterdir()]
 
 
 def _zip(files) -> bytes:
@@ -86,10 +102,9 @@ def _names(upload) -> list[str]:
 
 def test_a_folder_of_kilosort_comes_as_its_files(sorting):
     upload = accepted(sorting, "../../July 4")
-    assert (upload.name, set(upload.files) - set(PARTS)) == ("July 4", set())
+    assert (upload.name, {*_files(upload)} - {*PARTS}) == ("July 4", set())
     assert _names(upload) == ["2", "11"]
-    with upload.on_disk() as path:
-        assert upload.sha256 == checksum(path)
+    assert upload.sha256 == checksum(upload.path)
     assert open_recording(upload).train.source == "July 4"
     assert _names(accepted(sorting)) == ["2", "11"]
 
@@ -99,13 +114,13 @@ def test_a_folder_of_kilosort_comes_as_a_zip(sorting, folder):
     files = {f"{folder}{name}": content for name, content in sorting.items()}
     upload = accepted({"July 4.zip": _zip({**files, "else/params.py": b"1"})})
     assert _names(upload) == ["2", "11"]
-    assert set(upload.files) == {*sorting} - {"recording.dat", "amplitudes.npy"}
+    assert {*_files(upload)} == {*sorting} - {"recording.dat", "amplitudes.npy"}
     assert upload.name == ("sorted" if "sorted" in folder else "July 4")
 
 
 def test_a_recording_may_be_zipped():
     upload = accepted({"x.zip": _zip({"a/../b.csv": b"t_ms\n1\n", "a/read.me": b""})})
-    assert upload == accepted({"b.csv": b"t_ms\n1\n"})
+    assert (upload.name, _files(upload)) == ("b.csv", {"b.csv": b"t_ms\n1\n"})
 
 
 def test_several_files_that_are_no_sorting_are_refused(sorting):
@@ -132,7 +147,7 @@ def test_zips_that_unpack_to_too_much_are_refused(sorting, monkeypatch):
     size = (200_000).to_bytes(4, "little")
     with pytest.raises(ValueError, match="x.zip"):
         accepted({"x.zip": bomb.replace(size, (10).to_bytes(4, "little"))})
-    assert accepted({"x.zip": _zip(sorting)}).files
+    assert _files(accepted({"x.zip": _zip(sorting)}))
 
 
 @pytest.mark.parametrize("content", (b"", b"PK", b"not a zip" * 9))

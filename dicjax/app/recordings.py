@@ -97,7 +97,8 @@ class Recording:
         kept with the `fault`.
         """
         try:
-            with _filters, self.upload.on_disk() as path, _caught() as caught:
+            with _filters, _caught() as caught:
+                path = self.upload.path
                 trains = readers.read_spike_trains(path, unit=unit, clean=clean)
         except ValueError as error:
             fault = advice_of(error)
@@ -121,8 +122,8 @@ class Recording:
 
 def open_recording(upload: Upload) -> Recording:
     """Reads a file as far as possible without its unit, or raises a `ValueError`."""
-    with _filters, upload.on_disk() as path, _caught():
-        _, raw = readers.read_raw(path)
+    with _filters, _caught():
+        _, raw = readers.read_raw(upload.path)
     longest = max(raw, key=lambda train: train.times.size, default=None)
     if longest is None or longest.times.size < MIN_SPIKES:
         raise ValueError(

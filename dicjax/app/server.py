@@ -1,4 +1,4 @@
-"""The server of the app, which only this computer can reach."""
+"""The server of the app, which only the browser that was opened can reach."""
 
 import functools
 import logging
@@ -15,8 +15,8 @@ import fastapi
 import uvicorn
 from fastapi.responses import FileResponse, HTMLResponse
 from nicegui import app, ui
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from dicjax.app.gate import Gate
 from dicjax.app.pages.glossary import glossary_page
 from dicjax.app.pages.home import home
 from dicjax.app.pages.recording import recording_page
@@ -29,6 +29,7 @@ from dicjax.app.theme import ICON
 
 LOG = logging.getLogger("dicjax.app")
 HOST = "127.0.0.1"
+NAMES = (HOST, "localhost")
 LAST_WORK = 120.0  # s that a running job has to save its result
 PAGES: dict[str, Callable[..., Any]] = {
     "/": home,
@@ -48,7 +49,8 @@ def serve(
     """Serves the app until it is interrupted, with all its files in `folder`.
 
     Port 0 is any free one. `announce` is called with the address once the server
-    listens. A `ValueError` refuses a folder that is a file, or a port that is taken.
+    listens. The address contains a token, without which nothing answers. A
+    `ValueError` refuses a folder that is a file, or a port that is taken.
     """
     folder = folder.expanduser().resolve()
     if folder.exists() and not folder.is_dir():
@@ -69,7 +71,9 @@ def serve(
 
 
 def _serve(state: ServerState, listening: socket.socket, open_browser, announce):
-    address = f"http://{HOST}:{listening.getsockname()[1]}"
+    port = listening.getsockname()[1]
+    gate = Gate(_application(state), NAMES, port)
+    address = gate.address(f"http://{HOST}:{port}")
     handler = logging.FileHandler(state.log, delay=True, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
     for name in ("dicjax", "nicegui", "uvicorn.error"):
@@ -86,7 +90,7 @@ def _serve(state: ServerState, listening: socket.socket, open_browser, announce)
         # The server raises the signal again after closing; a job must be saved then.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     config = uvicorn.Config(
-        _application(state),
+        gate,
         log_config=None,
         log_level="warning",
         timeout_graceful_shutdown=1,
@@ -100,9 +104,6 @@ def _serve(state: ServerState, listening: socket.socket, open_browser, announce)
 
 def _application(state: ServerState) -> fastapi.FastAPI:
     server = fastapi.FastAPI(openapi_url=None)
-    # Other sites cannot reach this server under another host name.
-    server.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
-
     for path, draw in PAGES.items():
         ui.page(path)(functools.partial(draw, state))
 
@@ -112,6 +113,10 @@ def _application(state: ServerState) -> fastapi.FastAPI:
         if found is None or not (found / "report.html").is_file():
             return HTMLResponse("This run has no report.", 404)
         return FileResponse(found / "report.html", media_type="text/html")
+
+    @server.post("/upload/{name}", response_model=None)
+    async def upload(name: str, request: fastapi.Request) -> fastapi.Response:
+        return await state.inbox.receive(name, request)
 
     app.on_exception(lambda error: LOG.error("A page failed", exc_info=error))
     ui.run_with(

@@ -1,7 +1,8 @@
-"""Files that a browser sends. Their names are not trusted, and they are not kept.
+"""Files that a browser sends. Their names are not trusted.
 
 A recording is one file, or the few files of a Kilosort folder that are read. Either may
-be in a zip. Other files of a zip are not unpacked, and none is unpacked to disk.
+be in a zip, of which other files are not unpacked. They are kept in a temporary folder,
+for as long as the recording is open.
 """
 
 import contextlib
@@ -10,9 +11,12 @@ import functools
 import io
 import pathlib
 import re
+import shutil
 import tempfile
+import weakref
 import zipfile
 from collections.abc import Iterator, Mapping
+from typing import IO
 
 from dicjax.recordings import (
     checksum,
@@ -35,41 +39,35 @@ TOO_LARGE = (
 MAX_NAME = 60  # characters of a name
 MAX_ENTRIES = 10_000  # in a zip
 ENTRY = b"PK\x01\x02"  # signature of an entry in a zip's directory
+PIECE = 2**20  # bytes that are copied at once
 SORTING = "kilosort"  # name of a folder if the browser sends none
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Upload:
-    """A file, or a folder of files, in memory, under safe names."""
+    """A file, or a folder of files, on disk under a safe name while it is in use."""
 
     name: str
-    files: Mapping[str, bytes]
+    path: pathlib.Path
+
+    def __post_init__(self):
+        top = str(self.path.parent)
+        weakref.finalize(self, shutil.rmtree, top, ignore_errors=True)
 
     @functools.cached_property
     def sha256(self) -> str:
-        with self.on_disk() as path:
-            return checksum(path)
-
-    @contextlib.contextmanager
-    def on_disk(self) -> Iterator[pathlib.Path]:
-        """The file or folder under its own name, for as long as readers need it."""
-        with tempfile.TemporaryDirectory(prefix="upload-") as top:
-            path = pathlib.Path(top) / self.name
-            if [*self.files] == [self.name]:
-                path.write_bytes(self.files[self.name])
-            else:
-                path.mkdir()
-                for name, content in self.files.items():
-                    (path / name).write_bytes(content)
-            yield path
+        return checksum(self.path)
 
 
-def accepted(files: Mapping[str, bytes], folder: str = "") -> Upload:
+Files = Mapping[str, IO[bytes]]
+
+
+def accepted(files: Files, folder: str = "") -> Upload:
     """The upload of some files, or a `ValueError` if no reader reads them.
 
     `folder` is the name of their folder, if it is known.
     """
-    check_size(folder or next(iter(files), ""), sum(map(len, files.values())))
+    check_size(folder or next(iter(files), ""), sum(map(_size, files.values())))
     if len(files) > 1:
         parts = {name: files[name] for name in PARTS if name in files}
         return _sorting(folder or SORTING, parts)
@@ -78,7 +76,7 @@ def accepted(files: Mapping[str, bytes], folder: str = "") -> Upload:
 
 
 def check_size(name: str, num_bytes: int) -> None:
-    """Raises `ValueError` if files, unpacked, are too large to keep in memory."""
+    """Raises `ValueError` if files, unpacked, are too large to read."""
     if num_bytes > MAX_BYTES:
         raise TooLarge(f"{safe_name(name)} is too large. {TOO_LARGE}")
 
@@ -93,7 +91,7 @@ def safe_name(name: str) -> str:
     return f"{stem}.{suffix}" if suffix else stem
 
 
-def _file(name: str, content: bytes) -> Upload:
+def _file(name: str, content: IO[bytes]) -> Upload:
     suffix = pathlib.PurePosixPath(name).suffix
     if suffix.lower() == ".zip":
         return _unzipped(name, content)
@@ -103,36 +101,37 @@ def _file(name: str, content: bytes) -> Upload:
             f"{kind} cannot be read: export the spike times as one of "
             f"{', '.join(readers.READERS)}."
         )
-    if not content:
+    if not _size(content):
         raise ValueError(f"{name} is empty: export the recording again.")
-    return Upload(name, {name: content})
+    return _kept(name, {name: content})
 
 
-def _sorting(name: str, parts: Mapping[str, bytes]) -> Upload:
+def _sorting(name: str, parts: Files) -> Upload:
     if TIMES not in parts:
         raise ValueError(
             f"{TIMES} is missing. Several files together must be the files of "
             "Kilosort: give all of them, or one recording."
         )
     # A folder must not have the name of a file in it.
-    return Upload(pathlib.PurePosixPath(safe_name(name)).stem, parts)
+    return _kept(pathlib.PurePosixPath(safe_name(name)).stem, parts)
 
 
-def _unzipped(name: str, content: bytes) -> Upload:
+def _unzipped(name: str, content: IO[bytes]) -> Upload:
     """What a zip holds: the folder of Kilosort, or else one recording."""
-    if content.count(ENTRY) > MAX_ENTRIES:
+    if _num_entries(content) > MAX_ENTRIES:
         raise ValueError(
             f"{name} holds over {MAX_ENTRIES:,} files: zip one recording alone."
         )
     with reading(pathlib.Path(name), "a zip"):
-        archive = zipfile.ZipFile(io.BytesIO(content))
+        archive = zipfile.ZipFile(content)
     paths = [pathlib.PurePosixPath(x) for x in archive.namelist()]
     folders = [path.parent for path in paths if path.name == TIMES]
     if len(folders) == 1:
         (folder,) = folders
         wanted = [x for x in paths if x.parent == folder and x.name in PARTS]
         own = folder.name.strip(".") or pathlib.PurePosixPath(name).stem
-        return _sorting(own, _contents(name, archive, wanted))
+        with _contents(name, archive, wanted) as parts:
+            return _sorting(own, parts)
     kinds = [path for path in paths if path.suffix.lower() in SUFFIXES]
     recordings = [path for path in kinds if not path.name.startswith(".")]
     if folders or len(recordings) != 1:
@@ -141,18 +140,53 @@ def _unzipped(name: str, content: bytes) -> Upload:
         raise ValueError(
             f"{name} holds {found}: zip one folder of Kilosort, or one recording."
         )
-    ((inner, own),) = _contents(name, archive, recordings).items()
-    return _file(safe_name(inner), own)
+    with _contents(name, archive, recordings) as files:
+        ((inner, own),) = files.items()
+        return _file(safe_name(inner), own)
 
 
-def _contents(name: str, archive: zipfile.ZipFile, paths) -> dict[str, bytes]:
-    """Files of a zip, by the last parts of their paths."""
-    found, total = {}, 0
-    with reading(pathlib.Path(name), "a whole zip without a password"):
-        for path in paths:
-            # Sizes in a zip's directory may be wrong, so reading stops at the limit.
-            with archive.open(str(path)) as file:
-                found[path.name] = file.read(MAX_BYTES - total + 1)
-            total += len(found[path.name])
-            check_size(name, total)
-    return found
+def _num_entries(content: IO[bytes]) -> int:
+    """How many entries a zip may have, which are not listed to be counted."""
+    content.seek(0)
+    num, left = 0, b""
+    while piece := content.read(PIECE):
+        num += (left + piece).count(ENTRY)
+        left = piece[1 - len(ENTRY) :]
+    return num
+
+
+@contextlib.contextmanager
+def _contents(name: str, archive: zipfile.ZipFile, paths) -> Iterator[Files]:
+    """Files of a zip, by the last parts of their paths, unpacked to disk."""
+    total = 0
+    with contextlib.ExitStack() as stack:
+        found = {}
+        with reading(pathlib.Path(name), "a whole zip without a password"):
+            for path in paths:
+                own = stack.enter_context(tempfile.TemporaryFile())
+                found[path.name] = own
+                # Sizes in a zip's directory may be wrong: reading stops at the limit.
+                with archive.open(str(path)) as file:
+                    while piece := file.read(PIECE):
+                        total += len(piece)
+                        check_size(name, total)
+                        own.write(piece)
+        yield found
+
+
+def _size(content: IO[bytes]) -> int:
+    return content.seek(0, io.SEEK_END)
+
+
+def _kept(name: str, files: Files) -> Upload:
+    """Files in a temporary folder: one of them as it is, several in a folder."""
+    upload = Upload(name, pathlib.Path(tempfile.mkdtemp(prefix="upload-")) / name)
+    folder = upload.path.parent
+    if [*files] != [name]:
+        folder = upload.path
+        folder.mkdir()
+    for own, content in files.items():
+        content.seek(0)
+        with (folder / own).open("xb") as file:
+            shutil.copyfileobj(content, file, PIECE)
+    return upload

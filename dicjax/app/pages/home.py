@@ -2,10 +2,11 @@
 
 import importlib.resources
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from nicegui import events, ui
+from nicegui import app, events, ui
+from nicegui.run import io_bound
 
 from dicjax.app.jobs import State
 from dicjax.app.labels import model_name
@@ -13,10 +14,11 @@ from dicjax.app.pages.parts import card, cells, Notice, page, table, text
 from dicjax.app.recordings import open_recording
 from dicjax.app.runs import summaries
 from dicjax.app.server_state import example, ServerState
-from dicjax.app.uploads import accepted, safe_name, TOO_LARGE, Upload
+from dicjax.app.uploads import accepted, Files, safe_name, TOO_LARGE, Upload
 from dicjax.recordings import MAX_BYTES, PARTS, TIMES
 
 
+Within = Callable[..., Awaitable[Any]]
 STEPS = (
     "Drop a file with spike times. If it does not state their unit, the app asks you.",
     "Look at the spikes and choose a steady stretch of them.",
@@ -29,6 +31,7 @@ FORMATS = (
     ".plx, .nev, .smr, .nix and others); and Kilosort or phy, as a folder, as its "
     "files, or as a zip."
 )
+NOT_ARRIVED = "The file did not arrive: send it again."
 _DROP = """
 <div class="drop">
   <q-icon name="upload_file" size="2.6rem"></q-icon>
@@ -72,24 +75,23 @@ async def home(state: ServerState) -> None:
 def _drop_zone(state: ServerState) -> None:
     folder = [""]  # name of the folder of the next files
 
-    async def read(load: Callable[..., Upload], *args: Any) -> None:
-        upload = await notice.attempt(load, *args)
+    async def read(
+        load: Callable[..., Upload], *args: Any, within: Within = io_bound
+    ) -> None:
+        upload = await notice.attempt(load, *args, within=within)
         if upload is None:
             return
         notice.say(f"Reading {upload.name} …", "good")
-        recording = await notice.attempt(open_recording, upload)
+        recording = await notice.attempt(open_recording, upload, within=within)
         if recording is not None:
             state.keep(recording)
             ui.navigate.to(recording.address)
 
-    async def receive(event: events.MultiUploadEventArguments) -> None:
-        uploader.reset()
-        name, folder[0] = folder[0], ""
-        if sum(file.size() for file in event.files) > MAX_BYTES:
-            notice.say(TOO_LARGE)
-            return
-        files = {file.name: await file.read() for file in event.files}
-        await read(accepted, files, name)
+    async def receive(files: Files) -> None:
+        with client:
+            name, folder[0] = folder[0], ""
+            notice.say("Reading …", "good")
+            await read(accepted, files, name, within=state.inbox.read)
 
     def receive_folder(event: events.GenericEventArguments) -> None:
         folder[0] = name = safe_name(str(event.args["name"]))
@@ -99,11 +101,22 @@ def _drop_zone(state: ServerState) -> None:
 
     uploader = ui.upload(
         multiple=True,
-        on_multi_upload=receive,
+        on_multi_upload=lambda: None,  # all files in one request
         on_rejected=lambda: notice.say(TOO_LARGE),
         auto_upload=True,
         max_file_size=MAX_BYTES,
         max_total_size=MAX_BYTES,
+    )
+    client = ui.context.client
+    app.remove_route(uploader.props["url"])  # keeps small files in memory
+    uploader.props["url"] = f"/upload/{client.id}"
+    state.inbox.pages[client.id] = receive
+    client.on_delete(lambda: state.inbox.pages.pop(client.id, None))
+    uploader.on("finish", uploader.reset)  # earlier, it would abort the upload
+    uploader.on(
+        "failed",
+        lambda event: notice.say(event.args or NOT_ARRIVED),
+        js_handler="info => emit(info.xhr.responseText)",
     )
     uploader.add_slot("header", _DROP)
     uploader.props('data-testid="upload"')

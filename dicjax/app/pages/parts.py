@@ -2,7 +2,7 @@
 
 import contextlib
 import html
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from nicegui import run, ui
@@ -107,16 +107,21 @@ class Notice:
             text(words, f"alert {kind}")
         self._box.set_visibility(True)
 
-    async def attempt(self, work: Callable[..., Any], *args: Any) -> Any:
+    async def attempt(
+        self,
+        work: Callable[..., Any],
+        *args: Any,
+        within: Callable[..., Awaitable[Any]] = run.io_bound,
+    ) -> Any:
         """Runs `work` in a thread and returns the result, without a message left here.
 
-        An old error is hidden first. If `work` fails, shows the reason here and returns
-        None.
+        `within` calls it in a thread. An old error is hidden first. If `work` fails,
+        shows the reason here and returns None.
         """
         if self._kind == "bad":
             self._box.set_visibility(False)
         try:
-            result = await run.io_bound(work, *args)
+            result = await within(work, *args)
             self._box.set_visibility(False)
             return result
         except (ValueError, OSError) as error:

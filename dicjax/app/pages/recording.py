@@ -29,7 +29,7 @@ PAUSE = 0.15  # s without changes of the window before figures follow
 
 
 async def recording_page(state: ServerState, number: int) -> None:
-    recording = state.recordings.get(number)
+    recording = state.recording(number)
     with page(state, recording.upload.name if recording else "Recording") as look:
         if recording is None:
             why = "Recordings are not kept when the app ends. Open the file again."

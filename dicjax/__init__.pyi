@@ -105,11 +105,15 @@ from .output import (
     export_brian2 as export_brian2,
     export_csv as export_csv,
     export_jaxley as export_jaxley,
+    export_neuroml as export_neuroml,
     export_neuron as export_neuron,
     export_nwb as export_nwb,
     export_xlsx as export_xlsx,
     read_population as read_population,
     StoredPopulation as StoredPopulation,
+    to_dataframe as to_dataframe,
+    to_inference_data as to_inference_data,
+    to_xarray as to_xarray,
 )
 from .populations import (
     attribute as attribute,

@@ -133,15 +133,17 @@ def test_the_page_on_derivatives_does_what_it_says():
 def test_the_page_on_exporting_does_what_it_says(tmp_path, monkeypatch):
     pytest.importorskip("pynwb")
     pytest.importorskip("openpyxl")
+    pytest.importorskip("pandas")
     monkeypatch.chdir(tmp_path)
     pathlib.Path("results").mkdir()
     write_population(make_generated(), pathlib.Path("results"))
     page = run_blocks("exporting.md")
     assert page["some"].members.tolist() == [0, 3]
-    for name in ("neuron", "brian2", "jaxley"):
+    for name in ("neuron", "brian2", "jaxley", "neuroml"):
         assert (tmp_path / f"for_{name}" / "run.py").exists()
-    trains = dj.read_spike_trains("population.nwb")
-    assert len(trains) == len(page["population"].members)
+    num = len(page["population"].members)
+    assert len(page["table"]) == len(page["features"]) == num
+    assert len(dj.read_spike_trains("population.nwb")) == num
 
 
 @pytest.mark.slow

@@ -13,7 +13,12 @@ from dicjax.neurons.channels import GatedChannel
 from dicjax.neurons.curves import AbstractCurve, Constant, Gate, Sigmoid
 from dicjax.neurons.models import MODELS
 from dicjax.neurons.neuron import Neuron
-from dicjax.output.exporters import export_brian2, export_jaxley, export_neuron
+from dicjax.output.exporters import (
+    export_brian2,
+    export_jaxley,
+    export_neuroml,
+    export_neuron,
+)
 from dicjax.output.exporters.equations import identifiers
 
 
@@ -48,7 +53,7 @@ class Square(GatedChannel):
 
 SIGMOID = Sigmoid(-30.0, -7.0)
 SCRIPTS = pytest.mark.parametrize(
-    "export", (export_neuron, export_brian2, export_jaxley)
+    "export", (export_neuron, export_brian2, export_jaxley, export_neuroml)
 )
 
 
@@ -117,7 +122,7 @@ EXPORTS = [
     pytest.param(export, name, marks=pytest.mark.slow)
     if name in ALIKE and export is not export_neuron
     else (export, name)
-    for export in (export_neuron, export_brian2, export_jaxley)
+    for export in (export_neuron, export_brian2, export_jaxley, export_neuroml)
     for name in MODELS
 ]
 

@@ -221,7 +221,7 @@ def test_spikes_are_not_made_up(folder, tmp_path):
 # The command
 
 
-@pytest.mark.parametrize("tool", ("neuron", "brian2", "jaxley"))
+@pytest.mark.parametrize("tool", ("neuron", "brian2", "jaxley", "neuroml"))
 def test_members_are_exported_to_simulators_by_number(tool, folder, tmp_path, capsys):
     out = tmp_path / "out"
     args = ("export", folder, "--to", tool, "--member", "5", "2", "--out", out)

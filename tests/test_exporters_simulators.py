@@ -31,9 +31,11 @@ from dicjax.simulation.simulate import simulate
 
 
 # How far spike times may be off after a second, in ms.
-ERRORS = {"neuron": 0.1, "brian2": 0.1, "jaxley": 0.5}
-FINE = {"neuron": ("--tolerance", "1e-8"), "brian2": (), "jaxley": ()}
+ERRORS = {"neuron": 0.1, "brian2": 0.1, "jaxley": 0.5, "neuroml": 0.5}
+FINE = {"neuron": ("--tolerance", "1e-8"), "brian2": (), "jaxley": (), "neuroml": ()}
 SIMULATORS = pytest.mark.parametrize("simulator", FINE)
+SHORT = "its sodium needs steps so short that jNeuroML takes an hour"
+DTS = (0.005, 0.0025)  # ms, of jNeuroML
 STEPS = {
     "hodgkin-huxley": 10.0,
     "connor-stevens": 10.0,
@@ -68,7 +70,20 @@ def run(tmp_path):
     """Exports cells, runs them in a simulator and gives the spike times of each."""
 
     def run(simulator, neuron, g, *options, members=None):
+        if simulator == "neuroml" and "--dt" not in options:
+            # Its steps are Euler's, whose error is proportional to their length.
+            given = dict(zip(options[::2], options[1::2], strict=True))
+            last = float(given.get("--duration", 1000))
+            more = lambda dt: (*options, "--dt", dt, "--duration", 1.02 * last)
+            ends = [run(simulator, neuron, g, *more(x), members=members) for x in DTS]
+            num = lambda cells: min(map(len, cells))
+            found = [
+                2 * x[1][: num(x)] - x[0][: num(x)] for x in zip(*ends, strict=True)
+            ]
+            return [times[times < last] for times in found]
         python, path = python_with(simulator)
+        if simulator == "neuroml" and shutil.which("java") is None:
+            pytest.skip("Java, which runs jNeuroML, is not installed")
         getattr(exporters, f"export_{simulator}")(neuron, g, tmp_path, members=members)
         commands = [[python, "run.py", *FINE[simulator], *map(str, options)]]
         if simulator == "neuron":
@@ -136,6 +151,8 @@ def first_second(model):
 @pytest.mark.parametrize("model", STEPS)
 def test_simulators_fire_as_we_do_over_a_second(model, simulator, run):
     python_with(simulator)
+    if simulator == "neuroml" and model == "stg":
+        pytest.skip(SHORT)
     neuron, g, expected = first_second(model)
     (actual,) = run(simulator, neuron, g, "--current", STEPS[model], "--start", 20)
     assert_same_times(actual, expected, atol=ERRORS[simulator])
@@ -145,6 +162,8 @@ def test_simulators_fire_as_we_do_over_a_second(model, simulator, run):
 @SIMULATORS
 def test_members_of_a_population_fire_as_their_folder_says(simulator, run, tmp_path):
     python_with(simulator)
+    if simulator == "neuroml":
+        pytest.skip(SHORT)
     folder = tmp_path / "results"
     folder.mkdir()
     write_population(make_generated(), folder)
@@ -173,6 +192,16 @@ def test_neuron_fires_as_the_stomatogastric_neuron_does(run):
         # We report a spike once it is over.
         assert 3 < len(expected) <= len(actual) <= len(expected) + 1
         assert_same_times(actual[: len(expected)], expected)
+
+
+@pytest.mark.slow
+def test_neuroml_fires_as_the_stomatogastric_neuron_does_in_short_steps(run):
+    python_with("neuroml")
+    neuron, g, expected = first_second("stg")
+    (actual,) = run("neuroml", neuron, g, "--dt", 1.2e-4, "--duration", 60)
+    assert_same_times(actual, expected[expected < 60], atol=0.2)
+    with pytest.raises(AssertionError, match="Cell 0 left all bounds"):
+        run("neuroml", neuron, g, "--dt", 0.005, "--duration", 60)
 
 
 @pytest.mark.slow

@@ -165,7 +165,7 @@ def test_traces_are_measured_at_the_levels_of_the_neuron():
 
 def test_exported_scripts_have_the_levels_of_the_neuron(tmp_path):
     neuron = with_levels(HH, -20.5, -31.25)
-    for simulator in ("neuron", "brian2", "jaxley"):
+    for simulator in ("neuron", "brian2", "jaxley", "neuroml"):
         getattr(dj, f"export_{simulator}")(neuron, G_HH, tmp_path / simulator)
         script = (tmp_path / simulator / "run.py").read_text()
         assert "-20.5" in script

@@ -62,6 +62,7 @@ DOORS = (
     "export_brian2",
     "export_csv",
     "export_jaxley",
+    "export_neuroml",
     "export_neuron",
     "export_nwb",
     "export_xlsx",
@@ -84,6 +85,9 @@ DOORS = (
     "refine",
     "sample_polytope",
     "simulate",
+    "to_dataframe",
+    "to_inference_data",
+    "to_xarray",
 )
 
 # They make models, and put advice in words.

@@ -11,18 +11,18 @@ from dicjax._core import check_destination, deliver, holding_interrupts, Within
 from dicjax.cli.common import FolderCommand, ModelsCommand
 
 
-Tool = Literal["neuron", "brian2", "jaxley", "nwb", "xlsx", "csv"]
-SIMULATORS = ("neuron", "brian2", "jaxley")
+Tool = Literal["neuron", "brian2", "jaxley", "neuroml", "nwb", "xlsx", "csv"]
+SIMULATORS = ("neuron", "brian2", "jaxley", "neuroml")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Export(FolderCommand, ModelsCommand):
     """Export the models of RESULTS to other simulators, to NWB or to a spreadsheet.
 
-    neuron, brian2 and jaxley write a folder with a script that runs the models and
-    writes their spike times, the equations, a table of conductances, and a README with
-    instructions. nwb writes a file with the simulated spikes as Units. xlsx writes a
-    workbook with models, meanings of columns, and spikes. csv writes the table of
+    neuron, brian2, jaxley and neuroml write a folder with a script that runs the models
+    and writes their spike times, the equations, a table of conductances, and a README
+    with instructions. nwb writes a file with the simulated spikes as Units. xlsx writes
+    a workbook with models, meanings of columns, and spikes. csv writes the table of
     models. By default all members are exported. Exit status 0: done; 2: bad input.
 
     For example: dicjax export results --to neuron --member 0 3 --out for_neuron
@@ -34,7 +34,7 @@ class Export(FolderCommand, ModelsCommand):
     to: Tool
     """Tool to export to."""
     out: pathlib.Path
-    """Folder (neuron, brian2, jaxley) or file (.nwb, .xlsx, .csv) to write."""
+    """Folder (for simulators) or file (.nwb, .xlsx, .csv) to write."""
     member: tuple[Annotated[int, Within(0)], ...] = ()
     """Numbers of the members to export, as in the column `member` of models.csv."""
     accepted: bool = False

@@ -4,6 +4,7 @@ from dicjax.output.exporters import (
     export_brian2 as export_brian2,
     export_csv as export_csv,
     export_jaxley as export_jaxley,
+    export_neuroml as export_neuroml,
     export_neuron as export_neuron,
     export_nwb as export_nwb,
     export_xlsx as export_xlsx,
@@ -16,6 +17,11 @@ from dicjax.output.folders import (
     VERSION as VERSION,
     write_folder as write_folder,
     write_manifest as write_manifest,
+)
+from dicjax.output.frames import (
+    to_dataframe as to_dataframe,
+    to_inference_data as to_inference_data,
+    to_xarray as to_xarray,
 )
 from dicjax.output.glossary import glossary as glossary
 from dicjax.output.plots import layouts as layouts, style as style

@@ -49,4 +49,4 @@ def check_suffix(path: pathlib.Path | str, suffix: str) -> pathlib.Path:
 
 def load(library: str, extra: str) -> Any:
     """An optional library; raises `ValueError` if it is not installed."""
-    return optional_library(library, extra, "writes this file")
+    return optional_library(library, extra, "this needs")

@@ -4,6 +4,7 @@ from dicjax.output.exporters.nwb import export_nwb as export_nwb
 from dicjax.output.exporters.scripts import (
     export_brian2 as export_brian2,
     export_jaxley as export_jaxley,
+    export_neuroml as export_neuroml,
     export_neuron as export_neuron,
 )
 from dicjax.output.exporters.spreadsheets import (

@@ -10,7 +10,7 @@ from jaxtyping import ArrayLike, Float
 
 from dicjax._core import conductances_of, HasConductances, on_host, versions
 from dicjax.neurons import Neuron
-from dicjax.output.exporters import brian2, jaxley, neuron as nmodl
+from dicjax.output.exporters import brian2, jaxley, neuroml, neuron as nmodl
 from dicjax.output.exporters.equations import (
     CALCIUM,
     Equations,
@@ -102,6 +102,30 @@ def export_jaxley(
     - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     _export("jaxley", jaxley.values_of, neuron, g, folder, members)
+
+
+@on_host()
+def export_neuroml(
+    neuron: Neuron,
+    g: Float[ArrayLike, "*cells channels"] | HasConductances,
+    folder: pathlib.Path | str,
+    *,
+    members: Sequence[int] | None = None,
+) -> None:
+    """Writes a model in NeuroML 2, with cells that differ in their conductances.
+
+    The folder gets the equations as a component type of LEMS that extends
+    `baseCellMembPot` of NeuroML (`*.cell.nml`), the table `conductances.csv`, the
+    script `run.py`, which writes the simulation of these cells in LEMS and runs it with
+    jNeuroML, and `README.txt`. `neuron`, `g` (mS/cm²), `folder`, `members` and errors
+    are as in [`dicjax.export_neuron`][].
+
+    **Raises:**
+
+    - `TypeError`: if JAX traces an argument, since this runs on the host.
+    """
+    files = {"cell": "{suffix}.cell.nml"}
+    _export("neuroml", neuroml.values_of, neuron, g, folder, members, **files)
 
 
 def _export(

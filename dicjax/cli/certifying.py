@@ -23,11 +23,13 @@ class Certify(TableCommand, ModelsCommand):
     Prints the number of matching models at half the time step, from another start, with
     each conductance a fifth lower and higher, with other currents, with noise and 10 °C
     warmer. Exit status 0: done; 2: bad input.
+
+    For example: dicjax certify results recording.csv --axes noise temperature
     """
 
     source: Flat[Recording]
-    out: Annotated[Table, arg(help=CHECKS)] = None
-    tolerance: Tolerance = 0.10
+    out: Annotated[Table, arg(help=CHECKS, metavar="TABLE")] = None
+    tolerance: Annotated[Tolerance, arg(metavar="SHARE")] = 0.10
     """Largest relative error of each feature."""
     axes: tuple[Axis, ...] = AXES
     """What to change."""

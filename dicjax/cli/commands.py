@@ -7,7 +7,7 @@ import tyro
 from dicjax._core import advice_of, as_option
 from dicjax.cli import configure_jax
 from dicjax.cli.certifying import Certify
-from dicjax.cli.common import note
+from dicjax.cli.common import note, WORDS
 from dicjax.cli.examples import Example
 from dicjax.cli.explaining import Explain
 from dicjax.cli.exporting import Export
@@ -31,6 +31,7 @@ def run(args: list[str] | None) -> int:
         prog="dicjax",
         description="Spike times in, validated populations of neuron models out. "
         "`dicjax --version` prints the version.",
+        registry=WORDS,
     )
     configure_jax()
     with warnings.catch_warnings(record=True) as caught:

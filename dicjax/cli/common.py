@@ -18,6 +18,11 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 from tyro.conf import arg, OmitArgPrefixes, Positional
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+)
 
 from dicjax._core import (
     Advice,
@@ -41,9 +46,25 @@ from dicjax.neurons import MODELS, Neuron
 
 Flat = OmitArgPrefixes
 Table = Annotated[
-    pathlib.Path | None, arg(help="CSV to write; the terminal if not given.")
+    pathlib.Path | None,
+    arg(help="CSV to write; the terminal if not given.", metavar="TABLE"),
 ]
+WORDS = ConstructorRegistry()
 LIVE, QUIET = 1.0, 10.0  # s between lines on a terminal, and in a log
+
+
+@WORDS.primitive_rule
+def _number(of: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """Numbers, which help calls NUMBER where an option has no better word."""
+    if of.type not in (int, float):
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="NUMBER",
+        instance_from_str=lambda args: of.type(args[0]),
+        is_instance=lambda x: isinstance(x, int if of.type is int else (int, float)),
+        str_from_instance=lambda x: [str(x)],
+    )
 
 
 class Command(abc.ABC):
@@ -95,7 +116,7 @@ Drawings = Mapping[str, Callable[[pathlib.Path], object]]
 class FolderCommand(Command):
     """A command that writes a folder, whole or not at all."""
 
-    out: pathlib.Path
+    out: Annotated[pathlib.Path, arg(metavar="FOLDER")]
     """Folder to write; it must not exist yet."""
     overwrite: bool = False
     """Replace the content of the folder, if dicjax wrote all of it."""
@@ -215,7 +236,7 @@ class ModelsCommand(Command):
 
     models: Annotated[Positional[pathlib.Path], arg(metavar="MODELS")]
     """models.parquet, models.csv, or their folder."""
-    model: str | None = None
+    model: Annotated[str | None, arg(metavar="MODEL")] = None
     """A model's name, a Python file that declares a neuron, or a checkpoint's folder;
     needed if the table does not name its model. A Python file is run, so name only
     files that you trust."""

@@ -2,6 +2,9 @@
 
 import dataclasses
 import pathlib
+from typing import Annotated
+
+from tyro.conf import arg
 
 from dicjax._core import replacing, shipped_path
 from dicjax.cli.common import Command
@@ -12,9 +15,12 @@ RECORDING = "slow_burster.csv"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Example(Command):
-    """Print the path of a recording to try commands on, or copy it."""
+    """Print the path of a recording to try commands on, or copy it.
 
-    out: pathlib.Path | None = None
+    For example: dicjax example --out recording.csv
+    """
+
+    out: Annotated[pathlib.Path | None, arg(metavar="PLACE")] = None
     """File or folder to copy the recording to; its path is printed if not given."""
 
     def run(self) -> int:

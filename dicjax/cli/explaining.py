@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import jax
 import numpy as np
 import pyarrow as pa
+from tyro.conf import arg
 
 from dicjax._core import check_destination, Potential, Seed, Within
 from dicjax.cli.common import (
@@ -46,9 +47,13 @@ class Explain(FolderCommand, ModelsCommand):
     input conductances the model can have. Writes a folder with explanation.txt, tables,
     figures, and README.txt. Exit status 0: done; 1: done, but slopes of features could
     not be measured; 2: bad input.
+
+    For example: dicjax explain results --map --out explanation
     """
 
-    V: Potential | Literal["threshold"] | None = None
+    V: Annotated[
+        Potential | Literal["threshold"] | None, arg(metavar="MV|threshold")
+    ] = None
     """Potential of the input conductances, in mV, or each model's own threshold; the
     reference potential if not given."""
     map: bool = False

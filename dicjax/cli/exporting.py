@@ -33,7 +33,7 @@ class Export(FolderCommand, ModelsCommand):
     of models."""
     to: Tool
     """Tool to export to."""
-    out: pathlib.Path
+    out: Annotated[pathlib.Path, arg(metavar="PLACE")]
     """Folder (for simulators) or file (.nwb, .xlsx, .csv) to write."""
     member: tuple[Annotated[int, Within(0)], ...] = ()
     """Numbers of the members to export, as in the column `member` of models.csv."""

@@ -23,13 +23,13 @@ PLACE = re.compile(r"(\d+)/(\d+)@(.+:\d+)")
 class Training(Command):
     """A command that trains networks, alone or together with other processes."""
 
-    out: pathlib.Path
+    out: Annotated[pathlib.Path, arg(metavar="FOLDER")]
     """Folder of the checkpoint; it must not exist yet."""
-    sweep: pathlib.Path | None = None
+    sweep: Annotated[pathlib.Path | None, arg(metavar="SWEEP")] = None
     """Folder of a sweep that has simulated the members: of job "dataset" for an
     encoder, of job "operator" for an operator. Their number and seed are then the
     sweep's."""
-    data: pathlib.Path | None = None
+    data: Annotated[pathlib.Path | None, arg(metavar="FOLDER")] = None
     """Folder of simulated data and the state of training. With it, the same command
     continues where it was stopped. Without it, both are kept beside OUT only if the
     command fails or is stopped."""

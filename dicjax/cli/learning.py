@@ -1,8 +1,9 @@
 """Commands that train encoders."""
 
 import dataclasses
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import arg, Positional
 
 from dicjax._core import Count, from_first
 from dicjax.cli.common import draw_apart, Flat, Progress
@@ -72,9 +73,11 @@ class Train(EncoderTraining):
     """Simulate members of a model, train an encoder on them and write a checkpoint.
 
     For your own model, `dicjax adapt` is much faster.
+
+    For example: dicjax train stg-prinz --members 100000 --data training --out prinz
     """
 
-    model: Positional[str]
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
     """A model's name: stg, stg-prinz, da or another with a recipe."""
     members: Count = 300_000
     """Number of neurons to simulate."""
@@ -106,11 +109,13 @@ class Adapt(EncoderTraining):
     run, here and whenever it is named. For a neuron that a Python file declares, a copy
     is kept in the checkpoint and never run unless it is named, as `--model
     FOLDER/neuron.py`. Run only files that you trust.
+
+    For example: dicjax adapt my_neuron.py --out my_neuron
     """
 
-    neuron: Positional[str]
+    neuron: Annotated[Positional[str], arg(metavar="NEURON")]
     """A Python file that declares `neuron`, with a recipe, or a model's name."""
-    base: str = "stg"
+    base: Annotated[str, arg(metavar="MODEL")] = "stg"
     """The model whose encoder is adapted."""
     adapter: Flat[AdapterConfig] = AdapterConfig()
 

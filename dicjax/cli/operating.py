@@ -42,7 +42,11 @@ from dicjax.recordings import find_steps, passive_membrane, read_sweeps, Steps, 
 
 
 OperatorName = Annotated[
-    str, arg(help="A family whose operator ships with dicjax, or an operator's folder.")
+    str,
+    arg(
+        help="A family whose operator ships with dicjax, or an operator's folder.",
+        metavar="OPERATOR",
+    ),
 ]
 
 
@@ -55,9 +59,11 @@ class Train(Training):
     currents, and writes a checkpoint. With the defaults this takes most of an hour on
     two cores; `--training.members 1000 --training.num-steps 1500
     --training.num-corrections 60` trains a rough operator in two minutes.
+
+    For example: dicjax operator train cortical --data training --out operator
     """
 
-    family: Positional[str]
+    family: Annotated[Positional[str], arg(metavar="FAMILY")]
     """The family: cortical."""
     operator: OperatorConfig = OperatorConfig()
     training: OperatorTraining = OperatorTraining()
@@ -92,11 +98,14 @@ class Train(Training):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tune(Command):
-    """Fine-tune an operator to predict one feature better."""
+    """Fine-tune an operator to predict one feature better.
+
+    For example: dicjax operator tune sag --out tuned
+    """
 
     feature: Positional[Literal["sag", "width", "height"]]
     """The feature: of a hyperpolarised cell, or of spikes."""
-    out: pathlib.Path
+    out: Annotated[pathlib.Path, arg(metavar="FOLDER")]
     """Folder of the new checkpoint; it must not exist yet."""
     operator: OperatorName = "cortical"
     members: Count = 2048
@@ -105,7 +114,7 @@ class Tune(Command):
     """Optimiser steps."""
     seed: Seed = 0
     """Seed of everything random."""
-    data: pathlib.Path | None = None
+    data: Annotated[pathlib.Path | None, arg(metavar="FOLDER")] = None
     """Folder of characterised members."""
 
     def check_out(self) -> None:
@@ -136,21 +145,23 @@ class Predict(FolderCommand):
 
     Writes a folder with traces.npz (time_ms, current_uA_cm2, voltage_mV), traces.png
     and manifest.json.
+
+    For example: dicjax operator predict neurons.csv --step 3 --out predicted
     """
 
-    features: Positional[pathlib.Path]
+    features: Annotated[Positional[pathlib.Path], arg(metavar="TABLE")]
     """CSV with a row per neuron and a column per feature, as `dicjax operator ensemble`
     writes it."""
-    current: pathlib.Path | None = None
+    current: Annotated[pathlib.Path | None, arg(metavar="TABLE")] = None
     """CSV with columns time_ms and current (µA/cm²), evenly sampled; by default a
     step."""
-    step: Current = 2.0
+    step: Annotated[Current, arg(metavar="UA/CM2")] = 2.0
     """Height of the step, in µA/cm²."""
-    start: Milliseconds = 50.0
+    start: Annotated[Milliseconds, arg(metavar="MS")] = 50.0
     """Start of the step, in ms."""
-    stop: Milliseconds = 550.0
+    stop: Annotated[Milliseconds, arg(metavar="MS")] = 550.0
     """End of the step, in ms."""
-    duration: Milliseconds = 600.0
+    duration: Annotated[Milliseconds, arg(metavar="MS")] = 600.0
     """Predicted time, in ms."""
     operator: OperatorName = "cortical"
 
@@ -195,9 +206,11 @@ class Ensemble(TableCommand):
 
     Writes a CSV with a row per neuron and a column per feature. Without measured
     features it draws from the whole family.
+
+    For example: dicjax operator ensemble --measured rest=-70 gain=10 --out neurons.csv
     """
 
-    measured: tuple[str, ...] = ()
+    measured: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE")] = ()
     """Measured features, as name=value, in the units that `dicjax operator ensemble
     --list` shows: `--measured rest=-70 threshold=1.2 gain=10`."""
     neurons: Count = 200
@@ -236,16 +249,20 @@ class Compare(FolderCommand):
     RECORDING has a step of current per sweep. Writes a folder with comparison.csv (a
     row per sweep and feature: recorded, and quartiles of the ensemble), features.csv (a
     row per neuron), comparison.png and manifest.json (what was measured, settings).
+
+    For example: dicjax operator compare cell.abf --capacitance 80 --out compared
     """
 
     recording: Annotated[Positional[pathlib.Path], arg(metavar="RECORDING")]
     """Sweeps of current (pA) and potential (mV): npz, CSV, ABF or another format
     that neo reads."""
-    membrane: pathlib.Path | None = None
+    membrane: Annotated[pathlib.Path | None, arg(metavar="RECORDING")] = None
     """A recording of the cell with a small step, for resistance and capacitance."""
-    capacitance: Annotated[float, Within(0, 1e6, "pF")] | None = None
+    capacitance: Annotated[
+        Annotated[float, Within(0, 1e6, "pF")] | None, arg(metavar="PF")
+    ] = None
     """Capacitance of the cell, in pF, if there is no such recording."""
-    use: tuple[Annotated[int, Within(0)], ...] = ()
+    use: Annotated[tuple[Annotated[int, Within(0)], ...], arg(metavar="SWEEP")] = ()
     """Sweeps, counted from 0, to measure features from; by default all. The other
     sweeps are predicted."""
     neurons: Count = 200

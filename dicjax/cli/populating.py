@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
+from tyro.conf import arg
 
 from dicjax._core import (
     advice_of,
@@ -47,12 +48,12 @@ class EncoderCommand(Command):
     """A command that reads recordings with an encoder."""
 
     source: Flat[Recording]
-    model: str = "auto"
+    model: Annotated[str, arg(metavar="MODEL")] = "auto"
     """stg, stg-prinz, da, a folder that `dicjax adapt` wrote, or auto for the
     stomatogastric model that suits each spike train. For a neuron of your own,
     name its Python file in that folder: FOLDER/neuron.py. The file is run, so name only
     files that you trust."""
-    checkpoint: pathlib.Path | None = None
+    checkpoint: Annotated[pathlib.Path | None, arg(metavar="FOLDER")] = None
     """A trained encoder, instead of the encoder that ships with dicjax."""
 
 
@@ -63,11 +64,13 @@ class Generate(FolderCommand, EncoderCommand):
     Writes a folder with models.parquet and models.csv (a row per model),
     spikes.parquet, manifest.json and report.html. Exit status 0: done; 1: done, but
     with fewer valid models than `--members`; 2: bad input.
+
+    For example: dicjax generate recording.csv --unit ms --out results
     """
 
     members: Count = 100
     """Number of valid models to find."""
-    tolerance: Tolerance = 0.10
+    tolerance: Annotated[Tolerance, arg(metavar="SHARE")] = 0.10
     """Largest relative error of each feature."""
     seed: Seed = 0
     """The same seed gives the same population."""
@@ -119,6 +122,8 @@ class Infer(TableCommand, EncoderCommand):
     Writes a CSV with a row per neuron: medians and 90 % intervals of the slow,
     ultraslow and fast input conductances and of the threshold (mV), and whether the
     recording resembles the encoder's training data.
+
+    For example: dicjax infer recording.csv --out dics.csv
     """
 
     prior: Literal["recipe", "box", "any"] = "any"
@@ -173,7 +178,10 @@ def _inferred(found: Posterior) -> list[dict[str, Any]]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Features(TableCommand):
-    """Measure every spike train in RECORDING and name its firing pattern."""
+    """Measure every spike train in RECORDING and name its firing pattern.
+
+    For example: dicjax features recording.nwb --out features.csv
+    """
 
     source: Flat[Recording]
 
@@ -195,22 +203,26 @@ class Simulate(FolderCommand, ModelsCommand):
 
     MODELS has a column g_<channel> (mS/cm²) per channel. It may also be a folder that
     `generate` wrote.
+
+    For example: dicjax simulate results --current 2 --out simulated
     """
 
-    duration: Milliseconds = 6000.0
+    duration: Annotated[Milliseconds, arg(metavar="MS")] = 6000.0
     """Simulated time, in ms."""
-    discard: Milliseconds = 3000.0
+    discard: Annotated[Milliseconds, arg(metavar="MS")] = 3000.0
     """Time left out at the start, in ms."""
-    dt: float = 0.05
+    dt: Annotated[float, arg(metavar="MS")] = 0.05
     """Time step, in ms."""
-    current: Current | None = None
+    current: Annotated[Current | None, arg(metavar="UA/CM2")] = None
     """Applied current, in µA/cm², from `start` to `stop`; by default the current of
     the model's recipe, if any."""
-    start: Milliseconds = 0.0
+    start: Annotated[Milliseconds, arg(metavar="MS")] = 0.0
     """Start of the applied current, in ms."""
-    stop: Annotated[float, Within(0, unit="ms", or_infinite=True)] = math.inf
+    stop: Annotated[
+        float, arg(metavar="MS"), Within(0, unit="ms", or_infinite=True)
+    ] = math.inf
     """End of the applied current, in ms; by default the end of the simulation."""
-    noise: Noise = 0.0
+    noise: Annotated[Noise, arg(metavar="UA/CM2")] = 0.0
     """Standard deviation of an applied noise current, in µA/cm²."""
     seed: Seed = 0
     """Seed of the noise."""
@@ -256,9 +268,12 @@ class Simulate(FolderCommand, ModelsCommand):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dic(TableCommand, ModelsCommand):
-    """Compute the dynamic input conductances and the threshold of every model."""
+    """Compute the dynamic input conductances and the threshold of every model.
 
-    V: Potential | None = None
+    For example: dicjax dic results/models.csv --V -50 --out dics.csv
+    """
+
+    V: Annotated[Potential | None, arg(metavar="MV")] = None
     """Potential, in mV; the model's reference potential if not given."""
 
     def run(self) -> int:

@@ -23,12 +23,12 @@ class Recording:
     recording: Annotated[Positional[pathlib.Path], arg(metavar="RECORDING")]
     """Spike times: text, Excel, NumPy, MATLAB, NWB, a Kilosort folder, or a format that
     neo reads."""
-    unit: str | None = None
+    unit: Annotated[str | None, arg(metavar="UNIT")] = None
     """Unit of the times in RECORDING: ms, s, us, min, or samples@RATE (in Hz). Needed
     only if the file does not state its unit."""
-    unit_id: str | None = None
+    unit_id: Annotated[str | None, arg(metavar="NEURON")] = None
     """Neuron to read from a file with several."""
-    window: tuple[float, float] | None = None
+    window: Annotated[tuple[float, float] | None, arg(metavar="START STOP")] = None
     """Start and stop, in ms, of the part to use."""
     clean: tuple[Cleaning, ...] = ()
     """What to mend: sort stamps (order), drop spikes that were detected twice (doubles)

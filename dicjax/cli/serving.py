@@ -6,11 +6,14 @@ import os
 import pathlib
 from typing import Annotated
 
+from tyro.conf import arg
+
 from dicjax._core import Within
 from dicjax.cli import cache_folder
 from dicjax.cli.common import Command
 
 
+RESULTS = pathlib.Path("dicjax-results")
 NEEDED = ("nicegui", "plotly")
 
 
@@ -20,11 +23,15 @@ class App(Command):
 
     Only this computer can reach it. It does not use the internet and writes only into
     one folder. Ctrl-C ends it; an unfinished run then saves what was found so far.
+
+    For example: dicjax app --folder results
     """
 
-    folder: pathlib.Path = pathlib.Path("dicjax-results")
+    folder: Annotated[pathlib.Path, arg(metavar="FOLDER")] = pathlib.Path(
+        "dicjax-results"
+    )
     """Folder of results; the app lists results that it already holds."""
-    port: Annotated[int, Within(0, 65_535)] = 0
+    port: Annotated[int, arg(metavar="PORT"), Within(0, 65_535)] = 0
     """Port to listen at; any free port if 0."""
     browser: bool = True
     """Open a browser."""

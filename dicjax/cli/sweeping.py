@@ -25,30 +25,34 @@ class Run(Command):
     The files in OUT/parts form one Parquet dataset. If the sweep is stopped, the same
     command continues it, with any number of workers: the bytes of a part do not depend
     on them. Exit status 0: complete; 1: parts are missing; 2: bad input.
+
+    For example: dicjax sweep run sweep.toml --workers 4 --out sweep
     """
 
     config: Annotated[Positional[pathlib.Path], arg(metavar="CONFIG")]
     """TOML file of the sweep's settings; see docs/sweeps.md. If its `model` is a Python
     file, that is run: use only configurations that you trust."""
-    out: pathlib.Path
+    out: Annotated[pathlib.Path, arg(metavar="FOLDER")]
     """Folder of the sweep: a new one, or one that already holds this sweep."""
     workers: Annotated[int, Within(high=MOST_WORKERS)] = 1
     """Processes of this machine, each with a GPU or a share of the cores. With 1, this
     process uses all of them."""
-    dask: str | None = None
+    dask: Annotated[str | None, arg(metavar="ADDRESS")] = None
     """Workers of Dask: tcp://HOST:PORT of a scheduler, or local:N."""
-    submitit: Annotated[int, Within(high=MOST_WORKERS)] | None = None
+    submitit: Annotated[
+        Annotated[int, Within(high=MOST_WORKERS)] | None, arg(metavar="JOBS")
+    ] = None
     """Submit this many jobs to the cluster's scheduler and wait for them."""
-    cluster: str | None = None
+    cluster: Annotated[str | None, arg(metavar="NAME")] = None
     """For --submitit: slurm, local or debug; by default found by submitit."""
-    slurm: tuple[str, ...] = ()
+    slurm: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE")] = ()
     """For --submitit: NAME=VALUE, such as partition=gpu gpus_per_node=1 time=60."""
-    shard: str | None = None
+    shard: Annotated[str | None, arg(metavar="I/N")] = None
     """I/N: every N-th part from the I-th on, as in a Slurm array
     (--shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT)."""
     retries: Annotated[int, Within(0, 1000)] = 2
     """How often a failed part is tried again."""
-    timeout: Positive | None = None
+    timeout: Annotated[Positive | None, arg(metavar="SECONDS")] = None
     """Seconds for a part, after which its worker is replaced."""
     any_version: bool = False
     """Continue a sweep that other versions of packages began."""
@@ -111,9 +115,11 @@ class Status(Command):
     """Print the progress of the sweep in OUT, its failures, pace and remaining time.
 
     Exit status 0: complete; 1: not yet; 2: no sweep.
+
+    For example: dicjax sweep status sweep --check
     """
 
-    out: Positional[pathlib.Path]
+    out: Annotated[Positional[pathlib.Path], arg(metavar="FOLDER")]
     """Folder of the sweep."""
     check: bool = False
     """Read every part and compare its checksum."""

@@ -69,12 +69,12 @@ def test_rhythms_of_fifteen_seconds_are_beyond_every_model(tmp_path, capsys):
 
 
 def test_a_refusal_says_which_window_may_help(tmp_path, capsys):
-    example = example_train()
-    paused = np.append(example.times, example.times[-1] + 60_000)
+    times = example_train().times
+    paused = times + 3_000_000 * (times > times[-1] / 2)
     out = ("--model", "stg-prinz", "--out", tmp_path / "out")
     assert dicjax("generate", write_csv(tmp_path / "x.csv", list(paused)), *out) == 2
     said = capsys.readouterr().err
-    assert "consider --window 5 59554 or, to use both sides, --clean pauses." in said
+    assert re.search("consider --window [0-9 ]+ or, to use both sides, --clean p", said)
 
 
 def test_unknown_models_and_foreign_checkpoints_are_refused(tmp_path, capsys):

@@ -78,8 +78,10 @@ def test_the_file_states_the_equations_of_the_neuron(name, tmp_path):
     gates = [x for x in shown if x != "Ca"]
     for V in rng.uniform(-90.0, 40.0, 20):
         x, Ca = rng.uniform(0.05, 0.95, len(gates)), rng.uniform(0.1, 5.0)
-        y = State(jnp.asarray(V), jnp.asarray(x), jnp.asarray(Ca))
-        expected = neuron.vector_field(0.0, y, jnp.asarray(g), jnp.asarray(1.5))
+        y = State(jnp.asarray(V), tuple(map(jnp.asarray, x)), jnp.asarray(Ca))
+        expected = neuron.vector_field(
+            jnp.zeros(()), y, jnp.asarray(g), jnp.asarray(1.5)
+        )
         states = dict(zip(gates, x, strict=True)) | {"Ca": Ca}
         found = rates(kind, V, states, dict(zip(own, g, strict=True)), 1.5)
         wanted = {

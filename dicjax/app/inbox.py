@@ -13,14 +13,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-from dicjax.app.uploads import Files, TOO_LARGE
+from dicjax.app.uploads import Files, safe_name, TOO_LARGE
 from dicjax.recordings import MAX_BYTES, TooLarge
 
 
 AT_ONCE = 4  # uploads on disk; others wait in the browser
 FRAME = 2**16  # bytes around the files of an upload
 STALLED = 60.0  # s without a byte after which an upload is given up
-Page = Callable[[Files], Awaitable[None]]
+Page = Callable[[Files, str], Awaitable[None]]  # and the name of their folder
 
 
 class Inbox:
@@ -51,11 +51,13 @@ class Inbox:
         try:
             _check(int(request.headers.get("content-length", 0)))
             limited = Request(request.scope, _limited(request.receive))
-            async with self._slots, limited.form(max_fields=0) as form:
+            async with self._slots, limited.form(max_fields=1) as form:
                 files = [x for x in form.values() if isinstance(x, UploadFile)]
                 if not files:
                     return answer("There is no file in this upload.", 400)
-                await page({x.filename or "": x.file for x in files})
+                folder = form.get("folder")
+                named = safe_name(folder) if isinstance(folder, str) and folder else ""
+                await page({x.filename or "": x.file for x in files}, named)
         except TooLarge as error:
             return answer(str(error), 413)
         except TimeoutError:

@@ -4,6 +4,7 @@
 
 function foldersOf(PARTS, TIMES, UPLOADER) {
   const DEPTH = 4;
+  let name = "";  // of the folder of the next files
 
   // Found are [folder, file name, a promise of the file].
   function give(top, found) {
@@ -11,7 +12,8 @@ function foldersOf(PARTS, TIMES, UPLOADER) {
     folders.sort((a, b) => a.length - b.length);
     const folder = folders[0] ?? top;
     const own = folders.length ? found.filter(x => x[0] === folder) : [];
-    emitEvent("folder", {name: folder.split("/").pop(), num: own.length});
+    name = folder.split("/").pop();
+    if (!own.length) emitEvent("no-folder", name);
     Promise.all(own.map(x => x[2]())).then(files => {
       if (files.length) getElement(UPLOADER).$refs.qRef.addFiles(files);
     });
@@ -62,5 +64,11 @@ function foldersOf(PARTS, TIMES, UPLOADER) {
     input.value = "";  // or the same folder again would be no change
     input.click();
   }
-  return {choose};
+  // What goes along with files that are uploaded.
+  function fields() {
+    const own = name;
+    name = "";
+    return [{name: "folder", value: own}];
+  }
+  return {choose, fields};
 }

@@ -73,8 +73,6 @@ async def home(state: ServerState) -> None:
 
 
 def _drop_zone(state: ServerState) -> None:
-    folder = [""]  # name of the folder of the next files
-
     async def read(
         load: Callable[..., Upload], *args: Any, within: Within = io_bound
     ) -> None:
@@ -87,17 +85,16 @@ def _drop_zone(state: ServerState) -> None:
             state.keep(recording)
             ui.navigate.to(recording.address)
 
-    async def receive(files: Files) -> None:
+    async def receive(files: Files, folder: str) -> None:
         with client:
-            name, folder[0] = folder[0], ""
             notice.say("Reading …", "good")
-            await read(accepted, files, name, within=state.inbox.read)
+            await read(accepted, files, folder, within=state.inbox.read)
 
-    def receive_folder(event: events.GenericEventArguments) -> None:
-        folder[0] = name = safe_name(str(event.args["name"]))
-        if not event.args["num"]:
-            why = f"{name} is no folder of Kilosort. It has no {TIMES}"
-            notice.say(f"{why}: choose a file instead.")
+    def refuse_folder(event: events.GenericEventArguments) -> None:
+        why = (
+            f"{safe_name(str(event.args))} is no folder of Kilosort. It has no {TIMES}"
+        )
+        notice.say(f"{why}: choose a file instead.")
 
     uploader = ui.upload(
         multiple=True,
@@ -119,12 +116,12 @@ def _drop_zone(state: ServerState) -> None:
         js_handler="info => emit(info.xhr.responseText)",
     )
     uploader.add_slot("header", _DROP)
-    uploader.props('data-testid="upload"')
+    uploader.props('data-testid="upload" :form-fields="() => dicjaxFolders.fields()"')
     script = (importlib.resources.files("dicjax.app.pages") / "folders.js").read_text()
     values = ", ".join(map(json.dumps, (PARTS, TIMES, uploader.id)))
     script += f"window.dicjaxFolders = foldersOf({values});"
     ui.add_body_html(f"<script>{script}</script>")
-    ui.on("folder", receive_folder)
+    ui.on("no-folder", refuse_folder)
     notice = Notice()
     text(FORMATS, "note")
     with ui.element("div").classes("line"):

@@ -17,7 +17,7 @@ def test_each_neuron_is_read_with_the_model_that_suits_it(tmp_path):
         "bursting": np.cumsum(np.tile([52.0, 55.0, 61.0, 750.0], 60)),
         "steady_too": np.cumsum(np.tile([171.0, 175.0, 178.0], 70)),
     }
-    np.savez(tmp_path / "cells.npz", unit="ms", **trains)
+    np.savez(tmp_path / "cells.npz", unit="ms", **trains)  # pyright: ignore[reportArgumentType]
     out = tmp_path / "found.csv"
     with pytest.raises(SystemExit) as ended:
         main(["infer", str(tmp_path / "cells.npz"), "--out", str(out)])

@@ -28,6 +28,14 @@ SHORT = ("--duration", 300, "--discard", 0)
 LONG = "a" * 300
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """Shells have processes in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def models(tmp_path) -> pathlib.Path:
     path = tmp_path / "models.csv"
@@ -285,7 +293,9 @@ def test_interruptions_wait_until_they_are_let_in():
 @pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM))
 def test_a_signal_while_dicjax_is_imported_ends_it_in_a_sentence(number):
     code = (
-        "import os, signal, threading\nfrom dicjax.cli import main\n"
+        "import os, signal, threading\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from dicjax.cli import main\n"
         f"stop = lambda: os.kill(os.getpid(), {int(number)})\n"
         "threading.Timer(0.3, stop).start()\nmain(['features', 'none.csv'])"
     )

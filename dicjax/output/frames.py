@@ -123,7 +123,11 @@ def to_inference_data(
     Returns an `InferenceData` up to ArviZ 0.x and, from 1.0, a `DataTree` of xarray,
     which took its place. Its group `posterior` is what [`dicjax.to_xarray`][] returns.
     Draws are independent, so that diagnostics of chains say nothing about them. Needs
-    ArviZ: `pip install "dicjax[arviz]"`. Arguments are those of `to_xarray`.
+    ArviZ: `pip install "dicjax[arviz]"`.
+
+    **Arguments:**
+
+    - `posterior`, `key`, `num`: as in [`dicjax.to_xarray`][].
 
     **Raises:**
 

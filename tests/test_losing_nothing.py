@@ -1,5 +1,6 @@
 """What is computed is kept: whatever happens at the place where it should go."""
 
+import copy
 import os
 import pathlib
 import shutil
@@ -231,6 +232,7 @@ def test_figures_do_not_depend_on_settings_of_matplotlib(tmp_path):
 
 def test_a_figure_that_fails_costs_itself_alone(tmp_path):
     result = make_generated()
+    result = copy.copy(result)  # which other tests share
     object.__setattr__(result, "posterior", result.posterior.__class__)
     with pytest.warns(UserWarning, match="lacks its figure of posterior"):
         page = write_report(result, tmp_path / "report.html")

@@ -68,7 +68,7 @@ def test_an_adapted_neuron_generates_members(file, tmp_path):
     args += ("--density.num-steps", 800, "--emulator.num-steps", 800)
     with jax.numpy_dtype_promotion("standard"):  # optax's schedules promote integers
         assert _run("adapt", file, "--out", out, *args) == 0
-    loaded = load_checkpoint(out)
+    loaded = load_checkpoint(out / "neuron.py")
     assert loaded.model == "mine"
     assert loaded.header["config"]["base"]["model"] == "stg"
     assert sum(source["num"] for source in loaded.header["data"]["sources"]) == 6000
@@ -78,7 +78,7 @@ def test_an_adapted_neuron_generates_members(file, tmp_path):
         "spike_time_ms\n" + "\n".join(f"{t:.2f}" for t in burst.ravel())
     )
     results = tmp_path / "results"
-    args = ("--model", out, "--members", 10, "--tolerance", 0.3)
+    args = ("--model", out / "neuron.py", "--members", 10, "--tolerance", 0.3)
     assert _run("generate", recording, "--out", results, *args) == 0
     assert (results / "report.html").is_file()
 

@@ -113,15 +113,16 @@ def spike_features(spike_times: AnyTrains) -> Features:
     - A gap is the range between two ISIs of a ratio of 1.8 or more, if it is empty. It
         may hold a fifth as many ISIs as the side with fewer of them, if the ratio is
         2.2 or more. Longer ISIs are at least 0.5 % of all.
-    - Bursts of several spikes have a CV of their numbers of spikes below 0.7. The first
-        and the last burst, which may be cut, have no more than 3 times as many spikes
-        as the mean burst, unless the complete bursts hold half of all spikes.
+    - Bursts of several spikes have a CV of their numbers of spikes below 0.7, and
+        pauses between bursts have one below 1.5. The first and the last burst, which
+        may be cut, have no more than 3 times as many spikes as the mean burst, unless
+        the complete bursts hold half of all spikes.
     - A train of 6 spikes or more is tonic too if its *ordinary* ISIs, those within a
-        factor of 1.4 of the median, have a CV below 0.15, are 80 % of all and take 72 %
-        of the time, and the others follow no rhythm: the CV of the spikes between
-        pauses is 0.5 or more where a gap has 80 % of the width that it must have. The
-        train may even seem to burst, since spikes are missing, if 60 % of the long ISIs
-        are multiples of the median, within a quarter of it.
+        factor of 1.4 of the median, have a CV below 0.15, are 80 % of all and have a
+        mean of at least 85 % of that of all, and the others follow no rhythm: the CV of
+        the spikes between pauses is 0.5 or more where a gap has 80 % of the width that
+        it must have. The train may even seem to burst, since spikes are missing, if
+        60 % of the long ISIs are multiples of the median, within a quarter of it.
 
     **Arguments:**
 
@@ -241,7 +242,7 @@ def _features_of_one(
     if has_breaks:
         index = jnp.arange(isi.size, dtype=jnp.int32)
         whole &= unbroken(is_gap, ~known & (index < num_spikes - 1))
-    split = grouping_of(is_gap, whole, num_spikes, clearness)
+    split = grouping_of(isi, is_gap, whole, num_spikes, clearness)
     bursts = _bursts(isi, is_gap, whole, split.num_bursts - 2)
     regular = regularity_of(isi, known, ordered, cv)
     label = label_of(num_spikes, regular, split)

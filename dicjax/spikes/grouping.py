@@ -73,7 +73,7 @@ def regularity_of(isi: Row, known: Mask, ordered: Row, cv: Scalar) -> Regularity
         cv=cv,
         ordinary_cv=variation_of(isi, is_near),
         ordinary=mean_of(is_near.astype(isi.dtype), known),
-        ordinary_time=sum_of(isi, is_near) / sum_of(isi, known),
+        ordinary_mean=mean_of(isi, is_near) / mean_of(isi, known),
         multiples=jnp.where(jnp.any(is_long), share, 1),
     )
 
@@ -126,7 +126,7 @@ def unbroken(is_gap: Mask, is_break: Mask) -> Mask:
 
 
 def grouping_of(
-    is_gap: Mask, whole: Mask, num_spikes: Count, clearness: Scalar
+    isi: Row, is_gap: Mask, whole: Mask, num_spikes: Count, clearness: Scalar
 ) -> Grouping:
     """What a train is like that gaps split into bursts, of which some are `whole`."""
     index = jnp.arange(is_gap.size, dtype=jnp.int32)
@@ -147,4 +147,5 @@ def grouping_of(
         complete=complete,
         run_cv=jnp.where(num_complete > 2, run_cv, jnp.nan),
         burst_cv=jnp.where(jnp.any(many), burst_cv, 0),
+        pause_cv=variation_of(isi, is_gap),
     )

@@ -20,7 +20,7 @@ MIN_SPIKES_TO_JUDGE = 6  # by anything but the variation of all intervals
 MAX_TONIC_CV = 0.15
 ORDINARY = 1.4  # how many times longer or shorter than the median an interval may be
 MIN_ORDINARY = 0.8  # share of the intervals of a tonic train
-MIN_ORDINARY_TIME = 0.72  # that these take
+MIN_ORDINARY_MEAN = 0.85  # of their mean, as a share of the mean of all intervals
 MISSED_WITHIN = 0.25  # of a median interval, around its multiples
 MIN_MISSED = 0.6  # share of long intervals that are such multiples
 MIN_MISSED_CV = 0.5  # of spikes between long intervals, which come at random
@@ -32,6 +32,7 @@ INTERVALS_PER_PAUSE = 200  # at most
 MIN_BURSTS = 3
 MIN_SPIKES_PER_BURST = 1.5
 MAX_BURST_CV = 0.7  # of spikes per burst; bursts of random lengths have about 1
+MAX_PAUSE_CV = 1.5  # of pauses: random ones have about 1, and one long one more
 MAX_OUTER = 3.0  # spikes in the first or last burst, in mean bursts, if these hold few
 
 
@@ -139,14 +140,14 @@ class Regularity(NamedTuple):
 
     - `cv`: of all intervals.
     - `ordinary_cv`: of the intervals near the median; `ordinary`: their share of all
-        intervals; `ordinary_time`: of the time.
+        intervals; `ordinary_mean`: their mean as a share of the mean of all.
     - `multiples`: the share of longer intervals that are near multiples of the median.
     """
 
     cv: Scalar
     ordinary_cv: Scalar
     ordinary: Scalar
-    ordinary_time: Scalar
+    ordinary_mean: Scalar
     multiples: Scalar
 
 
@@ -158,7 +159,8 @@ class Grouping(NamedTuple):
     - `spikes_per_burst`: in the mean of the others, the complete ones.
     - `outer`: spikes of the first or the last burst, whichever has more; `complete`: of
         all complete bursts together.
-    - `run_cv`: of the numbers of spikes between gaps; `burst_cv`: without lone spikes.
+    - `run_cv`: of the numbers of spikes between gaps; `burst_cv`: without lone spikes;
+        `pause_cv`: of the lengths of gaps.
     """
 
     clearness: Scalar
@@ -168,6 +170,7 @@ class Grouping(NamedTuple):
     complete: Int[Array, ""]
     run_cv: Scalar
     burst_cv: Scalar
+    pause_cv: Scalar
 
 
 def label_of(num_spikes, regular: Regularity, split: Grouping) -> Int[Array, ""]:
@@ -180,13 +183,14 @@ def label_of(num_spikes, regular: Regularity, split: Grouping) -> Int[Array, ""]
         & (split.num_bursts >= MIN_BURSTS)
         & (split.spikes_per_burst >= MIN_SPIKES_PER_BURST)
         & (split.burst_cv < MAX_BURST_CV)
+        & (split.pause_cv < MAX_PAUSE_CV)
         & (is_cut | (2 * split.complete >= num_spikes))
     )
     is_ordinary = (
         (num_spikes >= MIN_SPIKES_TO_JUDGE)
         & (regular.ordinary_cv < MAX_TONIC_CV)
         & (regular.ordinary >= MIN_ORDINARY)
-        & (regular.ordinary_time >= MIN_ORDINARY_TIME)
+        & (regular.ordinary_mean >= MIN_ORDINARY_MEAN)
     )
     is_rhythm = (split.run_cv < MIN_MISSED_CV) & (split.clearness >= MIN_RHYTHM)
     has_missed = regular.multiples >= MIN_MISSED

@@ -156,6 +156,8 @@ from .simulation import (
     Chirp as Chirp,
     clamp as clamp,
     Clamped as Clamped,
+    Drive as Drive,
+    FluctuatingCurrent as FluctuatingCurrent,
     Injected as Injected,
     InjectedConductance as InjectedConductance,
     Membrane as Membrane,

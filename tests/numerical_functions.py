@@ -219,6 +219,9 @@ NUMERICAL: dict[str, Callable[[], Case]] = {
     "NoisyCurrent": lambda: of_stimulus(
         lambda sigma, mean: dj.NoisyCurrent(jr.key(3), sigma, mean), PULLS, -PULLS
     ),
+    "FluctuatingCurrent": lambda: of_stimulus(
+        lambda sigma: dj.FluctuatingCurrent(jr.key(3), sigma, 5.0), PULLS
+    ),
     "InjectedConductance": lambda: Case(clamped, (LATER, PULLS, -PULLS)),
     "Injected": lambda: Case(
         lambda t, V: dj.Injected(lambda t, y: jnp.sin(t) * y.V)(t)(  # pyright: ignore

@@ -3,17 +3,18 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+import scipy.ndimage
 import scipy.signal
 import scipy.stats
 from hypothesis import given, strategies as st
 
 from dicjax.neurons.models import MODELS
+from dicjax.simulation.noise import Drive, FluctuatingCurrent, NoisyCurrent
 from dicjax.simulation.simulate import simulate
 from dicjax.simulation.stimulus import (
     cell_axes,
     Chirp,
     for_members,
-    NoisyCurrent,
     per_cell,
     Ramp,
     Step,
@@ -187,3 +188,76 @@ def test_a_resting_axon_fires_where_it_is_stimulated(stimulus):
         simulate(axon, g, 200.0, stimulus=stimulus),
     )
     assert still.num_spikes == 0 and driven.num_spikes >= 2
+
+
+def fluctuations(num, duration, sigma=2.0, tau=5.0, interval=0.5, seed=0):
+    stimulus = FluctuatingCurrent(jr.key(seed), sigma, tau, interval)
+    return current(stimulus, num, duration, h=0.0)
+
+
+@pytest.mark.parametrize("tau, interval", ((1.0, 0.5), (5.0, 1.0), (40.0, 8.0)))
+def test_fluctuations_correlate_over_time_as_ornstein_uhlenbeck_does(tau, interval):
+    I = fluctuations(256, 2000, 2.0, tau, interval) / 2
+    assert I.mean() == pytest.approx(0, abs=5 * np.sqrt(2 * tau / I.size / EVERY))
+    assert I.var() == pytest.approx(1, rel=0.02)
+    every = max(tau / 5, interval)
+    values = I[:, :: round(every / EVERY)]
+    # Values are raised by what straight lines between them lack.
+    at = values * np.sqrt((2 + np.exp(-every / tau)) / 3)
+    assert scipy.stats.kstest(at[:, ::64].ravel(), "norm").pvalue > 1e-3
+    for lag in (1, 2, 5, 11, 31, 32, 33, 50):
+        r = np.mean(at[:, :-lag] * at[:, lag:])
+        error = 4 * np.sqrt(2 * tau / every / at.size)
+        assert r == pytest.approx(np.exp(-lag * every / tau), abs=error + 2e-3)
+
+
+def test_fluctuations_are_straight_between_values_wherever_a_dispatch_begins():
+    I = fluctuations(4, 400, tau=7.3)
+    ts = EVERY * np.arange(I.shape[1])
+    every = round(8 * 7.3 / 5) / 8
+    values = np.arange(0, 390, every)
+    knots = np.array([np.interp(values, ts, row) for row in I])
+    between = np.array([np.interp(ts, values, row) for row in knots])
+    seen = ts < values[-1]
+    np.testing.assert_allclose(I[:, seen], between[:, seen], atol=0.06)
+
+
+def test_fluctuations_after_an_hour_are_as_fine_as_at_first():
+    stimulus = FluctuatingCurrent(jr.key(0), np.float32(1.0), np.float32(5.0), 1.0)
+    own = jax.tree.map(lambda x: x[0], for_members(stimulus, jnp.arange(1)).key)
+    own = FluctuatingCurrent(own, np.float32(1.0), np.float32(5.0), 1.0)
+
+    def steps(whole):
+        prepared = own.prepare(jnp.asarray(whole, jnp.int32), 8.0)
+        t = jnp.linspace(0, 8, 161, dtype=jnp.float32)
+        I = jax.vmap(lambda t: own.average(prepared, t, jnp.float32(0)))(t)
+        return np.abs(np.diff(np.asarray(I), 2))
+
+    # Second differences of straight lines vanish but at the values.
+    for whole in (0, 3_600_000):
+        assert (steps(whole) > 1e-4).mean() == pytest.approx(8 / 159, abs=0.03)
+
+
+def test_cells_may_fluctuate_alike_or_each_by_itself():
+    alone = fluctuations(3, 50)
+    np.testing.assert_array_equal(fluctuations(17, 50)[:3], alone)
+    assert np.abs(np.corrcoef(fluctuations(16, 2000)) - np.eye(16)).max() < 0.2
+    tau = np.array([2.0, 5.0, 50.0])
+    shared = FluctuatingCurrent(jr.key(0), 2.0, tau, numbers=np.array([1, 1, 1]))
+    I = current(shared, 3, 50, h=0.0)
+    np.testing.assert_array_equal(I[1], alone[1])
+    with pytest.raises(ValueError, match="got 0.3"):
+        FluctuatingCurrent(jr.key(0), 1.0, 5.0, 0.3)
+
+
+def test_a_drive_has_a_mean_a_fast_and_a_slow_part():
+    drive = Drive(np.array([0.5, -1.0]), 3.0, 5.0, 2.0, 500.0)
+    I = current(drive.stimulus(jr.key(0)), 2, 60_000)[:, ::4]
+    np.testing.assert_allclose(I.mean(1), [0.5, -1.0], atol=0.8)
+    fast = I - scipy.ndimage.uniform_filter1d(I, 500, axis=1)
+    # The average of 100 ms keeps a tenth of the variance of 5 ms.
+    assert fast.std() == pytest.approx(3.0 * np.sqrt(0.9), rel=0.03)
+    slow = scipy.ndimage.uniform_filter1d(I, 200, axis=1)
+    assert slow.std(1).mean() == pytest.approx(2.0, rel=0.2)
+    calm = Drive(np.array([0.5, -1.0]), 0.0, 5.0, 0.0, 500.0).stimulus(jr.key(0))
+    np.testing.assert_array_equal(current(calm, 2, 10), [[0.5] * 200, [-1.0] * 200])

@@ -14,6 +14,11 @@ from dicjax.simulation.integrator import (
     relax_gates as relax_gates,
     relax_membrane as relax_membrane,
 )
+from dicjax.simulation.noise import (
+    Drive as Drive,
+    FluctuatingCurrent as FluctuatingCurrent,
+    NoisyCurrent as NoisyCurrent,
+)
 from dicjax.simulation.protocols import (
     clamp as clamp,
     Clamped as Clamped,
@@ -33,7 +38,6 @@ from dicjax.simulation.stimulus import (
     Chirp as Chirp,
     Injected as Injected,
     InjectedConductance as InjectedConductance,
-    NoisyCurrent as NoisyCurrent,
     per_cell as per_cell,
     Ramp as Ramp,
     Step as Step,

@@ -12,12 +12,12 @@ from jaxtyping import Array, Float, Int
 
 from dicjax._core import AnyArray, cast_floats, leading_axes, of_cells, Scalar
 from dicjax.neurons import by_member, member_shape, Neuron, ranks
+from dicjax.simulation.noise import with_noise_of
 from dicjax.simulation.stimulus import (
     AbstractStimulus,
     cell_shape,
     Current,
     per_cell,
-    with_noise_of,
 )
 
 

@@ -1,18 +1,16 @@
 """Applied currents, in µA/cm² over ms."""
 
 import dataclasses
-import itertools
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, PyTree, UInt32
+from jaxtyping import Array, Float, Int, PyTree
 
 from dicjax._core import (
     check_concrete,
@@ -28,12 +26,9 @@ from dicjax.neurons import State
 
 
 INSTANT = 1e-3  # ms over which the current of an instant is averaged
-NODE_INTERVAL = 0.5  # ms between noise nodes: a band limit of 1 kHz
 SAMPLES_PER_CYCLE = 20  # time steps in the shortest period of a chirp
-Nodes = tuple[Scalar, ...]
 Current = Scalar | Callable[[State], Scalar]
 """µA/cm² of a cell, or a function that gives them for the state that the cell is in."""
-Words = tuple[UInt32[Array, "*cells"], UInt32[Array, "*cells"]]
 
 
 class AbstractStimulus(eqx.Module):
@@ -379,103 +374,3 @@ class Waveform(AbstractStimulus):
         sample = lambda i: self.values[jnp.clip(i, 0, last)]
         before, after = sample(i), sample(i + 1)
         return before + part * (after - before)
-
-
-class NoisyCurrent(AbstractStimulus):
-    """A constant current with band-limited Gaussian noise.
-
-    The noise has a random value every 0.5 ms and is linear in between, so that little
-    of its power lies above 1 kHz. It is computed when it is needed; nothing is stored.
-
-    - `key`: the key of its random numbers; cell `i` of a population uses
-        `fold_in(key, i)`.
-    - `numbers`: the number `i` of each cell; 0, 1, 2 and so on by default. Give numbers
-        to keep the noise of a population that is simulated in parts.
-    - `sigma`: standard deviation of the noise over time, in µA/cm².
-    - `mean`: the constant current, in µA/cm².
-
-    `sigma` and `mean` may differ from cell to cell.
-    """
-
-    key: Key[Array, ""] | Words
-    sigma: Float[Array, "*cells"] = eqx.field(converter=strong, default=0.0)
-    mean: Float[Array, "*cells"] = eqx.field(converter=strong, default=0.0)
-    numbers: Int[Array, "*cells"] | None = None
-
-    @property
-    def longest_step(self) -> float:
-        """A quarter of the time between two random values, in ms."""
-        return NODE_INTERVAL / 4
-
-    def seeded(self, members: Int[Array, " lanes"]) -> "NoisyCurrent":
-        """The stimulus with two random words for each of these cells."""
-        root = cast(Key[Array, ""], self.key)
-        numbers = members if self.numbers is None else self.numbers
-        numbers = jnp.broadcast_to(numbers, members.shape)
-        keys = jax.vmap(lambda i: jr.fold_in(root, i))(numbers)
-        words = jax.vmap(lambda key: jr.bits(key, (2,), jnp.uint32))(keys)
-        return NoisyCurrent((words[:, 0], words[:, 1]), self.sigma, self.mean)
-
-    def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
-        """The current of one cell at each 0.5 ms."""
-        # Interpolation leaves 2/3 of the variance of independent values on average.
-        sigma = self.sigma * math.sqrt(1.5)
-        first = whole.astype(jnp.uint32) * round(1 / NODE_INTERVAL)
-        count = math.ceil((reach + 1) / NODE_INTERVAL) + 1
-        words = self.key
-        if not isinstance(words, tuple):  # of one cell, whose number is 0
-            one = jax.tree.map(lambda x: x[0], self.seeded(jnp.arange(1)).key)
-            words = cast(Words, one)
-        # Separate scalars, not an array: they vectorise over cells.
-        return tuple(
-            self.mean + sigma * _normal(words, first + i).astype(sigma.dtype)
-            for i in range(count)
-        )
-
-    def average(self, prepared: PyTree, t: Scalar, h: Scalar) -> Scalar:
-        return _between(prepared, (t + h / 2) / NODE_INTERVAL)
-
-
-def with_noise_of(stimulus: AbstractStimulus, num_cells: int) -> AbstractStimulus:
-    """The stimulus whose noise stays that of each of so many cells, wherever they go.
-
-    Noise that has numbers of its own keeps them.
-    """
-    is_noise = lambda x: isinstance(x, NoisyCurrent)
-
-    def numbered(x):
-        if not is_noise(x) or x.numbers is not None:
-            return x
-        return dataclasses.replace(x, numbers=jnp.arange(num_cells, dtype=jnp.int32))
-
-    return jax.tree.map(numbered, stimulus, is_leaf=is_noise)
-
-
-def _between(nodes: Nodes, position: Scalar) -> Scalar:
-    """The piecewise linear current at `position`, counted in nodes from the first."""
-    current = nodes[0]
-    for i, (before, after) in enumerate(itertools.pairwise(nodes)):
-        current = current + (after - before) * jnp.clip(position - i, 0, 1)
-    return current
-
-
-def _normal(words: Words, counter: UInt32[Array, ""]) -> Scalar:
-    """A standard normal number for every counter, by the Box-Muller transform.
-
-    Unlike `jax.random`, this is plain arithmetic, which vectorises and runs inside of
-    kernels.
-    """
-    bits = _scrambled(_scrambled(counter ^ words[0]) ^ words[1])
-    more = _scrambled(bits ^ jnp.uint32(0x9E3779B9))
-    # 24 bits each fill the mantissa of a float32; the half keeps the logarithm finite.
-    uniform = lambda x: ((x >> 8).astype(jnp.float32) + 0.5) * 2.0**-24
-    radius = jnp.sqrt(-2 * jnp.log(uniform(bits)))
-    return radius * jnp.cos(2 * jnp.pi * uniform(more))
-
-
-def _scrambled(x: UInt32[Array, ""]) -> UInt32[Array, ""]:
-    # A bijection of 32-bit words in which every bit of the input flips half of the
-    # output. The constants are from C. Wellons' search for the least biased such hash.
-    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
-    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
-    return x ^ (x >> 16)

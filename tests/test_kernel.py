@@ -16,11 +16,11 @@ from dicjax.simulation.lanes import (
     LaneInputs,
     StepSizes,
 )
+from dicjax.simulation.noise import NoisyCurrent
 from dicjax.simulation.protocols import PulseTrain
 from dicjax.simulation.stimulus import (
     Chirp,
     for_members,
-    NoisyCurrent,
     Ramp,
     Step,
     Together,

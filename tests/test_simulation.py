@@ -17,9 +17,10 @@ from test_neuron import field, steady_gates
 
 from dicjax.neurons.models import MODELS
 from dicjax.simulation import lane_block, scheduler
+from dicjax.simulation.noise import NoisyCurrent
 from dicjax.simulation.simulate import simulate
 from dicjax.simulation.solvers import Membrane
-from dicjax.simulation.stimulus import NoisyCurrent, Ramp, Step
+from dicjax.simulation.stimulus import Ramp, Step
 from dicjax.spikes.features import spike_features
 from dicjax.spikes.patterns import LABELS
 

@@ -17,7 +17,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int, Key, PyTree, UInt32
 
 from dicjax._core import AnyArray, check_concrete, Scalar, strong
-from dicjax.simulation.stimulus import AbstractStimulus, Step
+from dicjax.simulation.stimulus import AbstractStimulus, Step, Together
 
 
 NODE_INTERVAL = 0.5  # ms between nodes of noise: a band limit of 1 kHz
@@ -218,12 +218,18 @@ class Drive(eqx.Module):
         `numbers` are as in [`dicjax.FluctuatingCurrent`][].
         """
         fast, slow = jr.split(key)
-        numbers = None if numbers is None else jnp.asarray(numbers, jnp.int32)
-        return (
-            Step(self.mean)
-            + FluctuatingCurrent(fast, self.sigma, self.tau, FAST, numbers)
-            + FluctuatingCurrent(slow, self.slow_sigma, self.slow_tau, SLOW, numbers)
+        own = None if numbers is None else jnp.asarray(numbers, jnp.int32)
+        parts = (
+            (fast, self.sigma, self.tau, FAST),
+            (slow, self.slow_sigma, self.slow_tau, SLOW),
         )
+        currents = (
+            FluctuatingCurrent(
+                key, strong(sigma), strong(tau), interval=interval, numbers=own
+            )
+            for key, sigma, tau, interval in parts
+        )
+        return Together((Step(strong(self.mean)), *currents))
 
 
 def with_noise_of(stimulus: AbstractStimulus, num_cells: int) -> AbstractStimulus:

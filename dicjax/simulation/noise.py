@@ -8,7 +8,7 @@ simulated.
 import dataclasses
 import itertools
 import math
-from typing import cast
+from typing import cast, TypeVar
 
 import equinox as eqx
 import jax
@@ -30,35 +30,7 @@ Words = tuple[UInt32[Array, "*cells"], UInt32[Array, "*cells"]]
 """Two random words of a cell, of which all its random numbers are made."""
 
 
-class AbstractNoise(AbstractStimulus):
-    """A current with random numbers of each cell's own.
-
-    - `key`: the key of its random numbers; cell `i` of a population uses
-        `fold_in(key, i)`.
-    - `numbers`: the number `i` of each cell; 0, 1, 2 and so on by default. Give numbers
-        to keep the noise of a population that is simulated in parts.
-    """
-
-    key: eqx.AbstractVar[Key[Array, ""] | Words]
-    numbers: eqx.AbstractVar[Int[Array, "*cells"] | None]
-
-    def seeded(self, members: Int[Array, " lanes"]) -> "AbstractNoise":
-        """The stimulus with two random words for each of these cells."""
-        root = cast(Key[Array, ""], self.key)
-        numbers = members if self.numbers is None else self.numbers
-        numbers = jnp.broadcast_to(numbers, members.shape)
-        keys = jax.vmap(lambda i: jr.fold_in(root, i))(numbers)
-        words = jax.vmap(lambda key: jr.bits(key, (2,), jnp.uint32))(keys)
-        return dataclasses.replace(self, key=(words[:, 0], words[:, 1]), numbers=None)
-
-    def words(self) -> Words:
-        """The random words of one cell, whose number is 0 if it has none."""
-        if isinstance(self.key, tuple):
-            return self.key
-        return cast(Words, jax.tree.map(lambda x: x[0], self.seeded(jnp.arange(1)).key))
-
-
-class NoisyCurrent(AbstractNoise):
+class NoisyCurrent(AbstractStimulus):
     """A constant current with band-limited Gaussian noise.
 
     The noise has a random value every 0.5 ms and is linear in between, so that little
@@ -84,13 +56,16 @@ class NoisyCurrent(AbstractNoise):
         """A quarter of the time between two random values, in ms."""
         return NODE_INTERVAL / 4
 
+    def seeded(self, members: Int[Array, " lanes"]) -> "NoisyCurrent":
+        return _with_words(self, members)
+
     def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
         """The current of one cell at each 0.5 ms."""
         # Interpolation leaves 2/3 of the variance of independent values on average.
         sigma = self.sigma * math.sqrt(1.5)
         first = whole.astype(jnp.uint32) * round(1 / NODE_INTERVAL)
         count = math.ceil((reach + 1) / NODE_INTERVAL) + 1
-        words = self.words()
+        words = _words_of(self)
         # Separate scalars, not an array: they vectorise over cells.
         return tuple(
             self.mean + sigma * _normal(words, first + i).astype(sigma.dtype)
@@ -101,7 +76,7 @@ class NoisyCurrent(AbstractNoise):
         return _between(prepared, (t + h / 2) / NODE_INTERVAL)
 
 
-class FluctuatingCurrent(AbstractNoise):
+class FluctuatingCurrent(AbstractStimulus):
     r"""A current that fluctuates around zero as an Ornstein-Uhlenbeck process does.
 
     Its values are Gaussian, and two of them that are $t$ ms apart have the correlation
@@ -140,6 +115,9 @@ class FluctuatingCurrent(AbstractNoise):
         """A quarter of the shortest time between two values, in ms."""
         return self.interval / 4
 
+    def seeded(self, members: Int[Array, " lanes"]) -> "FluctuatingCurrent":
+        return _with_words(self, members)
+
     def prepare(self, whole: Int[Array, ""], reach: float) -> PyTree:
         """The values of one cell, the time (ms) from the first one to `whole`, and the
         time between two."""
@@ -153,7 +131,7 @@ class FluctuatingCurrent(AbstractNoise):
         # Straight lines have less variance than their ends.
         sigma = self.sigma * jax.lax.rsqrt((2 + rho) / 3)
         count = math.ceil((reach + 1) / self.interval) + 2
-        words = self.words()
+        words = _words_of(self)
         pairs = (_correlated(words, first + i, rho) for i in range(0, count, 2))
         values = tuple(sigma * x for pair in pairs for x in pair)
         return values, (now - first * ticks).astype(every.dtype) / TICKS, every
@@ -161,6 +139,26 @@ class FluctuatingCurrent(AbstractNoise):
     def average(self, prepared: PyTree, t: Scalar, h: Scalar) -> Scalar:
         values, since, every = prepared
         return _between(values, (since + t + h / 2) / every)
+
+
+Noise = TypeVar("Noise", NoisyCurrent, FluctuatingCurrent)
+
+
+def _with_words(noise: Noise, members: Int[Array, " lanes"]) -> Noise:
+    """The noise with two random words for each of these cells."""
+    root = cast(Key[Array, ""], noise.key)
+    numbers = members if noise.numbers is None else noise.numbers
+    numbers = jnp.broadcast_to(numbers, members.shape)
+    keys = jax.vmap(lambda i: jr.fold_in(root, i))(numbers)
+    words = jax.vmap(lambda key: jr.bits(key, (2,), jnp.uint32))(keys)
+    return dataclasses.replace(noise, key=(words[:, 0], words[:, 1]), numbers=None)
+
+
+def _words_of(noise: NoisyCurrent | FluctuatingCurrent) -> Words:
+    """The random words of one cell, whose number is 0 if it has none."""
+    if isinstance(noise.key, tuple):
+        return noise.key
+    return cast(Words, jax.tree.map(lambda x: x[0], noise.seeded(jnp.arange(1)).key))
 
 
 def _correlated(
@@ -237,7 +235,7 @@ def with_noise_of(stimulus: AbstractStimulus, num_cells: int) -> AbstractStimulu
 
     Noise that has numbers of its own keeps them.
     """
-    is_noise = lambda x: isinstance(x, AbstractNoise)
+    is_noise = lambda x: isinstance(x, NoisyCurrent | FluctuatingCurrent)
 
     def numbered(x):
         if not is_noise(x) or x.numbers is not None:

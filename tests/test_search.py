@@ -16,13 +16,14 @@ from dicjax.generation.candidates import (
 from dicjax.generation.config import GenerateConfig
 from dicjax.generation.delivery import certificate_of, most_diverse
 from dicjax.generation.search import certify_found, remember, wants_more
-from dicjax.generation.state import initial_state, NearMisses, Problem
+from dicjax.generation.state import initial_state, Makeup, NearMisses, Problem
 from dicjax.inference.checkpoint import load_checkpoint, shipped_checkpoint
 from dicjax.populations.diversity import participation_ratio
 from dicjax.populations.evaluation import evaluate, window_for
 from dicjax.spikes.target import as_target
 
 
+KEY = jr.key(1)
 SMALL = GenerateConfig(candidates_per_round=96)
 TARGETS = {"tonic": (5.0, 4.0), "bursting": (-8.0, 8.0)}
 
@@ -60,6 +61,10 @@ def _example_of(label):
     return _problem(times, 1), own.g.astype(np.float32)
 
 
+def undriven(g):
+    return Makeup(g, np.zeros((len(g), 0), np.float32))
+
+
 def quiet(stage, done, total):
     del stage, done, total
 
@@ -68,7 +73,7 @@ def test_a_search_that_found_nothing_has_nothing_to_certify():
     problem, reported = _problem(np.arange(1.0, 100.0) * 60.0, 3), []
     state = initial_state(problem)
     report = lambda *how_far: reported.append(how_far)
-    assert certify_found(problem, state, report) is state
+    assert certify_found(KEY, problem, state, report) is state
     members = most_diverse(problem, state)
     assert certificate_of(jr.key(0), problem, members, report) is None
     assert not reported
@@ -78,7 +83,7 @@ def test_a_search_that_found_nothing_has_nothing_to_certify():
     "intervals, spans",
     [
         (np.full(60, 500.0), 20 * 500.0),
-        (np.tile([100.0, 200.0, 350.0, 550.0], 20), 40 * 300.0),
+        (np.tile([100.0, 200.0, 350.0, 550.0], 20), 100 * 300.0),
         (np.tile([20.0, 20.0, 960.0], 20), 12 * 1000.0),
         (np.full(60, 5.0), 2000.0),  # no less
         (np.full(60, 9000.0), 60_000.0),  # no more
@@ -95,32 +100,32 @@ def test_members_are_simulated_for_as_long_as_a_pattern_needs(intervals, spans):
 def test_no_more_members_are_certified_than_are_wanted():
     problem, own = _example(4)
     found = np.repeat(own, 20, axis=0) * (1 + 1e-4 * np.arange(20)[:, None])
-    before = initial_state(problem)._replace(found=found.astype(np.float32))
+    before = initial_state(problem)._replace(found=undriven(found.astype(np.float32)))
     assert before.num_expected == 20 and before.num_certified == 0
     reported = set()
     report = lambda stage, *how_far: reported.add((stage.name, *how_far))
-    state = certify_found(problem, before, report)
-    assert state.num_certified == 5 and len(state.found) == 15  # one to spare
+    state = certify_found(KEY, problem, before, report)
+    assert state.num_certified == 5 and len(state.found.g) == 15  # one to spare
     assert state.num_uncertified == 0 and state.survival == 1
     assert reported == {("halving_the_time_step", 4, 4)}  # again and again
-    assert certify_found(problem, state, report) is state
-    assert before.num_certified == 0 and len(before.found) == 20
+    assert certify_found(KEY, problem, state, report) is state
+    assert before.num_certified == 0 and len(before.found.g) == 20
 
 
 def test_members_that_are_invalid_at_half_the_step_are_replaced():
     problem, own = _example(4)
     found = np.concatenate([np.zeros((6, own.shape[1]), "f4"), own, own, own])
-    state = initial_state(problem)._replace(found=found)
-    state = certify_found(problem, state, quiet)
+    state = initial_state(problem)._replace(found=undriven(found))
+    state = certify_found(KEY, problem, state, quiet)
     assert state.num_certified == 3 and state.num_uncertified == 6
-    assert len(state.found) == 0 and state.survival == 0.4
-    assert np.all(state.certified.g == own)
+    assert len(state.found.g) == 0 and state.survival == 0.4
+    assert np.all(state.certified.makeup.g == own)
 
 
 def _tried(problem, state, g):
     """The state after these candidates were simulated."""
     run, verdict = evaluate(problem.neuron, g, problem.target, problem.window)
-    candidates = Candidates("correction", g, np.zeros(len(g), int))
+    candidates = Candidates("correction", undriven(g), np.zeros(len(g), int))
     return remember(problem, state, candidates, run, verdict)
 
 
@@ -131,11 +136,11 @@ def test_only_the_nearest_of_what_missed_stay_in_memory():
         g = np.repeat(own, 8, axis=0)
         g[:, A] *= np.exp(0.1 * np.arange(number, 16, 2))
         state = _tried(problem, state, g)
-    g, times, distance = state.nearest
+    (g, _), times, distance = state.nearest
     assert len(distance) == 3 and list(distance) == sorted(distance)
     assert times.base is None and g.base is None
     changes = np.log(g[:, A] / own[0, A])
-    np.testing.assert_allclose(changes, 0.1 * (len(state.found) + np.arange(3)), 1e-4)
+    np.testing.assert_allclose(changes, 0.1 * (len(state.found.g) + np.arange(3)), 1e-4)
 
 
 def test_a_round_changes_only_the_state_that_it_returns():
@@ -144,8 +149,8 @@ def test_a_round_changes_only_the_state_that_it_returns():
     after = _tried(problem, before, own)
     assert [round.num_valid for round in after.rounds] == [1]
     assert after.shares == {"correction": 1.0}
-    assert np.array_equal(after.found, own)
-    assert not before.rounds and not before.shares and not len(before.found)
+    assert np.array_equal(after.found.g, own)
+    assert not before.rounds and not before.shares and not len(before.found.g)
     # Corrections learn from it, too.
     is_own = lambda known: (known.log_g == problem.log_g(own)).all(axis=1)
     assert is_own(after.known).sum() == is_own(before.known).sum() + 1
@@ -173,7 +178,7 @@ def test_sources_are_chosen_by_the_share_that_was_valid():
 
 def test_a_surplus_is_sought_only_where_it_is_cheap():
     problem, own = _example(4)
-    state = initial_state(problem)._replace(found=np.repeat(own, 5, axis=0))
+    state = initial_state(problem)._replace(found=undriven(np.repeat(own, 5, axis=0)))
     assert wants_more(problem, state._replace(shares={"posterior": 0.5}))
     assert not wants_more(problem, state._replace(shares={"correction": 0.1}))
 

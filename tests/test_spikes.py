@@ -37,7 +37,8 @@ trains_module = sys.modules["dicjax.spikes.trains"]
 FIELDS = (
     *("label", "num_spikes", "rate", "mean_isi", "cv", "cv2", "lv", "isi_quartiles"),
     *("num_bursts", "period", "intra_burst_isi", "spikes_per_burst"),
-    *("burst_duration", "duty_cycle"),
+    *("burst_duration", "duty_cycle", "period_cv", "spikes_per_burst_sd"),
+    *("intra_burst_cv", "serial_correlation", "isi_tails"),
 )
 
 
@@ -130,12 +131,17 @@ class Reference:
     cv2: ArrayLike = np.nan
     lv: ArrayLike = np.nan
     isi_quartiles: ArrayLike = (np.nan, np.nan, np.nan)
+    isi_tails: ArrayLike = (np.nan, np.nan)
     num_bursts: int = 0
     period: ArrayLike = np.nan
     intra_burst_isi: ArrayLike = np.nan
     spikes_per_burst: ArrayLike = np.nan
     burst_duration: ArrayLike = np.nan
     duty_cycle: ArrayLike = np.nan
+    period_cv: ArrayLike = np.nan
+    spikes_per_burst_sd: ArrayLike = np.nan
+    intra_burst_cv: ArrayLike = np.nan
+    serial_correlation: ArrayLike = np.nan
 
 
 def reference(times):
@@ -145,11 +151,15 @@ def reference(times):
         r.mean_isi = np.mean(isi)
         r.rate = 1000 / np.mean(isi)
         r.isi_quartiles = np.exp(np.percentile(np.log(isi), [25, 50, 75]))
+        r.isi_tails = np.exp(np.percentile(np.log(isi), [5, 95]))
     if len(isi) > 1:
         change = np.abs(np.diff(isi)) / (isi[1:] + isi[:-1])
         r.cv = cv = np.std(isi) / np.mean(isi)
         r.cv2 = np.mean(2 * change)
         r.lv = np.mean(3 * change**2)
+        away = np.log(isi) - np.mean(np.log(isi))
+        if np.mean(away**2) > 1e-10:
+            r.serial_correlation = np.mean(away[1:] * away[:-1]) / np.mean(away**2)
     bursts = bursts_of(times)
     if len(times) < 3:
         r.label = LABELS.index("silent")
@@ -168,6 +178,11 @@ def reference(times):
         r.spikes_per_burst = np.mean([len(b) for b in complete])
         r.burst_duration = np.mean(durations)
         r.duty_cycle = np.mean(durations) / np.mean(np.diff(onsets))
+        within = np.concatenate([np.diff(burst) for burst in complete])
+        r.intra_burst_cv = np.std(within) / np.mean(within)
+        if len(complete) > 1:
+            r.period_cv = np.std(np.diff(onsets)) / np.mean(np.diff(onsets))
+            r.spikes_per_burst_sd = np.std([len(b) for b in complete])
     return r
 
 

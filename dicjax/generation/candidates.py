@@ -11,12 +11,24 @@ from scipy.spatial import KDTree
 
 from dicjax._core import padded
 from dicjax.dics import impose, OK, sample
-from dicjax.generation.state import Conductances, Problem, rows, SearchState, Source
+from dicjax.generation.state import (
+    Conductances,
+    Makeup,
+    Problem,
+    rows,
+    SearchState,
+    Source,
+)
 from dicjax.inference import contexts, log_features, polish, sample_density
-from dicjax.populations import corrected_children, refined_by_ensemble
+from dicjax.populations import (
+    corrected_children,
+    draw_drives,
+    refined_by_ensemble,
+)
 
 
 DRAWN_PER_CANDIDATE = 8  # in each of two ways, to choose the first ones from
+PILOTS_PER_CANDIDATE = 4  # of which few are near
 POLISHED_PER_CANDIDATE = 2.5  # of which the least crowded are taken
 LARGEST_CORRECTION = 0.3  # of ln(feature / target), at once
 MIN_SHARE = 0.05  # of valid candidates, below which a source is given up
@@ -28,7 +40,7 @@ class Candidates(NamedTuple):
     """Members to be simulated, and how often each was refined, this time included."""
 
     source: Source
-    g: Conductances
+    makeup: Makeup
     num_refined: Int[np.ndarray, " cells"]
 
 
@@ -36,27 +48,42 @@ def propose(key: Key[Array, ""], problem: Problem, state: SearchState) -> Candid
     """The candidates of the next round, from the source that promises most."""
     source, num = choose_source(problem, state), problem.config.candidates_per_round
     known = state.known
-    if source == "refinement":
+    if source == "posterior":
+        g = first_candidates(key, problem)
+        makeup = Makeup(g, np.zeros((len(g), 0), np.float32))
+    elif source == "pilot" or known is None:
+        makeup = pilot_candidates(key, problem)
+    elif source == "refinement":
         missed = rows(state.near_misses, slice(num))
         limits = np.asarray(problem.target.limits(missed.errors))
         trust = 0.5**missed.num_refined
-        log_g = refined_by_ensemble(known, missed.log_g, missed.errors, limits, trust)
-        g = np.exp(np.clip(log_g, *np.asarray(problem.bounds)))
-        return Candidates(source, g, missed.num_refined + 1)
-    if source == "posterior":
-        g = first_candidates(key, problem)
+        at = refined_by_ensemble(
+            known, missed.coordinates, missed.errors, limits, trust
+        )
+        return Candidates(source, problem.makeup_at(at), missed.num_refined + 1)
     else:
         spread = jnp.asarray(state.spread, jnp.float32)
-        log_g = corrected_children(
-            key, known.padded(), problem.bounds, spread, num, LARGEST_CORRECTION
+        born = corrected_children(
+            key,
+            known.padded(),
+            problem.bounds,
+            spread,
+            num,
+            LARGEST_CORRECTION,
+            is_noisy=problem.is_driven,
         )
-        g = np.exp(np.asarray(log_g))
-    return Candidates(source, g, np.zeros(len(g), int))
+        makeup = problem.makeup_at(np.asarray(born))
+    return Candidates(source, makeup, np.zeros(len(makeup.g), int))
 
 
 def choose_source(problem: Problem, state: SearchState) -> Source:
     """Fresh draws where many are valid, else refined near misses; where neither helps,
-    new children of the nearest members."""
+    new children of the nearest members.
+
+    Where members vary, a pilot round comes first, and then its children.
+    """
+    if problem.is_driven:
+        return "correction" if state.rounds else "pilot"
     drawn, refined = state.share("posterior"), state.share("refinement")
     corrected = state.share("correction")
     if drawn >= max(HIGH_SHARE, corrected):
@@ -66,6 +93,15 @@ def choose_source(problem: Problem, state: SearchState) -> Source:
     if has_enough and refined >= max(corrected, MIN_SHARE):
         return "refinement"
     return "posterior" if drawn >= max(corrected, MIN_SHARE) else "correction"
+
+
+def pilot_candidates(key: Key[Array, ""], problem: Problem) -> Makeup:
+    """Members of the library with drives of all kinds."""
+    which, how = jr.split(key)
+    num = PILOTS_PER_CANDIDATE * problem.config.candidates_per_round
+    g = problem.checkpoint.library.g
+    g = g[np.asarray(jr.choice(which, len(g), (num,), replace=num > len(g)))]
+    return Makeup(np.exp(problem.log_g(g)), draw_drives(how, num))
 
 
 def first_candidates(key: Key[Array, ""], problem: Problem) -> Conductances:

@@ -22,6 +22,9 @@ class GenerateConfig:
     conductances of those that fire most alike."""
     out_of_range: Literal["refuse", "try"] = "refuse"
     """What to do with a recording unlike anything that the model does."""
+    drive: Literal["auto", "always", "never"] = "auto"
+    """Whether members have an input that fluctuates, and vary as the recording does:
+    "auto" gives one to members that shall fire irregularly."""
     robustness: bool = False
     """Also try every delivered member with each conductance a fifth lower and higher,
     with other currents, with noise and 10 °C warmer."""

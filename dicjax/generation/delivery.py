@@ -14,6 +14,7 @@ from dicjax.inference import measured
 from dicjax.populations import (
     Certificate,
     certify,
+    drive_at,
     participation_ratio,
     PERTURBING_AXES,
 )
@@ -25,22 +26,23 @@ FOLD_OF_CERTIFICATES = 2**32 - 1  # into the key, like the numbers of rounds
 
 def most_diverse(problem: Problem, state: SearchState) -> Members:
     """As many valid members as are wanted: those in the least crowded places."""
-    log_g = problem.log_g(state.certified.g)
-    return rows(state.certified, least_crowded(log_g, problem.num_wanted))
+    at = problem.coordinates(state.certified.makeup)
+    return rows(state.certified, least_crowded(at, problem.num_wanted))
 
 
 def certificate_of(
     key: Key[Array, ""], problem: Problem, members: Members, on_progress: Progress
 ) -> Certificate | None:
-    """Under what else members stay valid; `None` of no members."""
-    if not len(members.g):
+    """Under what else members stay valid; `None` of no members, and of members that
+    vary, which are tried on another run as it is."""
+    if not len(members.distance) or problem.is_driven:
         return None
     num = problem.num_wanted
     report = lambda stage, done, total: on_progress(stage, num * done // total, num)
     report(Stage("certifying"), 0, 1)
     return certify(
         problem.neuron,
-        members.g,
+        members.makeup.g,
         problem.target,
         axes=("start", *(PERTURBING_AXES if problem.config.robustness else ())),
         key=jr.fold_in(key, FOLD_OF_CERTIFICATES),
@@ -58,6 +60,15 @@ def untested(error: Exception) -> str:
     )
 
 
+def stopped(error: Exception) -> str:
+    """What to say where a search ended early by an error."""
+    what = str(error).partition("\n")[0][:200]
+    return (
+        f"The search ended early ({type(error).__name__}: {what}). This is what it had "
+        "found."
+    )
+
+
 def delivered(
     problem: Problem,
     state: SearchState,
@@ -67,8 +78,8 @@ def delivered(
     settings: dict[str, Any],
 ) -> Generated:
     """Valid members and, if they are too few, the nearest others; an error if none."""
-    neuron, target, num = problem.neuron, problem.target, problem.num_wanted
-    g, spike_times, _ = rows(joined(members, state.nearest), slice(num))
+    neuron, target, num = problem.neuron, problem.final_target, problem.num_wanted
+    (g, drive), spike_times, _ = rows(joined(members, state.nearest), slice(num))
     if not len(g):
         raise ValueError(
             Advice(
@@ -79,9 +90,12 @@ def delivered(
             )
         )
     dics, V_th = measured(neuron, g)
-    accepted = np.arange(len(g)) < len(members.g)
+    accepted = np.arange(len(g)) < len(members.distance)
     features = spike_features(spike_times)
-    errors = np.abs(np.asarray(target.errors(features)))
+    agreement = target.agreement
+    judged_by = target if agreement is None else agreement
+    errors = np.abs(np.asarray(judged_by.errors(features)))
+    current = neuron.required_recipe.current
     assert target.train is not None, "members are searched for a recorded train"
     return Generated(
         neuron=neuron,
@@ -99,9 +113,11 @@ def delivered(
         accepted=accepted,
         num_uncertified=state.num_uncertified,
         certificate=certificate,
-        **problem.window._asdict(),
+        **problem.final_window._asdict(),
         rounds=state.rounds,
         participation_ratio=participation_ratio(g[accepted]),
         seconds=seconds,
         settings=settings,
+        drive=drive_at(drive, current) if problem.is_driven else None,
+        agreement=agreement,
     )

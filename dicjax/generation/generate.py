@@ -21,11 +21,13 @@ from dicjax._core import (
     Stage,
     versions,
 )
+from dicjax.generation.choice import choose
 from dicjax.generation.config import GenerateConfig
 from dicjax.generation.delivery import (
     certificate_of,
     delivered,
     most_diverse,
+    stopped,
     untested,
 )
 from dicjax.generation.result import Generated
@@ -43,6 +45,7 @@ from dicjax.inference import (
     shipped_models,
 )
 from dicjax.neurons import MODELS
+from dicjax.populations import window_for
 from dicjax.recordings import examine
 from dicjax.spikes import (
     AnyTrains,
@@ -51,9 +54,11 @@ from dicjax.spikes import (
     as_trains,
     Features,
     features_of,
+    IRREGULAR,
     pattern_of,
     spike_features,
     SpikeTrain,
+    Target,
 )
 
 
@@ -130,7 +135,7 @@ def _read(loaded: Checkpoint, trains, prior: str = "any"):
 
 def suit(train: Float[np.ndarray, " spikes"] | SpikeTrain) -> str:
     """The stomatogastric model whose simulated members fire most like a train."""
-    return _load("auto", None, features_of(as_train(train)))[0].model
+    return _load("auto", None, features_of(as_train(train)))[2][0]
 
 
 @on_host()
@@ -160,7 +165,8 @@ def generate(
     - `key`: everything random follows from it.
     - `train`: spike times, in ms.
     - `model`: a model's name, the folder of a checkpoint, or "auto" for the
-        stomatogastric model that fires most like the train. For a checkpoint of a
+        stomatogastric model of which most members fire like the train in a first round,
+        and do so from another start. For a checkpoint of a
         neuron that a Python file declares, that file, such as "folder/neuron.py", which
         is run.
     - `num`: how many valid members are wanted.
@@ -185,16 +191,26 @@ def generate(
     train = as_train(train)
     target = as_target(train, tolerance)
     report(Stage("reading_the_encoder"), 0, num)
-    loaded, distances = _load(model, checkpoint, target.features)
-    if distances[loaded.model] > MAX_DISTANCE and config.out_of_range == "refuse":
-        raise OutOfRange(_out_of_range(train, target.features, loaded, distances))
-    posterior, latent = _read(loaded, [train])
-    problem = Problem(loaded, target, posterior, latent[0], num, config)
-    state, is_interrupted = search(key, problem, report)
+    every, distances, asked = _load(model, checkpoint, target.features)
+    is_driven = config.drive == "always"
+    is_driven |= config.drive == "auto" and target.label == IRREGULAR
+    tried = asked
+    if not is_driven and config.out_of_range == "refuse":
+        tried = [name for name in asked if distances[name] <= MAX_DISTANCE]
+    if not tried:
+        raise OutOfRange(
+            _out_of_range(train, target.features, every[asked[0]], distances)
+        )
+    problems = [_problem(every[x], target, num, config, is_driven) for x in tried]
+    problem, state = choose(key, problems, report)
+    state, is_interrupted, failure = search(key, problem, report, state)
+    loaded, posterior = problem.checkpoint, problem.posterior
+    state, is_interrupted, failure = search(key, problem, report, state)
     # From here on there is something to lose.
     with holding_interrupts() as held:
         members, certificate = most_diverse(problem, state), None
         warned = warnings_about(train, posterior)
+        warned += [] if failure is None else [stopped(failure)]
         try:
             with held.released():
                 if not (is_interrupted or held.interrupted):
@@ -253,26 +269,39 @@ def _kept(folder: pathlib.Path, model: str, written: int) -> Checkpoint:
     return load_checkpoint(folder, model)
 
 
-def _load(model, checkpoint, target) -> tuple[Checkpoint, dict[str, float]]:
+def _load(
+    model, checkpoint, target
+) -> tuple[dict[str, Checkpoint], dict[str, float], list[str]]:
+    """Checkpoints and how far each is from a target, and the models asked for, nearest
+    first."""
     if model == "auto" and checkpoint is not None:
         raise ValueError("Name the model that the checkpoint is for.")
-    every = {}
+    every, asked = {}, list(AUTO)
     if model != "auto":
         named = checkpoint_for(model, checkpoint)
-        model, every = named.model, {named.model: named}
-    # The others are looked at to say which model suits a recording better.
+        every, asked = {named.model: named}, [named.model]
+    # The others are looked at to say which model is nearer to a recording.
     for name in shipped_models() if checkpoint is None else ():
         every.setdefault(name, checkpoint_for(name))
     distances = {name: x.library.distance(target) for name, x in every.items()}
-    if model == "auto":
-        model = min(AUTO, key=lambda name: distances[name])
-    return every[model], distances
+    return every, distances, sorted(asked, key=lambda name: distances[name])
+
+
+def _problem(checkpoint, target: Target, num, config, is_driven: bool) -> Problem:
+    """What to search for with a model; where members are driven, they vary as the
+    recording does."""
+    assert target.train is not None
+    posterior, latent = _read(checkpoint, [target.train])
+    if is_driven:
+        duration, discard = window_for(checkpoint.neuron, target)
+        target = target.for_span(duration - discard)
+    return Problem(checkpoint, target, posterior, latent[0], num, config)
 
 
 def _out_of_range(train, target: Features, loaded, distances) -> Advice:
     others = [name for name, x in distances.items() if x <= MAX_DISTANCE]
     if others:
-        remedy = "try ", Remedy("model", others[0]), ", which can"
+        remedy = "try ", Remedy("model", others[0]), ", which comes nearer"
     else:
         anyway = Remedy("out_of_range", "try")
         remedy = "no model that ships can; to search all the same, use ", anyway

@@ -1,6 +1,7 @@
 """What a search for a population ends with."""
 
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,19 @@ from jaxtyping import Bool, Float
 from dicjax.inference import Posterior
 from dicjax.neurons import Neuron
 from dicjax.populations import Certificate, PERTURBING_AXES, Verdict, wilson
-from dicjax.spikes import COMPARED, Features, SILENT, SpikeTrain, Target
+from dicjax.simulation import Drive
+from dicjax.spikes import (
+    Agreement,
+    COMPARED,
+    distribution_distance,
+    Features,
+    log_isi_quantiles,
+    quantiles_of,
+    SILENT,
+    SpikeTrain,
+    Target,
+    VARIED,
+)
 
 
 FAILURES = {
@@ -19,7 +32,8 @@ FAILURES = {
     "fell_short": "rose like a spike, but stayed below the neuron's V_spike",
     "silent": "did not fire",
     "other_pattern": "fired in another pattern",
-    **{feature.name: f"{feature.words} off" for feature in COMPARED},
+    **{feature.name: f"{feature.words} off" for feature in (*COMPARED, *VARIED)},
+    "distribution": "distribution of ISIs off",
 }
 """Why a candidate is invalid, the first that applies, and how that is said."""
 
@@ -72,11 +86,15 @@ class Generated:
     - `train`, `target`: the recording (or the window of it) and its features.
     - `posterior`: over its (g_s, g_u), one row.
     - `g`: maximal conductances, in mS/cm², ordered as `neuron.channel_names`.
+    - `drive`: the input of each member, whose noise has a random number generator of
+        its own; `None` where members have none but the recipe's current.
+    - `agreement`: what members with a drive are judged by; `None` for others.
     - `dics`: (g_f, g_s, g_u) at `neuron.V_ref`; `V_th`: own threshold, in mV, or nan.
     - `spike_times`: in ms, padded with inf; simulated for `duration`, of which the
         first `discard` ms are left out.
     - `features`: of the members; `distance`: the largest |ln(feature / target)|.
-    - `accepted`: valid within `tolerance`, at half the time step too;
+    - `accepted`: valid within `tolerance`, at half the time step too and, with a drive,
+        on a run of its own of twice the length and with other noise;
         `num_uncertified`: how many were valid only at the whole step.
     - `certificate`: what else the accepted members stay valid under, a row for each of
         them; `None` where nothing was accepted or the run was interrupted.
@@ -107,11 +125,20 @@ class Generated:
     participation_ratio: float
     seconds: float
     settings: dict[str, Any]
+    drive: Drive | None = None
+    agreement: Agreement | None = None
 
     @property
     def num_accepted(self) -> int:
         """How many members are valid."""
         return int(self.accepted.sum())
+
+    @functools.cached_property
+    def distribution_distance(self) -> Float[np.ndarray, " cells"]:
+        """How far the intervals of each member are from the recording's: the mean
+        difference of the logarithms of their quantiles."""
+        own = log_isi_quantiles(self.spike_times)
+        return np.asarray(distribution_distance(own, quantiles_of(self.train)))
 
     @property
     def num_simulated(self) -> int:
@@ -121,9 +148,12 @@ class Generated:
     def report(self) -> str:
         """The outcome in a few sentences."""
         first, *later = self.rounds
+        within = f"within {self.tolerance:.0%}"
+        if self.agreement is not None:
+            within += ", or as far as its own stretches differ"
         lines = [
             f"{self.num_accepted} of {self.num_asked} members asked for fire like the "
-            f"recording within {self.tolerance:.0%} ({self.neuron.name}).",
+            f"recording {within} ({self.neuron.name}).",
             f"{self.num_simulated} candidates were simulated. Of the first "
             f"{first.num}, chosen before any simulation, {first.num_valid} were valid "
             f"({_interval_in_words(first)}).",
@@ -135,10 +165,14 @@ class Generated:
                 f"({_interval_in_words(rest)})."
             )
         if self.num_accepted:
+            again = "at half the time step"
+            if self.drive is not None:
+                again += ", on a run twice as long with other noise"
             lines.append(
-                "All of them remain valid at half the time step "
+                f"All of them remain valid {again} "
                 f"({self.num_uncertified} that did not were left out)."
             )
+            lines += self._variation_in_words()
         found = sum(of.num_valid for of in self.rounds) - self.num_uncertified
         if found > self.num_accepted:
             lines.append(f"Of {found} valid candidates, these are the least crowded.")
@@ -152,6 +186,21 @@ class Generated:
         if self.certificate is not None:
             lines += _robustness_in_words(self.certificate)
         return "\n".join(lines)
+
+    def _variation_in_words(self) -> list[str]:
+        """What drives members, and how their intervals are distributed."""
+        if self.drive is None or self.agreement is None:
+            return []
+        middle = lambda x: f"{np.median(x[self.accepted]):.2g}"
+        drive = self.drive
+        return [
+            f"Their input fluctuates around {middle(drive.mean)} µA/cm², with a "
+            f"standard deviation of {middle(drive.sigma)} µA/cm² fast and of "
+            f"{middle(drive.slow_sigma)} µA/cm² slowly (medians).",
+            "Logarithms of their ISIs are "
+            f"{middle(self.distribution_distance)} from the recording's; stretches of "
+            f"the recording are up to {self.agreement.furthest:.2g} from its rest.",
+        ]
 
     def main_failures(self) -> str:
         """Why most candidates of the last round failed, in a sentence, if any did."""
@@ -216,19 +265,19 @@ def failures_of(rounds: Sequence[Round]) -> list[tuple[str, list[int]]]:
 def count_failures(verdict: Verdict, target: Target) -> dict[str, int]:
     """How many members are invalid for each reason that applies first to some."""
     reasons = list(FAILURES)
-    compared = [reasons.index(feature.name) for feature in target.pattern.compared]
+    compared = [reasons.index(name) for name in target.names]
     off = ~(np.abs(verdict.errors) <= verdict.limits)[:, : len(compared)]
+    first = np.array(compared)[np.argmax(off, axis=1)]
     label = verdict.features.label
     applies = {
         "failed": ~verdict.succeeded,
         "fell_short": (label == SILENT) & verdict.fell_short,
         "silent": label == SILENT,
-        "other_pattern": label != target.label,
+        "other_pattern": ~target.has_pattern(label),
+        "distribution": ~off.any(axis=1),
     }
     reason = np.select(
-        list(applies.values()),
-        [reasons.index(x) for x in applies],
-        np.array(compared)[np.argmax(off, axis=1)],
+        list(applies.values()), [reasons.index(x) for x in applies], first
     )
     counts = np.bincount(reason[~verdict.valid], minlength=len(reasons)).tolist()
     return {why: num for why, num in zip(reasons, counts, strict=True) if num}

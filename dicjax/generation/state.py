@@ -15,14 +15,22 @@ from dicjax.generation.config import GenerateConfig
 from dicjax.generation.result import Round
 from dicjax.inference import Checkpoint, FLOOR, Goal, goal, log_conductances, Posterior
 from dicjax.neurons import Neuron
-from dicjax.populations import Known, Window, window_for
-from dicjax.spikes import NUM_COMPARED, Target
+from dicjax.populations import (
+    Coordinates,
+    HIGHEST,
+    Known,
+    LOWEST,
+    NUM_COORDINATES,
+    Window,
+    window_for,
+)
+from dicjax.spikes import MAX_AGREED, NUM_COMPARED, Target
 
 
 Conductances = Float[np.ndarray, "cells channels"]
-Source = Literal["posterior", "refinement", "correction"]
-"""Where candidates come from: draws of the posterior, near misses refined one by one,
-or corrected children of the nearest members."""
+Source = Literal["posterior", "pilot", "refinement", "correction"]
+"""Where candidates come from: draws of the posterior, members of the library with any
+drive, near misses refined one by one, or corrected children of the nearest members."""
 
 NUM_OF_LIBRARY = 2048  # members whose activity is known before any is simulated
 MAX_NEAR_MISSES = 4096  # that are remembered
@@ -30,6 +38,7 @@ MAX_NEAR_MISSES = 4096  # that are remembered
 # How many candidates are thought to be valid until a source is tried, as a share.
 ASSUMED_SHARES: Mapping[Source, float] = {
     "posterior": 1.0,
+    "pilot": 0.0,
     "refinement": 0.5,
     "correction": 0.15,
 }
@@ -43,6 +52,8 @@ class Problem:
     - `posterior`: over the target's (g_s, g_u), one row.
     - `latent`: the encoder's summary of the target's train.
     - `num_wanted`: how many members are to be found.
+
+    Members have a drive if the target says how much the recording varies.
     """
 
     checkpoint: Checkpoint
@@ -61,25 +72,73 @@ class Problem:
         return window_for(self.neuron, self.target)
 
     @functools.cached_property
+    def final_window(self) -> Window:
+        """The window of what is delivered: twice as long where members vary."""
+        duration, discard = self.window
+        return Window(2 * duration - discard if self.is_driven else duration, discard)
+
+    @functools.cached_property
+    def final_target(self) -> Target:
+        """What delivered members are compared with in that window."""
+        duration, discard = self.final_window
+        return (
+            self.target.for_span(duration - discard) if self.is_driven else self.target
+        )
+
+    @property
+    def is_driven(self) -> bool:
+        """Whether members have a drive of their own."""
+        return self.target.agreement is not None
+
+    @property
+    def num_errors(self) -> int:
+        """How many errors members are judged by."""
+        return MAX_AGREED if self.is_driven else NUM_COMPARED
+
+    @functools.cached_property
     def goal(self) -> Goal:
         """The target, as the emulator corrects towards it."""
         return goal(self.target)
 
     @functools.cached_property
     def bounds(self) -> Float[Array, "2 channels"]:
-        """The lowest and highest logarithms of conductances."""
+        """The lowest and highest coordinates of members."""
         highest = self.neuron.bounds
-        return jnp.asarray(np.log([FLOOR * highest, highest]), jnp.float32)
+        bounds = np.log([FLOOR * highest, highest])
+        if self.is_driven:
+            bounds = np.concatenate([bounds, [LOWEST, HIGHEST]], axis=1)
+        return jnp.asarray(bounds, jnp.float32)
 
     def log_g(self, g: Conductances) -> Conductances:
         """Logarithms of conductances, no lower than the bounds."""
         return log_conductances(g, self.neuron.bounds)
 
+    def coordinates(self, makeup: "Makeup") -> Conductances:
+        """Where members are: logarithms of conductances, and coordinates of drives."""
+        return np.concatenate([self.log_g(makeup.g), makeup.drive], axis=1)
+
+    def makeup_at(self, coordinates: Conductances) -> "Makeup":
+        """What members at coordinates are made of."""
+        inside = np.clip(coordinates, *np.asarray(self.bounds))
+        num = len(self.neuron.channels)
+        return Makeup(np.exp(inside[:, :num]), inside[:, num:])
+
+
+class Makeup(NamedTuple):
+    """What members are made of.
+
+    - `g`: maximal conductances, in mS/cm².
+    - `drive`: coordinates of their drives; no columns if they have none.
+    """
+
+    g: Conductances
+    drive: Coordinates
+
 
 class Members(NamedTuple):
     """Members, and by how much each misses: the largest |ln| of a ratio, 0 if valid."""
 
-    g: Conductances
+    makeup: Makeup
     spike_times: Float[np.ndarray, "cells spikes"]
     distance: Float[np.ndarray, " cells"]
 
@@ -91,13 +150,13 @@ class NearMisses(NamedTuple):
     - `num_refined`: how often each was refined already.
     """
 
-    log_g: Conductances
+    coordinates: Conductances
     errors: Float[np.ndarray, "cells features"]
     score: Float[np.ndarray, " cells"]
     num_refined: Int[np.ndarray, " cells"]
 
 
-Table = TypeVar("Table", Members, NearMisses)
+Table = TypeVar("Table", Makeup, Members, NearMisses)
 
 
 def rows(table: Table, taken: slice | np.ndarray) -> Table:
@@ -114,9 +173,11 @@ class SearchState(NamedTuple):
     """What a search has found and learned so far. Each step returns a new one.
 
     - `rounds`: what was simulated, in order.
-    - `known`: members that corrections learn from; `near_misses`: those to be refined.
-    - `found`: conductances of valid members that are not yet tried at half the step.
-    - `certified`: members that are valid at half of it too.
+    - `known`: members that corrections learn from, if any; `near_misses`: those to be
+        refined.
+    - `found`: valid members that are not yet tried at half the step.
+    - `certified`: members that are valid at half of it too, and, if they vary, on a run
+        of their own that is twice as long.
     - `num_uncertified`: how many were not.
     - `nearest`: the invalid members that miss by least, as many as are wanted.
     - `spread`: how far corrected candidates stray, in standard deviations.
@@ -124,9 +185,9 @@ class SearchState(NamedTuple):
     """
 
     rounds: tuple[Round, ...]
-    known: Known
+    known: Known | None
     near_misses: NearMisses
-    found: Conductances
+    found: Makeup
     certified: Members
     num_uncertified: int
     nearest: Members
@@ -135,7 +196,7 @@ class SearchState(NamedTuple):
 
     @property
     def num_certified(self) -> int:
-        return len(self.certified.g)
+        return len(self.certified.distance)
 
     @property
     def num_simulated(self) -> int:
@@ -150,7 +211,7 @@ class SearchState(NamedTuple):
     @property
     def num_expected(self) -> int:
         """How many members are valid, as far as is known."""
-        return self.num_certified + int(self.survival * len(self.found))
+        return self.num_certified + int(self.survival * len(self.found.g))
 
     def share(self, source: Source) -> float:
         """How many candidates from a source are probably valid, as a share."""
@@ -159,13 +220,17 @@ class SearchState(NamedTuple):
 
 def initial_state(problem: Problem) -> SearchState:
     """Nothing found; of the library, the members nearest to the target are known."""
-    none = np.zeros((0, len(problem.neuron.channels)), np.float32)
-    no_errors = np.zeros((0, NUM_COMPARED), np.float32)
+    num_drive = NUM_COORDINATES if problem.is_driven else 0
+    none = Makeup(
+        np.zeros((0, len(problem.neuron.channels)), np.float32),
+        np.zeros((0, num_drive), np.float32),
+    )
+    nowhere, no_errors = problem.coordinates(none), np.zeros((0, problem.num_errors))
     nobody = Members(none, np.zeros((0, 1), np.float32), np.zeros(0))
     return SearchState(
         rounds=(),
-        known=_library(problem),
-        near_misses=NearMisses(none, no_errors, np.zeros(0), np.zeros(0, int)),
+        known=None if problem.is_driven else _library(problem),
+        near_misses=NearMisses(nowhere, no_errors, np.zeros(0), np.zeros(0, int)),
         found=none,
         certified=nobody,
         num_uncertified=0,

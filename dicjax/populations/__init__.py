@@ -16,6 +16,7 @@ from dicjax.populations.certification import (
 )
 from dicjax.populations.correction import (
     corrected_children as corrected_children,
+    expected_misses as expected_misses,
     Known as Known,
     update_known as update_known,
 )
@@ -23,6 +24,15 @@ from dicjax.populations.diversity import (
     coverage as coverage,
     entropy_dimension as entropy_dimension,
     participation_ratio as participation_ratio,
+)
+from dicjax.populations.driving import (
+    Coordinates as Coordinates,
+    draw_drives as draw_drives,
+    drive_at as drive_at,
+    HIGHEST as HIGHEST,
+    LOWEST as LOWEST,
+    NUM_COORDINATES as NUM_COORDINATES,
+    rows_of_drive as rows_of_drive,
 )
 from dicjax.populations.evaluation import (
     evaluate as evaluate,

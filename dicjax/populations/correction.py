@@ -61,11 +61,20 @@ class Slopes(NamedTuple):
 
 
 def update_known(
-    known: Known | None, log_g: Float[np.ndarray, "cells channels"], verdict: Verdict
+    known: Known | None,
+    log_g: Float[np.ndarray, "cells channels"],
+    verdict: Verdict,
+    unit: float | None = None,
 ) -> Known:
-    """Adds members that were judged, and keeps those nearest to the target."""
+    """Adds members that were judged, and keeps those nearest to the target.
+
+    Where there is a `unit`, every miss is in the largest that is allowed, times it.
+    """
     usable = np.isfinite(verdict.score)
-    misses = np.where(usable[:, None], verdict.errors, 0).astype(log_g.dtype)
+    errors = verdict.errors
+    if unit is not None:
+        errors = unit * errors / np.where(verdict.limits > 0, verdict.limits, 1)
+    misses = np.where(usable[:, None], errors, 0).astype(log_g.dtype)
     new = Known(log_g, misses, usable)
     if known is not None:
         new = jax.tree.map(lambda *x: np.concatenate(x), new, known)
@@ -82,14 +91,24 @@ def corrected_children(
     spread: Float[Array, ""],
     num: int,
     stride: float = float("inf"),
+    is_noisy: bool = False,
 ) -> Float[Array, "{num} channels"]:
     """Logarithms of conductances of children of the members nearest to the target.
 
     They are displaced at random by `spread` standard deviations of these members, and
     kept within `bounds`. At most a `stride` of a miss, as ln(feature / target), is
     corrected at once: far from the target a Jacobian holds for part of the way only.
+
+    Where features are noisy, a parent misses what members around it miss on average,
+    and those are parents of which that is least.
     """
     nearest, is_parent, scale = _nearest(known)
+    if is_noisy:
+        at = known.log_g[nearest]
+        expected = jnp.max(jnp.abs(_expected(known, at, scale)), axis=1)
+        order = jnp.argsort(jnp.where(is_parent, expected, jnp.inf))
+        best = order[: NUM_PARENTS // 2]
+        nearest, is_parent = nearest[best], is_parent[best]
     pick, draw = jr.split(key)
     weights = is_parent.astype(scale.dtype)
     parents = jr.choice(pick, nearest, (num,), p=weights / jnp.sum(weights))
@@ -99,8 +118,8 @@ def corrected_children(
 
     def one_child(parent, noise):
         away = (log_g - log_g[parent][None]) / scale[None]
-        J = _local_jacobian(away, misses - misses[parent][None], usable)
-        missed = misses[parent]
+        offset, J = _local_fit(away, misses - misses[parent][None], usable)
+        missed = misses[parent] + offset if is_noisy else misses[parent]
         furthest = jnp.max(jnp.abs(missed)) + 1e-6
         left = -missed * jnp.minimum(1, stride / furthest) - J @ noise
         gram = J @ J.T + RIDGE * jnp.eye(len(J), dtype=J.dtype)
@@ -110,6 +129,30 @@ def corrected_children(
     # In batches, since every child weighs every member.
     born = jax.lax.map(lambda x: one_child(*x), (parents, noise), batch_size=64)
     return jnp.clip(born, bounds[:1], bounds[1:])
+
+
+def expected_misses(
+    known: Known, log_g: Float[np.ndarray, "cells channels"]
+) -> Float[np.ndarray, "cells features"]:
+    """What members miss on average over those around them."""
+    num_rows = -(-len(log_g) // BATCH) * BATCH
+    at = jnp.asarray(padded(log_g, num_rows))
+    return np.asarray(_expected_of(known.padded(), at))[: len(log_g)]
+
+
+@eqx.filter_jit
+def _expected_of(known, at):
+    return _expected(known, at, _nearest(known)[2])
+
+
+def _expected(known, at, scale):
+    misses = jnp.where(known.usable[:, None], known.misses, 0)
+
+    def one(at):
+        away = (known.log_g - at[None]) / scale[None]
+        return _local_fit(away, misses, known.usable)[0]
+
+    return jax.lax.map(one, at, batch_size=64)
 
 
 def local_slopes(known: Known, log_g: Float[np.ndarray, "cells channels"]) -> Slopes:
@@ -129,7 +172,7 @@ def _local_slopes(known, log_g):
 
     def one(at):
         away = (known.log_g - at[None]) / scale[None]
-        return _local_jacobian(away, misses, known.usable)
+        return _local_fit(away, misses, known.usable)[1]
 
     return jax.lax.map(one, log_g, batch_size=64), scale
 
@@ -147,8 +190,11 @@ def _nearest(known):
     return nearest, is_parent, scale
 
 
-def _local_jacobian(away, change, usable):
-    """Ridge regression of `change` on `away`, by weights that fall with distance."""
+def _local_fit(away, change, usable):
+    """Ridge regression of `change` on `away`, by weights that fall with distance.
+
+    Returns the change at no distance, and the Jacobian.
+    """
     distance = jnp.where(usable, jnp.sum(away**2, axis=1), jnp.inf)
     reach = jnp.sort(distance)[NUM_LOCAL]
     furthest = jnp.max(jnp.where(usable, distance, 0))
@@ -160,4 +206,5 @@ def _local_jacobian(away, change, usable):
     ridge = RIDGE * jnp.sum(weight) * jnp.eye(X.shape[1], dtype=X.dtype)
     left = (X * weight[:, None]).T @ X + ridge.at[0, 0].set(1e-6)
     right = (X * weight[:, None]).T @ change
-    return solve(left, right)[1:].T
+    fit = solve(left, right)
+    return fit[0], fit[1:].T

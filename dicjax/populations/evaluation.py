@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, PyTree
 from dicjax._core import check_dt, check_simulation, in_batches, listed, Progress
 from dicjax.neurons import Neuron
 from dicjax.simulation import AbstractStimulus, applied, as_stimulus, Run, simulate
-from dicjax.spikes import BURSTING, spike_features, Target, TONIC
+from dicjax.spikes import Agreement, BURSTING, spike_features, Target, TONIC
 
 
 BATCH = 512  # members judged at once
@@ -89,8 +89,8 @@ def window_for(
 ) -> Window:
     """How long members are simulated to be compared with a target.
 
-    By default that is twelve bursts, twenty intervals of a regular train or forty of an
-    irregular one, from 2 to 60 s, after as long a start as the recipe leaves out.
+    By default that is twelve bursts, twenty intervals of a regular train or a hundred
+    of an irregular one, from 2 to 60 s, after as long a start as the recipe leaves out.
     """
     check_given(neuron, duration=duration, discard=discard)
     start = neuron.recipe.discard if neuron.recipe is not None else 0.0
@@ -99,7 +99,7 @@ def window_for(
         if target.label == BURSTING:
             span = 12 * float(features.period)
         else:
-            span = (20 if target.label == TONIC else 40) * float(features.mean_isi)
+            span = (20 if target.label == TONIC else 100) * float(features.mean_isi)
         duration = start + float(np.clip(span, 2000.0, 60_000.0))
     return Window(duration, start if discard is None else discard)
 
@@ -109,11 +109,15 @@ def simulate_by_recipe(
     g: Float[np.ndarray, "cells channels"],
     window: Window | None = None,
     *,
+    drive: AbstractStimulus | None = None,
     halved: bool = False,
     on_progress: Progress | None = None,
 ) -> Run:
     """Simulates members under the current of their recipe, and with its time step or
-    half of it; also for its times, unless there is a `window`."""
+    half of it; also for its times, unless there is a `window`.
+
+    A `drive` takes the place of the current.
+    """
     recipe = neuron.required_recipe
     duration, discard = window or (recipe.duration, recipe.discard)
     return simulate(
@@ -122,7 +126,7 @@ def simulate_by_recipe(
         duration,
         discard=discard,
         dt=recipe.dt / (2 if halved else 1),
-        stimulus=applied(recipe.current),
+        stimulus=applied(recipe.current) if drive is None else drive,
         on_progress=on_progress,
     )
 
@@ -132,13 +136,15 @@ class Verdict(eqx.Module):
 
     - `features`: what is compared; of spike trains [`dicjax.Features`][].
     - `errors`: how far off each of them is; of spike trains ln(feature / target), as
-        [`dicjax.feature_errors`][] gives them.
+        [`dicjax.feature_errors`][] gives them, or, of members with a drive, as an
+        `Agreement` compares them.
     - `limits`: how far each of them may be off.
     - `succeeded`: whether they were simulated to the end.
     - `fell_short`: whether they rose like a spike without reaching `V_spike`.
     - `valid`: whether they succeeded, and they fire like the target.
     - `score`: how far off they are in units of what is allowed, by their largest error
         unless the target says otherwise; infinite where the firing pattern is another.
+    - `distance`: of distributions of intervals, of members with a drive.
     """
 
     features: Any
@@ -148,6 +154,7 @@ class Verdict(eqx.Module):
     fell_short: Bool[np.ndarray, " cells"]
     valid: Bool[np.ndarray, " cells"]
     score: Float[np.ndarray, " cells"]
+    distance: Float[np.ndarray, " cells"] | None = None
 
     def __getitem__(self, members) -> "Verdict":
         return jax.tree.map(lambda x: x[members], self)
@@ -155,6 +162,8 @@ class Verdict(eqx.Module):
 
 def judge(run: Run, target: Target) -> Verdict:
     """Compares simulated members with a target."""
+    if target.agreement is not None:
+        return _judge_agreement(run, target.agreement)
 
     def compared(times):
         features = spike_features(times)
@@ -169,17 +178,39 @@ def judge(run: Run, target: Target) -> Verdict:
     return Verdict(features, errors, limits, ran, fell_short, valid, score)
 
 
+def _judge_agreement(run: Run, agreement: Agreement) -> Verdict:
+    found = agreement.compare(run.spike_times)
+    limits = np.broadcast_to(agreement.limits, found.errors.shape)
+    off = np.abs(found.errors) / np.where(limits > 0, limits, 1)
+    score = np.maximum(off.max(axis=1), found.distance / agreement.furthest)
+    known = np.isfinite(score) & agreement.patterns[found.features.label]
+    ran, fell_short = np.asarray(run.succeeded), np.asarray(run.fell_short)
+    return Verdict(
+        found.features,
+        found.errors,
+        limits,
+        ran,
+        fell_short,
+        valid=ran & found.agrees,
+        score=np.where(known, score, np.inf),
+        distance=found.distance,
+    )
+
+
 def evaluate(
     neuron: Neuron,
     g: Float[np.ndarray, "cells channels"],
     target: Target,
     window: Window,
     *,
+    drive: AbstractStimulus | None = None,
     halved: bool = False,
     on_progress: Progress | None = None,
 ) -> tuple[Run, Verdict]:
-    """Simulates members by their recipe, and judges them."""
-    run = simulate_by_recipe(neuron, g, window, halved=halved, on_progress=on_progress)
+    """Simulates members by their recipe, with a drive if there is one, and judges
+    them."""
+    how: Any = {"drive": drive, "halved": halved, "on_progress": on_progress}
+    run = simulate_by_recipe(neuron, g, window, **how)
     return run, judge(run, target)
 
 

@@ -1,5 +1,13 @@
 """What a spike, a train and a firing pattern are, and when two neurons fire alike."""
 
+from dicjax.spikes.agreement import (
+    Agreement as Agreement,
+    agreement_with as agreement_with,
+    distribution_distance as distribution_distance,
+    log_isi_quantiles as log_isi_quantiles,
+    MAX_AGREED as MAX_AGREED,
+    quantiles_of as quantiles_of,
+)
 from dicjax.spikes.detection import (
     crossing_part as crossing_part,
     is_upstroke as is_upstroke,
@@ -30,6 +38,7 @@ from dicjax.spikes.patterns import (
     PATTERNS as PATTERNS,
     SILENT as SILENT,
     TONIC as TONIC,
+    VARIED as VARIED,
 )
 from dicjax.spikes.step_response import (
     LATE as LATE,

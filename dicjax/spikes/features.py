@@ -26,7 +26,7 @@ from dicjax.spikes.grouping import (
     whole_bursts,
     widest_gap,
 )
-from dicjax.spikes.patterns import BURSTING, label_of, LABELS
+from dicjax.spikes.patterns import BURSTING, Grouping, label_of, LABELS
 from dicjax.spikes.trains import (
     AnyTrains,
     Count,
@@ -44,6 +44,7 @@ from dicjax.spikes.trains import (
 
 
 NARROWEST, AT_ONCE = 64, 131_072  # spikes for which there is room in a row, and in all
+SMALLEST_VARIANCE = 1e-10  # of logarithms of intervals; less is rounding
 FEWEST = 64  # rows at once: the last digit may depend on it where there are fewer
 
 
@@ -55,7 +56,8 @@ class Features(eqx.Module):
     - `label`: the firing pattern, an index into [`dicjax.LABELS`][].
     - `num_spikes`: how many there are.
     - `rate`: inverse of the mean interspike interval (ISI), in Hz.
-    - `mean_isi`: in ms; `isi_quartiles`: in ms, interpolated in the logarithm.
+    - `mean_isi`: in ms; `isi_quartiles`, and `isi_tails`, the intervals that 5 % and
+        95 % are shorter than: in ms, interpolated in the logarithm.
     - `cv`: coefficient of variation of the ISIs; `cv2`, `lv`: the same of neighbours.
     - `num_bursts`: complete ones.
     - `period`: of bursts, onset to onset, in ms.
@@ -63,6 +65,10 @@ class Features(eqx.Module):
     - `spikes_per_burst`: in the mean.
     - `burst_duration`: first to last spike, in ms.
     - `duty_cycle`: `burst_duration` as a share of `period`.
+    - `period_cv`: coefficient of variation of the periods.
+    - `spikes_per_burst_sd`: standard deviation of the numbers of spikes.
+    - `intra_burst_cv`: coefficient of variation of ISIs within bursts.
+    - `serial_correlation`: of the logarithms of neighbouring ISIs, of any train.
 
     ??? cite "Reference"
 
@@ -78,12 +84,17 @@ class Features(eqx.Module):
     cv2: Float[AnyArray, "*cells"]
     lv: Float[AnyArray, "*cells"]
     isi_quartiles: Float[AnyArray, "*cells 3"]
+    isi_tails: Float[AnyArray, "*cells 2"]
     num_bursts: Int[AnyArray, "*cells"]
     period: Float[AnyArray, "*cells"]
     intra_burst_isi: Float[AnyArray, "*cells"]
     spikes_per_burst: Float[AnyArray, "*cells"]
     burst_duration: Float[AnyArray, "*cells"]
     duty_cycle: Float[AnyArray, "*cells"]
+    period_cv: Float[AnyArray, "*cells"]
+    spikes_per_burst_sd: Float[AnyArray, "*cells"]
+    intra_burst_cv: Float[AnyArray, "*cells"]
+    serial_correlation: Float[AnyArray, "*cells"]
 
     def __repr__(self) -> str:
         def patterns() -> str:
@@ -95,7 +106,14 @@ class Features(eqx.Module):
         return described(self, patterns)
 
 
-TIMES = ("mean_isi", "isi_quartiles", "period", "intra_burst_isi", "burst_duration")
+TIMES = (
+    "mean_isi",
+    "isi_quartiles",
+    "isi_tails",
+    "period",
+    "intra_burst_isi",
+    "burst_duration",
+)
 """Fields of `Features` that are times, in ms."""
 
 
@@ -243,7 +261,7 @@ def _features_of_one(
         index = jnp.arange(isi.size, dtype=jnp.int32)
         whole &= unbroken(is_gap, ~known & (index < num_spikes - 1))
     split = grouping_of(isi, is_gap, whole, num_spikes, clearness)
-    bursts = _bursts(isi, is_gap, whole, split.num_bursts - 2)
+    bursts = _bursts(isi, is_gap, whole, split)
     regular = regularity_of(isi, known, ordered, cv)
     label = label_of(num_spikes, regular, split)
     return Features(
@@ -254,27 +272,42 @@ def _features_of_one(
         cv=cv,
         cv2=cv2,
         lv=lv,
-        isi_quartiles=_log_quartiles(ordered, num),
+        isi_quartiles=_log_quantiles(ordered, num, (1, 2, 3), 4),
+        isi_tails=_log_quantiles(ordered, num, (1, 19), 20),
+        serial_correlation=_serial_correlation(isi, known),
         num_bursts=jnp.where(label == BURSTING, split.num_bursts - 2, 0),
         **{k: jnp.where(label == BURSTING, x, jnp.nan) for k, x in bursts.items()},
     )
 
 
-def _bursts(
-    isi: Row, is_gap: Mask, whole: Mask, num_complete: Count
-) -> dict[str, Scalar]:
+def _bursts(isi: Row, is_gap: Mask, whole: Mask, split: Grouping) -> dict[str, Scalar]:
     # Complete bursts lie between gaps, and there their means telescope: no burst needs
     # to be looked at alone.
     within = whole & ~is_gap
     time, time_within = sum_of(isi, whole), sum_of(isi, within)
-    num_spikes = jnp.sum(whole, dtype=jnp.int32).astype(isi.dtype)
+    num_spikes = split.complete.astype(isi.dtype)
+    num_complete = split.num_bursts - 2
     return {
         "period": ratio_of(time, num_complete),
         "intra_burst_isi": mean_of(isi, within),
         "spikes_per_burst": ratio_of(num_spikes, num_complete),
         "burst_duration": ratio_of(time_within, num_complete),
         "duty_cycle": time_within / jnp.where(time > 0, time, 1),
+        "period_cv": split.period_cv,
+        "spikes_per_burst_sd": split.spikes_per_burst_sd,
+        "intra_burst_cv": variation_of(isi, within),
     }
+
+
+def _serial_correlation(isi: Row, known: Mask) -> Scalar:
+    log = jnp.log(jnp.where(known & (isi > 0), isi, 1))
+    away = jnp.where(known, log - mean_of(log, known), 0)
+    is_pair = known[1:] & known[:-1]
+    variance = mean_of(away**2, known)
+    # Equal intervals have no correlation.
+    some = variance > SMALLEST_VARIANCE
+    product = mean_of(away[1:] * away[:-1], is_pair)
+    return jnp.where(some, product / jnp.where(some, variance, 1), jnp.nan)
 
 
 def _local_variation(isi: Row, known: Mask) -> tuple[Scalar, Scalar]:
@@ -284,10 +317,12 @@ def _local_variation(isi: Row, known: Mask) -> tuple[Scalar, Scalar]:
     return 2 * mean_of(change, is_pair), 3 * mean_of(change**2, is_pair)
 
 
-def _log_quartiles(ordered: Row, num_intervals: Count) -> Float[Array, " 3"]:
+def _log_quantiles(
+    ordered: Row, num_intervals: Count, parts: tuple[int, ...], of: int
+) -> Float[Array, " _"]:
     final = jnp.maximum(num_intervals - 1, 0)
-    quarters = jnp.arange(1, 4, dtype=jnp.int32) * final
-    lower, share = quarters // 4, (quarters % 4).astype(ordered.dtype) / 4
+    place = jnp.array(parts, jnp.int32) * final
+    lower, share = place // of, (place % of).astype(ordered.dtype) / of
     upper = jnp.minimum(lower + 1, final)
     smallest = jnp.finfo(ordered.dtype).tiny  # two spikes may coincide in float32
     below, above = (jnp.log(jnp.maximum(ordered[i], smallest)) for i in (lower, upper))

@@ -135,7 +135,10 @@ def grouping_of(
     num_complete = jnp.sum(whole & is_gap, dtype=jnp.int32)
     complete = jnp.sum(whole, dtype=jnp.int32)
     runs = (at[1:] - at[:-1]).astype(clearness.dtype)
-    is_run = (at[1:] < is_gap.size) & whole[jnp.minimum(at[1:], is_gap.size - 1)]
+    ends = jnp.minimum(at[1:], is_gap.size - 1)
+    is_run = (at[1:] < is_gap.size) & whole[ends]
+    passed = jnp.cumsum(isi)
+    periods = passed[ends] - passed[jnp.minimum(at[:-1], is_gap.size - 1)]
     many = is_run & (runs > 1)
     outer = jnp.maximum(first + 1, num_spikes - 1 - last)
     run_cv, burst_cv = variation_of(runs, is_run), variation_of(runs, many)
@@ -148,4 +151,8 @@ def grouping_of(
         run_cv=jnp.where(num_complete > 2, run_cv, jnp.nan),
         burst_cv=jnp.where(jnp.any(many), burst_cv, 0),
         pause_cv=variation_of(isi, is_gap),
+        period_cv=jnp.where(num_complete > 1, variation_of(periods, is_run), jnp.nan),
+        spikes_per_burst_sd=jnp.where(
+            num_complete > 1, run_cv * mean_of(runs, is_run), jnp.nan
+        ),
     )

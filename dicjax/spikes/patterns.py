@@ -43,7 +43,9 @@ class Feature(NamedTuple):
     - `unit`, `meaning`: for the heads of tables; the unit is empty for pure numbers.
     - `slack`: how far off it may always be, in its own unit, whatever the tolerance. A
         mean number of spikes jumps when a spike is added to a burst.
-    - `quartile`: its place among the quartiles of ISIs, if it is one of them.
+    - `place`: the field of `Features` that it is part of, and where in it, if it is.
+    - `ease`: what is added before two are compared as a ratio, in its own unit, where
+        it may be zero.
     """
 
     name: str
@@ -51,20 +53,27 @@ class Feature(NamedTuple):
     unit: str
     meaning: str
     slack: float = 0.0
-    quartile: int | None = None
+    place: tuple[str, int] | None = None
+    ease: float = 0.0
 
     def read(self, features: Any) -> Any:
         """Takes it from [`dicjax.Features`][]."""
-        if self.quartile is None:
+        if self.place is None:
             return getattr(features, self.name)
-        return features.isi_quartiles[..., self.quartile]
+        field, i = self.place
+        return getattr(features, field)[..., i]
 
 
 class Pattern(NamedTuple):
-    """A firing pattern, and the features by which neurons that have it are compared."""
+    """A firing pattern, and the features by which neurons that have it are compared.
+
+    - `compared`: features of what they do on average.
+    - `varied`: features of how much this varies.
+    """
 
     name: str
     compared: tuple[Feature, ...]
+    varied: tuple[Feature, ...]
 
 
 _ALL = (
@@ -75,15 +84,21 @@ _ALL = (
         "1st quartile of ISIs",
         "ms",
         "first quartile of interspike intervals",
-        quartile=0,
+        place=("isi_quartiles", 0),
     ),
-    Feature("isi_median", "median ISI", "ms", "median interspike interval", quartile=1),
+    Feature(
+        "isi_median",
+        "median ISI",
+        "ms",
+        "median interspike interval",
+        place=("isi_quartiles", 1),
+    ),
     Feature(
         "isi_quartile_3",
         "3rd quartile of ISIs",
         "ms",
         "third quartile of interspike intervals",
-        quartile=2,
+        place=("isi_quartiles", 2),
     ),
     Feature("cv", "CV of ISIs", "", "coefficient of variation of interspike intervals"),
     Feature(
@@ -111,19 +126,69 @@ _ALL = (
         "",
         "share of the period from first to last spike of a burst",
     ),
+    Feature(
+        "isi_5",
+        "5 % of ISIs",
+        "ms",
+        "interspike interval that 5 % are shorter than",
+        place=("isi_tails", 0),
+    ),
+    Feature(
+        "isi_95",
+        "95 % of ISIs",
+        "ms",
+        "interspike interval that 95 % are shorter than",
+        place=("isi_tails", 1),
+    ),
+    Feature(
+        "period_cv",
+        "CV of periods",
+        "",
+        "coefficient of variation of burst periods",
+        ease=0.05,
+    ),
+    Feature(
+        "spikes_per_burst_sd",
+        "SD of spikes per burst",
+        "",
+        "standard deviation of the numbers of spikes in bursts",
+        ease=0.5,
+    ),
+    Feature(
+        "intra_burst_cv",
+        "CV of intra-burst ISIs",
+        "",
+        "coefficient of variation of interspike intervals within bursts",
+        ease=0.1,
+    ),
+    Feature(
+        "serial_correlation",
+        "serial correlation",
+        "",
+        "correlation of the logarithms of neighbouring interspike intervals",
+        ease=2.0,
+    ),
 )
 FEATURES = {feature.name: feature for feature in _ALL}
 
 
-def _pattern(name: str, *compared: str) -> Pattern:
-    return Pattern(name, tuple(FEATURES[feature] for feature in compared))
+def _pattern(name: str, compared: str = "", varied: str = "") -> Pattern:
+    named = lambda names: tuple(FEATURES[feature] for feature in names.split())
+    return Pattern(name, named(compared), named(varied))
 
 
+QUARTILES = "isi_quartile_1 isi_median isi_quartile_3"
 PATTERNS = (
     _pattern("silent"),
-    _pattern("tonic", "mean_isi"),
-    _pattern("bursting", "period", "intra_burst_isi", "spikes_per_burst"),
-    _pattern("irregular", "mean_isi", "isi_quartile_1", "isi_median", "isi_quartile_3"),
+    _pattern("tonic", "mean_isi", QUARTILES),
+    _pattern(
+        "bursting",
+        "period intra_burst_isi spikes_per_burst",
+        "period_cv spikes_per_burst_sd intra_burst_cv",
+    ),
+    _pattern(
+        "irregular", f"mean_isi {QUARTILES}", "isi_5 isi_95 cv serial_correlation"
+    ),
 )
 """The firing patterns, in the order of their numbers in `Features.label`."""
 LABELS = tuple(pattern.name for pattern in PATTERNS)
@@ -132,6 +197,8 @@ SILENT, TONIC, BURSTING, IRREGULAR = range(len(PATTERNS))
 
 COMPARED = tuple(dict.fromkeys(x for pattern in PATTERNS for x in pattern.compared))
 """Every feature that some pattern is compared by, once."""
+VARIED = tuple(dict.fromkeys(x for pattern in PATTERNS for x in pattern.varied))
+"""Every feature of variability that some pattern is compared by, once."""
 NUM_COMPARED = max(len(pattern.compared) for pattern in PATTERNS)
 
 
@@ -161,6 +228,8 @@ class Grouping(NamedTuple):
         all complete bursts together.
     - `run_cv`: of the numbers of spikes between gaps; `burst_cv`: without lone spikes;
         `pause_cv`: of the lengths of gaps.
+    - `period_cv`: of the times from one gap to the next; `spikes_per_burst_sd`: the
+        standard deviation of spikes per burst.
     """
 
     clearness: Scalar
@@ -171,6 +240,8 @@ class Grouping(NamedTuple):
     run_cv: Scalar
     burst_cv: Scalar
     pause_cv: Scalar
+    period_cv: Scalar
+    spikes_per_burst_sd: Scalar
 
 
 def label_of(num_spikes, regular: Regularity, split: Grouping) -> Int[Array, ""]:

@@ -3,8 +3,10 @@
 import dataclasses
 
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
+from dicjax._core import AnyArray
+from dicjax.spikes.agreement import Agreement, agreement_with
 from dicjax.spikes.features import Features, features_of, TIMES
 from dicjax.spikes.patterns import Pattern, pattern_of, SILENT
 from dicjax.spikes.trains import as_train, Errors, SpikeTrain
@@ -18,11 +20,14 @@ class Target:
     - `features`: of one train, as scalars.
     - `tolerance`: how far each feature may be off, as a share.
     - `train`: the spike train that they were measured on, if there is one.
+    - `agreement`: what neurons with a drive of their own, which vary like a recording,
+        are compared by; `None` for others.
     """
 
     features: Features
     tolerance: float = 0.10
     train: SpikeTrain | None = None
+    agreement: Agreement | None = None
 
     @property
     def label(self) -> int:
@@ -32,6 +37,19 @@ class Target:
     def pattern(self) -> Pattern:
         return pattern_of(self.features)
 
+    def has_pattern(self, label: Int[AnyArray, "*cells"]) -> Bool[np.ndarray, "*cells"]:
+        """Whether neurons fire in the target's pattern, or in one of its stretches."""
+        if self.agreement is not None:
+            return self.agreement.patterns[np.asarray(label)]
+        return np.asarray(label) == self.label
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The features that neurons are judged by."""
+        if self.agreement is not None:
+            return self.agreement.names
+        return tuple(feature.name for feature in self.pattern.compared)
+
     def errors(self, features: Features) -> Float[Array, "*cells 4"]:
         """How far neurons are off; see [`dicjax.feature_errors`][]."""
         return feature_errors(features, self.features)
@@ -39,6 +57,15 @@ class Target:
     def limits(self, errors: Errors) -> Errors:
         """How far each error may be off, on the side on which it is."""
         return error_limits(errors, self.features, self.tolerance)
+
+    def for_span(self, span: float) -> "Target":
+        """The target of neurons that vary and are simulated for `span` ms.
+
+        It needs the `train`.
+        """
+        assert self.train is not None, "features alone do not say how much they vary"
+        agreement = agreement_with(self.train, span, self.tolerance)
+        return dataclasses.replace(self, agreement=agreement)
 
     def at_pace(self, faster: float) -> "Target":
         """The same activity with all its times divided by a factor."""

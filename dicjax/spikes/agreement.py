@@ -1,0 +1,221 @@
+"""How nearly neurons must fire like a recording, given how much the recording varies.
+
+A stretch of a recording differs from the whole of it by chance. Neurons that are
+simulated for as long may differ by as much, or by what the user allows, whichever is
+more.
+"""
+
+import functools
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from dicjax._core import AnyArray, in_batches
+from dicjax.spikes.features import Features, spike_features
+from dicjax.spikes.patterns import LABELS, PATTERNS, SILENT
+from dicjax.spikes.trains import Errors, SpikeTrain, Trains
+
+
+NUM_STRETCHES = 256  # of the recording, from which its variation is estimated
+SHARE_OF_STRETCHES = 0.9  # that agree with the recording in all features
+MIN_SHARE_OF_PATTERN = 0.1  # of stretches, from which another pattern counts as well
+LONGEST_SHARE = 1 / 3  # of the recording that one stretch takes
+PROBABILITIES = (np.arange(32) + 0.5) / 32  # of the quantiles of intervals
+MAX_AGREED = max(len((*x.compared, *x.varied)) for x in PATTERNS)
+BATCH = 256
+
+
+class Agreement(eqx.Module):
+    """What neurons that fire like a recording have in common with it.
+
+    - `label`: the firing pattern of the recording, whose features are compared.
+    - `patterns`: which firing patterns its stretches have.
+    - `values`: logarithms of its features; `limits`: how far each may be off. Both are
+        zero where there are fewer features.
+    - `log_isi`: quantiles of the logarithms of its intervals (ms).
+    - `furthest`: how far the distribution of these may be off, see
+        `distribution_distance`.
+    """
+
+    label: int = eqx.field(static=True)
+    patterns: Bool[np.ndarray, " 4"]
+    values: Float[np.ndarray, " agreed"]
+    limits: Float[np.ndarray, " agreed"]
+    log_isi: Float[np.ndarray, " quantiles"]
+    furthest: float
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The features that are compared."""
+        return tuple(feature.name for feature in _agreed(self.label))
+
+    def errors(self, features: Features) -> Errors:
+        """How far neurons are off in each feature, as differences of logarithms."""
+        return jnp.asarray(_logs(jnp, features, self.label)) - self.values
+
+    def compare(self, spike_times: Trains) -> "Comparison":
+        """Compares spike trains (ms) with the recording."""
+        compared = in_batches(
+            functools.partial(_compared, self), np.asarray(spike_times), size=BATCH
+        )
+        return Comparison(*compared)
+
+
+class Comparison(eqx.Module):
+    """How neurons fire beside a recording.
+
+    - `features`: of each.
+    - `errors`: how far off it is in each feature, as a difference of logarithms; nan
+        where it lacks the feature.
+    - `distance`: how far off its distribution of intervals is.
+    - `agrees`: whether all of this is within limits, in a pattern of the recording.
+    """
+
+    features: Features
+    errors: Float[AnyArray, "cells agreed"]
+    distance: Float[AnyArray, " cells"]
+    agrees: Bool[AnyArray, " cells"]
+
+
+def _agreed(label: int):
+    return (*PATTERNS[label].compared, *PATTERNS[label].varied)
+
+
+def _logs(xp, features: Features, label: int) -> Float[AnyArray, "*cells agreed"]:
+    """Logarithms of the features that a pattern is compared by; zero for the rest."""
+    columns = []
+    for feature in _agreed(label):
+        value = xp.asarray(feature.read(features)) + feature.ease
+        columns.append(xp.log(xp.where(value > 0, value, xp.nan)))
+    columns += [xp.zeros_like(columns[0])] * (MAX_AGREED - len(columns))
+    return xp.stack(columns, axis=-1)
+
+
+@eqx.filter_jit
+def _compared(agreement: Agreement, times: Float[Array, "cells spikes"]):
+    features = spike_features(times)
+    errors = agreement.errors(features)
+    distance = distribution_distance(log_isi_quantiles(times), agreement.log_isi)
+    is_near = jnp.all(jnp.abs(errors) <= agreement.limits, axis=-1)
+    has_pattern = jnp.asarray(agreement.patterns)[features.label]
+    agrees = is_near & has_pattern & (distance <= agreement.furthest)
+    return features, errors, distance, agrees
+
+
+def log_isi_quantiles(times: Trains) -> Float[Array, "*cells quantiles"]:
+    """Quantiles of the logarithms of intervals (ms) of spike trains (ms).
+
+    Rows of `times` increase and are padded with infinity.
+    """
+    times = jnp.asarray(times)
+    known = jnp.isfinite(times[..., 1:])
+    isi = jnp.where(known, jnp.diff(jnp.where(jnp.isfinite(times), times, 0)), jnp.inf)
+    tiny = jnp.finfo(times.dtype).tiny
+    ordered = jnp.log(jnp.maximum(jnp.sort(isi, axis=-1), tiny))
+    num = jnp.sum(known, axis=-1, keepdims=True)
+    place = jnp.asarray(PROBABILITIES, times.dtype) * num - 0.5
+    place = jnp.clip(place, 0, jnp.maximum(num - 1, 0))
+    below = jnp.floor(place).astype(jnp.int32)
+    at = lambda i: jnp.take_along_axis(ordered, jnp.minimum(i, num - 1), axis=-1)
+    share = place - below
+    low, high = at(below), at(below + 1)
+    between = low + jnp.where(share > 0, share * (high - low), 0)
+    return jnp.where(num > 0, between, jnp.nan)
+
+
+def distribution_distance(
+    log_isi: Float[AnyArray, "*cells quantiles"],
+    other: Float[AnyArray, "*#cells quantiles"],
+) -> Float[Array, "*cells"]:
+    """The Wasserstein distance of two distributions of logarithms of intervals.
+
+    It is the mean distance of their quantiles: 0.1 means that intervals differ by 10 %
+    on average.
+    """
+    return jnp.mean(jnp.abs(jnp.asarray(log_isi) - other), axis=-1)
+
+
+def quantiles_of(train: SpikeTrain) -> Float[np.ndarray, " quantiles"]:
+    """Quantiles of the logarithms of a recording's intervals (ms)."""
+    intervals = train.intervals
+    return _quantiles(np.log(intervals[np.isfinite(intervals)]))
+
+
+def _quantiles(logs):
+    return np.quantile(logs, PROBABILITIES, method="hazen")
+
+
+def agreement_with(
+    train: SpikeTrain, span: float, tolerance: float, *, seed: int = 0
+) -> Agreement:
+    """How nearly neurons that are simulated for `span` ms must fire like a recording.
+
+    Stretches of the recording as long as `span`, or put together from thirds of the
+    recording where it is shorter than three spans, show how far features are off by
+    chance. Limits are so wide that nine in ten stretches keep all of them, and no
+    narrower than the relative `tolerance`.
+    """
+    rng = np.random.default_rng(seed)
+    isi = train.intervals
+    isi = isi[np.isfinite(isi)]
+    whole = spike_features(train)
+    label = int(whole.label)
+    values = np.asarray(_logs(np, whole, label), float)
+    stretches = spike_features(_resampled(rng, isi, span))
+    errors = np.asarray(_logs(np, stretches, label), float) - values
+    labels = np.asarray(stretches.label)
+    shares = np.bincount(labels, minlength=len(LABELS)) / len(labels)
+    patterns = (shares >= MIN_SHARE_OF_PATTERN) | (np.arange(len(LABELS)) == label)
+    patterns &= np.arange(len(LABELS)) != SILENT
+    known = np.isfinite(errors).all(axis=1) & patterns[labels]
+    spread = np.sqrt(np.mean(errors[known] ** 2, axis=0)) if known.any() else 0 * values
+    scaled = np.abs(errors[known]) / np.where(spread > 0, spread, 1)
+    times = np.quantile(scaled.max(axis=1), SHARE_OF_STRETCHES) if known.any() else 0
+    agreed = _agreed(label)
+    slack = np.zeros(MAX_AGREED)
+    slack[: len(agreed)] = [
+        x.slack / float(x.read(whole)) if x.slack else 0 for x in agreed
+    ]
+    least = np.log1p(np.maximum(tolerance, slack))
+    return Agreement(
+        label,
+        patterns,
+        values.astype(np.float32),
+        np.maximum(times * spread, least).astype(np.float32),
+        quantiles_of(train).astype(np.float32),
+        float(_furthest(rng, isi, span)),
+    )
+
+
+def _starts(rng, isi, length, num):
+    """Where stretches of `length` ms begin and end, in intervals laid in a circle."""
+    passed = np.concatenate([[0], np.cumsum(np.concatenate([isi, isi]))])
+    first = rng.integers(0, len(isi), num)
+    last = np.searchsorted(passed, passed[first] + length, side="right") - 1
+    return first, np.maximum(last, first + 1)
+
+
+def _resampled(rng, isi, span) -> list[np.ndarray]:
+    """Trains of stretches that last `span` ms together."""
+    length = min(span, LONGEST_SHARE * isi.sum())
+    num = max(1, round(span / length))
+    first, last = _starts(rng, isi, length, NUM_STRETCHES * num)
+    ring = np.concatenate([isi, isi])
+    own = [ring[i:j] for i, j in zip(first, last, strict=True)]
+    joined = (np.concatenate(own[i : i + num]) for i in range(0, len(own), num))
+    return [np.concatenate([[0], np.cumsum(x)]) for x in joined]
+
+
+def _furthest(rng, isi, span):
+    """How far 95 % of stretches are from the rest of the recording at most."""
+    length = min(span, LONGEST_SHARE * isi.sum())
+    first, last = _starts(rng, isi, length, NUM_STRETCHES)
+    logs = np.log(isi)
+    ring = np.concatenate([logs, logs])
+    apart = [
+        np.abs(_quantiles(ring[i:j]) - _quantiles(ring[j : i + len(isi)])).mean()
+        for i, j in zip(first, last, strict=True)
+    ]
+    return np.quantile(apart, 0.95)

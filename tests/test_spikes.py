@@ -38,7 +38,7 @@ FIELDS = (
     *("label", "num_spikes", "rate", "mean_isi", "cv", "cv2", "lv", "isi_quartiles"),
     *("num_bursts", "period", "intra_burst_isi", "spikes_per_burst"),
     *("burst_duration", "duty_cycle", "period_cv", "spikes_per_burst_sd"),
-    *("intra_burst_cv", "serial_correlation", "isi_tails"),
+    *("intra_burst_cv", "serial_correlation"),
 )
 
 
@@ -131,7 +131,6 @@ class Reference:
     cv2: ArrayLike = np.nan
     lv: ArrayLike = np.nan
     isi_quartiles: ArrayLike = (np.nan, np.nan, np.nan)
-    isi_tails: ArrayLike = (np.nan, np.nan)
     num_bursts: int = 0
     period: ArrayLike = np.nan
     intra_burst_isi: ArrayLike = np.nan
@@ -151,7 +150,6 @@ def reference(times):
         r.mean_isi = np.mean(isi)
         r.rate = 1000 / np.mean(isi)
         r.isi_quartiles = np.exp(np.percentile(np.log(isi), [25, 50, 75]))
-        r.isi_tails = np.exp(np.percentile(np.log(isi), [5, 95]))
     if len(isi) > 1:
         change = np.abs(np.diff(isi)) / (isi[1:] + isi[:-1])
         r.cv = cv = np.std(isi) / np.mean(isi)

@@ -265,7 +265,6 @@ def _features_in(about: dict[str, Any]) -> Features | None:
     known = {x.name: recorded.get(x.name) for x in dataclasses.fields(Features)}
     known = {name: np.nan if x is None else x for name, x in known.items()}
     known |= {"label": LABELS.index(recorded["label"]), "isi_quartiles": 3 * [np.nan]}
-    known |= {"isi_tails": 2 * [np.nan]}
     known |= {"num_spikes": int(source.get("num_spikes") or 0), "num_bursts": 0}
     return Features(**{name: np.asarray(x) for name, x in known.items()})
 

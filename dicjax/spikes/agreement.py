@@ -53,7 +53,8 @@ class Agreement(eqx.Module):
 
     def errors(self, features: Features) -> Errors:
         """How far neurons are off in each feature, as differences of logarithms."""
-        return jnp.asarray(_logs(jnp, features, self.label)) - self.values
+        logs = jnp.asarray(_logs(jnp, features, self.label))
+        return logs - _like(logs, self.values)
 
     def compare(self, spike_times: Trains) -> "Comparison":
         """Compares spike trains (ms) with the recording."""
@@ -98,7 +99,8 @@ def _compared(agreement: Agreement, times: Float[Array, "cells spikes"]):
     features = spike_features(times)
     errors = agreement.errors(features)
     distance = distribution_distance(log_isi_quantiles(times), agreement.log_isi)
-    is_near = jnp.all(jnp.abs(errors) <= agreement.limits, axis=-1)
+    limits = _like(errors, agreement.limits)
+    is_near = jnp.all(jnp.abs(errors) <= limits, axis=-1)
     has_pattern = jnp.asarray(agreement.patterns)[features.label]
     agrees = is_near & has_pattern & (distance <= agreement.furthest)
     return features, errors, distance, agrees
@@ -114,12 +116,15 @@ def log_isi_quantiles(times: Trains) -> Float[Array, "*cells quantiles"]:
     isi = jnp.where(known, jnp.diff(jnp.where(jnp.isfinite(times), times, 0)), jnp.inf)
     tiny = jnp.finfo(times.dtype).tiny
     ordered = jnp.log(jnp.maximum(jnp.sort(isi, axis=-1), tiny))
-    num = jnp.sum(known, axis=-1, keepdims=True)
-    place = jnp.asarray(PROBABILITIES, times.dtype) * num - 0.5
-    place = jnp.clip(place, 0, jnp.maximum(num - 1, 0))
+    num = jnp.sum(known, axis=-1, keepdims=True, dtype=jnp.int32)
+    last = jnp.maximum(num - 1, 0)
+    parts = jnp.asarray(PROBABILITIES, times.dtype)
+    parts = parts.reshape((1,) * (times.ndim - 1) + (-1,))
+    place = parts * num.astype(times.dtype) - 0.5
+    place = jnp.clip(place, 0, last.astype(times.dtype))
     below = jnp.floor(place).astype(jnp.int32)
-    at = lambda i: jnp.take_along_axis(ordered, jnp.minimum(i, num - 1), axis=-1)
-    share = place - below
+    at = lambda i: jnp.take_along_axis(ordered, jnp.minimum(i, last), axis=-1)
+    share = place - jnp.floor(place)
     low, high = at(below), at(below + 1)
     between = low + jnp.where(share > 0, share * (high - low), 0)
     return jnp.where(num > 0, between, jnp.nan)
@@ -134,7 +139,13 @@ def distribution_distance(
     It is the mean distance of their quantiles: 0.1 means that intervals differ by 10 %
     on average.
     """
-    return jnp.mean(jnp.abs(jnp.asarray(log_isi) - other), axis=-1)
+    log_isi = jnp.asarray(log_isi)
+    return jnp.mean(jnp.abs(log_isi - _like(log_isi, other)), axis=-1)
+
+
+def _like(x: Array, row: Float[AnyArray, "..."]) -> Array:
+    """A row in the precision and the shape of others."""
+    return jnp.broadcast_to(jnp.asarray(row, x.dtype), x.shape)
 
 
 def quantiles_of(train: SpikeTrain) -> Float[np.ndarray, " quantiles"]:
@@ -154,8 +165,10 @@ def agreement_with(
 
     Stretches of the recording as long as `span`, or put together from thirds of the
     recording where it is shorter than three spans, show how far features are off by
-    chance. Limits are so wide that nine in ten stretches keep all of them, and no
-    narrower than the relative `tolerance`.
+    chance. A stretch is part of the recording, while neurons are off by chance as the
+    whole recording is, too: by so much more, limits are wider than stretches differ.
+    Limits are so wide that nine in ten keep all of them, and no narrower than the
+    relative `tolerance`.
     """
     rng = np.random.default_rng(seed)
     isi = train.intervals
@@ -171,6 +184,7 @@ def agreement_with(
     patterns &= np.arange(len(LABELS)) != SILENT
     known = np.isfinite(errors).all(axis=1) & patterns[labels]
     spread = np.sqrt(np.mean(errors[known] ** 2, axis=0)) if known.any() else 0 * values
+    wider = _independent(span / isi.sum())
     scaled = np.abs(errors[known]) / np.where(spread > 0, spread, 1)
     times = np.quantile(scaled.max(axis=1), SHARE_OF_STRETCHES) if known.any() else 0
     agreed = _agreed(label)
@@ -183,10 +197,19 @@ def agreement_with(
         label,
         patterns,
         values.astype(np.float32),
-        np.maximum(times * spread, least).astype(np.float32),
+        np.maximum(wider * times * spread, least).astype(np.float32),
         quantiles_of(train).astype(np.float32),
         float(_furthest(rng, isi, span)),
     )
+
+
+def _independent(share: float) -> float:
+    """How many times further a stretch of its own is from a recording than one that is
+    part of it, where both take this share of it."""
+    # Independent errors add up, and those of a part go into the whole.
+    if share <= LONGEST_SHARE:
+        return np.sqrt((1 + share) / (1 - share))
+    return np.sqrt(1 + share)  # of parts that are drawn again and again
 
 
 def _starts(rng, isi, length, num):

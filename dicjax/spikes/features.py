@@ -56,8 +56,7 @@ class Features(eqx.Module):
     - `label`: the firing pattern, an index into [`dicjax.LABELS`][].
     - `num_spikes`: how many there are.
     - `rate`: inverse of the mean interspike interval (ISI), in Hz.
-    - `mean_isi`: in ms; `isi_quartiles`, and `isi_tails`, the intervals that 5 % and
-        95 % are shorter than: in ms, interpolated in the logarithm.
+    - `mean_isi`: in ms; `isi_quartiles`: in ms, interpolated in the logarithm.
     - `cv`: coefficient of variation of the ISIs; `cv2`, `lv`: the same of neighbours.
     - `num_bursts`: complete ones.
     - `period`: of bursts, onset to onset, in ms.
@@ -84,7 +83,6 @@ class Features(eqx.Module):
     cv2: Float[AnyArray, "*cells"]
     lv: Float[AnyArray, "*cells"]
     isi_quartiles: Float[AnyArray, "*cells 3"]
-    isi_tails: Float[AnyArray, "*cells 2"]
     num_bursts: Int[AnyArray, "*cells"]
     period: Float[AnyArray, "*cells"]
     intra_burst_isi: Float[AnyArray, "*cells"]
@@ -272,8 +270,7 @@ def _features_of_one(
         cv=cv,
         cv2=cv2,
         lv=lv,
-        isi_quartiles=_log_quantiles(ordered, num, (1, 2, 3), 4),
-        isi_tails=_log_quantiles(ordered, num, (1, 19), 20),
+        isi_quartiles=_log_quartiles(ordered, num),
         serial_correlation=_serial_correlation(isi, known),
         num_bursts=jnp.where(label == BURSTING, split.num_bursts - 2, 0),
         **{k: jnp.where(label == BURSTING, x, jnp.nan) for k, x in bursts.items()},
@@ -317,12 +314,10 @@ def _local_variation(isi: Row, known: Mask) -> tuple[Scalar, Scalar]:
     return 2 * mean_of(change, is_pair), 3 * mean_of(change**2, is_pair)
 
 
-def _log_quantiles(
-    ordered: Row, num_intervals: Count, parts: tuple[int, ...], of: int
-) -> Float[Array, " _"]:
+def _log_quartiles(ordered: Row, num_intervals: Count) -> Float[Array, " 3"]:
     final = jnp.maximum(num_intervals - 1, 0)
-    place = jnp.array(parts, jnp.int32) * final
-    lower, share = place // of, (place % of).astype(ordered.dtype) / of
+    quarters = jnp.arange(1, 4, dtype=jnp.int32) * final
+    lower, share = quarters // 4, (quarters % 4).astype(ordered.dtype) / 4
     upper = jnp.minimum(lower + 1, final)
     smallest = jnp.finfo(ordered.dtype).tiny  # two spikes may coincide in float32
     below, above = (jnp.log(jnp.maximum(ordered[i], smallest)) for i in (lower, upper))

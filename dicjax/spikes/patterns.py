@@ -43,7 +43,7 @@ class Feature(NamedTuple):
     - `unit`, `meaning`: for the heads of tables; the unit is empty for pure numbers.
     - `slack`: how far off it may always be, in its own unit, whatever the tolerance. A
         mean number of spikes jumps when a spike is added to a burst.
-    - `place`: the field of `Features` that it is part of, and where in it, if it is.
+    - `quartile`: its place among the quartiles of ISIs, if it is one of them.
     - `ease`: what is added before two are compared as a ratio, in its own unit, where
         it may be zero.
     """
@@ -53,15 +53,14 @@ class Feature(NamedTuple):
     unit: str
     meaning: str
     slack: float = 0.0
-    place: tuple[str, int] | None = None
+    quartile: int | None = None
     ease: float = 0.0
 
     def read(self, features: Any) -> Any:
         """Takes it from [`dicjax.Features`][]."""
-        if self.place is None:
+        if self.quartile is None:
             return getattr(features, self.name)
-        field, i = self.place
-        return getattr(features, field)[..., i]
+        return features.isi_quartiles[..., self.quartile]
 
 
 class Pattern(NamedTuple):
@@ -84,21 +83,15 @@ _ALL = (
         "1st quartile of ISIs",
         "ms",
         "first quartile of interspike intervals",
-        place=("isi_quartiles", 0),
+        quartile=0,
     ),
-    Feature(
-        "isi_median",
-        "median ISI",
-        "ms",
-        "median interspike interval",
-        place=("isi_quartiles", 1),
-    ),
+    Feature("isi_median", "median ISI", "ms", "median interspike interval", quartile=1),
     Feature(
         "isi_quartile_3",
         "3rd quartile of ISIs",
         "ms",
         "third quartile of interspike intervals",
-        place=("isi_quartiles", 2),
+        quartile=2,
     ),
     Feature("cv", "CV of ISIs", "", "coefficient of variation of interspike intervals"),
     Feature(
@@ -125,20 +118,6 @@ _ALL = (
         "duty cycle",
         "",
         "share of the period from first to last spike of a burst",
-    ),
-    Feature(
-        "isi_5",
-        "5 % of ISIs",
-        "ms",
-        "interspike interval that 5 % are shorter than",
-        place=("isi_tails", 0),
-    ),
-    Feature(
-        "isi_95",
-        "95 % of ISIs",
-        "ms",
-        "interspike interval that 95 % are shorter than",
-        place=("isi_tails", 1),
     ),
     Feature(
         "period_cv",
@@ -186,9 +165,7 @@ PATTERNS = (
         "period intra_burst_isi spikes_per_burst",
         "period_cv spikes_per_burst_sd intra_burst_cv",
     ),
-    _pattern(
-        "irregular", f"mean_isi {QUARTILES}", "isi_5 isi_95 cv serial_correlation"
-    ),
+    _pattern("irregular", f"mean_isi {QUARTILES}", "cv serial_correlation"),
 )
 """The firing patterns, in the order of their numbers in `Features.label`."""
 LABELS = tuple(pattern.name for pattern in PATTERNS)

@@ -8,6 +8,7 @@ from .advice import (
     CLEANING as CLEANING,
     in_words as in_words,
     Remedy as Remedy,
+    tidy as tidy,
 )
 from .arrays import (
     AnyArray as AnyArray,

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from dicjax._core import Advice, advice_of, on_host, Remedy
+from dicjax._core import Advice, advice_of, on_host, Remedy, tidy
 from dicjax.recordings.cleaning import (
     clean_times,
     Cleaned,
@@ -30,7 +30,6 @@ from dicjax.recordings.readers.common import (
     check_file,
     listing,
     read_apart,
-    tidy,
     Times,
     Train,
 )

@@ -36,6 +36,7 @@ from dicjax.recordings.readers.units import (
     is_intervals,
     is_measure,
     is_of_spikes,
+    is_rate,
     is_time,
     named_unit,
     stated_unit,
@@ -118,9 +119,8 @@ def _of_value(at: _Place, label: str, value: Any) -> Iterator[Train]:
 
 def _in_matrix(at: _Place, value: Any) -> list[Train]:
     if isinstance(value, Sparse):
-        is_raster = bool((value.values == 1).all())
         place = (value.rows, value.columns, value.shape, at.axis)
-        return trains_in_raster(at.path, *place) if is_raster else []
+        return trains_in_raster(at.path, *place) if _is_raster(value) else []
     if isinstance(value, np.ndarray) and value.ndim == 1:
         value = value[:, None]
     return trains_in_matrix(at.path, value, at.axis)
@@ -267,7 +267,7 @@ def _unit(value: Any) -> str | None:
 
 def _rate(value: Any) -> float | None:
     rate = _number(value)
-    return rate if rate is not None and 0 < rate < np.inf else None
+    return rate if rate is not None and is_rate(rate) else None
 
 
 def _name(value: Any) -> str | None:

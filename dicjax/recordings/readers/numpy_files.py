@@ -92,10 +92,10 @@ def _array_trains(path: pathlib.Path, arrays: Arrays) -> list[Train]:
     vectors = {x: np.ravel(array) for x, array in arrays.items() if is_vector(array)}
     times, ids = times_among(vectors)
     if ids is not None and len(vectors) == len(arrays):
-        numbers = vector(path, times[0], arrays[times[0]])
-        whole = labelled_train(path, "", times[0], numbers, unit)._replace(span=span)
-        own = grouped(path, vectors[ids], whole.times)
-        return [whole._replace(name=x, times=part) for x, part in own.items()]
+        label = times[0]
+        parts = grouped(path, vectors[ids], vector(path, label, arrays[label]))
+        own = [labelled_train(path, x, label, t, unit) for x, t in parts.items()]
+        return [train._replace(span=span) for train in own]
     arrays = {x: own for x, own in arrays.items() if x in times or x not in vectors}
     trains = []
     for label, array in arrays.items():
@@ -122,8 +122,6 @@ def _pynapple_trains(path: pathlib.Path, arrays: Arrays) -> list[Train]:
     with reading(path, "an archive of pynapple"):
         units = {path.stem: times}
         if "'TsGroup'" in kind:
-            if arrays["index"].shape != times.shape:
-                raise ValueError("Spikes and their units differ in number.")
             units = {str(key): np.zeros(0) for key in arrays["keys"].ravel()}
             units |= grouped(path, arrays["index"].ravel(), times)
         span = span_of(arrays["start"].astype(float), arrays["end"].astype(float))

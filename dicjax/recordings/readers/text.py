@@ -157,8 +157,9 @@ def _separates(path: pathlib.Path, texts: Lines, sample: Lines) -> bool:
         return False
     if any("." in text for text in sample):
         return True
-    firsts = [int(text.partition(",")[0]) for text in texts if is_number(text)]
-    if not np.all(np.diff(firsts) == 1):
+    firsts = [text.partition(",")[0] for text in texts if is_number(text)]
+    counts = all(map(str.isdecimal, firsts))
+    if not counts or np.any(np.diff(np.array(firsts, float)) != 1):
         raise ValueError(
             f"{path.name}: {texts[0]!r} may be two cells or a decimal comma: add a "
             "header line, such as `unit,time_ms` or `time_ms`."

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from dicjax.recordings.readers.common import check_size, reading, Train, UNIT_BYTES
-from dicjax.recordings.readers.units import samples_at
+from dicjax.recordings.readers.units import is_rate, samples_at
 
 
 Arrays = dict[str, Shaped[np.ndarray, "..."]]
@@ -80,6 +80,8 @@ def _trains(
 ) -> list[Train]:
     """The trains of segments of sample indices and the places of their units."""
     check_size(path, UNIT_BYTES * len(names) * max(len(parts), 1))
+    if not is_rate(rate):
+        raise ValueError("Its sampling rate is none.")
     trains = []
     for i, (samples, units) in enumerate(parts):
         if samples.shape != units.shape or np.any((units < 0) | (units >= len(names))):

@@ -9,7 +9,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Float, Int
 from pyarrow import compute
 
-from dicjax.recordings.readers.common import tidy
+from dicjax._core import tidy
 
 
 pc: Any = compute  # its functions are made when it is imported

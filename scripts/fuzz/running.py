@@ -35,7 +35,7 @@ class Reading:
     """One format's folder, and its inputs by their seeds."""
 
     def __init__(self, kind: str, root: pathlib.Path):
-        self.kind, (self.name, sound, self.reader, beside) = kind, KINDS[kind]
+        self.kind, (self.name, sound, self.reader, beside, _) = kind, KINDS[kind]
         self.sound = b"" if kind in MADE else sound()
         self.folder = root / kind
         self.folder.mkdir()
@@ -73,9 +73,10 @@ def at_random(
     begun, done, faults, slowest = time.monotonic(), 0, 0, 0.0
     counts: Counts = {kind: [0, 0] for kind in kinds}
     with scratch() as root:
-        readings = [Reading(kind, root) for kind in kinds]
-        for own in readings:
+        each = [Reading(kind, root) for kind in kinds]
+        for own in each:
             _check_sound(own)
+        readings = [own for own in each for _ in range(KINDS[own.kind].share)]
         while done < inputs and time.monotonic() - begun < 60 * minutes:
             until = min(done + BATCH, inputs)
             odd, longest = _batch(readings, seed, done, until, counts)
@@ -91,14 +92,14 @@ def at_random(
             if done // BATCH % 10 == 0:
                 out.mkdir(parents=True, exist_ok=True)
                 (out / f"counts-{seed}.json").write_text(json.dumps(counts))
-    each = ", ".join(f"{x} {num} ({read} read)" for x, (num, read) in counts.items())
+    shares = ", ".join(f"{x} {num} ({read} read)" for x, (num, read) in counts.items())
     spent = sum(
         _seconds(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
     print(
         f"{done} inputs in {spent:.0f} s of a processor, {faults} faults; the slowest "
         f"took {slowest:.1f} s, and a process at most {peak_memory() / 1e6:.0f} MB: "
-        f"{each}."
+        f"{shares}."
     )
     return int(faults > 0)
 

@@ -259,13 +259,15 @@ Read = Callable[[pathlib.Path, random.Random], object]
 class Format(NamedTuple):
     """A file that is changed; `beside` writes what lies in its folder.
 
-    The folder is read instead of the file if something lies in it.
+    The folder is read instead of the file if something lies in it. Of formats that are
+    slow to read, a smaller `share` of inputs is.
     """
 
     file: str
     sound: Callable[[], bytes]
     read: Read = trains
     beside: Callable[[pathlib.Path], None] | None = None
+    share: int = 4
 
 
 def of_phy(file: str, content: bytes) -> Format:
@@ -299,7 +301,7 @@ FORMATS = {
     "mat_raster": Format("cell.mat", matlab_raster),
     "mat4": Format("cell.mat", matlab_4),
     "mat73": Format("cell.mat", matlab_hdf5),
-    "xlsx": Format("cell.xlsx", workbook),
+    "xlsx": Format("cell.xlsx", workbook, share=2),
     "nex": Format("cell.nex", neuroexplorer),
     "mclust": Format("cell.t", mclust),
     "phy": of_phy("params.py", b"sample_rate = 30000.\n"),
@@ -308,5 +310,5 @@ FORMATS = {
     "manifest": of_models("manifest.json", lambda: b'{"model": "stg"}'),
     "sweeps_csv": Format("cell.csv", sweeps_table, swept),
     "sweeps_npz": Format("cell.npz", sweeps_archive, swept),
-    "sweeps_abf": Format("cell.abf", axon, swept),
+    "sweeps_abf": Format("cell.abf", axon, swept, share=1),
 }

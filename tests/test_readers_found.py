@@ -1,5 +1,7 @@
 """Inputs that `python -m scripts.fuzz` found, each as small as its kind can be."""
 
+import json
+
 import h5py
 import numpy as np
 import pyarrow as pa
@@ -72,3 +74,13 @@ def test_the_reason_why_a_table_is_not_read_has_no_control_characters(tmp_path):
         except ValueError as error:
             reasons.add(str(error))
     assert reasons and all(map(str.isprintable, reasons))
+
+
+@pytest.mark.parametrize("num", (10**9, 10**30))
+def test_a_folder_that_states_many_segments_is_refused_at_once(tmp_path, num):
+    info = {"unit_ids": [1], "num_segments": num, "sampling_frequency": 3e4}
+    (tmp_path / "numpysorting_info.json").write_text(json.dumps(info))
+    kinds = [("sample_index", "i8"), ("unit_index", "i8"), ("segment_index", "i8")]
+    np.save(tmp_path / "spikes.npy", np.zeros(40, kinds))
+    with pytest.raises(ValueError, match="is too large"):
+        dj.read_spike_trains(tmp_path)

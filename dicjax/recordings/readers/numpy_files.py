@@ -23,7 +23,12 @@ from dicjax.recordings.readers.sorters.spikeinterface import (
     is_sorting,
     sorting_trains,
 )
-from dicjax.recordings.readers.tabular.matrices import trains_in_matrix
+from dicjax.recordings.readers.tabular.matrices import (
+    columns_in_words,
+    trains_in_matrix,
+    which_column,
+)
+from dicjax.recordings.readers.tabular.rasters import rasters_among
 from dicjax.recordings.readers.tabular.vectors import times_among
 from dicjax.recordings.readers.units import named_unit, stated_unit
 
@@ -89,9 +94,12 @@ def _array_trains(path: pathlib.Path, arrays: Arrays) -> list[Train]:
         span, unit = np.array(ends, float), None
         if "unit" in arrays and arrays["unit"].dtype.kind == "U":
             unit = named_unit(arrays.pop("unit").item())
-    vectors = {x: np.ravel(array) for x, array in arrays.items() if is_vector(array)}
+    rasters, axis = rasters_among(arrays, [*arrays])
+    arrays = {x: arrays[x] for x in rasters} or arrays
+    is_lone = {x: is_vector(own) and x not in rasters for x, own in arrays.items()}
+    vectors = {x: np.ravel(own) for x, own in arrays.items() if is_lone[x]}
     times, ids = times_among(vectors)
-    if ids is not None and len(vectors) == len(arrays):
+    if ids is not None and all(is_lone.values()):
         label = times[0]
         parts = grouped(path, vectors[ids], vector(path, label, arrays[label]))
         own = [labelled_train(path, x, label, t, unit) for x, t in parts.items()]
@@ -100,7 +108,10 @@ def _array_trains(path: pathlib.Path, arrays: Arrays) -> list[Train]:
     trains = []
     for label, array in arrays.items():
         name = name_of(path, label, is_lone=len(arrays) == 1)
-        parts = [] if is_vector(array) else trains_in_matrix(path, array)
+        parts = [] if is_lone[label] else trains_in_matrix(path, array, axis)
+        columns = columns_in_words(array)
+        if not parts and columns:
+            raise ValueError(which_column(path, f"{label or 'its array'} ({columns})"))
         if not parts:
             train = labelled_train(path, name, label, vector(path, label, array), unit)
             trains.append(train._replace(span=span))

@@ -60,10 +60,9 @@ def read_sorting_folder(path: pathlib.Path) -> list[Train]:
     with reading(path, kind):
         info = json.loads((folder / INFO).read_text("utf-8"))
         names = [str(name) for name in info["unit_ids"]]
-        rate, num_segments = (
-            float(info["sampling_frequency"]),
-            int(info["num_segments"]),
-        )
+        rate = float(info["sampling_frequency"])
+        num_segments = int(info["num_segments"])
+        check_size(path, UNIT_BYTES * max(len(names), 1) * num_segments)
         check_size(path, (folder / SPIKES).stat().st_size)
         spikes = np.load(folder / SPIKES, allow_pickle=False)
         which = [spikes["segment_index"] == i for i in range(num_segments)]

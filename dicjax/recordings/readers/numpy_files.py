@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from dicjax._core import tidy
 from dicjax.recordings.readers.common import (
     check_size,
     grouped,
@@ -62,16 +63,19 @@ def _refuse_objects(path: pathlib.Path) -> None:
     with reading(path, _KIND), path.open("rb") as file:
         if not zipfile.is_zipfile(file):
             file.seek(0)
-            has_objects = _dtype(file).hasobject
+            found = [""] if _dtype(file).hasobject else []
         else:
             with zipfile.ZipFile(file) as archive:
                 names = [x for x in archive.namelist() if x != "_metadata.npy"]
-                has_objects = any(_is_of_objects(archive, name) for name in names)
-    if has_objects:
+                found = [name for name in names if _is_of_objects(archive, name)]
+    if found:
+        label = tidy(found[0].removesuffix(".npy"))
+        which = f'["{label}"]' if label else ""
         raise ValueError(
             f"{path.name} is not a NumPy file of numbers: it holds Python objects, "
-            "which are not opened as they could run code. Save a list of trains by "
-            'np.savez("trains.npz", *trains).'
+            "which are not opened as they could run code. If you trust it, save an "
+            f'array per unit: np.savez("trains.npz", *np.load("{path.name}", '
+            f"allow_pickle=True){which})."
         )
 
 

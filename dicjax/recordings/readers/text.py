@@ -24,7 +24,8 @@ from dicjax.recordings.readers.tabular.heads import (
 _NO_MARK = "\x1f"
 _COMMENTS = ("#", "%", "//", ";")
 _COUNTING = re.compile(r"#\s*[,;\t]")  # a header of numbers of rows, no comment
-_QUOTED = re.compile(r'"[^"]*"|(?<=\d\d-\d\d) (?=\d)')  # also between day and hour
+# Also between day and hour.
+_QUOTED = re.compile(r'"[^"]*"|((?<=\d\d-\d\d)|(?<=\.\d{4})) (?=\d+:)')
 _NUM_SAMPLE = 100  # lines that show how a table is separated
 _SEP = re.compile(r"\s*\"?sep=(.|\\t)\"?\s*", re.I)
 

@@ -15,6 +15,7 @@ Arrays = dict[str, Shaped[np.ndarray, "..."]]
 Labels = dict[str, str]
 
 INFO, SPIKES, ARCHIVE = "numpysorting_info.json", "spikes.npy", "sorting_cached.npz"
+ZARR = (".zgroup", ".zmetadata", "zarr.json")
 _VERDICTS = ("quality", "group", "KSLabel")  # labels by people come first
 
 
@@ -45,6 +46,18 @@ def sorting_folder(path: pathlib.Path) -> pathlib.Path | None:
         if any((folder / name).is_file() for name in (INFO, ARCHIVE)):
             return folder
     return None
+
+
+def is_zarr(path: pathlib.Path) -> bool:
+    return any((path / name).is_file() for name in ZARR)
+
+
+def refuse_zarr(path: pathlib.Path) -> list[Train]:
+    raise ValueError(
+        f"{path.name} is a folder of zarr, which is not read: save the sorting of "
+        'spikeinterface by sorting.save(folder="sorting"), or an analyzer by '
+        'analyzer.save_as(folder="analyzer", format="binary_folder").'
+    )
 
 
 def read_sorting_folder(path: pathlib.Path) -> list[Train]:

@@ -100,6 +100,7 @@ from .files import (
     sha256 as sha256,
     shipped_path as shipped_path,
     versions as versions,
+    write_csv as write_csv,
 )
 from .fit import (
     begin_fit as begin_fit,

@@ -11,7 +11,7 @@ import pyarrow as pa
 from jaxtyping import Float
 from pyarrow import csv, parquet
 
-from dicjax._core import Advice, Overrun, Remedy, tidy, versions
+from dicjax._core import Advice, Overrun, Remedy, tidy, versions, write_csv
 from dicjax.dics import (
     Column,
     column_lines,
@@ -203,7 +203,7 @@ def _write(
     write_text(folder / "README.txt", render("population.readme.jinja", texts))
     for name, write, table in (
         ("models.parquet", parquet.write_table, columns),
-        ("models.csv", csv.write_csv, columns),
+        ("models.csv", write_csv, columns),
         ("spikes.parquet", parquet.write_table, spikes),
     ):
         with writing(folder / name) as path:

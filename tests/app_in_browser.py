@@ -41,7 +41,7 @@ def opened(browser, app: App, scheme: str = "light") -> Iterator:
     tab.on("request", lambda request: asked.append(request.url))
     tab.on("pageerror", lambda error: errors.append(str(error)))
     try:
-        tab.goto(app.address)
+        tab.goto(app.address())
         yield tab
         tab.wait_for_timeout(200)
     finally:

@@ -6,6 +6,10 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
+
+import pytest
 
 
 class App:
@@ -23,11 +27,26 @@ class App:
             text=True,
             env=os.environ | {"HOME": str(log.parent)},
         )
+        self._address, self._is_given = self._printed(), False
+        self.url = self._address.partition("/?")[0]
+
+    def _printed(self) -> str:
+        """The next address that the app prints."""
         assert self.process.stdout is not None
-        said = self.process.stdout.readline()
-        found = re.search(r"(http://127\.0\.0\.1:\d+)/\?token=[\w-]+", said)
-        assert found, f"{said}{log.read_text()}"
-        self.address, self.url = found[0], found[1]
+        for line in self.process.stdout:
+            found = re.search(r"http://127\.0\.0\.1:\d+/\?token=[\w-]+", line)
+            if found:
+                return found[0]
+        raise AssertionError(pathlib.Path(self.log.name).read_text())
+
+    def address(self) -> str:
+        """An address that opens the app, once."""
+        if self._is_given:
+            with pytest.raises(urllib.error.HTTPError, match="403"):
+                urllib.request.urlopen(self._address)
+            self._address = self._printed()
+        self._is_given = True
+        return self._address
 
     def close(self) -> None:
         self.process.send_signal(signal.SIGINT)

@@ -34,7 +34,7 @@ def app(tmp_path_factory) -> Iterator[App]:
 def client(app) -> Iterator:
     """A browser that has opened the address with the token."""
     with httpx.Client(base_url=app.url, follow_redirects=True, timeout=60) as made:
-        assert made.get(app.address).status_code == 200
+        assert made.get(app.address()).status_code == 200
         yield made
 
 
@@ -50,13 +50,32 @@ def _opens_socket(client, headers) -> int:
 
 
 def test_the_token_moves_from_the_address_to_a_cookie(app, client):
-    first = httpx.get(f"{app.url}/glossary?x=1&{app.address.partition('?')[2]}")
+    token = app.address().partition("?")[2]
+    first = httpx.get(f"{app.url}/glossary?x=1&{token}")
     assert (first.status_code, first.headers["location"]) == (303, "/glossary?x=1")
     cookie = first.headers["set-cookie"].lower()
     assert "httponly" in cookie and "samesite=strict" in cookie
-    away = httpx.get(f"{app.url}//elsewhere.example/?{app.address.partition('?')[2]}")
+    assert token.partition("=")[2].lower() not in cookie
+    token = app.address().partition("?")[2]
+    away = httpx.get(f"{app.url}//elsewhere.example/?{token}")
     assert away.headers["location"] == "/elsewhere.example/"
     assert "token" not in str(client.get("/").url)
+
+
+def test_a_token_opens_the_app_once(app, client):
+    address = app.address()
+    assert httpx.head(address).status_code == 303  # looks ahead, and gets no cookie
+    assert httpx.post(address).status_code == 403
+    first = httpx.get(address)
+    assert first.status_code == 303 and "set-cookie" in first.headers
+    another = app.address()
+    assert another != address  # the terminal shows it, since somebody came back
+    for _ in range(2):
+        second = httpx.get(address)
+        assert second.status_code == 403 and "set-cookie" not in second.headers
+        assert "new address" in second.text
+    assert client.get(address).status_code == 200  # it has a cookie
+    assert httpx.get(another).status_code == 303
 
 
 @pytest.mark.parametrize(

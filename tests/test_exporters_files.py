@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from test_tables import make_generated
 
@@ -154,6 +155,32 @@ def test_a_workbook_says_what_its_columns_mean(population, tmp_path):
     np.testing.assert_allclose(train, population.spike_times[5], rtol=1e-6)
     _, about = sheet_of(path, "about")
     assert dict(about)["num_simulated"] == 16
+
+
+FORMULAS = ["=1+1", "+A1", "-cmd|' /C calc'!A0", "@SUM(A1)", "\t=1", "a=1", "-65"]
+
+
+@pytest.mark.parametrize("kind", ("csv", "xlsx"))
+def test_text_of_users_is_no_formula(kind, population, tmp_path):
+    needs(kind)
+    models = population.models.slice(0, len(FORMULAS))
+    models = models.append_column("=name", pa.array(FORMULAS))
+    object.__setattr__(population, "models", models)
+    object.__setattr__(population, "spike_times", None)
+    object.__setattr__(population, "about", {"=what": "=1+1\x07", "model": "stg"})
+    path = tmp_path / f"population.{kind}"
+    FILES[kind](population, path)
+    if kind == "csv":
+        with path.open(newline="") as file:
+            header, *rows = csv.reader(file)
+        assert header[-1] == "'=name"
+        written = [row[-1] for row in rows]
+        assert written == ["'" + x for x in FORMULAS[:-2]] + FORMULAS[-2:]
+        return
+    book = needs("xlsx").load_workbook(path)
+    cells = [cell for sheet in book for row in sheet.iter_rows() for cell in row]
+    assert not [cell for cell in cells if cell.data_type == "f"]
+    assert {*FORMULAS, "=name", "=what"} <= {cell.value for cell in cells}
 
 
 def test_infinity_is_written_as_text(population, tmp_path):

@@ -213,6 +213,18 @@ def test_nwb_tells_when_a_unit_was_observed():
     assert (second.t_start, second.t_stop) == (first.times[0], first.times[-1])
 
 
+def test_nwb_without_spike_times_says_so():
+    for names, said in (
+        (["units/id"], r"only id\): sort its spikes"),
+        (["acquisition/V"], "no Units table: sort its spikes"),
+    ):
+        with h5py.File(buffer := io.BytesIO(), "w") as file:
+            for name in names:
+                file[name] = np.arange(3)
+        with pytest.raises(ValueError, match=said):
+            read(buffer.getvalue(), ".nwb")
+
+
 def test_nwb_that_holds_ms_against_its_own_rules_is_not_believed():
     with pytest.raises(ValueError, match='unit="ms"'):
         read(nwb([TRAIN] * 2), ".nwb")

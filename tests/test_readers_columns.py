@@ -241,12 +241,33 @@ def clock(times, form):
 
 @pytest.mark.parametrize(
     "form",
-    ("{h}:{m:02}:{s:05.2f}", "{m:02}:{s:05.2f}", "2024-05-12 {h:02}:{m:02}:{s:05.2f}"),
+    (
+        "{h}:{m:02}:{s:05.2f}",
+        "{m:02}:{s:05.2f}",
+        "2024-05-12 {h:02}:{m:02}:{s:05.2f}",
+        "12.05.2024 {h:02}:{m:02}:{s:05.2f}",
+        "1.5.2024 {h}:{m:02}:{s:05.2f}",
+    ),
 )
 def test_clock_times_are_in_seconds(form):
     for header in ("Spike time", None):
         (train,) = read(table(clock(TIMES, form), header=header))
         np.testing.assert_allclose(train.times, TIMES // 10 * 10, atol=10.1)
+
+
+def test_days_of_the_calendar_are_counted_on():
+    days = ["28.02.2024", "29.02.2024", "01.03.2024"]
+    seconds = np.arange(0, 3 * 86_400, 480)  # from midnight to midnight
+    stamps = [
+        f"{days[s // 86_400]} {s // 3600 % 24:02}:{s // 60 % 60:02}"
+        for s in seconds.tolist()
+    ]
+    assert_one(read(table(stamps, header="Zeit")), 1e3 * seconds.astype(np.float64))
+    rows = "".join(f"{x}:07,5;{i % 7},25\n" for i, x in enumerate(stamps))
+    (train,) = read("Zeit;Amplitude [mV]\n" + rows)
+    np.testing.assert_allclose(train.times, seconds * 1e3 + 7500)
+    with pytest.raises(ValueError, match=r"line 2: '31.02.2024 12:00' is not a number"):
+        read(table(["31.02.2024 12:00", *stamps], header="Zeit"))
 
 
 def test_a_clock_may_pass_midnight_and_must_be_clear():

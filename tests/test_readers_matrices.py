@@ -124,6 +124,48 @@ def test_zeros_and_ones_are_a_raster_in_bins(read_array):
         assert all(train.t_stop == 3000 for train in trains)
 
 
+def test_trials_of_units_in_bins_are_trains_by_trial_and_unit(read_array):
+    bins = RNG.random((3, 2, 3000)) < 0.02  # trials, units, bins
+    with pytest.raises(ValueError, match="samples@1000"):
+        read_array({}, raster=bins.astype(np.uint8))
+    trains = read_array({"unit": "samples@500"}, raster=bins.astype(np.uint8))
+    assert_same(trains, [2.0 * np.flatnonzero(row) for row in bins.reshape(6, -1)])
+    names = [train.name.removeprefix("raster_") for train in trains]
+    assert [name[-3:] for name in names] == ["1_1", "1_2", "2_1", "2_2", "3_1", "3_2"]
+
+
+@pytest.mark.parametrize("kind", (".mat", "7.3.mat", ".npz"))
+@pytest.mark.parametrize(
+    "start, width, unit",
+    ((-999, 1, "ms"), (0, 2, "ms"), (-1, 1e-3, "s"), (0, 1000, "us")),
+)
+def test_the_times_of_bins_say_their_unit(kind, start, width, unit, tmp_path):
+    per = {"ms": 1.0, "s": 1e3, "us": 1e-3}[unit]
+    axis, bins = start + np.arange(2000) * width, RNG.random((5, 2000)) < 0.03
+    said = {"train": bins.astype(np.uint8), "t": axis, "direction": np.arange(5) % 2}
+    read = reader(kind, tmp_path)
+    if start < 0:
+        with pytest.warns(UserWarning, match="begin below zero"):
+            trains = read({}, **said)
+    else:
+        trains = read({}, **said)
+    since = min(start, 0)
+    assert_same(trains, [(axis[row] - since) * per for row in bins])
+
+
+@pytest.mark.parametrize("width", (1, 0.02, 20))
+def test_times_of_bins_in_an_unclear_unit_are_asked_about(read_mat, width):
+    axis, bins = np.arange(4000) * width, RNG.random((2, 4000)) < 0.03
+    with pytest.raises(ValueError, match="give the true unit"):
+        read_mat({}, train=bins.astype(np.uint8), t=axis)
+
+
+def test_the_label_of_the_times_of_bins_states_their_unit(read_mat):
+    axis, bins = np.arange(1, 2001), RNG.random((2, 2000)) < 0.03
+    trains = read_mat({}, train=bins.astype(np.uint8), time_ms=axis)
+    assert_same(trains, [axis[row] for row in bins])
+
+
 def test_matrices_of_other_numbers_are_refused(read_array):
     for matrix in (
         RNG.normal(size=(300, 3)),
@@ -135,18 +177,31 @@ def test_matrices_of_other_numbers_are_refused(read_array):
             read_array({}, rates=matrix)
 
 
-def test_pickled_lists_of_trains_are_refused_with_the_way_to_save_them(tmp_path):
+def test_a_matrix_with_a_row_per_spike_is_asked_for_its_columns(read_array):
+    times = TRAINS[0]
+    ids, amplitude = RNG.integers(1, 5, 300), RNG.normal(-80, 9, 300)
+    matrix = np.stack([times, ids, amplitude], axis=1)
+    span = f"from {times.min():g} to {times.max():g}"
+    for table, side in ((matrix, "column"), (matrix.T, "row")):
+        said = rf"{side} 1 rises {span}, {side} 2 has few whole numbers from 1 to 4"
+        with pytest.raises(ValueError, match=said + r".*two columns, of units and"):
+            read_array({}, spks=table)
+
+
+def test_pickled_lists_of_trains_are_refused_with_the_way_to_save_them(
+    tmp_path, monkeypatch
+):
     held = np.empty(3, object)
     held[:] = TRAINS
     np.save(tmp_path / "cell.npy", held, allow_pickle=True)
     np.savez(tmp_path / "cell.npz", spikes=held)
+    monkeypatch.chdir(tmp_path)
     for name in ("cell.npy", "cell.npz"):
-        with pytest.raises(
-            ValueError, match=r'Python objects.*np\.savez\("trains\.npz"'
-        ):
-            read_spike_trains(tmp_path / name)
-    np.savez(tmp_path / "trains.npz", *TRAINS)
-    assert_same(read_spike_trains(tmp_path / "trains.npz", unit="ms"), TRAINS)
+        with pytest.raises(ValueError, match="Python objects") as refused:
+            read_spike_trains(name)
+        _, way = str(refused.value).split("per unit: ")
+        exec(way.removesuffix("."), {"np": np})
+        assert_same(read_spike_trains("trains.npz", unit="ms"), TRAINS)
 
 
 # ---- MATLAB alone

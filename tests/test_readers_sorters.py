@@ -143,6 +143,14 @@ def test_field_trip_counts_times_from_each_trial(write, tmp_path):
     assert_same(read_spike_trains(path), expected)
 
 
+def test_a_folder_of_zarr_says_how_to_save_another(tmp_path):
+    folder = tmp_path / "analyzer.zarr"
+    folder.mkdir()
+    (folder / ".zgroup").write_text('{"zarr_format": 2}')
+    with pytest.raises(ValueError, match=r"analyzer\.zarr.*binary_folder"):
+        read_spike_trains(folder)
+
+
 # ---- HDF5
 
 
@@ -230,8 +238,20 @@ def test_mc_rack_has_a_block_per_channel(tmp_path):
     path.write_text(mc_rack({31: both}), "cp1252")
     trains = {train.name: train for train in read_spike_trains(path)}
     assert_same([trains["31_0"], trains["31_1"]], {"31_0": A, "31_1": B})
-    cut_outs = [(t + k / 20, 0) for t in A for k in range(40)]
-    path.write_text(mc_rack({31: cut_outs}))
+
+
+def test_cut_outs_of_mc_rack_are_read_by_their_starts(tmp_path):
+    path = tmp_path / "spikes.txt"
+    # One starts where another ends, and one before another has ended.
+    starts = np.sort([*A, A[3] + 2.0, A[9] + 1.0])
+    cut_outs = [(t + k / 20, 0) for t in starts for k in range(40)]
+    path.write_text(mc_rack({31: cut_outs, 41: [(t, 0) for t in B]}))
+    with pytest.warns(UserWarning, match="unit 31 was read from its cut-outs of 40"):
+        trains = read_spike_trains(path)
+    assert_same(trains, {"31": starts, "41": B}, atol=1e-3)
+    path.write_text(
+        mc_rack({31: cut_outs[:-3] + [(9e5 + k / 20, 0) for k in range(9)]})
+    )
     with pytest.raises(ValueError, match="cut-outs.*time stamps only"):
         read_spike_trains(path)
 

@@ -30,6 +30,7 @@ from dicjax.sweeps import (
 )
 from dicjax.sweeps.batches import Batches
 from dicjax.sweeps.config import SimulateJob
+from dicjax.sweeps.inputs import read_inputs
 from dicjax.sweeps.plan import make_plan, read_plan
 from dicjax.sweeps.simulating import members_per_part, Simulating
 from dicjax.sweeps.tasks import work_through
@@ -345,6 +346,23 @@ def test_new_recordings_and_tolerances_come_after_the_targets_that_were_there(
     assert targets("a.csv", "b.csv", tolerances=[0.05, 0.1]) == grown
     with pytest.raises(ValueError, match="differ"):
         targets("a.csv", tolerances=[0.1])
+
+
+def test_only_the_window_of_recordings_has_to_be_sound(write, tmp_path):
+    def targets(**trains):
+        lines = [f"{unit},{t}" for unit, times in trains.items() for t in times]
+        (tmp_path / "cell.csv").write_text("\n".join(["unit,time_ms", *lines]))
+        text = 'job = "generate"\n[targets]\nmodels = ["stg"]\nwindow = [0, 20000]\n'
+        config = read_config(write(text + 'recordings = ["cell.csv"]'))
+        return read_inputs(config)["targets"].to_pylist()
+
+    times = np.arange(1, 301) * 90.0
+    (cell,) = targets(a=[*times, 5e4, 4e4])
+    assert cell["spike_times"] == times[times <= 2e4].tolist()
+    with pytest.warns(UserWarning, match="Left out.*Nothing was recorded from 0"):
+        first, second = targets(a=times, b=times + 3e4)
+    assert first["spike_times"] == cell["spike_times"]
+    assert (second["unit_id"], second["spike_times"]) == ("b", None)
 
 
 @pytest.mark.parametrize(

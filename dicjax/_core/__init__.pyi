@@ -8,6 +8,7 @@ from .advice import (
     CLEANING as CLEANING,
     in_words as in_words,
     Remedy as Remedy,
+    tidy as tidy,
 )
 from .arrays import (
     AnyArray as AnyArray,
@@ -99,6 +100,7 @@ from .files import (
     sha256 as sha256,
     shipped_path as shipped_path,
     versions as versions,
+    write_csv as write_csv,
 )
 from .fit import (
     begin_fit as begin_fit,

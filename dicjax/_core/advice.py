@@ -19,6 +19,12 @@ CLEANING = {
 }
 
 
+def tidy(name: str) -> str:
+    """A name on one line, without control characters."""
+    shown = "".join(c if c.isprintable() else " " for c in name)
+    return " ".join(shown.split())
+
+
 class Remedy(NamedTuple):
     """A setting to change, and the value to give it; none where the user chooses.
 

@@ -261,3 +261,24 @@ def shipped_path(*parts: str) -> pathlib.Path | None:
         if path.exists():
             return path
     return None
+
+
+def write_csv(table: Any, sink: Any) -> None:
+    """Writes a table of pyarrow as CSV, in which no text is a formula of spreadsheets.
+
+    What they would compute gets an apostrophe before it, but for numbers.
+    """
+    import pyarrow as pa
+    from pyarrow import compute, csv
+
+    pc: Any = compute
+
+    def plain(text: Any) -> Any:
+        runs = pc.match_substring_regex(text, "^[=+@\t\r-]")
+        is_number = pc.match_substring_regex(text, r"^[+-]?[0-9.]+([eE][+-]?[0-9]+)?$")
+        quoted = pc.binary_join_element_wise("'", text, "")
+        return pc.if_else(pc.and_(runs, pc.invert(is_number)), quoted, text)
+
+    columns = [plain(x) if pa.types.is_string(x.type) else x for x in table.columns]
+    names = plain(pa.array(table.column_names, pa.string())).to_pylist()
+    csv.write_csv(pa.table(columns, names=names), sink)

@@ -49,7 +49,8 @@ def serve(
     """Serves the app until it is interrupted, with all its files in `folder`.
 
     Port 0 is any free one. `announce` is called with the address once the server
-    listens. The address contains a token, without which nothing answers. A
+    listens. The address contains a token, without which nothing answers. It opens the
+    app once; if it is opened again, `announce` is called with another one. A
     `ValueError` refuses a folder that is a file, or a port that is taken.
     """
     folder = folder.expanduser().resolve()
@@ -72,8 +73,8 @@ def serve(
 
 def _serve(state: ServerState, listening: socket.socket, open_browser, announce):
     port = listening.getsockname()[1]
-    gate = Gate(_application(state), NAMES, port)
-    address = gate.address(f"http://{HOST}:{port}")
+    gate = Gate(_application(state), NAMES, port, announce)
+    address = gate.address()
     handler = logging.FileHandler(state.log, delay=True, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
     for name in ("dicjax", "nicegui", "uvicorn.error"):

@@ -16,7 +16,6 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import csv
 from tyro.conf import arg, OmitArgPrefixes, Positional
 from tyro.constructors import (
     ConstructorRegistry,
@@ -39,6 +38,7 @@ from dicjax._core import (
     Remedy,
     Stage,
     stage_words,
+    write_csv,
 )
 from dicjax.inference import find_neuron
 from dicjax.neurons import MODELS, Neuron
@@ -340,13 +340,13 @@ def print_table(columns: Mapping[str, Any]) -> None:
         print(as_lines(columns, shutil.get_terminal_size().columns))
         return
     sink = pa.BufferOutputStream()
-    csv.write_csv(_table(columns), sink)
+    write_csv(_table(columns), sink)
     print(sink.getvalue().to_pybytes().decode(), end="")
 
 
 def write_table(columns: Mapping[str, Any], path: pathlib.Path) -> None:
     """Writes columns as CSV."""
-    csv.write_csv(_table(columns), path)
+    write_csv(_table(columns), path)
 
 
 def _table(columns: Mapping[str, Any]) -> pa.Table:

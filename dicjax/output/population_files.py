@@ -11,7 +11,7 @@ import pyarrow as pa
 from jaxtyping import Float
 from pyarrow import csv, parquet
 
-from dicjax._core import Advice, Overrun, Remedy, versions
+from dicjax._core import Advice, Overrun, Remedy, tidy, versions, write_csv
 from dicjax.dics import (
     Column,
     column_lines,
@@ -203,7 +203,7 @@ def _write(
     write_text(folder / "README.txt", render("population.readme.jinja", texts))
     for name, write, table in (
         ("models.parquet", parquet.write_table, columns),
-        ("models.csv", csv.write_csv, columns),
+        ("models.csv", write_csv, columns),
         ("spikes.parquet", parquet.write_table, spikes),
     ):
         with writing(folder / name) as path:
@@ -245,7 +245,7 @@ def read_table(path: pathlib.Path) -> pa.Table:
             return csv.read_csv(path)
         return read_parquet(path)
     except (pa.ArrowException, OSError, UnicodeError, MemoryError, Overrun) as error:
-        reason = [*str(error).splitlines(), "there is no memory for it"][0]
+        reason = tidy([*str(error).splitlines(), "there is no memory for it"][0])
         raise ValueError(
             f"{path} cannot be read as a table ({reason.strip(' .:')}): write it again."
         ) from error

@@ -106,8 +106,15 @@ def _trains(
         reason = str(error) if name in str(error) else f"{name}: {error}"
         return {"recording": name, "unit_id": unit_id, "refused": reason}
 
+    options = {"unit": unit, "unit_id": unit_id, "clean": clean}
     try:
-        trains = read_spike_trains(path, unit=unit, unit_id=unit_id, clean=clean)
+        try:  # what lies outside the window need not be sound
+            trains = read_spike_trains(path, window=window, **options)
+        except ValueError:
+            if window is None:
+                raise
+            # A neuron with nothing in the window would refuse all others.
+            trains = read_spike_trains(path, **options)
     except ValueError as e:
         return [refused(e)]
     rows = []

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import csv
 
-from dicjax._core import on_host
+from dicjax._core import on_host, write_csv
 from dicjax.generation import Generated
 from dicjax.output.files import check_suffix, load, writing
 from dicjax.output.saved_population import stored, StoredPopulation, unit_and_meaning
@@ -51,7 +50,7 @@ def export_xlsx(
         sheet = book.create_sheet(title)
         sheet.freeze_panes = "A2"
         for row in itertools.chain([header], rows):
-            sheet.append(row)
+            sheet.append([_cell(openpyxl, sheet, value) for value in row])
     with writing(path) as partial:
         book.save(partial)
 
@@ -63,13 +62,14 @@ def export_csv(
     """Writes the models of a population as a table of CSV.
 
     `population` and `path`, which ends in `.csv`, are as in [`dicjax.export_xlsx`][].
+    Text that a spreadsheet would compute, such as `=1+1`, gets an apostrophe before it.
 
     **Raises:**
 
     - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     with writing(check_suffix(path, ".csv")) as partial:
-        csv.write_csv(stored(population).models, partial)
+        write_csv(stored(population).models, partial)
 
 
 def _sheets(population: StoredPopulation) -> dict[str, Sheet]:
@@ -92,6 +92,16 @@ def _sheets(population: StoredPopulation) -> dict[str, Sheet]:
         sheets["spikes"] = header, rows
     sheets["about"] = ("what", "value"), [(key, _text(value)) for key, value in about]
     return sheets
+
+
+def _cell(openpyxl: Any, sheet: Any, value: Any) -> Any:
+    """A value as a cell; text is text, also where it looks like a formula."""
+    if not isinstance(value, str):
+        return value
+    plain = openpyxl.cell.cell.ILLEGAL_CHARACTERS_RE.sub(" ", value)
+    cell = openpyxl.cell.WriteOnlyCell(sheet, plain)
+    cell.data_type = "s"
+    return cell
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from dicjax._core import Advice, advice_of, on_host, Remedy
+from dicjax._core import Advice, advice_of, on_host, Remedy, tidy
 from dicjax.recordings.cleaning import (
     clean_times,
     Cleaned,
@@ -30,7 +30,6 @@ from dicjax.recordings.readers.common import (
     check_file,
     listing,
     read_apart,
-    tidy,
     Times,
     Train,
 )
@@ -51,7 +50,9 @@ from dicjax.recordings.readers.plausibility import (
 from dicjax.recordings.readers.sorters.hdf5 import read_hdf5, read_psort
 from dicjax.recordings.readers.sorters.mclust import read_mclust
 from dicjax.recordings.readers.sorters.spikeinterface import (
+    is_zarr,
     read_sorting_folder,
+    refuse_zarr,
     sorting_folder,
 )
 from dicjax.recordings.readers.text import read_nex_table, read_text
@@ -379,4 +380,8 @@ READERS |= dict.fromkeys((".t", ".t32", ".t64"), read_mclust)
 READERS |= {".nextimestamps": read_nex_table, ".psort": read_psort}
 READERS |= dict.fromkeys((".h5", ".hdf5"), read_hdf5)
 # How a folder of each kind is known, and read.
-FOLDERS = ((is_kilosort, read_kilosort), (sorting_folder, read_sorting_folder))
+FOLDERS = (
+    (is_kilosort, read_kilosort),
+    (sorting_folder, read_sorting_folder),
+    (is_zarr, refuse_zarr),
+)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from dicjax._core import apart, Forbidden, limits_of, Overrun, sha256
+from dicjax._core import apart, Forbidden, limits_of, Overrun, sha256, tidy
 from dicjax.recordings.readers.units import is_intervals, is_time, stated_unit
 
 
@@ -122,12 +122,6 @@ def listing(names: Sequence[str]) -> str:
     return ", ".join(tidy(name)[:40] for name in names[:10]) + more or "nothing"
 
 
-def tidy(name: str) -> str:
-    """A name on one line, without control characters."""
-    shown = "".join(c if c.isprintable() else " " for c in name)
-    return " ".join(shown.split())
-
-
 def name_of(path: pathlib.Path, label: str, is_lone: bool) -> str:
     """The label of a train, or the file's name for a lone train labelled as times."""
     return path.stem if is_lone and is_time(label) else label
@@ -177,6 +171,11 @@ def grouped(
     path: pathlib.Path, labels: Shaped[np.ndarray, " spikes"], times: Times
 ) -> dict[str, np.ndarray]:
     """Times grouped by their labels, in the order of labels."""
+    if labels.shape != times.shape:
+        raise ValueError(
+            f"{path.name} has {times.size} spikes, and {labels.size} labels of their "
+            "units: export it again."
+        )
     order = np.argsort(labels, kind="stable")
     names, starts = np.unique(labels[order], return_index=True)
     check_size(path, UNIT_BYTES * len(names))

@@ -17,7 +17,7 @@ from dicjax.recordings.readers.common import (
     Train,
     vector,
 )
-from dicjax.recordings.readers.units import samples_at
+from dicjax.recordings.readers.units import is_rate, samples_at
 
 
 # Labels by people come before labels by Kilosort, for each cluster. Old versions of phy
@@ -126,7 +126,7 @@ def _sample_rate(path: pathlib.Path) -> float | None:
     params = path / PARAMS
     # It is Python code, which is not run since it could do anything.
     found = _RATE.search(_text(params)) if params.is_file() else None
-    return float(found[1]) if found and 0 < float(found[1]) < np.inf else None
+    return float(found[1]) if found and is_rate(float(found[1])) else None
 
 
 def _verdicts(

@@ -17,13 +17,19 @@ from dicjax.recordings.readers.common import (
     reading,
     Train,
 )
-from dicjax.recordings.readers.matlab_files import load_hdf5, load_matrices, Sparse
+from dicjax.recordings.readers.matlab_files import load_hdf5, load_matrices
 from dicjax.recordings.readers.sorters.matlab_structs import trains_of_sorter
-from dicjax.recordings.readers.tabular.columns import are_bits, is_regular
 from dicjax.recordings.readers.tabular.matrices import (
-    Axis,
-    NO_AXIS,
+    columns_in_words,
     trains_in_matrix,
+    which_column,
+)
+from dicjax.recordings.readers.tabular.rasters import (
+    Axis,
+    is_raster,
+    NO_AXIS,
+    rasters_among,
+    Sparse,
     trains_in_raster,
 )
 from dicjax.recordings.readers.tabular.vectors import (
@@ -34,8 +40,8 @@ from dicjax.recordings.readers.tabular.vectors import (
 from dicjax.recordings.readers.units import (
     is_id,
     is_intervals,
-    is_measure,
     is_of_spikes,
+    is_rate,
     is_time,
     named_unit,
     stated_unit,
@@ -44,8 +50,6 @@ from dicjax.recordings.readers.units import (
 
 LIBRARIES = ("scipy.io",)
 Fields = dict[str, Any]
-
-MIN_BINS = 20  # of a raster
 
 _UNIT_FIELDS = {"unit", "units", "timeunit", "timeunits"}
 _RATE_FIELDS = {"fs", "sr", "samplingrate", "samplerate", "samplingfrequency"}
@@ -57,6 +61,8 @@ def read_matlab(path: pathlib.Path) -> list[Train]:
         fields = load_hdf5(path) if h5py.is_hdf5(path) else load_matrices(path)
     at = _Place(path)
     trains = list(_of_struct(at, fields, is_top=True))
+    if not trains and at.unclear:
+        raise ValueError(which_column(path, "; ".join(at.unclear[:3])))
     if not trains:
         raise ValueError(
             f"{path.name} has no vector of times: it has {listing(at.others)}; save "
@@ -73,9 +79,10 @@ class _Place:
     name: str = ""
     unit: str | None = None
     rate: float | None = None
-    axis: Axis = dataclasses.field(default_factory=lambda: NO_AXIS)  # times of bins
+    axis: Axis = NO_AXIS
     beside: Fields = dataclasses.field(default_factory=dict)  # of the same struct
     others: list[str] = dataclasses.field(default_factory=list)  # without times
+    unclear: list[str] = dataclasses.field(default_factory=list)  # in which column
 
     def below(self, part: str) -> "_Place":
         return dataclasses.replace(self, name=f"{self.name}_{part}".lstrip("_"))
@@ -98,7 +105,7 @@ def _of_value(at: _Place, label: str, value: Any) -> Iterator[Train]:
             # A cell with one spike was squeezed into a number.
             part = part if _number(part) is None else np.atleast_1d(part)
             yield from _of_value(at.below(name), label, part)
-    elif is_vector(value) and not _is_raster(value):
+    elif is_vector(value) and not is_raster(value):
         numbers, name = np.ravel(value).astype(float), at.name or at.path.stem
         train = labelled_train(at.path, name, label, numbers, at.unit)
         yield train._replace(rate=at.rate)
@@ -114,15 +121,14 @@ def _of_value(at: _Place, label: str, value: Any) -> Iterator[Train]:
     else:
         shape = getattr(value, "shape", None) or np.shape(value)
         at.others.append(f"{label} ({' × '.join(map(str, shape)) or 'no vector'})")
+        if columns := columns_in_words(value):
+            at.unclear.append(f"{label} ({columns})")
 
 
 def _in_matrix(at: _Place, value: Any) -> list[Train]:
     if isinstance(value, Sparse):
-        is_raster = bool((value.values == 1).all())
-        place = (value.rows, value.columns, value.shape, at.axis)
-        return trains_in_raster(at.path, *place) if is_raster else []
-    if isinstance(value, np.ndarray) and value.ndim == 1:
-        value = value[:, None]
+        place = ((value.rows, value.columns), value.shape, at.axis)
+        return trains_in_raster(at.path, *place) if is_raster(value) else []
     return trains_in_matrix(at.path, value, at.axis)
 
 
@@ -138,9 +144,9 @@ def _of_struct(at: _Place, fields: Fields, is_top: bool = False) -> Iterator[Tra
         beside=fields,
     )
     times = _times_among(fields, is_top)
-    rasters = _rasters(fields, times)
+    rasters, axis = rasters_among(fields, times)
     if rasters:
-        times, at = rasters, dataclasses.replace(at, axis=_axis(fields, rasters))
+        times, at = rasters, dataclasses.replace(at, axis=axis)
     times, ids = _without_others(at, fields, times)
     if ids is not None:
         (whole,) = _of_value(at, times[0], fields[times[0]])
@@ -153,35 +159,6 @@ def _of_struct(at: _Place, fields: Fields, is_top: bool = False) -> Iterator[Tra
         is_lone = len(times) == 1 and (is_time(label) or not is_top)
         below = place if is_lone else place.below(label)
         yield from _of_value(below, label, fields[label])
-
-
-def _is_raster(value: Any) -> bool:
-    if isinstance(value, Sparse):
-        return bool(value.values.size and (value.values == 1).all())
-    is_long = isinstance(value, np.ndarray) and max(value.shape, default=0) > MIN_BINS
-    return is_long and value.dtype.kind in "biuf" and value.ndim < 3 and are_bits(value)
-
-
-def _rasters(fields: Fields, times: list[str]) -> list[str]:
-    """Fields that are rasters, if there are no fields of spike times."""
-    rasters = [x for x in fields if _is_raster(fields[x])]
-    for x in times:
-        is_vague = x in rasters or not is_time(x)
-        is_axis = is_vector(fields[x]) and is_regular(np.ravel(fields[x]).astype(float))
-        if not (is_vague or is_axis) or (is_of_spikes(x) and x not in rasters):
-            return []
-    return [x for x in rasters if not (names_neurons(x) or is_measure(x))]
-
-
-def _axis(fields: Fields, rasters: list[str]) -> Axis:
-    """The times of a raster's bins, if they stand beside it."""
-    sizes = {size for x in rasters for size in fields[x].shape}
-    for label, value in fields.items():
-        if is_time(label) and is_vector(value) and np.size(value) in sizes:
-            times = np.ravel(value).astype(float)
-            if is_regular(times):
-                return times
-    return NO_AXIS
 
 
 def _times_among(fields: Fields, is_top: bool) -> list[str]:
@@ -210,7 +187,7 @@ def _without_others(
     at: _Place, fields: Fields, times: list[str]
 ) -> tuple[list[str], str | None]:
     """Fields of times without vectors of another kind, and the field of units."""
-    plain = [x for x in times if is_vector(fields[x]) and not _is_raster(fields[x])]
+    plain = [x for x in times if is_vector(fields[x]) and not is_raster(fields[x])]
     rest = [x for x in times if x not in plain]
     named = [x for x in fields if is_vector(fields[x]) and names_neurons(x)]
     vectors = {x: np.ravel(fields[x]) for x in dict.fromkeys([*plain, *named])}
@@ -267,7 +244,7 @@ def _unit(value: Any) -> str | None:
 
 def _rate(value: Any) -> float | None:
     rate = _number(value)
-    return rate if rate is not None and 0 < rate < np.inf else None
+    return rate if rate is not None and is_rate(rate) else None
 
 
 def _name(value: Any) -> str | None:

@@ -1,6 +1,5 @@
 """The variables of MATLAB files, as arrays, text, lists (cells) and dictionaries."""
 
-import dataclasses
 import io
 import math
 import pathlib
@@ -14,6 +13,7 @@ from jaxtyping import Shaped
 
 from dicjax.recordings.readers import common
 from dicjax.recordings.readers.common import check_size, UNIT_BYTES
+from dicjax.recordings.readers.tabular.rasters import Sparse
 
 
 MAX_DEPTH = 16  # of nested cells
@@ -28,16 +28,6 @@ _WIDE_TEXT = (4, 17)
 _CELL, _STRUCT, _CHAR, _SPARSE, _NUMERIC = 1, 2, 4, 5, range(6, 16)
 _LOGICAL, _COMPLEX = 0x200, 0x800
 Elements = Iterator[tuple[int, memoryview]]  # their kinds and data
-
-
-@dataclasses.dataclass(frozen=True)
-class Sparse:
-    """Where the numbers of a sparse matrix are, that are not zero."""
-
-    rows: Shaped[np.ndarray, " numbers"]
-    columns: Shaped[np.ndarray, " numbers"]
-    values: Shaped[np.ndarray, " numbers"]
-    shape: tuple[int, int]
 
 
 def load_matrices(path: pathlib.Path) -> dict[str, Any]:

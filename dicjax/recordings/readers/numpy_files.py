@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from dicjax._core import tidy
 from dicjax.recordings.readers.common import (
     check_size,
     grouped,
@@ -23,7 +24,12 @@ from dicjax.recordings.readers.sorters.spikeinterface import (
     is_sorting,
     sorting_trains,
 )
-from dicjax.recordings.readers.tabular.matrices import trains_in_matrix
+from dicjax.recordings.readers.tabular.matrices import (
+    columns_in_words,
+    trains_in_matrix,
+    which_column,
+)
+from dicjax.recordings.readers.tabular.rasters import rasters_among
 from dicjax.recordings.readers.tabular.vectors import times_among
 from dicjax.recordings.readers.units import named_unit, stated_unit
 
@@ -57,16 +63,19 @@ def _refuse_objects(path: pathlib.Path) -> None:
     with reading(path, _KIND), path.open("rb") as file:
         if not zipfile.is_zipfile(file):
             file.seek(0)
-            has_objects = _dtype(file).hasobject
+            found = [""] if _dtype(file).hasobject else []
         else:
             with zipfile.ZipFile(file) as archive:
                 names = [x for x in archive.namelist() if x != "_metadata.npy"]
-                has_objects = any(_is_of_objects(archive, name) for name in names)
-    if has_objects:
+                found = [name for name in names if _is_of_objects(archive, name)]
+    if found:
+        label = tidy(found[0].removesuffix(".npy"))
+        which = f'["{label}"]' if label else ""
         raise ValueError(
             f"{path.name} is not a NumPy file of numbers: it holds Python objects, "
-            "which are not opened as they could run code. Save a list of trains by "
-            'np.savez("trains.npz", *trains).'
+            "which are not opened as they could run code. If you trust it, save an "
+            f'array per unit: np.savez("trains.npz", *np.load("{path.name}", '
+            f"allow_pickle=True){which})."
         )
 
 
@@ -89,18 +98,24 @@ def _array_trains(path: pathlib.Path, arrays: Arrays) -> list[Train]:
         span, unit = np.array(ends, float), None
         if "unit" in arrays and arrays["unit"].dtype.kind == "U":
             unit = named_unit(arrays.pop("unit").item())
-    vectors = {x: np.ravel(array) for x, array in arrays.items() if is_vector(array)}
+    rasters, axis = rasters_among(arrays, [*arrays])
+    arrays = {x: arrays[x] for x in rasters} or arrays
+    is_lone = {x: is_vector(own) and x not in rasters for x, own in arrays.items()}
+    vectors = {x: np.ravel(own) for x, own in arrays.items() if is_lone[x]}
     times, ids = times_among(vectors)
-    if ids is not None and len(vectors) == len(arrays):
-        numbers = vector(path, times[0], arrays[times[0]])
-        whole = labelled_train(path, "", times[0], numbers, unit)._replace(span=span)
-        own = grouped(path, vectors[ids], whole.times)
-        return [whole._replace(name=x, times=part) for x, part in own.items()]
+    if ids is not None and all(is_lone.values()):
+        label = times[0]
+        parts = grouped(path, vectors[ids], vector(path, label, arrays[label]))
+        own = [labelled_train(path, x, label, t, unit) for x, t in parts.items()]
+        return [train._replace(span=span) for train in own]
     arrays = {x: own for x, own in arrays.items() if x in times or x not in vectors}
     trains = []
     for label, array in arrays.items():
         name = name_of(path, label, is_lone=len(arrays) == 1)
-        parts = [] if is_vector(array) else trains_in_matrix(path, array)
+        parts = [] if is_lone[label] else trains_in_matrix(path, array, axis)
+        columns = columns_in_words(array)
+        if not parts and columns:
+            raise ValueError(which_column(path, f"{label or 'its array'} ({columns})"))
         if not parts:
             train = labelled_train(path, name, label, vector(path, label, array), unit)
             trains.append(train._replace(span=span))
@@ -122,8 +137,6 @@ def _pynapple_trains(path: pathlib.Path, arrays: Arrays) -> list[Train]:
     with reading(path, "an archive of pynapple"):
         units = {path.stem: times}
         if "'TsGroup'" in kind:
-            if arrays["index"].shape != times.shape:
-                raise ValueError("Spikes and their units differ in number.")
             units = {str(key): np.zeros(0) for key in arrays["keys"].ravel()}
             units |= grouped(path, arrays["index"].ravel(), times)
         span = span_of(arrays["start"].astype(float), arrays["end"].astype(float))

@@ -7,13 +7,20 @@ import h5py
 import numpy as np
 
 from dicjax.recordings.readers import common
-from dicjax.recordings.readers.common import check_size, reading, Train, vector
+from dicjax.recordings.readers.common import check_size, listing, reading, Train, vector
 from dicjax.recordings.readers.units import stated_unit
 
 
 def read_nwb(path: pathlib.Path) -> list[Train]:
     most = common.MAX_BYTES // 8 + 1  # a few bytes can declare a dataset of any size
     trains, kind = [], "an NWB file with spike times in its Units table"
+    with reading(path, kind), h5py.File(path, "r") as file:
+        lack = _lack(file)
+    if lack:
+        raise ValueError(
+            f"{path.name} has {lack}: sort its spikes, or export the Units table with "
+            "`spike_times`."
+        )
     with reading(path, kind), h5py.File(path, "r") as file:
         units: Any = file["units"]
         times = units["spike_times"][:most]
@@ -30,6 +37,18 @@ def read_nwb(path: pathlib.Path) -> list[Train]:
             trains.append(Train(name, row, unit, "s", span))
     check_size(path, times.nbytes)
     return trains
+
+
+def _lack(file: Any) -> str:
+    """What a whole NWB file has in place of spike times; nothing if it has some."""
+    if "units" not in file:
+        return "no Units table"
+    units = file["units"]
+    if not isinstance(units, h5py.Group) or "spike_times" in units:
+        return ""
+    return (
+        f"a Units table without spike times (only {listing([str(x) for x in units])})"
+    )
 
 
 def _ragged(values: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:

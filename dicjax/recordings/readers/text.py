@@ -24,7 +24,8 @@ from dicjax.recordings.readers.tabular.heads import (
 _NO_MARK = "\x1f"
 _COMMENTS = ("#", "%", "//", ";")
 _COUNTING = re.compile(r"#\s*[,;\t]")  # a header of numbers of rows, no comment
-_QUOTED = re.compile(r'"[^"]*"|(?<=\d\d-\d\d) (?=\d)')  # also between day and hour
+# Also between day and hour.
+_QUOTED = re.compile(r'"[^"]*"|((?<=\d\d-\d\d)|(?<=\.\d{4})) (?=\d+:)')
 _NUM_SAMPLE = 100  # lines that show how a table is separated
 _SEP = re.compile(r"\s*\"?sep=(.|\\t)\"?\s*", re.I)
 
@@ -157,8 +158,9 @@ def _separates(path: pathlib.Path, texts: Lines, sample: Lines) -> bool:
         return False
     if any("." in text for text in sample):
         return True
-    firsts = [int(text.partition(",")[0]) for text in texts if is_number(text)]
-    if not np.all(np.diff(firsts) == 1):
+    firsts = [text.partition(",")[0] for text in texts if is_number(text)]
+    counts = all(map(str.isdecimal, firsts))
+    if not counts or np.any(np.diff(np.array(firsts, float)) != 1):
         raise ValueError(
             f"{path.name}: {texts[0]!r} may be two cells or a decimal comma: add a "
             "header line, such as `unit,time_ms` or `time_ms`."

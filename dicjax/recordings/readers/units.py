@@ -30,6 +30,7 @@ _MEASURE_WORDS |= {"trough", "height", "width", "energy", "area", "slope", "snr"
 _MEASURE_WORDS |= {"depth", "count", "row", "onset", "offset", "current", "quality"}
 _MEASURE_WORDS |= {"temperature", "date", "comment", "note", "score", "waveform"}
 _MEASURE_WORDS |= _COUNT_WORDS
+LEAST_HZ = 1e-3  # of sampling
 _RATE = re.compile(r"samples@(\d+(\.\d*)?)", re.ASCII)
 
 
@@ -43,6 +44,11 @@ def milliseconds_per(unit: str) -> float:
             f"their rate in Hz, such as samples@30000, but is {unit!r}."
         )
     return MILLISECONDS[unit]
+
+
+def is_rate(rate: float) -> bool:
+    """Whether it can be a sampling rate, in Hz."""
+    return LEAST_HZ <= rate < np.inf
 
 
 def samples_at(rate: float) -> str:

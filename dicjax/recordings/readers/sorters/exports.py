@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dicjax.recordings.readers.common import Train
+from dicjax.recordings.readers.common import Times, Train
 from dicjax.recordings.readers.tabular.cells import number
-from dicjax.recordings.readers.units import named_unit
+from dicjax.recordings.readers.units import MILLISECONDS, named_unit
 
 
 Lines = list[str]
@@ -18,6 +18,7 @@ _WAVEMARK = '"WAVMK"\t'
 # MC_DataTool writes a block per channel under such a line, and units below it.
 _CHANNEL = re.compile(r"t\s+Spikes\s+\d+\s+(\S+)\s*(Unit)?\s*", re.I)
 MIN_STEP = 0.25  # ms between most spikes; less is between samples of cut-outs
+MIN_SAMPLES = 4  # of a cut-out
 
 
 def _is_wavemarks(lines: Lines) -> bool:
@@ -76,18 +77,37 @@ def _mc_rack_trains(path: pathlib.Path, lines: Lines) -> list[Train]:
     units = {name: sorted(u for x, u in spikes if x == name) for name, _ in spikes}
     trains = []
     for (name, own), times in spikes.items():
-        trains.append(
-            Train(
-                f"{name}_{own}" if len(units[name]) > 1 else name, np.array(times), unit
-            )
-        )
-    steps = np.concatenate([np.diff(train.times) for train in trains] or [np.zeros(0)])
-    if steps.size and unit == "ms" and np.median(steps) < MIN_STEP:
+        label = f"{name}_{own}" if len(units[name]) > 1 else name
+        train = Train(label, np.array(times), unit)
+        is_cut = _are_samples(train.times * MILLISECONDS.get(unit or "ms", 1.0))
+        trains.append(_without_samples(path, train) if is_cut else train)
+    return trains
+
+
+def _are_samples(times: Times) -> bool:
+    """Whether times in ms are mostly those of the samples of cut-outs."""
+    return times.size > MIN_SAMPLES and bool(np.median(np.diff(times)) < MIN_STEP)
+
+
+def _without_samples(path: pathlib.Path, train: Train) -> Train:
+    """The starts of cut-outs, all of which have as many samples."""
+    steps = np.diff(train.times)
+    step = float(np.median(steps))
+    follows = np.abs(steps - step) < 0.5 * step
+    starts = np.append(0, np.flatnonzero(~follows) + 1)
+    lengths = np.diff(np.append(starts, train.times.size))
+    sizes, counts = np.unique(lengths, return_counts=True)
+    size = int(sizes[np.argmax(counts)])
+    if size < MIN_SAMPLES or np.any(lengths % size):
         raise ValueError(
-            f"{path.name} has the samples of cut-outs beside spikes: export it from "
+            f"{path.name} has cut-outs of different lengths: export it from "
             "MC_DataTool with time stamps only."
         )
-    return trains
+    caution = (
+        f"was read from its cut-outs of {size} samples: times are those of their first "
+        "samples, which come before the spikes by one constant time"
+    )
+    return train._replace(times=train.times[::size], caution=caution)
 
 
 EXPORTS: list[

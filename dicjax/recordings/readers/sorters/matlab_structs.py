@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dicjax.recordings.readers.common import is_vector, Train
-from dicjax.recordings.readers.units import named_unit, samples_at
+from dicjax.recordings.readers.units import is_rate, named_unit, samples_at
 
 
 Fields = dict[str, Any]
@@ -24,6 +24,16 @@ def trains_of_sorter(path: pathlib.Path, fields: Fields) -> list[Train]:
     if isinstance(fields.get("times"), list) and {"UID", "ts"} & fields.keys():
         return _cell_explorer_trains(fields)
     return []
+
+
+def _is_vector(value: Any) -> bool:
+    """Whether it is a row of numbers, or one number."""
+    return isinstance(value, np.ndarray) and is_vector(np.atleast_1d(value))
+
+
+def _vector(value: Any) -> np.ndarray:
+    """The numbers of a vector; of all else, none."""
+    return np.ravel(value).astype(float) if _is_vector(value) else np.zeros(0)
 
 
 def _wave_clus_trains(path: pathlib.Path, clusters: np.ndarray) -> list[Train]:
@@ -53,12 +63,12 @@ def _mea_nap_trains(fields: Fields) -> list[Train]:
     params = {**result, **(params if isinstance(params, dict) else {})}
     unit = params.get("unit")
     unit = unit if isinstance(unit, str) else ""
-    rate = np.ravel(params.get("fs", np.nan))
+    rate = _vector(params.get("fs"))
+    known = rate.size == 1 and is_rate(rate[0])
     stated = named_unit(unit)
     if unit.startswith(("frame", "sample")):
-        known = rate.dtype.kind in "iuf" and rate.size == 1 and rate[0] > 0
         stated = samples_at(float(rate[0])) if known else "samples"
-    channels = np.ravel(fields.get("channels", []))
+    channels = _vector(fields.get("channels"))
     parts = fields["spikeTimes"]
     if channels.size != len(parts):
         channels = np.arange(1, len(parts) + 1)
@@ -66,9 +76,9 @@ def _mea_nap_trains(fields: Fields) -> list[Train]:
     for channel, part in zip(channels, parts, strict=True):
         found = part if isinstance(part, dict) else {"": part}
         for method, times in found.items():
-            if is_vector(times) or np.size(times) == 1:
+            if _is_vector(times):
                 name = f"{channel:g}_{method}".rstrip("_")
-                trains.append(Train(name, np.ravel(times).astype(float), stated))
+                trains.append(Train(name, _vector(times), stated))
     if len({train.name.partition("_")[2] for train in trains}) > 1:
         caution = "is of one of several methods of detection: read one by its name"
         trains[0] = trains[0]._replace(caution=caution)
@@ -78,15 +88,13 @@ def _mea_nap_trains(fields: Fields) -> list[Train]:
 def _cell_explorer_trains(fields: Fields) -> list[Train]:
     """Times in s per unit; `ts` has the same in samples."""
     parts = fields["times"]
-    uid = np.ravel(fields.get("UID", []))
-    if uid.size != len(parts) or uid.dtype.kind not in "iuf":
+    uid = _vector(fields.get("UID"))
+    if uid.size != len(parts):
         uid = np.arange(1, len(parts) + 1)
-    pairs = zip(uid, parts, strict=True)
-    vectors = [(name, x) for name, x in pairs if isinstance(x, np.ndarray)]
     return [
-        Train(f"{name:g}", np.ravel(own).astype(float), usual_unit="s")
-        for name, own in vectors
-        if own.dtype.kind in "iuf"
+        Train(f"{name:g}", _vector(own), usual_unit="s")
+        for name, own in zip(uid, parts, strict=True)
+        if _is_vector(own)
     ]
 
 
@@ -97,12 +105,12 @@ def _field_trip_trains(fields: Fields) -> list[Train]:
     for i, own in enumerate(fields["time"]):
         has_name = isinstance(labels, list) and i < len(labels)
         name = labels[i] if has_name and isinstance(labels[i], str) else str(i + 1)
-        times, which = np.ravel(own), np.ravel(trials[i]) if i < len(trials) else own
-        if times.dtype.kind not in "iuf" or which.shape != times.shape:
+        times, which = _vector(own), _vector(trials[i] if i < len(trials) else own)
+        if not _is_vector(own) or which.shape != times.shape:
             return []
         several = np.unique(which) if i < len(trials) else [0]
         for trial in several:
             part = times[which == trial] if len(several) > 1 else times
             after = f"_{trial:g}" if len(several) > 1 else ""
-            trains.append(Train(name + after, part.astype(float), usual_unit="s"))
+            trains.append(Train(name + after, part, usual_unit="s"))
     return trains

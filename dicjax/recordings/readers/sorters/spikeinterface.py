@@ -8,13 +8,14 @@ import numpy as np
 from jaxtyping import Shaped
 
 from dicjax.recordings.readers.common import check_size, reading, Train, UNIT_BYTES
-from dicjax.recordings.readers.units import samples_at
+from dicjax.recordings.readers.units import is_rate, samples_at
 
 
 Arrays = dict[str, Shaped[np.ndarray, "..."]]
 Labels = dict[str, str]
 
 INFO, SPIKES, ARCHIVE = "numpysorting_info.json", "spikes.npy", "sorting_cached.npz"
+ZARR = (".zgroup", ".zmetadata", "zarr.json")
 _VERDICTS = ("quality", "group", "KSLabel")  # labels by people come first
 
 
@@ -47,6 +48,18 @@ def sorting_folder(path: pathlib.Path) -> pathlib.Path | None:
     return None
 
 
+def is_zarr(path: pathlib.Path) -> bool:
+    return any((path / name).is_file() for name in ZARR)
+
+
+def refuse_zarr(path: pathlib.Path) -> list[Train]:
+    raise ValueError(
+        f"{path.name} is a folder of zarr, which is not read: save the sorting of "
+        'spikeinterface by sorting.save(folder="sorting"), or an analyzer by '
+        'analyzer.save_as(folder="analyzer", format="binary_folder").'
+    )
+
+
 def read_sorting_folder(path: pathlib.Path) -> list[Train]:
     """The trains of a `numpy_folder`, an `npz_folder` or a `sorting_analyzer`."""
     folder = sorting_folder(path) or path
@@ -60,10 +73,9 @@ def read_sorting_folder(path: pathlib.Path) -> list[Train]:
     with reading(path, kind):
         info = json.loads((folder / INFO).read_text("utf-8"))
         names = [str(name) for name in info["unit_ids"]]
-        rate, num_segments = (
-            float(info["sampling_frequency"]),
-            int(info["num_segments"]),
-        )
+        rate = float(info["sampling_frequency"])
+        num_segments = int(info["num_segments"])
+        check_size(path, UNIT_BYTES * max(len(names), 1) * num_segments)
         check_size(path, (folder / SPIKES).stat().st_size)
         spikes = np.load(folder / SPIKES, allow_pickle=False)
         which = [spikes["segment_index"] == i for i in range(num_segments)]
@@ -80,6 +92,8 @@ def _trains(
 ) -> list[Train]:
     """The trains of segments of sample indices and the places of their units."""
     check_size(path, UNIT_BYTES * len(names) * max(len(parts), 1))
+    if not is_rate(rate):
+        raise ValueError("Its sampling rate is none.")
     trains = []
     for i, (samples, units) in enumerate(parts):
         if samples.shape != units.shape or np.any((units < 0) | (units >= len(names))):

@@ -9,7 +9,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Float, Int
 from pyarrow import compute
 
-from dicjax.recordings.readers.common import tidy
+from dicjax._core import tidy
 
 
 pc: Any = compute  # its functions are made when it is imported
@@ -25,10 +25,10 @@ _GROUPED = "|".join(
 )
 # Of thousands, and of a number with three decimals.
 _THREES = {mark: rf"^[+-]?[1-9][0-9]{{0,2}}(\{mark}[0-9]{{3}})+$" for mark in ".,"}
-_DAY = r"(?:[0-9]{4}-[0-9]{2}-[0-9]{2}[ T])"
+_DAY = r"(?:(?:[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{1,2}\.[0-9]{1,2}\.[0-9]{4})[ T])"
 _CLOCK = (
     rf"(?:{_DAY}?[0-9]{{1,3}}:[0-9]{{2}}:[0-9]{{2}}(?:[.,][0-9]+)?"
-    r"|[0-9]{1,3}:[0-9]{2}[.,][0-9]+)"
+    rf"|{_DAY}[0-9]{{1,2}}:[0-9]{{2}}|[0-9]{{1,3}}:[0-9]{{2}}[.,][0-9]+)"
 )
 _SHORT_CLOCK = r"[0-9]{1,3}:[0-9]{2}"  # of hours and minutes, or minutes and seconds
 _ANY = rf"^(?:{NUMBER}|{_GROUPED}|{_CLOCK}|{_SHORT_CLOCK})$"
@@ -72,6 +72,8 @@ def decimal_mark(path: pathlib.Path, columns: list[Cells]) -> str:
     found: set[str] = set()
     is_open = False
     for cells in columns:
+        if _has(cells, ":"):
+            continue  # clock times have points between days, months and years
         if not _has(cells, ","):
             if _has(cells, ".") and _all_threes(cells, "."):
                 is_open = True
@@ -184,12 +186,14 @@ def _seconds(
     _check(path, lines, cells, ~(_matches(cells, f"^{_CLOCK}$") | short | missing))
     values, first_day = np.full(len(cells), np.nan), None
     for i in np.flatnonzero(~missing):
-        *day, clock = re.split("[ T]", cells[i].as_py().replace(",", "."))
-        parts = [float(part) for part in clock.split(":")]
+        *day, clock = re.split("[ T]", cells[i].as_py())
+        parts = [float(part) for part in clock.replace(",", ".").split(":")]
+        if day and len(parts) == 2:  # beside a day, these are hours and minutes
+            parts.append(0.0)
         values[i] = sum(x * 60**k for k, x in enumerate(reversed(parts)))
         if day:
             try:
-                date = np.datetime64(day[0], "D")
+                date = _date(day[0])
             except ValueError:
                 _check(path, lines, cells, np.arange(len(cells)) == i)
                 raise
@@ -199,6 +203,12 @@ def _seconds(
     is_past_midnight = np.append(False, np.diff(known) < -_HALF_A_DAY)
     values[~missing] = known + 86_400.0 * np.cumsum(is_past_midnight)
     return values
+
+
+def _date(day: str) -> np.datetime64:
+    """A day, written as 2024-02-28 or 28.02.2024."""
+    parts = day.split(".")[::-1] if "." in day else day.split("-")
+    return np.datetime64("-".join(part.rjust(2, "0") for part in parts), "D")
 
 
 def _check(

@@ -1,27 +1,31 @@
 """Spike trains in a matrix of numbers, whatever file it comes from."""
 
 import pathlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Shaped
 
 from dicjax.recordings.readers.common import check_size, Train, UNIT_BYTES
 from dicjax.recordings.readers.tabular.columns import (
     are_bits,
+    are_ids,
     id_column,
     in_order,
     is_count,
+    is_regular,
     Numbers,
     padding_caution,
     without_padding,
 )
+from dicjax.recordings.readers.tabular.rasters import (
+    Axis,
+    NO_AXIS,
+    trains_in_dense_raster,
+)
 
 
-Places = Int[np.ndarray, " ones"]
-Axis = Float[np.ndarray, " bins"]
-NO_AXIS = np.zeros(0)
+MOST_COLUMNS = 8  # of a matrix with a row per spike
 
 
 def trains_in_matrix(
@@ -29,18 +33,20 @@ def trains_in_matrix(
 ) -> list[Train]:
     """The trains in a matrix, with their numbers as names, "" for a lone one.
 
-    A matrix may be a raster of zeros and ones, two columns of which one says whose
-    spike each is or counts them, or a column or row per train, padded with NaN or
-    zeros. Of others, such as traces, there are none. `axis` has the times of bins.
+    A matrix may be a raster of zeros and ones, also of trials by units by bins; two
+    columns of which one says whose spike each is or counts them; or a column or row per
+    train, padded with NaN or zeros. Of others, such as traces, there are none. `axis`
+    has the times of bins.
     """
     if not isinstance(matrix, np.ndarray) or matrix.dtype.kind not in "biuf":
         return []
-    if matrix.ndim != 2 or 0 in matrix.shape:
+    matrix = matrix[:, None] if matrix.ndim == 1 else matrix
+    if matrix.ndim not in (2, 3) or 0 in matrix.shape:
         return []
     if are_bits(matrix):
-        check_size(path, 32 * int(np.count_nonzero(matrix)))
-        rows, columns = np.nonzero(matrix)
-        return trains_in_raster(path, rows, columns, matrix.shape, axis)
+        return trains_in_dense_raster(path, matrix, axis)
+    if matrix.ndim == 3:
+        return []
     check_size(path, 8 * matrix.size)
     values = matrix.astype(float)
     thin = values if values.shape[1] == 2 else values.T
@@ -52,26 +58,43 @@ def trains_in_matrix(
     return trains
 
 
-def trains_in_raster(
-    path: pathlib.Path,
-    rows: Places,
-    columns: Places,
-    shape: Sequence[int],
-    axis: Axis = NO_AXIS,
-) -> list[Train]:
-    """Trains from where the ones of a raster are, in bins or in times of its axis."""
-    num_bins = axis.size if axis.size in shape else max(shape)
-    bins, which = (rows, columns) if shape[0] == num_bins else (columns, rows)
-    has_axis = axis.size == num_bins
-    times = axis[bins] if has_axis else bins.astype(float)
-    span = axis[[0, -1]] if has_axis else np.array([0.0, num_bins])
-    order = np.lexsort((bins, which))
-    num = shape[1] if bins is rows else shape[0]
-    check_size(path, UNIT_BYTES * num)
-    ends = np.searchsorted(which[order], np.arange(1, num))
-    parts = np.split(times[order], ends)
-    unit = None if has_axis else "samples"
-    return [Train(str(i), own, unit, span=span) for i, own in enumerate(parts, 1)]
+def columns_in_words(matrix: Any) -> str:
+    """What the few columns of a long matrix hold, if one of them may be times."""
+    if not isinstance(matrix, np.ndarray) or matrix.dtype.kind not in "iuf":
+        return ""
+    if matrix.ndim != 2:
+        return ""
+    width, length = sorted(matrix.shape)
+    if not 2 < width <= MOST_COLUMNS < length:
+        return ""
+    table = matrix if len(matrix) == length else matrix.T
+    columns = [column.astype(float) for column in table.T]
+    kinds = [_kind_of(column) for column in columns]
+    if kinds.count("rises") in (0, width):
+        return ""
+    side = "column" if table is matrix else "row"
+    return ", ".join(
+        f"{side} {i} {kind} from {np.nanmin(column):g} to {np.nanmax(column):g}"
+        for i, (kind, column) in enumerate(zip(kinds, columns, strict=True), 1)
+    )
+
+
+def which_column(path: pathlib.Path, matrices: str) -> str:
+    """Asks for the column of times of matrices of which each says what it holds."""
+    return (
+        f"{path.name}: which column holds times is not clear in {matrices}: save that "
+        "column alone, or two columns, of units and of times."
+    )
+
+
+def _kind_of(column: Numbers) -> str:
+    if is_count(column):
+        return "counts"
+    if are_ids(column):
+        return "has few whole numbers"
+    if np.isfinite(column).all() and in_order(column) and not is_regular(column):
+        return "rises"
+    return "varies"
 
 
 def _pair_trains(first: Numbers, second: Numbers) -> list[Train]:

@@ -1,0 +1,1 @@
+"""Looks for bytes that readers answer with no result and no sentence."""

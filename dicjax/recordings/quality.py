@@ -7,6 +7,12 @@ import numpy as np
 from jaxtyping import Float
 
 from dicjax._core import Advice, on_host, Remedy
+from dicjax.recordings.pauses import (
+    MANY_RATIO,
+    PAUSE_RATIO,
+    PAUSE_SHARE,
+    pauses_of,
+)
 from dicjax.spikes import (
     burst_gap,
     BURSTING,
@@ -24,12 +30,8 @@ MIN_SHORTEST = 5
 REFRACTORY = 0.25  # of the median interval in a burst: one cell is never so quick
 DOUBLE_MS = 0.5  # no neuron fires again so soon
 DRIFT, MIN_Z = 1.25, 2.5  # of the mean intervals of two halves; in deviations
-PAUSE_SHARE, PAUSE_RATIO = 0.1, 3.0  # of the recording, and of the next longest
 MIN_JUDGED = 40  # spikes to judge bursts by, and in a window that is suggested
 NUM_BLOCKS = 24  # that windows are made of
-MANY_RATIO = 10.0  # of the shortest of several pauses, and the next interval
-MIN_PIECE, MIN_PIECE_MS = 20, 5e3  # between two of these; bursts are shorter
-MOST_PAUSES = 200
 TRIAL_SHARE = 0.5  # of the range of times: by so much, a clock that starts over falls
 MIN_RUN = 4  # spikes in order after one another: otherwise nothing starts over
 WRAP = 2.0**32  # numbers of 32 bits start over by so much
@@ -248,30 +250,6 @@ def _burst_intervals(train: SpikeTrain) -> Intervals:
     if int(features.label) != BURSTING:
         return np.zeros(0)
     return isi[isi < burst_gap(features)]
-
-
-def pauses_of(train: SpikeTrain) -> Float[np.ndarray, "pauses 2"]:
-    """Silences between spikes (ms) that look as if the recording paused, in order."""
-    is_known = ~train.is_fresh[1:]
-    silences = np.stack([train.times[:-1], train.times[1:]], axis=1)[is_known]
-    lengths = silences[:, 1] - silences[:, 0]
-    order = np.argsort(-lengths, kind="stable")[: MOST_PAUSES + 1]
-    ordered, none = lengths[order], silences[:0]
-    if ordered.size < 2:
-        return none
-    ratios = ordered[:-1] / ordered[1:]
-    most = max(PAUSE_SHARE * train.duration, PAUSE_RATIO * ordered[1])
-    if ordered[0] >= most:
-        return silences[order[:1]]
-    num = int(np.argmax(ratios)) + 1
-    found = silences[np.sort(order[:num])]
-    inside = np.searchsorted(train.times, [*found[:, 1], np.inf])
-    runs = np.diff(inside, prepend=0)[1:-1]  # between two pauses
-    is_long = ordered[:num].sum() >= PAUSE_SHARE * train.duration
-    is_apart = ratios[num - 1] >= MANY_RATIO
-    lasting = (found[1:, 0] - found[:-1, 1]).min(initial=np.inf)
-    is_rare = runs.min(initial=MIN_PIECE) >= MIN_PIECE and lasting >= MIN_PIECE_MS
-    return found if is_long and is_apart and is_rare else none
 
 
 def _pause(train: SpikeTrain) -> Finding | None:

@@ -13,10 +13,13 @@ from dicjax.recordings.pauses import (
     PAUSE_SHARE,
     pauses_of,
 )
+from dicjax.recordings.stretches import best_of, pattern_shares, steady_stretches
 from dicjax.spikes import (
     burst_gap,
     BURSTING,
-    MIN_SPIKES,
+    ENOUGH_SPIKES,
+    features_of,
+    LABELS,
     spike_features,
     SpikeTrain,
     times_of_one,
@@ -31,6 +34,7 @@ REFRACTORY = 0.25  # of the median interval in a burst: one cell is never so qui
 DOUBLE_MS = 0.5  # no neuron fires again so soon
 DRIFT, MIN_Z = 1.25, 2.5  # of the mean intervals of two halves; in deviations
 MIN_JUDGED = 40  # spikes to judge bursts by, and in a window that is suggested
+MOST, LEAST_SHARE = 0.9, 0.005  # of the time: as good as all, and worth a word
 NUM_BLOCKS = 24  # that windows are made of
 TRIAL_SHARE = 0.5  # of the range of times: by so much, a clock that starts over falls
 MIN_RUN = 4  # spikes in order after one another: otherwise nothing starts over
@@ -44,7 +48,7 @@ class Finding(NamedTuple):
     """Something odd about a train.
 
     `kind` is "repeats", "reset", "overflow", "unsorted", "negative", "doubles",
-    "merged", "pause" or "drift"; `message` a sentence with its remedy, a
+    "merged", "pause", "drift" or "changes"; `message` a sentence with its remedy, a
     [`dicjax.Advice`][] where this is a setting; `window` the stretch to use instead, in
     ms, if one helps; `clean` the value of this argument of
     [`dicjax.read_spike_trains`][] that mends it, if there is one.
@@ -75,6 +79,9 @@ def examine(train: Times | SpikeTrain) -> list[Finding]:
         train was not `observed` are no silences.
     - *drift*: mean intervals of the two halves differ by a factor over 1.25, and by
         more than chance makes of a train so irregular and short.
+    - *changes*: the train has no pause and no drift, but several of its
+        [`dicjax.steady_stretches`][]. The one to use, from [`dicjax.best_stretch`][],
+        is shorter than nine tenths of all, or has another firing pattern.
 
     **Arguments:**
 
@@ -92,14 +99,14 @@ def examine(train: Times | SpikeTrain) -> list[Finding]:
     disorder = disorder_of(times)
     if disorder is not None:
         return [disorder]
-    if times.size < MIN_SPIKES:
+    if times.size < ENOUGH_SPIKES:
         return []
     if not isinstance(train, SpikeTrain):
         train = SpikeTrain(times)
     doubles = _doubles(train)
     if doubles is not None:
         train = SpikeTrain(times[~is_double(times)], observed=train.observed)
-    found = (doubles, _merged(train), _pause(train) or _drift(train))
+    found = (doubles, _merged(train), _pause(train) or _unsteady(train))
     return [finding for finding in found if finding is not None]
 
 
@@ -294,6 +301,46 @@ def _gaps(train: SpikeTrain) -> Float[np.ndarray, "gaps 2"]:
     return gaps[gaps[:, 1] <= train.observed[stretch, 1]]
 
 
+def _unsteady(train: SpikeTrain) -> Finding | None:
+    stretches = steady_stretches(train)
+    best, drift = best_of(stretches), _drift(train)
+    total = sum(x.duration for x in stretches)
+    is_most = best.duration > MOST * total
+    if is_most and LABELS[int(features_of(train).label)] == best.pattern:
+        return drift
+    window = best.start, best.stop
+    is_better = train.window(*window).num_spikes >= MIN_JUDGED
+    is_better = is_better and _drift(train.window(*window)) is None
+    if drift is not None and not is_better:
+        return drift
+    shares = [
+        f"{name} for {100 * share:.0f} %"
+        for name, share in pattern_shares(stretches).items()
+        if share >= LEAST_SHARE
+    ]
+    start, stop = (f"{x / 1e3:.4g}" for x in window)
+    kind, fault = "changes", f"The train is {' and '.join(shares)} of the recording"
+    if drift is not None:
+        kind, fault = drift.kind, f"{_rate_change(train)}. {fault}"
+    advice = Advice(
+        f"{fault}, and steady from {start} to {stop} s, where it is {best.pattern}: ",
+        "use ",
+        Remedy("window", "auto"),
+        ", or ",
+        Remedy("window", window),
+        ".",
+    )
+    return Finding(kind, advice, window)
+
+
+def _rate_change(train: SpikeTrain) -> str:
+    change = _change(train.intervals)
+    return (
+        f"The rate changes by a factor of {change:.2f} from the first to the second "
+        "half"
+    )
+
+
 def _drift(train: SpikeTrain) -> Finding | None:
     isi = train.intervals
     change = _change(isi)
@@ -303,8 +350,7 @@ def _drift(train: SpikeTrain) -> Finding | None:
     window = _steady_window(train)
     such = (", such as ", Remedy("window", window), ".") if window else (".",)
     advice = Advice(
-        f"The rate changes by a factor of {change:.2f} from the first to the second "
-        "half: consider a window where it is steady",
+        f"{_rate_change(train)}: consider a window where it is steady",
         *such,
     )
     return Finding("drift", advice, window)

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -26,23 +26,25 @@ from dicjax.spikes import (
 # `python -m scripts.bench stretches` counts how often these find known changes.
 MIN_DESCRIBED = 40  # intervals of what a pattern is read from
 MOST_BLOCKS, FEWEST_BLOCKS = 48, 8
-PER_BLOCK = 4.0  # of the intervals that most of the time is made of
+PER_BLOCK = 2.5  # of the intervals that most of the time is made of
 INTERVALS_PER_BLOCK = 10
 SHORTEST = 4  # blocks between two changes
 # Log rate, mean log interval, and mean log ratio of neighbouring intervals.
 LEAST = np.array([math.log(1.25), math.log(1.25), 0.25])  # that is a change
 FLOOR = 0.02  # deviation of a block that recordings have in any case
-PENALTY = 6.0  # of a change, for each e-fold of blocks, in variances
+PENALTY = 24.0  # of a change, in variances
 SCALES = (1, 2, 4)  # blocks whose means are compared for the noise
 MEDIAN_OF_SQUARE = 0.455  # of a normal deviate
 NUM_BINS = 24  # of the histograms that place a change
-ORDINARY = 1.4  # how many times longer or shorter than the median
-MIN_ORDINARY = 0.8  # share of such intervals in a tonic train
+ORDINARY = 1.4  # how many times as long as its neighbour an interval may be
+MIN_ALIKE = 0.5  # share of such neighbours, in a train that may be tonic now and then
 MIN_TONIC = 0.6  # share of an irregular train that is tonic now and then
-MOST_WINDOWS = 256  # in which its pattern is read
+MOST_WINDOWS = 2000  # in which its pattern is read
 IRREGULAR_WORTH = 0.5  # of a time, beside the same time of a regular pattern
 MIN_BURSTS = 5  # complete ones, of a rhythm that is known well
 
+Window = tuple[float, float] | Literal["auto"]
+"""Start and stop of what to use, in ms, or the stretch that `best_stretch` takes."""
 Times = Float[np.ndarray, " spikes"]
 Blocks = Float[np.ndarray, "blocks 3"]
 Indices = list[int]
@@ -78,18 +80,17 @@ def steady_stretches(train: Times | SpikeTrain) -> tuple[Stretch, ...]:
 
     - A pause, as [`dicjax.examine`][] reports it. It is a silent stretch.
     - A change that lasts. The part is cut into blocks of equal time: 48, or fewer, so
-        that each holds ten intervals, and two of those that most of the time is made
-        of. A block therefore holds whole bursts. Each has a rate, a mean of the
-        logarithm of its intervals, and a mean of how much neighbours differ. The median
-        of three blocks is taken, so that a lone gap changes nothing. Optimal
-        partitioning finds the levels that explain all blocks. Another level costs 6.5
-        variances of the noise for each e-fold of blocks, and lasts four blocks. The
-        noise is what neighbouring blocks differ by, alone and in groups of two and
-        four, so that slow fluctuations are no change. Neighbours are joined unless
-        their rates or typical intervals differ by a factor of 1.25, or their mean log
-        ratios of neighbouring intervals by 0.25.
-    - Tonic firing that is interrupted now and then: the part is irregular, and 60 % or
-        more of its windows of 40 intervals are tonic.
+        that each holds ten intervals, and 2.5 of those that most of the time is made
+        of. A block has a rate, a mean of the logarithm of its intervals, and a mean of
+        how much neighbours differ. The median of three blocks is taken, so that a lone
+        gap changes nothing. Optimal partitioning finds the levels that explain all
+        blocks. Another level costs 24 variances of the noise, and lasts four blocks.
+        The noise is what neighbouring blocks differ by, alone and in groups of two and
+        four, so that bursts and slow fluctuations are no change. Neighbours are joined
+        unless their rates or typical intervals differ by a factor of 1.25, or their
+        mean log ratios of neighbouring intervals by 0.25.
+    - Tonic firing that is interrupted, or wanders in its rate: the part is not tonic,
+        but 60 % or more of its windows of 40 intervals are.
 
     Parts below 80 intervals are split at pauses only. Where a change is, to the spike,
     follows from the intervals on both sides. Neighbours are joined where nothing is
@@ -165,6 +166,12 @@ def best_of(stretches: Sequence[Stretch]) -> Stretch:
     if not known:
         return max(spiking, key=lambda x: x.num_spikes)
     return max(known, key=_worth)
+
+
+def cut_to_best(train: SpikeTrain) -> SpikeTrain:
+    """The train within the stretch that `best_stretch` takes."""
+    best = best_stretch(train)
+    return train.window(best.start, best.stop) if best.duration > 0 else train
 
 
 def pattern_shares(stretches: Sequence[Stretch]) -> dict[str, float]:
@@ -294,10 +301,15 @@ def _lasting(times: Times) -> Indices:
         return []
     # Only where the change is clearest, since what is noise differs between levels.
     three = _clearest(smooth / noise, ends)
-    edges = np.linspace(times[0], times[-1], len(blocks) + 1)
+    edges = _edges(times, len(blocks))
     width = edges[1] - edges[0]
     first, near, last = np.searchsorted(times, edges[three]).tolist()
     return [_place(times, first, near, min(last, times.size - 1), 1.5 * width)]
+
+
+def _edges(times: Times, num: int) -> np.ndarray:
+    """Ends of blocks of equal time, in ms."""
+    return np.linspace(times[0], times[-1], num + 1)
 
 
 def _blocks(times: Times) -> Blocks:
@@ -308,7 +320,7 @@ def _blocks(times: Times) -> Blocks:
     isi = np.diff(times)
     in_time = float(isi.sum() ** 2 / (isi**2).sum())  # intervals that fill it
     num = min(in_time / PER_BLOCK, isi.size / INTERVALS_PER_BLOCK, MOST_BLOCKS)
-    edges = np.linspace(times[0], times[-1], max(int(num), FEWEST_BLOCKS) + 1)
+    edges = _edges(times, max(int(num), FEWEST_BLOCKS))
     place = np.interp(edges, times, np.arange(times.size))
     whole = np.minimum(place.astype(int), isi.size - 1)
     counts = np.diff(place)
@@ -345,7 +357,7 @@ def _levels(blocks: Blocks) -> Indices:
     cost = np.where(length < SHORTEST, np.inf, squares - squares[:, None] - of_mean)
     best, before = np.zeros(num + 1), np.zeros(num + 1, int)
     for stop in range(1, num + 1):
-        total = best[:stop] + cost[:stop, stop] + PENALTY * math.log(num)
+        total = best[:stop] + cost[:stop, stop] + PENALTY
         before[stop] = np.argmin(total)
         best[stop] = total[before[stop]]
     ends = [num]
@@ -368,14 +380,16 @@ def _without_slight(blocks: Blocks, ends: Indices) -> Indices:
 
 def _clearest(blocks: Blocks, ends: Indices) -> Indices:
     """The end of a level that the blocks of unit noise speak for most, with its own."""
-    best, found = 0.0, ends[:3]
-    for first, middle, last in zip(ends[:-2], ends[1:-1], ends[2:], strict=True):
-        nums = middle - first, last - middle
-        change = blocks[first:middle].mean(axis=0) - blocks[middle:last].mean(axis=0)
-        gain = float((change**2).sum()) * nums[0] * nums[1] / sum(nums)
-        if gain > best:
-            best, found = gain, [first, middle, last]
-    return found
+    threes = zip(ends[:-2], ends[1:-1], ends[2:], strict=True)
+    return list(max(threes, key=lambda three: _gain(blocks, *three)))
+
+
+def _gain(blocks: Blocks, first: int, middle: int, last: int) -> float:
+    """By how much two levels explain blocks better than one."""
+    before, after = blocks[first:middle], blocks[middle:last]
+    change = before.mean(axis=0) - after.mean(axis=0)
+    share = len(before) * len(after) / (last - first)
+    return float((change**2).sum()) * share
 
 
 def _place(times: Times, first: int, near: int, last: int, within: float) -> int:
@@ -398,20 +412,26 @@ def _place(times: Times, first: int, near: int, last: int, within: float) -> int
 
 
 def _interruptions(times: Times) -> Indices:
-    """Where an irregular train that is tonic now and then begins and ends to be so."""
+    """Where an irregular train that is tonic most of the time may be cut."""
     isi = np.diff(times)
-    middle = np.median(isi)
-    is_ordinary = (isi < ORDINARY * middle) & (isi * ORDINARY > middle)
-    if is_ordinary.mean() < MIN_TONIC * MIN_ORDINARY:
+    ratios = np.abs(np.diff(np.log(isi)))
+    if (ratios < math.log(ORDINARY)).mean() < MIN_ALIKE:
         return []
     num = min(isi.size // MIN_DESCRIBED, MOST_WINDOWS)
     ends = np.linspace(0, isi.size, num + 1).astype(int).tolist()
-    windows = [times[a : b + 1] for a, b in itertools.pairwise(ends)]
-    whole, *labels = np.asarray(spike_features([times, *windows]).label).tolist()
-    is_tonic = np.array(labels) == TONIC
-    if whole != IRREGULAR or is_tonic.mean() < MIN_TONIC:
+    is_tonic = _is_tonic([times[a : b + 1] for a, b in itertools.pairwise(ends)])
+    if is_tonic.mean() < MIN_TONIC or _is_tonic([times])[0]:
         return []
     edges = [0, *(np.flatnonzero(np.diff(is_tonic)) + 1).tolist(), num]
+    if len(edges) == 2:  # it is tonic all the time, at many rates
+        blocks = _blocks(times)
+        cuts = [[0, cut, len(blocks)] for cut in range(1, len(blocks))]
+        cut = max(cuts, key=lambda ends: _gain(blocks, *ends))[1]
+        return [int(times.searchsorted(_edges(times, len(blocks))[cut]))]
     inner = zip(edges[:-2], edges[1:-1], edges[2:], strict=True)
     within = float(np.median(np.diff(times[ends])))
     return [_place(times, ends[a], ends[b], ends[c], within) for a, b, c in inner]
+
+
+def _is_tonic(trains: list[Times]) -> np.ndarray:
+    return np.asarray(spike_features(trains).label) == TONIC

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from dicjax.inference import find_neuron
 from dicjax.output import read_models
-from dicjax.recordings import read_spike_trains
+from dicjax.recordings import cut_to_best, read_spike_trains
 from dicjax.spikes import as_train, SpikeTrain
 from dicjax.sweeps.config import Config, GenerateJob, SimulateJob, Tabled, TabledJob
 
@@ -113,7 +113,11 @@ def _trains(
     rows = []
     for train in trains:
         try:
-            cut = as_train(train if window is None else train.window(*window))
+            if window == "auto":
+                train = cut_to_best(train)
+            elif window is not None:
+                train = train.window(*window)
+            cut = as_train(train)
         except ValueError as e:
             rows.append(refused(e, train.name))
         else:

@@ -13,7 +13,12 @@ from dicjax.recordings.pauses import (
     PAUSE_SHARE,
     pauses_of,
 )
-from dicjax.recordings.stretches import best_of, pattern_shares, steady_stretches
+from dicjax.recordings.stretches import (
+    best_of,
+    is_steady,
+    pattern_shares,
+    steady_stretches,
+)
 from dicjax.spikes import (
     burst_gap,
     BURSTING,
@@ -302,8 +307,11 @@ def _gaps(train: SpikeTrain) -> Float[np.ndarray, "gaps 2"]:
 
 
 def _unsteady(train: SpikeTrain) -> Finding | None:
+    drift = _drift(train)
+    if is_steady(train):
+        return drift
     stretches = steady_stretches(train)
-    best, drift = best_of(stretches), _drift(train)
+    best = best_of(stretches)
     total = sum(x.duration for x in stretches)
     is_most = best.duration > MOST * total
     if is_most and LABELS[int(features_of(train).label)] == best.pattern:

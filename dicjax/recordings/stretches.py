@@ -32,7 +32,7 @@ SHORTEST = 4  # blocks between two changes
 # Log rate, mean log interval, and mean log ratio of neighbouring intervals.
 LEAST = np.array([math.log(1.25), math.log(1.25), 0.25])  # that is a change
 FLOOR = 0.02  # deviation of a block that recordings have in any case
-PENALTY = 24.0  # of a change, in variances
+PENALTY = 26.0  # of a change, in variances
 SCALES = (1, 2, 4)  # blocks whose means are compared for the noise
 MEDIAN_OF_SQUARE = 0.455  # of a normal deviate
 NUM_BINS = 24  # of the histograms that place a change
@@ -84,7 +84,7 @@ def steady_stretches(train: Times | SpikeTrain) -> tuple[Stretch, ...]:
         of. A block has a rate, a mean of the logarithm of its intervals, and a mean of
         how much neighbours differ. The median of three blocks is taken, so that a lone
         gap changes nothing. Optimal partitioning finds the levels that explain all
-        blocks. Another level costs 24 variances of the noise, and lasts four blocks.
+        blocks. Another level costs 26 variances of the noise, and lasts four blocks.
         The noise is what neighbouring blocks differ by, alone and in groups of two and
         four, so that bursts and slow fluctuations are no change. Neighbours are joined
         unless their rates or typical intervals differ by a factor of 1.25, or their
@@ -169,9 +169,20 @@ def best_of(stretches: Sequence[Stretch]) -> Stretch:
 
 
 def cut_to_best(train: SpikeTrain) -> SpikeTrain:
-    """The train within the stretch that `best_stretch` takes."""
+    """The train within the stretch that `best_stretch` takes.
+
+    It is taken whole if it is steady wherever it was observed.
+    """
+    if is_steady(train):
+        return train
     best = best_stretch(train)
     return train.window(best.start, best.stop) if best.duration > 0 else train
+
+
+def is_steady(train: SpikeTrain) -> bool:
+    """Whether nothing changes among all its intervals, laid end to end."""
+    times = np.cumsum(np.append(0.0, train.intervals))
+    return not _changes(times)
 
 
 def pattern_shares(stretches: Sequence[Stretch]) -> dict[str, float]:

@@ -388,7 +388,7 @@ def as_train(train: Any) -> SpikeTrain:
 
 def _too_few(whose: str, num: int) -> str:
     return (
-        f"{whose[0].upper()}{whose[1:]} has {counted(num, 'spike')}, but it takes "
-        f"{MIN_SPIKES} to describe how a neuron fires: give a longer recording or "
-        "window."
+        f"There {'is' if num == 1 else 'are'} {counted(num, 'spike')} in {whose}, but "
+        f"it takes {MIN_SPIKES} to describe how a neuron fires: give a longer "
+        "recording or window."
     )

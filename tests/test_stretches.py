@@ -12,6 +12,8 @@ from runs import dicjax, write_csv
 import dicjax as dj
 from dicjax.recordings import pattern_shares
 from dicjax.recordings.stretches import cut_to_best
+from dicjax.sweeps.config import read_config
+from dicjax.sweeps.inputs import read_inputs
 
 
 def tonic(rng, num, mean=200.0):
@@ -273,6 +275,24 @@ def test_generate_writes_the_stretch_into_its_manifest(tmp_path):
     about = json.loads((out / "manifest.json").read_text())
     best = dj.best_stretch(train)
     assert about["window_ms"] == pytest.approx([best.start, best.stop])
+
+
+def test_a_sweep_takes_the_stretch_of_each_recording(tmp_path):
+    rng = np.random.default_rng(0)
+    trains = [train_of(irregular(rng, 80), tonic(rng, 300, 100.0)) for _ in range(2)]
+    for i, train in enumerate(trains):
+        write_csv(tmp_path / f"cell{i}.csv", train.times)
+    config = tmp_path / "sweep.toml"
+    head = 'job = "generate"\nseed = 1\n[targets]\nrecordings = ["*.csv"]\n'
+    config.write_text(head + 'unit = "ms"\nwindow = "auto"\n')
+    with pytest.warns(UserWarning, match="used where it is steady"):
+        targets = read_inputs(read_config(config))["targets"].to_pylist()
+    for row, train in zip(targets, trains, strict=True):
+        best = dj.best_stretch(train)
+        assert (row["t_start"], row["t_stop"]) == (best.start, best.stop)
+    config.write_text(head + 'unit = "ms"\nwindow = "all"\n')
+    with pytest.raises(ValueError, match="window"):
+        read_config(config)
 
 
 def test_a_window_in_words_must_be_auto(tmp_path):

@@ -31,7 +31,6 @@ from dicjax.recordings.readers.units import (
 )
 from dicjax.recordings.stretches import (
     best_stretch as best_stretch,
-    cut_to_best as cut_to_best,
     pattern_shares as pattern_shares,
     steady_stretches as steady_stretches,
     Stretch as Stretch,

@@ -39,7 +39,7 @@ NUM_BINS = 24  # of the histograms that place a change
 ORDINARY = 1.4  # how many times as long as its neighbour an interval may be
 MIN_ALIKE = 0.5  # share of such neighbours, in a train that may be tonic now and then
 MIN_TONIC = 0.6  # share of an irregular train that is tonic now and then
-MOST_WINDOWS = 2000  # in which its pattern is read
+FEWEST_WINDOWS, MOST_WINDOWS = 5, 2000  # in which its pattern is read
 IRREGULAR_WORTH = 0.5  # of a time, beside the same time of a regular pattern
 MIN_BURSTS = 5  # complete ones, of a rhythm that is known well
 
@@ -90,7 +90,7 @@ def steady_stretches(train: Times | SpikeTrain) -> tuple[Stretch, ...]:
         unless their rates or typical intervals differ by a factor of 1.25, or their
         mean log ratios of neighbouring intervals by 0.25.
     - Tonic firing that is interrupted, or wanders in its rate: the part is not tonic,
-        but 60 % or more of its windows of 40 intervals are.
+        but 60 % or more of its windows of 40 intervals are, of five or more.
 
     Parts below 80 intervals are split at pauses only. Where a change is, to the spike,
     follows from the intervals on both sides. Neighbours are joined where nothing is
@@ -426,6 +426,8 @@ def _interruptions(times: Times) -> Indices:
     """Where an irregular train that is tonic most of the time may be cut."""
     isi = np.diff(times)
     ratios = np.abs(np.diff(np.log(isi)))
+    if isi.size < FEWEST_WINDOWS * MIN_DESCRIBED:
+        return []
     if (ratios < math.log(ORDINARY)).mean() < MIN_ALIKE:
         return []
     num = min(isi.size // MIN_DESCRIBED, MOST_WINDOWS)

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from dicjax.inference import find_neuron
 from dicjax.output import read_models
-from dicjax.recordings import cut_to_best, read_spike_trains
+from dicjax.recordings import read_spike_trains
 from dicjax.spikes import as_train, SpikeTrain
 from dicjax.sweeps.config import Config, GenerateJob, SimulateJob, Tabled, TabledJob
 
@@ -101,23 +101,24 @@ def _trains(
 ) -> list[dict]:
     """The trains of a file as rows; or one row with the reason if it cannot be read."""
     name = pathlib.Path(path).name
+    # A window outside of one unit's recording must not refuse the others.
+    is_cut = window is None or window == "auto"
 
     def refused(error: ValueError, unit_id: str | None = None) -> dict:
         reason = str(error) if name in str(error) else f"{name}: {error}"
         return {"recording": name, "unit_id": unit_id, "refused": reason}
 
     try:
-        trains = read_spike_trains(path, unit=unit, unit_id=unit_id, clean=clean)
+        own = window if is_cut else None
+        trains = read_spike_trains(
+            path, unit=unit, unit_id=unit_id, window=own, clean=clean
+        )
     except ValueError as e:
         return [refused(e)]
     rows = []
     for train in trains:
         try:
-            if window == "auto":
-                train = cut_to_best(train)
-            elif window is not None:
-                train = train.window(*window)
-            cut = as_train(train)
+            cut = as_train(train if is_cut else train.window(*window))
         except ValueError as e:
             rows.append(refused(e, train.name))
         else:

@@ -180,6 +180,8 @@ def _inferred(found: Posterior) -> list[dict[str, Any]]:
 class Features(TableCommand):
     """Measure every spike train in RECORDING and name its firing pattern.
 
+    The columns share_... hold the share of the time that each pattern takes.
+
     For example: dicjax features recording.nwb --out features.csv
     """
 
@@ -195,8 +197,8 @@ class Features(TableCommand):
             first[name] = getattr(measured, name)
         shares = [pattern_shares(steady_stretches(train)) for train in trains]
         for name in LABELS:
-            first[f"share_{name}"] = [share.get(name, 0.0) for share in shares]
-        self.write_table(first | self.source.windows_of(trains) | columns)
+            columns[f"share_{name}"] = [share.get(name, 0.0) for share in shares]
+        self.write_table(first | columns | self.source.windows_of(trains))
         return 0
 
 

@@ -216,7 +216,7 @@ def test_a_change_is_pointed_out_with_the_stretch_to_use():
     assert finding.message.startswith("The train is tonic for ")
     remedies = dj.advice_of(finding.message).remedies
     assert remedies[0] == dj.Remedy("window", "auto")
-    assert dj.examine(train.window(*finding.window)) == []
+    assert dj.examine(train.window(best.start, best.stop)) == []
 
 
 def test_a_motor_unit_is_used_where_it_fires_steadily(data):
@@ -249,7 +249,7 @@ def test_real_recordings_are_parted_as_people_would(data, name, pattern, share):
 def test_commands_take_the_steady_stretch_and_say_so(tmp_path, capsys):
     rng = np.random.default_rng(0)
     train = train_of(irregular(rng, 80), tonic(rng, 300, 100.0))
-    recording = write_csv(tmp_path / "recording.csv", train.times)
+    recording = write_csv(tmp_path / "recording.csv", train.times.tolist())
     best = dj.best_stretch(train)
     out = tmp_path / "features.csv"
     assert dicjax("features", recording, "--window", "auto", "--out", out) == 0
@@ -268,20 +268,20 @@ def test_commands_take_the_steady_stretch_and_say_so(tmp_path, capsys):
 def test_generate_writes_the_stretch_into_its_manifest(tmp_path):
     rng = np.random.default_rng(0)
     train = train_of(irregular(rng, 80), tonic(rng, 300, 100.0))
-    recording = write_csv(tmp_path / "recording.csv", train.times)
+    recording = write_csv(tmp_path / "recording.csv", train.times.tolist())
     out = tmp_path / "out"
     how = ("--window", "auto", "--members", 2, "--budget", 512, "--out", out)
     assert dicjax("generate", recording, *how) == 0
     about = json.loads((out / "manifest.json").read_text())
     best = dj.best_stretch(train)
-    assert about["window_ms"] == pytest.approx([best.start, best.stop])
+    assert about["settings"]["window_ms"] == pytest.approx([best.start, best.stop])
 
 
 def test_a_sweep_takes_the_stretch_of_each_recording(tmp_path):
     rng = np.random.default_rng(0)
     trains = [train_of(irregular(rng, 80), tonic(rng, 300, 100.0)) for _ in range(2)]
     for i, train in enumerate(trains):
-        write_csv(tmp_path / f"cell{i}.csv", train.times)
+        write_csv(tmp_path / f"cell{i}.csv", train.times.tolist())
     config = tmp_path / "sweep.toml"
     head = 'job = "generate"\nseed = 1\n[targets]\nrecordings = ["*.csv"]\n'
     config.write_text(head + 'unit = "ms"\nwindow = "auto"\n')

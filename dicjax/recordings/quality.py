@@ -39,7 +39,7 @@ REFRACTORY = 0.25  # of the median interval in a burst: one cell is never so qui
 DOUBLE_MS = 0.5  # no neuron fires again so soon
 DRIFT, MIN_Z = 1.25, 2.5  # of the mean intervals of two halves; in deviations
 MIN_JUDGED = 40  # spikes to judge bursts by, and in a window that is suggested
-MOST, LEAST_SHARE = 0.9, 0.005  # of the time: as good as all, and worth a word
+MOST, LEAST = 0.9, 0.005  # of the time: as good as all, and worth a word
 NUM_BLOCKS = 24  # that windows are made of
 TRIAL_SHARE = 0.5  # of the range of times: by so much, a clock that starts over falls
 MIN_RUN = 4  # spikes in order after one another: otherwise nothing starts over
@@ -321,13 +321,13 @@ def _unsteady(train: SpikeTrain) -> Finding | None:
     is_better = is_better and _drift(train.window(*window)) is None
     if drift is not None and not is_better:
         return drift
-    shares = [
-        f"{name} for {100 * share:.0f} %"
-        for name, share in pattern_shares(stretches).items()
-        if share >= LEAST_SHARE
-    ]
+    shares = pattern_shares(stretches).items()
+    named = [f"{x} for {100 * share:.0f} %" for x, share in shares if share >= LEAST]
+    fires = f"{' and '.join(named)} of the recording"
+    if len(named) == 1:
+        fires = f"{best.pattern} throughout"
     start, stop = (f"{x / 1e3:.4g}" for x in window)
-    kind, fault = "changes", f"The train is {' and '.join(shares)} of the recording"
+    kind, fault = "changes", f"The train is {fires}"
     if drift is not None:
         kind, fault = drift.kind, f"{_rate_change(train)}. {fault}"
     advice = Advice(

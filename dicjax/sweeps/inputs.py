@@ -9,6 +9,7 @@ import os
 import pathlib
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -97,19 +98,19 @@ def _targets(config: GenerateJob) -> pa.Table:
 
 
 def _trains(
-    path: pathlib.Path | str, unit, window, unit_id, clean: Sequence[str]
+    path: pathlib.Path | str, unit, window: Any, unit_id, clean: Sequence[str]
 ) -> list[dict]:
     """The trains of a file as rows; or one row with the reason if it cannot be read."""
     name = pathlib.Path(path).name
     # A window outside of one unit's recording must not refuse the others.
-    is_cut = window is None or window == "auto"
+    part = None if window == "auto" else window
 
     def refused(error: ValueError, unit_id: str | None = None) -> dict:
         reason = str(error) if name in str(error) else f"{name}: {error}"
         return {"recording": name, "unit_id": unit_id, "refused": reason}
 
     try:
-        own = window if is_cut else None
+        own = None if part is not None else window
         trains = read_spike_trains(
             path, unit=unit, unit_id=unit_id, window=own, clean=clean
         )
@@ -118,7 +119,7 @@ def _trains(
     rows = []
     for train in trains:
         try:
-            cut = as_train(train if is_cut else train.window(*window))
+            cut = as_train(train if part is None else train.window(*part))
         except ValueError as e:
             rows.append(refused(e, train.name))
         else:

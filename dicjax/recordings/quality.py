@@ -318,10 +318,11 @@ def _unsteady(train: SpikeTrain) -> Finding | None:
         return drift
     window = best.start, best.stop
     is_better = train.window(*window).num_spikes >= MIN_JUDGED
-    is_better = is_better and _drift(train.window(*window)) is None
+    shares = pattern_shares(stretches).items()
+    # A window that drifts a little is better than one with two patterns.
+    is_better &= len(shares) > 1 or _drift(train.window(*window)) is None
     if drift is not None and not is_better:
         return drift
-    shares = pattern_shares(stretches).items()
     named = [f"{x} for {100 * share:.0f} %" for x, share in shares if share >= LEAST]
     fires = f"{' and '.join(named)} of the recording"
     if len(named) == 1:

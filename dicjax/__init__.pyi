@@ -141,6 +141,7 @@ from .populations import (
     VoltageTrace as VoltageTrace,
 )
 from .recordings import (
+    best_stretch as best_stretch,
     examine as examine,
     find_steps as find_steps,
     Finding as Finding,
@@ -148,7 +149,9 @@ from .recordings import (
     PassiveMembrane as PassiveMembrane,
     read_spike_trains as read_spike_trains,
     read_sweeps as read_sweeps,
+    steady_stretches as steady_stretches,
     Steps as Steps,
+    Stretch as Stretch,
     Sweeps as Sweeps,
 )
 from .simulation import (

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 
+from dicjax._core import Remedy
 from dicjax.app.labels import model_options
 from dicjax.app.recordings import (
     candidates_of,
@@ -15,9 +16,11 @@ from dicjax.app.recordings import (
     seconds,
     ways_to_mend,
 )
+from dicjax.app.runs import Order
 from dicjax.app.server_state import example
 from dicjax.app.uploads import accepted
 from dicjax.recordings import Train
+from dicjax.spikes import SpikeTrain
 
 
 def _accepted(content: bytes):
@@ -113,7 +116,7 @@ def test_times_of_a_usual_unit_raise_a_question_only_if_it_is_impossible():
     [
         (bytes(range(256)) * 20, "x.csv"),
         (b"hello\n", "x.csv"),
-        (b"1.5\n2.5\n", "10 spikes"),
+        (b"1.5\n2.5\n", "5 spikes"),
         (b"time_ms\n" + b"".join(b"%d\n" % i for i in range(50, 0, -1)), "x.csv"),
         (_text(STEADY / 1e3, "spike_time_ms\n"), "x.csv"),
     ],
@@ -135,7 +138,7 @@ def test_a_glance_follows_the_window():
     assert dict(part.facts)["spikes"] == "28"
     assert [x.kind for x in part.findings] == ["few"]
     assert not part.obstacle
-    for window in ((0.0, 1000.0), (6.0, 7.0)):
+    for window in ((0.0, 600.0), (6.0, 7.0)):
         recording.window = window
         assert glance(recording).obstacle
         assert not glance(recording).findings
@@ -159,3 +162,19 @@ def test_lengths_of_recordings_are_never_in_powers_of_ten():
 def test_models_have_words():
     assert list(model_options())[0] == "auto"
     assert {"stg", "stg-prinz", "da"} <= set(model_options())
+
+
+def test_a_stretch_that_is_steady_is_offered_in_one_step():
+    rng = np.random.default_rng(0)
+    parts = rng.exponential(200, 100) + 3, 185 * rng.normal(1, 0.05, 400)
+    times = np.cumsum(np.concatenate(parts))
+    recording = open_recording(_accepted(_text(times, "time_ms\n")))
+    (finding,) = glance(recording).findings
+    assert finding.kind == "changes" and "use its steady stretch" in finding.message
+    assert finding.window is not None
+    recording.window = finding.window
+    seen = glance(recording)
+    assert dict(seen.facts)["firing pattern"] == "tonic" and not seen.findings
+    order = Order(SpikeTrain(times), "").changed(Remedy("window", "auto"))
+    assert order is not None and order.window is not None
+    np.testing.assert_allclose(order.window, finding.window, atol=1e-3)

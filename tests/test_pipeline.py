@@ -323,10 +323,14 @@ def test_a_window_is_advised_to_each_reader_in_their_words(example, tmp_path, ca
     out = ("--members", 4, "--model", "stg-prinz", "--out", tmp_path / "out")
     recording = write_csv(tmp_path / "x.csv", list(slowing))
     assert dicjax("generate", recording, *out) in (0, 1)
-    assert re.search(r"steady, such as --window \d+ \d+\.", capsys.readouterr().err)
+    assert re.search(
+        r"use --window auto, or --window \d+ \d+\.", capsys.readouterr().err
+    )
     about = json.loads((tmp_path / "out" / "manifest.json").read_text())
     (warned,) = about["settings"]["warnings"]
-    assert re.search(r"such as the window [\d.]+ to [\d.]+ s\.", warned)
+    assert re.search(
+        r"use its steady stretch, or the window [\d.]+ to [\d.]+ s\.", warned
+    )
     assert warned in (tmp_path / "out" / "report.html").read_text()
 
 

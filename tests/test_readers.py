@@ -382,7 +382,7 @@ def test_real_trains_in_any_unit_are_read_right_or_asked_about(data):
         (".csv", "-1\n" + column(TRAIN), ["non-negative", "0", "-1", "negative"]),
         (".csv", column(TRAIN[::-1]), ["strictly increasing", "1", "1954.875"]),
         (".csv", column(np.repeat(TRAIN, 2)), ["strictly increasing", "1", "50.125"]),
-        (".csv", column(TRAIN[:9]), ["too few", "cell (9)", "10"]),
+        (".csv", column(TRAIN[:4]), ["too few", "cell (4)", "5"]),
         (".csv", "id,amp,depth\n1,2.5,3\n1,3.5,3\n", ["amp, depth"]),
         (".csv", "a,a\n1.5,2.5\n", ["two units 'a'"]),
         (".csv", b"\x00\x01\x02", ["not text"]),
@@ -426,13 +426,20 @@ def test_what_is_not_a_file_is_refused(tmp_path):
 
 
 def test_units_with_few_spikes_are_left_out_aloud():
-    content = npz(long=TRAIN, short=TRAIN[:9], empty=TRAIN[:0])
-    with pytest.warns(UserWarning, match=r"short \(9\), empty \(0\)"):
+    content = npz(long=TRAIN, short=TRAIN[:4], empty=TRAIN[:0])
+    with pytest.warns(UserWarning, match=r"short \(4\), empty \(0\)"):
         assert [train.name for train in read(content, ".npz")] == ["long"]
-    with pytest.raises(ValueError, match=r"short \(9\)"):
+    with pytest.raises(ValueError, match=r"short \(4\)"):
         read(content, ".npz", unit_id="short")
     with pytest.raises(ValueError, match="unit 'x'.* long, short, empty"):
         read(content, ".npz", unit_id="x")
+
+
+def test_five_spikes_are_read_with_a_warning_that_says_how_many_would_do():
+    content = npz(long=TRAIN, few=TRAIN[:5])
+    with pytest.warns(UserWarning, match=r"few \(5\): 10 would do"):
+        trains = read(content, ".npz")
+    assert [train.num_spikes for train in trains] == [TRAIN.size, 5]
 
 
 def test_only_the_unit_asked_for_must_be_sound():

@@ -23,7 +23,7 @@ def test_help_exits_cleanly(capsys):
         ([-1, *range(10, 200, 10)], "--clean negative"),
         ([10, 30, 20, *range(40, 200, 10)], "20"),
         ([10, 10, *range(20, 200, 10)], "10"),
-        ([10, 20, 30], "at least 10"),
+        ([10, 20, 30], "at least 5"),
         ([x / 1e5 for x in range(1, 40)], "Hz"),
     ],
 )

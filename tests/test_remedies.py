@@ -24,6 +24,12 @@ from dicjax._core.advice import (
             "--window 300 7000",
             "the window 0.3 to 7 s",
         ),
+        (
+            Remedy("window", "auto"),
+            'window="auto"',
+            "--window auto",
+            "its steady stretch",
+        ),
         (Remedy("unit", "s"), 'unit="s"', "--unit s", "“s”"),
         (
             Remedy("clean", "doubles"),

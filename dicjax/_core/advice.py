@@ -28,8 +28,8 @@ def tidy(name: str) -> str:
 class Remedy(NamedTuple):
     """A setting to change, and the value to give it; none where the user chooses.
 
-    Settings are arguments of functions: "unit", "unit_id", "window" (ms), "clean",
-    "model", "out_of_range" and "budget".
+    Settings are arguments of functions: "unit", "unit_id", "window" (ms, or "auto"),
+    "clean", "model", "out_of_range" and "budget".
     """
 
     setting: str
@@ -77,7 +77,7 @@ def advice_of(message: object) -> Advice:
 def as_argument(remedy: Remedy) -> str:
     """As those who call functions would write it."""
     setting, value = remedy
-    if setting == "window":
+    if setting == "window" and value != "auto":
         start, stop = _whole(value)
         return f"window({start}, {stop})"
     if value is None:
@@ -89,7 +89,7 @@ def as_option(remedy: Remedy) -> str:
     """As it is typed on the command line."""
     setting, value = remedy
     option = f"--{setting.replace('_', '-')}"
-    if setting == "window":
+    if setting == "window" and value != "auto":
         return " ".join(map(str, (option, *_whole(value))))
     return option if value is None else f"{option} {value}"
 
@@ -98,6 +98,8 @@ def in_words(remedy: Remedy) -> str:
     """As it is said to those who neither program nor type."""
     setting, value = remedy
     match setting:
+        case "window" if value == "auto":
+            return "its steady stretch"
         case "window":
             start, stop = _whole(value)
             return f"the window {start / 1e3:g} to {stop / 1e3:g} s"

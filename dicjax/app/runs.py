@@ -26,6 +26,7 @@ from dicjax.output import (
     write_population,
     write_report,
 )
+from dicjax.recordings import best_stretch
 from dicjax.spikes import (
     Features,
     features_of,
@@ -60,6 +61,9 @@ class Order:
                 config = dataclasses.replace(self.config, **{remedy.setting: value})
                 return dataclasses.replace(self, config=config)
             case "window":
+                if value == "auto":
+                    best = best_stretch(self.train)
+                    value = best.start, best.stop
                 train = self.train.window(*value)
                 return dataclasses.replace(self, train=train, window=value)
         return None

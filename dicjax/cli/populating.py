@@ -38,9 +38,9 @@ from dicjax.cli.recording import Recording
 from dicjax.dics import DICS, dynamic_input_conductances, feature_columns, threshold
 from dicjax.generation import generate, GenerateConfig, infer, suit, UNLIKE
 from dicjax.inference import Posterior
-from dicjax.recordings import checksum, listing
+from dicjax.recordings import checksum, listing, pattern_shares, steady_stretches
 from dicjax.simulation import NoisyCurrent, simulate, Step
-from dicjax.spikes import spike_features
+from dicjax.spikes import LABELS, spike_features
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class Generate(FolderCommand, EncoderCommand):
                 "warnings": [x.said(in_words) for x in warned],
                 "seed": self.seed,
                 "source_sha256": source_sha256,
-                "window_ms": self.source.window,
+                "window_ms": self.source.window_of(train),
                 "clean": self.source.clean,
             }
             result = dataclasses.replace(result, settings=settings)
@@ -152,7 +152,7 @@ class Infer(TableCommand, EncoderCommand):
         }
         for name in dict.fromkeys(name for row in rows for name in row):
             columns[name] = [row.get(name, math.nan) for row in rows]
-        self.write_table(columns)
+        self.write_table(columns | self.source.windows_of(trains))
         known = columns["in_distribution"]
         strange = [x.name for x, ok in zip(trains, known, strict=True) if not ok]
         if strange:
@@ -180,6 +180,8 @@ def _inferred(found: Posterior) -> list[dict[str, Any]]:
 class Features(TableCommand):
     """Measure every spike train in RECORDING and name its firing pattern.
 
+    The columns share_... hold the share of the time that each pattern takes.
+
     For example: dicjax features recording.nwb --out features.csv
     """
 
@@ -193,7 +195,10 @@ class Features(TableCommand):
         first = {"unit": names, "label": columns.pop("label")}
         for name in ("num_spikes", "num_bursts", "cv2", "lv"):
             first[name] = getattr(measured, name)
-        self.write_table(first | columns)
+        shares = [pattern_shares(steady_stretches(train)) for train in trains]
+        for name in LABELS:
+            columns[f"share_{name}"] = [share.get(name, 0.0) for share in shares]
+        self.write_table(first | columns | self.source.windows_of(trains))
         return 0
 
 

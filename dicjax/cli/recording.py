@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from tyro.conf import arg, Positional
 
 from dicjax._core import Advice
-from dicjax.recordings import examine, read_spike_trains
+from dicjax.recordings import examine, read_spike_trains, Window
 from dicjax.spikes import SpikeTrain
 
 
@@ -28,8 +28,9 @@ class Recording:
     only if the file does not state its unit."""
     unit_id: Annotated[str | None, arg(metavar="NEURON")] = None
     """Neuron to read from a file with several."""
-    window: Annotated[tuple[float, float] | None, arg(metavar="START STOP")] = None
-    """Start and stop, in ms, of the part to use."""
+    window: Annotated[Window | None, arg(metavar="START STOP|auto")] = None
+    """Start and stop, in ms, of the part to use; or auto, for the stretch where the
+    neuron fires steadily."""
     clean: tuple[Cleaning, ...] = ()
     """What to mend: sort stamps (order), drop spikes that were detected twice (doubles)
     or stamps below zero (negative), count on where 32 bits overflow (overflow), or take
@@ -56,6 +57,19 @@ class Recording:
             window=self.window,
             clean=self.clean,
         )
+
+    def window_of(self, train: SpikeTrain) -> tuple[float, float] | None:
+        """The part of a train that is used (ms), unless it is all."""
+        return (train.t_start, train.t_stop) if self.window == "auto" else self.window
+
+    def windows_of(self, trains: list[SpikeTrain]) -> dict[str, list[float]]:
+        """Columns of the stretches that were taken, where each train has its own."""
+        if self.window != "auto":
+            return {}
+        return {
+            "window_start": [train.t_start for train in trains],
+            "window_stop": [train.t_stop for train in trains],
+        }
 
     def read_one(self) -> SpikeTrain:
         """The only spike train of the file; a `ValueError` if there are several."""

@@ -106,7 +106,7 @@ def infer(
     **Raises:**
 
     - `ValueError`: if there is no such model, checkpoint or prior, or a train is
-        unsorted, negative, not finite or shorter than ten spikes.
+        unsorted, negative, not finite or shorter than five spikes.
     - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     checked = as_trains(trains)
@@ -242,7 +242,7 @@ def warnings_about(train: SpikeTrain, posterior: Posterior) -> list[str]:
     if train.num_spikes < FEW_SPIKES:
         warnings.append(
             f"{train.num_spikes} spikes are few for a firing pattern: short random "
-            "trains can pass for bursts."
+            f"trains can pass for bursts; {FEW_SPIKES} would do."
         )
     return warnings
 

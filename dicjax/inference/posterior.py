@@ -15,7 +15,7 @@ from dicjax._core import counted, described, OrNone
 from dicjax.inference.encoder import Encoder, Mixture, PRIORS, read, Reading
 from dicjax.spikes import (
     end_to_end,
-    MIN_SPIKES,
+    ENOUGH_SPIKES,
     Ragged,
     rows_of,
     SpikeTrain,
@@ -181,7 +181,7 @@ def stretches_of(
         edges = np.concatenate([[0], breaks, [count]])
         sizes = np.diff(edges)
         # So few spikes tell little; one stretch at least must be read.
-        keep = sizes >= min(MIN_SPIKES, sizes.max())
+        keep = sizes >= min(ENOUGH_SPIKES, sizes.max())
         part, begins = windows(sizes[keep], max_spikes, num_windows)
         rows = np.stack(
             [

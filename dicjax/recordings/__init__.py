@@ -29,3 +29,10 @@ from dicjax.recordings.readers.units import (
     milliseconds_per as milliseconds_per,
     samples_at as samples_at,
 )
+from dicjax.recordings.stretches import (
+    best_stretch as best_stretch,
+    pattern_shares as pattern_shares,
+    steady_stretches as steady_stretches,
+    Stretch as Stretch,
+    Window as Window,
+)

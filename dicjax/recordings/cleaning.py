@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 from dicjax._core import CLEANING
-from dicjax.recordings.quality import is_double, overflows, pauses_of, WRAP
+from dicjax.recordings.pauses import pauses_of
+from dicjax.recordings.quality import is_double, overflows, WRAP
 from dicjax.spikes import SpikeTrain
 
 

@@ -7,10 +7,24 @@ import numpy as np
 from jaxtyping import Float
 
 from dicjax._core import Advice, on_host, Remedy
+from dicjax.recordings.pauses import (
+    MANY_RATIO,
+    PAUSE_RATIO,
+    PAUSE_SHARE,
+    pauses_of,
+)
+from dicjax.recordings.stretches import (
+    best_of,
+    is_steady,
+    pattern_shares,
+    steady_stretches,
+)
 from dicjax.spikes import (
     burst_gap,
     BURSTING,
-    MIN_SPIKES,
+    ENOUGH_SPIKES,
+    features_of,
+    LABELS,
     spike_features,
     SpikeTrain,
     times_of_one,
@@ -24,12 +38,9 @@ MIN_SHORTEST = 5
 REFRACTORY = 0.25  # of the median interval in a burst: one cell is never so quick
 DOUBLE_MS = 0.5  # no neuron fires again so soon
 DRIFT, MIN_Z = 1.25, 2.5  # of the mean intervals of two halves; in deviations
-PAUSE_SHARE, PAUSE_RATIO = 0.1, 3.0  # of the recording, and of the next longest
 MIN_JUDGED = 40  # spikes to judge bursts by, and in a window that is suggested
+MOST, LEAST = 0.9, 0.005  # of the time: as good as all, and worth a word
 NUM_BLOCKS = 24  # that windows are made of
-MANY_RATIO = 10.0  # of the shortest of several pauses, and the next interval
-MIN_PIECE, MIN_PIECE_MS = 20, 5e3  # between two of these; bursts are shorter
-MOST_PAUSES = 200
 TRIAL_SHARE = 0.5  # of the range of times: by so much, a clock that starts over falls
 MIN_RUN = 4  # spikes in order after one another: otherwise nothing starts over
 WRAP = 2.0**32  # numbers of 32 bits start over by so much
@@ -42,7 +53,7 @@ class Finding(NamedTuple):
     """Something odd about a train.
 
     `kind` is "repeats", "reset", "overflow", "unsorted", "negative", "doubles",
-    "merged", "pause" or "drift"; `message` a sentence with its remedy, a
+    "merged", "pause", "drift" or "changes"; `message` a sentence with its remedy, a
     [`dicjax.Advice`][] where this is a setting; `window` the stretch to use instead, in
     ms, if one helps; `clean` the value of this argument of
     [`dicjax.read_spike_trains`][] that mends it, if there is one.
@@ -73,6 +84,9 @@ def examine(train: Times | SpikeTrain) -> list[Finding]:
         train was not `observed` are no silences.
     - *drift*: mean intervals of the two halves differ by a factor over 1.25, and by
         more than chance makes of a train so irregular and short.
+    - *changes*: the train has no pause and no drift, but several of its
+        [`dicjax.steady_stretches`][]. The one to use, from [`dicjax.best_stretch`][],
+        is shorter than nine tenths of all, or has another firing pattern.
 
     **Arguments:**
 
@@ -90,14 +104,14 @@ def examine(train: Times | SpikeTrain) -> list[Finding]:
     disorder = disorder_of(times)
     if disorder is not None:
         return [disorder]
-    if times.size < MIN_SPIKES:
+    if times.size < ENOUGH_SPIKES:
         return []
     if not isinstance(train, SpikeTrain):
         train = SpikeTrain(times)
     doubles = _doubles(train)
     if doubles is not None:
         train = SpikeTrain(times[~is_double(times)], observed=train.observed)
-    found = (doubles, _merged(train), _pause(train) or _drift(train))
+    found = (doubles, _merged(train), _pause(train) or _unsteady(train))
     return [finding for finding in found if finding is not None]
 
 
@@ -250,30 +264,6 @@ def _burst_intervals(train: SpikeTrain) -> Intervals:
     return isi[isi < burst_gap(features)]
 
 
-def pauses_of(train: SpikeTrain) -> Float[np.ndarray, "pauses 2"]:
-    """Silences between spikes (ms) that look as if the recording paused, in order."""
-    is_known = ~train.is_fresh[1:]
-    silences = np.stack([train.times[:-1], train.times[1:]], axis=1)[is_known]
-    lengths = silences[:, 1] - silences[:, 0]
-    order = np.argsort(-lengths, kind="stable")[: MOST_PAUSES + 1]
-    ordered, none = lengths[order], silences[:0]
-    if ordered.size < 2:
-        return none
-    ratios = ordered[:-1] / ordered[1:]
-    most = max(PAUSE_SHARE * train.duration, PAUSE_RATIO * ordered[1])
-    if ordered[0] >= most:
-        return silences[order[:1]]
-    num = int(np.argmax(ratios)) + 1
-    found = silences[np.sort(order[:num])]
-    inside = np.searchsorted(train.times, [*found[:, 1], np.inf])
-    runs = np.diff(inside, prepend=0)[1:-1]  # between two pauses
-    is_long = ordered[:num].sum() >= PAUSE_SHARE * train.duration
-    is_apart = ratios[num - 1] >= MANY_RATIO
-    lasting = (found[1:, 0] - found[:-1, 1]).min(initial=np.inf)
-    is_rare = runs.min(initial=MIN_PIECE) >= MIN_PIECE and lasting >= MIN_PIECE_MS
-    return found if is_long and is_apart and is_rare else none
-
-
 def _pause(train: SpikeTrain) -> Finding | None:
     pauses = pauses_of(train)
     if len(pauses) > 1:
@@ -316,6 +306,50 @@ def _gaps(train: SpikeTrain) -> Float[np.ndarray, "gaps 2"]:
     return gaps[gaps[:, 1] <= train.observed[stretch, 1]]
 
 
+def _unsteady(train: SpikeTrain) -> Finding | None:
+    drift = _drift(train)
+    if is_steady(train):
+        return drift
+    stretches = steady_stretches(train)
+    best = best_of(stretches)
+    total = sum(x.duration for x in stretches)
+    is_most = best.duration > MOST * total
+    if is_most and LABELS[int(features_of(train).label)] == best.pattern:
+        return drift
+    window = best.start, best.stop
+    is_better = train.window(*window).num_spikes >= MIN_JUDGED
+    shares = pattern_shares(stretches).items()
+    # A window that drifts a little is better than one with two patterns.
+    is_better &= len(shares) > 1 or _drift(train.window(*window)) is None
+    if drift is not None and not is_better:
+        return drift
+    named = [f"{x} for {100 * share:.0f} %" for x, share in shares if share >= LEAST]
+    fires = f"{' and '.join(named)} of the recording"
+    if len(named) == 1:
+        fires = f"{best.pattern} throughout"
+    start, stop = (f"{x / 1e3:.4g}" for x in window)
+    kind, fault = "changes", f"The train is {fires}"
+    if drift is not None:
+        kind, fault = drift.kind, f"{_rate_change(train)}. {fault}"
+    advice = Advice(
+        f"{fault}, and steady from {start} to {stop} s, where it is {best.pattern}: ",
+        "use ",
+        Remedy("window", "auto"),
+        ", or ",
+        Remedy("window", window),
+        ".",
+    )
+    return Finding(kind, advice, window)
+
+
+def _rate_change(train: SpikeTrain) -> str:
+    change = _change(train.intervals)
+    return (
+        f"The rate changes by a factor of {change:.2f} from the first to the second "
+        "half"
+    )
+
+
 def _drift(train: SpikeTrain) -> Finding | None:
     isi = train.intervals
     change = _change(isi)
@@ -325,8 +359,7 @@ def _drift(train: SpikeTrain) -> Finding | None:
     window = _steady_window(train)
     such = (", such as ", Remedy("window", window), ".") if window else (".",)
     advice = Advice(
-        f"The rate changes by a factor of {change:.2f} from the first to the second "
-        "half: consider a window where it is steady",
+        f"{_rate_change(train)}: consider a window where it is steady",
         *such,
     )
     return Finding("drift", advice, window)

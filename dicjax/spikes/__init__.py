@@ -51,6 +51,7 @@ from dicjax.spikes.trains import (
     as_train as as_train,
     as_trains as as_trains,
     end_to_end as end_to_end,
+    ENOUGH_SPIKES as ENOUGH_SPIKES,
     MIN_SPIKES as MIN_SPIKES,
     pad_trains as pad_trains,
     Ragged as Ragged,

@@ -104,14 +104,7 @@ class Features(eqx.Module):
         return described(self, patterns)
 
 
-TIMES = (
-    "mean_isi",
-    "isi_quartiles",
-    "isi_tails",
-    "period",
-    "intra_burst_isi",
-    "burst_duration",
-)
+TIMES = ("mean_isi", "isi_quartiles", "period", "intra_burst_isi", "burst_duration")
 """Fields of `Features` that are times, in ms."""
 
 

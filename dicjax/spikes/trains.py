@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from dicjax._core import AnyArray, check_concrete
+from dicjax._core import AnyArray, check_concrete, counted
 
 
 Trains = Float[ArrayLike, "*cells spikes"]
@@ -21,7 +21,8 @@ Mask = Bool[Array, " _"]
 Count = Int[Array, ""]
 AS_ROWS = "make it outside of them; `dicjax.spike_features` takes rows of times there"
 
-MIN_SPIKES = 10  # in a train that is to tell anything about a neuron
+MIN_SPIKES = 5  # in a train that is read at all
+ENOUGH_SPIKES = 10  # in one that is read without a warning
 AT_ONCE = 1 << 21  # spikes, with padding, that are laid end to end together
 FINITE = "finite: remove it"
 SORTED = "increasing: sort the times and pad with infinity at the end only"
@@ -341,7 +342,7 @@ def pad_trains(
 
 
 def as_trains(trains: Any) -> Float[np.ndarray, "trains spikes"] | list[Any]:
-    """Checked spike trains of at least ten spikes each, in any form, on the host.
+    """Checked spike trains of at least five spikes each, in any form, on the host.
 
     They come as rows, as from `times_of`. What `SpikeTrain` refuses is refused here,
     with the number of the train, and its name if it has one.
@@ -377,7 +378,7 @@ def times_of_one(train: Any) -> Float[np.ndarray, " spikes"]:
 
 
 def as_train(train: Any) -> SpikeTrain:
-    """A checked spike train of at least ten spikes, in any form that holds just one."""
+    """A checked train of at least five spikes, in any form that holds just one."""
     if not isinstance(train, SpikeTrain):
         train = SpikeTrain(times_of_one(train))
     if train.num_spikes < MIN_SPIKES:
@@ -387,6 +388,7 @@ def as_train(train: Any) -> SpikeTrain:
 
 def _too_few(whose: str, num: int) -> str:
     return (
-        f"There are {num} spikes in {whose}, but it takes {MIN_SPIKES} to tell "
-        "anything about a neuron: give a longer recording or window."
+        f"There {'is' if num == 1 else 'are'} {counted(num, 'spike')} in {whose}, but "
+        f"it takes {MIN_SPIKES} to describe how a neuron fires: give a longer "
+        "recording or window."
     )

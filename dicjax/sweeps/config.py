@@ -16,7 +16,7 @@ from dicjax.inference import checkpoint_folder, find_neuron
 from dicjax.neurons import MODELS
 from dicjax.operator import FAMILIES
 from dicjax.populations import AXES, Axis
-from dicjax.recordings import cleanings, milliseconds_per
+from dicjax.recordings import cleanings, milliseconds_per, Window
 
 
 MOST = 10**12  # of members; more are a mistake
@@ -102,7 +102,7 @@ Unit = Annotated[str, AfterValidator(_known_unit)]
 Model = Annotated[str, _in_folder(_known_model)]
 Trained = Annotated[str, _in_folder(_with_encoder)]
 Cleaning = Annotated[tuple[str, ...], AfterValidator(_known_cleaning)]
-Window = Annotated[tuple[float, float], Field(description="ms")]
+Part = Annotated[Window, Field(description="ms")]
 
 
 class Drawn(_Section):
@@ -156,7 +156,7 @@ class Target(_Section):
     recording: File
     unit: Unit | None = None
     unit_id: str | None = None
-    window: Window | None = None
+    window: Part | None = None
     clean: Cleaning = ()
     tolerance: Share = 0.10
 
@@ -166,7 +166,7 @@ class Targets(_Section):
 
     recordings: Files
     unit: Unit | None = None
-    window: Window | None = None
+    window: Part | None = None
     clean: Cleaning = ()
     tolerances: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.10,)
     models: Annotated[tuple[Trained, ...], Field(min_length=1)] = ("auto",)

@@ -9,6 +9,7 @@ import os
 import pathlib
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -97,10 +98,12 @@ def _targets(config: GenerateJob) -> pa.Table:
 
 
 def _trains(
-    path: pathlib.Path | str, unit, window, unit_id, clean: Sequence[str]
+    path: pathlib.Path | str, unit, window: Any, unit_id, clean: Sequence[str]
 ) -> list[dict]:
     """The trains of a file as rows; or one row with the reason if it cannot be read."""
     name = pathlib.Path(path).name
+    # A window outside of one unit's recording must not refuse the others.
+    part = None if window == "auto" else window
 
     def refused(error: ValueError, unit_id: str | None = None) -> dict:
         reason = str(error) if name in str(error) else f"{name}: {error}"
@@ -111,7 +114,7 @@ def _trains(
         try:  # what lies outside the window need not be sound
             trains = read_spike_trains(path, window=window, **options)
         except ValueError:
-            if window is None:
+            if part is None:
                 raise
             # A neuron with nothing in the window would refuse all others.
             trains = read_spike_trains(path, **options)
@@ -120,7 +123,7 @@ def _trains(
     rows = []
     for train in trains:
         try:
-            cut = as_train(train if window is None else train.window(*window))
+            cut = as_train(train if part is None else train.window(*part))
         except ValueError as e:
             rows.append(refused(e, train.name))
         else:

@@ -37,6 +37,7 @@ COMMANDS = {
     "devices simulation": "devices.simulation:Simulation",
     "devices training": "devices.training:Training",
     "devices gpu": "devices.gpu:Gpu",
+    "stretches": "stretches:Stretches",
     "startup": "startup:Startup",
     "sweep throughput": "sweep.throughput:Throughput",
     "sweep scale": "sweep.scale:Scale",

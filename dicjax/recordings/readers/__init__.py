@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from dicjax._core import Advice, advice_of, on_host, Remedy, tidy
+from dicjax._core import Advice, advice_of, counted, on_host, Remedy, tidy
 from dicjax.recordings.cleaning import (
     clean_times,
     Cleaned,
@@ -57,7 +57,8 @@ from dicjax.recordings.readers.sorters.spikeinterface import (
 )
 from dicjax.recordings.readers.text import read_nex_table, read_text
 from dicjax.recordings.readers.units import contradict, milliseconds_per, samples_at
-from dicjax.spikes import MIN_SPIKES, SpikeTrain
+from dicjax.recordings.stretches import cut_to_best, Window
+from dicjax.spikes import ENOUGH_SPIKES, MIN_SPIKES, SpikeTrain
 
 
 TICK = 0.1  # ms between two intervals that were observed without a pause
@@ -69,7 +70,7 @@ def read_spike_trains(
     *,
     unit: str | None = None,
     unit_id: str | int | None = None,
-    window: tuple[float, float] | None = None,
+    window: Window | None = None,
     clean: str | Iterable[str] = (),
 ) -> list[SpikeTrain]:
     """Reads the spike trains of a file, a folder, or another library's object.
@@ -110,7 +111,8 @@ def read_spike_trains(
         indices with their rate in Hz, as `"samples@30000"`; for a raster, the rate of
         its bins, `"samples@1000"` for bins of 1 ms. Default: the file's.
     - `unit_id`: name of the unit (neuron) to read. Default: all.
-    - `window`: start and stop, in ms, of the part to read. Default: all.
+    - `window`: start and stop, in ms, of the part to read; or "auto", for each unit's
+        [`dicjax.best_stretch`][], which a warning names. Default: all.
     - `clean`: what to mend, one name or several, each with a count in a warning:
         "order" sorts stamps; "doubles" drops those less than 0.5 ms after another;
         "negative" drops those below zero; "overflow" counts on where numbers of 32 bits
@@ -120,7 +122,8 @@ def read_spike_trains(
     **Returns:**
 
     One [`dicjax.SpikeTrain`][] per unit, in the order of the file. Units with fewer
-    than 10 spikes are left out with a warning if others have enough. Repeated times are
+    than 5 spikes are left out with a warning if others have enough, and those with
+    fewer than 10 are read with a warning. Repeated times are
     also left out with a warning, if they are at most 1 % of all. Trains know in which
     intervals they were observed, if the file states it.
 
@@ -136,6 +139,8 @@ def read_spike_trains(
     if unit is not None:
         milliseconds_per(unit)
     wanted = cleanings(clean)
+    if isinstance(window, str) and window != "auto":
+        raise ValueError(f'`window` must be start and stop, or "auto", not {window!r}.')
     with np.errstate(all="ignore"):  # overflows are refused later as not finite
         source, raw = read_raw(path)
         raw = [train._replace(name=tidy(train.name)) for train in raw]
@@ -153,7 +158,8 @@ def read_spike_trains(
                 raise
             alone = " Or read one unit alone, by ", Remedy("unit_id"), "."
             raise ValueError(Advice(advice_of(error), *alone)) from error
-    for message in _notes(raw, made, clock):
+    taken = [train for train, _ in made] if window == "auto" else []
+    for message in _notes(raw, made, clock) + _taken(taken):
         warnings.warn(Advice(f"{source}: ", message, "."), stacklevel=3)
     return [train for train, _ in made]
 
@@ -199,6 +205,14 @@ def _long_enough(source: str, raw: list[Train]) -> list[Train]:
     if short:
         message = f"{source}: left out for fewer than {MIN_SPIKES} spikes: {counts}."
         warnings.warn(message, stacklevel=4)
+    few = [train for train in enough if train.times.size < ENOUGH_SPIKES]
+    if few:
+        counts = listing([f"{train.name} ({train.times.size})" for train in few])
+        message = (
+            f"{source}: few spikes to describe how a neuron fires, {counts}: "
+            f"{ENOUGH_SPIKES} would do."
+        )
+        warnings.warn(message, stacklevel=4)
     return enough
 
 
@@ -223,7 +237,7 @@ class _Request(NamedTuple):
     """What is asked for, beside the unit (neuron)."""
 
     source: str
-    window: tuple[float, float] | None
+    window: Window | None
     wanted: frozenset[str]
     is_sure: bool
 
@@ -300,8 +314,9 @@ def _spike_train(
     times = (numbers - clock / per) * per
     span = (raw.span - clock / per) * per
     ends = times[np.isfinite(times)]
-    if request.window is not None:
-        first, last = request.window
+    window = None if isinstance(request.window, str) else request.window
+    if window is not None:
+        first, last = window
         times = times[~((times < first) | (times > last))]
     times, cleaned = clean_times(times, request.wanted)
     disorder = disorder_of(times)
@@ -309,13 +324,15 @@ def _spike_train(
         raise ValueError(Advice(f"{where}: ", disorder.message))
     try:
         # The silence before the first and after the last stamp is unknown.
-        observed = _observed(span, ends if request.window is not None else times)
+        observed = _observed(span, times if window is None else ends)
         train = SpikeTrain(times, raw.name, request.source, observed=observed)
-        if request.window is not None:
-            train = train.window(*request.window)
+        if window is not None:
+            train = train.window(*window)
         if "pauses" in request.wanted:
             train, left_out = without_pauses(train)
             cleaned |= left_out
+        if request.window == "auto":
+            train = cut_to_best(train)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     is_sure = request.is_sure or raw.unit is not None
@@ -369,6 +386,17 @@ def _notes(
         if some:
             notes.append(f"{what}: {listing(some)}")
     return notes
+
+
+def _taken(trains: list[SpikeTrain]) -> list[str]:
+    """Notes on the stretches that were taken."""
+    notes = [
+        f"unit {train.name[:40]} is used where it is steady, from {train.t_start:.0f} "
+        f"to {train.t_stop:.0f} ms ({counted(train.num_spikes, 'spike')})"
+        for train in trains[:10]
+    ]
+    more = len(trains) - len(notes)
+    return notes + [f"{more} more units are used where each is steady"] * (more > 0)
 
 
 READERS = dict.fromkeys((".csv", ".txt", ".tsv"), read_text)

@@ -1,4 +1,3 @@
-import jax
 import numpy as np
 import pytest
 import scipy.stats
@@ -99,5 +98,5 @@ def test_quantiles_of_short_and_empty_trains_are_defined_as_far_as_they_can_be()
     np.testing.assert_allclose(np.exp(q[0]), 5.0, rtol=1e-6)
     assert np.isnan(q[1]).all()
     np.testing.assert_allclose(np.exp(q[2, [0, -1]]), (1, 7), rtol=1e-6)
-    alone = jax.vmap(log_isi_quantiles)(times)
-    np.testing.assert_array_equal(np.asarray(alone), q)
+    alone = [log_isi_quantiles(row) for row in times]
+    np.testing.assert_array_equal(alone, q)

@@ -306,7 +306,7 @@ def _out_of_range(train, target: Features, loaded, distances) -> Advice:
         anyway = Remedy("out_of_range", "try")
         remedy = "no model that ships can; to search all the same, use ", anyway
     miss = loaded.library.miss(target)
-    name, compared = pattern_of(target)
+    name, compared, _ = pattern_of(target)
     values = [(x.words, short(float(x.read(target))), x.unit) for x in compared]
     activity = ", ".join(" ".join(value).rstrip() for value in values)
     return Advice(

@@ -138,7 +138,7 @@ class Generated:
         """How far the intervals of each member are from the recording's: the mean
         difference of the logarithms of their quantiles."""
         own = log_isi_quantiles(self.spike_times)
-        return np.asarray(distribution_distance(own, quantiles_of(self.train)))
+        return distribution_distance(own, quantiles_of(self.train))
 
     @property
     def num_simulated(self) -> int:

@@ -69,7 +69,8 @@ def search(
                 if state.num_certified >= problem.num_wanted:
                     break
             state = explore(key, problem, on_progress, state)
-        return certify_found(key, problem, state, on_progress), False, None
+        state = certify_found(key, problem, state, on_progress, is_last=True)
+        return state, False, None
     except INTERRUPTIONS:
         if not state.rounds:
             raise
@@ -82,7 +83,7 @@ def search(
         with contextlib.suppress(Cancelled):
             on_progress(*how_far)
 
-    state = certify_found(key, problem, state, uninterrupted)
+    state = certify_found(key, problem, state, uninterrupted, is_last=True)
     return state, failure is None, failure
 
 
@@ -105,7 +106,7 @@ def explore(
 
 def wants_more(problem: Problem, state: SearchState) -> bool:
     """Whether to go on: for enough members, or, where cheap, to choose from."""
-    is_cheap = max(state.shares.values()) > LOW_SHARE
+    is_cheap = max(state.shares.values()) > LOW_SHARE and not problem.is_driven
     factor = FOUND_PER_MEMBER if is_cheap else 1
     return state.num_expected < factor * problem.num_wanted
 
@@ -149,18 +150,26 @@ def learned(problem: Problem, state: SearchState, coordinates, verdict: Verdict)
 
 
 def certify_found(
-    key: Key[Array, ""], problem: Problem, state: SearchState, on_progress: Progress
+    key: Key[Array, ""],
+    problem: Problem,
+    state: SearchState,
+    on_progress: Progress,
+    *,
+    is_last: bool = False,
 ) -> SearchState:
     """Keeps the found members that are valid at half the time step, as they then fire.
 
     Members that vary are valid on a run of their own, of other noise and twice as long.
-    Where more were found than are wanted, the least alike are tried first.
+    Where more were found than are wanted, the least alike are tried first. Members that
+    vary and will hardly pass are tried only if nothing `is_last` to come.
     """
     num, tries = problem.num_wanted, state.num_certified + state.num_uncertified
     while state.num_certified < num and len(state.found.g):
         lacking = num - state.num_certified
         most = math.ceil(CERTIFIED_PER_MEMBER * lacking / state.survival)
-        tried = promising(problem, state, most)
+        tried = promising(problem, state, most, is_last)
+        if not len(tried):
+            break
         makeup = rows(state.found, tried)
         stage, done = Stage("halving_the_time_step"), min(state.num_expected, num)
         report = functools.partial(on_progress, stage, done, num)
@@ -184,10 +193,13 @@ def certify_found(
     return state
 
 
-def promising(problem: Problem, state: SearchState, num: int) -> Int[np.ndarray, " _"]:
+def promising(
+    problem: Problem, state: SearchState, num: int, is_last: bool
+) -> Int[np.ndarray, " _"]:
     """Which `num` of the found members to certify: the least alike.
 
-    Of members that vary, those are among them that members around them speak for.
+    Of members that vary, those are among them that members around them speak for, and
+    others only at last.
     """
     at = problem.coordinates(state.found)
     likely = np.arange(len(at))
@@ -195,7 +207,7 @@ def promising(problem: Problem, state: SearchState, num: int) -> Int[np.ndarray,
         expected = np.abs(expected_misses(state.known, at)).max(axis=1)
         order = np.argsort(expected, kind="stable")
         num_inside = int((expected < GUARD * STANDARD_MISS).sum())
-        likely = order[: max(num, num_inside)]
+        likely = order[: max(num, num_inside) if is_last else num_inside]
     return likely[least_crowded(at[likely], num)]
 
 

@@ -70,7 +70,7 @@ class Library(eqx.Module):
     def span(self, target: Features) -> str:
         """The ranges of features of members with the train's pattern, in words."""
         of = self.labels == int(target.label)
-        name, compared = pattern_of(target)
+        name, compared, _ = pattern_of(target)
         if not of.any():
             return f"no member of it is {name}"
         spans = []

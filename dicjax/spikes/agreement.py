@@ -5,17 +5,14 @@ simulated for as long may differ by as much, or by what the user allows, whichev
 more.
 """
 
-import functools
-
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
-from dicjax._core import AnyArray, in_batches
-from dicjax.spikes.features import Features, spike_features
+from dicjax._core import compiled_size, in_batches
+from dicjax.spikes.features import Features, NARROWEST, spike_features
 from dicjax.spikes.patterns import LABELS, PATTERNS, SILENT
-from dicjax.spikes.trains import Errors, SpikeTrain, Trains
+from dicjax.spikes.trains import pad_trains, SpikeTrain, Trains
 
 
 NUM_STRETCHES = 256  # of the recording, from which its variation is estimated
@@ -24,7 +21,6 @@ MIN_SHARE_OF_PATTERN = 0.1  # of stretches, from which another pattern counts as
 LONGEST_SHARE = 1 / 3  # of the recording that one stretch takes
 PROBABILITIES = (np.arange(32) + 0.5) / 32  # of the quantiles of intervals
 MAX_AGREED = max(len((*x.compared, *x.varied)) for x in PATTERNS)
-BATCH = 256
 
 
 class Agreement(eqx.Module):
@@ -51,17 +47,19 @@ class Agreement(eqx.Module):
         """The features that are compared."""
         return tuple(feature.name for feature in _agreed(self.label))
 
-    def errors(self, features: Features) -> Errors:
+    def errors(self, features: Features) -> Float[np.ndarray, "*cells agreed"]:
         """How far neurons are off in each feature, as differences of logarithms."""
-        logs = jnp.asarray(_logs(jnp, features, self.label))
-        return logs - _like(logs, self.values)
+        return _logs(features, self.label) - self.values
 
     def compare(self, spike_times: Trains) -> "Comparison":
         """Compares spike trains (ms) with the recording."""
-        compared = in_batches(
-            functools.partial(_compared, self), np.asarray(spike_times), size=BATCH
-        )
-        return Comparison(*compared)
+        times = np.asarray(spike_times)
+        features = in_batches(spike_features, times, size=NUM_STRETCHES)
+        errors = self.errors(features)
+        distance = distribution_distance(log_isi_quantiles(times), self.log_isi)
+        agrees = np.all(np.abs(errors) <= self.limits, axis=-1)
+        agrees &= self.patterns[features.label] & (distance <= self.furthest)
+        return Comparison(features, errors, distance, agrees)
 
 
 class Comparison(eqx.Module):
@@ -75,77 +73,57 @@ class Comparison(eqx.Module):
     """
 
     features: Features
-    errors: Float[AnyArray, "cells agreed"]
-    distance: Float[AnyArray, " cells"]
-    agrees: Bool[AnyArray, " cells"]
+    errors: Float[np.ndarray, "cells agreed"]
+    distance: Float[np.ndarray, " cells"]
+    agrees: Bool[np.ndarray, " cells"]
 
 
 def _agreed(label: int):
     return (*PATTERNS[label].compared, *PATTERNS[label].varied)
 
 
-def _logs(xp, features: Features, label: int) -> Float[AnyArray, "*cells agreed"]:
+def _logs(features: Features, label: int) -> Float[np.ndarray, "*cells agreed"]:
     """Logarithms of the features that a pattern is compared by; zero for the rest."""
     columns = []
     for feature in _agreed(label):
-        value = xp.asarray(feature.read(features)) + feature.ease
-        columns.append(xp.log(xp.where(value > 0, value, xp.nan)))
-    columns += [xp.zeros_like(columns[0])] * (MAX_AGREED - len(columns))
-    return xp.stack(columns, axis=-1)
+        value = np.asarray(feature.read(features)) + feature.ease
+        columns.append(np.log(np.where(value > 0, value, np.nan)))
+    columns += [np.zeros_like(columns[0])] * (MAX_AGREED - len(columns))
+    return np.stack(columns, axis=-1)
 
 
-@eqx.filter_jit
-def _compared(agreement: Agreement, times: Float[Array, "cells spikes"]):
-    features = spike_features(times)
-    errors = agreement.errors(features)
-    distance = distribution_distance(log_isi_quantiles(times), agreement.log_isi)
-    limits = _like(errors, agreement.limits)
-    is_near = jnp.all(jnp.abs(errors) <= limits, axis=-1)
-    has_pattern = jnp.asarray(agreement.patterns)[features.label]
-    agrees = is_near & has_pattern & (distance <= agreement.furthest)
-    return features, errors, distance, agrees
-
-
-def log_isi_quantiles(times: Trains) -> Float[Array, "*cells quantiles"]:
+def log_isi_quantiles(
+    times: Float[np.ndarray, "*cells spikes"],
+) -> Float[np.ndarray, "*cells quantiles"]:
     """Quantiles of the logarithms of intervals (ms) of spike trains (ms).
 
-    Rows of `times` increase and are padded with infinity.
+    Rows of `times` increase and are padded with infinity. Trains of fewer than two
+    spikes have none: nan.
     """
-    times = jnp.asarray(times)
-    known = jnp.isfinite(times[..., 1:])
-    isi = jnp.where(known, jnp.diff(jnp.where(jnp.isfinite(times), times, 0)), jnp.inf)
-    tiny = jnp.finfo(times.dtype).tiny
-    ordered = jnp.log(jnp.maximum(jnp.sort(isi, axis=-1), tiny))
-    num = jnp.sum(known, axis=-1, keepdims=True, dtype=jnp.int32)
-    last = jnp.maximum(num - 1, 0)
-    parts = jnp.asarray(PROBABILITIES, times.dtype)
-    parts = parts.reshape((1,) * (times.ndim - 1) + (-1,))
-    place = parts * num.astype(times.dtype) - 0.5
-    place = jnp.clip(place, 0, last.astype(times.dtype))
-    below = jnp.floor(place).astype(jnp.int32)
-    at = lambda i: jnp.take_along_axis(ordered, jnp.minimum(i, last), axis=-1)
-    share = place - jnp.floor(place)
-    low, high = at(below), at(below + 1)
-    between = low + jnp.where(share > 0, share * (high - low), 0)
-    return jnp.where(num > 0, between, jnp.nan)
+    known = np.isfinite(times[..., 1:])
+    isi = np.diff(np.where(np.isfinite(times), times, 0), axis=-1)
+    smallest = np.finfo(times.dtype).tiny  # two spikes may coincide in float32
+    logs = np.log(np.where(known, np.maximum(isi, smallest), np.inf))
+    ordered = np.sort(logs, axis=-1)
+    num = known.sum(axis=-1, keepdims=True)
+    last = np.maximum(num - 1, 0)
+    place = np.clip(PROBABILITIES * num - 0.5, 0, last)
+    below = np.floor(place).astype(int)
+    at = lambda i: np.take_along_axis(ordered, np.minimum(i, last), axis=-1)
+    low, high = (np.where(num > 0, at(i), np.nan) for i in (below, below + 1))
+    return low + (place - below) * (high - low)
 
 
 def distribution_distance(
-    log_isi: Float[AnyArray, "*cells quantiles"],
-    other: Float[AnyArray, "*#cells quantiles"],
-) -> Float[Array, "*cells"]:
+    log_isi: Float[np.ndarray, "*cells quantiles"],
+    other: Float[np.ndarray, "*#cells quantiles"],
+) -> Float[np.ndarray, "*cells"]:
     """The Wasserstein distance of two distributions of logarithms of intervals.
 
     It is the mean distance of their quantiles: 0.1 means that intervals differ by 10 %
     on average.
     """
-    log_isi = jnp.asarray(log_isi)
-    return jnp.mean(jnp.abs(log_isi - _like(log_isi, other)), axis=-1)
-
-
-def _like(x: Array, row: Float[AnyArray, "..."]) -> Array:
-    """A row in the precision and the shape of others."""
-    return jnp.broadcast_to(jnp.asarray(row, x.dtype), x.shape)
+    return np.mean(np.abs(log_isi - other), axis=-1)
 
 
 def quantiles_of(train: SpikeTrain) -> Float[np.ndarray, " quantiles"]:
@@ -175,9 +153,11 @@ def agreement_with(
     isi = isi[np.isfinite(isi)]
     whole = spike_features(train)
     label = int(whole.label)
-    values = np.asarray(_logs(np, whole, label), float)
-    stretches = spike_features(_resampled(rng, isi, span))
-    errors = np.asarray(_logs(np, stretches, label), float) - values
+    values = np.asarray(_logs(whole, label), float)
+    stretches = in_batches(
+        spike_features, _resampled(rng, isi, span), size=NUM_STRETCHES
+    )
+    errors = np.asarray(_logs(stretches, label), float) - values
     labels = np.asarray(stretches.label)
     shares = np.bincount(labels, minlength=len(LABELS)) / len(labels)
     patterns = (shares >= MIN_SHARE_OF_PATTERN) | (np.arange(len(LABELS)) == label)
@@ -220,7 +200,7 @@ def _starts(rng, isi, length, num):
     return first, np.maximum(last, first + 1)
 
 
-def _resampled(rng, isi, span) -> list[np.ndarray]:
+def _resampled(rng, isi, span) -> Float[np.ndarray, "trains spikes"]:
     """Trains of stretches that last `span` ms together."""
     length = min(span, LONGEST_SHARE * isi.sum())
     num = max(1, round(span / length))
@@ -228,7 +208,9 @@ def _resampled(rng, isi, span) -> list[np.ndarray]:
     ring = np.concatenate([isi, isi])
     own = [ring[i:j] for i, j in zip(first, last, strict=True)]
     joined = (np.concatenate(own[i : i + num]) for i in range(0, len(own), num))
-    return [np.concatenate([[0], np.cumsum(x)]) for x in joined]
+    trains = [np.concatenate([[0], np.cumsum(x)]) for x in joined]
+    width = compiled_size(max(map(len, trains)), NARROWEST)
+    return pad_trains(trains, width).astype(np.float32)
 
 
 def _furthest(rng, isi, span):

@@ -12,24 +12,24 @@ from dicjax.spikes import agreement_with
 
 @pytest.fixture(scope="module")
 def irregular():
-    isi = np.random.default_rng(5).gamma(3, 100 / 3, 400)
+    isi = np.random.default_rng(5).gamma(3, 100 / 3, 600)
     return dj.SpikeTrain(np.cumsum(isi))
 
 
 @pytest.fixture(scope="module")
 def generated(irregular):
-    config = GenerateConfig(candidates_per_round=192, budget=8000)
+    config = GenerateConfig(candidates_per_round=128, budget=8000)
     with jax.enable_x64(False):
         return dj.generate(
-            jr.key(0), irregular, model="stg-prinz", num=4, config=config
+            jr.key(0), irregular, model="stg-prinz", num=2, config=config
         )
 
 
 def test_an_irregular_train_gets_members_with_a_drive(generated, irregular):
     assert dj.LABELS[int(generated.target.label)] == "irregular"
-    assert generated.num_accepted == 4 and generated.accepted.all()
+    assert generated.num_accepted == 2 and generated.accepted.all()
     drive = generated.drive
-    assert drive.sigma.shape == (4,) and np.all(drive.sigma > 0)
+    assert drive.sigma.shape == (2,) and np.all(drive.sigma > 0)
     # It was judged on twice a hundred intervals, on which nothing was selected.
     span = generated.duration - generated.discard
     assert span == pytest.approx(200 * float(generated.target.mean_isi), rel=0.01)
@@ -52,9 +52,10 @@ def test_members_with_a_drive_vary_like_the_recording_under_any_noise(generated)
     target = generated.target
     np.testing.assert_allclose(features.mean_isi, float(target.mean_isi), rtol=0.3)
     np.testing.assert_allclose(features.cv, float(target.cv), rtol=0.35)
-    alone = dj.simulate(neuron, generated.g, 5000.0, discard=2000.0)
-    still = dj.spike_features(alone.spike_times)
-    assert np.nanmedian(still.cv) < 0.5 * float(target.cv)
+    # Without it, they fire otherwise.
+    alone = dj.simulate(neuron, generated.g, generated.duration, discard=2000.0)
+    agreement = agreement_with(generated.train, generated.duration - 2000.0, 0.1)
+    assert not agreement.compare(alone.spike_times).agrees.any()
 
 
 def test_a_report_says_what_drives_members(generated):

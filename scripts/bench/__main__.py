@@ -18,6 +18,7 @@ COMMANDS = {
     "slopes": "slopes:Slopes",
     "generate synthetic": "generate.synthetic:Synthetic",
     "generate recordings": "generate.recordings:Recordings",
+    "generate irregular": "generate.irregular:Irregular",
     "generate refinement": "generate.refinement:Refinement",
     "encoder tests": "encoder.checkpoints:Tests",
     "encoder seeds": "encoder.checkpoints:Seeds",

@@ -80,13 +80,13 @@ def odd():
 
 
 class Stepwise(curves.AbstractCurve):
-    """A curve in which conditions are added, chosen, and joined to what always holds."""
+    """A curve in which conditions are added, chosen, and joined to a constant."""
 
     def __call__(self, V, Ca):
         is_low, is_high = V < -40, V > 0
         steps = is_low.astype(V.dtype) + 2.0 * is_high.astype(V.dtype)
         chosen = jnp.where(Ca > 2, is_low, is_high & True)
-        denied = ~jnp.where(V > -20, chosen, V**2 < Ca) | (V < -80)
+        denied = ~jnp.where(V > -20, chosen, Ca > V**2) | (V < -80)
         return 1.5 + steps + jnp.where(chosen, V / 90, 0.5) + jnp.where(denied, 0.2, Ca)
 
 

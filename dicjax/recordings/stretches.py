@@ -447,7 +447,7 @@ def _interruptions(times: Times) -> Indices:
     if len(edges) == 2:  # it is tonic all the time, at many rates
         return [_in_two(times)]
     within = float(np.median(np.diff(times[ends])))
-    threes = ([ends[edge] for edge in three] for three in _threes(edges))
+    threes = ((ends[a], ends[b], ends[c]) for a, b, c in _threes(edges))
     return [_place(times, *three, within) for three in threes]
 
 

@@ -30,6 +30,9 @@ COMPARISONS = {
     "eq": " .eq. ",
     "ne": " .neq. ",
 }
+OPPOSITE = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
+JUNCTIONS = {"and": "or", "or": "and"}  # and what each becomes where both are denied
+LOGICAL = {*COMPARISONS, *JUNCTIONS}
 SYNTAX = Syntax(
     functions={**FUNCTIONS, "log": "ln", "abs": "abs"},
     infix=(
@@ -39,12 +42,9 @@ SYNTAX = Syntax(
         *INFIX[3:5],
         {"pow": "^"},
     ),
-    nameless=(*COMPARISONS, "and", "or"),
+    nameless=LOGICAL,
 )
 NAME = re.compile(r"[A-Za-z_]\w*")
-OPPOSITE = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
-JUNCTIONS = {"and": "or", "or": "and"}  # and what each becomes where both are denied
-LOGICAL = {*COMPARISONS, *JUNCTIONS}
 ZERO, ONE = constant(0.0), constant(1.0)
 
 
@@ -103,7 +103,7 @@ def _statements(outputs: dict[str, Expression]) -> list[Statement]:
     """What computes `outputs`, in order.
 
     The i-th choice is the variable `choice{i}` between `yes{i}` and `no{i}`. Parts that
-    its values and its condition share are named apart from those of others.
+    are used twice in its values are `c{i}_u1` and so on, in its condition `t{i}_u1`.
     """
     choices = [x for x in walk(outputs.values()) if x.op == "select"]
     found, known = [], {}

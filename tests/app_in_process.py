@@ -27,6 +27,7 @@ class App:
             text=True,
             env=os.environ | {"HOME": str(log.parent)},
         )
+        self.said: list[str] = []  # lines up to the last address
         self._address, self._is_given = self._printed(), False
         self.url = self._address.partition("/?")[0]
 
@@ -34,6 +35,7 @@ class App:
         """The next address that the app prints."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
+            self.said.append(line)
             found = re.search(r"http://127\.0\.0\.1:\d+/\?token=[\w-]+", line)
             if found:
                 return found[0]

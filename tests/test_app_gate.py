@@ -76,6 +76,7 @@ def test_a_token_opens_the_app_once(app, client):
         assert "new address" in second.text
     assert client.get(address).status_code == 200  # it has a cookie
     assert httpx.get(another).status_code == 303
+    assert sum("Results are kept in" in line for line in app.said) == 1
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,25 @@ FUNCTIONS = {name: getattr(np, name) for name in ("exp", "tanh", "sinh", "cosh",
 FUNCTIONS |= {"ln": np.log, "sin": np.sin, "cos": np.cos, "sqrt": np.sqrt}
 
 
-def value(text: str, names: dict[str, float]) -> float:
+def computed(text: str, names: dict[str, float]) -> float | bool:
     for old, new in WORDS.items():
         text = text.replace(old, new)
     return eval(text, {"__builtins__": {}}, FUNCTIONS | names)
+
+
+def value(text: str, names: dict[str, float]) -> float:
+    """A number, which LEMS does not take a condition for."""
+    assert not re.search(r"\.[a-z]+\.", text)
+    return float(computed(text, names))
+
+
+def condition(text: str, names: dict[str, float]) -> bool:
+    """Comparisons of numbers, and what joins them."""
+    for term in re.split(r"\.and\.|\.or\.", text):
+        assert len(re.findall(r"\.[a-z]+\.", term)) == 1
+    found = computed(text, names)
+    assert isinstance(found, bool | np.bool)
+    return bool(found)
 
 
 def component(folder) -> ET.Element:
@@ -51,7 +66,7 @@ def rates(kind: ET.Element, V: float, states, g, applied: float) -> dict[str, fl
             names[x.attrib["name"]] = value(x.attrib["value"], names)
         if x.tag == f"{NS}ConditionalDerivedVariable":
             cases = (y.attrib for y in x)
-            holds = lambda y: "condition" not in y or value(y["condition"], names)
+            holds = lambda y: "condition" not in y or condition(y["condition"], names)
             names[x.attrib["name"]] = value(next(filter(holds, cases))["value"], names)
     found = dynamics.findall(f"{NS}TimeDerivative")
     return {x.attrib["variable"]: value(x.attrib["value"], names) for x in found}
@@ -64,7 +79,22 @@ def odd():
     return leaky(square, bumpy, name="a b", capacitance=1.5)
 
 
-NEURONS = {**MODELS, "odd": odd}
+class Stepwise(curves.AbstractCurve):
+    """A curve in which conditions are added, chosen, and joined to a constant."""
+
+    def __call__(self, V, Ca):
+        is_low, is_high = V < -40, V > 0
+        steps = is_low.astype(V.dtype) + 2.0 * is_high.astype(V.dtype)
+        chosen = jnp.where(Ca > 2, is_low, is_high & True)
+        denied = ~jnp.where(V > -20, chosen, Ca > V**2) | (V < -80)
+        return 1.5 + steps + jnp.where(chosen, V / 90, 0.5) + jnp.where(denied, 0.2, Ca)
+
+
+def stepwise():
+    return leaky(gated("x", steady=curves.Scaled(Stepwise(), 0.01)))
+
+
+NEURONS = {**MODELS, "odd": odd, "stepwise": stepwise}
 
 
 @pytest.mark.parametrize("name", NEURONS)

@@ -363,6 +363,12 @@ def test_only_the_window_of_recordings_has_to_be_sound(write, tmp_path):
         first, second = targets(a=times, b=times + 3e4)
     assert first["spike_times"] == cell["spike_times"]
     assert (second["unit_id"], second["spike_times"]) == ("b", None)
+    bad = [*times, 5e4, 4e4]  # only outside of the window
+    with pytest.warns(UserWarning, match="Left out.*unit [bc]"):
+        first, second, third = targets(a=bad, b=times + 3e4, c=times[::-1])
+    assert first["spike_times"] == cell["spike_times"]
+    assert "Nothing was recorded" in second["refused"]
+    assert "out of order" in third["refused"]
 
 
 @pytest.mark.parametrize(

@@ -44,9 +44,12 @@ class App(Command):
             os.environ.setdefault("MPLCONFIGDIR", str(cache / "matplotlib"))
         from dicjax.app import serve
 
-        serve(self.folder, self.port, open_browser=self.browser, announce=self._greet)
-        return 0
+        once = [f"Results are kept in {self.folder.resolve()}"]
 
-    def _greet(self, address: str) -> None:
-        print(f"dicjax is at {address} (Ctrl-C ends it)", flush=True)
-        print(f"Results are kept in {self.folder.resolve()}", flush=True)
+        def announce(address: str) -> None:
+            print(f"dicjax is at {address} (Ctrl-C ends it)", flush=True)
+            while once:
+                print(once.pop(), flush=True)
+
+        serve(self.folder, self.port, open_browser=self.browser, announce=announce)
+        return 0

@@ -10,7 +10,11 @@ from dicjax.recordings.current_clamp.steps import (
 )
 from dicjax.recordings.current_clamp.sweeps import Sweeps as Sweeps
 from dicjax.recordings.quality import examine as examine, Finding as Finding
-from dicjax.recordings.readers import read_spike_trains as read_spike_trains
+from dicjax.recordings.readers import (
+    read_spike_trains as read_spike_trains,
+    read_units as read_units,
+    Refused as Refused,
+)
 from dicjax.recordings.readers.common import (
     checksum as checksum,
     listing as listing,

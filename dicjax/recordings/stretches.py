@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -76,7 +76,7 @@ class Stretch(NamedTuple):
 def steady_stretches(train: Times | SpikeTrain) -> tuple[Stretch, ...]:
     """Parts a recording where its rate or its firing pattern changes.
 
-    A part is split again until it is *steady*. It is so where nothing below is found:
+    Parts are split again until they are *steady*: until none of these is found in them.
 
     - A pause, as [`dicjax.examine`][] reports it. It is a silent stretch.
     - A change that lasts. The part is cut into blocks of equal time: 48, or fewer, so
@@ -89,8 +89,9 @@ def steady_stretches(train: Times | SpikeTrain) -> tuple[Stretch, ...]:
         four, so that bursts and slow fluctuations are no change. Neighbours are joined
         unless their rates or typical intervals differ by a factor of 1.25, or their
         mean log ratios of neighbouring intervals by 0.25.
-    - Tonic firing that is interrupted, or wanders in its rate: the part is not tonic,
-        but 60 % or more of its windows of 40 intervals are, of five or more.
+    - Tonic firing that is interrupted, or wanders in its rate. The part is not tonic,
+        but 60 % or more of its windows of 40 intervals are. It has five such windows or
+        more.
 
     Parts below 80 intervals are split at pauses only. Where a change is, to the spike,
     follows from the intervals on both sides. Neighbours are joined where nothing is
@@ -222,7 +223,7 @@ def _of_piece(
         return [(start, stop, times)] if start < stop else []
     parts = _joined(times, _parts_of(times))
     found = [(float(times[a]), float(times[b]), times[a : b + 1]) for a, b in parts]
-    # The silence at the ends is no different from others, or it is one by itself.
+    # Silence at an end belongs to the stretch beside it, unless it is like a pause.
     first, last = found[0], found[-1]
     if first[0] - start <= PAUSE_RATIO * _longest(first[2]):
         found[0] = (start, *first[1:])
@@ -254,10 +255,9 @@ def _parts_of(times: Times) -> list[tuple[int, int]]:
 
 
 def _joined(times: Times, parts: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Parts without bounds at which nothing changes."""
+    """Parts, of which neighbours are joined where both together are steady."""
     log_isi, variation = _intervals_of(times)
-    sums = np.cumsum(np.stack([log_isi, variation], axis=1), axis=0)
-    sums = np.concatenate([np.zeros((1, 2)), sums])
+    sums = _sums(np.stack([log_isi, variation], axis=1))
 
     def levels(first: int, last: int) -> np.ndarray:
         num = max(last - first, 1)
@@ -310,12 +310,22 @@ def _lasting(times: Times) -> Indices:
     ends = _without_slight(smooth, _levels(smooth / noise))
     if len(ends) == 2:
         return []
-    # Only where the change is clearest, since what is noise differs between levels.
+    # Only the clearest change: each level has noise of its own, and is looked at again.
     three = _clearest(smooth / noise, ends)
     edges = _edges(times, len(blocks))
     width = edges[1] - edges[0]
     first, near, last = np.searchsorted(times, edges[three]).tolist()
     return [_place(times, first, near, min(last, times.size - 1), 1.5 * width)]
+
+
+def _sums(x: np.ndarray) -> np.ndarray:
+    """Sums of the first rows: of none, of one, and so on."""
+    return np.concatenate([np.zeros_like(x[:1]), np.cumsum(x, axis=0)])
+
+
+def _threes(ends: Indices) -> Iterator[tuple[int, int, int]]:
+    """Every end that has two neighbours, between them."""
+    return zip(ends[:-2], ends[1:-1], ends[2:], strict=True)
 
 
 def _edges(times: Times, num: int) -> np.ndarray:
@@ -337,7 +347,7 @@ def _blocks(times: Times) -> Blocks:
     counts = np.diff(place)
 
     def means(x: np.ndarray) -> np.ndarray:
-        before = np.append(0.0, np.cumsum(x))[whole]
+        before = _sums(x)[whole]
         return np.diff(before + (place - whole) * x[whole]) / counts
 
     rate = np.log(counts / np.diff(edges))
@@ -346,7 +356,7 @@ def _blocks(times: Times) -> Blocks:
 
 def _noise(blocks: Blocks) -> Float[np.ndarray, " 3"]:
     """Deviation of each column, without the levels that it jumps between."""
-    sums = np.concatenate([np.zeros((1, 3)), np.cumsum(blocks, axis=0)])
+    sums = _sums(blocks)
     variance = np.full(3, FLOOR**2)
     for scale in SCALES:
         # Of ten groups or more, few span a change.
@@ -361,8 +371,7 @@ def _noise(blocks: Blocks) -> Float[np.ndarray, " 3"]:
 def _levels(blocks: Blocks) -> Indices:
     """Ends of levels that explain blocks of unit noise best, penalised by number."""
     num = len(blocks)
-    sums = np.concatenate([np.zeros((1, 3)), np.cumsum(blocks, axis=0)])
-    squares = np.append(0.0, np.cumsum((blocks**2).sum(axis=1)))
+    sums, squares = _sums(blocks), _sums((blocks**2).sum(axis=1))
     length = np.arange(num + 1) - np.arange(num + 1)[:, None]
     of_mean = ((sums - sums[:, None]) ** 2).sum(axis=-1) / np.maximum(length, 1)
     cost = np.where(length < SHORTEST, np.inf, squares - squares[:, None] - of_mean)
@@ -391,8 +400,7 @@ def _without_slight(blocks: Blocks, ends: Indices) -> Indices:
 
 def _clearest(blocks: Blocks, ends: Indices) -> Indices:
     """The end of a level that the blocks of unit noise speak for most, with its own."""
-    threes = zip(ends[:-2], ends[1:-1], ends[2:], strict=True)
-    return list(max(threes, key=lambda three: _gain(blocks, *three)))
+    return list(max(_threes(ends), key=lambda three: _gain(blocks, *three)))
 
 
 def _gain(blocks: Blocks, first: int, middle: int, last: int) -> float:
@@ -418,7 +426,7 @@ def _place(times: Times, first: int, near: int, last: int, within: float) -> int
         counts = [np.bincount(half, minlength=NUM_BINS) + 0.5 for half in halves]
         before, after = (count / count.sum() for count in counts)
         evidence += np.log(before / after)[bins]
-    upto = np.append(0.0, np.cumsum(evidence))
+    upto = _sums(evidence)
     return low + int(np.argmax(upto[low - first : high - first + 1]))
 
 
@@ -437,13 +445,18 @@ def _interruptions(times: Times) -> Indices:
         return []
     edges = [0, *(np.flatnonzero(np.diff(is_tonic)) + 1).tolist(), num]
     if len(edges) == 2:  # it is tonic all the time, at many rates
-        blocks = _blocks(times)
-        cuts = [[0, cut, len(blocks)] for cut in range(1, len(blocks))]
-        cut = max(cuts, key=lambda ends: _gain(blocks, *ends))[1]
-        return [int(times.searchsorted(_edges(times, len(blocks))[cut]))]
-    inner = zip(edges[:-2], edges[1:-1], edges[2:], strict=True)
+        return [_in_two(times)]
     within = float(np.median(np.diff(times[ends])))
-    return [_place(times, ends[a], ends[b], ends[c], within) for a, b, c in inner]
+    threes = ((ends[a], ends[b], ends[c]) for a, b, c in _threes(edges))
+    return [_place(times, *three, within) for three in threes]
+
+
+def _in_two(times: Times) -> int:
+    """The spike that parts a train into two whose levels explain it best."""
+    blocks = _blocks(times)
+    num = len(blocks)
+    cut = max(range(1, num), key=lambda cut: _gain(blocks, 0, cut, num))
+    return int(times.searchsorted(_edges(times, num)[cut]))
 
 
 def _is_tonic(trains: list[Times]) -> np.ndarray:

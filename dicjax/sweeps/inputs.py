@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from dicjax.inference import find_neuron
 from dicjax.output import read_models
-from dicjax.recordings import read_spike_trains
+from dicjax.recordings import read_units, Refused
 from dicjax.spikes import as_train, SpikeTrain
 from dicjax.sweeps.config import Config, GenerateJob, SimulateJob, Tabled, TabledJob
 
@@ -102,33 +102,27 @@ def _trains(
 ) -> list[dict]:
     """The trains of a file as rows; or one row with the reason if it cannot be read."""
     name = pathlib.Path(path).name
-    # A window outside of one unit's recording must not refuse the others.
-    part = None if window == "auto" else window
 
     def refused(error: ValueError, unit_id: str | None = None) -> dict:
         reason = str(error) if name in str(error) else f"{name}: {error}"
         return {"recording": name, "unit_id": unit_id, "refused": reason}
 
-    options = {"unit": unit, "unit_id": unit_id, "clean": clean}
     try:
-        try:  # what lies outside the window need not be sound
-            trains = read_spike_trains(path, window=window, **options)
-        except ValueError:
-            if part is None:
-                raise
-            # A neuron with nothing in the window would refuse all others.
-            trains = read_spike_trains(path, **options)
+        units = read_units(path, unit=unit, window=window, unit_id=unit_id, clean=clean)
     except ValueError as e:
         return [refused(e)]
     rows = []
-    for train in trains:
+    for found in units:
+        if isinstance(found, Refused):
+            rows.append(refused(found.why, found.unit_id))
+            continue
         try:
-            cut = as_train(train if part is None else train.window(*part))
+            train = as_train(found)
         except ValueError as e:
-            rows.append(refused(e, train.name))
-        else:
-            ends: dict = {"t_start": cut.t_start, "t_stop": cut.t_stop}
-            ends["observed"] = cut.observed.ravel()
-            about = {"recording": name, "unit_id": train.name, **ends}
-            rows.append({**about, "spike_times": cut.times})
+            rows.append(refused(e, found.name))
+            continue
+        ends: dict = {"t_start": train.t_start, "t_stop": train.t_stop}
+        ends["observed"] = train.observed.ravel()
+        about = {"recording": name, "unit_id": train.name, **ends}
+        rows.append({**about, "spike_times": train.times})
     return rows

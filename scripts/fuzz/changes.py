@@ -188,6 +188,52 @@ def hdf5(random: random.Random) -> bytes:
     return file.getvalue()
 
 
+def units(random: random.Random) -> bytes:
+    """Units of NWB, most of them with indices that fit."""
+    if random.random() < 0.2:
+        return hdf5(random)
+    num = random.choice([1, 2, 5])
+    with h5py.File(file := io.BytesIO(), "w") as writer:
+        writer["units/id"] = np.arange(num)
+        for name in ("spike_times", "obs_intervals")[: random.randint(1, 2)]:
+            width = 1 if name == "spike_times" else 2
+            rows = [np.ravel(np.real(numbers(random))) for _ in range(num)]
+            rows = [row[: len(row) // width * width] for row in rows]
+            rows = [np.sort(row) if random.random() < 0.8 else row for row in rows]
+            values = np.concatenate(rows).reshape((-1, 2) if width == 2 else -1)
+            writer[f"units/{name}"] = values
+            ends = np.cumsum([len(row) // width for row in rows])
+            writer[f"units/{name}_index"] = ends.astype(random.choice(["u1", "i8"]))
+    return file.getvalue()
+
+
+def sweeps(random: random.Random) -> bytes:
+    """Time, current and potential, most of them alike in shape."""
+    shape = random.choice([(40,), (1, 40), (3, 120), (12, 12), (2, 1)])
+    source = np.random.default_rng(random.getrandbits(32))
+    every = random.choice([0.05, 0.1, 1.0, 0.0, 1e-9])
+    time, pulse = every * np.arange(shape[-1]), source.integers(0, 2, shape)
+    parts: dict[str, Any] = {
+        random.choice(["time_ms", "t_s", "t_ms"]): time,
+        random.choice(["current_pA", "I_nA"]): 50.0 * np.sort(pulse),
+        random.choice(["voltage_mV", "V_V"]): source.normal(-60, 5, shape),
+    }
+    for name in random.sample([*parts], random.choice([0, 0, 1, 2])):
+        odd = random.choice([np.nan, np.inf, 1e300, -1e3])
+        change = random.choice(["one", "all", "other", "kind"])
+        if change == "one":
+            parts[name].flat[random.randrange(parts[name].size)] = odd
+        if change == "all":
+            parts[name] = np.full_like(parts[name], odd)
+        if change == "other":
+            parts[name] = numbers(random)
+        if change == "kind":
+            with np.errstate(all="ignore"):
+                parts[name] = parts[name].astype(random.choice(_KINDS))
+    np.savez(file := io.BytesIO(), **parts)
+    return file.getvalue()
+
+
 def table(random: random.Random) -> bytes:
     """Columns of numbers under headers that readers know, or under none."""
     mark = random.choice([",", ";", "\t", " ", ", "])
@@ -222,7 +268,7 @@ MADE: dict[str, tuple[str, Callable[[random.Random], bytes]]] = {
     "made_mat": ("cell.mat", matlab),
     "made_npz": ("cell.npz", archive),
     "made_hdf5": ("cell.h5", hdf5),
-    "made_nwb": ("cell.nwb", hdf5),
+    "made_nwb": ("cell.nwb", units),
     "made_csv": ("cell.csv", table),
-    "made_sweeps": ("cell.npz", archive),
+    "made_sweeps": ("cell.npz", sweeps),
 }

@@ -1,6 +1,8 @@
 """How NeuroML states a neuron: a component type of LEMS, its language of equations."""
 
 import dataclasses
+import functools
+import itertools
 import re
 from typing import Any
 
@@ -12,6 +14,7 @@ from dicjax.output.exporters.expressions import (
     Expression,
     FUNCTIONS,
     INFIX,
+    operation,
     substitute,
     Syntax,
     variable,
@@ -27,6 +30,9 @@ COMPARISONS = {
     "eq": " .eq. ",
     "ne": " .neq. ",
 }
+OPPOSITE = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
+JUNCTIONS = {"and": "or", "or": "and"}  # and what each becomes where both are denied
+LOGICAL = {*COMPARISONS, *JUNCTIONS}
 SYNTAX = Syntax(
     functions={**FUNCTIONS, "log": "ln", "abs": "abs"},
     infix=(
@@ -36,10 +42,10 @@ SYNTAX = Syntax(
         *INFIX[3:5],
         {"pow": "^"},
     ),
-    nameless=(*COMPARISONS, "and", "or"),
+    nameless=LOGICAL,
 )
 NAME = re.compile(r"[A-Za-z_]\w*")
-OPPOSITE = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
+ZERO, ONE = constant(0.0), constant(1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,14 +60,17 @@ class Statement:
 
     @property
     def value(self) -> str:
+        """Of the last case, which is the only one where nothing is chosen."""
         return self.cases[-1][0]
 
     @property
     def used(self) -> set[str]:
+        """Names in it, among them those of functions."""
         return set(NAME.findall(" ".join(map(" ".join, self.cases))))
 
 
 def values_of(model: Equations) -> dict[str, Any]:
+    """What the template of the component type writes."""
     currents = model.currents_of("I", "g")
     # What has a unit in LEMS is read as a number.
     numbers = {V: variable("v_mV")}
@@ -85,22 +94,26 @@ def _sorted(statements: list[Statement]) -> dict[str, list[Statement]]:
     """Choices come last, with all that depends on one, as LEMS wants them."""
     plain, chosen = [], []
     for x in statements:
-        depends = len(x.cases) > 1 or x.used & {y.name for y in chosen}
-        (chosen if depends else plain).append(x)
+        is_chosen = len(x.cases) > 1 or x.used & {y.name for y in chosen}
+        (chosen if is_chosen else plain).append(x)
     return {"plain": plain, "chosen": chosen}
 
 
 def _statements(outputs: dict[str, Expression]) -> list[Statement]:
-    """What computes `outputs`, in order; choices and what is chosen get names."""
+    """What computes `outputs`, in order.
+
+    The i-th choice is the variable `choice{i}` between `yes{i}` and `no{i}`. Parts that
+    are used twice in its values are `c{i}_u1` and so on, in its condition `t{i}_u1`.
+    """
     choices = [x for x in walk(outputs.values()) if x.op == "select"]
     found, known = [], {}
     for i, choice in enumerate(choices, 1):
         test, yes, no = choice.args
-        parts = {f"yes{i}": yes, f"no{i}": no}
-        found += _assigned(parts, known, f"c{i}_")
-        *before, last = _assigned({f"test{i}": test}, known, f"t{i}_")
-        found += before
-        found.append(Statement(f"choice{i}", ((f"yes{i}", last.value), (f"no{i}", ""))))
+        found += _assigned({f"yes{i}": yes, f"no{i}": no}, known, f"c{i}_")
+        # No variable holds a condition: it is written where it is used.
+        *shared, condition = _assigned({"condition": test}, known, f"t{i}_")
+        cases = (f"yes{i}", condition.value), (f"no{i}", "")
+        found += [*shared, Statement(f"choice{i}", cases)]
         known[choice] = f"choice{i}"
     return found + _assigned(outputs, known, "")
 
@@ -108,6 +121,7 @@ def _statements(outputs: dict[str, Expression]) -> list[Statement]:
 def _assigned(
     outputs: dict[str, Expression], known: dict[Expression, str], prefix: str
 ) -> list[Statement]:
+    """Statements whose shared parts have names with a prefix."""
     renamed = lambda text: re.sub(r"\bu(\d+)\b", rf"{prefix}u\1", text)
     return [
         Statement(renamed(name), ((renamed(text), ""),))
@@ -116,40 +130,68 @@ def _assigned(
 
 
 def _plain(x: Expression) -> Expression:
-    """The same by operations that LEMS has."""
+    """The same by operations that LEMS has, where conditions are no numbers."""
     done: dict[Expression, Expression] = {}
     for node in walk([x]):
-        args = [done[arg] for arg in node.args]
-        make = _LACKING.get(node.op)
-        own = apply(node.op, *args) if args else node
-        done[node] = make(*args) if make else own
-    return done[x]
+        make = _OTHERWISE.get(node.op, operation(node.op))
+        kinds = _KINDS.get(node.op, itertools.repeat(_number))
+        args = [kind(done[arg]) for kind, arg in zip(kinds, node.args, strict=False)]
+        done[node] = make(*args) if args else node
+    return _number(done[x])
+
+
+def _number(x: Expression) -> Expression:
+    """1 or 0 in place of a condition."""
+    return apply("select", x, ONE, ZERO) if x.op in LOGICAL else x
+
+
+def _condition(x: Expression) -> Expression:
+    """A condition in place of 1 or 0, such as one that was chosen."""
+    is_known = x.op in LOGICAL or x.op == "constant"
+    return x if is_known else apply("ne", x, ZERO)
+
+
+_KINDS = {
+    **dict.fromkeys((*JUNCTIONS, "not"), (_condition, _condition)),
+    "select": (_condition, _number, _number),
+}
+"""What operations take, if it is not numbers only."""
+
+
+def _junction(op: str, x: Expression, y: Expression) -> Expression:
+    """`and` or `or` of two conditions; LEMS has no constant ones."""
+    for one, other in ((x, y), (y, x)):
+        if one.op == "constant":
+            return other if bool(one.value) == (op == "and") else one
+    return apply(op, x, y)
 
 
 def _not(x: Expression) -> Expression:
     if x.op in OPPOSITE:
         return apply(OPPOSITE[x.op], *x.args)
-    if x.op in ("and", "or"):
-        other = "or" if x.op == "and" else "and"
-        return apply(other, *map(_not, x.args))
-    return apply("eq", x, constant(0.0))
+    if x.op in JUNCTIONS:
+        return _junction(JUNCTIONS[x.op], *map(_not, x.args))
+    return apply("not", x)  # of a constant
 
 
 def _log1p(x: Expression) -> Expression:
-    u = constant(1.0) + x  # its rounding cancels
-    one = apply("eq", u, constant(1.0))
-    safe = apply("select", one, constant(2.0), u)
-    return apply("select", one, x, apply("log", safe) * x / (safe - constant(1.0)))
+    u = ONE + x  # its rounding cancels
+    is_one = apply("eq", u, ONE)
+    safe = apply("select", is_one, constant(2.0), u)
+    return apply("select", is_one, x, apply("log", safe) * x / (safe - ONE))
 
 
 def _expm1(x: Expression) -> Expression:
-    return apply("tanh", x / constant(2.0)) * (apply("exp", x) + constant(1.0))
+    return apply("tanh", x / constant(2.0)) * (apply("exp", x) + ONE)
 
 
-_LACKING = {
+_OTHERWISE = {
     "max": lambda x, y: apply("select", apply("gt", x, y), x, y),
     "min": lambda x, y: apply("select", apply("lt", x, y), x, y),
     "expm1": _expm1,
     "log1p": _log1p,
+    "and": functools.partial(_junction, "and"),
+    "or": functools.partial(_junction, "or"),
     "not": _not,
 }
+"""What LEMS writes otherwise, or lacks."""

@@ -10,7 +10,7 @@ import os
 import pathlib
 import warnings
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from jaxtyping import Float
@@ -136,6 +136,81 @@ def read_spike_trains(
         nothing that can be done.
     - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
+    found = _found(path, unit, unit_id, window, clean)
+    if found.refused:
+        _refuse(found.refused[0].why, found.raw)
+    found.warn()
+    return found.trains
+
+
+@on_host()
+def read_units(
+    path: str | os.PathLike[str],
+    *,
+    unit: str | None = None,
+    unit_id: str | int | None = None,
+    window: Window | None = None,
+    clean: str | Iterable[str] = (),
+) -> "list[SpikeTrain | Refused]":
+    """As `read_spike_trains`, but a unit that is refused does not refuse the others.
+
+    Raises `ValueError` only for what concerns all units.
+    """
+    found = _found(path, unit, unit_id, window, clean)
+    found.warn()
+    return [x if isinstance(x, Refused) else x.train for x in found.units]
+
+
+class Refused(NamedTuple):
+    """A unit that cannot be used, and why."""
+
+    unit_id: str
+    why: ValueError
+
+
+class _Read(NamedTuple):
+    """A unit within the window, and what was cleaned how often."""
+
+    train: SpikeTrain
+    cleaned: dict[str, int]
+
+
+class _Found(NamedTuple):
+    """The units of a source, whose times are counted from `clock` (ms)."""
+
+    source: str
+    raw: list[Train]
+    units: list[_Read | Refused]
+    clock: float
+    is_cut: bool
+
+    @property
+    def refused(self) -> list[Refused]:
+        return [x for x in self.units if isinstance(x, Refused)]
+
+    @property
+    def read(self) -> list[_Read]:
+        return [x for x in self.units if isinstance(x, _Read)]
+
+    @property
+    def trains(self) -> list[SpikeTrain]:
+        return [x.train for x in self.read]
+
+    def warn(self) -> None:
+        """Notes for the user about how the source was read."""
+        notes = _notes(self.raw, self.read, self.clock)
+        notes += _taken(self.trains) if self.is_cut else []
+        for message in notes:
+            warnings.warn(Advice(f"{self.source}: ", message, "."), stacklevel=4)
+
+
+def _found(
+    path: Any,
+    unit: str | None,
+    unit_id: str | int | None,
+    window: Window | None,
+    clean: str | Iterable[str],
+) -> _Found:
     if unit is not None:
         milliseconds_per(unit)
     wanted = cleanings(clean)
@@ -148,20 +223,26 @@ def read_spike_trains(
         raw = [_with_unit_of_rate(source, train, unit) for train in raw]
         try:
             known = _units_of(source, raw, unit, "order" in wanted)
-            is_sure = unit is not None or is_usual(raw)
-            request = _Request(source, window, wanted, is_sure)
             clock = _clock_of(raw, known, wanted)
-            parts = zip(raw, known, strict=True)
-            made = [_spike_train(request, x, per, clock) for x, per in parts]
         except ValueError as error:
-            if len(raw) == 1:
-                raise
-            alone = " Or read one unit alone, by ", Remedy("unit_id"), "."
-            raise ValueError(Advice(advice_of(error), *alone)) from error
-    taken = [train for train, _ in made] if window == "auto" else []
-    for message in _notes(raw, made, clock) + _taken(taken):
-        warnings.warn(Advice(f"{source}: ", message, "."), stacklevel=3)
-    return [train for train, _ in made]
+            _refuse(error, raw)
+        is_sure = unit is not None or is_usual(raw)
+        request = _Request(source, window, wanted, is_sure)
+        units: list[_Read | Refused] = []
+        for train, name in zip(raw, known, strict=True):
+            try:
+                units.append(_spike_train(request, train, name, clock))
+            except ValueError as error:
+                units.append(Refused(train.name, error))
+    return _Found(source, raw, units, clock, window == "auto")
+
+
+def _refuse(error: ValueError, raw: list[Train]) -> NoReturn:
+    """Raises an error that, of several units, also says how to read one of them."""
+    if len(raw) == 1:
+        raise error
+    alone = " Or read one unit alone, by ", Remedy("unit_id"), "."
+    raise ValueError(Advice(advice_of(error), *alone)) from error
 
 
 def read_raw(path: Any) -> tuple[str, list[Train]]:
@@ -204,7 +285,7 @@ def _long_enough(source: str, raw: list[Train]) -> list[Train]:
         )
     if short:
         message = f"{source}: left out for fewer than {MIN_SPIKES} spikes: {counts}."
-        warnings.warn(message, stacklevel=4)
+        warnings.warn(message, stacklevel=5)
     few = [train for train in enough if train.times.size < ENOUGH_SPIKES]
     if few:
         counts = listing([f"{train.name} ({train.times.size})" for train in few])
@@ -212,7 +293,7 @@ def _long_enough(source: str, raw: list[Train]) -> list[Train]:
             f"{source}: few spikes to describe how a neuron fires, {counts}: "
             f"{ENOUGH_SPIKES} would do."
         )
-        warnings.warn(message, stacklevel=4)
+        warnings.warn(message, stacklevel=5)
     return enough
 
 
@@ -302,8 +383,7 @@ def _numbers(raw: Train, wanted: frozenset[str]) -> Cleaned:
 
 def _spike_train(
     request: _Request, raw: Train, known: str | None, clock: float
-) -> tuple[SpikeTrain, dict[str, int]]:
-    """The train within the window, and what was cleaned how often."""
+) -> _Read:
     where = f"{request.source}, unit {raw.name[:40]}"
     per = milliseconds_per(known or "ms")
     numbers, done = _numbers(raw, request.wanted)
@@ -340,7 +420,7 @@ def _spike_train(
         used = raw._replace(times=train.times / per)
         advice = disbelief(used, known, request.is_sure)
         raise ValueError(Advice(f"{where}: ", advice))
-    return train, done | cleaned
+    return _Read(train, done | cleaned)
 
 
 def _observed(span: Times, times: Times) -> Float[np.ndarray, "stretches 2"]:
@@ -364,7 +444,7 @@ def _observed(span: Times, times: Times) -> Float[np.ndarray, "stretches 2"]:
 
 def _notes(
     raw: list[Train],
-    made: list[tuple[SpikeTrain, dict[str, int]]],
+    made: list[_Read],
     clock: float,
 ) -> list[str]:
     """Notes for the user about how the file was read."""
@@ -380,8 +460,8 @@ def _notes(
             "to drop those below zero instead, use "
         )
         notes.append(Advice(below, Remedy("clean", "negative")))
-    for what in dict.fromkeys(what for _, done in made for what in done):
-        counts = {train.name: done.get(what, 0) for train, done in made}
+    for what in dict.fromkeys(what for x in made for what in x.cleaned):
+        counts = {x.train.name: x.cleaned.get(what, 0) for x in made}
         some = [f"{name} ({num})" for name, num in counts.items() if num]
         if some:
             notes.append(f"{what}: {listing(some)}")

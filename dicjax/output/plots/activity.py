@@ -1,7 +1,7 @@
 """What the recording and the members do: spikes, intervals, potentials, features."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -135,13 +135,15 @@ def plot_features(
     features: Features,
     tolerance: float,
     accepted: Bool[ArrayLike, " cells"],
+    limits: Mapping[str, float] | None = None,
 ) -> Figure:
     """What makes members valid: their features, relative to the recording's.
 
-    Shaded is what counts as the same. Members far out are drawn at the edge.
+    Shaded is what counts as the same. Members far out are drawn at the edge. `limits`
+    are those of an agreement, where members have a drive.
     """
     valid = np.asarray(accepted)
-    rows = layouts.compared(target, features, tolerance)
+    rows = layouts.compared(target, features, tolerance, limits)
     figure, (ax,) = style.new_panels(0.95 + 0.55 * len(rows), sides=("bottom",))
     edge, ticks = layouts.ratio_axis(rows, tolerance)
     jitter = layouts.jitter_of(len(valid))

@@ -1,0 +1,127 @@
+"""Members with a drive: their columns in tables, and what is said of them.
+
+A drive is an input current with a constant and a fluctuating part. Members that have
+one are judged by how much the recording itself varies.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dicjax.dics import Column
+from dicjax.generation import Generated
+from dicjax.simulation import Drive
+from dicjax.spikes import Agreement, LABELS
+
+
+DRIVE_COLUMNS = {
+    "I_mean": ("mean", "uA/cm2", "constant input current, with the recipe's"),
+    "I_sigma": ("sigma", "uA/cm2", "standard deviation of its fast fluctuation"),
+    "I_tau": ("tau", "ms", "correlation time of its fast fluctuation"),
+    "I_slow_sigma": (
+        "slow_sigma",
+        "uA/cm2",
+        "standard deviation of its slow fluctuation",
+    ),
+    "I_slow_tau": ("slow_tau", "ms", "correlation time of its slow fluctuation"),
+}
+"""Columns of a drive: the name of its number, the unit and the meaning."""
+DISTRIBUTION_DISTANCE = (
+    "mean difference between quantiles of ln(ISI) of the member and of the recording"
+)
+NOISE = (
+    "Members have an input current that fluctuates (columns I_...). Spike times here "
+    "came from noise that is not kept. `dicjax simulate` applies the input again, with "
+    "noise made from a seed and the number of each member: spike times then differ, "
+    "and statistics agree."
+)
+CHECKED_ONCE_MORE = "at half the time step too"
+CHECKED_ANEW = "at half the time step, on a run twice as long with other noise too"
+
+
+def drive_columns(drive: Drive | None) -> dict[str, Column]:
+    """The columns of drives; none where members have none."""
+    if drive is None:
+        return {}
+    return {
+        column: (np.asarray(getattr(drive, name)), unit, meaning)
+        for column, (name, unit, meaning) in DRIVE_COLUMNS.items()
+    }
+
+
+def drive_in(table: pa.Table, source: str) -> Drive | None:
+    """The drives that a table of models holds, or a `ValueError`.
+
+    There are none without the columns of one. `source` names the table in messages.
+    """
+    found = [name for name in DRIVE_COLUMNS if name in table.column_names]
+    if not found:
+        return None
+    if lacking := [name for name in DRIVE_COLUMNS if name not in found]:
+        raise ValueError(
+            f"{source} has a column {found[0]} but lacks {', '.join(lacking)}: give "
+            "all numbers of the drive, or none."
+        )
+    return Drive(
+        **{
+            name: _numbers(table, column, source)
+            for column, (name, *_) in DRIVE_COLUMNS.items()
+        }
+    )
+
+
+def _numbers(table: pa.Table, name: str, source: str) -> np.ndarray:
+    column = table[name]
+    is_number = pa.types.is_floating(column.type) or pa.types.is_integer(column.type)
+    values = column.to_numpy() if is_number else np.full(len(column), np.nan)
+    good = np.isfinite(values)
+    wanted = "a finite number"
+    if name.endswith("sigma"):
+        good, wanted = good & (values >= 0), "a finite number that is not negative"
+    if name.endswith("tau"):
+        good, wanted = good & (values > 0), "a positive number"
+    if not good.all():
+        row = int(np.argmin(good))
+        raise ValueError(
+            f"{name} is {column[row].as_py()} in row {row} of {source}, but it must be "
+            f"{wanted}, in {DRIVE_COLUMNS[name][1]}."
+        )
+    return values.astype(np.float32)
+
+
+def drive_about(result: Generated) -> dict[str, Any]:
+    """What a manifest says of members with a drive and of how they are judged."""
+    agreement = result.agreement
+    if result.drive is None or agreement is None:
+        return {}
+    return {
+        "drive": {
+            "columns": [*DRIVE_COLUMNS],
+            "seed": result.settings.get("seed"),
+            "noise": NOISE,
+        },
+        "agreement": {
+            "pattern": LABELS[agreement.label],
+            "patterns": [LABELS[i] for i in np.flatnonzero(agreement.patterns)],
+            "limits": limits_of(agreement),
+            "furthest": float(agreement.furthest),
+        },
+    }
+
+
+def limits_of(agreement: Agreement | None) -> dict[str, float] | None:
+    """How far the logarithm of each feature may be off; `None` without agreement."""
+    if agreement is None:
+        return None
+    return {
+        name: float(limit)
+        for name, limit in zip(agreement.names, agreement.limits, strict=False)
+    }
+
+
+def within_words(share: str, agreement: Any) -> str:
+    """Within what members fire like the recording: a share, such as "10 %", or, where
+    there is an agreement, what the recording itself varies by."""
+    wider = "" if agreement is None else ", or as far as its own stretches differ"
+    return f"within {share}{wider}"

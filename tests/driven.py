@@ -17,57 +17,55 @@ from dicjax.spikes.features import spike_features
 from dicjax.spikes.trains import SpikeTrain
 
 
-# Of members that `generate` found for a recording like the one below.
-G = np.float32(
-    [
-        [472.5, 125.0, 0.1811, 1.805, 2.478, 31.63, 0.0058, 0.0402],
-        [500.0, 85.05, 1.508, 0.4896, 20.13, 39.86, 0.05, 0.0054],
-        [356.3, 42.96, 10.64, 0.0569, 14.64, 46.58, 0.0405, 0.0191],
-        [133.0, 61.89, 0.2407, 0.4517, 14.03, 27.45, 0.0153, 0.0088],
-        [283.7, 77.23, 3.839, 0.8525, 19.59, 38.37, 0.0116, 0.0273],
-        [45.28, 23.69, 1.767, 0.6503, 1.102, 50.0, 0.0132, 0.0409],
-    ]
-)  # mS/cm²
-DRIVE = Drive(
-    mean=np.float32([-0.022, -0.758, 0.2248, 0.452, 0.46, 0.7461]),
-    sigma=np.float32([2.549, 4.798, 2.724, 2.951, 1.733, 1.371]),
-    tau=np.full(6, 5, np.float32),
-    slow_sigma=np.float32([0.0546, 0.0877, 0.1674, 0.046, 0.0564, 0.1027]),
-    slow_tau=np.float32([127.8, 1557.0, 175.4, 417.5, 128.7, 61.28]),
-)
-DURATION, DISCARD = 13_000.0, 3000.0  # ms
+NUM = 8
+# A member that `generate` found for a gamma process with a mean interval of 100 ms.
+G = np.array([283.7, 77.23, 3.839, 0.8525, 19.59, 38.37, 0.0116, 0.0273])  # mS/cm²
+INPUT = (0.46, 1.733, 5.0, 0.5, 400.0)  # µA/cm² and ms, as fields of `Drive`
+DURATION, DISCARD = 23_000.0, 3000.0  # ms
 
 
-def irregular_train() -> SpikeTrain:
-    """A gamma process of shape 3 whose intervals last 100 ms in the mean."""
-    intervals = np.random.default_rng(0).gamma(3, 100 / 3, 200)
-    return SpikeTrain(np.cumsum(intervals), name="unit 7", source="/data/v1.csv")
+def drive_of(num: int) -> Drive:
+    return Drive(*(np.full(num, x, np.float32) for x in INPUT))
 
 
 @functools.cache
 def make_driven() -> Generated:
-    neuron, train = stg_prinz(), irregular_train()
+    """Members around one, and one whose input fluctuates too much; the recording is
+    the one in the middle, with other noise."""
+    neuron = stg_prinz()
+    g = np.float32(G * np.random.default_rng(0).lognormal(0, 0.02, (NUM, len(G))))
+    drive = drive_of(NUM)
+    drive.sigma[:] *= np.linspace(0.98, 1.02, NUM)
+    drive.sigma[-1] *= 4
+    fire = lambda g, drive, seed: simulate(
+        neuron,
+        g,
+        DURATION,
+        discard=DISCARD,
+        stimulus=drive.stimulus(jax.random.key(seed)),
+    )
+    recorded = fire(np.float32(G[None]), drive_of(1), 7)
+    times = np.float64(recorded.spike_times[0, : int(recorded.num_spikes[0])])
+    train = SpikeTrain(times, name="unit 7", source="/data/v1.csv")
+    run = fire(g, drive, 1)
     agreement = agreement_with(train, DURATION - DISCARD, 0.1)
-    stimulus = DRIVE.stimulus(jax.random.key(1))
-    run = simulate(neuron, G, DURATION, discard=DISCARD, stimulus=stimulus)
     found = agreement.compare(run.spike_times)
     order = np.argsort(~found.agrees, kind="stable")
     pick = lambda tree: jax.tree.map(lambda x: np.asarray(x)[order], tree)
-    dics = dynamic_input_conductances(neuron, G, neuron.V_ref)
     return dataclasses.replace(
-        rows_of(make_generated(), slice(len(G))),
+        rows_of(make_generated(), slice(NUM)),
         neuron=neuron,
         train=train,
-        target=jax.tree.map(lambda x: np.asarray(x)[0], spike_features(train.times[None])),
-        g=G[order],
-        dics=np.asarray(dics)[order],
-        spike_times=np.asarray(run.spike_times)[order],
+        target=jax.tree.map(np.asarray, spike_features(train)),
+        g=g[order],
+        dics=pick(dynamic_input_conductances(neuron, g, neuron.V_ref)),
+        spike_times=pick(run.spike_times),
         features=pick(found.features),
-        distance=np.abs(found.errors).max(axis=1)[order],
-        accepted=found.agrees[order],
+        distance=np.abs(pick(found.errors)).max(axis=1),
+        accepted=pick(found.agrees),
         certificate=None,
         duration=DURATION,
         discard=DISCARD,
-        drive=pick(DRIVE),
+        drive=pick(drive),
         agreement=agreement,
     )

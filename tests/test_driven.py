@@ -34,7 +34,7 @@ def folder(driven, tmp_path):
 
 
 def test_the_members_of_these_tests_fire_irregularly(driven):
-    assert 2 < driven.num_accepted < 7
+    assert 2 < driven.num_accepted < len(driven.g)
     assert (driven.features.cv[driven.accepted] > 0.3).all()
 
 

@@ -64,7 +64,8 @@ class Generate(FolderCommand, EncoderCommand):
     """Generate a population of models that fire like RECORDING.
 
     Writes a folder with models.parquet and models.csv (a row per model),
-    spikes.parquet, manifest.json and report.html. Exit status 0: done; 1: done, but
+    spikes.parquet, manifest.json and report.html. Models that shall fire irregularly
+    have an input current that fluctuates, which `--drive never` leaves out. Exit status 0: done; 1: done, but
     with fewer valid models than `--members`; 2: bad input.
 
     For example: dicjax generate recording.csv --unit ms --out results

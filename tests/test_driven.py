@@ -9,15 +9,18 @@ import pyarrow as pa
 import pytest
 from driven import DISCARD, make_driven
 from pyarrow import csv, parquet
+from runs import dicjax as run
+from test_tables import make_generated
 
-from dicjax.output.driven import DRIVE_COLUMNS
+from dicjax.output import exporters
+from dicjax.output.driven import DRIVE_COLUMNS, limits_of
 from dicjax.output.frames import to_dataframe
 from dicjax.output.population_files import read_models, write_population
+from dicjax.output.report import feature_rows, write_report
 from dicjax.output.saved_population import read_population
 from dicjax.simulation.noise import Drive
 from dicjax.simulation.simulate import simulate
 from dicjax.spikes.features import spike_features
-from test_tables import make_generated
 
 
 @pytest.fixture(scope="module")
@@ -93,14 +96,14 @@ def test_members_that_are_read_back_fire_with_the_same_statistics(driven, folder
     population = read_population(folder).take(driven.accepted)
     _, g = read_models(folder)
     stimulus = population.drive.stimulus(jax.random.key(5), population.members)
-    run = simulate(
+    found = simulate(
         driven.neuron,
         np.float32(g[driven.accepted]),
         20_000.0 + DISCARD,
         discard=DISCARD,
         stimulus=stimulus,
     )
-    again, first = spike_features(run.spike_times), driven.features
+    again, first = spike_features(found.spike_times), driven.features
     np.testing.assert_allclose(again.rate, first.rate[driven.accepted], rtol=0.2)
     np.testing.assert_allclose(again.cv, first.cv[driven.accepted], rtol=0.3)
     alone = population.take([1])
@@ -146,3 +149,120 @@ def _with(table: pa.Table, name: str, value) -> pa.Table:
     column = [value, *table[name].to_pylist()[1:]]
     column = [str(x) for x in column] if isinstance(value, str) else column
     return table.set_column(table.column_names.index(name), name, pa.array(column))
+
+
+# The command line
+
+
+def test_simulate_gives_members_their_drive(driven, folder, tmp_path, capsys):
+    def simulated(name: str, *options) -> list[np.ndarray]:
+        out = tmp_path / name
+        args = ("--duration", 3000, "--discard", 0, "--out", out, *options)
+        assert run("simulate", folder, *args) == 0
+        times = read_population(out).spike_times
+        assert times is not None
+        return [*times]
+
+    first = simulated("first")
+    assert "drive of their table, with fluctuations of the seed 0" in (
+        capsys.readouterr().out
+    )
+    again, other = simulated("again"), simulated("other", "--seed", "1")
+    assert all(map(np.array_equal, first, again))
+    assert not any(map(np.array_equal, first, other))
+    assert all(map(len, first))
+    # What they got is in the folder, from which they fire so again.
+    assert read_population(tmp_path / "first").drive is not None
+    about = json.loads((tmp_path / "first" / "manifest.json").read_text())
+    assert about["drive"] == {"seed": 0}
+    simulated("silent", "--no-drive")
+    assert read_population(tmp_path / "silent").drive is None
+    assert "drive" not in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_current_comes_on_top_of_a_drive(folder, tmp_path):
+    counts = []
+    for current in (0, 3):
+        out = tmp_path / str(current)
+        args = ("--current", current, "--duration", 3000, "--discard", 0, "--out", out)
+        assert run("simulate", folder, *args) == 0
+        times = read_population(out).spike_times
+        counts.append(sum(map(len, times or ())))
+    assert counts[1] > 1.2 * counts[0]
+
+
+def test_certify_refuses_members_with_a_drive(driven, folder, tmp_path, capsys):
+    recording = tmp_path / "recording.txt"
+    np.savetxt(recording, driven.train.times)
+    assert run("certify", folder, recording) == 2
+    error = capsys.readouterr().err
+    assert "fire under a drive that fluctuates" in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("tool", ("neuron", "brian2", "jaxley"))
+def test_exports_hold_the_drive_of_each_member(driven, folder, tool, tmp_path, capsys):
+    out = tmp_path / "out"
+    args = ("export", folder, "--to", tool, "--member", 2, 0, "--out", out)
+    assert run(*args) == 0
+    table = csv.read_csv(out / "conductances.csv")
+    assert table["member"].to_pylist() == [2, 0]
+    for name, (field, *_) in DRIVE_COLUMNS.items():
+        expected = getattr(driven.drive, field)[[2, 0]]
+        np.testing.assert_array_equal(np.float32(table[name].to_numpy()), expected)
+    compile((out / "run.py").read_text(), "run.py", "exec")
+    readme = (out / "README.txt").read_text()
+    assert "I_slow_tau" in readme and "--seed" in readme
+
+
+def test_scripts_without_a_drive_have_no_noise(tmp_path):
+    generated = make_generated()
+    for tool in ("neuron", "brian2", "jaxley"):
+        export = getattr(exporters, f"export_{tool}")
+        export(generated.neuron, generated.g, tmp_path / tool)
+        script = (tmp_path / tool / "run.py").read_text()
+        assert "--seed" not in script and "drive" not in script
+
+
+def test_neuroml_refuses_a_drive(folder, tmp_path, capsys):
+    args = ("export", folder, "--to", "neuroml", "--out", tmp_path / "out")
+    assert run(*args) == 2
+    assert "choose neuron, brian2 or jaxley" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_drive_of_other_cells_is_refused(driven, tmp_path):
+    with pytest.raises(ValueError, match="a value for each of 3 cells"):
+        exporters.export_neuron(
+            driven.neuron, driven.g[:3], tmp_path / "out", drive=driven.drive
+        )
+
+
+# The report
+
+
+def test_the_report_says_what_is_compared(driven, tmp_path):
+    write_report(driven, tmp_path / "report.html")
+    text = " ".join((tmp_path / "report.html").read_text().split())
+    headline = text[text.index("<h1>") : text.index("</h1>")]
+    assert f"{driven.num_accepted} of 12 model neurons" in headline
+    assert "or as far as its own stretches differ" in headline
+    middle = np.median(driven.distribution_distance[driven.accepted])
+    assert f"{middle:.2g}" in text and f"{driven.agreement.furthest:.2g}" in text
+    for words in ("could not be drawn", "half the time step</a>.</p>"):
+        assert words not in text
+    assert "a fluctuating input" in text
+
+
+def test_features_that_decide_are_those_of_the_agreement(driven):
+    limits = limits_of(driven.agreement)
+    members = np.flatnonzero(driven.accepted)
+    rows = feature_rows(driven.target, driven.features, members, 0.1, limits)
+    deciding = {row.name.partition(" (")[0] for row in rows if row.decides}
+    assert "CV of ISIs" in deciding and "serial correlation" in deciding
+    (cv,) = [row for row in rows if row.name == "CV of ISIs"]
+    low, high = map(float, cv.allowed.split(" to "))
+    inside = (driven.features.cv[members] >= 0.99 * low) & (
+        driven.features.cv[members] <= 1.01 * high
+    )
+    assert inside.all()

@@ -120,6 +120,22 @@ def limits_of(agreement: Agreement | None) -> dict[str, float] | None:
     }
 
 
+def distances_in_words(distances: np.ndarray, furthest: float) -> str:
+    """How far intervals of members are from the recording's, beside its own stretches;
+    empty where no member is."""
+    known = distances[np.isfinite(distances)]
+    if not len(known):
+        return ""
+    middle, low, high = np.quantile(known, (0.5, 0, 1))
+    return (
+        "The logarithms of intervals of model neurons are "
+        f"{middle:.2g} from the recording's in the median ({low:.2g} to {high:.2g}). "
+        "Nineteen in twenty stretches of the recording are at most "
+        f"{furthest:.2g} from its rest. A distance of 0.1 means that intervals differ "
+        "by about 10\u202f% on average."
+    )
+
+
 def within_words(share: str, agreement: Any) -> str:
     """Within what members fire like the recording: a share, such as "10 %", or, where
     there is an agreement, what the recording itself varies by."""

@@ -25,7 +25,12 @@ from matplotlib.figure import Figure
 from dicjax._core import listed, short, versions
 from dicjax.generation import failures_of, Generated, grouped
 from dicjax.output import plots
-from dicjax.output.driven import limits_of
+from dicjax.output.driven import (
+    distances_in_words,
+    drive_columns,
+    limits_of,
+    within_words,
+)
 from dicjax.output.files import render, write_text
 from dicjax.output.glossary import glossary
 from dicjax.output.plots import style
@@ -59,6 +64,8 @@ TERMS = (
     "certification",
 )
 """What the page explains, by the anchors of the glossary."""
+DRIVEN_TERMS = ("drive", "agreement")  # as well, where members have a drive
+UNITS = {"uA/cm2": "µA/cm²"}  # of tables, as the page writes them
 NONE = "\u2013"  # where there is no number
 
 
@@ -89,16 +96,19 @@ def write_report(
 
 def _values(result: Generated, traces: Traces | None) -> dict[str, Any]:
     members, target = shown(result.accepted), result.target
-    limits = limits_of(result.agreement)
+    limits, share = limits_of(result.agreement), short(100 * result.tolerance)
     first, rounds = result.rounds[0], grouped(result.rounds)
+    terms = TERMS if result.agreement is None else (*TERMS, *DRIVEN_TERMS)
     low, high = wilson(first.num_valid, first.num)
     return {
         "result": result,
         "name": file_name(result.train.source) or result.train.name or "the recording",
         "pattern": LABELS[int(target.label)],
         "seconds": short(result.train.duration / 1000),
-        "percent": short(100 * result.tolerance),
+        "percent": share,
         "any_accepted": result.num_accepted > 0,
+        "within": within_words(f"{share} %", result.agreement),
+        "driven": _driven(result, members),
         "alerts": _alerts(result),
         "first_yield": f"{low:.0%} to {high:.0%}".replace("%", "\u202f%"),
         "features": feature_rows(
@@ -113,7 +123,7 @@ def _values(result: Generated, traces: Traces | None) -> dict[str, Any]:
         "figures": _figures(result, members, traces),
         "variables": style.VARIABLES,
         "facts": _facts(result),
-        "terms": {x: glossary()[x] for x in TERMS if x in glossary()},
+        "terms": {x: glossary()[x] for x in terms if x in glossary()},
     }
 
 
@@ -182,6 +192,31 @@ def feature_rows(
         spans = short(recorded), median, " to ".join(ends), " to ".join(allowed)
         rows.append(FeatureRow(name, *spans, feature.name in bands))
     return rows
+
+
+def _driven(result: Generated, members: Int[np.ndarray, " _"]) -> dict | None:
+    """How members with a drive are judged, and what drives them."""
+    agreement = result.agreement
+    if agreement is None:
+        return None
+    patterns = [LABELS[i] for i in np.flatnonzero(agreement.patterns)]
+    rows = []
+    for values, unit, meaning in drive_columns(result.drive).values():
+        median, *ends = NONE, NONE
+        if len(members):
+            median, *ends = map(short, np.quantile(values[members], (0.5, 0, 1)))
+        unit = UNITS.get(unit, unit)
+        rows.append((f"{meaning} ({unit})", median, " to ".join(ends)))
+    distances = result.distribution_distance[members]
+    return {
+        "features": listed([FEATURES[name].words for name in agreement.names]),
+        "patterns": " or ".join(patterns),
+        "furthest": f"{agreement.furthest:.2g}",
+        "distance": f"{np.median(distances):.2g}" if len(members) else NONE,
+        "distances": distances_in_words(distances, agreement.furthest),
+        "span": short((result.duration - result.discard) / 1000),
+        "rows": rows,
+    }
 
 
 def _tolerances(result: Generated) -> str:
@@ -255,13 +290,17 @@ def _figures(result: Generated, members, traces: Traces | None) -> dict[str, Mar
     limits = limits_of(result.agreement)
     figures: dict[str, Callable[[], Figure]] = {
         "raster": lambda: plots.plot_raster(train, times, accepted),
-        "isis": lambda: plots.plot_isis(train, times[members]),
+        "isis": lambda: plots.plot_isis(
+            train, times[members], one_by_one=result.drive is not None
+        ),
         "features": lambda: plots.plot_features(*compared, limits),
         "posterior": lambda: plots.plot_posterior(result.posterior, dics, V_ref),
         "yield": lambda: plots.plot_yield(grouped(result.rounds)),
     }
     if len(g):
         figures |= {"traces": draw_traces, "conductances": draw_conductances}
+    if (drive := rows_of_drive(result.drive, members)) and len(g):
+        figures["drive"] = lambda: plots.plot_drive(drive)
     if len(g) > 2:
         figures["correlations"] = lambda: plots.plot_correlations(neuron, g)
     return {name: _drawn(name, draw) for name, draw in figures.items()}

@@ -12,6 +12,7 @@ from dicjax.output.plots import layouts, style
 from dicjax.spikes import Features, SpikeTrain, V_REARM, V_SPIKE
 
 
+MANY_CURVES = 40  # members beyond which their curves are drawn as pixels
 Trains = Float[ArrayLike, "cells spikes"]  # ms, padded with inf
 
 
@@ -48,12 +49,15 @@ def plot_raster(
     return figure
 
 
-def plot_isis(train: SpikeTrain, spike_times: Trains) -> Figure:
+def plot_isis(
+    train: SpikeTrain, spike_times: Trains, *, one_by_one: bool = False
+) -> Figure:
     """Interspike intervals of the recording and of members.
 
     On the left, histograms of the recording and of the average member; on the right,
     the share of intervals up to each duration, of the recording and the median member;
-    bands hold 90 % of members.
+    bands hold 90 % of members. With `one_by_one`, the right has a line for each member
+    instead, or for some of very many.
     """
     recorded = train.intervals
     members = layouts.intervals_of(np.asarray(spike_times))
@@ -68,7 +72,12 @@ def plot_isis(train: SpikeTrain, spike_times: Trains) -> Figure:
     ):
         ax.set(xscale="log", xlim=(edges[0], edges[-1]), xlabel="ISI (ms)")
         style.name_ticks(ax.xaxis, layouts.round_names(edges[0], edges[-1]))
-        if members:
+        if members and ax is right and one_by_one:
+            for isi in members[:: -(-len(members) // layouts.MAX_LINES)]:
+                faint = {"alpha": min(0.6, 6 / len(members) ** 0.5), "lw": 0.7}
+                many = len(members) > MANY_CURVES
+                ax.plot(x, curve(isi), color=style.MEMBERS, rasterized=many, **faint)
+        elif members:
             y = np.stack([curve(isi) for isi in members])
             low, high = np.quantile(y, (0.05, 0.95), axis=0)
             ax.fill_between(x, low, high, color=style.MEMBERS, alpha=0.2, lw=0)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import zipfile
 
 import jax
 import numpy as np
@@ -12,6 +13,10 @@ from pyarrow import csv, parquet
 from runs import dicjax as run
 from test_tables import make_generated
 
+from dicjax.app import figures
+from dicjax.app.canvas import LIGHT
+from dicjax.app.downloads import DOWNLOADS
+from dicjax.app.runs import read_run
 from dicjax.output import exporters
 from dicjax.output.driven import DRIVE_COLUMNS, limits_of
 from dicjax.output.frames import to_dataframe
@@ -21,6 +26,8 @@ from dicjax.output.saved_population import read_population
 from dicjax.simulation.noise import Drive
 from dicjax.simulation.simulate import simulate
 from dicjax.spikes.features import spike_features
+from dicjax.sweeps.config import SimulateJob
+from dicjax.sweeps.inputs import read_inputs
 
 
 @pytest.fixture(scope="module")
@@ -266,3 +273,39 @@ def test_features_that_decide_are_those_of_the_agreement(driven):
         driven.features.cv[members] <= 1.01 * high
     )
     assert inside.all()
+
+
+# The app
+
+
+def test_the_app_shows_and_exports_what_drives_members(driven, folder, tmp_path):
+    outcome = read_run(folder)
+    assert outcome.limits == pytest.approx(limits_of(driven.agreement))
+    np.testing.assert_allclose(
+        outcome.distribution_distance,
+        driven.distribution_distance[driven.accepted],
+        rtol=1e-5,
+    )
+    assert figures.feature_bands(outcome, LIGHT)["layout"]["font"]
+    (tmp_path / "x.zip").write_bytes(DOWNLOADS["neuron"].make(outcome))
+    with zipfile.ZipFile(tmp_path / "x.zip") as archive:
+        (name,) = (x for x in archive.namelist() if x.endswith("conductances.csv"))
+        header, *rows = archive.read(name).decode().splitlines()
+    assert header.endswith(",".join(DRIVE_COLUMNS))
+    assert len(rows) == driven.num_accepted
+
+
+def test_runs_without_a_drive_have_no_limits(tmp_path):
+    write_population(make_generated(), tmp_path)
+    outcome = read_run(tmp_path)
+    assert outcome.limits is None and outcome.distribution_distance is None
+
+
+# Sweeps
+
+
+def test_sweeps_refuse_tables_that_give_a_drive(folder):
+    config = {"job": "simulate", "model": "stg-prinz"}
+    config |= {"members": {"table": folder / "models.parquet"}}
+    with pytest.raises(ValueError, match="a drive, which sweeps do not apply"):
+        read_inputs(SimulateJob.model_validate(config))

@@ -89,8 +89,8 @@ class Export(FolderCommand, ModelsCommand):
         """Rows of the members to export: those that match, unless asked otherwise."""
         if self.all and (self.member or self.accepted):
             raise ValueError(
-                "`--all` exports all members: leave out `--member` and `--accepted`, or "
-                "`--all`."
+                "`--all` exports all members: leave it out, or leave out `--member` and "
+                "`--accepted`."
             )
         rows = np.arange(population.models.num_rows)
         if self.member:

@@ -65,8 +65,8 @@ class Generate(FolderCommand, EncoderCommand):
 
     Writes a folder with models.parquet and models.csv (a row per model),
     spikes.parquet, manifest.json and report.html. Models that shall fire irregularly
-    have an input current that fluctuates, which `--drive never` leaves out. Exit status 0: done; 1: done, but
-    with fewer valid models than `--members`; 2: bad input.
+    have an input current that fluctuates (see `--drive`). Exit status 0: done; 1: done,
+    but with fewer valid models than `--members`; 2: bad input.
 
     For example: dicjax generate recording.csv --unit ms --out results
     """

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from dicjax._core import short
 from dicjax.dics import Column
 from dicjax.generation import Generated
 from dicjax.simulation import Drive
@@ -27,6 +28,7 @@ DRIVE_COLUMNS = {
     "I_slow_tau": ("slow_tau", "ms", "correlation time of its slow fluctuation"),
 }
 """Columns of a drive: the name of its number, the unit and the meaning."""
+UNITS = {"uA/cm2": "µA/cm²"}  # of tables, in words
 DISTRIBUTION_DISTANCE = (
     "mean difference between quantiles of ln(ISI) of the member and of the recording"
 )
@@ -88,6 +90,18 @@ def _numbers(table: pa.Table, name: str, source: str) -> np.ndarray:
             f"{wanted}, in {DRIVE_COLUMNS[name][1]}."
         )
     return values.astype(np.float32)
+
+
+def drive_rows(drive: Drive | None, members: np.ndarray) -> list[tuple[str, ...]]:
+    """What numbers the drives of some members have: in words, the median, the range."""
+    rows = []
+    for values, unit, meaning in drive_columns(drive).values() if len(members) else ():
+        median, *ends = map(
+            short, np.quantile(np.asarray(values)[members], (0.5, 0, 1))
+        )
+        name = f"{meaning} ({UNITS.get(unit, unit)})"
+        rows.append((name, median, " to ".join(ends)))
+    return rows
 
 
 def drive_about(result: Generated) -> dict[str, Any]:

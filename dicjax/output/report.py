@@ -27,7 +27,7 @@ from dicjax.generation import failures_of, Generated, grouped
 from dicjax.output import plots
 from dicjax.output.driven import (
     distances_in_words,
-    drive_columns,
+    drive_rows,
     limits_of,
     within_words,
 )
@@ -65,7 +65,6 @@ TERMS = (
 )
 """What the page explains, by the anchors of the glossary."""
 DRIVEN_TERMS = ("drive", "agreement")  # as well, where members have a drive
-UNITS = {"uA/cm2": "µA/cm²"}  # of tables, as the page writes them
 NONE = "\u2013"  # where there is no number
 
 
@@ -200,13 +199,6 @@ def _driven(result: Generated, members: Int[np.ndarray, " _"]) -> dict | None:
     if agreement is None:
         return None
     patterns = [LABELS[i] for i in np.flatnonzero(agreement.patterns)]
-    rows = []
-    for values, unit, meaning in drive_columns(result.drive).values():
-        median, *ends = NONE, NONE
-        if len(members):
-            median, *ends = map(short, np.quantile(values[members], (0.5, 0, 1)))
-        unit = UNITS.get(unit, unit)
-        rows.append((f"{meaning} ({unit})", median, " to ".join(ends)))
     distances = result.distribution_distance[members]
     return {
         "features": listed([FEATURES[name].words for name in agreement.names]),
@@ -215,7 +207,7 @@ def _driven(result: Generated, members: Int[np.ndarray, " _"]) -> dict | None:
         "distance": f"{np.median(distances):.2g}" if len(members) else NONE,
         "distances": distances_in_words(distances, agreement.furthest),
         "span": short((result.duration - result.discard) / 1000),
-        "rows": rows,
+        "rows": drive_rows(result.drive, members),
     }
 
 

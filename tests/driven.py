@@ -35,8 +35,8 @@ def make_driven() -> Generated:
     neuron = stg_prinz()
     g = np.float32(G * np.random.default_rng(0).lognormal(0, 0.02, (NUM, len(G))))
     drive = drive_of(NUM)
-    drive.sigma[:] *= np.linspace(0.98, 1.02, NUM)
-    drive.sigma[-1] *= 4
+    factors = np.append(np.linspace(0.98, 1.02, NUM - 1), 4).astype(np.float32)
+    drive = dataclasses.replace(drive, sigma=drive.sigma * factors)
     fire = lambda g, drive, seed: simulate(
         neuron,
         g,
@@ -45,7 +45,7 @@ def make_driven() -> Generated:
         stimulus=drive.stimulus(jax.random.key(seed)),
     )
     recorded = fire(np.float32(G[None]), drive_of(1), 7)
-    times = np.float64(recorded.spike_times[0, : int(recorded.num_spikes[0])])
+    times = np.asarray(recorded.spike_times[0, : int(recorded.num_spikes[0])], float)
     train = SpikeTrain(times, name="unit 7", source="/data/v1.csv")
     run = fire(g, drive, 1)
     agreement = agreement_with(train, DURATION - DISCARD, 0.1)

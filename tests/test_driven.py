@@ -102,6 +102,7 @@ def test_the_manifest_says_how_members_are_judged(driven, folder):
 def test_members_that_are_read_back_fire_with_the_same_statistics(driven, folder):
     population = read_population(folder).take(driven.accepted)
     _, g = read_models(folder)
+    assert population.drive is not None
     stimulus = population.drive.stimulus(jax.random.key(5), population.members)
     found = simulate(
         driven.neuron,
@@ -114,6 +115,7 @@ def test_members_that_are_read_back_fire_with_the_same_statistics(driven, folder
     np.testing.assert_allclose(again.rate, first.rate[driven.accepted], rtol=0.2)
     np.testing.assert_allclose(again.cv, first.cv[driven.accepted], rtol=0.3)
     alone = population.take([1])
+    assert alone.drive is not None
     one = simulate(
         driven.neuron,
         np.float32(g[alone.members]),
@@ -281,6 +283,7 @@ def test_features_that_decide_are_those_of_the_agreement(driven):
 def test_the_app_shows_and_exports_what_drives_members(driven, folder, tmp_path):
     outcome = read_run(folder)
     assert outcome.limits == pytest.approx(limits_of(driven.agreement))
+    assert outcome.distribution_distance is not None
     np.testing.assert_allclose(
         outcome.distribution_distance,
         driven.distribution_distance[driven.accepted],

@@ -89,7 +89,7 @@ class Export(FolderCommand, ModelsCommand):
         """Rows of the members to export: those that match, unless asked otherwise."""
         if self.all and (self.member or self.accepted):
             raise ValueError(
-                "`--all` exports all members: leave it out, or leave out `--member` and "
+                "`--all` exports all members: leave it out, or else `--member` and "
                 "`--accepted`."
             )
         rows = np.arange(population.models.num_rows)

@@ -157,8 +157,8 @@ def _lead(outcome: Outcome) -> str:
         lead += f"The recording is {pattern}: {num}. "
     if outcome.limits is not None:
         return lead + (
-            "Every model neuron has an input current that fluctuates. It was simulated, "
-            "and again at half the time step, on a run twice as long with other noise."
+            "Every model neuron has an input that fluctuates. It was simulated, and "
+            "again at half the time step, on a run twice as long with other noise."
         )
     return lead + "Every model neuron was simulated, and again at half the time step."
 

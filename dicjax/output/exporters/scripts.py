@@ -59,8 +59,9 @@ def export_neuron(
     **Raises:**
 
     - `ValueError`: if `g` cannot be conductances of `neuron`, `members` does not number
-        them, `drive` has not a value for each, the model uses an operation of JAX or an infinite constant that exports do
-        not write, or its current is not a sum of conductances times currents.
+        them, `drive` has not a value for each, the model uses an operation of JAX or an
+        infinite constant that exports do not write, or its current is not a sum of
+        conductances times currents.
     - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     mechanism = {"mod": "mod/{suffix}.mod"}
@@ -127,8 +128,8 @@ def export_neuroml(
     The folder gets the equations as a component type of LEMS that extends
     `baseCellMembPot` of NeuroML (`*.cell.nml`), the table `conductances.csv`, the
     script `run.py`, which writes the simulation of these cells in LEMS and runs it with
-    jNeuroML, and `README.txt`. Cells have no input that fluctuates. `neuron`, `g` (mS/cm²), `folder`, `members` and errors
-    are as in [`dicjax.export_neuron`][].
+    jNeuroML, and `README.txt`. Cells have no input that fluctuates. `neuron`, `g`
+    (mS/cm²), `folder`, `members` and errors are as in [`dicjax.export_neuron`][].
 
     **Raises:**
 

@@ -74,7 +74,10 @@ def plot_isis(
         style.name_ticks(ax.xaxis, layouts.round_names(edges[0], edges[-1]))
         if members and ax is right and one_by_one:
             for isi in members[:: -(-len(members) // layouts.MAX_LINES)]:
-                faint = {"alpha": min(0.6, 6 / len(members) ** 0.5), "lw": 0.7}
+                faint: dict[str, Any] = {
+                    "alpha": min(0.6, 6 / len(members) ** 0.5),
+                    "lw": 0.7,
+                }
                 many = len(members) > MANY_CURVES
                 ax.plot(x, curve(isi), color=style.MEMBERS, rasterized=many, **faint)
         elif members:

@@ -73,13 +73,11 @@ def plot_isis(
         ax.set(xscale="log", xlim=(edges[0], edges[-1]), xlabel="ISI (ms)")
         style.name_ticks(ax.xaxis, layouts.round_names(edges[0], edges[-1]))
         if members and ax is right and one_by_one:
+            faint: dict[str, Any] = {"color": style.MEMBERS, "lw": 0.7}
+            faint["alpha"] = min(0.6, 6 / len(members) ** 0.5)
+            faint["rasterized"] = len(members) > MANY_CURVES
             for isi in members[:: -(-len(members) // layouts.MAX_LINES)]:
-                faint: dict[str, Any] = {
-                    "alpha": min(0.6, 6 / len(members) ** 0.5),
-                    "lw": 0.7,
-                }
-                many = len(members) > MANY_CURVES
-                ax.plot(x, curve(isi), color=style.MEMBERS, rasterized=many, **faint)
+                ax.plot(x, curve(isi), **faint)
         elif members:
             y = np.stack([curve(isi) for isi in members])
             low, high = np.quantile(y, (0.05, 0.95), axis=0)

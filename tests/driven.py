@@ -33,7 +33,8 @@ def make_driven() -> Generated:
     """Members around one, and one whose input fluctuates too much; the recording is
     the one in the middle, with other noise."""
     neuron = stg_prinz()
-    g = np.float32(G * np.random.default_rng(0).lognormal(0, 0.02, (NUM, len(G))))
+    scatter = np.random.default_rng(0).lognormal(0, 0.02, (NUM, len(G)))
+    g = (G * scatter).astype(np.float32)
     drive = drive_of(NUM)
     factors = np.append(np.linspace(0.98, 1.02, NUM - 1), 4).astype(np.float32)
     drive = dataclasses.replace(drive, sigma=drive.sigma * factors)

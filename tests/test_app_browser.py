@@ -28,12 +28,14 @@ from app_in_browser import (
     upload,
 )
 from app_in_process import App
+from driven import make_driven
 from pyarrow import parquet
 from test_readers_kilosort import GROUPS, kilosort
 from test_tables import make_generated
 
 from dicjax.app.runs import job_for, make, Order
 from dicjax.generation.result import Generated
+from dicjax.output.population_files import write_population
 
 
 openpyxl = pytest.importorskip("openpyxl")
@@ -377,6 +379,22 @@ def test_a_run_of_the_command_line_shows_what_it_holds(browser, app, made):
         sync_api.expect(tab.get_by_test_id("features")).to_contain_text(period)
         lead = tab.get_by_text(re.compile(f"{len(made.train.times)} spikes in"))
         sync_api.expect(lead).to_be_visible()
+
+
+def test_a_run_with_a_drive_says_what_is_compared(browser, app):
+    driven, folder = make_driven(), app.folder / "driven"
+    folder.mkdir()
+    write_population(driven, folder)
+    with opened(browser, app) as tab:
+        tab.goto(f"{app.url}/run/driven")
+        headline = tab.get_by_test_id("headline").inner_text()
+        assert headline.startswith(f"{driven.num_accepted} of 12 model neurons")
+        assert headline.endswith("or as far as its own stretches differ")
+        for words in ("The input of model neurons", "at most", "with other noise"):
+            sync_api.expect(tab.get_by_text(words).first).to_be_visible()
+        features = tab.get_by_test_id("features")
+        sync_api.expect(features).to_contain_text("serial correlation")
+    shutil.rmtree(folder)
 
 
 @pytest.mark.slow

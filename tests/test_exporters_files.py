@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import datetime
 import json
 import sys
@@ -276,6 +277,34 @@ def test_accepted_members_are_exported_to_files(kind, folder, tmp_path, capsys):
     assert f"{num} models exported: {out}." in capsys.readouterr().out
     assert out.stat().st_size > 1000
     assert run(*args) == 2 and run(*args, "--overwrite") == 0
+
+
+def test_only_accepted_members_are_exported_unless_asked(folder, tmp_path, capsys):
+    num = int(make_generated().accepted.sum())
+    for options, expected in (((), num), (("--all",), 16), (("--member", 15), 1)):
+        out = tmp_path / f"{expected}.csv"
+        assert run("export", folder, "--to", "csv", "--out", out, *options) == 0
+        assert f"{expected} model" in capsys.readouterr().out
+    args = ("export", folder, "--to", "csv", "--all", "--member", 1)
+    assert run(*args, "--out", tmp_path / "x.csv") == 2
+    assert "`--all` exports all members" in capsys.readouterr().err
+
+
+def test_nothing_is_exported_where_no_member_matches(tmp_path, capsys):
+    folder, out = tmp_path / "results", tmp_path / "out"
+    folder.mkdir()
+    generated = make_generated()
+    none = np.zeros(len(generated.g), bool)
+    write_population(
+        dataclasses.replace(generated, accepted=none, certificate=None), folder
+    )
+    args = ("export", folder, "--to", "neuron", "--out", out)
+    assert run(*args) == 2
+    error = capsys.readouterr().err
+    assert "None of the 16 models" in error and "pass `--all`" in error
+    assert not out.exists()
+    assert run(*args, "--all") == 0
+    assert "16 models exported" in capsys.readouterr().out
 
 
 def test_a_table_goes_to_a_simulator_with_its_model(tmp_path):

@@ -16,13 +16,14 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from driven import drive_of, G as DRIVEN_G
 from test_exporters import Bumpy, gated, leaky, ODD, Square
 from test_tables import make_generated
 
 from dicjax.dics.sampling import compensate
 from dicjax.neurons import curves as gating
 from dicjax.neurons.curves import Constant, Sigmoid
-from dicjax.neurons.models import MODELS
+from dicjax.neurons.models import MODELS, stg_prinz
 from dicjax.output import exporters
 from dicjax.output.population_files import write_population
 from dicjax.output.saved_population import read_population
@@ -69,7 +70,7 @@ def python_with(library):
 def run(tmp_path):
     """Exports cells, runs them in a simulator and gives the spike times of each."""
 
-    def run(simulator, neuron, g, *options, members=None):
+    def run(simulator, neuron, g, *options, members=None, **more_of_cells):
         if simulator == "neuroml" and "--dt" not in options:
             # Its steps are Euler's, whose error is proportional to their length.
             given = dict(zip(options[::2], options[1::2], strict=True))
@@ -84,7 +85,8 @@ def run(tmp_path):
         python, path = python_with(simulator)
         if simulator == "neuroml" and shutil.which("java") is None:
             pytest.skip("Java, which runs jNeuroML, is not installed")
-        getattr(exporters, f"export_{simulator}")(neuron, g, tmp_path, members=members)
+        export = getattr(exporters, f"export_{simulator}")
+        export(neuron, g, tmp_path, members=members, **more_of_cells)
         commands = [[python, "run.py", *FINE[simulator], *map(str, options)]]
         if simulator == "neuron":
             for tool in ("nrnivmodl", "g++", "make"):
@@ -178,6 +180,42 @@ def test_members_of_a_population_fire_as_their_folder_says(simulator, run, tmp_p
         assert_same_times(actual[actual > 500][: len(expected)], expected, atol=1.0)
     trains = read_spike_trains(tmp_path / "spikes.csv")
     assert [train.name for train in trains] == ["5", "2"]
+
+
+# Options, and how far the rate and the CV of ISIs may be off, as shares: three standard
+# errors of what chance makes of so many intervals.
+DRIVEN = {
+    "neuron": (("--duration", 10_000), 0.10),
+    "brian2": (("--duration", 10_000), 0.10),
+    "jaxley": (("--duration", 5000, "--dt", 0.01), 0.15),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("simulator", DRIVEN)
+def test_members_with_a_drive_vary_as_ours_do(simulator, run):
+    options, most = DRIVEN[simulator]
+    num, neuron = 16, stg_prinz()
+    g, drive = np.tile(np.float32(DRIVEN_G), (num, 1)), drive_of(num)
+    noise = drive.stimulus(jr.key(0))
+    ours = simulate(neuron, g, 40_000.0, discard=1000.0, stimulus=noise).spike_times
+    expected = pooled([np.asarray(x)[np.isfinite(x)] for x in ours])
+    cells = run(simulator, neuron, g, *options, drive=drive)
+    actual = pooled([times[times > 1000] for times in cells])
+    print(simulator, "rate and CV", *actual, "dicjax", *expected)
+    np.testing.assert_allclose(actual, expected, rtol=most)
+    again = run(simulator, neuron, g[:2], "--duration", 1500, drive=drive_of(2))
+    # Noise differs from cell to cell and, with another seed, from run to run.
+    assert not np.array_equal(again[0], again[1])
+    options = ("--duration", 1500, "--seed", 1)
+    other = run(simulator, neuron, g[:2], *options, drive=drive_of(2))
+    assert not np.array_equal(again[0], other[0])
+
+
+def pooled(cells):
+    """The rate (Hz) and the coefficient of variation of all intervals of cells."""
+    isi = np.concatenate([np.diff(times) for times in cells])
+    return 1000 / isi.mean(), isi.std() / isi.mean()
 
 
 @pytest.mark.slow

@@ -42,7 +42,8 @@ def _neuron(outcome: Outcome) -> bytes:
     members, g = outcome.population.members[rows], outcome.g[rows].astype(np.float32)
     with tempfile.TemporaryDirectory(prefix="neuron-") as name:
         folder = pathlib.Path(name) / "neuron"
-        export_neuron(neuron, g, folder, members=members.tolist())
+        drive = outcome.population.take(rows).drive
+        export_neuron(neuron, g, folder, members=members.tolist(), drive=drive)
         return _zipped(folder, f"{outcome.folder.name}_neuron")
 
 

@@ -150,7 +150,8 @@ def feature_bands(outcome: Outcome, colors: Palette) -> Plot:
     """Features of members relative to the recording; the allowed range is shaded."""
     accepted, numbers = outcome.accepted, outcome.population.members
     assert outcome.target is not None
-    rows = layouts.compared(outcome.target, outcome.features, outcome.tolerance)
+    how = outcome.tolerance, outcome.limits
+    rows = layouts.compared(outcome.target, outcome.features, *how)
     edge, ticks = layouts.ratio_axis(rows, outcome.tolerance)
     jitter = layouts.jitter_of(len(accepted))
     figure = canvas.new_plot(colors, 76 + 100 * len(rows), left=130)

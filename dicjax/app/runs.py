@@ -28,6 +28,7 @@ from dicjax.output import (
 )
 from dicjax.recordings import best_stretch
 from dicjax.spikes import (
+    FEATURES,
     Features,
     features_of,
     LABELS,
@@ -222,6 +223,20 @@ class Outcome:
         return float(self.about["tolerance"])
 
     @property
+    def limits(self) -> dict[str, float] | None:
+        """How far features may be off where members have a drive; else `None`."""
+        agreement = self.about.get("agreement")
+        return None if agreement is None else dict(agreement["limits"])
+
+    @property
+    def distribution_distance(self) -> np.ndarray | None:
+        """Of the members shown; `None` where they have no drive."""
+        if self.limits is None:
+            return None
+        column = self.population.models["distribution_distance"]
+        return column.to_numpy().astype(np.float64)[self.shown]
+
+    @property
     def rounds(self) -> list[Round]:
         """What was simulated, in order, in few rounds."""
         return grouped([Round(**x) for x in self.about["rounds"]])
@@ -268,7 +283,9 @@ def _features_in(about: dict[str, Any]) -> Features | None:
         return None
     known = {x.name: recorded.get(x.name) for x in dataclasses.fields(Features)}
     known = {name: np.nan if x is None else x for name, x in known.items()}
-    known |= {"label": LABELS.index(recorded["label"]), "isi_quartiles": 3 * [np.nan]}
+    parts = [recorded.get(x.name) for x in FEATURES.values() if x.quartile is not None]
+    known["isi_quartiles"] = [np.nan if x is None else x for x in parts]
+    known["label"] = LABELS.index(recorded["label"])
     known |= {"num_spikes": int(source.get("num_spikes") or 0), "num_bursts": 0}
     return Features(**{name: np.asarray(x) for name, x in known.items()})
 

@@ -38,6 +38,13 @@ class Certify(TableCommand, ModelsCommand):
 
     def run(self) -> int:
         neuron, g = self.read_models()
+        if self.read_drive() is not None:
+            raise ValueError(
+                f"The models of {self.models} fire under a drive that fluctuates, and "
+                "are judged by their variability, which certify cannot do: `dicjax "
+                "generate` tried each on a run of its own, and `dicjax simulate --seed "
+                "1` makes another."
+            )
         train = self.source.read_one()
         with Progress() as progress:
             certificate = certify(

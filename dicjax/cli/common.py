@@ -42,6 +42,7 @@ from dicjax._core import (
 )
 from dicjax.inference import find_neuron
 from dicjax.neurons import MODELS, Neuron
+from dicjax.simulation import Drive
 
 
 Flat = OmitArgPrefixes
@@ -250,6 +251,14 @@ class ModelsCommand(Command):
             return neuron, read_models(self.models, neuron)[1]
         name, g = read_models(self.models)
         return MODELS[name](), g
+
+    def read_drive(self) -> tuple[Drive, np.ndarray] | None:
+        """The input that the table gives its models, if any, and their numbers."""
+        from dicjax.output import read_population
+
+        population = read_population(self.models)
+        drive = population.drive
+        return None if drive is None else (drive, population.members)
 
 
 class Progress:

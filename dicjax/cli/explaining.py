@@ -87,7 +87,14 @@ class Explain(FolderCommand, ModelsCommand):
                     num=self.members_per_point,
                     on_progress=progress,
                 )
-            identified = _identified(neuron, g, progress)
+            identified = None
+            if self.read_drive() is not None:
+                note(
+                    "these models fire under a drive that fluctuates, so the slopes of "
+                    "their features cannot be measured."
+                )
+            else:
+                identified = _identified(neuron, g, progress)
         about = f"{len(g)} {neuron.name} models of {file_name(str(self.models))}."
         paragraphs = [about, str(attribution)]
         tables = {"attribution": _attribution_columns(attribution)}

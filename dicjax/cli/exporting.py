@@ -2,13 +2,17 @@
 
 import dataclasses
 import pathlib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TYPE_CHECKING
 
 import numpy as np
-from tyro.conf import arg, Positional
+from tyro.conf import arg, FlagCreatePairsOff, Positional
 
 from dicjax._core import check_destination, deliver, holding_interrupts, Within
 from dicjax.cli.common import FolderCommand, ModelsCommand
+
+
+if TYPE_CHECKING:
+    from dicjax.output import StoredPopulation
 
 
 Tool = Literal["neuron", "brian2", "jaxley", "neuroml", "nwb", "xlsx", "csv"]
@@ -23,7 +27,9 @@ class Export(FolderCommand, ModelsCommand):
     and writes their spike times, the equations, a table of conductances, and a README
     with instructions. nwb writes a file with the simulated spikes as Units. xlsx writes
     a workbook with models, meanings of columns, and spikes. csv writes the table of
-    models. By default all members are exported. Exit status 0: done; 2: bad input.
+    models. Of a population for a recording, the members that match it are exported,
+    unless `--member` or `--all` chooses otherwise. Models with a drive receive it in
+    neuron, brian2 and jaxley. Exit status 0: done; 2: bad input.
 
     For example: dicjax export results --to neuron --member 0 3 --out for_neuron
     """
@@ -38,7 +44,10 @@ class Export(FolderCommand, ModelsCommand):
     member: tuple[Annotated[int, Within(0)], ...] = ()
     """Numbers of the members to export, as in the column `member` of models.csv."""
     accepted: bool = False
-    """Export only members that match the recording."""
+    """Of the members that `--member` names, export only those that match the
+    recording."""
+    all: Annotated[bool, FlagCreatePairsOff] = False
+    """Export all members, also those that do not match the recording."""
     overwrite: bool = False
     """Replace a file, or a folder of which dicjax wrote all."""
 
@@ -46,19 +55,22 @@ class Export(FolderCommand, ModelsCommand):
         from dicjax.output import exporters, read_population, write_manifest
 
         population = read_population(self.models)
-        rows = np.arange(population.models.num_rows)
-        if self.member:
-            rows = population.rows(self.member)
-        if self.accepted:
-            rows = rows[population.accepted[rows]]
-        if not len(rows):
-            raise ValueError(f"No model chosen from {self.models} is accepted.")
+        rows = self.chosen_rows(population)
         chosen, export = population.take(rows), getattr(exporters, f"export_{self.to}")
         if self.to in SIMULATORS:
             neuron, g = self.read_models()
+            options: dict[str, Any] = {"members": chosen.members.tolist()}
+            if (drive := chosen.drive) is not None:
+                if self.to == "neuroml":
+                    raise ValueError(
+                        f"The models of {self.models} have a drive that fluctuates, "
+                        "which exports to NeuroML do not write: choose neuron, brian2 "
+                        "or jaxley."
+                    )
+                options["drive"] = drive
 
             def fill(folder: pathlib.Path) -> None:
-                export(neuron, g[rows], folder, members=chosen.members.tolist())
+                export(neuron, g[rows], folder, **options)
                 about = {"content": "export", "tool": self.to, "model": neuron.name}
                 write_manifest(folder, about)
 
@@ -72,6 +84,32 @@ class Export(FolderCommand, ModelsCommand):
         models = "model" if len(rows) == 1 else "models"
         print(f"{len(rows)} {models} exported: {place}.")
         return 0
+
+    def chosen_rows(self, population: "StoredPopulation") -> np.ndarray:
+        """Rows of the members to export: those that match, unless asked otherwise."""
+        if self.all and (self.member or self.accepted):
+            raise ValueError(
+                "`--all` exports all members: leave it out, or else `--member` and "
+                "`--accepted`."
+            )
+        rows = np.arange(population.models.num_rows)
+        if self.member:
+            rows = population.rows(self.member)
+        is_judged = "accepted" in population.models.column_names
+        if self.accepted or (is_judged and not self.member and not self.all):
+            rows = rows[population.accepted[rows]]
+        if len(rows):
+            return rows
+        if self.member:
+            raise ValueError(
+                f"No model chosen from {self.models} is accepted: leave out "
+                "`--accepted` to export them all the same."
+            )
+        raise ValueError(
+            f"None of the {population.models.num_rows} models in {self.models} matches "
+            "the recording, so nothing is exported: pass `--all` to export the nearest "
+            "ones all the same."
+        )
 
     def check_out(self) -> None:
         from dicjax.output import check_suffix

@@ -1,7 +1,9 @@
 """Commands from recordings to populations, and from tables of models to spikes."""
 
 import dataclasses
+import functools
 import math
+import operator
 import pathlib
 from typing import Annotated, Any, Literal
 
@@ -39,7 +41,7 @@ from dicjax.dics import DICS, dynamic_input_conductances, feature_columns, thres
 from dicjax.generation import generate, GenerateConfig, infer, suit, UNLIKE
 from dicjax.inference import Posterior
 from dicjax.recordings import checksum, listing, pattern_shares, steady_stretches
-from dicjax.simulation import NoisyCurrent, simulate, Step
+from dicjax.simulation import AbstractStimulus, NoisyCurrent, simulate, Step
 from dicjax.spikes import LABELS, spike_features
 
 
@@ -62,8 +64,9 @@ class Generate(FolderCommand, EncoderCommand):
     """Generate a population of models that fire like RECORDING.
 
     Writes a folder with models.parquet and models.csv (a row per model),
-    spikes.parquet, manifest.json and report.html. Exit status 0: done; 1: done, but
-    with fewer valid models than `--members`; 2: bad input.
+    spikes.parquet, manifest.json and report.html. Models that shall fire irregularly
+    have an input current that fluctuates (see `--drive`). Exit status 0: done; 1: done,
+    but with fewer valid models than `--members`; 2: bad input.
 
     For example: dicjax generate recording.csv --unit ms --out results
     """
@@ -207,7 +210,8 @@ class Simulate(FolderCommand, ModelsCommand):
     """Simulate every model of a table, and write spike times and features.
 
     MODELS has a column g_<channel> (mS/cm²) per channel. It may also be a folder that
-    `generate` wrote.
+    `generate` wrote. Models that have a drive (columns I_mean and so on) receive it,
+    with noise that follows from `--seed` and the number of the model.
 
     For example: dicjax simulate results --current 2 --out simulated
     """
@@ -220,7 +224,7 @@ class Simulate(FolderCommand, ModelsCommand):
     """Time step, in ms."""
     current: Annotated[Current | None, arg(metavar="UA/CM2")] = None
     """Applied current, in µA/cm², from `start` to `stop`; by default the current of
-    the model's recipe, if any."""
+    the model's recipe, if any. Models with a drive receive it on top of the drive."""
     start: Annotated[Milliseconds, arg(metavar="MS")] = 0.0
     """Start of the applied current, in ms."""
     stop: Annotated[
@@ -229,15 +233,21 @@ class Simulate(FolderCommand, ModelsCommand):
     """End of the applied current, in ms; by default the end of the simulation."""
     noise: Annotated[Noise, arg(metavar="UA/CM2")] = 0.0
     """Standard deviation of an applied noise current, in µA/cm²."""
+    drive: bool = True
+    """Apply the drive that the table gives its models, if any."""
     seed: Seed = 0
-    """Seed of the noise."""
+    """Seed of the noise, and of the drive's fluctuations."""
 
     def run(self) -> int:
         from dicjax.output import write_simulation
 
         check_simulation(self.duration, self.discard, self.dt)
         neuron, g = self.read_models()
+        driven = self.read_drive() if self.drive else None
+        drive, members = driven or (None, None)
         current = self.current
+        if current is None and drive is not None:
+            current = 0.0  # the mean of a drive holds the current of the recipe
         if current is None:
             current = neuron.recipe.current if neuron.recipe is not None else 0.0
         if not self.start < self.stop:
@@ -245,10 +255,14 @@ class Simulate(FolderCommand, ModelsCommand):
                 f"A current from {self.start:g} to {self.stop:g} ms never flows: give "
                 "`--stop` after `--start`."
             )
-        stimulus = Step(current, self.start, self.stop) if current else None
+        parts: list[AbstractStimulus] = []
+        if drive is not None:
+            parts.append(drive.stimulus(jax.random.key(self.seed), members))
+        if current:
+            parts.append(Step(current, self.start, self.stop))
         if self.noise:
-            noise = NoisyCurrent(jax.random.key(self.seed), self.noise)
-            stimulus = noise if stimulus is None else stimulus + noise
+            parts.append(NoisyCurrent(jax.random.key(self.seed), self.noise))
+        stimulus = functools.reduce(operator.add, parts) if parts else None
         with Progress() as progress:
             run = simulate(
                 neuron,
@@ -259,9 +273,17 @@ class Simulate(FolderCommand, ModelsCommand):
                 stimulus=stimulus,
                 on_progress=progress,
             )
-        self.write(lambda folder: write_simulation(neuron, g, run, folder))
+        about: dict[str, Any] = {"drive": drive, "members": members}
+        if drive is not None:
+            about["applied"] = {"drive": {"seed": self.seed}}
+        self.write(lambda folder: write_simulation(neuron, g, run, folder, **about))
         failed = int((~run.succeeded).sum())
         print(f"{len(g)} models simulated, {failed} failed -> {self.out}")
+        if drive is not None:
+            print(
+                "They received the drive of their table, with fluctuations of the seed "
+                f"{self.seed}. Their spike times differ from those of other seeds."
+            )
         if short := int((run.fell_short & (run.num_spikes == 0)).sum()):
             level = float(neuron.V_spike)
             print(

@@ -205,7 +205,6 @@ def generate(
     problem, state = choose(key, problems, report)
     state, is_interrupted, failure = search(key, problem, report, state)
     loaded, posterior = problem.checkpoint, problem.posterior
-    state, is_interrupted, failure = search(key, problem, report, state)
     # From here on there is something to lose.
     with holding_interrupts() as held:
         members, certificate = most_diverse(problem, state), None

@@ -1,5 +1,10 @@
 """Tables, the report, figures, and exports to other programs."""
 
+from dicjax.output.driven import (
+    distances_in_words as distances_in_words,
+    drive_rows as drive_rows,
+    within_words as within_words,
+)
 from dicjax.output.exporters import (
     export_brian2 as export_brian2,
     export_csv as export_csv,

@@ -3,12 +3,14 @@
 import json
 import pathlib
 import platform
+import textwrap
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pyarrow import csv, parquet
 
 from dicjax._core import Advice, Overrun, Remedy, tidy, versions, write_csv
@@ -24,6 +26,15 @@ from dicjax.dics import (
 )
 from dicjax.generation import Generated
 from dicjax.neurons import MODELS, Neuron
+from dicjax.output.driven import (
+    CHECKED_ANEW,
+    CHECKED_ONCE_MORE,
+    DISTRIBUTION_DISTANCE,
+    drive_about,
+    drive_columns,
+    NOISE,
+    within_words,
+)
 from dicjax.output.files import render, write_text, writing
 from dicjax.output.folders import (
     FORMAT,
@@ -33,14 +44,14 @@ from dicjax.output.folders import (
     write_manifest,
 )
 from dicjax.output.parquet_files import read_parquet
-from dicjax.simulation import Run
+from dicjax.simulation import Drive, Run
 from dicjax.spikes import spike_features
 
 
 COUNTS = ("num_asked", "num_accepted", "num_simulated", "num_uncertified")
 
 DISTANCE = "largest |ln(member / recording)| of the features that decide"
-ACCEPTED = "fires like the recording within tolerance, at half the time step too"
+ACCEPTED = "fires like the recording {}, {}"
 OTHER_START = "accepted, and still fires like the recording from another start"
 ROBUSTNESS = (
     "share of other conductances, currents, noise and temperature under which it still "
@@ -57,9 +68,11 @@ def write_population(result: Generated, folder: pathlib.Path) -> None:
     columns = {
         **conductance_columns(result.neuron, result.g),
         **dic_columns(result.dics, result.V_th),
+        **drive_columns(result.drive),
         **feature_columns(result.features),
         "distance": (result.distance, "1", DISTANCE),
-        "accepted": (result.accepted, "", ACCEPTED),
+        **_distribution_columns(result),
+        "accepted": (result.accepted, "", _accepted(result)),
         **_robustness_columns(result),
     }
     clock = f"since the start of {result.duration:g} ms simulated, of which the first "
@@ -67,10 +80,12 @@ def write_population(result: Generated, folder: pathlib.Path) -> None:
     title = (
         f"A population of {len(result.g)} {result.neuron.name} neurons, "
         f"{result.num_accepted} of which fire like\n"
-        f"{file_name(result.train.source) or 'the recording'} within "
-        f"{result.tolerance:.0%} (made with dicjax)."
+        f"{file_name(result.train.source) or 'the recording'} "
+        f"{_within(result)} (made with dicjax)."
     )
-    _write(folder, title, columns, result.spike_times, clock, _manifest(result))
+    more = NOISE if result.drive is not None else ""
+    about = _manifest(result)
+    _write(folder, title, columns, result.spike_times, clock, about, more)
 
 
 def write_simulation(
@@ -78,18 +93,24 @@ def write_simulation(
     g: Float[np.ndarray, "cells channels"],
     run: Run,
     folder: pathlib.Path,
+    *,
+    drive: Drive | None = None,
+    members: Int[np.ndarray, " cells"] | None = None,
+    applied: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes simulated cells in the form of a population.
 
-    `neuron` is their model, `g` holds maximal conductances (mS/cm²), and `folder`
-    exists.
+    `neuron` is their model, `g` holds maximal conductances (mS/cm²), `drive` what they
+    had, if any, `members` their numbers, from 0 by default, and `folder` exists.
+    `applied` is what the manifest shall say of what was applied.
     """
     columns = {
-        **conductance_columns(neuron, g),
+        **conductance_columns(neuron, g, members),
+        **drive_columns(drive),
         **feature_columns(spike_features(run.spike_times)),
         **run_columns(run),
     }
-    about = {**_about(neuron.name), "num_simulated": len(g)}
+    about = {**_about(neuron.name), "num_simulated": len(g), **(applied or {})}
     title = f"{len(g)} simulated {neuron.name} neurons (made with dicjax)."
     clock = "since the start of the simulation"
     _write(folder, title, columns, np.asarray(run.spike_times), clock, about)
@@ -159,6 +180,7 @@ def _manifest(result: Generated) -> dict[str, Any]:
             "features": {name: x.tolist()[0] for name, (x, *_) in features},
         },
         **of("tolerance", *COUNTS),
+        **drive_about(result),
         "certificate": shares,
         "rounds": [vars(x) for x in result.rounds],
         **of("participation_ratio", "duration", "discard", "seconds"),
@@ -192,14 +214,16 @@ def _write(
     spike_times: Float[np.ndarray, "cells spikes"],
     clock: str,
     about: dict[str, Any],
+    more: str = "",
 ) -> None:
     metadata = {name: str(about[name]) for name in ("format", "version", "model")}
-    numbers = np.arange(len(spike_times), dtype=np.int32)
     spikes: dict[str, Column] = {
-        "member": (numbers, "", "as in models.parquet"),
+        "member": (columns["member"][0], "", "as in models.parquet"),
         "spike_times": (spike_lists(spike_times), "ms", clock),
     }
-    texts = {"title": title, "clock": clock, "columns": column_lines(columns)}
+    lines = column_lines(columns)
+    more = textwrap.fill(more, 88)
+    texts = {"title": title, "clock": clock, "columns": lines, "more": more}
     write_text(folder / "README.txt", render("population.readme.jinja", texts))
     for name, write, table in (
         ("models.parquet", parquet.write_table, columns),
@@ -209,6 +233,24 @@ def _write(
         with writing(folder / name) as path:
             write(table_of(table, metadata), path)
     write_manifest(folder, _plain(about))
+
+
+def _accepted(result: Generated) -> str:
+    is_driven = result.drive is not None
+    checked = CHECKED_ANEW if is_driven else CHECKED_ONCE_MORE
+    return ACCEPTED.format(_within(result), checked)
+
+
+def _within(result: Generated) -> str:
+    return within_words(f"{result.tolerance:.0%}", result.agreement)
+
+
+def _distribution_columns(result: Generated) -> dict[str, Column]:
+    """How far intervals are from the recording's, where members are judged by it."""
+    if result.agreement is None:
+        return {}
+    distance = np.asarray(result.distribution_distance)
+    return {"distribution_distance": (distance, "1", DISTRIBUTION_DISTANCE)}
 
 
 def _robustness_columns(result: Generated) -> dict[str, Column]:

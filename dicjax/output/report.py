@@ -13,9 +13,10 @@ import pathlib
 import platform
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from markupsafe import Markup
@@ -24,18 +25,23 @@ from matplotlib.figure import Figure
 from dicjax._core import listed, short, versions
 from dicjax.generation import failures_of, Generated, grouped
 from dicjax.output import plots
+from dicjax.output.driven import (
+    distances_in_words,
+    drive_rows,
+    limits_of,
+    within_words,
+)
 from dicjax.output.files import render, write_text
 from dicjax.output.glossary import glossary
 from dicjax.output.plots import style
 from dicjax.output.population_files import file_name
-from dicjax.populations import OTHER_START, START_MORE_CA, wilson
+from dicjax.populations import OTHER_START, rows_of_drive, START_MORE_CA, wilson
 from dicjax.simulation import applied, simulate
 from dicjax.spikes import (
     BURSTING,
     FEATURES,
     Features,
     LABELS,
-    pattern_of,
     Target,
     V_REARM,
     V_SPIKE,
@@ -58,6 +64,7 @@ TERMS = (
     "certification",
 )
 """What the page explains, by the anchors of the glossary."""
+DRIVEN_TERMS = ("drive", "agreement")  # as well, where members have a drive
 NONE = "\u2013"  # where there is no number
 
 
@@ -88,18 +95,24 @@ def write_report(
 
 def _values(result: Generated, traces: Traces | None) -> dict[str, Any]:
     members, target = shown(result.accepted), result.target
+    limits, share = limits_of(result.agreement), short(100 * result.tolerance)
     first, rounds = result.rounds[0], grouped(result.rounds)
+    terms = TERMS if result.agreement is None else (*TERMS, *DRIVEN_TERMS)
     low, high = wilson(first.num_valid, first.num)
     return {
         "result": result,
         "name": file_name(result.train.source) or result.train.name or "the recording",
         "pattern": LABELS[int(target.label)],
         "seconds": short(result.train.duration / 1000),
-        "percent": short(100 * result.tolerance),
+        "percent": share,
         "any_accepted": result.num_accepted > 0,
+        "within": within_words(f"{share} %", result.agreement),
+        "driven": _driven(result, members),
         "alerts": _alerts(result),
         "first_yield": f"{low:.0%} to {high:.0%}".replace("%", "\u202f%"),
-        "features": feature_rows(target, result.features, members, result.tolerance),
+        "features": feature_rows(
+            target, result.features, members, result.tolerance, limits
+        ),
         "tolerances": _tolerances(result),
         "failures": failures_of(rounds),
         "rounds": [of.name for of in rounds],
@@ -109,7 +122,7 @@ def _values(result: Generated, traces: Traces | None) -> dict[str, Any]:
         "figures": _figures(result, members, traces),
         "variables": style.VARIABLES,
         "facts": _facts(result),
-        "terms": {x: glossary()[x] for x in TERMS if x in glossary()},
+        "terms": {x: glossary()[x] for x in terms if x in glossary()},
     }
 
 
@@ -153,11 +166,16 @@ def feature_rows(
     features: Features,
     members: Int[np.ndarray, " _"],
     tolerance: float,
+    limits: Mapping[str, float] | None = None,
 ) -> list[FeatureRow]:
-    """The features of a recording and of members, as a table."""
-    found = plots.layouts.compared(target, features, tolerance)
-    compared = zip(pattern_of(target).compared, found, strict=True)
-    bands = {feature.name: band for feature, (*_, band) in compared}
+    """The features of a recording and of members, as a table.
+
+    `limits` are those of an agreement, where members have a drive.
+    """
+    bands = {
+        x.feature.name: x.values(float(x.feature.read(target)))
+        for x in plots.layouts.allowed(target, tolerance, limits)
+    }
     rows = []
     for feature in FEATURES.values():
         recorded = float(feature.read(target))
@@ -168,11 +186,29 @@ def feature_rows(
         median, *ends = NONE, NONE
         if len(values):
             median, *ends = map(short, np.quantile(values, (0.5, 0, 1)))
-        allowed = (short(recorded * x) for x in bands.get(feature.name, ()))
+        allowed = map(short, bands.get(feature.name, ()))
         name = f"{feature.words} ({feature.unit})" if feature.unit else feature.words
         spans = short(recorded), median, " to ".join(ends), " to ".join(allowed)
         rows.append(FeatureRow(name, *spans, feature.name in bands))
     return rows
+
+
+def _driven(result: Generated, members: Int[np.ndarray, " _"]) -> dict | None:
+    """How members with a drive are judged, and what drives them."""
+    agreement = result.agreement
+    if agreement is None:
+        return None
+    patterns = [LABELS[i] for i in np.flatnonzero(agreement.patterns)]
+    distances = result.distribution_distance[members]
+    return {
+        "features": listed([FEATURES[name].words for name in agreement.names]),
+        "patterns": " or ".join(patterns),
+        "furthest": f"{agreement.furthest:.2g}",
+        "distance": f"{np.median(distances):.2g}" if len(members) else NONE,
+        "distances": distances_in_words(distances, agreement.furthest),
+        "span": short((result.duration - result.discard) / 1000),
+        "rows": drive_rows(result.drive, members),
+    }
 
 
 def _tolerances(result: Generated) -> str:
@@ -243,15 +279,20 @@ def _figures(result: Generated, members, traces: Traces | None) -> dict[str, Mar
         return plots.plot_conductances(neuron, g)
 
     compared = result.target, result.features, result.tolerance, accepted
+    limits = limits_of(result.agreement)
     figures: dict[str, Callable[[], Figure]] = {
         "raster": lambda: plots.plot_raster(train, times, accepted),
-        "isis": lambda: plots.plot_isis(train, times[members]),
-        "features": lambda: plots.plot_features(*compared),
+        "isis": lambda: plots.plot_isis(
+            train, times[members], one_by_one=result.drive is not None
+        ),
+        "features": lambda: plots.plot_features(*compared, limits),
         "posterior": lambda: plots.plot_posterior(result.posterior, dics, V_ref),
         "yield": lambda: plots.plot_yield(grouped(result.rounds)),
     }
     if len(g):
         figures |= {"traces": draw_traces, "conductances": draw_conductances}
+    if (drive := rows_of_drive(result.drive, members)) and len(g):
+        figures["drive"] = lambda: plots.plot_drive(drive)
     if len(g) > 2:
         figures["correlations"] = lambda: plots.plot_correlations(neuron, g)
     return {name: _drawn(name, draw) for name, draw in figures.items()}
@@ -288,12 +329,23 @@ def potentials(result: Generated) -> Traces:
         float(np.ceil(result.discard + 5.5 * cycle)),
         discard=result.discard,
         dt=_time_step(result),
-        stimulus=applied(result.neuron.required_recipe.current),
+        stimulus=_input_of(result, members),
         save_every=0.1 if cycle < 2000 else 0.5,
     )
     assert run.ts is not None and run.V is not None
     levels = {name: float(x) for name, x in result.neuron.spike_levels.items()}
     return Traces(members, np.asarray(run.ts), np.asarray(run.V), **levels)
+
+
+def _input_of(result: Generated, members: Int[np.ndarray, " _"]):
+    """The current of the recipe or, where they have one, the drive of members."""
+    if result.drive is None:
+        return applied(result.neuron.required_recipe.current)
+    seed = result.settings.get("seed")
+    key = jax.random.key(0 if seed is None else int(seed))
+    drive = rows_of_drive(result.drive, members)
+    assert drive is not None
+    return drive.stimulus(key, members)
 
 
 def _time_step(result: Generated) -> float:

@@ -13,8 +13,10 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from dicjax._core import on_host
 from dicjax.generation import Generated
+from dicjax.output.driven import drive_in
 from dicjax.output.folders import read_manifest
 from dicjax.output.population_files import models_file, read_table, write_population
+from dicjax.simulation import Drive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +43,15 @@ class StoredPopulation:
     def members(self) -> Int[np.ndarray, " cells"]:
         """The numbers that members go by."""
         return self.models["member"].to_numpy().astype(np.int64)
+
+    @property
+    def drive(self) -> Drive | None:
+        """The input that members were given beside their conductances, if any.
+
+        Its `stimulus(key, population.members)` is what [`dicjax.simulate`][] takes. A
+        `ValueError` refuses numbers that no drive can have.
+        """
+        return drive_in(self.models, self.source)
 
     @property
     def accepted(self) -> Bool[np.ndarray, " cells"]:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from dicjax.inference import find_neuron
-from dicjax.output import read_models
+from dicjax.output import read_models, read_population
 from dicjax.recordings import read_units, Refused
 from dicjax.spikes import as_train, SpikeTrain
 from dicjax.sweeps.config import Config, GenerateJob, SimulateJob, Tabled, TabledJob
@@ -48,6 +48,12 @@ def read_inputs(config: Config) -> dict[str, pa.Table]:
     ):
         neuron, _ = find_neuron(config.model)
         _, g = read_models(config.members.table, neuron)
+        if read_population(config.members.table).drive is not None:
+            raise ValueError(
+                f"{config.members.table} gives its models a drive, which sweeps do not "
+                "apply: simulate them with `dicjax simulate`, or leave out the columns "
+                "I_mean and so on to simulate them without."
+            )
         names = [f"g_{name}" for name in neuron.channel_names]
         tables["members"] = pa.table(list(g.astype(np.float32).T), names)
     if isinstance(config, TabledJob):

@@ -15,9 +15,16 @@ from dicjax.app.recordings import seconds
 from dicjax.app.runs import Outcome
 from dicjax.app.theme import Look
 from dicjax.generation import failures_of, main_failures, Round
-from dicjax.output import feature_rows, NONE
+from dicjax.output import (
+    distances_in_words,
+    drive_rows,
+    feature_rows,
+    layouts,
+    NONE,
+    within_words,
+)
 from dicjax.populations import OTHER_START, Perturbation
-from dicjax.spikes import LABELS, pattern_of
+from dicjax.spikes import LABELS
 
 
 MIN_STEADY = 0.8  # share of model neurons below which there is an alert
@@ -99,11 +106,12 @@ YIELDS = Panel(
 
 def show(outcome: Outcome, look: Look, notes: Sequence[str]) -> None:
     num, num_asked = outcome.num_accepted, outcome.about["num_asked"]
-    within = f"{100 * outcome.tolerance:g}\u202f%"
+    share = f"{100 * outcome.tolerance:g}\u202f%"
+    within = within_words(share, outcome.limits)
     headline = f"{num} of {num_asked} model neurons fire like the recording, "
     with ui.element("div"):
         text(outcome.title, "over")
-        title = text(f"{headline}within {within}", tag="h1")
+        title = text(f"{headline}{within}", tag="h1")
         title.props('data-testid="headline"')
         text(_lead(outcome), "lead")
     for alert in (*notes, *_alerts(outcome)):
@@ -121,7 +129,9 @@ def show(outcome: Outcome, look: Look, notes: Sequence[str]) -> None:
     with ui.element("div").classes("pair"):
         if outcome.traces is not None:
             POTENTIALS.show(outcome, look)
-        INTERVALS.show(outcome, look)
+        with INTERVALS.show(outcome, look):
+            _distances(outcome)
+    _drives(outcome)
     _features(outcome, look)
     with ui.element("div").classes("pair"):
         if outcome.inference is not None:
@@ -145,6 +155,11 @@ def _lead(outcome: Outcome) -> str:
         length = seconds(sum(stop - start for start, stop in ends))
         num = f"{source['num_spikes']:,} spikes in {length}"
         lead += f"The recording is {pattern}: {num}. "
+    if outcome.limits is not None:
+        return lead + (
+            "Every model neuron has an input that fluctuates. It was simulated, and "
+            "again at half the time step, on a run twice as long with other noise."
+        )
     return lead + "Every model neuron was simulated, and again at half the time step."
 
 
@@ -212,9 +227,10 @@ def _features(outcome: Outcome, look: Look) -> None:
     target = outcome.target
     if target is None:
         return
-    rows = feature_rows(target, outcome.features, outcome.shown, outcome.tolerance)
+    how = outcome.tolerance, outcome.limits
+    rows = feature_rows(target, outcome.features, outcome.shown, *how)
     num = sum(row.decides and row.median != NONE for row in rows)
-    is_whole = num == len(pattern_of(target).compared)
+    is_whole = num == len(layouts.allowed(target, *how))
     layout = "pair uneven" if is_whole else "stack"
     with (
         card(FEATURES.title, FEATURES.note, FEATURES.terms),
@@ -225,6 +241,29 @@ def _features(outcome: Outcome, look: Look) -> None:
         header = ("feature", "recording", "model neurons' median", "range", "allowed")
         lines = (cells(row[:-1], "decides" * row.decides) for row in rows)
         table(header, lines).props('data-testid="features"')
+
+
+def _distances(outcome: Outcome) -> None:
+    """How far intervals of members with a drive are from the recording's."""
+    distances = outcome.distribution_distance
+    if distances is not None:
+        furthest = float(outcome.about["agreement"]["furthest"])
+        text(distances_in_words(distances, furthest), "note")
+
+
+def _drives(outcome: Outcome) -> None:
+    """The input currents of members, where they have any."""
+    drive = outcome.population.drive
+    if drive is None:
+        return
+    note = (
+        "Each model neuron receives a current of its own, which fluctuates. The "
+        "recording does not show it: it is part of the hypothesis."
+    )
+    with card("The input of model neurons", note, ("drive", "agreement")):
+        header = ("input current", "median", "range")
+        rows = drive_rows(drive, outcome.shown)
+        table(header, map(cells, rows)).classes("narrow")
 
 
 def _failures(outcome: Outcome) -> None:

@@ -6,10 +6,13 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+import numpy as np
 from jaxtyping import ArrayLike, Float
 
 from dicjax._core import conductances_of, HasConductances, on_host, versions
 from dicjax.neurons import Neuron
+from dicjax.output.driven import drive_columns
 from dicjax.output.exporters import brian2, jaxley, neuroml, neuron as nmodl
 from dicjax.output.exporters.equations import (
     CALCIUM,
@@ -21,6 +24,7 @@ from dicjax.output.exporters.equations import (
 )
 from dicjax.output.exporters.expressions import substitute, walk
 from dicjax.output.files import render, write_text
+from dicjax.simulation import Drive
 
 
 @on_host()
@@ -30,6 +34,7 @@ def export_neuron(
     folder: pathlib.Path | str,
     *,
     members: Sequence[int] | None = None,
+    drive: Drive | None = None,
 ) -> None:
     """Writes a model for NEURON, with cells that differ in their conductances.
 
@@ -47,16 +52,20 @@ def export_neuron(
     - `folder`: folder to write to; created if needed. Each file is written whole or
         not at all.
     - `members`: numbers of the cells in tables; from 0 by default.
+    - `drive`: the input of the cells, with a value for each, such as `drive` of a
+        population. The script makes its fluctuations from a seed, with random numbers
+        of its own; its mean takes the place of the recipe's current.
 
     **Raises:**
 
     - `ValueError`: if `g` cannot be conductances of `neuron`, `members` does not number
-        them, the model uses an operation of JAX or an infinite constant that exports do
-        not write, or its current is not a sum of conductances times currents.
+        them, `drive` has not a value for each, the model uses an operation of JAX or an
+        infinite constant that exports do not write, or its current is not a sum of
+        conductances times currents.
     - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     mechanism = {"mod": "mod/{suffix}.mod"}
-    _export("neuron", nmodl.values_of, neuron, g, folder, members, **mechanism)
+    _export("neuron", nmodl.values_of, neuron, g, folder, members, drive, **mechanism)
 
 
 @on_host()
@@ -66,19 +75,20 @@ def export_brian2(
     folder: pathlib.Path | str,
     *,
     members: Sequence[int] | None = None,
+    drive: Drive | None = None,
 ) -> None:
     """Writes a model for Brian2, with cells that differ in their conductances.
 
     The folder gets the table `conductances.csv`, the script `run.py`, which holds the
     equations, and `README.txt`. Cells run side by side with the Runge-Kutta method
-    of fourth order. `neuron`, `g` (mS/cm²), `folder`, `members` and errors are as in
-    [`dicjax.export_neuron`][].
+    of fourth order. `neuron`, `g` (mS/cm²), `folder`, `members`, `drive` and errors are
+    as in [`dicjax.export_neuron`][].
 
     **Raises:**
 
     - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
-    _export("brian2", brian2.values_of, neuron, g, folder, members)
+    _export("brian2", brian2.values_of, neuron, g, folder, members, drive)
 
 
 @on_host()
@@ -88,6 +98,7 @@ def export_jaxley(
     folder: pathlib.Path | str,
     *,
     members: Sequence[int] | None = None,
+    drive: Drive | None = None,
 ) -> None:
     """Writes a model for Jaxley, with cells that differ in their conductances.
 
@@ -95,13 +106,13 @@ def export_jaxley(
     `Channel` for the whole membrane, and `README.txt`. In a step, states first
     relax exponentially at a fixed potential, with the midpoint rule if one depends on
     another. The potential then takes a Crank-Nicolson step. `neuron`, `g` (mS/cm²),
-    `folder`, `members` and errors are as in [`dicjax.export_neuron`][].
+    `folder`, `members`, `drive` and errors are as in [`dicjax.export_neuron`][].
 
     **Raises:**
 
     - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
-    _export("jaxley", jaxley.values_of, neuron, g, folder, members)
+    _export("jaxley", jaxley.values_of, neuron, g, folder, members, drive)
 
 
 @on_host()
@@ -117,15 +128,15 @@ def export_neuroml(
     The folder gets the equations as a component type of LEMS that extends
     `baseCellMembPot` of NeuroML (`*.cell.nml`), the table `conductances.csv`, the
     script `run.py`, which writes the simulation of these cells in LEMS and runs it with
-    jNeuroML, and `README.txt`. `neuron`, `g` (mS/cm²), `folder`, `members` and errors
-    are as in [`dicjax.export_neuron`][].
+    jNeuroML, and `README.txt`. Cells have no input that fluctuates. `neuron`, `g`
+    (mS/cm²), `folder`, `members` and errors are as in [`dicjax.export_neuron`][].
 
     **Raises:**
 
     - `TypeError`: if JAX traces an argument, since this runs on the host.
     """
     files = {"cell": "{suffix}.cell.nml"}
-    _export("neuroml", neuroml.values_of, neuron, g, folder, members, **files)
+    _export("neuroml", neuroml.values_of, neuron, g, folder, members, None, **files)
 
 
 def _export(
@@ -135,6 +146,7 @@ def _export(
     g: Float[ArrayLike, "*cells channels"] | HasConductances,
     folder: pathlib.Path | str,
     members: Sequence[int] | None,
+    drive: Drive | None,
     **others: str,
 ) -> None:
     """Writes the table and what the templates of a simulator make with their values.
@@ -149,13 +161,22 @@ def _export(
             f"`members` must be {len(g)} different numbers, one for each cell of `g`, "
             f"got {list(members)}."
         )
+    if drive is not None and {np.size(x) for x in jax.tree.leaves(drive)} - {1, len(g)}:
+        raise ValueError(
+            f"`drive` must have a value for each of {len(g)} cells of `g`, got shapes "
+            f"{[np.shape(x) for x in jax.tree.leaves(drive)]}."
+        )
+    driven = drive_columns(drive)
+    columns = {name: np.broadcast_to(x, len(g)) for name, (x, *_) in driven.items()}
     model = equations(neuron)
     values = {**_values_of(neuron, model), **values_of(model), "num_cells": len(g)}
+    values["drive"] = {name: (unit, text) for name, (_, unit, text) in driven.items()}
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
-    rows.writerow(["member", *(f"g_{name}" for name in neuron.channel_names)])
-    numbered = zip(members, g, strict=True)
-    rows.writerows([member, *map(str, row)] for member, row in numbered)
+    conductances = (f"g_{name}" for name in neuron.channel_names)
+    rows.writerow(["member", *conductances, *columns])
+    numbered = zip(members, g, *columns.values(), strict=True)
+    rows.writerows([member, *map(str, [*row, *own])] for member, row, *own in numbered)
     texts = {"conductances.csv": table.getvalue()}
     for kind, name in {"run": "run.py", "readme": "README.txt", **others}.items():
         template = f"exporters/{simulator}.{kind}.jinja"

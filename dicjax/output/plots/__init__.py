@@ -25,6 +25,7 @@ from dicjax.output.plots.networks import (
 from dicjax.output.plots.population import (
     plot_conductances as plot_conductances,
     plot_correlations as plot_correlations,
+    plot_drive as plot_drive,
     plot_posterior as plot_posterior,
     plot_yield as plot_yield,
 )

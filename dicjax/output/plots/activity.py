@@ -1,7 +1,7 @@
 """What the recording and the members do: spikes, intervals, potentials, features."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from dicjax.output.plots import layouts, style
 from dicjax.spikes import Features, SpikeTrain, V_REARM, V_SPIKE
 
 
+MANY_CURVES = 40  # members beyond which their curves are drawn as pixels
 Trains = Float[ArrayLike, "cells spikes"]  # ms, padded with inf
 
 
@@ -48,12 +49,15 @@ def plot_raster(
     return figure
 
 
-def plot_isis(train: SpikeTrain, spike_times: Trains) -> Figure:
+def plot_isis(
+    train: SpikeTrain, spike_times: Trains, *, one_by_one: bool = False
+) -> Figure:
     """Interspike intervals of the recording and of members.
 
     On the left, histograms of the recording and of the average member; on the right,
     the share of intervals up to each duration, of the recording and the median member;
-    bands hold 90 % of members.
+    bands hold 90 % of members. With `one_by_one`, the right has a line for each member
+    instead, or for some of very many.
     """
     recorded = train.intervals
     members = layouts.intervals_of(np.asarray(spike_times))
@@ -68,7 +72,13 @@ def plot_isis(train: SpikeTrain, spike_times: Trains) -> Figure:
     ):
         ax.set(xscale="log", xlim=(edges[0], edges[-1]), xlabel="ISI (ms)")
         style.name_ticks(ax.xaxis, layouts.round_names(edges[0], edges[-1]))
-        if members:
+        if members and ax is right and one_by_one:
+            faint: dict[str, Any] = {"color": style.MEMBERS, "lw": 0.7}
+            faint["alpha"] = min(0.6, 6 / len(members) ** 0.5)
+            faint["rasterized"] = len(members) > MANY_CURVES
+            for isi in members[:: -(-len(members) // layouts.MAX_LINES)]:
+                ax.plot(x, curve(isi), **faint)
+        elif members:
             y = np.stack([curve(isi) for isi in members])
             low, high = np.quantile(y, (0.05, 0.95), axis=0)
             ax.fill_between(x, low, high, color=style.MEMBERS, alpha=0.2, lw=0)
@@ -135,13 +145,15 @@ def plot_features(
     features: Features,
     tolerance: float,
     accepted: Bool[ArrayLike, " cells"],
+    limits: Mapping[str, float] | None = None,
 ) -> Figure:
     """What makes members valid: their features, relative to the recording's.
 
-    Shaded is what counts as the same. Members far out are drawn at the edge.
+    Shaded is what counts as the same. Members far out are drawn at the edge. `limits`
+    are those of an agreement, where members have a drive.
     """
     valid = np.asarray(accepted)
-    rows = layouts.compared(target, features, tolerance)
+    rows = layouts.compared(target, features, tolerance, limits)
     figure, (ax,) = style.new_panels(0.95 + 0.55 * len(rows), sides=("bottom",))
     edge, ticks = layouts.ratio_axis(rows, tolerance)
     jitter = layouts.jitter_of(len(valid))

@@ -1,7 +1,7 @@
 """What figures show, computed once for the report and the app alike."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -15,6 +15,8 @@ from dicjax.inference import NUM_DRAWS, Posterior
 from dicjax.spikes import (
     burst_gap,
     BURSTING,
+    Feature,
+    FEATURES,
     Features,
     NUM_COMPARED,
     spike_features,
@@ -114,17 +116,56 @@ def shares_of(isi: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return 100 * np.histogram(isi, edges)[0] / max(len(isi), 1)
 
 
-def compared(target: Features, features: Features, tolerance: float):
-    """Name, member / recording and tolerated band of every feature that decides."""
-    rows = []
+class Allowed(NamedTuple):
+    """A feature that decides, and between what members may be.
+
+    It is the ratio (member + ease) / (recording + ease) that lies in the `band`.
+    """
+
+    feature: Feature
+    ease: float
+    band: tuple[float, float]
+
+    def values(self, recorded: float) -> list[float]:
+        """The band as values of the feature, given the recorded one."""
+        return [(recorded + self.ease) * x - self.ease for x in self.band]
+
+
+def allowed(
+    target: Features, tolerance: float, limits: Mapping[str, float] | None = None
+) -> list[Allowed]:
+    """What every feature that decides may be.
+
+    `limits` are those of an agreement, by the names of features, in place of the
+    `tolerance`.
+    """
+    if limits is not None:
+        return [
+            Allowed(FEATURES[name], FEATURES[name].ease, (np.exp(-x), np.exp(x)))
+            for name, x in limits.items()
+        ]
     wanted = Target(target, tolerance)
     sides = np.array([[-1.0] * NUM_COMPARED, [1.0] * NUM_COMPARED])
     bands = np.exp(sides * np.asarray(wanted.limits(sides)))
-    for feature, band in zip(wanted.pattern.compared, bands.T, strict=False):
+    return [
+        Allowed(feature, 0.0, (float(low), float(high)))
+        for feature, (low, high) in zip(wanted.pattern.compared, bands.T, strict=False)
+    ]
+
+
+def compared(
+    target: Features,
+    features: Features,
+    tolerance: float,
+    limits: Mapping[str, float] | None = None,
+):
+    """Name, member / recording and allowed band of every feature that decides."""
+    rows = []
+    for feature, ease, band in allowed(target, tolerance, limits):
         recorded = float(feature.read(target))
-        ratio = np.asarray(feature.read(features), np.float64) / recorded
+        values = np.asarray(feature.read(features), np.float64)
         name = f"{feature.words}\n{short(recorded)} {feature.unit}".rstrip()
-        rows.append((name, ratio, tuple(band)))
+        rows.append((name, (values + ease) / (recorded + ease), band))
     if not rows:
         raise ValueError(
             "A silent recording has no features to compare members with: choose one "

@@ -14,6 +14,7 @@ from dicjax.inference import Posterior
 from dicjax.neurons import Neuron
 from dicjax.output.plots import layouts, style
 from dicjax.populations import wilson
+from dicjax.simulation import Drive
 
 
 def plot_posterior(
@@ -105,6 +106,32 @@ def plot_conductances(
     ax.set_ylabel("conductance / median")
     numbers = ("numbers: 5 and 95 % of members, in mS/cm²", style.MUTED)
     style.color_key(ax, *named, numbers)
+    return figure
+
+
+def plot_drive(drive: Drive) -> Figure:
+    """The input currents of members: the mean of each, and how much it fluctuates."""
+    panels = (
+        ("mean", drive.mean, False),
+        ("SD, fast fluctuation", drive.sigma, True),
+        ("SD, slow fluctuation", drive.slow_sigma, True),
+    )
+    figure, axes = style.new_panels(1.35, ncols=3, sides=("bottom",), sharey=True)
+    for ax, (name, values, is_log) in zip(axes, panels, strict=True):
+        x = np.asarray(values, np.float64)
+        x = np.maximum(x, np.finfo(np.float32).tiny) if is_log else x
+        low, high = float(x.min()), float(x.max())
+        room = 1.3 if is_log else 0.1 * (high - low) + 0.1
+        ends = (low / room, high * room) if is_log else (low - room, high + room)
+        ax.set(xscale="log" if is_log else "linear", xlim=ends, ylim=(-0.6, 0.6))
+        dots: dict[str, Any] = {"s": 10, "alpha": 0.7, "lw": 0}
+        dots["rasterized"] = len(x) > style.MAX_VECTOR
+        ax.scatter(x, layouts.jitter_of(len(x)), color=style.MEMBERS, **dots)
+        ax.axvline(float(np.median(x)), color=style.MUTED, lw=0.8, ls=(0, (4, 3)))
+        if is_log:
+            style.name_ticks(ax.xaxis, layouts.round_names(*ends))
+        ax.set_yticks([])
+        ax.set_xlabel(f"{name} (µA/cm²)")
     return figure
 
 

@@ -62,7 +62,8 @@ def test_a_report_says_what_drives_members(generated):
     words = generated.report()
     assert "or as far as its own stretches differ" in words
     assert "Their input fluctuates around" in words
-    assert "with other noise" in words
+    num_valid = int(generated.valid_anew.sum())
+    assert f"On one more run with other noise, {num_valid} of 2 " in words
 
 
 def test_drives_are_drawn_within_bounds_and_read_back():

@@ -23,8 +23,8 @@ class GenerateConfig:
     out_of_range: Literal["refuse", "try"] = "refuse"
     """What to do with a recording unlike anything that the model does."""
     drive: Literal["auto", "always", "never"] = "auto"
-    """Whether members have an input that fluctuates, and vary as the recording does:
-    "auto" gives one to members that shall fire irregularly."""
+    """Whether members have an input current that fluctuates and are judged by how much
+    the recording varies: "auto" does so for recordings that are irregular."""
     robustness: bool = False
     """Also try every delivered member with each conductance a fifth lower and higher,
     with other currents, with noise and 10 °C warmer."""

@@ -1,14 +1,16 @@
 """What a search delivers: its most diverse members, tried once more, as a result."""
 
+import functools
 from typing import Any
 
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Key
+from jaxtyping import Array, Bool, Key
 
 from dicjax._core import Advice, Progress, Remedy, Stage
 from dicjax.generation.candidates import least_crowded
 from dicjax.generation.result import Generated
+from dicjax.generation.search import evaluated
 from dicjax.generation.state import joined, Members, Problem, rows, SearchState
 from dicjax.inference import measured
 from dicjax.populations import (
@@ -51,6 +53,19 @@ def certificate_of(
     )
 
 
+def tried_anew(
+    key: Key[Array, ""], problem: Problem, members: Members, on_progress: Progress
+) -> Bool[np.ndarray, " cells"] | None:
+    """Which members that vary are valid on one more run with other noise."""
+    if not len(members.distance) or not problem.is_driven:
+        return None
+    num = problem.num_wanted
+    report = functools.partial(on_progress, Stage("certifying"), num, num)
+    own_key = jr.fold_in(key, FOLD_OF_CERTIFICATES)
+    _, verdict = evaluated(own_key, problem, members.makeup, report, is_final=True)
+    return verdict.valid
+
+
 def untested(error: Exception) -> str:
     """What to say where members could not be tried under other conditions."""
     what = str(error).partition("\n")[0][:200]
@@ -73,11 +88,14 @@ def delivered(
     problem: Problem,
     state: SearchState,
     members: Members,
-    certificate: Certificate | None,
+    tried_again: tuple[Certificate | None, Bool[np.ndarray, " cells"] | None],
     seconds: float,
     settings: dict[str, Any],
 ) -> Generated:
-    """Valid members and, if they are too few, the nearest others; an error if none."""
+    """Valid members and, if they are too few, the nearest others; an error if none.
+
+    `tried_again` is what came of trying the valid ones once more.
+    """
     neuron, target, num = problem.neuron, problem.final_target, problem.num_wanted
     (g, drive), spike_times, _ = rows(joined(members, state.nearest), slice(num))
     if not len(g):
@@ -112,7 +130,8 @@ def delivered(
         distance=np.where(np.isfinite(errors), errors, np.inf).max(axis=1),
         accepted=accepted,
         num_uncertified=state.num_uncertified,
-        certificate=certificate,
+        certificate=tried_again[0],
+        valid_anew=tried_again[1],
         **problem.final_window._asdict(),
         rounds=state.rounds,
         participation_ratio=participation_ratio(g[accepted]),

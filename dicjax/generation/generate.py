@@ -28,6 +28,7 @@ from dicjax.generation.delivery import (
     delivered,
     most_diverse,
     stopped,
+    tried_anew,
     untested,
 )
 from dicjax.generation.result import Generated
@@ -64,6 +65,7 @@ from dicjax.spikes import (
 
 AUTO = ("stg", "stg-prinz")  # what "auto" chooses from
 MAX_DISTANCE = 1.6  # factor by which the nearest members may miss a recording
+MOST_SILENT = 0.5  # of a recording, which one interval takes
 FEW_SPIKES = 40  # below which a user is warned
 UNLIKE = (
     "is unlike anything the encoder knows: merged cells, or intervals more random than "
@@ -192,8 +194,7 @@ def generate(
     target = as_target(train, tolerance)
     report(Stage("reading_the_encoder"), 0, num)
     every, distances, asked = _load(model, checkpoint, target.features)
-    is_driven = config.drive == "always"
-    is_driven |= config.drive == "auto" and target.label == IRREGULAR
+    is_driven = varies(train, target, config)
     tried = asked
     if not is_driven and config.out_of_range == "refuse":
         tried = [name for name in asked if distances[name] <= MAX_DISTANCE]
@@ -207,13 +208,14 @@ def generate(
     loaded, posterior = problem.checkpoint, problem.posterior
     # From here on there is something to lose.
     with holding_interrupts() as held:
-        members, certificate = most_diverse(problem, state), None
+        members, certificate, anew = most_diverse(problem, state), None, None
         warned = warnings_about(train, posterior)
         warned += [] if failure is None else [stopped(failure)]
         try:
             with held.released():
                 if not (is_interrupted or held.interrupted):
                     certificate = certificate_of(key, problem, members, report)
+                    anew = tried_anew(key, problem, members, report)
         except INTERRUPTIONS:
             is_interrupted = True
         except Exception as error:
@@ -231,7 +233,21 @@ def generate(
             "versions": versions("diffrax"),
         }
         seconds = time.time() - started
-        return delivered(problem, state, members, certificate, seconds, settings)
+        tried_again = certificate, anew
+        return delivered(problem, state, members, tried_again, seconds, settings)
+
+
+def varies(train: SpikeTrain, target: Target, config: GenerateConfig) -> bool:
+    """Whether members have a drive, and are judged by how much the recording varies.
+
+    A recording that is silent for most of the time does not say how much it varies.
+    """
+    if config.drive != "auto":
+        return config.drive == "always"
+    intervals = train.intervals
+    intervals = intervals[np.isfinite(intervals)]
+    is_silent = intervals.max() > MOST_SILENT * intervals.sum()
+    return target.label == IRREGULAR and not is_silent
 
 
 def warnings_about(train: SpikeTrain, posterior: Posterior) -> list[str]:

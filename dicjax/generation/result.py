@@ -98,6 +98,8 @@ class Generated:
         `num_uncertified`: how many were valid only at the whole step.
     - `certificate`: what else the accepted members stay valid under, a row for each of
         them; `None` where nothing was accepted or the run was interrupted.
+    - `valid_anew`: which accepted members are valid on one more run with other noise;
+        `None` where they have no drive or were not tried.
     - `num_asked`: how many members were asked for; `rounds`: what was simulated.
     - `participation_ratio`: effective number of directions in which the logarithms of
         the accepted members' conductances vary.
@@ -127,6 +129,7 @@ class Generated:
     settings: dict[str, Any]
     drive: Drive | None = None
     agreement: Agreement | None = None
+    valid_anew: Bool[np.ndarray, " accepted"] | None = None
 
     @property
     def num_accepted(self) -> int:
@@ -192,8 +195,17 @@ class Generated:
         if self.drive is None or self.agreement is None:
             return []
         middle = lambda x: f"{np.median(x[self.accepted]):.2g}"
+        lines = []
+        if self.valid_anew is not None:
+            num, num_valid = len(self.valid_anew), int(self.valid_anew.sum())
+            low, high = wilson(num_valid, num)
+            lines.append(
+                f"On one more run with other noise, {num_valid} of {num} "
+                f"({low:.0%} to {high:.0%}) are valid again; others are near a limit."
+            )
         drive = self.drive
         return [
+            *lines,
             f"Their input fluctuates around {middle(drive.mean)} µA/cm², with a "
             f"standard deviation of {middle(drive.sigma)} µA/cm² fast and of "
             f"{middle(drive.slow_sigma)} µA/cm² slowly (medians).",

@@ -100,7 +100,7 @@ def explore(
     report()
     candidates = propose(round_key, problem, state)
     noise = jr.fold_in(round_key, FOLD_OF_NOISE)
-    run, verdict = _evaluated(noise, problem, candidates.makeup, report)
+    run, verdict = evaluated(noise, problem, candidates.makeup, report)
     return remember(problem, state, candidates, run, verdict)
 
 
@@ -175,7 +175,7 @@ def certify_found(
         report = functools.partial(on_progress, stage, done, num)
         report()
         own_key = jr.fold_in(jr.fold_in(key, FOLD_OF_NOISE), tries)
-        run, verdict = _evaluated(own_key, problem, makeup, report, is_final=True)
+        run, verdict = evaluated(own_key, problem, makeup, report, is_final=True)
         tries += len(tried)
         valid = rows(
             Members(makeup, np.asarray(run.spike_times), np.zeros(len(tried))),
@@ -220,7 +220,7 @@ def _stage(problem, state) -> tuple[Stage, int, int]:
     return stage if number else Stage("simulating_the_posterior"), done, num
 
 
-def _evaluated(key, problem: Problem, makeup: Makeup, report, is_final=False):
+def evaluated(key, problem: Problem, makeup: Makeup, report, is_final=False):
     """Simulates members and judges them, as is done at first or at last."""
     # Reported anew now and then, for a caller who may want to end a long simulation.
     anew = lambda *_: report()

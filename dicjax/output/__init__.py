@@ -2,6 +2,8 @@
 
 from dicjax.output.driven import (
     distances_in_words as distances_in_words,
+    DRIVE_COLUMNS as DRIVE_COLUMNS,
+    drive_columns as drive_columns,
     drive_rows as drive_rows,
     within_words as within_words,
 )

@@ -31,6 +31,7 @@ from dicjax.inference import (
     to_table,
 )
 from dicjax.operator import characterise, CHUNK, find_family
+from dicjax.output import DRIVE_COLUMNS, drive_columns
 from dicjax.populations import Certificate, certify, refine, Refined
 from dicjax.spikes import FEATURES
 from dicjax.sweeps.config import (
@@ -119,7 +120,9 @@ class Generating(Serial):
             **conductance_columns(generated.neuron, generated.g),
             **dic_columns(generated.dics, generated.V_th),
             **feature_columns(generated.features),
+            **drive_columns(generated.drive),
             "distance": (generated.distance, "", ""),
+            "distribution_distance": (generated.distribution_distance, "", ""),
             "accepted": (generated.accepted, "", ""),
         }
         own = dict(zip(columns, table_of(columns, {}).columns, strict=True))
@@ -141,7 +144,7 @@ def _generated_schema(channels: Sequence[str], with_spikes: bool) -> pa.Schema:
             ("member", pa.int32()),
             *numbers(*[f"g_{name}" for name in channels], *DICS, "V_th"),
             ("label", pa.string()),
-            *numbers(*FEATURES, "distance"),
+            *numbers(*FEATURES, *DRIVE_COLUMNS, "distance", "distribution_distance"),
             ("accepted", pa.bool_()),
             *([("spike_times", pa.list_(pa.float32()))] if with_spikes else []),
         ]

@@ -216,7 +216,7 @@ def test_a_second_run_waits_and_a_closed_tab_loses_nothing(browser, app):
             b"spike_time_ms\n" + b"".join(b"%.4f\n" % (0.2 * i) for i in range(100)),
             "not plausible",
         ),
-        ("few.csv", b"time_ms\n1\n2\n", "10"),
+        ("few.csv", b"time_ms\n1\n2\n", "5 spikes"),
     ],
 )
 def test_bad_files_show_a_message(browser, app, name, content, said):

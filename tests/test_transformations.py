@@ -51,6 +51,7 @@ STATIC = {
 # They work on the host: files, threads, searches, and arrays whose size is not known.
 DOORS = (
     "attribute",
+    "best_stretch",
     "certify",
     "characterise",
     "compare",
@@ -85,6 +86,7 @@ DOORS = (
     "refine",
     "sample_polytope",
     "simulate",
+    "steady_stretches",
     "to_dataframe",
     "to_inference_data",
     "to_xarray",

@@ -14,8 +14,8 @@ from dicjax.generation.candidates import (
     least_crowded,
 )
 from dicjax.generation.config import GenerateConfig
-from dicjax.generation.delivery import certificate_of, most_diverse
-from dicjax.generation.search import certify_found, remember, wants_more
+from dicjax.generation.delivery import certificate_of, most_diverse, stopped
+from dicjax.generation.search import certify_found, remember, search, wants_more
 from dicjax.generation.state import initial_state, Makeup, NearMisses, Problem
 from dicjax.inference.checkpoint import load_checkpoint, shipped_checkpoint
 from dicjax.populations.diversity import participation_ratio
@@ -120,6 +120,22 @@ def test_members_that_are_invalid_at_half_the_step_are_replaced():
     assert state.num_certified == 3 and state.num_uncertified == 6
     assert len(state.found.g) == 0 and state.survival == 0.4
     assert np.all(state.certified.makeup.g == own)
+
+
+def test_an_error_in_a_later_round_loses_nothing_that_was_found():
+    problem, own = _example(4)
+    state = initial_state(problem)._replace(found=undriven(own))
+
+    def failing(stage, *how_far):
+        raise MemoryError(stage.name)
+
+    after, is_interrupted, failure = search(KEY, problem, failing, state)
+    assert isinstance(failure, MemoryError) and not is_interrupted
+    assert after.num_certified == 1
+    assert "MemoryError" in stopped(failure) and "found" in stopped(failure)
+    nothing = initial_state(problem)
+    with pytest.raises(MemoryError):
+        search(KEY, problem, failing, nothing)
 
 
 def _tried(problem, state, g):

@@ -80,7 +80,7 @@ def search(
         failure = error
 
     def uninterrupted(*how_far) -> None:
-        with contextlib.suppress(Cancelled):
+        with contextlib.suppress(Cancelled if failure is None else Exception):
             on_progress(*how_far)
 
     state = certify_found(key, problem, state, uninterrupted, is_last=True)

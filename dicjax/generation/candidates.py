@@ -98,7 +98,8 @@ def choose_source(problem: Problem, state: SearchState) -> Source:
 def pilot_candidates(key: Key[Array, ""], problem: Problem) -> Makeup:
     """Members of the library with drives of all kinds."""
     which, how = jr.split(key)
-    num = PILOTS_PER_CANDIDATE * problem.config.candidates_per_round
+    config = problem.config
+    num = min(PILOTS_PER_CANDIDATE * config.candidates_per_round, config.budget)
     g = problem.checkpoint.library.g
     g = g[np.asarray(jr.choice(which, len(g), (num,), replace=num > len(g)))]
     return Makeup(np.exp(problem.log_g(g)), draw_drives(how, num))

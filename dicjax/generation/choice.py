@@ -29,20 +29,23 @@ def choose(
         return problems[0], initial_state(problems[0])
     tried = [(problem, explore(key, problem, on_progress)) for problem in problems]
     if all(problem.is_driven for problem in problems):
-        promises = [_promise(state, 1.0) for _, state in tried]
+        promises = [_promise(problem, state, 1.0) for problem, state in tried]
     else:
         promises = [
-            _promise(state, _from_another_start(problem, state, on_progress))
+            _promise(problem, state, _from_another_start(problem, state, on_progress))
             for problem, state in tried
         ]
     return tried[max(range(len(tried)), key=lambda i: promises[i])]
 
 
-def _promise(state: SearchState, robust: float) -> tuple[float, float]:
+def _promise(
+    problem: Problem, state: SearchState, robust: float
+) -> tuple[float, float]:
     """How much a model promises after a round: by shares, else by nearness."""
     first = state.rounds[0]
-    distance = np.sort(state.nearest.distance)[:NUM_NEAREST]
-    lacking = NUM_NEAREST - len(distance)
+    num = min(NUM_NEAREST, problem.num_wanted)  # no more of the nearest are kept
+    distance = np.sort(state.nearest.distance)[:num]
+    lacking = num - len(distance)
     nearness = -float(np.mean(np.append(distance, np.full(lacking, np.inf))))
     return first.num_valid / first.num * robust, nearness
 

@@ -168,11 +168,14 @@ class Generated:
                 f"({_interval_in_words(rest)})."
             )
         if self.num_accepted:
-            again = "at half the time step"
+            again = "remain valid at half the time step"
             if self.drive is not None:
-                again += ", on a run twice as long with other noise"
+                again = (
+                    "were valid once more, at half the time step on a run twice as "
+                    "long with other noise"
+                )
             lines.append(
-                f"All of them remain valid {again} "
+                f"All of them {again} "
                 f"({self.num_uncertified} that did not were left out)."
             )
             lines += self._variation_in_words()
@@ -201,7 +204,7 @@ class Generated:
             low, high = wilson(num_valid, num)
             lines.append(
                 f"On one more run with other noise, {num_valid} of {num} "
-                f"({low:.0%} to {high:.0%}) are valid again; others are near a limit."
+                f"({low:.0%} to {high:.0%}) are valid: chance decides near a limit."
             )
         drive = self.drive
         return [
